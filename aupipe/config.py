@@ -1,0 +1,293 @@
+"""aupipe.toml to frozen dataclasses: command line > AUPIPE_* > file > default, and each value knows its origin."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from aupipe.errors import UsageError
+from aupipe.registry import nearest
+
+FILE_NAME = "aupipe.toml"
+RESERVED_ENVIRONMENT = {"AUPIPE_WEIGHTS", "AUPIPE_TEST_ASSETS", "AUPIPE_FAULT"}
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """What to process. Relative paths resolve against the folder of `aupipe.toml`."""
+
+    layout: Literal["folder", "images", "affwild2"] = "folder"
+    root: Path = Path(".")  # of an Aff-Wild2 tree
+    videos: Path = Path("videos")  # layout folder: video files; images: one folder of numbered images per recording
+    annotations: Path | None = None  # folder with AU_Detection_Challenge/..., found by itself in an Aff-Wild2 tree
+    frames: Literal["video", "cropped_aligned"] = "video"  # where the pictures of an Aff-Wild2 track come from
+    fps: float | None = None  # of image folders without a video: images carry no clock
+
+
+@dataclass(frozen=True)
+class StoreConfig:
+    """Where features go."""
+
+    path: Path = Path("features")
+    backend: str = "zarr"
+
+
+@dataclass(frozen=True)
+class FacesConfig:
+    """Which face, found how."""
+
+    detector: str = "mtcnn"
+    subject: Literal["largest", "center", "left", "right"] = "largest"
+    detect_px: int = 640  # frames are shrunk by the smallest whole factor that brings the long side to this or below
+    max_faces: int = 8  # kept per frame, largest first
+    min_score: float | None = None  # the detector's own default
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """One feature: its name, what makes it, and every further key as a parameter of the encoder."""
+
+    name: str
+    kind: str
+    modality: Literal["visual", "audio", "text"]
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What to train when the command line does not say."""
+
+    recipe: str = "tcn"
+    task: Literal["au", "expr", "va"] = "au"
+    features: tuple[str, ...] = ()  # names; empty: the recipe's own, else every encoder of this file
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole of `aupipe.toml`, resolved. ``origin`` maps ``section.key`` to where the value came from."""
+
+    dataset: DatasetConfig = DatasetConfig()
+    store: StoreConfig = StoreConfig()
+    faces: FacesConfig = FacesConfig()
+    encoders: tuple[EncoderConfig, ...] = ()
+    train: TrainConfig = TrainConfig()
+    file: Path | None = None
+    origin: Mapping[str, str] = field(default_factory=dict)
+
+    def encoder(self, name: str) -> EncoderConfig:
+        """The encoder of this name. Raises UsageError naming the nearest."""
+        names = [encoder.name for encoder in self.encoders]
+        if name not in names:
+            raise UsageError(
+                f"no [[encoder]] is named {name!r} in {self.file}.{nearest(name, names)} Named: {', '.join(names)}"
+            )
+        return self.encoders[names.index(name)]
+
+
+SECTIONS: dict[str, type] = {
+    "dataset": DatasetConfig,
+    "store": StoreConfig,
+    "faces": FacesConfig,
+    "train": TrainConfig,
+}
+
+# With nothing but what pip installs these run: no weights are needed.
+DEFAULT_ENCODERS = (
+    EncoderConfig("hog", "hog", "visual"),
+    EncoderConfig("geometry", "geometry", "visual"),
+    EncoderConfig("mfcc", "mfcc", "audio"),
+)
+
+
+def find_config(start: Path) -> Path | None:
+    """The nearest `aupipe.toml` in ``start`` or above, or None."""
+    start = start.resolve()
+    for folder in (start, *start.parents):
+        if (folder / FILE_NAME).is_file():
+            return folder / FILE_NAME
+    return None
+
+
+def load_config(
+    path: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Config:
+    """Read a config file and lay environment and command line over it.
+
+    ``path``: the file; None searches upwards from the current directory and falls back to defaults.
+    ``overrides``: ``section.key`` to value, from the command line; None values are left out.
+    Raises UsageError for a missing file, broken TOML, unknown sections or keys (with the nearest known one), and
+    values of the wrong type.
+    """
+    file = path if path is not None else find_config(Path.cwd())
+    if path is not None and not path.is_file():
+        raise UsageError(f"no config file at {path}: write one with `aupipe init`")
+    content = _read_toml(file) if file else {}
+    where = str(file) if file else ""
+    _refuse_unknown(content, [*SECTIONS, "encoder"], "section", where)
+    base = file.resolve().parent if file else Path.cwd()
+
+    origin: dict[str, str] = {}
+    sections: dict[str, Any] = {}
+    env = _from_environment(os.environ if environment is None else environment)
+    flags = {key: value for key, value in (overrides or {}).items() if value is not None}
+    for name, section in SECTIONS.items():
+        table = content.get(name, {})
+        if not isinstance(table, dict):
+            raise UsageError(f"{where}: [{name}] must be a table, not {table!r}")
+        _refuse_unknown(table, [f.name for f in fields(section)], f"key in [{name}]", where)
+        hints = get_type_hints(section)
+        values: dict[str, Any] = {}
+        for f in fields(section):
+            dotted = f"{name}.{f.name}"
+            if dotted in flags:
+                raw, origin[dotted], folder = flags[dotted], "command line", Path.cwd()
+            elif dotted in env:
+                raw, origin[dotted], folder = env[dotted][1], env[dotted][0], Path.cwd()
+            elif f.name in table:
+                raw, origin[dotted], folder = table[f.name], where, base
+            else:
+                raw, origin[dotted], folder = f.default, "default", base
+                if raw is MISSING:
+                    raise UsageError(f"{where}: [{name}] needs {f.name}")
+            values[f.name] = _coerce(raw, hints[f.name], folder, f"{dotted} ({origin[dotted]})")
+        sections[name] = section(**values)
+    encoders = _encoders(content["encoder"], where) if "encoder" in content else DEFAULT_ENCODERS
+    origin["encoder"] = where if "encoder" in content else "default"
+    return Config(**sections, encoders=encoders, file=file, origin=origin)
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} is not valid TOML: {error}") from error
+
+
+def _refuse_unknown(table: Mapping[str, Any], known: list[str], noun: str, where: str) -> None:
+    for key in table:
+        if key not in known:
+            raise UsageError(f"{where}: unknown {noun} {key!r}.{nearest(key, known)} Known: {', '.join(known)}")
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """``section.key`` -> (variable, value) for every AUPIPE_<SECTION>_<KEY>; unknown keys of a section are refused."""
+    found = {}
+    for variable, value in environment.items():
+        if not variable.startswith("AUPIPE_") or variable in RESERVED_ENVIRONMENT:
+            continue
+        section, _, key = variable.removeprefix("AUPIPE_").lower().partition("_")
+        if section not in SECTIONS:
+            continue  # e.g. AUPIPE_HOME of somebody's own scripts
+        known = [f.name for f in fields(SECTIONS[section])]
+        if key not in known:
+            raise UsageError(f"environment variable {variable}: [{section}] has no key {key!r}.{nearest(key, known)}")
+        found[f"{section}.{key}"] = (variable, value)
+    return found
+
+
+def _coerce(raw: Any, hint: Any, folder: Path, what: str) -> Any:
+    """``raw`` as the type of its field: strings from the environment become numbers, relative paths become absolute."""
+    if get_origin(hint) in (Union, types.UnionType):
+        if raw is None:
+            return None
+        hint = next(option for option in get_args(hint) if option is not type(None))
+    if get_origin(hint) is Literal:
+        if raw not in get_args(hint):
+            accepted = ", ".join(map(str, get_args(hint)))
+            raise UsageError(f"{what} is {raw!r}.{nearest(str(raw), get_args(hint))} Accepted: {accepted}")
+        return raw
+    if get_origin(hint) is tuple:
+        values = raw.split(",") if isinstance(raw, str) else raw
+        return tuple(str(value).strip() for value in values if str(value).strip())
+    if hint is Path:
+        return (folder / Path(raw).expanduser()).absolute()
+    try:
+        if isinstance(raw, bool) or (hint is int and isinstance(raw, float) and raw != int(raw)):
+            raise ValueError
+        return hint(raw)
+    except (TypeError, ValueError):
+        raise UsageError(f"{what} is {raw!r}: expected {hint.__name__}") from None
+
+
+def _encoders(tables: Any, where: str) -> tuple[EncoderConfig, ...]:
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise UsageError(f"{where}: encoders are written as [[encoder]] tables")
+    encoders: list[EncoderConfig] = []
+    for number, table in enumerate(tables, 1):
+        for key in ("name", "kind", "modality"):
+            if key not in table:
+                raise UsageError(f"{where}: [[encoder]] number {number} has no {key!r}")
+        params = {key: value for key, value in table.items() if key not in ("name", "kind", "modality")}
+        modality = _coerce(
+            table["modality"], Literal["visual", "audio", "text"], Path(), f"modality of [[encoder]] {table['name']!r}"
+        )
+        encoders.append(EncoderConfig(str(table["name"]), str(table["kind"]), modality, params))
+        if [e.name for e in encoders].count(encoders[-1].name) > 1:
+            raise UsageError(f"{where}: two [[encoder]] tables are named {encoders[-1].name!r}; names must differ")
+    return tuple(encoders)
+
+
+def template(
+    layout: str,
+    *,
+    videos: str = "videos",
+    frames: str = "video",
+    detector: str = "mtcnn",
+    task: str = "au",
+    fps: float | None = None,
+) -> str:
+    """The text `aupipe init` writes: the default configuration for a folder of this layout, with comments."""
+    dataset = [f'layout = "{layout}"']
+    if layout == "affwild2":
+        dataset += ['root = "."', f'frames = "{frames}"                # or "cropped_aligned": the organisers\' crops']
+    else:
+        dataset += [f'videos = "{videos}"']
+    if fps is not None:
+        dataset += [f"fps = {fps:g}                           # images carry no clock: say how fast they were taken"]
+    body = "\n".join(dataset)
+    return f"""# aupipe: what to process, with what, to where. `aupipe config show` prints every value and its origin.
+
+[dataset]
+{body}
+
+[store]
+path = "features"
+backend = "zarr"                  # or "hdf5"
+
+[faces]
+detector = "{detector}"                # "mtcnn": weights bundled; "yunet": faster, weights from AUPIPE_WEIGHTS
+subject = "largest"               # or "center", "left", "right"
+
+[[encoder]]
+name = "hog"                      # the feature's name
+modality = "visual"
+kind = "hog"
+
+[[encoder]]
+name = "geometry"
+modality = "visual"
+kind = "geometry"
+
+[[encoder]]
+name = "mfcc"
+modality = "audio"
+kind = "mfcc"
+
+# A pretrained backbone: any timm name.
+# [[encoder]]
+# name = "swin_t"
+# modality = "visual"
+# kind = "timm"
+# model = "swin_tiny_patch4_window7_224.ms_in1k"
+
+[train]
+recipe = "tcn"
+task = "{task}"
+"""
