@@ -1,0 +1,121 @@
+"""Aff-Wild2 annotation files: one header line, then one row per frame (specs/training.md, section 1.1)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from aupipe.errors import UsageError
+from aupipe.types import Labels, Task
+
+AU_NAMES = ("AU1", "AU2", "AU4", "AU6", "AU7", "AU10", "AU12", "AU15", "AU23", "AU24", "AU25", "AU26")
+EXPR_NAMES = ("Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other")
+VA_NAMES = ("valence", "arousal")
+TASK_NAMES: dict[Task, tuple[str, ...]] = {"au": AU_NAMES, "expr": EXPR_NAMES, "va": VA_NAMES}
+
+# Folder names differ by edition; a folder is recognised by what it starts with.
+TASK_FOLDERS: dict[Task, re.Pattern[str]] = {
+    "au": re.compile(r"AU_Detection_Challenge", re.IGNORECASE),
+    "expr": re.compile(r"EXPR_(Classification|Recognition)_Challenge", re.IGNORECASE),
+    "va": re.compile(r"VA_Estimation_Challenge", re.IGNORECASE),
+}
+SPLIT_FOLDERS = {"train_set": "train", "validation_set": "validation", "test_set": "test"}
+
+
+def read_annotation(path: Path, task: Task) -> Labels:
+    """One annotation file as `Labels`: row k is decoded frame k; invalid entries are 0 in targets and False in valid.
+
+    AU: (T, 12), -1 invalid. EXPR: (T, 1) class 0..7, -1 invalid. VA: (T, 2) in [-1, 1], -5 invalid.
+    Raises UsageError naming file and line for a header, a column count or a value that the format does not have.
+    """
+    names = TASK_NAMES[task]
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    while lines and not lines[-1].strip():
+        lines.pop()
+    header = tuple(cell.strip() for cell in lines[0].split(",")) if lines else ()
+    if tuple(cell.lower() for cell in header) != tuple(name.lower() for name in names):
+        raise UsageError(
+            f"{path}, line 1: header {','.join(header)!r} is not the {task} header of ABAW 3 and later; "
+            f"expected {','.join(names)!r}"
+        )
+    columns = 1 if task == "expr" else len(names)
+    values = _parse_rows(lines[1:], columns, path)
+    return Labels(task, names, *_split_invalid(values, task, path))
+
+
+def _parse_rows(lines: list[str], columns: int, path: Path) -> np.ndarray:
+    """(T, columns) float32; a line that is not exactly ``columns`` numbers is named."""
+    if not lines:
+        return np.empty((0, columns), dtype=np.float32)
+    try:
+        values = np.loadtxt(lines, delimiter=",", dtype=np.float32, ndmin=2, comments=None)
+        if values.shape == (len(lines), columns):  # loadtxt skips blank lines, which would shift every row after them
+            return values
+    except ValueError:
+        pass
+    for number, line in enumerate(lines, 2):
+        try:
+            if len([float(cell) for cell in line.split(",")]) == columns:
+                continue
+        except ValueError:
+            pass
+        raise UsageError(f"{path}, line {number}: {line.strip()!r} is not {columns} comma-separated number(s)")
+    raise UsageError(f"{path}: rows of different lengths")
+
+
+def _split_invalid(values: np.ndarray, task: Task, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Targets and validity of raw rows; a value outside the task's range is an error, never a label."""
+    if task == "va":
+        valid = values != -5
+        legal = ~valid | (np.abs(values) <= 1)
+    else:
+        top = 1 if task == "au" else len(EXPR_NAMES) - 1
+        valid = values != -1
+        legal = ~valid | ((values >= 0) & (values <= top) & (values == np.floor(values)))
+    if not legal.all():
+        row = int(np.nonzero(~legal.all(axis=1))[0][0])
+        raise UsageError(f"{path}, line {row + 2}: value outside what task {task} allows: {values[row].tolist()}")
+    if task == "va":
+        valid[:] = valid.all(axis=1, keepdims=True)  # a point needs both coordinates
+    return np.where(valid, values, 0).astype(np.float32), valid
+
+
+def find_annotations(root: Path) -> dict[Task, dict[str, tuple[str, Path]]]:
+    """Every annotation file at or two levels below ``root``: task -> track -> (split, file).
+
+    Raises UsageError when one track is in two splits of a task, and for the folders of ABAW 1 (8 AUs, 7 expressions).
+    """
+    found: dict[Task, dict[str, tuple[str, Path]]] = {}
+    folders = [root, *sorted(p for p in root.glob("*") if p.is_dir())] if root.is_dir() else []
+    for folder in folders:
+        if (folder / "AU_Set").is_dir() or (folder / "EXPR_Set").is_dir():
+            raise UsageError(f"{folder} holds ABAW 1 annotations (8 AUs, 7 expressions): aupipe reads ABAW 3 and later")
+        for task, pattern in TASK_FOLDERS.items():
+            for challenge in sorted(p for p in folder.glob("*") if p.is_dir() and pattern.match(p.name)):
+                _read_splits(challenge, found.setdefault(task, {}))
+    return found
+
+
+def _read_splits(challenge: Path, tracks: dict[str, tuple[str, Path]]) -> None:
+    for folder in sorted(challenge.iterdir()):
+        split = SPLIT_FOLDERS.get(folder.name.lower())
+        if split is None or not folder.is_dir():
+            continue
+        for file in sorted(folder.glob("*.txt")):
+            known = tracks.get(file.stem)
+            if known is not None and known[1] != file:
+                raise UsageError(f"{file}: track {file.stem!r} is annotated twice, also in {known[1]}; remove one")
+            tracks[file.stem] = (split, file)
+
+
+def test_tracks(root: Path) -> dict[Task, list[str]]:
+    """The tracks of the test set, per task, from `names_of_videos_in_each_test_set`; empty when there is none."""
+    tasks: dict[str, Task] = {"action": "au", "expression": "expr", "valence": "va"}
+    found: dict[Task, list[str]] = {}
+    for file in sorted(root.glob("*names_of_videos_in_each_test_set*/*.txt")):
+        task = tasks.get(file.name.split("_")[0].lower())
+        if task:
+            found[task] = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    return found

@@ -1,0 +1,206 @@
+"""What to process: recordings in a folder of videos, in folders of images, or in an Aff-Wild2 tree."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from aupipe.annotations import find_annotations, read_annotation, test_tracks
+from aupipe.config import DatasetConfig
+from aupipe.errors import RecordingError, UsageError
+from aupipe.registry import nearest
+from aupipe.types import Labels, Recording, SourceIdentity, Task
+
+VIDEO_SUFFIXES = frozenset(
+    [".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".mpg", ".mpeg"]
+    + [".ts", ".mts", ".m2ts", ".flv", ".3gp", ".ogv", ".vob"]  # noqa: RUF005
+)
+IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp"])
+VIDEO_FOLDERS = ("videos", "raw_videos", "batch1", "batch2", "new_vids")  # of Aff-Wild2, by edition
+SIDES = re.compile(r"(.+)_(left|right)")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The recordings to process, and where their annotations lie: task -> recording id -> (split, file)."""
+
+    recordings: tuple[Recording, ...]
+    annotations: Mapping[Task, Mapping[str, tuple[str, Path]]] = field(default_factory=dict)
+    tests: Mapping[Task, tuple[str, ...]] = field(default_factory=dict)
+    ignored: tuple[Path, ...] = ()  # files in the folder that are neither video nor known
+
+    def split(self, task: Task, name: str) -> list[Recording]:
+        """The recordings of ``train``, ``validation`` or ``test``. Splits differ by task in Aff-Wild2."""
+        if name == "test" and task in self.tests:
+            wanted = set(self.tests[task])
+        else:
+            wanted = {track for track, (split, _) in self.annotations.get(task, {}).items() if split == name}
+        return [recording for recording in self.recordings if label_name(recording) in wanted]
+
+    def labels(self, recording: Recording, task: Task) -> Labels | None:
+        """The annotations of one recording, or None where it has none."""
+        entry = self.annotations.get(task, {}).get(label_name(recording))
+        return read_annotation(entry[1], task) if entry else None
+
+    def select(self, ids: Iterable[str]) -> list[Recording]:
+        """The recordings of these ids, in this order. Raises UsageError for one that does not exist."""
+        by_id = {recording.id: recording for recording in self.recordings}
+        chosen = []
+        for name in ids:
+            if name not in by_id:
+                raise UsageError(f"no recording {name!r} in this dataset.{nearest(name, by_id)}")
+            chosen.append(by_id[name])
+        return chosen
+
+
+def label_name(recording: Recording) -> str:
+    """The name a recording goes by in annotation and submission files: its id without a file suffix."""
+    path = Path(recording.id)
+    return str(path.with_suffix("")) if path.suffix.lower() in VIDEO_SUFFIXES else recording.id
+
+
+def open_dataset(config: DatasetConfig) -> Dataset:
+    """The data set a configuration describes.
+
+    Raises UsageError when a folder is not there or holds nothing of what its layout says, naming the folder.
+    """
+    if config.layout == "affwild2":
+        return _affwild2(config)
+    if not config.videos.is_dir():
+        raise UsageError(f"no folder {config.videos}: set [dataset] videos, or run `aupipe init` in the right place")
+    find = _videos if config.layout == "folder" else _image_folders
+    recordings, ignored = find(config)
+    if not recordings:
+        what = "videos" if config.layout == "folder" else "folders of images"
+        raise UsageError(f"no {what} in {config.videos} ({len(ignored)} other files there): check [dataset]")
+    annotations = find_annotations(config.annotations) if config.annotations else {}
+    return Dataset(tuple(recordings), annotations, ignored=tuple(ignored))
+
+
+def _videos(config: DatasetConfig) -> tuple[list[Recording], list[Path]]:
+    files, ignored = walk_videos(config.videos)
+    return [Recording(id=name, video=file) for name, file in files.items()], ignored
+
+
+def walk_videos(folder: Path) -> tuple[dict[str, Path], list[Path]]:
+    """Relative name -> path of everything named like a video below ``folder``, and the files that are not.
+
+    A folder named like a video is listed too: it fails by name later instead of vanishing. Hidden entries are left out;
+    links to folders are not followed, so there are no loops.
+    """
+    found: dict[str, Path] = {}
+    ignored = []
+    for root, folders, files in os.walk(folder):
+        here = Path(root)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        videos = [name for name in (*folders, *files) if Path(name).suffix.lower() in VIDEO_SUFFIXES]
+        folders[:] = [name for name in folders if name not in videos]
+        for name in videos:
+            if not name.startswith("."):
+                found[(here / name).relative_to(folder).as_posix()] = here / name
+        ignored += [here / name for name in files if name not in videos and not name.startswith(".")]
+    return dict(sorted(found.items())), ignored
+
+
+def _image_folders(config: DatasetConfig) -> tuple[list[Recording], list[Path]]:
+    recordings = []
+    for root, folders, files in os.walk(config.videos):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in files):
+            here = Path(root)
+            name = here.relative_to(config.videos).as_posix()
+            recordings.append(Recording(id=name, images=here, fps=config.fps))
+    return sorted(recordings, key=lambda recording: recording.id), []
+
+
+def _affwild2(config: DatasetConfig) -> Dataset:
+    """An Aff-Wild2 tree: tracks from annotations, crops, test lists and videos, each with the video it belongs to."""
+    root = config.root
+    if not root.is_dir():
+        raise UsageError(f"no folder {root}: set [dataset] root to the Aff-Wild2 tree")
+    videos: dict[str, Path] = {}
+    for folder in VIDEO_FOLDERS:
+        for file in walk_videos(root / folder)[0].values():
+            if file.stem in videos:
+                raise UsageError(f"{file} and {videos[file.stem]} have the same name: Aff-Wild2 names are unique")
+            videos[file.stem] = file
+    annotations = find_annotations(config.annotations or root)
+    tests = {task: tuple(tracks) for task, tracks in test_tracks(root).items()}
+    crops = {folder.name: folder for folder in sorted(root.glob("cropped_aligned*/*")) if folder.is_dir()}
+    tracks = {track for table in annotations.values() for track in table} | set(crops)
+    tracks |= {track for names in tests.values() for track in names}
+    split_in_two = {video for track in tracks if (video := video_of(track, videos)) != track}
+    tracks |= {video for video in videos if video not in split_in_two}
+    if not tracks:
+        raise UsageError(f"{root} holds no Aff-Wild2 tree: expected videos/ and annotations/ or cropped_aligned/ in it")
+    recordings = []
+    for track in sorted(tracks):
+        video = video_of(track, videos)
+        side = SIDES.fullmatch(track) if video != track else None
+        recording = Recording(
+            id=track,
+            video=videos.get(video),
+            subject=side[2] if side else None,  # type: ignore[arg-type]
+            video_id=video,
+            fps=config.fps,
+        )
+        if config.frames == "cropped_aligned":
+            # A track without a crop folder keeps `images` None and fails by name when its frames are asked for.
+            recording = replace(recording, images=crops.get(track), aligned=True)
+        recordings.append(recording)
+    return Dataset(tuple(recordings), annotations, tests)
+
+
+def video_of(track: str, videos: Iterable[str]) -> str:
+    """The video a track belongs to: its own name, or that without a trailing ``_left`` / ``_right``.
+
+    ``video45_1`` is a video of its own, and names are prefixes of each other: only the literal suffix is taken off, and
+    only where no video bears the full name (specs/training.md, section 1.1).
+    """
+    side = SIDES.fullmatch(track)
+    return side[1] if side and track not in videos else track
+
+
+def source_identity(path: Path) -> SourceIdentity:
+    """Which file, or which folder of images, this is. Raises RecordingError when it is not there.
+
+    A file's digest covers its size and its first and last MiB: enough to tell a replaced video, cheap on 5,000 of them.
+    """
+    try:
+        stat = path.stat()
+        digest = hashlib.sha256()
+        if path.is_dir():
+            files = sorted((entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in os.scandir(path))
+            for name, size, _ in files:
+                digest.update(os.fsencode(name) + b"\0" + str(size).encode() + b"\n")
+            newest = max((mtime for _, _, mtime in files), default=0)
+            return SourceIdentity(sum(size for _, size, _ in files), newest, digest.hexdigest())
+        digest.update(str(stat.st_size).encode())
+        if path.is_file():  # a pipe or a device would never end
+            with path.open("rb") as file:
+                digest.update(file.read(1 << 20))
+                file.seek(max(0, stat.st_size - (1 << 20)))
+                digest.update(file.read(1 << 20))
+        return SourceIdentity(stat.st_size, stat.st_mtime_ns, digest.hexdigest())
+    except OSError as error:
+        raise RecordingError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def source_changed(path: Path, known: SourceIdentity) -> bool:
+    """True when what lies at ``path`` is no longer what ``known`` describes; a copy with a new date is the same."""
+    if path.is_file():
+        try:
+            stat = path.stat()
+        except OSError:
+            return True
+        if (stat.st_size, stat.st_mtime_ns) == (known.size, known.mtime_ns):
+            return False
+    try:
+        now = source_identity(path)
+    except RecordingError:
+        return True
+    return (now.size, now.digest) != (known.size, known.digest)
