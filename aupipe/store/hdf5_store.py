@@ -1,0 +1,180 @@
+"""HDF5 items: one file each, one contiguous dataset ``data``, written around the array and read by mapping it.
+
+h5py makes the few kilobytes before and after the array, in memory; the rows go straight to the file. So rows stream
+in at the speed of the disk, and every byte of the file is known and summed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from aupipe.store import fs
+from aupipe.store.base import ItemRecord
+from aupipe.store.folder import FolderStore, MappedRows, describe
+from aupipe.store.mapping import map_file
+from aupipe.store.rows import stored_dtype
+from aupipe.store.writer import Layout
+
+DATASET = "data"
+ALIGNMENT = 4096  # of the array in the file: a page
+
+
+class _Surroundings(io.RawIOBase):
+    """A file for h5py that keeps in memory what is written and takes the rest, the array, for zeros."""
+
+    def __init__(self) -> None:
+        self.size = self.position = 0
+        self.written: dict[int, bytes] = {}
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        self.position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.size}[whence]
+        return self.position
+
+    def tell(self) -> int:
+        return self.position
+
+    def truncate(self, size: int | None = None, /) -> int:
+        self.size = self.position if size is None else size
+        return self.size
+
+    def write(self, content: Any, /) -> int:
+        piece = bytes(content)
+        self.written[self.position] = piece  # in order of writing: a later write covers an earlier one
+        self.position += len(piece)
+        self.size = max(self.size, self.position)
+        return len(piece)
+
+    def readinto(self, buffer: Any, /) -> int:
+        view = memoryview(buffer).cast("B")
+        content = self.between(self.position, min(self.position + len(view), self.size))
+        view[: len(content)] = content
+        self.position += len(content)
+        return len(content)
+
+    def between(self, start: int, stop: int) -> bytes:
+        """The bytes [start, stop), zero where nothing was written."""
+        content = bytearray(max(0, stop - start))
+        for offset, piece in self.written.items():
+            low, high = max(offset, start), min(offset + len(piece), stop)
+            if low < high:
+                content[low - start : high - start] = piece[low - offset : high - offset]
+        return bytes(content)
+
+
+def _surround(layout: Layout, attributes: dict[str, Any]) -> tuple[_Surroundings, int]:
+    """All of an item's HDF5 file but its array, and the offset the array has in it."""
+    import h5py
+
+    image = _Surroundings()
+    alignment = {"alignment_threshold": max(1, min(layout.nbytes, ALIGNMENT)), "alignment_interval": ALIGNMENT}
+    with h5py.File(image, "w", **alignment) as file:
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_layout(h5py.h5d.CONTIGUOUS)
+        plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        plist.set_fill_value(np.array(np.nan, layout.dtype))
+        plist.set_obj_track_times(False)
+        space = h5py.h5s.create_simple(layout.shape)
+        kind = h5py.h5t.py_create(layout.dtype)
+        dataset = h5py.Dataset(h5py.h5d.create(file.id, DATASET.encode(), kind, space, dcpl=plist))
+        offset = dataset.id.get_offset() or 0
+        for name, value in attributes.items():
+            dataset.attrs[name] = value
+    return image, offset
+
+
+class FileSink:
+    """An HDF5 file being written: the array first, at its final offset, what surrounds it at the end."""
+
+    def __init__(self, path: str, layout: Layout) -> None:
+        self.path, self.layout = path, layout
+        self.nbytes = 0
+        _, self.offset = _surround(layout, {})
+        self._fd = fs.create(path)
+        os.lseek(self._fd, self.offset, os.SEEK_SET)
+
+    def write(self, rows: NDArray[Any]) -> None:
+        fs.write(self._fd, [rows], self.path)
+
+    def finish(self, item: ItemRecord, metadata: str) -> int:
+        image, offset = _surround(self.layout, describe(item, metadata))
+        if offset != self.offset:  # h5py lays out the same dataset in the same place; were that to change, stop here
+            raise OSError(f"{self.path}: HDF5 moved the array from byte {self.offset} to {offset}; use backend 'zarr'")
+        self.nbytes = max(image.size, offset + self.layout.nbytes)
+        head, tail = image.between(0, offset), image.between(offset + self.layout.nbytes, self.nbytes)
+        fs.write(self._fd, [tail], self.path)
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        fs.write(self._fd, [head], self.path)
+        fs.fsync(self._fd, self.path)
+        self.close()
+        return google_crc32c.extend(google_crc32c.value(head), tail)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+
+class PlainRows:
+    """A contiguous array: every window is a view."""
+
+    def __init__(self, rows: NDArray[Any]) -> None:
+        self.rows, self.frames = rows, len(rows)
+
+    def view(self, start: int, stop: int) -> NDArray[Any]:
+        return self.rows[start:stop]
+
+    def copy(self, start: int, out: NDArray[Any]) -> None:
+        out[...] = self.rows[start : start + len(out)]
+
+
+class Hdf5Store(FolderStore):
+    """One HDF5 file per item; see `aupipe.store.base.Store`."""
+
+    backend = "hdf5"
+    suffix = ".h5"
+
+    def open_sink(self, path: str, layout: Layout) -> FileSink:
+        return FileSink(path, layout)
+
+    def data_file(self, path: str, record: ItemRecord) -> str:
+        return path
+
+    def item_files(self, path: str, record: ItemRecord) -> list[str]:
+        return [path]
+
+    def map_rows(self, path: str, record: ItemRecord) -> MappedRows:
+        file = map_file(path)
+        self.check_size(file, record)
+        return PlainRows(np.ndarray(record.shape, stored_dtype(record.dtype), file.data, offset=record.offset))
+
+    def checksums(self, path: str, record: ItemRecord) -> tuple[int, int]:
+        file = map_file(path)
+        self.check_size(file, record)
+        stop = record.offset + Layout(record.frames, record.shape[1:], stored_dtype(record.dtype)).nbytes
+        head = google_crc32c.value(file[: record.offset])
+        return google_crc32c.value(file[record.offset : stop]), google_crc32c.extend(head, file[stop:])
+
+    def read_metadata(self, path: str) -> str:
+        import h5py
+
+        with h5py.File(path, "r", locking=False) as file:
+            text = file[DATASET].attrs["aupipe_item"]
+        json.loads(text)
+        return str(text)
