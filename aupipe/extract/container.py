@@ -1,0 +1,99 @@
+"""Opening media files safely: what a file is, by its first bytes, before any demuxer sees it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aupipe.errors import RecordingError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+HEAD_BYTES = 4096
+
+
+def sniff(path: Path) -> str:
+    """The FFmpeg demuxer for a media file, from its content.
+
+    FFmpeg believes the content, not the name: a text file called ``x.mp4`` may be a playlist that makes it read other
+    files (specs/operations.md, 3.1). So only known containers are let through, and the demuxer is named, not guessed.
+    Raises RecordingError for anything else: folders, pipes, empty files, text.
+    """
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise RecordingError(f"{path} is a folder, not a media file")
+        if not stat.S_ISREG(mode):
+            raise RecordingError(f"{path} is not a regular file")
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        raise RecordingError(f"cannot read {path}: {error.strerror or error}") from error
+    if not head:
+        raise RecordingError(f"{path} is empty (0 bytes)")
+    demuxer = _demuxer(head)
+    if demuxer is None:
+        kind = "text" if _is_text(head) else "no media container aupipe knows"
+        raise RecordingError(f"{path} is {kind}: re-encode it to mp4, or take it out of the data set")
+    return demuxer
+
+
+def _demuxer(head: bytes) -> str | None:
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"):
+        return "mov"
+    if head.startswith(b"\x1a\x45\xdf\xa3"):
+        return "matroska"
+    if head.startswith(b"RIFF") and head[8:12] in (b"AVI ", b"AVIX"):
+        return "avi"
+    if head.startswith((b"RIFF", b"RF64")) and head[8:12] == b"WAVE":
+        return "wav"
+    if head.startswith(b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"):
+        return "asf"
+    if head.startswith(b"\x00\x00\x01\xba"):
+        return "mpeg"
+    if head.startswith(b"\x00\x00\x01\xb3"):
+        return "mpegvideo"
+    if head.startswith(b"FLV\x01"):
+        return "flv"
+    if head.startswith(b"OggS"):
+        return "ogg"
+    if head.startswith(b"fLaC"):
+        return "flac"
+    if head.startswith(b"ID3") or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0):
+        return "mp3"
+    for offset in (0, 4):  # transport streams: sync byte every 188, or every 192 with a time code (m2ts)
+        step = 188 + offset
+        if len(head) > 4 * step and all(head[offset + i * step] == 0x47 for i in range(4)):
+            return "mpegts"
+    return None
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        head[: HEAD_BYTES - 4].decode("utf-8")  # a cut character at the end is not a sign of binary data
+    except UnicodeDecodeError as error:
+        return error.start > HEAD_BYTES - 8
+    return b"\0" not in head
+
+
+def open_media(path: Path) -> InputContainer:
+    """A PyAV container of a local media file. Raises RecordingError with FFmpeg's reason when it cannot be opened."""
+    import av
+
+    demuxer = sniff(path)
+    # An absolute path, so that a name like `http:x.avi` or `concat:a|b` is a name. Bytes that are no UTF-8 cannot be
+    # passed as a name at all, so the open file is passed.
+    absolute = os.path.abspath(path)
+    try:
+        absolute.encode("utf-8")
+        source: object = f"file:{absolute}"
+    except UnicodeEncodeError:
+        source = path.open("rb")
+    try:
+        return av.open(source, mode="r", format=demuxer, metadata_errors="replace")
+    except (av.FFmpegError, ValueError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RecordingError(f"{path} cannot be opened as {demuxer}: {reason}") from error

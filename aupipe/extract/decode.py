@@ -1,0 +1,231 @@
+"""Pictures: a video file or a folder of images to `Frames`, one row per decoded frame, in decode order.
+
+Container frame counts are never used: they were wrong in 12 of 33 files (specs/stages.md, section 1).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aupipe.dataset import IMAGE_SUFFIXES
+from aupipe.errors import RecordingError
+from aupipe.extract.container import open_media
+from aupipe.types import Frames
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+
+log = logging.getLogger(__name__)
+
+CHUNK_FRAMES = 32
+CHUNK_BYTES = 64 << 20  # of RGB: what bounds memory for large pictures
+MAX_PIXELS = 64_000_000  # a header may claim anything; this is refused before anything is allocated
+
+
+@dataclass
+class VideoReader:
+    """The frames of one video file, in decode order.
+
+    Iterate for chunks of RGB `Frames`, or call `clock` for timestamps alone (no colour conversion). After either,
+    ``notes`` says in words what was wrong with the file without making it unusable.
+
+    Stream: the first video stream that is no attached picture. Rotation metadata is honoured, as OpenCV does.
+    Damaged packets are skipped, the rest goes on; frames the decoder flags as corrupt keep their row.
+    """
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        self.notes: list[str] = []
+
+    def __iter__(self) -> Iterator[Frames]:
+        from av.video.reformatter import VideoReformatter
+
+        reformatter = VideoReformatter()  # one for the whole file: a new one per frame costs more than the conversion
+        pictures: list[NDArray[np.uint8]] = []
+        times: list[float] = []
+        start = 0
+        for frame, time_s in self._frames():
+            picture = _rotated(reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray(), frame.rotation)
+            if pictures and (len(pictures) >= chunk_length(pictures[0].nbytes) or picture.shape != pictures[0].shape):
+                yield _chunk(pictures, times, start)
+                start += len(pictures)
+                pictures, times = [], []
+            pictures.append(picture)
+            times.append(time_s)
+        if pictures:
+            yield _chunk(pictures, times, start)
+
+    def clock(self) -> NDArray[np.float64]:
+        """(T,) presentation time of every decoded frame, in seconds on the container's clock."""
+        return np.array([time_s for _, time_s in self._frames()], dtype=np.float64)
+
+    def _frames(self) -> Iterator[tuple[VideoFrame, float]]:
+        """Decoded frames with their times; a frame without a timestamp follows its predecessor by one period."""
+        import av
+
+        self.notes = []
+        with open_media(self.path) as container:
+            stream = _video_stream(container, self.path)
+            stream.codec_context.thread_count = 1  # many recordings run beside each other, not many threads on one
+            period_s = float(1 / stream.average_rate) if stream.average_rate else 0.04
+            damaged = untimed = corrupt = count = 0
+            time_s = -period_s
+            packets = container.demux(stream)
+            while True:
+                try:
+                    packet = next(packets, None)
+                    frames = packet.decode() if packet is not None else []
+                except av.error.EOFError:
+                    break
+                except av.FFmpegError as error:
+                    damaged += 1
+                    if packet_lost(error) or damaged > 10_000:
+                        break
+                    continue
+                if packet is None:
+                    break
+                for frame in frames:
+                    if frame.time is None:
+                        untimed += 1
+                        time_s += period_s
+                    else:
+                        time_s = frame.time
+                    count += 1
+                    corrupt += frame.is_corrupt
+                    yield frame, time_s
+            if count == 0:
+                raise RecordingError(f"{self.path}: no frame could be decoded ({damaged} damaged packets)")
+            self._note(damaged, corrupt, untimed, time_s + period_s, stream)
+
+    def _note(self, damaged: int, corrupt: int, untimed: int, end_s: float, stream: Any) -> None:
+        if damaged:
+            self.notes.append(f"{damaged} damaged packets skipped")
+        if corrupt:
+            self.notes.append(f"{corrupt} frames flagged corrupt by the decoder")
+        if untimed:
+            self.notes.append(f"{untimed} frames without a timestamp, timed by the frame rate")
+        if stream.duration and stream.time_base:
+            declared_s = float((stream.start_time or 0) * stream.time_base + stream.duration * stream.time_base)
+            if declared_s - end_s > max(1.0, 0.02 * declared_s):
+                self.notes.append(f"truncated: frames end at {end_s:.2f} s of {declared_s:.2f} s declared")
+        for note in self.notes:
+            log.warning("%s: %s", self.path, note)
+
+
+def chunk_length(picture_bytes: int) -> int:
+    """How many pictures of this size are decoded, detected and encoded together."""
+    return max(1, min(CHUNK_FRAMES, CHUNK_BYTES // picture_bytes))
+
+
+def _chunk(pictures: list[NDArray[np.uint8]], times: list[float], start: int) -> Frames:
+    return Frames(np.stack(pictures), np.array(times), np.arange(start, start + len(pictures)))
+
+
+def packet_lost(error: Exception) -> bool:
+    """True when the demuxer itself cannot go on: reading again would give the same error for ever."""
+    import av
+
+    return isinstance(error, (av.error.OSError, av.error.MemoryError)) and not isinstance(
+        error, av.error.InvalidDataError
+    )
+
+
+def _video_stream(container: Any, path: Path) -> Any:
+    from av.stream import Disposition
+
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:  # cover art is no video
+            pixels = stream.codec_context.width * stream.codec_context.height
+            if pixels > MAX_PIXELS:
+                raise RecordingError(f"{path}: pictures of {pixels / 1e6:.0f} megapixels, at most 64 are decoded")
+            return stream
+    raise RecordingError(f"{path}: no video stream" + (" (sound only)" if container.streams.audio else ""))
+
+
+def _rotated(picture: NDArray[Any], degrees: int) -> NDArray[np.uint8]:
+    """The picture upright: FFmpeg's display matrix gives the anticlockwise angle to turn it by."""
+    return np.rot90(picture, (degrees // 90) % 4) if degrees % 360 else picture
+
+
+def image_rows(folder: Path) -> dict[int, Path]:
+    """Row -> image of a folder of numbered images; numbers may be missing, and a missing number is a missing row.
+
+    The number is the last run of digits in the name. Numbering starts at 1 as in Aff-Wild2 (00001.jpg is row 0), or at
+    0 where an image 0 exists. Raises RecordingError for an empty folder, a name without number, or a number twice.
+    """
+    try:
+        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    except OSError as error:
+        raise RecordingError(f"cannot read {folder}: {error.strerror or error}") from error
+    if not files:
+        raise RecordingError(f"{folder}: no images in it")
+    numbered: dict[int, Path] = {}
+    for file in files:
+        digits = re.findall(r"\d+", file.stem)
+        if not digits:
+            raise RecordingError(f"{file}: no frame number in the name; expected 00001{file.suffix}")
+        if (number := int(digits[-1])) in numbered:
+            raise RecordingError(f"{file} and {numbered[number].name} are both frame {number}")
+        numbered[number] = file
+    first = 0 if 0 in numbered else 1
+    return {number - first: file for number, file in sorted(numbered.items())}
+
+
+@dataclass
+class ImageReader:
+    """The frames of a folder of numbered images, as `VideoReader` gives those of a file.
+
+    ``clock_s`` (T,): the times of all rows, present or not. Rows without an image are not yielded. Images whose row
+    lies beyond the clock are left out with a note, when they are few: numbering by another decoder differs by a frame
+    or two; more than that is a folder of another video and raises RecordingError.
+    """
+
+    folder: Path
+    clock_s: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        self.notes: list[str] = []
+
+    def __iter__(self) -> Iterator[Frames]:
+        rows = image_rows(self.folder)
+        beyond = [row for row in rows if row >= len(self.clock_s)]
+        if len(beyond) > max(2, len(self.clock_s) // 100):
+            raise RecordingError(
+                f"{self.folder}: numbers run to {rows[beyond[-1]].name}, but its video has {len(self.clock_s)} frames"
+            )
+        if beyond:
+            self.notes = [f"{len(beyond)} images beyond the video's last frame left out: {rows[beyond[0]].name} ..."]
+            log.warning("%s: %s", self.folder, self.notes[0])
+        pictures: list[NDArray[np.uint8]] = []
+        index: list[int] = []
+        for row, file in rows.items():
+            if row >= len(self.clock_s):
+                break
+            picture = read_image(file)
+            if pictures and (len(pictures) >= chunk_length(pictures[0].nbytes) or picture.shape != pictures[0].shape):
+                yield Frames(np.stack(pictures), self.clock_s[index], np.array(index))
+                pictures, index = [], []
+            pictures.append(picture)
+            index.append(row)
+        if pictures:
+            yield Frames(np.stack(pictures), self.clock_s[index], np.array(index))
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """One image as RGB uint8 (H, W, 3). Raises RecordingError when it cannot be decoded."""
+    import cv2
+
+    data = np.fromfile(path, dtype=np.uint8)  # not cv2.imread: names that are no UTF-8 crash it
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if picture is None:
+        raise RecordingError(f"{path}: not an image that can be read")
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]

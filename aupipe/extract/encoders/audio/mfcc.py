@@ -1,0 +1,66 @@
+"""Mel-frequency cepstral coefficients with librosa's semantics, and their slopes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from aupipe.extract.encoders import AlignRule, AudioInput, Encode, Track
+from aupipe.extract.encoders.audio.logmel import at_least, frame_times
+from aupipe.types import Modality, Waveform
+
+
+@dataclass(frozen=True)
+class Mfcc:
+    """``librosa.feature.mfcc`` and its first ``deltas`` derivatives: (n, n_mfcc * (1 + deltas)), 39 by default (S1).
+
+    Frames are centred (librosa's default). ``top_db`` is librosa's 80: values more than that below the file's loudest
+    moment are raised to it.
+    """
+
+    sample_rate: int = 16000
+    n_mfcc: int = 13
+    n_fft: int = 512
+    win_length: int = 400
+    hop_length: int = 160
+    n_mels: int = 40
+    deltas: int = 2
+    delta_width: int = 9
+    align: AlignRule = "interpolate"
+
+    modality: ClassVar[Modality] = "audio"
+    version: ClassVar[int] = 1
+
+    @property
+    def reads(self) -> AudioInput:
+        return AudioInput(self.sample_rate)
+
+    def identify_weights(self) -> None:
+        return None
+
+    def load(self, device: str) -> Encode:
+        def encode(waveform: Waveform) -> Track:
+            import librosa
+
+            base = librosa.feature.mfcc(
+                y=at_least(waveform.samples, self.n_fft),
+                sr=self.sample_rate,
+                n_mfcc=self.n_mfcc,
+                n_fft=self.n_fft,
+                win_length=self.win_length,
+                hop_length=self.hop_length,
+                n_mels=self.n_mels,
+            )  # (n_mfcc, n)
+            # "nearest" also works on files shorter than the width of the derivative.
+            slopes = [
+                librosa.feature.delta(base, order=order, width=self.delta_width, mode="nearest")
+                for order in range(1, self.deltas + 1)
+            ]
+            rows = np.concatenate([base, *slopes]).T  # (n, n_mfcc * (1 + deltas))
+            return Track(
+                np.ascontiguousarray(rows, dtype=np.float32), frame_times(waveform, len(rows), self.hop_length)
+            )
+
+        return encode

@@ -1,0 +1,45 @@
+"""Face geometry: the five landmarks in a frame of their own, their distances, and the head's roll and place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aupipe.extract.encoders import Encode
+from aupipe.types import Modality
+
+PAIRS = tuple((i, j) for i in range(5) for j in range(i + 1, 5))
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """(B, 21): five points (10) with the eyes' middle at 0, level and one eye distance apart; the ten distances between
+    them in eye distances; the roll of the eye line in radians."""
+
+    modality: ClassVar[Modality] = "visual"
+    version: ClassVar[int] = 1
+
+    @property
+    def reads(self) -> Literal["landmarks"]:
+        return "landmarks"
+
+    def identify_weights(self) -> None:
+        return None
+
+    def load(self, device: str) -> Encode:
+        return geometry
+
+
+def geometry(landmarks: NDArray[np.floating]) -> NDArray[np.float32]:
+    """(B, 5, 2) px -> (B, 21) float32; see `Geometry`."""
+    points = np.asarray(landmarks, dtype=np.float64)
+    z = points[..., 0] + 1j * points[..., 1]  # (B, 5)
+    eyes = z[:, 1] - z[:, 0]
+    eyes = np.where(np.abs(eyes) < 1e-6, 1e-6, eyes)
+    normal = (z - (z[:, :1] + z[:, 1:2]) / 2) / eyes[:, None]  # (B, 5), eyes at -0.5 and 0.5
+    distances = np.stack([np.abs(normal[:, i] - normal[:, j]) for i, j in PAIRS], axis=1)  # (B, 10)
+    columns = [normal.real, normal.imag, distances, np.angle(eyes)[:, None]]
+    return np.concatenate(columns, axis=1).astype(np.float32)

@@ -1,0 +1,99 @@
+"""Histograms of oriented gradients (Dalal and Triggs, 2005) of the aligned face: no weights, any machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aupipe.extract.encoders import Encode
+from aupipe.extract.faces.align import CropTemplate
+from aupipe.types import Modality
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Hog:
+    """HOG of the grey aligned face: ``bins`` unsigned directions per cell, blocks of 2 x 2 cells normalised (L2-Hys).
+
+    Gives (B, (n - 1)^2 * 4 * bins) with n = size_px / cell_px: 1764 numbers by default.
+    """
+
+    size_px: int = 112
+    cell_px: int = 14
+    bins: int = 9
+
+    modality: ClassVar[Modality] = "visual"
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.size_px % self.cell_px or self.size_px < 2 * self.cell_px:
+            raise ValueError(f"size_px = {self.size_px} must be a multiple of cell_px = {self.cell_px}, at least two")
+
+    @property
+    def reads(self) -> CropTemplate:
+        return CropTemplate(self.size_px)
+
+    def identify_weights(self) -> None:
+        return None
+
+    def load(self, device: str) -> Encode:
+        import torch
+
+        def encode(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+            with torch.inference_mode():
+                grey = _grey(torch.from_numpy(crops).to(device))
+                return hog(grey, self.cell_px, self.bins).cpu().numpy()
+
+        return encode
+
+
+def _grey(crops: Tensor) -> Tensor:
+    """(B, S, S, 3) uint8 RGB -> (B, S, S) luma in [0, 1], ITU-R BT.601."""
+    weights = crops.new_tensor([0.299, 0.587, 0.114], dtype=_float32())
+    return (crops.to(weights.dtype) @ weights) / 255
+
+
+def _float32():  # type: ignore[no-untyped-def]
+    import torch
+
+    return torch.float32
+
+
+def hog(grey: Tensor, cell_px: int, bins: int) -> Tensor:
+    """(B, S, S) in [0, 1] -> (B, (n - 1)^2 * 4 * bins) float32.
+
+    Central differences; each pixel votes its magnitude, shared linearly between the two nearest of ``bins`` directions
+    over 180 degrees; cells are summed, blocks of 2 x 2 cells scaled to unit length, clipped at 0.2 and scaled again.
+    """
+    import math
+
+    import torch
+    import torch.nn.functional as F
+
+    batch, size, _ = grey.shape
+    n = size // cell_px
+    padded = (
+        F.pad(grey[:, None], (1, 1, 1, 1), mode="replicate")[:, 0] if batch else grey.new_zeros(0, size + 2, size + 2)
+    )
+    dx = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
+    dy = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
+    magnitude = torch.hypot(dx, dy)
+    direction = torch.atan2(dy, dx).remainder(math.pi) * (bins / math.pi) - 0.5  # in bins, bin centres at whole numbers
+    low = direction.floor()
+    high_share = direction - low
+    index = low.long().remainder(bins)
+    votes = grey.new_zeros(batch, bins, size, size)
+    votes.scatter_(1, index[:, None], (magnitude * (1 - high_share))[:, None])
+    votes.scatter_add_(1, ((index + 1) % bins)[:, None], (magnitude * high_share)[:, None])
+    cells = votes.reshape(batch, bins, n, cell_px, n, cell_px).sum(dim=(3, 5))  # (B, bins, n, n)
+    blocks = torch.stack([cells[:, :, i : n - 1 + i, j : n - 1 + j] for i in (0, 1) for j in (0, 1)], dim=1)
+    blocks = blocks.permute(0, 3, 4, 1, 2).reshape(batch, n - 1, n - 1, 4 * bins)  # (B, n-1, n-1, 4 * bins)
+    for clip in (0.2, None):
+        blocks = blocks / (blocks.square().sum(dim=-1, keepdim=True) + 1e-6).sqrt()
+        blocks = blocks if clip is None else blocks.clamp(max=clip)
+    return blocks.reshape(batch, -1)

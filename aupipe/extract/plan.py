@@ -1,0 +1,277 @@
+"""Which (recording, feature) items are missing, stale or failed, and why; nothing is decoded and no torch is loaded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from aupipe.config import Config, EncoderConfig, FacesConfig
+from aupipe.dataset import source_changed
+from aupipe.errors import UsageError
+from aupipe.extract.encoders import AudioInput, Encoder, build, build_encoder, params_of
+from aupipe.extract.faces import DETECTORS, Detector
+from aupipe.extract.faces.track import VERSION as TRACK_VERSION
+from aupipe.extract.faces.track import TrackParams
+from aupipe.registry import nearest
+from aupipe.store.base import Store
+from aupipe.types import FeatureSpec, Recording
+
+State = Literal["done", "new", "spec changed", "source changed", "failed before", "forced"]
+
+DECODE_VERSION = 1  # raised when decoding gives other rows: order, stream choice, time base
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The features of one kind of recording, each with what makes it: the clock, the faces, the encoders."""
+
+    clock: FeatureSpec
+    detections: FeatureSpec | None
+    faces: FeatureSpec | None
+    encoders: tuple[tuple[FeatureSpec, Encoder], ...]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A configuration's detector and encoders, built; the same for every recording."""
+
+    detector: Detector
+    track: TrackParams
+    faces: FacesConfig
+    encoders: tuple[tuple[EncoderConfig, Encoder], ...]
+
+    @cached_property
+    def _chains(self) -> dict[tuple[bool, bool, float | None], Chain]:
+        return {}
+
+    def chain(self, recording: Recording) -> Chain:
+        """The features this recording gets. Recordings from a video, from images and from aligned crops differ."""
+        kind = (recording.video is not None, recording.aligned, None if recording.video else recording.fps)
+        if kind not in self._chains:
+            self._chains[kind] = self._build_chain(*kind)
+        return self._chains[kind]
+
+    def _build_chain(self, has_video: bool, aligned: bool, fps: float | None) -> Chain:
+        source = {"source": "video"} if has_video else {"source": "images", "fps": fps}
+        clock = FeatureSpec("clock", "clock", "pts", DECODE_VERSION, source, dtype="float64")
+        from_clock = {"clock": clock.id}
+        detections = faces = None
+        if not aligned and any(encoder.modality == "visual" for _, encoder in self.encoders):
+            params = params_of(self.detector) | {"detect_px": self.faces.detect_px, "max_faces": self.faces.max_faces}
+            detections = FeatureSpec(
+                "detections",
+                "detections",
+                self.faces.detector,
+                self.detector.version,
+                params,
+                self.detector.identify_weights(),
+                "float32",
+                from_clock,
+            )
+            inputs = from_clock | {"detections": detections.id}
+            faces = FeatureSpec(
+                "faces", "faces", "subject", TRACK_VERSION, params_of(self.track), None, "float32", inputs
+            )
+        specs = []
+        for config, encoder in self.encoders:
+            inputs = dict(from_clock)
+            params = params_of(encoder)
+            if encoder.modality == "visual":
+                if faces is not None:
+                    inputs["faces"] = faces.id
+                else:
+                    params["crops"] = "given"  # aligned by somebody else
+            weights = encoder.identify_weights()
+            params.pop("weights", None)  # which file they come from does not matter, only what is in it
+            dtype = "float16"
+            spec = FeatureSpec(
+                config.name, encoder.modality, config.kind, encoder.version, params, weights, dtype, inputs
+            )
+            specs.append((spec, encoder))
+        return Chain(clock, detections, faces, tuple(specs))
+
+
+def build_parts(config: Config, modalities: Sequence[str] = (), names: Sequence[str] = ()) -> Parts:
+    """The detector and the encoders of a configuration, those of ``modalities`` and ``names`` only where given.
+
+    Raises UsageError for unknown detectors, encoders, parameters and names, WeightsMissingError when a plan is made.
+    """
+    for name in names:
+        config.encoder(name)
+    chosen = [
+        encoder
+        for encoder in config.encoders
+        if (not modalities or encoder.modality in modalities) and (not names or encoder.name in names)
+    ]
+    score = {} if config.faces.min_score is None else {"min_score": config.faces.min_score}
+    detector = build(DETECTORS.get(config.faces.detector), score, f"[faces] detector {config.faces.detector!r}")
+    return Parts(
+        detector,
+        TrackParams(subject=config.faces.subject),
+        config.faces,
+        tuple((encoder, build_encoder(encoder)) for encoder in chosen),
+    )
+
+
+@dataclass(frozen=True)
+class Item:
+    """One (recording, feature) of a plan and what is to happen to it."""
+
+    key: str  # the id it is stored under: the recording's, or the video's for what siblings share
+    spec: FeatureSpec
+    state: State
+    reason: str = ""  # of an earlier failure
+
+    @property
+    def todo(self) -> bool:
+        return self.state in ("new", "spec changed", "source changed", "forced")
+
+
+@dataclass
+class Job:
+    """Everything that is to be made from one video (or image folder): decoded together, published item by item."""
+
+    video_id: str
+    recordings: list[Recording]
+    items: list[Item] = field(default_factory=list)
+
+    def wants(self, spec: FeatureSpec | None, key: str) -> bool:
+        """True when this item is to be made."""
+        return spec is not None and any(item.key == key and item.spec.id == spec.id for item in self.items)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Requested items with their states, and the jobs that make the missing ones."""
+
+    parts: Parts
+    items: tuple[Item, ...]  # of requested features, done ones included
+    jobs: tuple[Job, ...]
+
+    @property
+    def counts(self) -> Counter[str]:
+        return Counter(item.state for item in self.items)
+
+
+def make_plan(
+    recordings: Iterable[Recording],
+    parts: Parts,
+    store: Store | None,
+    *,
+    retry_failed: bool = False,
+    force: bool = False,
+) -> Plan:
+    """Compare what is asked for with what the store holds; ``store`` is None where there is none yet.
+
+    An item is done when it was published under exactly this spec and its source is still the same file. An item that
+    failed before is left alone until its source or spec changes, or ``retry_failed``.
+    """
+    known = _names_known(store)
+    requested: dict[tuple[str, str], Item] = {}
+    jobs: dict[str, Job] = {}
+    for recording in recordings:
+        chain = parts.chain(recording)
+        job = jobs.setdefault(recording.video_id, Job(recording.video_id, []))
+        job.recordings.append(recording)
+        wanted = [spec for spec, _ in chain.encoders]
+        for spec in wanted:
+            key = recording.key_for(spec.modality)
+            if (key, spec.id) not in requested:
+                item = _judge(key, spec, recording, store, known, retry_failed, force)
+                requested[key, spec.id] = item
+                if item.todo:
+                    job.items.append(item)
+        _add_inputs(job, recording, chain, store, force)
+    todo = tuple(job for job in jobs.values() if job.items)
+    return Plan(parts, tuple(requested.values()), todo)
+
+
+def _add_inputs(job: Job, recording: Recording, chain: Chain, store: Store | None, force: bool) -> None:
+    """The clock, detections and face track that the recording's missing features need and the store does not have."""
+    keys = {recording.id, recording.video_id}
+    mine = [item for item in job.items if item.key in keys]
+    visual = any(item.spec.modality == "visual" for item in mine)
+    wanted = [chain.clock] if mine else []
+    wanted += [spec for spec in (chain.detections, chain.faces) if spec is not None and visual]
+    for spec in wanted:
+        key = recording.key_for(spec.modality)
+        item = _judge(key, spec, recording, store, {}, retry_failed=True, force=force)
+        if item.todo and not job.wants(spec, key):
+            job.items.append(item)
+
+
+def _judge(
+    key: str,
+    spec: FeatureSpec,
+    recording: Recording,
+    store: Store | None,
+    known: dict[str, list[str]],
+    retry_failed: bool,
+    force: bool,
+) -> Item:
+    record = store.record(key, spec.id) if store else None
+    if record is None or record.state == "deleted":
+        older = store is not None and any(
+            other != spec.id and store.record(key, other) is not None for other in known.get(spec.name, [])
+        )
+        return Item(key, spec, "spec changed" if older else "new")
+    source = source_path(recording, spec.modality)
+    if record.source is not None and (source is None or source_changed(source, record.source)):
+        return Item(key, spec, "source changed")
+    if force:
+        return Item(key, spec, "forced")
+    if record.state == "failed":
+        return Item(key, spec, "new" if retry_failed else "failed before", record.reason)
+    return Item(key, spec, "done")
+
+
+def _names_known(store: Store | None) -> dict[str, list[str]]:
+    """Feature name -> ids in the store."""
+    known: dict[str, list[str]] = {}
+    for spec in store.features() if store else []:
+        known.setdefault(spec.name, []).append(spec.id)
+    return known
+
+
+def source_path(recording: Recording, modality: str) -> Path | None:
+    """The file or folder a feature of this modality is computed from; None where the recording has none."""
+    if modality == "visual" and recording.aligned:
+        return recording.images
+    if modality in ("audio", "text"):
+        return recording.video
+    return recording.video or recording.images
+
+
+def feature_ids(parts: Parts, recordings: Sequence[Recording], names: Sequence[str] = ()) -> dict[str, str]:
+    """Feature name -> id under the present configuration, for the heads.
+
+    Raises UsageError for a name the configuration does not have, and when recordings of different kinds (from video,
+    from aligned crops) would give one name two specs.
+    """
+    ids: dict[str, str] = {}
+    for recording in recordings:
+        for spec, _ in parts.chain(recording).encoders:
+            if ids.setdefault(spec.name, spec.id) != spec.id:
+                raise UsageError(
+                    f"feature {spec.name!r} would be {ids[spec.name]} for some recordings and {spec.id} for "
+                    f"{recording.id!r}: images and videos do not mix in one training run"
+                )
+    for name in names:
+        if name not in ids:
+            raise UsageError(f"no feature {name!r} in the configuration.{nearest(name, ids)} Known: {', '.join(ids)}")
+    return {name: ids[name] for name in names or ids}
+
+
+def audio_rates(job: Job, parts: Parts) -> dict[int, list[tuple[FeatureSpec, Any]]]:
+    """Sample rate -> the audio features of a job that want it, so that each rate is decoded once."""
+    rates: dict[int, list[tuple[FeatureSpec, Any]]] = {}
+    for spec, encoder in parts.chain(job.recordings[0]).encoders:
+        if spec.modality == "audio" and job.wants(spec, job.video_id):
+            reads = encoder.reads
+            assert isinstance(reads, AudioInput)
+            rates.setdefault(reads.sample_rate, []).append((spec, encoder))
+    return rates
