@@ -15,10 +15,15 @@ from aupipe.errors import RecordingError, UsageError
 from aupipe.registry import nearest
 from aupipe.types import Labels, Recording, SourceIdentity, Task
 
-VIDEO_SUFFIXES = frozenset(
-    [".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".mpg", ".mpeg"]
-    + [".ts", ".mts", ".m2ts", ".flv", ".3gp", ".ogv", ".vob"]  # noqa: RUF005
-)
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".mpg", ".mpeg"}) | {
+    ".ts",
+    ".mts",
+    ".m2ts",
+    ".flv",
+    ".3gp",
+    ".ogv",
+    ".vob",
+}
 IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp"])
 VIDEO_FOLDERS = ("videos", "raw_videos", "batch1", "batch2", "new_vids")  # of Aff-Wild2, by edition
 SIDES = re.compile(r"(.+)_(left|right)")

@@ -1,0 +1,30 @@
+# Each target alone, on a fresh clone with Python 3.11 to 3.13 and make: creates .venv, installs, does its job.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+BIN := .venv/bin
+DEMO ?= demo
+
+.PHONY: demo test lint slow clean
+
+demo: .venv/installed
+	$(BIN)/aupipe demo $(DEMO)
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+slow: .venv/installed
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# A few minutes and a few GB the first time: torch is large.
+.venv/installed: pyproject.toml
+	@echo "installing into .venv with $(PYTHON) (a few minutes the first time)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --progress-bar off --disable-pip-version-check -e '.[dev]' | grep -v -i '^\(requirement\|looking\|  \)'
+	@touch $@
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,105 @@
+"""The whole way on a corpus drawn by code: what `aupipe demo` runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import click
+
+from aupipe.cli.extract import _open, _run
+from aupipe.cli.train import labels_of, train_run
+from aupipe.config import FILE_NAME, load_config, template
+from aupipe.dataset import open_dataset
+from aupipe.errors import UsageError
+
+CORPUS_FILE = "demo.json"  # how the corpus in this folder was drawn
+
+
+def run_demo(folder: Path, *, recordings: int, seconds: float, seed: int) -> None:
+    """Draw, extract, train a linear head and a TCN, score both on the validation split."""
+    from aupipe.extract.plan import build_parts, make_plan
+    from aupipe.train.evaluate import always_positive
+    from aupipe.train.predict import predict
+    from aupipe.train.predictions import write_csv
+    from aupipe.train.recipe import load_recipe
+    from aupipe.train.run import load_run
+
+    began = time.monotonic()
+    _draw(folder, {"recordings": recordings, "seconds": seconds, "seed": seed})
+    config = load_config(folder / FILE_NAME)
+    dataset = open_dataset(config.dataset)
+
+    _step(2, "extract: decode, find faces, encode, store")
+    store = _open(config, create=True)
+    assert store is not None
+    plan = make_plan(dataset.recordings, build_parts(config), store)
+    if plan.jobs and (code := _run(plan, store, "cpu", 0, False, False)):
+        raise SystemExit(code)
+    if not plan.jobs:
+        click.echo(f"nothing to do: {plan.counts['done']} items are stored", err=True)
+
+    runs = {}
+    for number, name in ((3, "baseline"), (4, "tcn")):
+        _step(number, f"train: {name}")
+        out = folder / "runs" / f"{name}-au"
+        if (out / "run.json").exists() and load_run(out).finished:
+            click.echo(f"{out} is trained already", err=True)
+            runs[name] = load_run(out)
+        else:
+            _clear(out)
+            runs[name] = train_run(config, store, load_recipe(name), names=(), out=out)
+    write_csv(
+        predict(runs["tcn"], store, dataset.split("au", "validation")), folder / "runs" / "tcn-au" / "predictions.csv"
+    )
+    labels = labels_of(dataset, dataset.split("au", "validation"), "au")
+    others = {"linear": runs["baseline"].scores, "always 1": always_positive(labels, "au")}
+    click.echo()
+    click.echo(runs["tcn"].scores.table(others, name="tcn"))
+    click.echo(f"\n{time.monotonic() - began:.0f} s in all. Drawn faces: scores say the pipeline works, no more.")
+    for what, where in (
+        ("videos and annotations", folder),
+        ("features", config.store.path),
+        ("trained heads", folder / "runs"),
+        ("predictions per frame", folder / "runs" / "tcn-au" / "predictions.csv"),
+    ):
+        click.echo(f"{what:24} {where}")
+    click.echo(f"look around: cd {folder} && aupipe status && aupipe inspect")
+
+
+def _step(number: int, what: str) -> None:
+    click.echo(f"\n[{number}/4] {what}", err=True)
+
+
+def _draw(folder: Path, wanted: dict[str, float]) -> None:
+    """Draw the corpus unless this very one is there. Raises UsageError for a folder that holds something else."""
+    from aupipe.demo import draw_corpus
+
+    _step(1, "draw talking faces")
+    stamp = folder / CORPUS_FILE
+    if stamp.exists():
+        if json.loads(stamp.read_text()) != wanted:
+            raise UsageError(f"{folder} holds another demo ({stamp.read_text()}): choose another folder")
+        click.echo(f"{folder} is drawn already", err=True)
+        return
+    if folder.exists() and any(folder.iterdir()) and not (folder / ".drawing").exists():
+        raise UsageError(f"{folder} is not empty and holds no demo: choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ".drawing").touch()  # a demo stopped while drawing may be drawn over
+    draw_corpus(
+        folder,
+        recordings=int(wanted["recordings"]),
+        seconds=wanted["seconds"],
+        seed=int(wanted["seed"]),
+        progress=lambda line: click.echo(line, err=True),
+    )
+    (folder / FILE_NAME).write_text(template("affwild2"), encoding="utf-8")
+    stamp.write_text(json.dumps(wanted))
+    (folder / ".drawing").unlink()
+
+
+def _clear(out: Path) -> None:
+    """Remove the files of a run that was stopped half-way."""
+    for file in out.glob("*") if out.is_dir() else ():
+        file.unlink()

@@ -1,0 +1,345 @@
+"""extract, status, inspect."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aupipe.cli.options import (
+    config_options,
+    device_options,
+    existing_store,
+    json_option,
+    require_config,
+    resolve,
+    split_list,
+)
+from aupipe.config import Config
+from aupipe.errors import UsageError
+
+if TYPE_CHECKING:
+    from aupipe.extract.plan import Item, Parts, Plan
+    from aupipe.store.base import Store
+    from aupipe.types import Recording
+
+MODALITIES = ("visual", "audio", "text")
+
+
+@click.command()
+@click.argument("videos", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--modality", "modalities", multiple=True, help="visual, audio or text; several with commas. Default all."
+)
+@click.option("--feature", "features", multiple=True, help="Only these [[encoder]] names; several with commas.")
+@device_options
+@config_options
+@click.option("--backend", help="zarr or hdf5, for a new store.")
+@click.option("--workers", default=0, metavar="N", help="Videos worked on at once. Default: the cores, or 2 on a GPU.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N recordings.")
+@click.option("--dry-run", is_flag=True, help="Say what would run and why, and stop.")
+@click.option("--retry-failed", is_flag=True, help="Try again what failed before.")
+@click.option("--force", is_flag=True, help="Make everything anew; the old stays until the new is published.")
+@click.option("--fail-fast", is_flag=True, help="Stop at the first recording that fails.")
+@click.option("--weights", type=click.Choice(["random"]), help="random: untrained encoders, for tests and benchmarks.")
+@json_option
+def extract(
+    videos: Path | None,
+    modalities: tuple[str, ...],
+    features: tuple[str, ...],
+    gpu: str | None,
+    cpu: bool,
+    config_file: Path | None,
+    store: Path | None,
+    backend: str | None,
+    workers: int,
+    limit: int | None,
+    dry_run: bool,
+    retry_failed: bool,
+    force: bool,
+    fail_fast: bool,
+    weights: str | None,
+    as_json: bool,
+) -> int:
+    """Decode, find faces, encode, store. What is stored already is left alone, so a stopped run goes on where it was.
+
+    VIDEOS: a folder of videos instead of the configured one.
+
+    \b
+    Examples:
+      aupipe extract --modality visual --gpu 0
+      aupipe extract --modality audio
+      aupipe extract --dry-run
+      aupipe extract --retry-failed
+    """
+    from aupipe.extract.plan import make_plan
+
+    overrides: dict[str, Any] = {"store.backend": backend}
+    if videos is not None:
+        overrides |= {"dataset.videos": videos, "dataset.layout": "folder"}
+    config = resolve(config_file, store, **overrides)
+    if videos is None:
+        require_config(config)
+    if weights == "random":
+        config = _with_random_weights(config)
+    if gpu is not None and not dry_run:
+        device = _device(gpu, cpu)  # before anything else: the answer does not depend on the data
+    recordings, parts = _requested(config, split_list(modalities), split_list(features), limit)
+    opened = _open(config, create=False)
+    plan = make_plan(recordings, parts, opened, retry_failed=retry_failed, force=force)
+    if dry_run:
+        _show_plan(plan, as_json)
+        return 0
+    if not plan.jobs:
+        return _nothing_to_do(plan, as_json)
+    if gpu is None:
+        device = _device(gpu, cpu)
+    opened = opened or _open(config, create=True)
+    assert opened is not None
+    return _run(plan, opened, device, workers, fail_fast, as_json)
+
+
+def _with_random_weights(config: Config) -> Config:
+    """The configuration with every encoder that has weights untrained, under a name of its own."""
+    click.echo("aupipe: --weights random: encoders are untrained, their features mean nothing", err=True)
+    from dataclasses import fields
+
+    from aupipe.extract.encoders import ENCODERS
+
+    encoders = tuple(
+        replace(encoder, params={**encoder.params, "weights": "random"})
+        if "weights" in {f.name for f in fields(ENCODERS.get(encoder.kind))}
+        else encoder
+        for encoder in config.encoders
+    )
+    return replace(config, encoders=encoders)
+
+
+def _device(gpu: str | None, cpu: bool) -> str:
+    from aupipe.extract.run import choose_device
+
+    device = choose_device(gpu, cpu)
+    if gpu is None and not cpu:
+        click.echo(f"aupipe: running on {device}" + (" (torch sees no GPU)" if device == "cpu" else ""), err=True)
+    return device
+
+
+def _requested(
+    config: Config, modalities: list[str], features: list[str], limit: int | None
+) -> tuple[list[Recording], Parts]:
+    from aupipe.dataset import open_dataset
+    from aupipe.extract.plan import build_parts
+    from aupipe.registry import nearest
+
+    for modality in modalities:
+        if modality not in MODALITIES:
+            raise UsageError(
+                f"unknown modality {modality!r}.{nearest(modality, MODALITIES)} Known: {', '.join(MODALITIES)}"
+            )
+    parts = build_parts(config, modalities, features)
+    if not parts.encoders:
+        raise UsageError(f"{config.file}: no [[encoder]] of modality {', '.join(modalities)}; add one")
+    dataset = open_dataset(config.dataset)
+    if dataset.ignored:
+        kinds = Counter(path.suffix or "no suffix" for path in dataset.ignored)
+        names = ", ".join(f"{count} {suffix}" for suffix, count in kinds.most_common(5))
+        click.echo(f"aupipe: {len(dataset.ignored)} files in the folder are no videos ({names})", err=True)
+    recordings = list(dataset.recordings)
+    return recordings[:limit] if limit else recordings, parts
+
+
+def _open(config: Config, create: bool) -> Store | None:
+    from aupipe.store import create_store, open_store
+
+    if config.store.path.exists():
+        return open_store(config.store.path) if not create else create_store(config.store.path, config.store.backend)
+    return create_store(config.store.path, config.store.backend) if create else None
+
+
+def _show_plan(plan: Plan, as_json: bool) -> None:
+    """What would run and why."""
+    if as_json:
+        for item in plan.items:
+            row = {"message_type": "plan", "recording": item.key, "feature": item.spec.id, "state": item.state}
+            click.echo(json.dumps(row | ({"reason": item.reason} if item.reason else {})))
+        return
+    by_feature: dict[str, Counter[str]] = {}
+    for item in plan.items:
+        by_feature.setdefault(item.spec.id, Counter())[item.state] += 1
+    for feature, states in by_feature.items():
+        click.echo(f"{feature:32}  " + ", ".join(f"{count} {state}" for state, count in states.most_common()))
+    for item in plan.items:
+        if item.state != "done":
+            click.echo(
+                f"  {item.state:15} {item.spec.name:12} {item.key}" + (f"  {item.reason}" if item.reason else "")
+            )
+    click.echo(f"would decode {len(plan.jobs)} videos; nothing was done (--dry-run)")
+
+
+def _nothing_to_do(plan: Plan, as_json: bool) -> int:
+    failed = [item for item in plan.items if item.state == "failed before"]
+    if as_json:
+        click.echo(json.dumps({"message_type": "summary", "done": 0, **_counts(plan), "failed": len(failed)}))
+    else:
+        click.echo(f"nothing to do: {plan.counts['done']} items are stored" + _failed_before(failed))
+    return 3 if failed else 0
+
+
+def _counts(plan: Plan) -> dict[str, int]:
+    return {"already_done": plan.counts["done"], "failed_before": plan.counts["failed before"]}
+
+
+def _failed_before(failed: list[Item]) -> str:
+    if not failed:
+        return ""
+    shown = "".join(f"\n  {item.spec.name:12} {item.key}  {item.reason}" for item in failed[:10])
+    more = f"\n  ... and {len(failed) - 10} more: aupipe status --failed" if len(failed) > 10 else ""
+    return f", {len(failed)} failed before:{shown}{more}\nretry: aupipe extract --retry-failed"
+
+
+def _run(plan: Plan, store: Store, device: str, workers: int, fail_fast: bool, as_json: bool) -> int:
+    """Run the plan, say what came of it, and give the exit code: plan minus published, not the absence of errors."""
+    from contextlib import closing
+
+    from aupipe.cli.progress import Progress
+    from aupipe.extract.run import extract as run
+
+    failures = []
+    published = set()
+    with Progress(len(plan.jobs), quiet=as_json) as progress:
+        # Closed, so that an interrupt ends the workers here and not whenever the generator is collected.
+        with closing(run(plan, store, device, workers=workers, on_frames=progress.on_frames)) as outcomes:  # type: ignore[type-var]
+            for outcome in outcomes:
+                progress.on_outcome(outcome)
+                failures += outcome.failed
+                published |= {(record.recording, record.feature) for record in outcome.published}
+                if as_json:
+                    _json_outcome(outcome)
+                if fail_fast and outcome.failed:
+                    break
+        seconds, frames = progress.seconds, progress.frames
+    wanted = [item for item in plan.items if item.todo]
+    done = [item for item in wanted if (item.key, item.spec.id) in published]
+    missing = len(wanted) - len(done)
+    before = plan.counts["failed before"]
+    summary = {"done": len(done), **_counts(plan), "failed": missing, "seconds": round(seconds, 3), "frames": frames}
+    if as_json:
+        click.echo(json.dumps({"message_type": "summary", **summary}))
+        return 3 if missing or before else 0
+    rate = f"{frames:,} frames decoded in {seconds:.1f} s ({frames / max(seconds, 1e-9):.0f} frames/s, {device})"
+    click.echo(f"done {len(done)}   already done {plan.counts['done']}   failed {missing + before}   {rate}")
+    for failure in failures:
+        click.echo(f"FAILED  {failure.feature.partition('@')[0]:12} {failure.recording}  {failure.reason}")
+    if before:
+        click.echo(f"{before} items failed in earlier runs and were left alone: aupipe status --failed")
+    if missing > len(failures):
+        click.echo(f"{missing - len(failures)} items were not reached")
+    if missing or before:
+        click.echo("retry: aupipe extract --retry-failed")
+    return 3 if missing or before else 0
+
+
+def _json_outcome(outcome: Any) -> None:
+    for record in (*outcome.published, *outcome.failed):
+        row = {
+            "message_type": "item",
+            "recording": record.recording,
+            "feature": record.feature,
+            "state": record.state,
+            "frames": record.frames,
+            "valid_frames": record.valid_frames,
+        }
+        click.echo(json.dumps(row | ({"reason": record.reason} if record.reason else {})))
+
+
+@click.command()
+@config_options
+@click.option("--failed", is_flag=True, help="List what failed, with the reason.")
+@json_option
+def status(config_file: Path | None, store: Path | None, failed: bool, as_json: bool) -> int:
+    """What is stored, missing, stale or failed, per feature. Works while a run is on.
+
+    \b
+    Example:
+      aupipe status --failed
+    """
+    from aupipe.extract.plan import make_plan
+
+    config = require_config(resolve(config_file, store))
+    opened = existing_store(config)
+    recordings, parts = _requested(config, [], [], None)
+    plan = make_plan(recordings, parts, opened)
+    if as_json:
+        click.echo(json.dumps(_status_json(plan, opened), indent=1))
+    else:
+        _show_status(plan, opened, failed)
+    incomplete = any(item.state == "failed before" for item in plan.items)
+    return 3 if incomplete else 0
+
+
+def _by_feature(items: Iterable[Item]) -> dict[str, list[Item]]:
+    found: dict[str, list[Item]] = {}
+    for item in items:
+        found.setdefault(item.spec.id, []).append(item)
+    return found
+
+
+def _status_json(plan: Plan, store: Store) -> dict[str, Any]:
+    features = {
+        feature: {
+            **Counter(item.state for item in items),
+            "failures": [{"recording": i.key, "reason": i.reason} for i in items if i.state == "failed before"],
+        }
+        for feature, items in _by_feature(plan.items).items()
+    }
+    return {"store": str(store.path), "backend": store.backend, "features": features}
+
+
+def _show_status(plan: Plan, store: Store, failed: bool) -> None:
+    click.echo(f"{store.path} ({store.backend})")
+    click.echo(f"{'feature':32} {'done':>7} {'missing':>7} {'stale':>7} {'failed':>7}")
+    for feature, items in _by_feature(plan.items).items():
+        states = Counter(item.state for item in items)
+        stale = states["spec changed"] + states["source changed"]
+        row = f"{feature:32} {states['done']:>7} {states['new']:>7} {stale:>7} {states['failed before']:>7}"
+        click.echo(row)
+    broken = [item for item in plan.items if item.state == "failed before"]
+    if failed:
+        for item in broken:
+            click.echo(f"FAILED  {item.spec.name:12} {item.key}  {item.reason}")
+    elif broken:
+        click.echo(f"{len(broken)} failed: aupipe status --failed")
+    left = sum(item.todo for item in plan.items)
+    click.echo(
+        f"next: aupipe extract ({left} items to make)" if left else "complete" if not broken else "nothing left to try"
+    )
+
+
+@click.command()
+@click.argument("recording", required=False)
+@config_options
+@json_option
+def inspect(recording: str | None, config_file: Path | None, store: Path | None, as_json: bool) -> int:
+    """Shapes, types and first numbers of what is stored, of one RECORDING or of the whole store.
+
+    \b
+    Example:
+      aupipe inspect clips/a.mp4
+    """
+    from aupipe.cli.inspect import describe_recording, describe_store
+
+    config = resolve(config_file, store)
+    opened = existing_store(config)
+    content = describe_recording(opened, recording) if recording else describe_store(opened)
+    if as_json:
+        click.echo(json.dumps(content["rows"], indent=1))
+        return 0
+    click.echo(content["title"])
+    for line in content["lines"]:
+        click.echo(line)
+    return 0

@@ -1,0 +1,71 @@
+"""Options several commands share, and what they resolve to."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aupipe.config import Config, load_config
+from aupipe.errors import NoStoreError, UsageError
+
+Command = Callable[..., Any]
+
+
+def config_options(command: Command) -> Command:
+    """``--config`` and ``--store``."""
+    options = [
+        click.option(
+            "--config",
+            "config_file",
+            type=click.Path(path_type=Path),
+            help="Configuration file; by default the nearest aupipe.toml, here or above.",
+        ),
+        click.option("--store", type=click.Path(path_type=Path), help="Feature store, over [store] path."),
+    ]
+    return functools.reduce(lambda done, option: option(done), reversed(options), command)
+
+
+def device_options(command: Command) -> Command:
+    """``--gpu`` and ``--cpu``."""
+    options = [
+        click.option(
+            "--gpu", metavar="N", help="GPU to run on: 0, 1 or cuda:0. Without it the first GPU, else the CPU."
+        ),
+        click.option("--cpu", is_flag=True, help="Run on the CPU."),
+    ]
+    return functools.reduce(lambda done, option: option(done), reversed(options), command)
+
+
+def json_option(command: Command) -> Command:
+    """``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for scripts.")(command)
+
+
+def resolve(config_file: Path | None, store: Path | None = None, **overrides: Any) -> Config:
+    """The configuration with the command line laid over it."""
+    return load_config(config_file, {"store.path": store} | overrides)
+
+
+def require_config(config: Config) -> Config:
+    """Raises UsageError where there is no `aupipe.toml`: what follows would run on defaults nobody chose."""
+    if config.file is None:
+        raise UsageError("no aupipe.toml here or above: run `aupipe init` in the folder that holds your videos")
+    return config
+
+
+def existing_store(config: Config) -> Any:
+    """The open store of a configuration. Raises NoStoreError (exit code 10)."""
+    from aupipe.store import open_store
+
+    if not config.store.path.exists():
+        raise NoStoreError(f"no store at {config.store.path}: `aupipe extract` makes it")
+    return open_store(config.store.path)
+
+
+def split_list(values: tuple[str, ...]) -> list[str]:
+    """``-x a,b -x c`` as [a, b, c]."""
+    return [part.strip() for value in values for part in value.split(",") if part.strip()]

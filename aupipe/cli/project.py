@@ -1,0 +1,162 @@
+"""init, config, plugins, demo."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import fields
+from pathlib import Path
+
+import click
+
+from aupipe.cli.options import json_option, resolve
+from aupipe.config import FILE_NAME, SECTIONS, template
+from aupipe.dataset import IMAGE_SUFFIXES, VIDEO_FOLDERS, walk_videos
+from aupipe.errors import UsageError
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), default=".")
+@click.option("--force", is_flag=True, help="Replace an aupipe.toml that is there.")
+def init(folder: Path, force: bool) -> None:
+    """Look at FOLDER and write an aupipe.toml for it.
+
+    Recognises an Aff-Wild2 tree, a folder of videos and folders of images.
+
+    \b
+    Example:
+      cd /data/Aff-Wild2 && aupipe init
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder")
+    target = folder / FILE_NAME
+    if target.exists() and not force:
+        raise UsageError(f"{target} is there already: edit it, or --force to replace it")
+    options, found = _recognise(folder)
+    detector = "yunet" if _has_yunet() else "mtcnn"
+    target.write_text(template(detector=detector, **options), encoding="utf-8")
+    click.echo(f"wrote {target}: {found}; faces by {detector}, weight-free features hog, geometry and mfcc")
+    click.echo("next: aupipe extract --modality visual")
+
+
+def _has_yunet() -> bool:
+    """True where YuNet's weights can be had: it is ten times faster than the bundled MTCNN."""
+    from aupipe.errors import WeightsMissingError
+    from aupipe.extract.weights import find_weights
+
+    try:
+        find_weights("face_detection_yunet_2023mar.onnx")
+    except WeightsMissingError:
+        return False
+    return True
+
+
+def _recognise(folder: Path) -> tuple[dict, str]:
+    """Options of `template`, and what was found in words."""
+    from aupipe.annotations import find_annotations
+
+    crops = [path for path in folder.glob("cropped_aligned*/*") if path.is_dir()]
+    annotations = find_annotations(folder)
+    if annotations or crops:
+        tracks = {track for table in annotations.values() for track in table}
+        videos = sum(len(walk_videos(folder / name)[0]) for name in VIDEO_FOLDERS)
+        complete = bool(crops) and tracks <= {path.name for path in crops}
+        found = f"an Aff-Wild2 tree: {videos} videos, {len(tracks)} annotated tracks, {len(crops)} folders of crops"
+        task = next((task for task in ("au", "expr", "va") if task in annotations), "au")
+        return {"layout": "affwild2", "frames": "cropped_aligned" if complete else "video", "task": task}, found
+    for name in ("videos", *VIDEO_FOLDERS, "."):
+        videos = len(walk_videos(folder / name)[0])
+        if videos:
+            return {"layout": "folder", "videos": name}, f"{videos} videos in {name}/"
+    for root, _, files in os.walk(folder):
+        if any(Path(file).suffix.lower() in IMAGE_SUFFIXES for file in files):
+            base = os.path.relpath(os.path.dirname(root), folder)
+            return {"layout": "images", "videos": base, "fps": 30.0}, f"folders of images in {base}/"
+    raise UsageError(f"no videos, no folders of images and no Aff-Wild2 tree in {folder.resolve()}")
+
+
+@click.group()
+def config() -> None:
+    """What is configured, and where each value comes from."""
+
+
+@config.command("show")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="Configuration file.")
+@json_option
+def show(config_file: Path | None, as_json: bool) -> None:
+    """Print every value and its origin.
+
+    Command line > AUPIPE_<SECTION>_<KEY> in the environment > aupipe.toml > default.
+
+    \b
+    Example:
+      AUPIPE_STORE_BACKEND=hdf5 aupipe config show
+    """
+    found = resolve(config_file)
+    values = {
+        f"{section}.{field.name}": getattr(getattr(found, section), field.name)
+        for section, kind in SECTIONS.items()
+        for field in fields(kind)
+    }
+    if as_json:
+        encoders = [{"name": e.name, "kind": e.kind, "modality": e.modality, **e.params} for e in found.encoders]
+        content = {key: {"value": _plain(value), "origin": found.origin[key]} for key, value in values.items()}
+        click.echo(json.dumps(content | {"encoder": encoders}, indent=1))
+        return
+    width = max(map(len, values))
+    for key, value in values.items():
+        click.echo(f"{key:{width}}  {_shown(value):40}  {found.origin[key]}")
+    for encoder in found.encoders:
+        params = ", ".join(f"{key} = {value!r}" for key, value in encoder.params.items())
+        text = f"{encoder.name}: {encoder.modality} {encoder.kind}" + (f" ({params})" if params else "")
+        click.echo(f"{'encoder':{width}}  {text:40}  {found.origin['encoder']}")
+
+
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+
+
+def _shown(value: object) -> str:
+    return "not set" if value is None or value == () else str(_plain(value))
+
+
+@click.command()
+@json_option
+def plugins(as_json: bool) -> None:
+    """List every encoder, detector, head and store backend, and the package it comes from.
+
+    A package adds one with an entry point, for instance in the group aupipe.encoders.
+    """
+    from aupipe.extract.encoders import ENCODERS
+    from aupipe.extract.faces import DETECTORS
+    from aupipe.store import STORES
+    from aupipe.train.heads import HEADS
+
+    registries = (ENCODERS, DETECTORS, HEADS, STORES)
+    if as_json:
+        content = {registry.noun: {name: registry.origin(name) for name in registry.names()} for registry in registries}
+        click.echo(json.dumps(content, indent=1))
+        return
+    for registry in registries:
+        click.echo(f"{registry.noun}s")
+        for name in registry.names():
+            click.echo(f"  {name:20}  {registry.origin(name)}")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), default="aupipe-demo")
+@click.option("--recordings", default=16, show_default=True, type=click.IntRange(min=3), help="Videos to draw.")
+@click.option("--seconds", default=12.0, show_default=True, type=click.FloatRange(min=2), help="Length of each.")
+@click.option("--seed", default=0, show_default=True)
+def demo(folder: Path, recordings: int, seconds: float, seed: int) -> None:
+    """Draw a small labelled corpus of talking faces in FOLDER and take it the whole way: extract, train, score.
+
+    Needs no download and a few minutes on two cores. Run again, it goes on where it stopped.
+
+    \b
+    Example:
+      aupipe demo /tmp/aupipe-demo
+    """
+    from aupipe.cli.demo import run_demo
+
+    run_demo(folder, recordings=recordings, seconds=seconds, seed=seed)
