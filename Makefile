@@ -23,7 +23,7 @@ lint: .venv/installed
 .venv/installed: pyproject.toml
 	@echo "installing into .venv with $(PYTHON) (a few minutes the first time)"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --progress-bar off --disable-pip-version-check -e '.[dev]' | grep -v -i '^\(requirement\|looking\|  \)'
+	$(BIN)/python -m pip install --progress-bar off --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
 clean:

@@ -1,0 +1,85 @@
+"""What tests share: the test material, and small real media made on the spot."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def assets() -> Path:
+    """The folder of real clips, photos and weights; skips where it is absent, except where skipping is forbidden."""
+    folder = Path(os.environ.get("AUPIPE_TEST_ASSETS", REPOSITORY / ".." / "shared" / "assets")).resolve()
+    if not (folder / "README.md").is_file():
+        message = f"no test material at {folder}: set AUPIPE_TEST_ASSETS"
+        if os.environ.get("AUPIPE_FORBID_SKIPS"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clips(assets: Path) -> dict[str, int]:
+    """Clip name -> decoded frames, as the README of the test material says."""
+    return read_clip_table(assets / "README.md")
+
+
+def read_clip_table(readme: Path) -> dict[str, int]:
+    """The "frames" column of the table of videos."""
+    frames = {}
+    for line in readme.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) > 8 and re.fullmatch(r"\S+\.(mp4|mkv|avi|mov|webm|wmv|mpg)", cells[1]):
+            frames[cells[1]] = int(cells[6].split(",")[0])
+    return frames
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """No AUPIPE_ variable of the person running the tests changes what they test; no test reaches for a network."""
+    for name in list(os.environ):
+        if name.startswith("AUPIPE_") and name not in ("AUPIPE_TEST_ASSETS", "AUPIPE_FORBID_SKIPS"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def write_video(
+    path: Path,
+    frames: int = 20,
+    size: tuple[int, int] = (64, 48),
+    fps: int = 25,
+    *,
+    tone_hz: float | None = None,
+    sample_rate: int = 16000,
+    video: bool = True,
+) -> Path:
+    """A small h264 video whose frame k is grey level 10 + 2k, with an AAC tone where ``tone_hz`` is given."""
+    import av
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        if video:
+            stream = container.add_stream("h264", rate=fps, options={"threads": "1"})
+            stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        if tone_hz is not None:
+            sound = container.add_stream("aac", rate=sample_rate, layout="mono")
+        for k in range(frames if video else 0):
+            picture = np.full((size[1], size[0], 3), 10 + 2 * k, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        if tone_hz is not None:
+            times = np.arange(round(frames / fps * sample_rate)) / sample_rate
+            samples = (0.3 * np.sin(2 * np.pi * tone_hz * times)).astype(np.float32)
+            for start in range(0, len(samples), 1024):
+                block = av.AudioFrame.from_ndarray(samples[None, start : start + 1024], format="fltp", layout="mono")
+                block.sample_rate, block.pts = sample_rate, start
+                container.mux(sound.encode(block))
+            container.mux(sound.encode(None))
+        if video:
+            container.mux(stream.encode(None))
+    return path

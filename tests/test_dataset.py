@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aupipe.annotations import read_annotation
+from aupipe.config import DatasetConfig
+from aupipe.dataset import open_dataset, source_changed, source_identity, video_of
+from aupipe.errors import RecordingError, UsageError
+
+AU_HEADER = "AU1,AU2,AU4,AU6,AU7,AU10,AU12,AU15,AU23,AU24,AU25,AU26"
+
+
+@pytest.fixture
+def rendered(assets: Path) -> Path:
+    return assets / "rendered_affwild"
+
+
+def test_an_affwild2_tree_gives_tracks_videos_subjects_and_splits(rendered: Path) -> None:
+    dataset = open_dataset(DatasetConfig(layout="affwild2", root=rendered))
+    assert len(dataset.recordings) == 34
+    assert "rend-012" not in {r.id for r in dataset.recordings}  # split into its two tracks
+    left, right = dataset.select(["rend-012_left", "rend-012_right"])
+    assert (left.subject, right.subject) == ("left", "right")
+    assert left.video == right.video == rendered / "videos" / "rend-012.mp4"
+    assert left.video_id == right.video_id == left.group == "rend-012"
+    assert left.key_for("audio") == "rend-012"
+    assert left.key_for("visual") == "rend-012_left"
+    assert (len(dataset.split("au", "train")), len(dataset.split("au", "validation"))) == (25, 9)
+
+
+def test_annotations_give_one_row_per_decoded_frame(rendered: Path) -> None:
+    from aupipe.extract.decode import VideoReader
+
+    dataset = open_dataset(DatasetConfig(layout="affwild2", root=rendered))
+    recording = dataset.select(["rend-006"])[0]
+    assert recording.video is not None
+    frames = len(VideoReader(recording.video).clock())
+    for task, columns in (("au", 12), ("expr", 1), ("va", 2)):
+        labels = dataset.labels(recording, task)
+        assert labels is not None
+        assert labels.targets.shape == labels.valid.shape == (frames, columns)
+        assert int((~labels.valid.all(axis=1)).sum()) == 23  # the README's count of invalid frames
+
+
+def test_rates_are_those_the_readme_of_the_corpus_states(rendered: Path) -> None:
+    dataset = open_dataset(DatasetConfig(layout="affwild2", root=rendered))
+    found = [dataset.labels(recording, "au") for recording in dataset.split("au", "train")]
+    targets = np.concatenate([labels.targets[labels.valid.all(axis=1)] for labels in found if labels])
+    stated = [0.155, 0.103, 0.175, 0.231, 0.375, 0.215, 0.244, 0.054, 0.044, 0.043, 0.653, 0.143]
+    np.testing.assert_allclose(targets.mean(axis=0), stated, atol=6e-4)
+
+
+def test_cropped_aligned_tracks_take_their_pictures_from_the_folder(rendered: Path) -> None:
+    dataset = open_dataset(DatasetConfig(layout="affwild2", root=rendered, frames="cropped_aligned"))
+    with_crops, without = dataset.select(["rend-004", "rend-001"])
+    assert with_crops.aligned
+    assert with_crops.images == rendered / "cropped_aligned" / "rend-004"
+    assert without.aligned
+    assert without.images is None
+
+
+@pytest.mark.parametrize(
+    ("track", "videos", "video"),
+    [
+        ("video2_left", ["video2"], "video2"),
+        ("video2_left", ["video2_left"], "video2_left"),
+        ("video45_1", ["video45"], "video45_1"),
+        ("130-25-1280x720_right", [], "130-25-1280x720"),
+        ("left", [], "left"),
+        ("video20", ["video2"], "video20"),
+    ],
+)
+def test_only_a_literal_left_or_right_is_taken_off_a_track_name(track: str, videos: list[str], video: str) -> None:
+    assert video_of(track, videos) == video
+
+
+def test_a_folder_lists_videos_by_relative_path_and_says_what_it_left_out(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b/a.mp4", "b/notes.txt", ".hidden.mp4", "x.mp4/inside.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "loop").symlink_to(tmp_path)
+    dataset = open_dataset(DatasetConfig(videos=tmp_path))
+    assert [r.id for r in dataset.recordings] == ["a.mp4", "b/a.mp4", "x.mp4"]
+    assert [path.name for path in dataset.ignored] == ["notes.txt"]
+
+
+def test_an_empty_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=str(tmp_path)):
+        open_dataset(DatasetConfig(videos=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "message"),
+    [
+        ("au", f"{AU_HEADER}\n0,0,0,0,0,0,0,0,0,0,0,0\n0,0,0\n", "line 3"),
+        ("au", f"{AU_HEADER}\n0\n", "line 2"),
+        ("au", f"{AU_HEADER}\n\n0,0,0,0,0,0,0,0,0,0,0,0\n", "line 2"),
+        ("au", f"{AU_HEADER}\n0,0,0,0,0,2,0,0,0,0,0,0\n", "line 2: value outside"),
+        ("au", "AU1,AU2,AU4,AU6,AU12,AU15,AU20,AU25\n0,0,0,0,0,0,0,0\n", "line 1: header"),
+        ("expr", "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other\n9\n", "line 2: value outside"),
+        ("va", "valence,arousal\n0.1,1.5\n", "line 2: value outside"),
+        ("va", "valence,arousal\n0.1,x\n", "line 2"),
+    ],
+)
+def test_a_malformed_annotation_is_named_by_file_and_line(tmp_path: Path, task, text: str, message: str) -> None:
+    file = tmp_path / "t.txt"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=message) as error:
+        read_annotation(file, task)
+    assert str(file) in str(error.value)
+
+
+@given(st.lists(st.lists(st.sampled_from([-1, 0, 1]), min_size=12, max_size=12), max_size=30))
+def test_au_annotations_survive_the_file_row_for_row(rows: list[list[int]]) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "t.txt"
+        file.write_text("\ufeff" + AU_HEADER + "\r\n" + "".join(",".join(map(str, row)) + "\r\n" for row in rows))
+        labels = read_annotation(file, "au")
+    values = np.array(rows, dtype=np.float32).reshape(-1, 12)
+    np.testing.assert_array_equal(labels.valid, values != -1)
+    np.testing.assert_array_equal(labels.targets, np.maximum(values, 0))
+
+
+def test_a_touched_or_copied_source_is_the_same_and_another_of_the_same_size_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "a.mp4"
+    file.write_bytes(b"x" * 1000)
+    known = source_identity(file)
+    os.utime(file, (1, 1))
+    assert not source_changed(file, known)
+    file.write_bytes(b"x" * 999 + b"y")
+    os.utime(file, (2, 2))
+    assert source_changed(file, known)
+    file.unlink()
+    assert source_changed(file, known)
+    with pytest.raises(RecordingError, match=r"a\.mp4"):
+        source_identity(file)
+
+
+def test_a_folder_of_images_changes_when_an_image_is_added(tmp_path: Path, rendered: Path) -> None:
+    folder = tmp_path / "t"
+    folder.mkdir()
+    shutil.copy(rendered / "cropped_aligned" / "rend-004" / "00044.jpg", folder / "00001.jpg")
+    known = source_identity(folder)
+    assert not source_changed(folder, known)
+    shutil.copy(folder / "00001.jpg", folder / "00002.jpg")
+    assert source_changed(folder, known)
