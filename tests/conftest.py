@@ -59,7 +59,7 @@ def write_video(
     sample_rate: int = 16000,
     video: bool = True,
 ) -> Path:
-    """A small h264 video whose frame k is grey level 10 + 2k, with an AAC tone where ``tone_hz`` is given."""
+    """A small h264 video whose frame k has the grey level (10 + 2k) % 256, with an AAC tone where ``tone_hz`` is given."""
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def write_video(
         if tone_hz is not None:
             sound = container.add_stream("aac", rate=sample_rate, layout="mono")
         for k in range(frames if video else 0):
-            picture = np.full((size[1], size[0], 3), 10 + 2 * k, dtype=np.uint8)
+            picture = np.full((size[1], size[0], 3), (10 + 2 * k) % 256, dtype=np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         if tone_hz is not None:
             times = np.arange(round(frames / fps * sample_rate)) / sample_rate

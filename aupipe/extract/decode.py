@@ -65,8 +65,8 @@ class VideoReader:
             yield _chunk(pictures, times, start)
 
     def clock(self) -> NDArray[np.float64]:
-        """(T,) presentation time of every decoded frame, in seconds on the container's clock."""
-        return np.array([time_s for _, time_s in self._frames()], dtype=np.float64)
+        """(T,) presentation time of every decoded frame, in seconds on the container's clock, in rising order."""
+        return in_order(np.array([time_s for _, time_s in self._frames()], dtype=np.float64))
 
     def _frames(self) -> Iterator[tuple[VideoFrame, float]]:
         """Decoded frames with their times; a frame without a timestamp follows its predecessor by one period."""
@@ -119,6 +119,15 @@ class VideoReader:
                 self.notes.append(f"truncated: frames end at {end_s:.2f} s of {declared_s:.2f} s declared")
         for note in self.notes:
             log.warning("%s: %s", self.path, note)
+
+
+def in_order(times_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The times of frames in the order they are shown.
+
+    Where a file carries decoding times only (AVI with B-frames) each time sits on the wrong frame, though the decoder
+    gives the frames in the right order and every time occurs once: sorting puts them where they belong.
+    """
+    return np.sort(times_s)
 
 
 def chunk_length(picture_bytes: int) -> int:

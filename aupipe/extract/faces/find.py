@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from aupipe.extract.decode import in_order
 from aupipe.extract.faces import Detect
 from aupipe.extract.faces.align import shrink, shrink_factor
 from aupipe.extract.faces.track import detection_rows
@@ -43,7 +44,7 @@ def find_faces(
     whole = np.full((total, max_faces, 17), np.nan, dtype=np.float32)
     for index, row in rows.items():
         whole[index] = row
-    return np.concatenate(times) if times else np.zeros(0), whole
+    return in_order(np.concatenate(times)) if times else np.zeros(0), whole
 
 
 def _above(found: Detections, min_score: float) -> Detections:

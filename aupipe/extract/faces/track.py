@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from aupipe.types import Detections, FaceTrack, Subject
 
 VERSION = 1
+MAX_SEEDS = 8  # heaviest tracks tried as the subject's own: bounds the work on hours of crowds
 
 
 @dataclass(frozen=True)
@@ -64,29 +65,40 @@ def subject_track(detections: NDArray[np.float32], params: TrackParams) -> FaceT
     ``detections`` (T, N, 17): what `detection_rows` gives for each frame.
 
     The rule weighs every frame of a track: ``largest`` by its area, ``center`` by its nearness to the middle, ``left``
-    and ``right`` by its place. The heaviest track is the subject; then, heaviest first, every track that shares no
-    moment with the subject continues it: after a cut or a long absence the subject has a new track, and somebody who
-    was seen beside the subject never stands in for it. For ``left`` and ``right`` a track continues the subject only
-    where it lies nearer to the subject than to those seen beside it.
+    and ``right`` by its place. A subject is a chain of tracks no two of which share a moment: after a cut or a long
+    absence it has a new track, and somebody who was seen beside it never stands in for it. The heaviest chain wins.
+    For ``left`` and ``right`` a track continues a chain only where it lies nearer to it than to those seen beside it.
     """
     rows = np.asarray(detections, dtype=np.float32)
     tracks = _link(rows, params)
     least = min(params.min_frames, len(rows))
-    tracks = [track for track in tracks if len(track.frames) >= least]
     weigh = RULES[params.subject]
-    tracks.sort(key=lambda track: -sum(weigh(row) for row in track.rows))
-
-    chosen: list[_Track] = []
-    rivals: list[_Track] = []
-    for track in tracks:
-        if any(_overlap(track, other) for other in chosen):
-            rivals.append(track)
-        elif not (params.subject in ("left", "right") and chosen and _resembles(track, rivals, chosen[0])):
-            chosen.append(track)
+    weighed = [(sum(map(weigh, track.rows)), track) for track in tracks if len(track.frames) >= least]
+    weighed.sort(key=lambda pair: -pair[0])
+    sided = params.subject in ("left", "right")
+    # By place the heaviest track is the subject; by size or nearness one that is often lost may outweigh it in sum.
+    seeds = min(1 if sided else MAX_SEEDS, len(weighed))
+    chains = [_chain(weighed, seed, sided) for seed in range(seeds)]
     subject = np.full((len(rows), 15), np.nan, dtype=np.float32)
-    for track in chosen:
+    for track in max(chains, key=lambda pair: pair[0], default=(0.0, []))[1]:
         subject[track.frames] = np.array(track.rows)[:, :15]
     return FaceTrack.from_rows(subject)
+
+
+def _chain(weighed: list[tuple[float, _Track]], seed: int, sided: bool) -> tuple[float, list[_Track]]:
+    """The weight and the tracks of the subject whose heaviest track is ``seed``, continued heaviest first."""
+    total, first = weighed[seed]
+    chain = [first]
+    rivals: list[_Track] = []
+    for weight, track in weighed:
+        if track is first:
+            continue
+        if any(_overlap(track, other) for other in chain):
+            rivals.append(track)
+        elif not (sided and _resembles(track, rivals, first)):
+            chain.append(track)
+            total += weight
+    return total, chain
 
 
 def _link(detections: NDArray[np.float32], params: TrackParams) -> list[_Track]:

@@ -1,0 +1,78 @@
+"""Sound is what librosa reads, on the video's clock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aupipe.errors import RecordingError
+from aupipe.extract.sound import read_audio
+from tests.conftest import write_video
+
+
+@pytest.mark.parametrize(
+    ("name", "start_s", "duration_s"),
+    [
+        ("face_then_noface_vfr_hevc.mov", 2.430, 3.97),
+        ("hamilton_lowlight_multiface_speech.mp4", 0.008, 10.01),
+        ("derived_face_leaves_and_returns.avi", 0.0, 13.06),
+        ("derived_hamilton_wmv2.wmv", 0.092, 9.98),
+    ],
+)
+def test_sound_starts_where_the_container_says(assets: Path, name: str, start_s: float, duration_s: float) -> None:
+    waveform = read_audio(assets / "videos" / name, 16000)
+    assert waveform.start_s == pytest.approx(start_s, abs=2e-3)
+    assert waveform.duration_s == pytest.approx(duration_s, abs=0.02)
+    assert waveform.samples.dtype == np.float32
+
+
+def test_mixing_and_resampling_equal_librosa(tmp_path: Path) -> None:
+    import av
+    import librosa
+    import soundfile
+
+    rng = np.random.default_rng(0)
+    stereo = (rng.standard_normal((44100, 2)) * 0.1).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", stereo, 44100, subtype="PCM_16")
+    expected, _ = librosa.load(tmp_path / "a.wav", sr=16000, mono=True)
+    found = read_audio(tmp_path / "a.wav", 16000)
+    assert len(found.samples) == pytest.approx(len(expected), abs=1)
+    n = min(len(expected), len(found.samples))
+    np.testing.assert_allclose(found.samples[:n], expected[:n], atol=3e-5)
+    assert av.__version__
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
+def test_every_sample_format_gives_the_same_sound(tmp_path: Path, subtype: str) -> None:
+    import soundfile
+
+    tone = (0.5 * np.sin(np.arange(8000) * 0.05)).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", np.stack([tone, -tone / 2], axis=1), 16000, subtype=subtype)
+    np.testing.assert_allclose(read_audio(tmp_path / "a.wav", 16000).samples, tone / 4, atol=0.01)
+
+
+def test_a_video_without_sound_is_said_to_have_none(assets: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecordingError, match="no audio stream"):
+        read_audio(assets / "videos" / "carphone_qcif_no_audio.mp4", 16000)
+    with pytest.raises(RecordingError, match="no audio stream"):
+        read_audio(write_video(tmp_path / "a.mp4"), 16000)
+
+
+def test_a_hole_in_the_stream_keeps_later_sound_at_its_time(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    import av
+
+    path = tmp_path / "hole.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=16000, layout="mono")
+        for k in range(20):
+            loud = np.full((1, 1600), 8000 if k >= 10 else 0, np.int16)
+            frame = av.AudioFrame.from_ndarray(loud, format="s16", layout="mono")
+            frame.sample_rate, frame.pts = 16000, k * 1600 + (16000 if k >= 10 else 0)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    waveform = read_audio(path, 16000)
+    first_loud_s = waveform.start_s + np.argmax(waveform.samples > 0.1) / 16000
+    assert first_loud_s == pytest.approx(2.0, abs=0.01)
+    assert "without sound" in caplog.text
