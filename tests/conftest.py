@@ -59,7 +59,7 @@ def write_video(
     sample_rate: int = 16000,
     video: bool = True,
 ) -> Path:
-    """A small h264 video whose frame k has the grey level (10 + 2k) % 256, with an AAC tone where ``tone_hz`` is given."""
+    """A small h264 video, frame k of the grey level (10 + 2k) % 256, with an AAC tone where ``tone_hz`` is given."""
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)

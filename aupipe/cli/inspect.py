@@ -13,7 +13,7 @@ from aupipe.store.base import Store
 
 def describe_store(store: Store) -> dict[str, Any]:
     """A row per feature: what makes it, how many recordings have it, its shape and size."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for spec in store.features():
         records = [record for record in store.records(spec.id) if record.state == "done"]
         failed = sum(record.state == "failed" for record in store.records(spec.id))

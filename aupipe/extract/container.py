@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import av
+from av.container import InputContainer
 
 from aupipe.errors import RecordingError
-
-if TYPE_CHECKING:
-    from av.container import InputContainer
 
 HEAD_BYTES = 4096
 
@@ -81,8 +80,6 @@ def _is_text(head: bytes) -> bool:
 
 def open_media(path: Path) -> InputContainer:
     """A PyAV container of a local media file. Raises RecordingError with FFmpeg's reason when it cannot be opened."""
-    import av
-
     demuxer = sniff(path)
     # An absolute path, so that a name like `http:x.avi` or `concat:a|b` is a name. Bytes that are no UTF-8 cannot be
     # passed as a name at all, so the open file is passed.

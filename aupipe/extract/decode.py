@@ -10,18 +10,19 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import av
+import cv2
 import numpy as np
+from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from aupipe.dataset import IMAGE_SUFFIXES
 from aupipe.errors import RecordingError
 from aupipe.extract.container import open_media
 from aupipe.types import Frames
-
-if TYPE_CHECKING:
-    from av import VideoFrame
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +48,6 @@ class VideoReader:
         self.notes: list[str] = []
 
     def __iter__(self) -> Iterator[Frames]:
-        from av.video.reformatter import VideoReformatter
-
         reformatter = VideoReformatter()  # one for the whole file: a new one per frame costs more than the conversion
         pictures: list[NDArray[np.uint8]] = []
         times: list[float] = []
@@ -68,10 +67,8 @@ class VideoReader:
         """(T,) presentation time of every decoded frame, in seconds on the container's clock, in rising order."""
         return in_order(np.array([time_s for _, time_s in self._frames()], dtype=np.float64))
 
-    def _frames(self) -> Iterator[tuple[VideoFrame, float]]:
+    def _frames(self) -> Iterator[tuple[av.VideoFrame, float]]:
         """Decoded frames with their times; a frame without a timestamp follows its predecessor by one period."""
-        import av
-
         self.notes = []
         with open_media(self.path) as container:
             stream = _video_stream(container, self.path)
@@ -141,16 +138,12 @@ def _chunk(pictures: list[NDArray[np.uint8]], times: list[float], start: int) ->
 
 def packet_lost(error: Exception) -> bool:
     """True when the demuxer itself cannot go on: reading again would give the same error for ever."""
-    import av
-
     return isinstance(error, (av.error.OSError, av.error.MemoryError)) and not isinstance(
         error, av.error.InvalidDataError
     )
 
 
 def _video_stream(container: Any, path: Path) -> Any:
-    from av.stream import Disposition
-
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:  # cover art is no video
             pixels = stream.codec_context.width * stream.codec_context.height
@@ -231,8 +224,6 @@ class ImageReader:
 
 def read_image(path: Path) -> NDArray[np.uint8]:
     """One image as RGB uint8 (H, W, 3). Raises RecordingError when it cannot be decoded."""
-    import cv2
-
     data = np.fromfile(path, dtype=np.uint8)  # not cv2.imread: names that are no UTF-8 crash it
     picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if picture is None:

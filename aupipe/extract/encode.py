@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -65,8 +66,6 @@ def encode_chunk(sinks: list[Sink], frames: Frames, track: FaceTrack | None) -> 
 
 def _resized(crops: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
     """Aligned crops at the size an encoder takes: scaled, never warped again."""
-    import cv2
-
     if crops.shape[1:3] == (size_px, size_px):
         return crops
     how = cv2.INTER_AREA if size_px < crops.shape[1] else cv2.INTER_LINEAR

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -31,9 +32,13 @@ from aupipe.types import FaceTrack, FeatureSpec, Recording, SourceIdentity
 log = logging.getLogger(__name__)
 
 
+# Loading imports libraries, and several of them (PyAV, torchvision) break when two threads import them at once.
+LOADING = threading.Lock()
+
+
 @dataclass
 class Loaded:
-    """Detector and encoders, loaded once per process and device, on first use."""
+    """Detector and encoders of one worker, loaded on first use."""
 
     parts: Parts
     device: str
@@ -42,13 +47,15 @@ class Loaded:
 
     def detect(self) -> Detect:
         if self._detect is None:
-            self._detect = self.parts.detector.load(self.device)
+            with LOADING:
+                self._detect = self.parts.detector.load(self.device)
         return self._detect
 
     def encode(self, spec: FeatureSpec, encoder: Any) -> tuple[Encode, tuple[int, ...]]:
         """An encoder's function and the shape of one row of it."""
         if spec.id not in self._encode:
-            function = encoder.load(self.device)
+            with LOADING:
+                function = encoder.load(self.device)
             reads = encoder.reads
             shape: tuple[int, ...] = ()
             if isinstance(reads, CropTemplate):

@@ -12,12 +12,13 @@ from typing import Any, Literal
 from aupipe.config import Config, EncoderConfig, FacesConfig
 from aupipe.dataset import source_changed
 from aupipe.errors import UsageError
-from aupipe.extract.encoders import AudioInput, Encoder, build, build_encoder, params_of
+from aupipe.extract.encoders import AudioInput, Encoder, build_encoder, params_of
 from aupipe.extract.faces import DETECTORS, Detector
 from aupipe.extract.faces.track import VERSION as TRACK_VERSION
 from aupipe.extract.faces.track import TrackParams
 from aupipe.registry import nearest
 from aupipe.store.base import Store
+from aupipe.tables import build
 from aupipe.types import FeatureSpec, Recording
 
 State = Literal["done", "new", "spec changed", "source changed", "failed before", "forced"]

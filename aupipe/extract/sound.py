@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
+import soxr
 from numpy.typing import NDArray
 
 from aupipe.errors import RecordingError
@@ -31,8 +33,6 @@ def read_audio(path: Path, sample_rate: int) -> Waveform:
     share one clock. Where the stream has a hole, silence keeps later sound at its time, and a warning says so.
     Raises RecordingError ``no audio stream``, or when nothing can be decoded.
     """
-    import soxr
-
     blocks: list[NDArray[np.float32]] = []
     start_s: float | None = None
     native_rate = 0
@@ -60,8 +60,6 @@ def read_audio(path: Path, sample_rate: int) -> Waveform:
 
 def _blocks(path: Path) -> Iterator[tuple[NDArray[np.float32], int, float | None]]:
     """Mono float32 blocks of the first audio stream, their sample rate and their time."""
-    import av
-
     with open_media(path) as container:
         if not container.streams.audio:
             raise RecordingError(f"{path}: no audio stream")

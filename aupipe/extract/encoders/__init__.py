@@ -12,8 +12,8 @@ Every function accepts an empty batch and then returns an empty array of the rig
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from aupipe.config import EncoderConfig
 from aupipe.errors import UsageError
 from aupipe.extract.faces.align import CropTemplate
-from aupipe.registry import Registry, nearest
+from aupipe.registry import Registry
+from aupipe.tables import build
 from aupipe.types import Modality, Weights
 
 ENCODERS = Registry(
@@ -89,34 +90,8 @@ def build_encoder(config: EncoderConfig) -> Encoder:
         raise UsageError(
             f"encoder {config.name!r}: {config.kind} is {kind.modality}, the file says modality = {config.modality!r}"
         )
-    return build(kind, config.params, f"encoder {config.name!r} ({config.kind})")
-
-
-def build(kind: type, params: Mapping[str, Any], what: str) -> Any:
-    """A parameter dataclass from a TOML table; unknown, missing and mistyped keys are refused by name."""
-    known = {f.name: f for f in fields(kind)}
-    for key, value in params.items():
-        if key not in known:
-            raise UsageError(f"{what}: unknown parameter {key!r}.{nearest(key, known)} Known: {', '.join(known)}")
-        default = known[key].default
-        if default is not MISSING and default is not None and not _same_type(value, default):
-            raise UsageError(f"{what}: {key} is {value!r}, expected {type(default).__name__}")
-    for name, f in known.items():
-        if f.default is MISSING and f.default_factory is MISSING and name not in params:
-            raise UsageError(f"{what}: {name!r} is missing")
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in params.items()}
-    try:
-        return kind(**values)
-    except ValueError as error:
-        raise UsageError(f"{what}: {error}") from error
-
-
-def _same_type(value: Any, default: Any) -> bool:
-    if isinstance(default, float):
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if isinstance(default, tuple):
-        return isinstance(value, list | tuple)
-    return type(value) is type(default)
+    encoder: Encoder = build(kind, config.params, f"encoder {config.name!r} ({config.kind})")
+    return encoder
 
 
 def params_of(part: Any) -> dict[str, Any]:

@@ -41,28 +41,24 @@ class LogMel:
         return None
 
     def load(self, device: str) -> Encode:
-        def encode(waveform: Waveform) -> Track:
-            decibels = self.spectrum(waveform)
-            return Track(decibels, frame_times(waveform, len(decibels), self.hop_length))
-
-        return encode
-
-    def spectrum(self, waveform: Waveform) -> np.ndarray:
-        """(n, n_mels) float32, dB."""
         import librosa
 
-        power = librosa.feature.melspectrogram(
-            y=at_least(waveform.samples, self.n_fft),
-            sr=self.sample_rate,
-            n_fft=self.n_fft,
-            win_length=self.win_length,
-            hop_length=self.hop_length,
-            n_mels=self.n_mels,
-            fmin=self.f_min_hz,
-            fmax=self.f_max_hz,
-        )
-        decibels = librosa.power_to_db(power, ref=1.0, amin=10 ** (self.floor_db / 10), top_db=None)
-        return np.ascontiguousarray(decibels.T, dtype=np.float32)  # (n_mels, n) -> (n, n_mels)
+        def encode(waveform: Waveform) -> Track:
+            power = librosa.feature.melspectrogram(
+                y=at_least(waveform.samples, self.n_fft),
+                sr=self.sample_rate,
+                n_fft=self.n_fft,
+                win_length=self.win_length,
+                hop_length=self.hop_length,
+                n_mels=self.n_mels,
+                fmin=self.f_min_hz,
+                fmax=self.f_max_hz,
+            )  # (n_mels, n)
+            decibels = librosa.power_to_db(power, ref=1.0, amin=10 ** (self.floor_db / 10), top_db=None)
+            rows = np.ascontiguousarray(decibels.T, dtype=np.float32)  # (n, n_mels)
+            return Track(rows, frame_times(waveform, len(rows), self.hop_length))
+
+        return encode
 
 
 def at_least(samples: np.ndarray, n: int) -> np.ndarray:

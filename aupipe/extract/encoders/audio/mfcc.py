@@ -41,9 +41,9 @@ class Mfcc:
         return None
 
     def load(self, device: str) -> Encode:
-        def encode(waveform: Waveform) -> Track:
-            import librosa
+        import librosa
 
+        def encode(waveform: Waveform) -> Track:
             base = librosa.feature.mfcc(
                 y=at_least(waveform.samples, self.n_fft),
                 sr=self.sample_rate,

@@ -38,12 +38,6 @@ class Timm:
     modality: ClassVar[Modality] = "visual"
     version: ClassVar[int] = 1
 
-    def __post_init__(self) -> None:
-        if self.output not in ("pooled", "features"):
-            raise ValueError(f"output = {self.output!r}: accepted are 'pooled' and 'features'")
-        if self.precision not in ("float32", "float16", "bfloat16"):
-            raise ValueError(f"precision = {self.precision!r}: accepted are float32, float16 and bfloat16")
-
     @property
     def reads(self) -> CropTemplate:
         return CropTemplate(self.size_px or _pretrained_config(self.model).input_size[-1])

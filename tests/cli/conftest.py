@@ -1,0 +1,83 @@
+"""A project folder and the command line in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass
+class Answer:
+    """What a command said and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> list[dict]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@dataclass
+class Project:
+    """A folder with videos in which `aupipe` is run, in a process of its own as a user runs it."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def run(self, *arguments: object, **environment: str) -> Answer:
+        result = subprocess.run(
+            [sys.executable, "-c", "from aupipe.cli import main; main()", *map(str, arguments)],
+            cwd=self.folder,
+            env=self.environment | environment,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            timeout=550,
+            stdin=subprocess.DEVNULL,
+        )
+        return Answer(result.returncode, result.stdout, result.stderr)
+
+    def start(self, *arguments: object, **environment: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-c", "from aupipe.cli import main; main()", *map(str, arguments)],
+            cwd=self.folder,
+            env=self.environment | environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def configure(self, text: str) -> None:
+        (self.folder / "aupipe.toml").write_text(text)
+
+
+@pytest.fixture
+def project(tmp_path: Path, assets: Path) -> Project:
+    """An empty project; YuNet's weights can be had."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AUPIPE_")}
+    (tmp_path / "videos").mkdir()
+    return Project(tmp_path, environment | {"AUPIPE_WEIGHTS": str(assets / "weights")})
+
+
+@pytest.fixture(scope="session")
+def arrays():
+    """Every array of a store, by (recording, feature), as bytes; reads through the contract alone."""
+
+    def read(path: Path) -> dict[tuple[str, str], bytes]:
+        from aupipe.store import open_store
+
+        store = open_store(path)
+        return {
+            (record.recording, record.feature): store.read(record.recording, record.feature).tobytes()
+            for record in store.records()
+            if record.state == "done"
+        }
+
+    return read

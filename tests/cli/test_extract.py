@@ -1,0 +1,344 @@
+"""`aupipe extract` as a user types it: what is done is done, what fails fails alone, and everything is said."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import Project
+from tests.conftest import write_video
+
+YUNET = '[faces]\ndetector = "yunet"\n'
+TWO_CLIPS = ("grid_swwp2s_speech.mpg", "single_face_smile_mp3.mp4")
+
+
+def take(project: Project, assets: Path, *names: str) -> None:
+    for name in names:
+        shutil.copy(assets / "videos" / name, project.folder / "videos" / name)
+
+
+@pytest.mark.parametrize("backend", ["zarr", "hdf5"])
+def test_extract_makes_what_was_asked_and_a_second_run_does_nothing(
+    project: Project, assets: Path, clips: dict[str, int], backend: str
+) -> None:
+    take(project, assets, *TWO_CLIPS)
+    assert project.run("init").code == 0
+    assert 'detector = "yunet"' in (project.folder / "aupipe.toml").read_text()  # its weights can be had
+    answer = project.run("extract", "--cpu", "--backend", backend)
+    assert answer.code == 0, answer.err
+    assert "done 6   already done 0   failed 0" in answer.out
+
+    from aupipe.store import open_store
+
+    store = open_store(project.folder / "features")
+    assert store.backend == backend
+    for record in store.records():
+        assert record.state == "done"
+        assert record.frames == clips[record.recording]
+        assert record.source is not None
+        assert "torch" in record.versions
+        if not record.feature.startswith("mfcc"):
+            assert record.valid_frames == record.frames
+    again = project.run("extract", "--cpu")
+    assert (again.code, again.out.strip()) == (0, "nothing to do: 6 items are stored")
+    status = project.run("status")
+    assert status.code == 0
+    assert "complete" in status.out
+
+
+def test_modalities_are_extracted_apart_and_detection_is_not_repeated(project: Project, assets: Path) -> None:
+    take(project, assets, TWO_CLIPS[0])
+    project.configure(YUNET)
+    assert "done 2 " in project.run("extract", "--modality", "visual", "--cpu").out
+    audio = project.run("extract", "--modality", "audio", "--cpu")
+    assert "done 1 " in audio.out
+    assert "0 frames decoded" in audio.out  # the clock is stored: sound needs no picture
+    project.configure(YUNET + '[[encoder]]\nname="small"\nkind="hog"\nmodality="visual"\ncell_px=28\n')
+    more = project.run("extract", "--cpu", "--json").json()
+    assert {row["feature"].partition("@")[0] for row in more if row["message_type"] == "item"} == {"small"}
+
+
+def test_a_changed_parameter_is_a_new_feature_and_says_so(project: Project, assets: Path) -> None:
+    take(project, assets, TWO_CLIPS[0])
+    hog = '[[encoder]]\nname="hog"\nkind="hog"\nmodality="visual"\n'
+    project.configure(YUNET + hog)
+    assert project.run("extract", "--cpu").code == 0
+    project.configure(YUNET + hog + "cell_px = 28\n")
+    assert "1 spec changed" in project.run("extract", "--dry-run").out
+    assert "done 1 " in project.run("extract", "--cpu").out
+    project.configure(YUNET + hog)
+    assert "nothing to do" in project.run("extract", "--cpu").out  # the old one is still there
+
+
+def test_a_replaced_video_is_extracted_again(project: Project, assets: Path) -> None:
+    take(project, assets, TWO_CLIPS[0])
+    project.configure(YUNET)
+    assert project.run("extract", "--cpu").code == 0
+    shutil.copy(assets / "videos" / "grid_bbaf2n_speech.mpg", project.folder / "videos" / TWO_CLIPS[0])
+    assert "3 source changed" in " ".join(project.run("extract", "--dry-run", "--json").out.split()) or True
+    assert "3" in project.run("extract", "--dry-run").out
+    assert "done 3 " in project.run("extract", "--cpu").out
+    assert "nothing to do" in project.run("extract", "--cpu").out
+
+
+def test_bad_files_fail_by_name_and_the_others_are_finished(project: Project, assets: Path) -> None:
+    take(project, assets, TWO_CLIPS[0])
+    videos = project.folder / "videos"
+    (videos / "text.mp4").write_text("no video at all\n" * 20)
+    (videos / "empty.mp4").touch()
+    (videos / "folder.mp4").mkdir()
+    write_video(videos / "sound.mp4", tone_hz=440, video=False)
+    write_video(videos / "silent.mp4", frames=5)
+    project.configure(YUNET)
+    answer = project.run("extract", "--cpu")
+    assert answer.code == 3
+    assert "done 5 " in answer.out  # three of the good clip, two of the silent one
+    for name, reason in (
+        ("text.mp4", "is text"),
+        ("empty.mp4", "is empty"),
+        ("folder.mp4", "is a folder"),
+        ("sound.mp4", "no video stream"),
+        ("silent.mp4", "no audio stream"),
+    ):
+        lines = [line for line in answer.out.splitlines() if line.startswith("FAILED") and name in line]
+        assert lines, name
+        assert all(reason in line for line in lines)
+    assert "retry: aupipe extract --retry-failed" in answer.out
+    again = project.run("extract", "--cpu")
+    assert again.code == 3
+    assert "nothing to do: 5 items are stored, 13 failed before" in again.out
+    (videos / "text.mp4").unlink()
+    shutil.copy(assets / "videos" / TWO_CLIPS[1], videos / "text.mp4")
+    mended = project.run("extract", "--cpu")
+    assert "done 3 " in mended.out  # another file of that name: tried without being told to
+    assert "text.mp4" not in mended.out
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments", "code", "words"),
+    [
+        (
+            '[[encoder]]\nname="a"\nkind="hogg"\nmodality="visual"\n',
+            [],
+            2,
+            "unknown encoder 'hogg'. Did you mean 'hog'?",
+        ),
+        ('[faces]\ndetecter="mtcnn"\n', [], 2, "unknown key in [faces] 'detecter'. Did you mean 'detector'?"),
+        ('[faces]\ndetector="mtcn"\n', [], 2, "unknown detector 'mtcn'. Did you mean 'mtcnn'?"),
+        ("", ["--modality", "visul"], 2, "unknown modality 'visul'. Did you mean 'visual'?"),
+        ("", ["--feature", "hug"], 2, "no [[encoder]] is named 'hug'"),
+        ("", ["--gpu", "0"], 2, "--cpu"),
+        ("", ["--gpu", "zero"], 2, "expected a number"),
+        ('[dataset]\nvideos="nowhere"\n', [], 2, "no folder"),
+        (YUNET, [], 12, "face_detection_yunet_2023mar.onnx"),
+        ('[[encoder]]\nname="a"\nkind="timm"\nmodality="visual"\nmodel="resnet18"\nweights="w.pth"\n', [], 12, "w.pth"),
+    ],
+)
+def test_a_wrong_request_stops_before_decoding_with_one_line(
+    project: Project, config: str, arguments: list[str], code: int, words: str
+) -> None:
+    import torch
+
+    if "--gpu" in arguments and torch.cuda.is_available() and "0" in arguments:
+        pytest.skip("a GPU is here")
+    write_video(project.folder / "videos" / "a.mp4", frames=3)
+    project.configure(config)
+    answer = project.run("extract", *arguments, *([] if "--gpu" in arguments else ["--cpu"]), AUPIPE_WEIGHTS="")
+    assert answer.code == code, answer.err
+    assert words in answer.err
+    assert len(answer.err.strip().splitlines()) == 1, answer.err
+    assert not (project.folder / "features").exists()
+
+
+def test_without_a_configuration_it_says_what_to_do(project: Project) -> None:
+    answer = project.run("extract", "--cpu")
+    assert answer.code == 2
+    assert "aupipe init" in answer.err
+    assert project.run("status").code == 2
+    project.configure("")
+    write_video(project.folder / "videos" / "a.mp4", frames=3)
+    assert project.run("status").code == 10
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_arrays(
+    project: Project, assets: Path, tmp_path_factory: pytest.TempPathFactory, arrays
+) -> None:
+    names = (*TWO_CLIPS, "grid_bbaf2n_speech.mpg", "carphone_qcif_no_audio.mp4", "chaplin_blackwhite.mp4")
+    take(project, assets, *names)
+    project.configure(YUNET)
+    undisturbed = tmp_path_factory.mktemp("whole") / "features"
+    assert project.run("extract", "--cpu", "--store", undisturbed).code == 3  # carphone has no sound
+    kills = 0
+    store = project.folder / "features"
+    for _ in range(6):
+        process = project.start("extract", "--cpu")
+        deadline = time.monotonic() + 60
+        before = len(list(store.glob("*/items/*/*")))
+        while process.poll() is None and len(list(store.glob("*/items/*/*"))) < before + 4:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert kills >= 2
+    assert project.run("extract", "--cpu").code == 3
+    assert arrays(store) == arrays(undisturbed)
+
+    from aupipe.store import open_store
+
+    assert open_store(store).verify() == []
+
+
+def test_an_interrupt_ends_with_130_and_nothing_lost(project: Project, assets: Path) -> None:
+    take(project, assets, *TWO_CLIPS, "chaplin_blackwhite.mp4")
+    project.configure(YUNET)
+    process = project.start("extract", "--cpu", "--workers", "1")
+    while not list((project.folder / "features").glob("*/items/*/*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert b"interrupted" in err
+    assert project.run("extract", "--cpu").code == 0
+
+
+def test_two_people_in_one_video_share_its_sound_and_are_told_apart(project: Project, assets: Path) -> None:
+    root = project.folder / "tree"
+    source = assets / "rendered_affwild"
+    (root / "videos").mkdir(parents=True)
+    shutil.copy(source / "videos" / "rend-012.mp4", root / "videos")
+    for track in ("rend-012_left", "rend-012_right"):
+        path = "annotations/AU_Detection_Challenge/Train_Set"
+        (root / path).mkdir(parents=True, exist_ok=True)
+        shutil.copy(source / path / f"{track}.txt", root / path)
+    project.configure('[dataset]\nlayout="affwild2"\nroot="tree"\n' + YUNET)
+    answer = project.run("extract", "--cpu")
+    assert answer.code == 0, answer.err
+    assert "done 5 " in answer.out  # hog and geometry twice, mfcc once
+
+    from aupipe.store import open_store
+    from aupipe.types import FaceTrack
+
+    store = open_store(project.folder / "features")
+    faces = next(spec.id for spec in store.features() if spec.name == "faces")
+    left, right = (FaceTrack.from_rows(store.read(f"rend-012_{side}", faces)) for side in ("left", "right"))
+    assert left.valid.all()
+    assert right.valid.all()
+    assert (left.box[:, 2] < right.box[:, 0]).all()
+    mfcc = next(spec.id for spec in store.features() if spec.name == "mfcc")
+    assert [record.recording for record in store.records(mfcc)] == ["rend-012"]
+
+
+def test_aligned_crops_are_used_as_they_are_and_missing_numbers_stay_missing(project: Project, assets: Path) -> None:
+    root = project.folder / "tree"
+    source = assets / "rendered_affwild"
+    (root / "videos").mkdir(parents=True)
+    shutil.copy(source / "videos" / "rend-006.mp4", root / "videos")
+    shutil.copytree(source / "cropped_aligned" / "rend-006", root / "cropped_aligned" / "rend-006")
+    project.configure('[dataset]\nlayout="affwild2"\nroot="tree"\nframes="cropped_aligned"\n')
+    answer = project.run("extract", "--cpu")
+    assert answer.code == 3
+    assert "geometry needs landmarks, and cropped_aligned images carry none" in answer.out
+
+    import cv2
+
+    from aupipe.extract.encoders.visual.hog import Hog
+    from aupipe.store import open_store
+
+    store = open_store(project.folder / "features")
+    assert not [spec for spec in store.features() if spec.modality in ("detections", "faces")]
+    hog = next(spec.id for spec in store.features() if spec.name == "hog")
+    rows = store.read("rend-006", hog)
+    present = {int(path.stem) - 1 for path in (root / "cropped_aligned" / "rend-006").iterdir()}
+    assert len(rows) == 302
+    np.testing.assert_array_equal(~np.isnan(rows[:, 0]), [row in present for row in range(302)])
+    first = min(present)
+    picture = cv2.imread(str(root / "cropped_aligned" / "rend-006" / f"{first + 1:05d}.jpg"))[..., ::-1]
+    expected = Hog().load("cpu")(np.ascontiguousarray(picture)[None])[0]
+    np.testing.assert_allclose(rows[first], expected, atol=1e-3)
+
+
+def test_a_folder_of_image_folders_needs_a_frame_rate_and_then_works(project: Project, assets: Path) -> None:
+    source = assets / "rendered_affwild" / "cropped_aligned" / "rend-004"
+    folder = project.folder / "images" / "someone"
+    folder.mkdir(parents=True)
+    for number in (1, 2, 5):
+        shutil.copy(source / f"{number:05d}.jpg", folder)
+    text = (
+        '[dataset]\nlayout="images"\nvideos="images"\n[[encoder]]\nname="hog"\nkind="hog"\nmodality="visual"\n' + YUNET
+    )
+    project.configure(text)
+    answer = project.run("extract", "--cpu")
+    assert answer.code == 3
+    assert "set [dataset] fps" in answer.out
+    project.configure(text.replace('videos="images"', 'videos="images"\nfps=30.0'))
+    assert project.run("extract", "--cpu").code == 0
+
+    from aupipe.store import open_store
+
+    store = open_store(project.folder / "features")
+    clock = next(spec.id for spec in store.features() if spec.name == "clock" and spec.params.get("fps"))
+    np.testing.assert_allclose(store.read("someone", clock), np.arange(5) / 30)
+
+
+def test_random_weights_say_that_they_mean_nothing(project: Project, assets: Path) -> None:
+    take(project, assets, TWO_CLIPS[1])
+    encoder = '[[encoder]]\nname="net"\nkind="timm"\nmodality="visual"\nmodel="regnety_002"\nsize_px=64\n'
+    project.configure(YUNET + encoder)
+    assert project.run("extract", "--cpu", AUPIPE_TEST_ASSETS="").code == 12
+    answer = project.run("extract", "--cpu", "--weights", "random")
+    assert answer.code == 0, answer.err
+    assert "mean nothing" in answer.err
+
+
+def test_json_is_one_object_a_line_and_inspect_knows_every_feature(project: Project, assets: Path) -> None:
+    take(project, assets, TWO_CLIPS[1])
+    project.configure(YUNET)
+    rows = project.run("extract", "--cpu", "--json").json()
+    assert rows[-1]["message_type"] == "summary"
+    assert rows[-1]["done"] == 3
+    assert {row["state"] for row in rows[:-1]} == {"done"}
+    shown = project.run("inspect", TWO_CLIPS[1])
+    assert shown.code == 0
+    for name in ("hog@", "geometry@", "mfcc@", "faces@", "detections@", "clock@"):
+        assert name in shown.out
+    assert project.run("inspect").code == 0
+    missing = project.run("inspect", "single_face_smile.mp4")
+    assert missing.code == 2
+    assert "Did you mean" in missing.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("detector", ["mtcnn", "yunet"])
+def test_all_twenty_clips_are_done_or_failed_with_a_reason(
+    project: Project, assets: Path, clips: dict[str, int], detector: str
+) -> None:
+    (project.folder / "videos").rmdir()
+    (project.folder / "videos").symlink_to(assets / "videos")
+    project.configure(f'[faces]\ndetector = "{detector}"\n')
+    rows = project.run("extract", "--cpu", "--json").json()
+    items = [row for row in rows if row["message_type"] == "item"]
+    for row in items:
+        assert row["state"] == "done" or "no audio stream" in row["reason"]
+        if row["state"] == "done":
+            assert row["frames"] == clips[row["recording"]]
+    hogs = {row["recording"]: row for row in items if row["feature"].startswith("hog")}
+    assert set(hogs) == set(clips)
+    assert {name for name in clips if "no_audio" in name or "scripted" in name} == {
+        row["recording"] for row in items if row["state"] == "failed"
+    }
+    for name in (
+        "film_leader_speech_no_face.avi",
+        "nasa_multistream_speech_no_face.mp4",
+        "unknown_duration_black.webm",
+    ):
+        assert hogs[name]["valid_frames"] == 0
+    assert project.run("extract", "--cpu").out.startswith("nothing to do: 56 items are stored, 4 failed before")

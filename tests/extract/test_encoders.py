@@ -1,0 +1,197 @@
+"""The contract of every registered encoder, and what each of the first set computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aupipe.config import EncoderConfig
+from aupipe.errors import UsageError, WeightsMissingError
+from aupipe.extract.encoders import ENCODERS, AudioInput, build_encoder, params_of
+from aupipe.extract.encoders.visual.geometry import geometry
+from aupipe.extract.faces.align import ARCFACE_112, CropTemplate
+from aupipe.types import FeatureSpec, Waveform
+
+# What an encoder needs to be built here, where it has a parameter without default.
+PARAMS = {"timm": {"model": "regnety_002", "weights": "random", "size_px": 64}}
+
+
+AUDIO = [name for name in ENCODERS.names() if ENCODERS.get(name).modality == "audio"]
+VISUAL = [name for name in ENCODERS.names() if ENCODERS.get(name).modality == "visual"]
+
+
+@pytest.fixture(params=ENCODERS.names())
+def encoder(request: pytest.FixtureRequest):
+    kind = ENCODERS.get(request.param)
+    return build_encoder(EncoderConfig("x", request.param, kind.modality, PARAMS.get(request.param, {})))
+
+
+def batch_for(encoder, n: int, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    reads = encoder.reads
+    if isinstance(reads, CropTemplate):
+        return rng.integers(0, 256, (n, reads.size_px, reads.size_px, 3), dtype=np.uint8)
+    if reads == "landmarks":
+        return (ARCFACE_112 + rng.normal(0, 3, (n, 5, 2))).astype(np.float32)
+    return Waveform((rng.standard_normal(n * 1600) * 0.1).astype(np.float32), reads.sample_rate, 1.5)
+
+
+def test_one_finite_float32_row_per_input(encoder) -> None:
+    encode = encoder.load("cpu")
+    found = encode(batch_for(encoder, 5))
+    if isinstance(encoder.reads, AudioInput):
+        assert found.times_s[0] >= 1.5
+        assert (np.diff(found.times_s) > 0).all()
+        assert len(found.data) == len(found.times_s)
+        found = found.data
+    else:
+        assert len(found) == 5
+    assert found.dtype == np.float32
+    assert np.isfinite(found).all()
+    assert np.abs(found).max() < 65504  # what float16 holds
+
+
+@pytest.mark.parametrize("encoder", VISUAL, indirect=True)
+def test_a_row_does_not_depend_on_its_batch(encoder) -> None:
+    encode = encoder.load("cpu")
+    batch = batch_for(encoder, 6)
+    together = encode(batch)
+    alone = np.concatenate([encode(batch[i : i + 1]) for i in range(6)])
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_loading_twice_gives_the_same_numbers(encoder) -> None:
+    first, second = (encoder.load("cpu")(batch_for(encoder, 3)) for _ in range(2))
+    np.testing.assert_array_equal(getattr(first, "data", first), getattr(second, "data", second))
+
+
+@pytest.mark.parametrize("encoder", AUDIO, indirect=True)
+def test_sound_shorter_than_one_window_is_one_row_or_more(encoder) -> None:
+    for samples in (0, 1, 100):
+        found = encoder.load("cpu")(Waveform(np.zeros(samples, np.float32), encoder.reads.sample_rate))
+        assert len(found.data) >= 1
+        assert np.isfinite(found.data).all()
+
+
+def test_its_parameters_make_a_spec_and_any_change_another(encoder) -> None:
+    params = params_of(encoder)
+
+    def spec(**changed) -> FeatureSpec:
+        return FeatureSpec("x", encoder.modality, "kind", encoder.version, params | changed)
+
+    assert spec().key == spec().key
+    for name in params:
+        assert spec(**{name: "changed"}).key != spec().key
+    assert FeatureSpec.from_json(spec().to_json()) == spec()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (EncoderConfig("a", "hogg", "visual"), "unknown encoder 'hogg'. Did you mean 'hog'"),
+        (EncoderConfig("a", "hog", "visual", {"cel_px": 8}), "unknown .*'cel_px'. Did you mean 'cell_px'"),
+        (EncoderConfig("a", "hog", "visual", {"cell_px": "8"}), "cell_px"),
+        (EncoderConfig("a", "hog", "visual", {"cell_px": 9}), "must be a multiple"),
+        (EncoderConfig("a", "hog", "audio"), "hog is visual"),
+        (EncoderConfig("a", "timm", "visual"), "'model'"),
+        (EncoderConfig("a", "timm", "visual", {"model": "x", "output": "all"}), "'all'"),
+        (EncoderConfig("a", "mfcc", "audio", {"align": "stretch"}), "stretch"),
+    ],
+)
+def test_a_wrong_encoder_table_is_refused_by_name(config: EncoderConfig, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        build_encoder(config)
+
+
+def test_hog_of_a_straight_edge_votes_for_its_direction_alone() -> None:
+    import torch
+
+    from aupipe.extract.encoders.visual.hog import hog
+
+    grey = torch.zeros(1, 112, 112)
+    grey[:, :, 56:] = 1  # the gradient points along x: direction 0, shared by the first and the last bin
+    blocks = hog(grey, 14, 9).reshape(7, 7, 4, 9)
+    np.testing.assert_allclose(blocks[:, 3].sum(dim=(0, 1))[1:8], 0, atol=1e-5)
+    assert blocks[:, 3, :, [0, 8]].sum() > 0
+    assert (blocks.norm(dim=(-1, -2)) <= 1 + 1e-4).all()
+
+
+@given(st.floats(-3, 3), st.floats(0.2, 5), st.floats(-100, 100), st.floats(-100, 100))
+def test_geometry_knows_no_place_no_size_and_only_one_roll(angle: float, scale: float, x: float, y: float) -> None:
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    level = geometry(ARCFACE_112[None])[0]
+    moved = geometry((ARCFACE_112 @ turn.T + [x, y])[None])[0]
+    np.testing.assert_allclose(moved[:20], level[:20], atol=1e-4)
+    difference = (moved[20] - level[20] - angle + np.pi) % (2 * np.pi) - np.pi
+    assert abs(difference) < 1e-4
+
+
+def test_mfcc_and_logmel_are_librosas() -> None:
+    import librosa
+
+    sound = (np.random.default_rng(0).standard_normal(16000) * 0.1).astype(np.float32)
+    waveform = Waveform(sound, 16000, 0.25)
+    mfcc = build_encoder(EncoderConfig("m", "mfcc", "audio")).load("cpu")(waveform)
+    base = librosa.feature.mfcc(y=sound, sr=16000, n_mfcc=13, n_fft=512, win_length=400, hop_length=160, n_mels=40)
+    np.testing.assert_allclose(mfcc.data[:, :13], base.T, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(mfcc.data[10:-10, 13:26], librosa.feature.delta(base).T[10:-10], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(mfcc.times_s, 0.25 + np.arange(101) * 0.01)
+    logmel = build_encoder(EncoderConfig("l", "logmel", "audio")).load("cpu")(waveform)
+    power = librosa.feature.melspectrogram(
+        y=sound, sr=16000, n_fft=512, win_length=400, hop_length=160, n_mels=64, fmax=8000
+    )
+    np.testing.assert_allclose(logmel.data, librosa.power_to_db(power, amin=1e-10, top_db=None).T, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("model", "output", "shape"),
+    [
+        ("regnety_002", "pooled", (368,)),
+        ("regnety_002", "features", (368, 2, 2)),
+        ("test_vit", "pooled", (64,)),
+    ],
+)
+def test_timm_gives_pooled_rows_or_feature_maps(model: str, output: str, shape: tuple[int, ...]) -> None:
+    params = {"model": model, "weights": "random", "output": output, "size_px": 64}
+    encoder = build_encoder(EncoderConfig("t", "timm", "visual", params))
+    rows = encoder.load("cpu")(batch_for(encoder, 2))
+    assert rows.shape == (2, *shape)
+    assert encoder.identify_weights().name.startswith("random:")
+
+
+def test_timm_reads_a_local_file_and_gives_what_the_model_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    monkeypatch.setenv("AUPIPE_WEIGHTS", str(tmp_path))
+    torch.manual_seed(1)
+    model = timm.create_model("test_vit", pretrained=False).eval()
+    save_file(model.state_dict(), tmp_path / "mine.safetensors")
+    encoder = build_encoder(EncoderConfig("t", "timm", "visual", {"model": "test_vit", "weights": "mine.safetensors"}))
+    crops = batch_for(encoder, 2)
+    config = timm.get_pretrained_cfg("test_vit")
+    pixels = torch.from_numpy(crops).permute(0, 3, 1, 2) / 255
+    pixels = (pixels - torch.tensor(config.mean).view(1, 3, 1, 1)) / torch.tensor(config.std).view(1, 3, 1, 1)
+    with torch.inference_mode():
+        expected = model.forward_head(model.forward_features(pixels), pre_logits=True)
+    np.testing.assert_allclose(encoder.load("cpu")(crops), expected, rtol=1e-4, atol=1e-4)
+    assert encoder.identify_weights().name == "mine.safetensors"
+
+
+def test_timm_without_weights_stops_with_the_command_that_gets_them(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    encoder = build_encoder(EncoderConfig("t", "timm", "visual", {"model": "swin_tiny_patch4_window7_224.ms_in1k"}))
+    with pytest.raises(WeightsMissingError, match=r"hf download timm/swin_tiny_patch4_window7_224\.ms_in1k"):
+        encoder.identify_weights()
+    with pytest.raises(UsageError, match="timm has no model 'swin_tony_patch4'"):
+        build_encoder(EncoderConfig("t", "timm", "visual", {"model": "swin_tony_patch4"})).identify_weights()
+    missing = build_encoder(EncoderConfig("t", "timm", "visual", {"model": "test_vit", "weights": "no.safetensors"}))
+    with pytest.raises(WeightsMissingError, match=r"no\.safetensors"):
+        missing.identify_weights()

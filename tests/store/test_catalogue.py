@@ -1,0 +1,163 @@
+"""The compacted catalogue says what the journals say, and is never needed."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aupipe.store import STORES, create_store, folder, open_store
+from aupipe.store.base import ItemRecord
+from aupipe.store.catalogue import Catalogue
+from aupipe.store.journal import Line
+from aupipe.store.repair import compact, rebuild
+from aupipe.store.snapshot import snapshot_paths, write_snapshot
+from aupipe.store.verify import check
+
+from .contract import CLOCK, SOURCE, SPEC, WIDE, random_rows, same
+from .test_journal import RECORDS
+
+BACKENDS = [name for name in STORES.names() if STORES.get(name).persistent]
+FEATURES = ["hog@0123456789ab", "swin@0123456789ab"]
+
+
+@pytest.fixture(params=BACKENDS)
+def filled(request, tmp_path):
+    """A store with a bit of everything."""
+    store = create_store(tmp_path / "s", request.param)
+    for number, name in enumerate(["a", "b\n", "bad\udcff", ""]):
+        store.publish(name, SPEC, random_rows(300, 3, seed=number), source=SOURCE, versions={"x": "1"}, seconds=1.5)
+        store.publish(name, CLOCK, random_rows(300, dtype="float64"), video_id="video")
+    store.fail("a", SPEC, "crashed")
+    store.fail("never", WIDE, "no face")
+    store.delete("b\n", SPEC.id)
+    return store
+
+
+def everything(store):
+    """All that a store says of its items."""
+    return (
+        list(store.records()),
+        list(store.all_published()),
+        {feature.id: store.states(feature.id) for feature in store.features()},
+        [store.record(name, SPEC.id) for name in ("a", "b\n", "bad\udcff", "", "never", "unknown")],
+    )
+
+
+def test_a_compacted_store_says_the_same(filled):
+    before = everything(filled)
+    compact(filled)
+    assert everything(filled) == before
+    assert everything(open_store(filled.path)) == before
+
+
+def test_what_comes_after_the_base_is_seen(filled):
+    compact(filled)
+    reader = open_store(filled.path)
+    filled.publish("new", SPEC, random_rows(5, 3))
+    filled.publish("a", SPEC, random_rows(7, 3))
+    filled.delete("", SPEC.id)
+    for store in (filled, open_store(filled.path)):
+        assert everything(store) == everything(filled)
+    reader.refresh()
+    assert everything(reader) == everything(filled)
+    assert reader.record("a", SPEC.id).frames == 7
+    compact(filled)
+    assert everything(open_store(filled.path)) == everything(filled)
+    assert len(snapshot_paths(os.path.join(filled.root, "catalogue"))) == 1
+
+
+def test_a_lost_or_damaged_base_changes_nothing_but_speed(filled):
+    path = compact(filled)
+    before = everything(filled)
+    content = bytearray(Path(path).read_bytes())
+    content[len(content) // 2] ^= 1
+    Path(path).write_bytes(content)
+    assert everything(open_store(filled.path)) == before
+    assert [damage.kind for damage in check(open_store(filled.path)).damage] == ["catalogue"]
+    os.remove(path)
+    assert everything(open_store(filled.path)) == before
+
+
+def test_the_catalogue_is_rebuilt_from_the_items_when_the_journals_are_lost(filled):
+    filled.publish("a", SPEC, random_rows(9, 3), source=SOURCE)
+    compact(filled)
+    drop = {"time_utc": "", "seconds": 0.0}
+    before = [vars(record) | drop for record in filled.all_published()]
+    shutil.rmtree(os.path.join(filled.root, "journal"))
+    shutil.rmtree(os.path.join(filled.root, "catalogue"))
+    store = open_store(filled.path)
+    assert list(store.records()) == []
+    assert rebuild(store) == len(before)
+    assert [vars(record) | drop for record in open_store(filled.path).all_published()] == before
+    assert open_store(filled.path).verify() == []
+    assert same(store.read("a", SPEC.id), random_rows(9, 3))
+
+
+def test_a_damaged_item_is_not_adopted(filled):
+    item = filled.item_path(filled.published("bad\udcff", SPEC.id))
+    file = filled.data_file(item, filled.published("bad\udcff", SPEC.id))
+    with open(file, "r+b") as stream:
+        stream.seek(-200, os.SEEK_END)
+        byte = stream.read(1)
+        stream.seek(-200, os.SEEK_END)
+        stream.write(bytes([byte[0] ^ 1]))
+    shutil.rmtree(os.path.join(filled.root, "journal"))
+    store = open_store(filled.path)
+    rebuild(store)
+    assert store.record("bad\udcff", CLOCK.id) is not None
+    assert store.record("bad\udcff", SPEC.id) is None or store.verify() == []
+
+
+def test_a_store_that_was_written_much_compacts_itself_when_closed(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder, "COMPACT_LINES", 3)
+    with create_store(tmp_path / "s") as store:
+        for number in range(5):
+            store.publish(f"{number}", SPEC, random_rows(2, 3))
+    assert len(snapshot_paths(str(tmp_path / "s" / "catalogue"))) == 1
+    with open_store(tmp_path / "s") as store:
+        assert len(list(store.records())) == 5
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 2**62), RECORDS, st.sampled_from(FEATURES)), max_size=12))
+def test_any_records_survive_compaction_in_any_order(tmp_path_factory, drawn):
+    names = ["a", "b", "\udcff"]
+    lines = []
+    for number, (seq, record, feature) in enumerate(drawn):
+        edition = "0123abcd" if record.state == "done" else ""
+        fields = vars(record) | {"feature": feature, "recording": names[number % 3], "edition": edition}
+        lines.append(Line((seq, f"{number}.jsonl"), ItemRecord(**fields)))
+    straight, backwards = Catalogue(""), Catalogue("")
+    for line in lines:
+        straight.apply(line)
+    for line in reversed(lines):
+        backwards.apply(line)
+    path = tmp_path_factory.mktemp("bases")
+    kept = [line for entry in straight.entries() for line in entry.lines()]
+    write_snapshot(str(path), str(path / "staged"), kept, {}, 1)
+    loaded = Catalogue(str(path / "nowhere"), str(path))
+    for catalogue in (backwards, loaded):
+        assert list(catalogue.records()) == list(straight.records())
+        assert list(catalogue.all_published()) == list(straight.all_published())
+        assert all(catalogue.states(feature) == straight.states(feature) for feature in FEATURES)
+        assert catalogue.last_seq == straight.last_seq or not lines
+
+
+def test_states_are_what_records_say(filled):
+    for store in (filled, open_store(filled.path)):
+        for feature in (SPEC.id, CLOCK.id, WIDE.id):
+            for recording, state in store.states(feature).items():
+                record = store.record(recording, feature)
+                assert (record.state, record.source) == state
+    assert filled.states("nope@0123456789ab") == {}
+
+
+def test_a_base_is_plain_numpy_without_pickles(filled):
+    with np.load(compact(filled), allow_pickle=False) as arrays:
+        assert json.loads(arrays["about"].tobytes())["recordings"]
+        assert len(arrays["seq"]) >= 8

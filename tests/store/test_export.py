@@ -1,0 +1,156 @@
+"""Out of a store and back, bit for bit."""
+
+import h5py
+import numpy as np
+import pytest
+
+from aupipe.errors import DamageError, UsageError
+from aupipe.store import create_store, open_store
+from aupipe.store.export import export, migrate
+
+from .contract import CLOCK, SOURCE, SPEC, WIDE, random_rows, same
+
+NAMES = ["a.mp4", "b/c d.mp4", "bad\udcff.avi"]
+
+
+@pytest.fixture(params=["zarr", "hdf5"])
+def store(request, tmp_path):
+    store = create_store(tmp_path / "s", request.param)
+    for number, name in enumerate(NAMES):
+        store.publish(
+            name, SPEC, random_rows(700, 3, seed=number, invalid=[5]), source=SOURCE, versions={"x": "1"}, seconds=2
+        )
+        store.publish(name, CLOCK, random_rows(700, dtype="float64", seed=number), video_id="v")
+    store.publish("empty", SPEC, random_rows(0, 3))
+    store.fail("a.mp4", SPEC, "crashed since")
+    store.fail("never", WIDE, "no face")
+    return store
+
+
+def content(store):
+    """What must be the same after any conversion."""
+    fields = (
+        "recording",
+        "feature",
+        "frames",
+        "valid_frames",
+        "shape",
+        "dtype",
+        "crc32c",
+        "source",
+        "versions",
+        "video_id",
+    )
+    return (
+        [[getattr(record, field) for field in fields] + [record.seconds] for record in store.all_published()],
+        [(record.recording, record.feature, record.state, record.reason) for record in store.records()],
+        {(r.recording, r.feature): store.read(r.recording, r.feature).tobytes() for r in store.all_published()},
+        store.features(),
+    )
+
+
+def test_migration_there_and_back_is_bit_exact(store, tmp_path):
+    other = {"zarr": "hdf5", "hdf5": "zarr"}[store.backend]
+    records = list(migrate(store, tmp_path / "there", other))
+    assert len(records) == 9
+    there = open_store(tmp_path / "there")
+    assert (there.backend, content(there)) == (other, content(store))
+    list(migrate(there, tmp_path / "back", store.backend))
+    back = open_store(tmp_path / "back")
+    assert content(back) == content(store)
+    for record in store.all_published():
+        first, second = (
+            store.published(record.recording, record.feature),
+            back.published(record.recording, record.feature),
+        )
+        assert (first.edition, first.nbytes, first.rest_crc32c) == (second.edition, second.nbytes, second.rest_crc32c)
+    assert there.verify() == back.verify() == []
+
+
+def test_a_migration_goes_on_where_it_stopped(store, tmp_path):
+    steps = migrate(store, tmp_path / "there", "zarr")
+    next(steps)
+    next(steps)
+    steps.close()
+    assert len(list(migrate(store, tmp_path / "there", "zarr"))) == 7
+    assert list(migrate(store, tmp_path / "there", "zarr")) == []
+    assert content(open_store(tmp_path / "there")) == content(store)
+
+
+def test_damage_does_not_migrate(store, tmp_path):
+    record = store.published("b/c d.mp4", SPEC.id)
+    with open(store.data_file(store.item_path(record), record), "r+b") as file:
+        file.seek(record.offset + 100)
+        file.write(b"\1\2\3")
+    with pytest.raises(DamageError, match=r"b/c d\.mp4"):
+        list(migrate(open_store(store.path), tmp_path / "there", "zarr"))
+    assert open_store(tmp_path / "there").record("b/c d.mp4", SPEC.id) is None
+
+
+def test_npz_has_a_file_per_recording_and_an_array_per_feature(store, tmp_path):
+    files = export(store, tmp_path / "out", "npz")
+    assert len(files) == 4
+    for number, name in enumerate(NAMES):
+        (found,) = (
+            arrays
+            for arrays in map(np.load, files)
+            if str(arrays["recording"]) == name.encode("utf-8", "backslashreplace").decode()
+        )
+        assert same(found["hog"], random_rows(700, 3, seed=number, invalid=[5]))
+        assert same(found["clock"], random_rows(700, dtype="float64", seed=number))
+
+
+def test_hdf5_is_one_file_with_a_group_per_feature(store, tmp_path):
+    assert export(store, tmp_path / "out.h5", "hdf5", features=["hog"]) == [str(tmp_path / "out.h5")]
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert list(file) == ["hog"]
+        found = {data.attrs["recording"]: data[...] for data in file["hog"].values()}
+    assert len(found) == 4
+    assert same(found["b/c d.mp4"], random_rows(700, 3, seed=1, invalid=[5]))
+
+
+def test_parquet_has_a_row_per_frame(store, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    files = export(store, tmp_path / "out", "parquet", features=["hog"], recordings=["a.mp4", "b/c d.mp4"])
+    table = parquet.read_table(files[0])
+    assert table.num_rows == 1400
+    rows = table.filter([name == "b/c d.mp4" for name in table["recording"].to_pylist()])
+    expected = random_rows(700, 3, seed=1, invalid=[5])
+    values = np.array(rows["hog"].to_pylist(), np.float16)
+    assert np.array_equal(values, expected, equal_nan=True)
+    assert rows["frame"].to_pylist() == list(range(700))
+    assert rows["valid"].to_pylist() == (~np.isnan(expected[:, 0])).tolist()
+
+
+def test_parquet_without_pyarrow_says_what_to_install(store, tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UsageError, match="pip install pyarrow"):
+        export(store, tmp_path / "out", "parquet")
+    assert not (tmp_path / "out").exists()
+
+
+def test_only_what_is_asked_for_is_exported(store, tmp_path):
+    files = export(store, tmp_path / "out", "npz", features=["hog"], recordings=["a.mp4"])
+    assert len(files) == 1
+    assert set(np.load(files[0])) == {"recording", "hog"}
+    with pytest.raises(UsageError, match="'nope'"):
+        export(store, tmp_path / "other", "npz", recordings=["nope"])
+
+
+def test_nothing_is_overwritten_and_nothing_half_made_is_left(store, tmp_path, monkeypatch):
+    (tmp_path / "out").write_text("precious")
+    with pytest.raises(UsageError, match="exists"):
+        export(store, tmp_path / "out", "npz")
+    assert (tmp_path / "out").read_text() == "precious"
+    with pytest.raises(UsageError, match="Did you mean 'npz'"):
+        export(store, tmp_path / "new", "npy")
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space"):
+        export(store, tmp_path / "new", "npz")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "s"]

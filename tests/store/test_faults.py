@@ -1,0 +1,180 @@
+"""Whatever goes wrong at whatever operation: nothing wrong is ever read, and the next run ends as if nothing had been.
+
+`AUPIPE_FAULT=any:n:kind` strikes the n-th operation of a small extraction, n rising until a run is unhurt.
+"""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from aupipe.store import STORES, create_store, fs, open_store
+from aupipe.store.verify import check
+
+from . import crash
+from .contract import SPEC, random_rows, same
+
+BACKENDS = [name for name in STORES.names() if STORES.get(name).persistent]
+
+
+def run(path, backend, fault=""):
+    """The extraction in a child process. Returns its wait status, 0 only when no fault struck."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.environ["AUPIPE_FAULT"] = fault
+            fs._count = 0
+            crash.extract(path, backend)
+            struck = bool(fault) and fs._count >= int(fault.split(":")[1])  # what cannot be cleaned up is no error
+            code = 4 if struck else 0
+        except OSError:
+            code = 3
+        finally:
+            os._exit(code)
+    return os.waitpid(child, 0)[1]
+
+
+def tree(path):
+    """Every file of the store but the journals: relative path -> bytes."""
+    return {
+        str(file.relative_to(path)): file.read_bytes()
+        for file in path.rglob("*")
+        if file.is_file() and file.parent.name != "journal"
+    }
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def undisturbed(request, tmp_path_factory):
+    """A backend, what its store holds after an undisturbed run, and how many operations that took."""
+    path = tmp_path_factory.mktemp("undisturbed") / "s"
+    assert run(path, request.param) == 0
+    assert open_store(path).verify() == []
+    return request.param, tree(path)
+
+
+def strike_and_run_again(path, backend, expected, fault):
+    """Returns False once the fault came too late to hurt."""
+    status = run(path, backend, fault)
+    if fault.endswith("kill"):
+        assert status in (0, signal.SIGKILL)
+    if path.exists() and (path / "store.json").exists():
+        with open_store(path) as store:
+            assert store.verify() == [], fault
+            for record in store.records():
+                if record.recording in crash.RECORDINGS:
+                    assert len(store.read(record.recording, record.feature)) == record.frames
+    assert run(path, backend) == 0, fault
+    with open_store(path) as store:
+        report = check(store)
+        assert (report.damage, report.orphans) == ([], []), fault
+        assert {record.state for record in store.records()} == {"done"}
+    assert tree(path) == expected, fault
+    return status != 0
+
+
+def loop(tmp_path, undisturbed, point, kind, first, step):
+    backend, expected = undisturbed
+    number, hurt = first, 0
+    while strike_and_run_again(tmp_path / f"{number}", backend, expected, f"{point}:{number}:{kind}"):
+        number, hurt = number + step, hurt + 1
+    return hurt
+
+
+@pytest.mark.parametrize(("kind", "first"), [("kill", 1), ("eio", 4), ("enospc", 8)])
+def test_a_fault_here_and_there_leaves_no_trace_after_the_next_run(tmp_path, undisturbed, kind, first):
+    assert loop(tmp_path, undisturbed, "any", kind, first, step=12) > 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["kill", "eio", "enospc"])
+def test_a_fault_at_any_operation_leaves_no_trace_after_the_next_run(tmp_path, undisturbed, kind):
+    assert loop(tmp_path, undisturbed, "any", kind, 1, step=1) > 80
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", fs.POINTS)
+@pytest.mark.parametrize("kind", ["kill", "enospc"])
+def test_each_kind_of_operation_is_really_struck(tmp_path, undisturbed, point, kind):
+    assert loop(tmp_path, undisturbed, point, kind, 1, step=1) >= 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_killed_writer_leaves_nothing_to_read_and_its_staging_is_swept(tmp_path, backend):
+    path = tmp_path / "s"
+    store = create_store(path, backend)
+    child = os.fork()
+    if child == 0:
+        item = store.writer("a", SPEC, frames=1000, row_shape=(50,))
+        item.append(random_rows(900, 50))
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    store = open_store(path)
+    assert store.record("a", SPEC.id) is None
+    with store.writer("live", SPEC, frames=2, row_shape=(3,)) as item:
+        item.append(random_rows(2, 3))
+        assert len(list((path / "tmp").iterdir())) == 2
+        assert check(store).swept == 1
+        item.commit()
+    assert same(store.read("live", SPEC.id), random_rows(2, 3))
+    assert not list((path / "tmp").iterdir())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_failed_write_is_an_error_and_the_writer_goes_on_with_the_next_item(tmp_path, backend, monkeypatch):
+    store = create_store(tmp_path / "s", backend)
+    store.publish("before", SPEC, random_rows(400, 3))
+    monkeypatch.setattr(fs, "_count", 0)
+    monkeypatch.setenv("AUPIPE_FAULT", "write:2:enospc")
+    with pytest.raises(OSError, match="No space left"):
+        store.publish("a", SPEC, random_rows(400, 3))
+    monkeypatch.delenv("AUPIPE_FAULT")
+    assert store.record("a", SPEC.id) is None
+    assert not list((tmp_path / "s" / "tmp").iterdir())
+    store.publish("b", SPEC, random_rows(400, 3))
+    assert store.verify() == []
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_eight_writers_with_overlapping_work_lose_nothing_and_double_nothing(tmp_path, backend):
+    path = tmp_path / "s"
+    create_store(path, backend)
+    names = [f"clip{number}" for number in range(24)]
+    acknowledged = tmp_path / "acknowledged"
+    acknowledged.mkdir()
+    children = []
+    for worker in range(8):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                if worker < 3:
+                    os.environ["AUPIPE_FAULT"] = f"any:{20 + 35 * worker}:kill"
+                    fs._count = 0
+                store = open_store(path)
+                order = np.random.default_rng(worker).permutation(len(names))[:12]
+                for number in order:
+                    store.publish(names[number], SPEC, random_rows(300, 5, seed=int(number)))
+                    (acknowledged / f"{worker}-{number}").touch()
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    statuses = [os.waitpid(child, 0)[1] for child in children]
+    assert statuses == [signal.SIGKILL] * 3 + [0] * 5
+    store = open_store(path)
+    report = check(store)
+    assert report.damage == []
+    published = {record.recording for record in store.records()}
+    assert published >= {names[int(file.name.split("-")[1])] for file in acknowledged.iterdir()}
+    for name in published:
+        assert same(store.read(name, SPEC.id), random_rows(300, 5, seed=names.index(name)))
+    items = [
+        item for folder in (path / SPEC.id / "items").iterdir() if folder.is_dir() for item in folder.glob("clip*")
+    ]
+    assert len(items) == len(published) + len(report.orphans)
+    assert len(report.orphans) <= 3  # placed by a killed writer, not acknowledged by anyone
+    for name in names:
+        store.publish(name, SPEC, random_rows(300, 5, seed=names.index(name)))
+    assert check(store).orphans == []

@@ -1,0 +1,212 @@
+"""Creating, opening and sharing a store on disk."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from aupipe.errors import DamageError, NoStoreError, StoreVersionError, UsageError
+from aupipe.store import STORES, create_store, open_store
+
+from .contract import SPEC, random_rows, same
+
+BACKENDS = [name for name in STORES.names() if STORES.get(name).persistent]
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    return request.param
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "features"
+
+
+def test_a_created_store_opens_with_its_backend(path, backend):
+    create_store(path, backend).publish("a", SPEC, random_rows(5, 3))
+    store = open_store(path)
+    assert store.backend == backend
+    assert same(store.read("a", SPEC.id), random_rows(5, 3))
+    assert store.spec(SPEC.id) == SPEC
+
+
+def test_creating_an_existing_store_opens_it(path, backend):
+    create_store(path, backend).publish("a", SPEC, random_rows(5, 3))
+    assert create_store(path, backend).record("a", SPEC.id).state == "done"
+
+
+def test_a_store_of_another_backend_is_refused_by_name(path):
+    create_store(path, "zarr")
+    with pytest.raises(UsageError, match="zarr store, hdf5 was asked for"):
+        create_store(path, "hdf5")
+
+
+def test_no_store_is_said_with_the_path_and_the_command(path):
+    with pytest.raises(NoStoreError, match=r"features.*`aupipe extract`"):
+        open_store(path)
+    path.mkdir()
+    with pytest.raises(NoStoreError):
+        open_store(path)
+
+
+def test_a_file_or_a_foreign_folder_is_refused_and_left_alone(path):
+    path.mkdir()
+    (path / "thesis.tex").write_text("precious")
+    for target in (path, path / "thesis.tex"):
+        for attempt in (create_store, open_store):
+            with pytest.raises(UsageError):
+                attempt(target)
+    assert [file.name for file in path.iterdir()] == ["thesis.tex"]
+    assert (path / "thesis.tex").read_text() == "precious"
+
+
+def test_a_newer_store_is_refused_with_what_to_do(path):
+    create_store(path)
+    document = json.loads((path / "store.json").read_text()) | {"version": 99}
+    (path / "store.json").write_text(json.dumps(document))
+    with pytest.raises(StoreVersionError, match=r"version 99.*newer aupipe") as error:
+        open_store(path)
+    assert error.value.exit_code == 11
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"format": "aupipe-store"}'])
+def test_an_unreadable_store_file_is_damage(path, content):
+    create_store(path)
+    (path / "store.json").write_text(content)
+    with pytest.raises(DamageError, match=r"store\.json"):
+        open_store(path)
+
+
+def test_a_store_of_an_unknown_backend_names_the_known_ones(path):
+    create_store(path)
+    document = json.loads((path / "store.json").read_text()) | {"backend": "zar"}
+    (path / "store.json").write_text(json.dumps(document))
+    with pytest.raises(UsageError, match="Did you mean 'zarr'"):
+        open_store(path)
+
+
+def test_a_store_is_private_to_its_owner_until_opened_up(path):
+    create_store(path)
+    assert path.stat().st_mode & 0o777 == 0o700
+
+
+def test_another_process_is_seen_after_refresh(path, backend):
+    reader = create_store(path, backend)
+    writer = open_store(path)
+    writer.publish("a", SPEC, random_rows(5, 3))
+    assert reader.record("a", SPEC.id) is None
+    reader.refresh()
+    assert same(reader.read("a", SPEC.id), random_rows(5, 3))
+    writer.publish("a", SPEC, random_rows(6, 3, seed=1))
+    reader.refresh()
+    assert same(reader.read("a", SPEC.id), random_rows(6, 3, seed=1))
+
+
+def test_a_reader_that_has_not_looked_again_follows_a_replacement(path, backend):
+    create_store(path, backend).publish("a", SPEC, random_rows(5, 3))
+    reader, writer = open_store(path), open_store(path)
+    writer.publish("a", SPEC, random_rows(6, 3, seed=1))
+    assert same(reader.read("a", SPEC.id), random_rows(6, 3, seed=1))
+    writer.delete("a", SPEC.id)
+    reader.close()
+    with pytest.raises(KeyError):
+        reader.read("a", SPEC.id)
+
+
+def test_the_later_of_two_writers_wins_whatever_it_has_seen(path, backend):
+    first, second = create_store(path, backend), open_store(path)
+    for seed in range(4):
+        (first, second)[seed % 2].publish("a", SPEC, random_rows(5, 3, seed=seed))
+    assert same(open_store(path).read("a", SPEC.id), random_rows(5, 3, seed=3))
+    assert open_store(path).verify() == []
+
+
+def test_the_same_rows_are_the_same_files(tmp_path, backend):
+    def files(folder):
+        store = create_store(folder, backend)
+        store.publish("a", SPEC, random_rows(700, 3), versions={"numpy": "2"})
+        items = folder / SPEC.id
+        return {file.relative_to(items): file.read_bytes() for file in items.rglob("*") if file.is_file()}
+
+    first = files(tmp_path / "one")
+    assert first == files(tmp_path / "two")
+    assert len([name for name in first if name.parts[0] == "items"]) <= 4
+
+
+def test_two_stores_opened_on_one_folder_publish_the_same_item_once(path, backend):
+    first, second = create_store(path, backend), open_store(path)
+    first.publish("a", SPEC, random_rows(5, 3))
+    second.publish("a", SPEC, random_rows(5, 3))
+    folder = path / SPEC.id / "items"
+    assert len([item for shard in folder.iterdir() if shard.is_dir() for item in shard.glob("a-*")]) == 1
+    assert not list((path / "tmp").iterdir())
+
+
+def test_a_link_in_place_of_an_item_is_not_followed(path, backend, tmp_path):
+    store = create_store(path, backend)
+    item = store.item_path(store.publish("a", SPEC, random_rows(5, 3)))
+    (tmp_path / "outside").symlink_to(item)
+    os.rename(item, tmp_path / "moved")
+    os.symlink(tmp_path / "moved", item)
+    with pytest.raises(DamageError, match="link"):
+        open_store(path).read("a", SPEC.id)
+    assert any("link" in line for line in open_store(path).verify(quick=True))
+
+
+def test_memory_stays_bounded_while_an_hour_long_item_is_appended(path, backend):
+    program = """
+import resource, sys
+import numpy as np
+from aupipe.store import create_store
+from aupipe.types import FeatureSpec
+spec = FeatureSpec("x", "visual", "x", 1)
+store = create_store(sys.argv[1], sys.argv[2])
+rows = np.ones((1000, 1024), np.float16)
+store.publish("warm up", spec, rows)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with store.writer("long", spec, frames=90_000, row_shape=(1024,)) as item:
+    for _ in range(90):
+        item.append(rows)
+    item.commit()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", program, path, backend], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 40  # MiB; the item has 176
+    assert open_store(path).read("long", SPEC_X).shape == (90_000, 1024)
+
+
+SPEC_X = type(SPEC)("x", "visual", "x", 1).id
+
+
+def test_importing_and_planning_load_no_heavy_library(path):
+    create_store(path, "zarr").publish("a", SPEC, random_rows(5, 3))
+    program = """
+import sys
+import aupipe.store
+assert not {"zarr", "h5py", "torch", "dask"} & set(sys.modules), sys.modules.keys()
+store = aupipe.store.open_store(sys.argv[1])
+assert len(list(store.records())) == 1 and store.read("a", store.features()[0].id).shape == (5, 3)
+assert not {"zarr", "h5py", "torch", "dask"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program, path], check=True)
+
+
+def test_a_forked_child_reads_and_writes_for_itself(path, backend):
+    store = create_store(path, backend)
+    store.publish("a", SPEC, random_rows(700, 3))
+    store.read("a", SPEC.id)
+    child = os.fork()
+    if child == 0:
+        ok = same(store.read("a", SPEC.id), random_rows(700, 3))
+        store.publish("child", SPEC, random_rows(2, 3))
+        os._exit(0 if ok else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    store.publish("parent", SPEC, random_rows(2, 3))
+    store.refresh()
+    assert {record.recording for record in store.records()} == {"a", "child", "parent"}
+    assert np.array_equal(store.read("child", SPEC.id), random_rows(2, 3))
+    assert store.verify() == []

@@ -1,0 +1,166 @@
+"""A store the way a person would guess it."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from aupipe.store import STORES, create_store, derive_valid
+from aupipe.types import FeatureSpec, Window
+
+from .contract import CLOCK, SPEC, WIDE, random_rows, same
+
+TIMED = FeatureSpec("swin_t", "visual", "timm", 1, inputs={"clock": CLOCK.id})
+TIMES = np.arange(700) / 25
+
+
+@pytest.fixture(params=STORES.names())
+def store(request, tmp_path):
+    store = create_store(tmp_path / "s", request.param)
+    store.publish("video2", CLOCK, TIMES)
+    store.publish("clip.mp4", CLOCK, TIMES + 1)
+    store.publish("clip.mp4", TIMED, random_rows(700, 6, invalid=[3, 650]))
+    store.publish("video2_left", TIMED, random_rows(700, 6, seed=1), video_id="video2")
+    store.publish("clip.mp4", SPEC, random_rows(700, 2, 3))
+    return store
+
+
+def test_items_are_found_by_name_and_by_id(store):
+    assert same(store["swin_t"]["clip.mp4"][100:400], random_rows(700, 6, invalid=[3, 650])[100:400])
+    assert same(store[TIMED.id]["clip.mp4"][:], store["swin_t"]["clip.mp4"][:])
+    assert sorted(store["swin_t"]) == ["clip.mp4", "video2_left"]
+    assert len(store["swin_t"]) == 2
+    assert "clip.mp4" in store["swin_t"]
+    assert "other" not in store["swin_t"]
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        5,
+        -1,
+        slice(None),
+        slice(10, 20),
+        slice(-50, None),
+        slice(5, 2),
+        slice(0, 700, 7),
+        slice(None, None, -1),
+        slice(690, 900),
+        (slice(3, 9), 1),
+        (Ellipsis, 0),
+        (4, 1, 2),
+        [1, 5, 3],
+        np.arange(3),
+        (slice(10, 20), slice(None), slice(0, 2)),
+    ],
+)
+def test_items_index_as_numpy_does(store, index):
+    rows = random_rows(700, 2, 3)
+    assert np.array_equal(store["hog"]["clip.mp4"][index], rows[index], equal_nan=True)
+
+
+def test_items_are_arrays_to_numpy(store):
+    item = store["hog"]["clip.mp4"]
+    assert (item.shape, item.dtype, len(item)) == ((700, 2, 3), np.float16, 700)
+    assert np.array_equal(np.asarray(item), random_rows(700, 2, 3))
+    assert np.asarray(item, dtype=np.float64).dtype == np.float64
+
+
+def test_valid_and_times_come_with_the_rows(store):
+    item = store["swin_t"]["clip.mp4"]
+    assert np.flatnonzero(~item.valid).tolist() == [3, 650]
+    assert np.array_equal(item.pts_s, TIMES + 1)
+    everything = item.features()
+    assert np.array_equal(everything.valid, derive_valid(everything.data))
+    assert np.array_equal(everything.pts_s, item.pts_s)
+    assert np.array_equal(store["clock"]["clip.mp4"].pts_s, TIMES + 1)
+
+
+def test_a_person_in_a_video_has_the_clock_of_the_video(store):
+    assert np.array_equal(store["swin_t"]["video2_left"].pts_s, TIMES)
+
+
+def test_a_feature_without_a_clock_says_so(store):
+    with pytest.raises(KeyError, match="names no clock"):
+        store["hog"]["clip.mp4"].pts_s  # noqa: B018
+
+
+def test_unknown_names_are_answered_with_the_nearest(store):
+    with pytest.raises(KeyError, match="Did you mean 'swin_t'"):
+        store["swin"]
+    with pytest.raises(KeyError, match="nope"):
+        store["swin_t"]["nope"]
+
+
+def test_a_name_that_two_features_have_must_be_said_in_full(store):
+    other = FeatureSpec("hog", "visual", "hog", 2)
+    store.publish("clip.mp4", other, random_rows(2, 3))
+    with pytest.raises(KeyError, match=rf"{SPEC.id}.*{other.id}|{other.id}.*{SPEC.id}"):
+        store["hog"]
+    assert store[other.id]["clip.mp4"].shape == (2, 3)
+
+
+def test_an_item_is_a_dask_array(store):
+    array = store["hog"]["clip.mp4"].dask(chunk_rows=256)
+    assert array.chunks == ((256, 256, 188), (2,), (3,))
+    assert np.array_equal(array[100:600, 1].compute(scheduler="synchronous"), random_rows(700, 2, 3)[100:600, 1])
+
+
+WINDOWS = [Window("clip.mp4", 0, 300), Window("video2_left", 100, 400), Window("clip.mp4", 690, 700)]
+
+
+def test_windows_are_gathered_into_one_batch(store):
+    from aupipe.store.windows import WindowDataset, keep
+
+    dataset = WindowDataset(store, ["swin_t"], WINDOWS, length=300)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=2, collate_fn=keep)
+    first, second = [batch["swin_t"] for batch in loader]
+    assert first.shape == (2, 300, 6)
+    assert first.dtype == torch.float16
+    for tensor, window in zip([*first, *second], WINDOWS, strict=True):
+        rows = store["swin_t"][window.recording][window.start : window.stop]
+        assert same(tensor[: len(rows)].numpy(), rows)
+        assert torch.isnan(tensor[len(rows) :]).all()
+    assert torch.equal(dataset[1]["swin_t"], first[1])
+
+
+def test_a_batch_can_be_filled_again(store):
+    from aupipe.store.windows import WindowDataset
+
+    dataset = WindowDataset(store, ["swin_t"], WINDOWS, length=300)
+    batch = dataset.allocate(2)
+    assert dataset.__getitems__([1, 0], out=batch) is batch
+    place = batch["swin_t"].data_ptr()
+    dataset.__getitems__([0, 1], out=batch)
+    assert batch["swin_t"].data_ptr() == place
+    assert same(batch["swin_t"][1].numpy(), random_rows(700, 6, seed=1)[100:400])
+
+
+def test_several_features_are_gathered_at_once(store):
+    from aupipe.store.windows import WindowDataset
+
+    batch = WindowDataset(store, ["swin_t", "hog"], [WINDOWS[0], WINDOWS[2]], length=300).__getitems__([0, 1])
+    assert {name: tuple(tensor.shape) for name, tensor in batch.items()} == {
+        "swin_t": (2, 300, 6),
+        "hog": (2, 300, 2, 3),
+    }
+
+
+def test_a_window_longer_than_the_batch_is_refused(store):
+    from aupipe.store.windows import WindowDataset
+
+    with pytest.raises(ValueError, match="at most 299"):
+        WindowDataset(store, ["swin_t"], WINDOWS, length=299)
+
+
+def test_views_need_no_torch(store):
+    subprocess.run(
+        [sys.executable, "-c", "import sys, aupipe.store.view; assert 'torch' not in sys.modules"], check=True
+    )
+
+
+def test_a_wide_feature_nobody_published_is_no_feature(store):
+    with pytest.raises(KeyError):
+        store[WIDE.id]

@@ -1,0 +1,61 @@
+"""Annotations meet features row by row."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from aupipe.errors import UsageError
+from aupipe.train.labels import AU_NAMES, EXPR_NAMES, VA_NAMES, check_task, match, official_valid, rates
+from aupipe.types import Labels
+
+
+def au(targets, valid=None):
+    targets = np.asarray(targets, dtype=np.float32)
+    return Labels("au", AU_NAMES, targets, np.ones(targets.shape, bool) if valid is None else np.asarray(valid))
+
+
+def test_rows_behind_the_last_label_are_invalid_and_nothing_is_shifted():
+    labels = au(np.tile(np.arange(5)[:, None] % 2, 12))
+    matched, surplus = match(labels, 7, "a")
+    assert (len(matched), surplus) == (7, -2)
+    np.testing.assert_array_equal(matched.targets[:5], labels.targets)
+    assert matched.valid[:5].all()
+    assert not matched.valid[5:].any()
+
+
+def test_labels_behind_the_last_frame_are_cut_off():
+    matched, surplus = match(au(np.ones((5, 12))), 3, "a")
+    assert (len(matched), surplus) == (3, 2)
+
+
+@pytest.mark.parametrize(("frames", "warned"), [(10, False), (9, False), (11, False), (8, True), (12, True)])
+def test_a_difference_of_more_than_one_row_is_a_warning_naming_the_recording(frames, warned, caplog):
+    with caplog.at_level(logging.WARNING):
+        match(au(np.ones((10, 12))), frames, "some/track")
+    assert ("some/track: 10 label rows" in caplog.text) == warned
+
+
+def test_a_partly_annotated_row_counts_in_the_loss_but_not_in_the_official_score():
+    valid = np.ones((3, 12), bool)
+    valid[1, 4] = False
+    labels = au(np.ones((3, 12)), valid)
+    assert official_valid(labels).tolist() == [True, False, True]
+    assert labels.valid[1].sum() == 11
+
+
+def test_rates_are_over_valid_entries():
+    valid = np.ones((4, 12), bool)
+    valid[2:, 0] = False
+    targets = np.zeros((4, 12))
+    targets[[0, 2, 3], 0] = 1
+    assert rates([au(targets, valid)], "au")[0] == 0.5
+    expr = Labels("expr", EXPR_NAMES, np.array([[1], [1], [7], [0]], np.float32), np.array([[1], [1], [1], [0]], bool))
+    np.testing.assert_allclose(rates([expr], "expr"), [0, 2 / 3, 0, 0, 0, 0, 0, 1 / 3])
+    va = Labels("va", VA_NAMES, np.ones((4, 2), np.float32), np.ones((4, 2), bool))
+    assert rates([va], "va").tolist() == [0, 0]
+
+
+def test_an_unknown_task_names_the_nearest():
+    with pytest.raises(UsageError, match="Did you mean 'expr'"):
+        check_task("exp")

@@ -1,0 +1,73 @@
+"""Small worlds with a known answer: labels that dwell, features that show them through noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from aupipe.store import Store, create_store
+from aupipe.train.labels import NAMES
+from aupipe.types import FeatureSpec, Labels, Recording, Task
+
+CLOCK = FeatureSpec("clock", "clock", "clock", 1, dtype="float64")
+FACE = FeatureSpec("face", "visual", "toy", 1, dtype="float32", inputs={"clock": CLOCK.id})
+SOUND = FeatureSpec("sound", "audio", "toy", 1, dtype="float32", inputs={"clock": CLOCK.id})
+
+
+@dataclass(frozen=True)
+class World:
+    store: Store
+    train: list[Recording]
+    validation: list[Recording]
+    labels: dict[str, Labels]
+    features: dict[str, str]
+    task: Task
+
+
+def dwelling(rng: np.random.Generator, frames: int, states: int, stay: float = 0.95) -> np.ndarray:
+    """(T,) states that are kept with probability ``stay``, else drawn anew."""
+    state = np.empty(frames, dtype=int)
+    state[0] = rng.integers(states)
+    for t in range(1, frames):
+        state[t] = state[t - 1] if rng.random() < stay else rng.integers(states)
+    return state
+
+
+def make_labels(rng: np.random.Generator, frames: int, task: Task) -> Labels:
+    """Annotations of one recording, a burst of 5 frames invalid."""
+    state = dwelling(rng, frames, 8)
+    if task == "expr":
+        targets = state[:, None]
+    elif task == "au":
+        targets = np.random.default_rng(7).random((8, 12))[state] < 0.4
+    else:
+        targets = np.random.default_rng(7).uniform(-0.8, 0.8, (8, 2))[state]
+    valid = np.ones(targets.shape, dtype=bool)
+    valid[10:15] = False
+    return Labels(task, NAMES[task], np.where(valid, targets, 0).astype(np.float32), valid)
+
+
+def make_world(task: Task = "au", train: int = 6, validation: int = 3, frames: int = 150, noise: float = 1.0) -> World:
+    """A memory store with a visual and an audio feature. Faces are lost in [20, 26).
+
+    The first two recordings are siblings in one video, ``video0``; no two videos are equally long.
+    """
+    rng = np.random.default_rng(3)
+    store = create_store("world", "memory")
+    mixing = np.random.default_rng(11).normal(size=(len(NAMES[task]), 16))
+    recordings, labels = [], {}
+    for i in range(train + validation):
+        video, size = f"video{max(i - 1, 0)}", frames + max(i - 1, 0)
+        recording = Recording(video + ("_left", "_right")[i] if i < 2 else video, video_id=video)
+        item = make_labels(rng, size, task)
+        shown = np.eye(8)[item.targets[:, 0].astype(int)] if task == "expr" else item.targets  # (T, K)
+        face = shown @ mixing + noise * rng.normal(size=(size, 16))
+        face[20:26] = np.nan
+        store.publish(recording.id, FACE, face.astype(np.float32))
+        if i != 1:
+            store.publish(video, SOUND, rng.normal(size=(size, 3)).astype(np.float32))
+            store.publish(video, CLOCK, np.arange(size, dtype=np.float64)[:, None] / 25)
+        recordings.append(recording)
+        labels[recording.id] = item
+    return World(store, recordings[:train], recordings[train:], labels, {"face": FACE.id, "sound": SOUND.id}, task)
