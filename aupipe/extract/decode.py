@@ -224,7 +224,10 @@ class ImageReader:
 
 def read_image(path: Path) -> NDArray[np.uint8]:
     """One image as RGB uint8 (H, W, 3). Raises RecordingError when it cannot be decoded."""
-    data = np.fromfile(path, dtype=np.uint8)  # not cv2.imread: names that are no UTF-8 crash it
+    try:
+        data = np.fromfile(path, dtype=np.uint8)  # not cv2.imread: names that are no UTF-8 crash it
+    except OSError as error:
+        raise RecordingError(f"cannot read {path}: {error.strerror or error}") from error
     picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if picture is None:
         raise RecordingError(f"{path}: not an image that can be read")

@@ -62,6 +62,10 @@ def library_versions() -> dict[str, str]:
     return found
 
 
+class Stopped(BaseException):
+    """Raised in a worker, at its next chunk of frames, when the run is to end: what it was writing is discarded."""
+
+
 def extract(
     plan: Plan,
     store: Store,
@@ -82,6 +86,12 @@ def extract(
     workers = workers or (available_cores() if device == "cpu" else 2)
     versions = library_versions()
     here = threading.local()
+    stop = threading.Event()
+
+    def frames_done(count: int) -> None:
+        if stop.is_set():
+            raise Stopped
+        on_frames(count)
 
     def work(job: Job) -> Outcome:
         if not hasattr(here, "loaded"):
@@ -90,7 +100,7 @@ def extract(
             torch.set_num_threads(1)
             cv2.setNumThreads(1)
             here.loaded = Loaded(plan.parts, device)
-        return run_job(job, store, here.loaded, versions, on_frames)
+        return run_job(job, store, here.loaded, versions, frames_done)
 
     with ThreadPoolExecutor(workers, thread_name_prefix="extract") as pool:
         pending = {pool.submit(work, job) for job in plan.jobs}
@@ -100,5 +110,6 @@ def extract(
                 for future in ended:
                     yield future.result()
         finally:
+            stop.set()
             for future in pending:
                 future.cancel()
