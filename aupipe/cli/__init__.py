@@ -15,7 +15,8 @@ from typing import NoReturn
 import click
 
 from aupipe import __version__
-from aupipe.cli.extract import extract, inspect, status
+from aupipe.cli.extract import extract
+from aupipe.cli.look import inspect, status
 from aupipe.cli.project import config, demo, init, plugins
 from aupipe.cli.train import evaluate, predict, train
 from aupipe.errors import AupipeError

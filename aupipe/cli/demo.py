@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from aupipe.cli.extract import _open, _run
+from aupipe.cli.extract import open_or_create, run_plan
 from aupipe.cli.train import labels_of, train_run
 from aupipe.config import FILE_NAME, load_config, template
 from aupipe.dataset import open_dataset
@@ -32,10 +32,10 @@ def run_demo(folder: Path, *, recordings: int, seconds: float, seed: int) -> Non
     dataset = open_dataset(config.dataset)
 
     _step(2, "extract: decode, find faces, encode, store")
-    store = _open(config, create=True)
+    store = open_or_create(config, create=True)
     assert store is not None
     plan = make_plan(dataset.recordings, build_parts(config), store)
-    if plan.jobs and (code := _run(plan, store, "cpu", 0, False, False)):
+    if plan.jobs and (code := run_plan(plan, store, "cpu", 0, False, False)):
         raise SystemExit(code)
     if not plan.jobs:
         click.echo(f"nothing to do: {plan.counts['done']} items are stored", err=True)

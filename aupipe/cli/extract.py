@@ -1,10 +1,9 @@
-"""extract, status, inspect."""
+"""extract."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,6 @@ import click
 from aupipe.cli.options import (
     config_options,
     device_options,
-    existing_store,
     json_option,
     require_config,
     resolve,
@@ -88,9 +86,9 @@ def extract(
     if weights == "random":
         config = _with_random_weights(config)
     if gpu is not None and not dry_run:
-        device = _device(gpu, cpu)  # before anything else: the answer does not depend on the data
-    recordings, parts = _requested(config, split_list(modalities), split_list(features), limit)
-    opened = _open(config, create=False)
+        device = pick_device(gpu, cpu)  # before anything else: the answer does not depend on the data
+    recordings, parts = requested(config, split_list(modalities), split_list(features), limit)
+    opened = open_or_create(config, create=False)
     plan = make_plan(recordings, parts, opened, retry_failed=retry_failed, force=force)
     if dry_run:
         _show_plan(plan, as_json)
@@ -98,10 +96,10 @@ def extract(
     if not plan.jobs:
         return _nothing_to_do(plan, as_json)
     if gpu is None:
-        device = _device(gpu, cpu)
-    opened = opened or _open(config, create=True)
+        device = pick_device(gpu, cpu)
+    opened = opened or open_or_create(config, create=True)
     assert opened is not None
-    return _run(plan, opened, device, workers, fail_fast, as_json)
+    return run_plan(plan, opened, device, workers, fail_fast, as_json)
 
 
 def _with_random_weights(config: Config) -> Config:
@@ -120,7 +118,7 @@ def _with_random_weights(config: Config) -> Config:
     return replace(config, encoders=encoders)
 
 
-def _device(gpu: str | None, cpu: bool) -> str:
+def pick_device(gpu: str | None, cpu: bool) -> str:
     from aupipe.extract.run import choose_device
 
     device = choose_device(gpu, cpu)
@@ -129,7 +127,7 @@ def _device(gpu: str | None, cpu: bool) -> str:
     return device
 
 
-def _requested(
+def requested(
     config: Config, modalities: list[str], features: list[str], limit: int | None
 ) -> tuple[list[Recording], Parts]:
     from aupipe.dataset import open_dataset
@@ -153,7 +151,7 @@ def _requested(
     return recordings[:limit] if limit else recordings, parts
 
 
-def _open(config: Config, create: bool) -> Store | None:
+def open_or_create(config: Config, create: bool) -> Store | None:
     from aupipe.store import create_store, open_store
 
     if config.store.path.exists():
@@ -202,7 +200,7 @@ def _failed_before(failed: list[Item]) -> str:
     return f", {len(failed)} failed before:{shown}{more}\nretry: aupipe extract --retry-failed"
 
 
-def _run(plan: Plan, store: Store, device: str, workers: int, fail_fast: bool, as_json: bool) -> int:
+def run_plan(plan: Plan, store: Store, device: str, workers: int, fail_fast: bool, as_json: bool) -> int:
     """Run the plan, say what came of it, and give the exit code: plan minus published, not the absence of errors."""
     from contextlib import closing
 
@@ -255,91 +253,3 @@ def _json_outcome(outcome: Any) -> None:
             "valid_frames": record.valid_frames,
         }
         click.echo(json.dumps(row | ({"reason": record.reason} if record.reason else {})))
-
-
-@click.command()
-@config_options
-@click.option("--failed", is_flag=True, help="List what failed, with the reason.")
-@json_option
-def status(config_file: Path | None, store: Path | None, failed: bool, as_json: bool) -> int:
-    """What is stored, missing, stale or failed, per feature. Works while a run is on.
-
-    \b
-    Example:
-      aupipe status --failed
-    """
-    from aupipe.extract.plan import make_plan
-
-    config = require_config(resolve(config_file, store))
-    opened = existing_store(config)
-    recordings, parts = _requested(config, [], [], None)
-    plan = make_plan(recordings, parts, opened)
-    if as_json:
-        click.echo(json.dumps(_status_json(plan, opened), indent=1))
-    else:
-        _show_status(plan, opened, failed)
-    incomplete = any(item.state == "failed before" for item in plan.items)
-    return 3 if incomplete else 0
-
-
-def _by_feature(items: Iterable[Item]) -> dict[str, list[Item]]:
-    found: dict[str, list[Item]] = {}
-    for item in items:
-        found.setdefault(item.spec.id, []).append(item)
-    return found
-
-
-def _status_json(plan: Plan, store: Store) -> dict[str, Any]:
-    features = {
-        feature: {
-            **Counter(item.state for item in items),
-            "failures": [{"recording": i.key, "reason": i.reason} for i in items if i.state == "failed before"],
-        }
-        for feature, items in _by_feature(plan.items).items()
-    }
-    return {"store": str(store.path), "backend": store.backend, "features": features}
-
-
-def _show_status(plan: Plan, store: Store, failed: bool) -> None:
-    click.echo(f"{store.path} ({store.backend})")
-    click.echo(f"{'feature':32} {'done':>7} {'missing':>7} {'stale':>7} {'failed':>7}")
-    for feature, items in _by_feature(plan.items).items():
-        states = Counter(item.state for item in items)
-        stale = states["spec changed"] + states["source changed"]
-        row = f"{feature:32} {states['done']:>7} {states['new']:>7} {stale:>7} {states['failed before']:>7}"
-        click.echo(row)
-    broken = [item for item in plan.items if item.state == "failed before"]
-    if failed:
-        for item in broken:
-            click.echo(f"FAILED  {item.spec.name:12} {item.key}  {item.reason}")
-    elif broken:
-        click.echo(f"{len(broken)} failed: aupipe status --failed")
-    left = sum(item.todo for item in plan.items)
-    click.echo(
-        f"next: aupipe extract ({left} items to make)" if left else "complete" if not broken else "nothing left to try"
-    )
-
-
-@click.command()
-@click.argument("recording", required=False)
-@config_options
-@json_option
-def inspect(recording: str | None, config_file: Path | None, store: Path | None, as_json: bool) -> int:
-    """Shapes, types and first numbers of what is stored, of one RECORDING or of the whole store.
-
-    \b
-    Example:
-      aupipe inspect clips/a.mp4
-    """
-    from aupipe.cli.inspect import describe_recording, describe_store
-
-    config = resolve(config_file, store)
-    opened = existing_store(config)
-    content = describe_recording(opened, recording) if recording else describe_store(opened)
-    if as_json:
-        click.echo(json.dumps(content["rows"], indent=1))
-        return 0
-    click.echo(content["title"])
-    for line in content["lines"]:
-        click.echo(line)
-    return 0

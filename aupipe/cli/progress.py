@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 import click
 
 if TYPE_CHECKING:
-    from aupipe.extract.pipeline import Outcome
+    from aupipe.extract.job import Outcome
 
 LINE_EVERY_S = 60.0  # without a terminal, a sign of life within long videos
 

@@ -10,7 +10,8 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from importlib.metadata import PackageNotFoundError, version
 
 from aupipe.errors import UsageError
-from aupipe.extract.pipeline import Loaded, Outcome, run_job
+from aupipe.extract.job import Loaded, Outcome
+from aupipe.extract.pipeline import run_job
 from aupipe.extract.plan import Job, Plan
 from aupipe.store.base import Store
 

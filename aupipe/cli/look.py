@@ -1,14 +1,110 @@
-"""What `aupipe inspect` shows."""
+"""status and inspect: what is in the store."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import click
 import numpy as np
 
+from aupipe.cli.extract import requested
+from aupipe.cli.options import config_options, existing_store, json_option, require_config, resolve
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
-from aupipe.store.base import Store
+
+if TYPE_CHECKING:
+    from aupipe.extract.plan import Item, Plan
+    from aupipe.store.base import Store
+
+
+@click.command()
+@config_options
+@click.option("--failed", is_flag=True, help="List what failed, with the reason.")
+@json_option
+def status(config_file: Path | None, store: Path | None, failed: bool, as_json: bool) -> int:
+    """What is stored, missing, stale or failed, per feature. Works while a run is on.
+
+    \b
+    Example:
+      aupipe status --failed
+    """
+    from aupipe.extract.plan import make_plan
+
+    config = require_config(resolve(config_file, store))
+    opened = existing_store(config)
+    recordings, parts = requested(config, [], [], None)
+    plan = make_plan(recordings, parts, opened)
+    if as_json:
+        click.echo(json.dumps(_status_json(plan, opened), indent=1))
+    else:
+        _show_status(plan, opened, failed)
+    incomplete = any(item.state == "failed before" for item in plan.items)
+    return 3 if incomplete else 0
+
+
+def _by_feature(items: Iterable[Item]) -> dict[str, list[Item]]:
+    found: dict[str, list[Item]] = {}
+    for item in items:
+        found.setdefault(item.spec.id, []).append(item)
+    return found
+
+
+def _status_json(plan: Plan, store: Store) -> dict[str, Any]:
+    features = {
+        feature: {
+            **Counter(item.state for item in items),
+            "failures": [{"recording": i.key, "reason": i.reason} for i in items if i.state == "failed before"],
+        }
+        for feature, items in _by_feature(plan.items).items()
+    }
+    return {"store": str(store.path), "backend": store.backend, "features": features}
+
+
+def _show_status(plan: Plan, store: Store, failed: bool) -> None:
+    click.echo(f"{store.path} ({store.backend})")
+    click.echo(f"{'feature':32} {'done':>7} {'missing':>7} {'stale':>7} {'failed':>7}")
+    for feature, items in _by_feature(plan.items).items():
+        states = Counter(item.state for item in items)
+        stale = states["spec changed"] + states["source changed"]
+        row = f"{feature:32} {states['done']:>7} {states['new']:>7} {stale:>7} {states['failed before']:>7}"
+        click.echo(row)
+    broken = [item for item in plan.items if item.state == "failed before"]
+    if failed:
+        for item in broken:
+            click.echo(f"FAILED  {item.spec.name:12} {item.key}  {item.reason}")
+    elif broken:
+        click.echo(f"{len(broken)} failed: aupipe status --failed")
+    left = sum(item.todo for item in plan.items)
+    click.echo(
+        f"next: aupipe extract ({left} items to make)" if left else "complete" if not broken else "nothing left to try"
+    )
+
+
+@click.command()
+@click.argument("recording", required=False)
+@config_options
+@json_option
+def inspect(recording: str | None, config_file: Path | None, store: Path | None, as_json: bool) -> int:
+    """Shapes, types and first numbers of what is stored, of one RECORDING or of the whole store.
+
+    \b
+    Example:
+      aupipe inspect clips/a.mp4
+    """
+    config = resolve(config_file, store)
+    opened = existing_store(config)
+    content = describe_recording(opened, recording) if recording else describe_store(opened)
+    if as_json:
+        click.echo(json.dumps(content["rows"], indent=1))
+        return 0
+    click.echo(content["title"])
+    for line in content["lines"]:
+        click.echo(line)
+    return 0
 
 
 def describe_store(store: Store) -> dict[str, Any]:
