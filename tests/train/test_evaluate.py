@@ -120,7 +120,7 @@ def test_nothing_to_score_is_an_error_that_says_so():
 
 
 def test_predictions_of_another_task_are_refused():
-    with pytest.raises(UsageError, match="a: labels for 'au', predictions for 'va'"):
+    with pytest.raises(UsageError, match="a: predictions for 'va', asked for 'au'"):
         evaluate({"a": predictions("a", np.ones((5, 2)), "va")}, {"a": labels(np.ones((5, 12)))}, "au")
 
 

@@ -21,7 +21,7 @@ from aupipe.types import Labels, Recording, Window
 
 from .worlds import FACE, SOUND, World, make_world
 
-SMALL = ("window=48", "hop=24", "batch=4", "head.width=24", "head.channels=[24, 24]")
+SMALL = ("window=48", "hop=24", "batch=4", "head.width=24", "head.channels=[24, 24]", "head.input_dropout=0.2")
 
 
 def train(world: World, out, recipe="tcn", overrides=SMALL, **options):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aupipe.errors import UsageError
-from aupipe.train.labels import AU_NAMES, EXPR_NAMES, VA_NAMES, check_task, match, official_valid, rates
+from aupipe.train.labels import AU_NAMES, EXPR_NAMES, VA_NAMES, check_labels, check_task, match, official_valid, rates
 from aupipe.types import Labels
 
 
@@ -59,3 +59,16 @@ def test_rates_are_over_valid_entries():
 def test_an_unknown_task_names_the_nearest():
     with pytest.raises(UsageError, match="Did you mean 'expr'"):
         check_task("exp")
+
+
+def test_labels_of_another_task_other_columns_or_an_unknown_class_are_refused():
+    labels = au(np.ones((3, 12)))
+    check_labels(labels, "au", "a")
+    with pytest.raises(UsageError, match="a: labels for 'au', asked for 'va'"):
+        check_labels(labels, "va", "a")
+    swapped = Labels("au", (*AU_NAMES[1:], "AU1"), labels.targets, labels.valid)
+    with pytest.raises(UsageError, match=r"a: columns AU2, .*: expected AU1, "):
+        check_labels(swapped, "au", "a")
+    beyond = Labels("expr", EXPR_NAMES, np.array([[8]], np.float32), np.ones((1, 1), bool))
+    with pytest.raises(UsageError, match="a: a class number beyond 7"):
+        check_labels(beyond, "expr", "a")

@@ -1,0 +1,239 @@
+"""From the store to batches: mapped views, joined and standardised only when a batch is made. numpy only.
+
+Columns of a row: the features one after another (each standardised, 0 where it has no row), then one presence column
+per feature (1 where it has). A frame without a face thus stays a frame, and the head can tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aupipe.errors import DamageError, RecordingError, UsageError
+from aupipe.store.base import Store, derive_valid
+from aupipe.train.labels import match
+from aupipe.types import PER_VIDEO, FeatureSpec, Labels, Recording, Window
+
+# A dimension that hardly moved in training must not explode elsewhere.
+CLIP = 10.0
+
+
+@dataclass(frozen=True)
+class Example:
+    """One recording: ``parts[i]`` (T, ...) is the view of feature i, ``present`` (T, F) where it has a row.
+
+    ``labels`` have T rows; ``surplus`` is by how many there were more. ``seen`` (T,): the face was found.
+    """
+
+    recording: str
+    parts: tuple[NDArray[Any], ...]
+    present: NDArray[np.bool_]
+    seen: NDArray[np.bool_]
+    labels: Labels | None = None
+    surplus: int = 0
+
+    def __len__(self) -> int:
+        return len(self.present)
+
+    @cached_property
+    def dims(self) -> tuple[int, ...]:
+        """Columns of each feature, whatever the shape of its rows."""
+        return tuple(int(np.prod(part.shape[1:])) for part in self.parts)
+
+    @cached_property
+    def means(self) -> tuple[NDArray[np.float32], ...]:
+        """(d,) mean of each feature over this recording's own present rows."""
+        return tuple(
+            rows.mean(axis=0, dtype=np.float64).astype(np.float32) if len(rows) else np.zeros(rows.shape[1], np.float32)
+            for rows in (_rows(self, i, 0, len(self))[self.present[:, i]] for i in range(len(self.parts)))
+        )
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """``mean`` and ``std`` (D,) of the features over the training split's present rows, nobody else's.
+
+    First a recording's own mean, times ``center``, is taken off: a face at rest differs from person to person by more
+    than an expression moves it. It needs the whole recording and no label; 0 takes nothing off.
+    """
+
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+    center: float = 0.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``x`` float32 (B, T, D), ``mask`` (B, T) False at padding, ``targets`` and ``valid`` (B, T, K) if labelled."""
+
+    x: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    targets: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+
+
+def feature_specs(store: Store, features: Mapping[str, str]) -> dict[str, FeatureSpec]:
+    """The spec of each feature id. Raises UsageError for an id the store does not know."""
+    specs = {}
+    for name, feature_id in features.items():
+        try:
+            specs[name] = store.spec(feature_id)
+        except KeyError:
+            raise UsageError(
+                f"feature {name!r} ({feature_id}) is not in the store: run `aupipe extract`, or use its own store"
+            ) from None
+    if not specs:
+        raise UsageError("no features given: name at least one")
+    return specs
+
+
+def load_examples(
+    store: Store,
+    recordings: Sequence[Recording],
+    features: Mapping[str, str],
+    labels: Mapping[str, Labels] | None = None,
+    allow_missing: bool = False,
+) -> list[Example]:
+    """The recordings as examples, with labels if ``labels`` is given; no feature row is copied.
+
+    Raises UsageError listing the recordings that lack a feature (or labels), unless ``allow_missing`` leaves them out;
+    RecordingError where the features of a recording have different lengths.
+    """
+    specs = feature_specs(store, features)
+    examples, missing = [], []
+    for recording in recordings:
+        parts, lacking = [], []
+        for name, spec in specs.items():
+            try:
+                parts.append(store.read(recording.key_for(spec.modality), features[name]))
+            except KeyError:
+                lacking.append(name + _failure(store, recording.key_for(spec.modality), features[name]))
+        if labels is not None and recording.id not in labels:
+            lacking.append("labels")
+        if lacking:
+            missing.append(f"{recording.id} ({', '.join(lacking)})")
+            continue
+        lengths = {name: len(part) for name, part in zip(specs, parts, strict=True)}
+        if len(set(lengths.values())) > 1:
+            raise RecordingError(
+                f"{recording.id}: features of different lengths {lengths}, but each has one row per decoded frame: "
+                "extract them anew from one version of the video"
+            )
+        examples.append(_example(recording.id, parts, list(specs.values()), labels))
+    if missing and not allow_missing:
+        listed = "; ".join(missing[:20]) + (f"; and {len(missing) - 20} more" if len(missing) > 20 else "")
+        raise UsageError(
+            f"{len(missing)} of {len(recordings)} recordings are incomplete: {listed}. "
+            "Extract what is missing, or pass --allow-missing to go on without them"
+        )
+    return examples
+
+
+def _failure(store: Store, recording: str, feature: str) -> str:
+    record = store.record(recording, feature)
+    return f": failed, {record.reason}" if record is not None and record.state == "failed" else ""
+
+
+def _example(
+    recording: str, parts: Sequence[NDArray[Any]], specs: Sequence[FeatureSpec], labels: Mapping[str, Labels] | None
+) -> Example:
+    frames = len(parts[0])
+    present = np.stack([derive_valid(part) for part in parts], axis=1)  # F x (T,) -> (T, F)
+    # Sound goes on without a face: only a person's own features tell whether the person was seen.
+    personal = [spec.modality not in PER_VIDEO for spec in specs]
+    seen = np.all(present[:, personal], axis=1) if any(personal) else np.any(present, axis=1)
+    matched, surplus = match(labels[recording], frames, recording) if labels is not None else (None, 0)
+    return Example(recording, tuple(parts), present, np.asarray(seen), matched, surplus)
+
+
+def common_dims(examples: Sequence[Example]) -> tuple[int, ...]:
+    """Columns of each feature, the same in every recording. Raises DamageError naming one that differs."""
+    for example in examples:
+        if example.dims != examples[0].dims:
+            raise DamageError(
+                f"{example.recording}: features of {example.dims} columns, {examples[0].recording} has "
+                f"{examples[0].dims}; run `aupipe verify`"
+            )
+    return examples[0].dims
+
+
+def fit_scaling(examples: Sequence[Example], center: float = 0.0) -> Scaling:
+    """Mean and standard deviation of each feature column over the present rows of these recordings, once centred.
+
+    Computed about the first recording's mean and in float64, so that large means cost no digits. Columns that never
+    move, and features that are never present, get std 1.
+    """
+    dims = common_dims(examples)
+    means, stds = [], []
+    for i, dim in enumerate(dims):
+        shift: NDArray[np.float64] | None = None
+        total, square, count = np.zeros(dim), np.zeros(dim), 0
+        for example in examples:
+            rows = _rows(example, i, 0, len(example), center)[example.present[:, i]].astype(np.float64)  # (n, d)
+            if not len(rows):
+                continue
+            shift = rows.mean(axis=0) if shift is None else shift
+            rows -= shift
+            total += rows.sum(axis=0)
+            square += np.einsum("nd,nd->d", rows, rows)
+            count += len(rows)
+            if not np.isfinite(square).all():
+                raise DamageError(f"{example.recording}: feature {i + 1} holds infinite values; run `aupipe verify`")
+        offset = total / max(count, 1)
+        std = np.sqrt(np.maximum(square / max(count, 1) - offset**2, 0.0))
+        means.append(offset if shift is None else shift + offset)
+        stds.append(np.where(std > 1e-6, std, 1.0))
+    return Scaling(np.concatenate(means).astype(np.float32), np.concatenate(stds).astype(np.float32), center)
+
+
+def _rows(example: Example, i: int, start: int, stop: int, center: float = 0.0) -> NDArray[np.float32]:
+    """Rows [start, stop) of feature i as a float32 copy (n, d), the recording's mean taken off ``center`` times."""
+    rows: NDArray[np.float32] = example.parts[i][start:stop].reshape(stop - start, -1).astype(np.float32)
+    if center:
+        rows -= np.float32(center) * example.means[i]
+    return rows
+
+
+def columns(dims: Sequence[int]) -> int:
+    """D: all feature columns and one presence column per feature."""
+    return sum(dims) + len(dims)
+
+
+def fill(example: Example, start: int, stop: int, scaling: Scaling, out: NDArray[np.float32]) -> None:
+    """Write the standardised rows [start, stop) into ``out`` (stop - start, D)."""
+    at = 0
+    for i, dim in enumerate(example.dims):
+        rows = _rows(example, i, start, stop, scaling.center)
+        rows -= scaling.mean[at : at + dim]
+        rows /= scaling.std[at : at + dim]
+        np.clip(rows, -CLIP, CLIP, out=rows)
+        rows[~example.present[start:stop, i]] = 0.0
+        out[:, at : at + dim] = rows
+        at += dim
+    out[:, at:] = example.present[start:stop]
+
+
+def collate(examples: Mapping[str, Example], windows: Sequence[Window], scaling: Scaling) -> Batch:
+    """One batch of windows, the shorter ones padded behind with zeros that are masked and invalid."""
+    longest = max(len(window) for window in windows)
+    first = examples[windows[0].recording]
+    targets = first.labels.targets.shape[1] if first.labels is not None else 0
+    batch = Batch(
+        x=np.zeros((len(windows), longest, columns(first.dims)), dtype=np.float32),
+        mask=np.zeros((len(windows), longest), dtype=bool),
+        targets=np.zeros((len(windows), longest, targets), dtype=np.float32),
+        valid=np.zeros((len(windows), longest, targets), dtype=bool),
+    )
+    for row, window in enumerate(windows):
+        example, size = examples[window.recording], len(window)
+        fill(example, window.start, window.stop, scaling, batch.x[row, :size])
+        batch.mask[row, :size] = True
+        if example.labels is not None:
+            batch.targets[row, :size] = example.labels.targets[window.start : window.stop]
+            batch.valid[row, :size] = example.labels.valid[window.start : window.stop]
+    return batch

@@ -1,0 +1,195 @@
+"""Predictions against annotations: one number per name, their mean, and how much of the data it speaks for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aupipe.errors import UsageError
+from aupipe.train import metrics
+from aupipe.train.labels import METRIC, NAMES, check_labels, check_task, official_valid
+from aupipe.train.predictions import Predictions, decide
+from aupipe.types import Labels, Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The official score of one task, pooled over all valid frames, each counted once.
+
+    ``support`` counts the positives per AU or the frames per class; names in ``absent`` have none, their F1 of 0 says
+    nothing. ``coverage`` is the share of annotated frames that were predicted, ``seen`` the share of scored frames
+    in which the face was found.
+    """
+
+    task: Task
+    names: tuple[str, ...]
+    values: tuple[float, ...]
+    mean: float
+    frames: int
+    recordings: int
+    coverage: float
+    seen: float
+    support: tuple[int, ...]
+    absent: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()  # annotated recordings without a prediction
+    threshold: float = 0.5
+
+    @property
+    def metric(self) -> str:
+        """``F1`` or ``CCC``."""
+        return METRIC[self.task]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` turns back into equal scores."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Scores:
+        """The inverse of `to_json`."""
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        return cls(**values)
+
+    def table(self, other: Mapping[str, Scores] | None = None, name: str = "model") -> str:
+        """Text: a line per AU, class or dimension and their mean; these scores and the ``other`` ones side by side."""
+        columns = {name: self, **(other or {})}
+        for title, scores in columns.items():
+            if scores.names != self.names:
+                raise UsageError(f"{title}: scores of task {scores.task!r} beside scores of task {self.task!r}")
+        titles = [self.metric, *columns, "positive" if self.task != "va" else ""]
+        rows = [
+            [label, *(f"{scores.values[k]:.3f}" for scores in columns.values()), self._share(k)]
+            for k, label in enumerate(self.names)
+        ]
+        rows.append(["mean", *(f"{scores.mean:.3f}" for scores in columns.values()), ""])
+        widths = [max(len(row[column]) for row in (titles, *rows)) for column in range(len(titles))]
+        lines = [_line(titles, widths), *(_line(row, widths) for row in rows[:-1])]
+        lines += ["-" * len(lines[0]), _line(rows[-1], widths), "", self.footnote()]
+        return "\n".join(line.rstrip() for line in lines)
+
+    def _share(self, k: int) -> str:
+        if self.task == "va":
+            return ""
+        return "none" if not self.support[k] else f"{self.support[k] / max(self.frames, 1):.3f}"
+
+    def footnote(self) -> str:
+        """One line: what the numbers are, over how many frames, with what left out."""
+        how = {"au": f"F1 at threshold {self.threshold:g}", "expr": "F1 of the likeliest class", "va": "CCC"}
+        text = (
+            f"{how[self.task]}, pooled over {self.frames} frames of {self.recordings} recordings; "
+            f"{self.coverage:.1%} of annotated frames predicted, face seen in {self.seen:.1%} of them"
+        )
+        if self.absent:
+            text += f"; ABSENT from the annotations, counted as 0: {', '.join(self.absent)}"
+        return text + (f"; no prediction for {len(self.missing)} recordings" if self.missing else "")
+
+
+def _line(cells: list[str], widths: list[int]) -> str:
+    return "  ".join([cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))])
+
+
+def evaluate(
+    predictions: Mapping[str, Predictions], labels: Mapping[str, Labels], task: Task, threshold: float = 0.5
+) -> Scores:
+    """Score predictions against the annotations of every recording in ``labels``.
+
+    Pooled, never averaged over recordings; a frame counts if every column of its annotation is valid; frames without a
+    face count like any other. Recordings without predictions lower the coverage and are listed. Predictions without
+    annotations are left out. Source: specs/training.md 1.4.
+
+    Raises UsageError when nothing remains to be scored.
+    """
+    scores = pooled(predictions, labels, task, threshold)
+    warn_absent(scores)
+    return scores
+
+
+def warn_absent(scores: Scores) -> None:
+    """Log the names whose F1 of 0 only says that nobody showed them."""
+    if scores.absent:
+        log.warning("no positive frame of %s in the annotations: counted as F1 = 0", ", ".join(scores.absent))
+
+
+def pooled(
+    predictions: Mapping[str, Predictions], labels: Mapping[str, Labels], task: Task, threshold: float = 0.5
+) -> Scores:
+    """What `evaluate` does, without its warning."""
+    check_task(task)
+    targets: list[NDArray[np.float32]] = []
+    scores: list[NDArray[np.float32]] = []
+    seen: list[NDArray[np.bool_]] = []
+    annotated = 0
+    for name, item in labels.items():
+        check_labels(item, task, name)
+        counted = official_valid(item)
+        annotated += int(counted.sum())
+        if name not in predictions:
+            continue
+        predicted = predictions[name]
+        if predicted.task != task:
+            raise UsageError(f"{name}: predictions for {predicted.task!r}, asked for {task!r}")
+        shared = min(len(item), len(predicted))  # row k with frame k; the rest shows in the coverage
+        keep = counted[:shared]
+        targets.append(item.targets[:shared][keep])
+        scores.append(predicted.scores[:shared][keep])
+        seen.append(predicted.seen[:shared][keep])
+    frames = sum(len(part) for part in targets)
+    if not frames:
+        raise UsageError(
+            f"nothing to score: {annotated} annotated frames in {len(labels)} recordings, none among the "
+            f"{len(predictions)} predicted recordings: check the annotation folder and the split"
+        )
+    return _score(
+        np.concatenate(targets),
+        decide(np.concatenate(scores), task, threshold),
+        task,
+        recordings=len(targets),
+        coverage=frames / annotated,
+        seen=float(np.concatenate(seen).mean()),
+        missing=tuple(name for name in labels if name not in predictions),
+        threshold=threshold,
+    )
+
+
+def _score(targets: NDArray[Any], decided: NDArray[Any], task: Task, **about: Any) -> Scores:
+    """Scores of pooled frames: ``targets`` and ``decided`` (N, K), for EXPR (N, 1)."""
+    names = NAMES[task]
+    if task == "au":
+        values, support = metrics.binary_f1(targets > 0.5, decided > 0.5), (targets > 0.5).sum(axis=0)
+    elif task == "expr":
+        values = metrics.class_f1(targets[:, 0], decided[:, 0], classes=len(names))
+        support = np.bincount(targets[:, 0].astype(np.int64), minlength=len(names))
+    else:
+        values, support = metrics.ccc(targets, decided), np.full(len(names), len(targets))
+    absent = tuple(name for name, count in zip(names, support, strict=True) if not count)
+    return Scores(
+        task=task,
+        names=names,
+        values=tuple(float(value) for value in values),
+        mean=float(values.mean()),
+        frames=len(targets),
+        support=tuple(int(count) for count in support),
+        absent=absent,
+        **about,
+    )
+
+
+def always_positive(labels: Mapping[str, Labels], task: Task) -> Scores:
+    """What needs no model: every AU always 1, always the commonest class, valence and arousal always their mean."""
+    check_task(task)
+    if not any(official_valid(item).any() for item in labels.values()):
+        raise UsageError(f"nothing to score: no annotated frame in {len(labels)} recordings")
+    targets = np.concatenate([item.targets[official_valid(item)] for item in labels.values()])
+    if task == "au":
+        decided = np.ones_like(targets)
+    elif task == "expr":
+        decided = np.full_like(targets, np.bincount(targets[:, 0].astype(np.int64)).argmax())
+    else:
+        decided = np.broadcast_to(targets.mean(axis=0), targets.shape)
+    return _score(targets, decided, task, recordings=len(labels), coverage=1.0, seen=1.0)

@@ -1,0 +1,265 @@
+"""Training a head, from top to bottom."""
+
+from __future__ import annotations
+
+import logging
+import math
+import platform
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from aupipe import __version__
+from aupipe.errors import AupipeError, UsageError
+from aupipe.registry import nearest
+from aupipe.store.base import Store
+from aupipe.train.data import Example, Scaling, collate, columns, common_dims, feature_specs, fit_scaling, load_examples
+from aupipe.train.evaluate import Scores, pooled, warn_absent
+from aupipe.train.heads import build_head
+from aupipe.train.labels import NAMES, check_labels, check_task, rates
+from aupipe.train.losses import build_loss
+from aupipe.train.predict import score, state
+from aupipe.train.predictions import Predictions
+from aupipe.train.recipe import Optimiser, Recipe
+from aupipe.train.run import Epoch, Run, save_run, save_weights
+from aupipe.train.windows import tile
+from aupipe.types import Labels, Recording, Task, Window
+
+log = logging.getLogger(__name__)
+
+
+def fit(
+    store: Store,
+    *,
+    train: Sequence[Recording],
+    validation: Sequence[Recording],
+    labels: Mapping[str, Labels],
+    features: Mapping[str, str],
+    recipe: Recipe,
+    task: Task,
+    out: Path,
+    device: str = "cpu",
+    seed: int = 0,
+    threads: int = 1,
+    allow_missing: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Run:
+    """Train a head on cached features and keep the epoch that is best on ``validation``.
+
+    ``features`` maps names to feature ids in ``store``, ``labels`` recording ids to annotations. The run is written to
+    the folder ``out``, anew at every better epoch. ``progress`` gets a line per epoch. Same arguments, seed and
+    ``threads`` on a CPU: the same run. More threads seldom help so small a head, and hurt much on a shared machine
+    (specs/training.md 4).
+
+    Raises UsageError for recordings without features or labels (unless ``allow_missing``), for a task the recipe has no
+    loss for, for recordings in both splits, and when ``out`` holds a run already; AupipeError if the loss diverges.
+    """
+    features = _choose(features, recipe)
+    _check(train, validation, recipe, task, out)
+    specs = feature_specs(store, features)
+    examples = load_examples(store, train, features, labels, allow_missing)
+    held_out = load_examples(store, validation, features, labels, allow_missing)
+    _check_labelled(examples, task, "training")
+    _check_labelled(held_out, task, "validation")
+    dims = common_dims([*examples, *held_out])
+    scaling = fit_scaling(examples, recipe.center)  # of the training split alone: trap 9
+    by_id = {example.recording: example for example in examples}
+    shares = torch.from_numpy(rates((item.labels for item in examples if item.labels), task)).float().to(device)
+
+    with _reproducible(seed, threads, device):
+        rng = np.random.default_rng(seed)
+        head = build_head(recipe.head.kind, recipe.head.params, columns(dims), len(NAMES[task])).to(device)
+        # The labels as given: those cut off or without features must show in the coverage.
+        annotated = {item.id: labels[item.id] for item in validation if item.id in labels}
+        validate = _validate(held_out, scaling, annotated, recipe, task, device)
+        loss_of = build_loss(recipe.loss[task].kind, recipe.loss[task].params, task, shares)
+        if "out.bias" in dict(head.named_parameters()):
+            with torch.no_grad():
+                head.get_parameter("out.bias").copy_(loss_of.start)
+        options = recipe.optimiser
+        optimiser = _optimiser(head, options)
+        steps = math.ceil(len(_epoch_windows(examples, recipe, None)) / recipe.batch)  # per epoch, or one more
+        run = Run(
+            path=out,
+            id=uuid.uuid4().hex,
+            task=task,
+            names=NAMES[task],
+            recipe=recipe,
+            features=features,
+            specs=specs,
+            dims=dims,
+            seed=seed,
+            best_epoch=0,
+            scores=validate(head),
+            train=tuple(by_id),
+            validation=tuple(example.recording for example in held_out),
+            versions=_versions(),
+        )
+        out.mkdir(parents=True, exist_ok=True)
+        history: list[Epoch] = []
+        step = 0
+        for epoch in range(1, recipe.epochs + 1):
+            began = time.perf_counter()
+            losses = []
+            head.train()
+            windows = _epoch_windows(examples, recipe, rng)
+            for at in range(0, len(windows), recipe.batch):
+                rate = _rate(step / steps, recipe)
+                for group in optimiser.param_groups:
+                    group["lr"] = options.lr * rate
+                batch = collate(by_id, windows[at : at + recipe.batch], scaling)
+                x, mask, targets, valid = (
+                    torch.from_numpy(part).to(device) for part in (batch.x, batch.mask, batch.targets, batch.valid)
+                )
+                loss = loss_of(head(x, mask), targets, valid)  # (B, T, D) -> (B, T, K) -> scalar
+                losses.append(float(loss.detach()))
+                if not math.isfinite(losses[-1]):
+                    raise AupipeError(f"epoch {epoch}: loss {losses[-1]}; lower optimiser.lr (now {options.lr:g})")
+                optimiser.zero_grad(set_to_none=True)
+                loss.backward()
+                if options.clip_norm:
+                    torch.nn.utils.clip_grad_norm_(head.parameters(), options.clip_norm)
+                optimiser.step()
+                step += 1
+
+            if not all(torch.isfinite(value).all() for value in head.parameters()):
+                raise AupipeError(f"epoch {epoch}: weights are not finite; lower optimiser.lr (now {options.lr:g})")
+            scores = validate(head)
+            spent = time.perf_counter() - began
+            history.append(Epoch(epoch, float(np.mean(losses)), scores.mean, options.lr * rate, round(spent, 3)))
+            if run.best_epoch == 0 or scores.mean > run.scores.mean:
+                run = replace(run, best_epoch=epoch, scores=scores)
+                weights = {name: tensor.detach().cpu().numpy() for name, tensor in state(head).items()}
+                save_weights(out, run.id, weights, scaling)
+                save_run(replace(run, history=tuple(history)))
+            if progress:
+                progress(_line(history[-1], run, recipe))
+            if epoch - run.best_epoch >= recipe.patience:
+                break
+    run = replace(run, history=tuple(history), finished=True)
+    save_run(run)
+    warn_absent(run.scores)
+    return run
+
+
+def _choose(features: Mapping[str, str], recipe: Recipe) -> dict[str, str]:
+    """The features the recipe names, in its order; all of them where it names none."""
+    for name in recipe.features:
+        if name not in features:
+            raise UsageError(
+                f"recipe {recipe.name!r} asks for feature {name!r}.{nearest(name, features)} "
+                f"Available: {', '.join(features) or 'none'}"
+            )
+    return {name: features[name] for name in recipe.features or features}
+
+
+def _check(train: Sequence[Recording], validation: Sequence[Recording], recipe: Recipe, task: Task, out: Path) -> None:
+    check_task(task)
+    if task not in recipe.loss:
+        raise UsageError(f"recipe {recipe.name!r} has no [loss.{task}] table; it trains {', '.join(recipe.loss)}")
+    if (out / "run.json").exists():
+        raise UsageError(f"{out}: a run is there already: give another folder, or remove it")
+    for split, recordings in (("training", train), ("validation", validation)):
+        if not recordings:
+            raise UsageError(f"no {split} recordings given")
+    both = {item.id for item in train} & {item.id for item in validation}
+    if both:
+        raise UsageError(f"{len(both)} recordings are in training and validation, e.g. {min(both)!r}: split them")
+    groups = {item.group for item in train} & {item.group for item in validation}
+    if groups:
+        log.warning(
+            "%d groups are in training and validation (e.g. %r): the score will be better than on new people",
+            len(groups),
+            min(groups),
+        )
+
+
+def _check_labelled(examples: Sequence[Example], task: Task, split: str) -> None:
+    for example in examples:
+        if example.labels is not None:
+            check_labels(example.labels, task, example.recording)
+    if not any(example.labels is not None and example.labels.valid.any() for example in examples):
+        raise UsageError(f"no valid {task} label in {len(examples)} {split} recordings: check the annotation folder")
+
+
+def _epoch_windows(examples: Sequence[Example], recipe: Recipe, rng: np.random.Generator | None) -> list[Window]:
+    """Windows over every training frame, their seams and their order drawn anew."""
+    windows = [
+        window
+        for example in examples
+        for window in tile(
+            example.recording, len(example), recipe.window, recipe.hop, int(rng.integers(recipe.hop)) if rng else 0
+        )
+    ]
+    return [windows[i] for i in rng.permutation(len(windows))] if rng else windows
+
+
+def _optimiser(head: torch.nn.Module, options: Optimiser) -> torch.optim.Optimizer:
+    # Biases and gains, one number per output, are not decayed: a penalised bias cannot say how rare an AU is.
+    single = {name for name, value in head.named_parameters() if value.ndim == 0 or value.numel() == len(value)}
+    decayed, spared = (
+        [value for name, value in head.named_parameters() if (name in single) == chosen] for chosen in (False, True)
+    )
+    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    if options.kind == "sgd":
+        return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=options.momentum > 0)
+    return torch.optim.AdamW(groups, lr=options.lr)
+
+
+def _rate(epoch: float, recipe: Recipe) -> float:
+    """The learning rate's factor after ``epoch`` epochs: linear warm-up, then a cosine to ``final_lr``."""
+    options = recipe.optimiser
+    if epoch < options.warmup_epochs:
+        return (epoch + 0.01) / (options.warmup_epochs + 0.01)
+    done = min((epoch - options.warmup_epochs) / max(recipe.epochs - options.warmup_epochs, 1e-9), 1.0)
+    return options.final_lr + (1 - options.final_lr) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _validate(
+    examples: Sequence[Example], scaling: Scaling, labels: Mapping[str, Labels], recipe: Recipe, task: Task, device: str
+) -> Callable[[torch.nn.Module], Scores]:
+    """How a head does on whole recordings: overlaps averaged, each valid frame counted once."""
+
+    def validate(head: torch.nn.Module) -> Scores:
+        scores = score(head, examples, scaling, recipe, task, device)
+        predictions = {
+            item.recording: Predictions(
+                item.recording, task, NAMES[task], scores[item.recording], item.seen, np.full(len(item), np.nan)
+            )
+            for item in examples
+        }
+        return pooled(predictions, labels, task)
+
+    return validate
+
+
+def _line(epoch: Epoch, run: Run, recipe: Recipe) -> str:
+    best = f"best {run.scores.mean:.3f} (epoch {run.best_epoch})"
+    score = f"validation {run.scores.metric} {epoch.score:.3f}"
+    return f"epoch {epoch.epoch}/{recipe.epochs}  loss {epoch.loss:.4f}  {score}  {best}  {epoch.seconds:.1f} s"
+
+
+def _versions() -> dict[str, str]:
+    libraries = {"aupipe": __version__, "torch": torch.__version__, "numpy": np.__version__}
+    return {"python": platform.python_version(), **libraries}
+
+
+@contextmanager
+def _reproducible(seed: int, threads: int, device: str) -> Iterator[None]:
+    """Seeds, deterministic algorithms and a thread count for the time of a run; afterwards what was there before."""
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
+        torch.manual_seed(seed)
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before[0])
+            torch.use_deterministic_algorithms(before[1])

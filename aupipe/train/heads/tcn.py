@@ -1,0 +1,147 @@
+"""Temporal convolutional network: dilated residual convolutions, causal as published or looking both ways.
+
+Source of the block: Bai, Kolter, Koltun 2018, locuslab/TCN (MIT), as used by AUD-TGN (S1) and CtyunAI (S4). Looking
+both ways is the default: offline inference has no reason to be causal, and it costs .056 F1 (specs/training.md 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aupipe.errors import UsageError
+
+
+@dataclass(frozen=True)
+class TCNConfig:
+    """``width``: features are projected to it first. Level i of ``channels`` has dilation 2^i.
+
+    ``causal``: a frame sees only the past. ``skip``: a linear map of the features is added to the output.
+    """
+
+    width: int = 64
+    channels: tuple[int, ...] = (64, 64, 64)
+    kernel_size: int = 5
+    dropout: float = 0.2
+    input_dropout: float = 0.0
+    causal: bool = False
+    skip: bool = True
+
+
+class WeightNormConv1d(nn.Module):
+    """Conv1d whose weight is ``g v / |v|``, the norm per output channel.
+
+    Parameters ``weight_g`` (out, 1, 1), ``weight_v`` (out, in, k), ``bias``: the names of published checkpoints, which
+    torch's present parametrisation does not keep.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel_size: int, dilation: int, padding: int) -> None:
+        super().__init__()
+        self.dilation, self.padding = dilation, padding
+        plain = nn.Conv1d(inputs, outputs, kernel_size)
+        self.weight_v = nn.Parameter(plain.weight.detach().clone())
+        self.weight_g = nn.Parameter(self.weight_v.detach().norm(dim=(1, 2), keepdim=True))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in, T) -> (B, out, T + 2 padding - dilation (k - 1))."""
+        weight = self.weight_g * self.weight_v / self.weight_v.norm(dim=(1, 2), keepdim=True)
+        return F.conv1d(x, weight, self.bias, padding=self.padding, dilation=self.dilation)
+
+
+class Chomp(nn.Module):
+    """Cut ``size`` frames off the right end: after padding on both sides, what remains is causal."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T + size) -> (B, C, T)."""
+        return x[..., : x.shape[-1] - self.size]
+
+
+class TemporalBlock(nn.Module):
+    """[convolution, ReLU, dropout] twice, plus the input (through a 1x1 convolution if the width changes), ReLU.
+
+    The layers are registered twice, by name and as ``net``, as in the published state dict.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel_size: int, dilation: int, dropout: float, causal: bool
+    ) -> None:
+        super().__init__()
+        reach = (kernel_size - 1) * dilation
+        padding, chomp = (reach, reach) if causal else (reach // 2, 0)
+        self.conv1 = WeightNormConv1d(inputs, outputs, kernel_size, dilation, padding)
+        self.conv2 = WeightNormConv1d(outputs, outputs, kernel_size, dilation, padding)
+        self.first = [self.conv1, Chomp(chomp), nn.ReLU(), nn.Dropout(dropout)]
+        self.second = [self.conv2, Chomp(chomp), nn.ReLU(), nn.Dropout(dropout)]
+        self.net = nn.Sequential(*self.first, *self.second)  # net.0 is conv1, net.4 is conv2
+        self.downsample = nn.Conv1d(inputs, outputs, 1) if inputs != outputs else None
+
+    def forward(self, x: Tensor, keep: Tensor) -> Tensor:
+        """(B, in, T) -> (B, out, T). ``keep`` (B, 1, T) is 0 at padding, which a later layer must not read."""
+        residual = x if self.downsample is None else self.downsample(x)
+        for half in (self.net[:4], self.net[4:]):
+            x = half(x) * keep
+        return F.relu(x + residual) * keep
+
+
+class TemporalConvNet(nn.Module):
+    """The published network: block i has ``num_channels[i]`` channels and dilation 2^i; (B, C, T) -> (B, C', T)."""
+
+    def __init__(
+        self,
+        num_inputs: int,
+        num_channels: Sequence[int],
+        kernel_size: int = 2,
+        dropout: float = 0.2,
+        causal: bool = True,
+    ) -> None:
+        super().__init__()
+        if not causal and kernel_size % 2 == 0:
+            raise UsageError(f"tcn: {kernel_size = } must be odd unless causal, or outputs shift by half a frame")
+        sizes = [num_inputs, *num_channels]
+        self.network = nn.ModuleList(
+            TemporalBlock(inputs, outputs, kernel_size, 2**level, dropout, causal)
+            for level, (inputs, outputs) in enumerate(pairwise(sizes))
+        )
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``mask`` (B, T), False at padding; the output there is 0."""
+        keep = torch.ones_like(x[:, :1]) if mask is None else mask[:, None].to(x.dtype)  # (B, T) -> (B, 1, T)
+        x = x * keep
+        for block in self.network:
+            x = block(x, keep)
+        return x
+
+
+class TCNHead(nn.Module):
+    """Linear to ``width``, the network, linear to K; plus a linear skip from the features to the output."""
+
+    Config = TCNConfig
+
+    def __init__(self, config: TCNConfig, inputs: int, targets: int) -> None:
+        super().__init__()
+        if not config.channels:
+            raise UsageError("head 'tcn': channels is empty; give one width per level, e.g. [64, 64, 64]")
+        self.dropout = nn.Dropout(config.input_dropout)
+        self.project = nn.Linear(inputs, config.width)
+        self.tcn = TemporalConvNet(config.width, config.channels, config.kernel_size, config.dropout, config.causal)
+        self.out = nn.Linear(config.channels[-1], targets)
+        self.skip = nn.Linear(inputs, targets, bias=False) if config.skip else None
+        if self.skip is not None:
+            nn.init.zeros_(self.skip.weight)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, T, D), (B, T) -> (B, T, K)."""
+        x = self.dropout(x)
+        hidden = self.project(x).transpose(1, 2)  # (B, T, width) -> (B, width, T)
+        out: Tensor = self.out(self.tcn(hidden, mask).transpose(1, 2))  # (B, C, T) -> (B, T, C) -> (B, T, K)
+        return out if self.skip is None else out + self.skip(x)

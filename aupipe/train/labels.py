@@ -1,0 +1,85 @@
+"""What the three tasks are, and how annotations meet features: never shifted, never padded silently."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aupipe.errors import UsageError
+from aupipe.registry import nearest
+from aupipe.types import Labels, Task
+
+log = logging.getLogger(__name__)
+
+# Column headers of the annotation and submission files, third edition onwards (specs/training.md 1.1).
+AU_NAMES = ("AU1", "AU2", "AU4", "AU6", "AU7", "AU10", "AU12", "AU15", "AU23", "AU24", "AU25", "AU26")
+EXPR_NAMES = ("Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other")
+VA_NAMES = ("valence", "arousal")
+
+NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType({"au": AU_NAMES, "expr": EXPR_NAMES, "va": VA_NAMES})
+METRIC: Mapping[str, str] = MappingProxyType({"au": "F1", "expr": "F1", "va": "CCC"})
+
+
+def check_task(task: str) -> None:
+    """Raise UsageError unless ``task`` is one of au, expr, va."""
+    if task not in NAMES:
+        raise UsageError(f"unknown task {task!r}.{nearest(task, NAMES)} Available: {', '.join(NAMES)}")
+
+
+def check_labels(labels: Labels, task: str, recording: str) -> None:
+    """Raise UsageError unless these are labels of ``task`` with its very columns, classes within range."""
+    if labels.task != task:
+        raise UsageError(f"{recording}: labels for {labels.task!r}, asked for {task!r}")
+    columns = 1 if task == "expr" else len(NAMES[task])
+    if tuple(labels.names) != NAMES[task] or labels.targets.shape[1] != columns:
+        raise UsageError(f"{recording}: columns {', '.join(labels.names)}: expected {', '.join(NAMES[task])}")
+    if task == "expr" and labels.valid.any() and not 0 <= labels.targets[labels.valid].max() < len(EXPR_NAMES):
+        raise UsageError(f"{recording}: a class number beyond {len(EXPR_NAMES) - 1}: give invalid frames valid=False")
+
+
+def match(labels: Labels, frames: int, recording: str) -> tuple[Labels, int]:
+    """``labels`` with exactly ``frames`` rows, and by how many rows they were longer than the features.
+
+    Row k stays with frame k. Frames behind the last label are invalid; labels behind the last frame are cut off (they
+    still count in the coverage that `evaluate` reports). One row of difference is usual, containers being what they
+    are; more is logged as a warning.
+    """
+    difference = len(labels) - frames
+    if abs(difference) > 1:
+        log.warning(
+            "%s: %d label rows for %d frames; rows without a partner count as invalid", recording, len(labels), frames
+        )
+    if difference == 0:
+        return labels, 0
+    keep = min(len(labels), frames)
+    targets = np.zeros((frames, labels.targets.shape[1]), dtype=np.float32)
+    valid = np.zeros((frames, labels.valid.shape[1]), dtype=bool)
+    targets[:keep], valid[:keep] = labels.targets[:keep], labels.valid[:keep]
+    return Labels(task=labels.task, names=labels.names, targets=targets, valid=valid), difference
+
+
+def official_valid(labels: Labels) -> NDArray[np.bool_]:
+    """(T,) True for rows the official score counts: rows in which every column is annotated.
+
+    A loss may use the columns of a partly annotated row (``labels.valid``), the score does not (specs/training.md 1.1).
+    """
+    return np.asarray(labels.valid.all(axis=1))
+
+
+def rates(labels: Iterable[Labels], task: Task) -> NDArray[np.float64]:
+    """Share of positives per AU (12,), or of each expression class (8,), over valid entries; for VA zeros (2,)."""
+    size = len(NAMES[task])
+    positive, counted = np.zeros(size), np.zeros(size)
+    for item in labels:
+        if task == "au":
+            positive += (item.targets * item.valid).sum(axis=0)
+            counted += item.valid.sum(axis=0)
+        elif task == "expr":
+            classes = item.targets[item.valid].astype(np.int64)  # (T, 1) -> (N,)
+            positive += np.bincount(classes, minlength=size)
+            counted += len(classes)
+    return np.asarray(positive / np.maximum(counted, 1))

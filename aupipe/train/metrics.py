@@ -1,0 +1,55 @@
+"""The official numbers: pooled over all valid frames of all recordings, each frame once. numpy only.
+
+F1 of a class that is neither present nor predicted is 0 here, as in the official score (other code says 1); whoever
+reports it must say so, which is what `Scores.absent` is for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def confusion(targets: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.int64]:
+    """(K, 2, 2) counts ``[k, target, predicted]`` of two binary arrays (N, K), in one bincount."""
+    columns = targets.shape[1]
+    cell = np.arange(columns) * 4 + targets.astype(np.int64) * 2 + predicted.astype(np.int64)  # (N, K)
+    return np.bincount(cell.ravel(), minlength=4 * columns).reshape(columns, 2, 2)
+
+
+def f1_from_counts(
+    true_positive: NDArray[Any], false_positive: NDArray[Any], false_negative: NDArray[Any]
+) -> NDArray[np.float64]:
+    """2 tp / (2 tp + fp + fn), 0 where that is 0 / 0."""
+    denominator = 2 * true_positive + false_positive + false_negative
+    return np.asarray(2 * true_positive / np.maximum(denominator, 1), dtype=np.float64)
+
+
+def binary_f1(targets: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.float64]:
+    """(K,) F1 of class 1 per column of two binary arrays (N, K). The AU score is its mean."""
+    counts = confusion(targets, predicted)
+    return f1_from_counts(counts[:, 1, 1], counts[:, 0, 1], counts[:, 1, 0])
+
+
+def class_f1(targets: NDArray[Any], predicted: NDArray[Any], classes: int = 8) -> NDArray[np.float64]:
+    """(classes,) one-against-all F1 of two class-number arrays (N,). The EXPR score is its mean."""
+    cell = targets.astype(np.int64) * classes + predicted.astype(np.int64)
+    counts = np.bincount(cell, minlength=classes * classes).reshape(classes, classes)  # [target, predicted]
+    hit = counts.diagonal()
+    return f1_from_counts(hit, counts.sum(axis=0) - hit, counts.sum(axis=1) - hit)
+
+
+def ccc(targets: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.float64]:
+    """(K,) concordance correlation per column of two arrays (N, K), with population moments (division by N).
+
+    2 s_xy / (s_x^2 + s_y^2 + (m_x - m_y)^2); 0 where both are the same constant. The VA score is its mean.
+    """
+    x, y = np.asarray(targets, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
+    if len(x) == 0:
+        return np.zeros(x.shape[1])
+    mean_x, mean_y = x.mean(axis=0), y.mean(axis=0)
+    covariance = ((x - mean_x) * (y - mean_y)).mean(axis=0)
+    denominator = x.var(axis=0) + y.var(axis=0) + (mean_x - mean_y) ** 2
+    return np.asarray(np.where(denominator > 0, 2 * covariance / np.where(denominator > 0, denominator, 1), 0.0))

@@ -1,0 +1,144 @@
+"""Predictions, and the files they are handed over in. numpy only."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aupipe.errors import UsageError
+from aupipe.train.labels import NAMES
+from aupipe.types import Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Scores of one recording, row k for decoded frame k.
+
+    ``scores`` float32 (T, K): AU probabilities (K 12), expression class probabilities (K 8), or valence and arousal in
+    [-1, 1] (K 2). ``seen`` (T,): the face was found; other frames were predicted from what surrounds them.
+    """
+
+    recording: str
+    task: Task
+    names: tuple[str, ...]
+    scores: NDArray[np.float32]
+    seen: NDArray[np.bool_]
+    pts_s: NDArray[np.float64]  # NaN where the store holds no clock
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+def decide(scores: NDArray[np.float32], task: Task, threshold: float = 0.5) -> NDArray[np.float32]:
+    """What is handed in: AU (T, 12), 1 where score >= threshold; EXPR the class (T, 1); VA (T, 2) within [-1, 1].
+
+    Equal class probabilities go to the lower class number.
+    """
+    if task == "au":
+        return (scores >= threshold).astype(np.float32)
+    if task == "expr":
+        return scores.argmax(axis=1).astype(np.float32)[:, None]  # (T, 8) -> (T, 1)
+    return np.clip(scores, -1.0, 1.0)
+
+
+def _lines(predictions: Predictions, threshold: float) -> Iterator[str]:
+    """The decided columns of each frame as they stand in annotation and submission files."""
+    decided = decide(predictions.scores, predictions.task, threshold)
+    form = "%.6f" if predictions.task == "va" else "%d"
+    return (",".join(form % value for value in row) for row in decided)
+
+
+def _check(predictions: Mapping[str, Predictions], task: Task) -> None:
+    for item in predictions.values():
+        if item.task != task:
+            raise UsageError(f"{item.recording}: predictions are for task {item.task!r}, not {task!r}")
+        if not np.isfinite(item.scores).all():
+            raise UsageError(f"{item.recording}: scores hold NaN; nothing was written")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write beside and rename: a reader sees the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    partial.write_text(text, encoding="utf-8", newline="")
+    os.replace(partial, path)
+
+
+def write_abaw(
+    predictions: Mapping[str, Predictions],
+    path: Path,
+    task: Task,
+    sample: Path | None = None,
+    threshold: float = 0.5,
+) -> None:
+    """Write the one submission file of the fifth edition and later: rows ``track/00001.jpg,<columns>``.
+
+    With ``sample``, the organisers' sample file, exactly its rows are written, in its order. Source: specs/training.md
+    1.3; a missing row makes a submission invalid.
+
+    Raises UsageError when a row of the sample was not predicted, when its header is another task's, and for NaN.
+    """
+    _check(predictions, task)
+    rows = {
+        f"{name}/{index:05d}.jpg": line
+        for name, item in predictions.items()
+        for index, line in enumerate(_lines(item, threshold), start=1)
+    }
+    header = ",".join(("image_location", *NAMES[task]))
+    order = list(rows) if sample is None else _sample_rows(sample, header)
+    missing = [row for row in order if row not in rows]
+    if missing:
+        raise UsageError(
+            f"{sample}: {len(missing)} of its {len(order)} rows were not predicted, first {', '.join(missing[:5])}: "
+            "predict those recordings, or check that their ids are the sample's track names"
+        )
+    if surplus := len(rows) - len(order):
+        log.warning("%s: %d predicted frames are not in the sample and were left out", path, surplus)
+    _write(path, "".join(f"{line}\n" for line in (header, *(f"{row},{rows[row]}" for row in order))))
+
+
+def _sample_rows(sample: Path, header: str) -> list[str]:
+    """The ``track/00001.jpg`` of every line of a sample file; behind the first comma are dummies, or nothing."""
+    lines = sample.read_text(encoding="utf-8-sig").splitlines()
+    found = lines[0].replace(" ", "").rstrip(",") if lines else ""
+    if found.casefold() != header.casefold():
+        raise UsageError(f"{sample}: its header is {found!r}, expected {header!r}: is it the sample of another task?")
+    rows = [line.partition(",")[0].strip() for line in lines[1:] if line.strip()]
+    if len(set(rows)) != len(rows):
+        raise UsageError(f"{sample}: {len(rows) - len(set(rows))} rows stand in it twice")
+    return rows
+
+
+def write_tracks(predictions: Mapping[str, Predictions], folder: Path, task: Task, threshold: float = 0.5) -> None:
+    """Write one ``<track>.txt`` each, with the annotation's header and a row per frame: the third edition's form."""
+    _check(predictions, task)
+    for name in predictions:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise UsageError(f"{name}: not a relative recording id; nothing was written")
+    for name, item in predictions.items():
+        text = "".join(f"{line}\n" for line in (",".join(NAMES[task]), *_lines(item, threshold)))
+        _write(folder / f"{name}.txt", text)
+
+
+def write_csv(predictions: Mapping[str, Predictions], path: Path) -> None:
+    """Write every score: ``recording,frame,pts_s,<columns>,valid``; frame 1 is ``00001.jpg``, valid 0: no face."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = next(iter(predictions.values())).names if predictions else ()
+    writer.writerow(("recording", "frame", "pts_s", *names, "valid"))
+    for name, item in predictions.items():
+        for index, (time_s, row, seen) in enumerate(zip(item.pts_s, item.scores, item.seen, strict=True), start=1):
+            clock = "" if np.isnan(time_s) else f"{time_s:.6f}"
+            writer.writerow((name, index, clock, *(f"{score:.6f}" for score in row), int(seen)))
+    _write(path, out.getvalue())

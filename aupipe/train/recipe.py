@@ -1,0 +1,187 @@
+"""A recipe: everything that decides a training run, except the data and the seed."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from aupipe.errors import UsageError
+from aupipe.registry import nearest
+from aupipe.train.heads import head_config
+from aupipe.train.labels import check_task
+from aupipe.train.losses import loss_config
+from aupipe.tables import build
+
+OPTIMISERS = ("adamw", "sgd")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A registered head or loss by name, and its parameters; complete, defaults included."""
+
+    kind: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """``kind`` adamw (decoupled decay) or sgd (``momentum``, an L2 penalty); linear warm-up, then a cosine down to
+    ``final_lr`` times ``lr``.
+    """
+
+    kind: str = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    warmup_epochs: float = 1.0
+    final_lr: float = 0.01
+    momentum: float = 0.9  # of sgd
+    clip_norm: float = 1.0  # of the whole gradient; 0: none
+
+    def __post_init__(self) -> None:
+        if self.kind not in OPTIMISERS:
+            raise UsageError(
+                f"unknown optimiser {self.kind!r}.{nearest(self.kind, OPTIMISERS)} Available: {', '.join(OPTIMISERS)}"
+            )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """``window`` and ``hop`` in frames, ``batch`` in windows; ``patience``: epochs without a better validation score.
+
+    ``center``: how much of a recording's own mean is taken off its features (`aupipe.train.data.Scaling`).
+    ``loss`` holds a part per task the recipe can train. ``features`` are names from the configuration; none: all that
+    are given.
+    """
+
+    name: str
+    head: Part
+    loss: Mapping[str, Part]
+    optimiser: Optimiser = field(default_factory=Optimiser)
+    window: int = 128
+    hop: int = 64
+    batch: int = 16
+    epochs: int = 30
+    patience: int = 10
+    center: float = 0.0
+    features: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `recipe_from` turns back into an equal recipe."""
+        tables: dict[str, Any] = asdict(self)
+        tables["head"] = {"kind": self.head.kind, **self.head.params}
+        tables["loss"] = {task: {"kind": part.kind, **part.params} for task, part in self.loss.items()}
+        tables.pop("name")
+        return tables
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with aupipe, sorted."""
+    folder = resources.files("aupipe.train") / "recipes"
+    return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
+
+
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe by its name or from a TOML file, with ``key=value`` changes (``head.width=32``, ``epochs=5``) applied.
+
+    Values are TOML; what is not is taken as text. Raises UsageError for an unknown recipe, head, loss or key, with the
+    nearest known one, and for values of the wrong type.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".toml":
+        if not path.is_file():
+            raise UsageError(f"{path}: no such recipe file")
+        name, text = path.stem, path.read_text(encoding="utf-8")
+    else:
+        name = str(name_or_path)
+        if name not in recipe_names():
+            hint = nearest(name, recipe_names())
+            raise UsageError(
+                f"unknown recipe {name!r}.{hint} Available: {', '.join(recipe_names())}, or the path of a .toml file"
+            )
+        text = (resources.files("aupipe.train") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"recipe {name_or_path}: {error}") from error
+    for override in overrides:
+        _override(tables, override)
+    return recipe_from(tables, name)
+
+
+def recipe_from(tables: Mapping[str, Any], name: str) -> Recipe:
+    """A checked recipe from its tables, as TOML or `Recipe.to_json` give them."""
+    where = f"recipe {name!r}"
+    # Nested tables are checked one by one, so that a message names the table; here only that there are no others.
+    for key in ("head", "loss", "optimiser"):
+        if not isinstance(tables.get(key, {}), Mapping):
+            raise UsageError(f"{where}: {key} = {tables[key]!r}: expected a table, [{key}]")
+    plain = {key: value for key, value in tables.items() if key not in ("head", "loss", "optimiser")}
+    known = [key for key in Recipe.__dataclass_fields__ if key != "name"]
+    for key in plain:
+        if key not in known:
+            raise UsageError(f"{where}: unknown key {key!r}.{nearest(key, known)} Known: {', '.join(sorted(known))}")
+    settings = build(_Settings, plain, where)
+
+    kind, params = _kind(tables.get("head", {}), f"{where}: [head]")
+    head = Part(kind, asdict(head_config(kind, params)))
+    loss = {}
+    for task, table in tables.get("loss", {}).items():
+        check_task(task)
+        if not isinstance(table, Mapping):
+            raise UsageError(f"{where}: loss.{task} = {table!r}: expected a table, [loss.{task}]")
+        kind, params = _kind(table, f"{where}: [loss.{task}]")
+        loss[task] = Part(kind, asdict(loss_config(kind, params, task)))
+    if not loss:
+        raise UsageError(f"{where}: no [loss.<task>] table; give one per task, e.g. [loss.au] kind = 'bce'")
+    optimiser = build(Optimiser, tables.get("optimiser", {}), f"{where}: [optimiser]")
+    return Recipe(name=name, head=head, loss=loss, optimiser=optimiser, **asdict(settings))
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """The keys of a recipe outside any table."""
+
+    window: int = Recipe.window
+    hop: int = Recipe.hop
+    batch: int = Recipe.batch
+    epochs: int = Recipe.epochs
+    patience: int = Recipe.patience
+    center: float = Recipe.center
+    features: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("window", "hop", "batch", "epochs", "patience"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"recipe: {name} = {getattr(self, name)}: expected 1 or more")
+        if not 0 <= self.center <= 1:
+            raise UsageError(f"recipe: center = {self.center}: expected 0 (nothing) to 1 (the whole mean)")
+        if self.hop > self.window:
+            raise UsageError(f"recipe: hop = {self.hop} exceeds window = {self.window}: frames would be left out")
+
+
+def _kind(table: Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
+    """A table's ``kind`` and what else it holds."""
+    if not isinstance(table.get("kind"), str):
+        raise UsageError(f"{where}: the key 'kind' is missing")
+    return table["kind"], {key: value for key, value in table.items() if key != "kind"}
+
+
+def _override(tables: dict[str, Any], override: str) -> None:
+    """Apply one ``a.b=value`` to the tables."""
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"recipe override {override!r}: expected key=value, e.g. epochs=5 or head.width=32")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        tables = tables.setdefault(parent, {})
+        if not isinstance(tables, dict):
+            raise UsageError(f"recipe override {override!r}: {parent!r} is a value, not a table")
+    tables[last] = value

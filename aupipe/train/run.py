@@ -1,0 +1,155 @@
+"""A trained head on disk: ``head.safetensors`` (weights and standardisation) and ``run.json`` (everything else)."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aupipe.errors import DamageError, UsageError
+from aupipe.train.data import Scaling
+from aupipe.train.evaluate import Scores
+from aupipe.train.recipe import Recipe, recipe_from
+from aupipe.types import FeatureSpec, Task
+
+FORMAT = 1
+MEAN, STD, HEAD = "scaling.mean", "scaling.std", "head."
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of a run's history. ``score`` is the mean validation score."""
+
+    epoch: int
+    loss: float
+    score: float
+    lr: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run: what was trained on what, how it went, and where its weights lie.
+
+    ``scores`` are the best epoch's on the validation recordings. That epoch was chosen by this very score, so it is
+    an optimistic one (specs/training.md 5, trap 1).
+    """
+
+    path: Path
+    id: str  # also in head.safetensors: the two files of a run belong together
+    task: Task
+    names: tuple[str, ...]
+    recipe: Recipe
+    features: Mapping[str, str]  # name -> feature id, in the order of the columns
+    specs: Mapping[str, FeatureSpec]
+    dims: tuple[int, ...]
+    seed: int
+    best_epoch: int
+    scores: Scores
+    history: tuple[Epoch, ...] = ()
+    train: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    finished: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """What `run.json` holds."""
+        plain = {key: getattr(self, key) for key in ("id", "task", "names", "dims", "seed", "best_epoch", "finished")}
+        return {
+            "format": FORMAT,
+            **plain,
+            "recipe": {"name": self.recipe.name, **self.recipe.to_json()},
+            "features": dict(self.features),
+            "specs": {name: spec.to_json() for name, spec in self.specs.items()},
+            "scores": self.scores.to_json(),
+            "history": [asdict(epoch) for epoch in self.history],
+            "train": self.train,
+            "validation": self.validation,
+            "versions": dict(self.versions),
+        }
+
+
+def save_run(run: Run) -> None:
+    """Write ``run.json`` by renaming."""
+    _replace(run.path / "run.json", json.dumps(run.to_json(), indent=1).encode())
+
+
+def save_weights(path: Path, run_id: str, weights: Mapping[str, NDArray[Any]], scaling: Scaling) -> None:
+    """Write ``head.safetensors`` by renaming: ``head.<parameter>``, ``scaling.mean``, ``scaling.std``."""
+    from safetensors.numpy import save
+
+    tensors = {HEAD + name: np.ascontiguousarray(value) for name, value in weights.items()}
+    tensors |= {MEAN: scaling.mean, STD: scaling.std}
+    _replace(path / "head.safetensors", save(tensors, metadata={"run": run_id}))
+
+
+def load_run(path: str | Path) -> Run:
+    """The run in a folder (or whose ``run.json`` is given).
+
+    Raises UsageError where there is none or of a newer format, DamageError where it is not readable.
+    """
+    folder = Path(path).parent if Path(path).name == "run.json" else Path(path)
+    try:
+        content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        if content["format"] > FORMAT:
+            raise UsageError(f"{folder}: a run of format {content['format']}, newer than {FORMAT}: update aupipe")
+        tables = dict(content["recipe"])
+        return Run(
+            path=folder,
+            id=content["id"],
+            task=content["task"],
+            names=tuple(content["names"]),
+            recipe=recipe_from(tables, tables.pop("name")),
+            features=content["features"],
+            specs={name: FeatureSpec.from_json(spec) for name, spec in content["specs"].items()},
+            dims=tuple(content["dims"]),
+            seed=content["seed"],
+            best_epoch=content["best_epoch"],
+            scores=Scores.from_json(content["scores"]),
+            history=tuple(Epoch(**epoch) for epoch in content["history"]),
+            train=tuple(content["train"]),
+            validation=tuple(content["validation"]),
+            versions=content["versions"],
+            finished=content["finished"],
+        )
+    except FileNotFoundError:
+        raise UsageError(f"{folder}: no run.json there: give the folder `aupipe train` wrote") from None
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise DamageError(f"{folder / 'run.json'}: not readable as a run ({error!r}); train it anew") from error
+
+
+def load_weights(run: Run) -> tuple[dict[str, NDArray[Any]], Scaling]:
+    """The head's parameters by name, and the standardisation.
+
+    Raises DamageError when ``head.safetensors`` is missing, damaged, or of another run.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = run.path / "head.safetensors"
+    try:
+        with safe_open(path, framework="np") as file:
+            owner = (file.metadata() or {}).get("run")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        scaling = Scaling(tensors.pop(MEAN), tensors.pop(STD), run.recipe.center)
+    except (OSError, SafetensorError, KeyError) as error:
+        raise DamageError(f"{path}: not readable as a run's weights ({error}); train it anew") from error
+    if owner != run.id:
+        raise DamageError(f"{path}: these weights belong to run {owner}, run.json to {run.id}; train it anew")
+    return {name.removeprefix(HEAD): value for name, value in tensors.items()}, scaling
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write beside, flush to disk, rename: after a crash there is the old file or the new one."""
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    with open(partial, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)

@@ -1,0 +1,57 @@
+"""Index arithmetic of windows over a recording. Half-open ranges; nothing dropped, nothing counted twice.
+
+::
+
+    frames   0         1         2     T = 26
+             0123456789012345678901234567890
+    window   [--------)                          start 0
+    = 10,         [--------)                     start 5
+    hop 5              [--------)                start 10
+                            [--------)           start 15
+                                 [----)          start 20: the tail, shorter; a next one would hold nothing new
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aupipe.types import Window
+
+
+def tile(recording: str, frames: int, window: int, hop: int, phase: int = 0) -> list[Window]:
+    """Windows that together cover [0, frames): exactly once where ``hop == window``, at least once where smaller.
+
+    The tail makes a shorter window, a recording shorter than ``window`` one window of its own length. ``phase`` in
+    [0, hop) moves the seams: the first window then ends at ``window - phase`` (training draws it anew per epoch).
+
+    Raises ValueError unless 0 < hop <= window and 0 <= phase < hop.
+    """
+    if not 0 < hop <= window or not 0 <= phase < hop:
+        raise ValueError(f"{window = }, {hop = }, {phase = }: expected 0 < hop <= window and 0 <= phase < hop")
+    windows: list[Window] = []
+    for start in range(-phase, frames, hop):
+        windows.append(Window(recording, max(start, 0), min(start + window, frames)))
+        if windows[-1].stop == frames:
+            break
+    return windows
+
+
+def overlap_mean(frames: int, windows: Sequence[Window], values: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+    """(T, K) mean over the windows that saw a frame, ``values[i]`` being (len(windows[i]), K).
+
+    Each frame has one value afterwards, so a score cannot count it twice. Raises ValueError for a frame that no window
+    saw.
+    """
+    columns = values[0].shape[1] if values else 0
+    total = np.zeros((frames, columns), dtype=np.float64)
+    count = np.zeros((frames, 1), dtype=np.int64)
+    for window, value in zip(windows, values, strict=True):
+        total[window.start : window.stop] += value
+        count[window.start : window.stop] += 1
+    if not count.all():
+        raise ValueError(f"frame {int(np.argmin(count))} of {frames} is in no window")
+    return (total / count).astype(np.float32)
