@@ -131,7 +131,7 @@ def test_blanked_lines_are_gone_and_a_live_writer_goes_on(tmp_path):
     journal = Journal(str(tmp_path))
     for name in ("keep", "erase", "keep too"):
         journal.append(record(name))
-    assert blank_lines(journal.path, lambda line: b"erase" in line) == 1
+    assert blank_lines([journal.path], lambda line: b"erase" in line) == 1
     journal.append(record("new"))
     content = Path(journal.path).read_bytes()
     assert b"erase" not in content
@@ -157,3 +157,8 @@ def test_unknown_fields_of_a_later_version_are_passed_over():
 
     line = b'{"crc32c":"%08x","record":%s}' % (google_crc32c.value(text), text)
     assert decode_line(line, "").record == dataclasses.replace(record(), frames=0)
+
+
+@pytest.mark.parametrize("field", [{"feature": "../x@0123456789ab"}, {"edition": "../../x"}])
+def test_a_line_that_leads_out_of_the_store_is_not_believed(field):
+    assert decode_line(encode_line(1, dataclasses.replace(record(), **field))[:-1], "") is None
