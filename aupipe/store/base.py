@@ -10,12 +10,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.types import FeatureSpec, SourceIdentity
+
+if TYPE_CHECKING:
+    from aupipe.store.view import FeatureView
+
+
+class ItemState(NamedTuple):
+    """What planning needs to know of an item."""
+
+    state: Literal["done", "failed", "deleted"]
+    source: SourceIdentity | None
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,8 @@ class ItemWriter(Protocol):
 
     A context manager: leaving it without `commit` discards what was written and leaves the item as it was before.
     """
+
+    crc32c: int  # of the rows appended so far
 
     def append(self, rows: NDArray[Any]) -> None:
         """Add rows (n, ...), float, NaN in every element of an invalid row.
@@ -151,6 +163,18 @@ class Store(Protocol):
         """The newest record of every item (of one feature), deleted ones left out, without reading any data."""
         ...
 
+    def states(self, feature: str) -> dict[str, ItemState]:
+        """State and source of every item of a feature, by recording: one call to plan a whole corpus with."""
+        ...
+
+    def all_published(self, feature: str | None = None) -> Iterator[ItemRecord]:
+        """The record of everything `read` can read, by feature and recording."""
+        ...
+
+    def __getitem__(self, feature: str) -> FeatureView:
+        """The items of a feature by recording, asked for by its id or by its name: ``store["hog"]["a.mp4"][10:20]``."""
+        ...
+
     def delete(self, recording: str, feature: str) -> None:
         """Remove an item and its bytes. Raises KeyError when there is none."""
         ...
@@ -166,6 +190,10 @@ class Store(Protocol):
     def close(self) -> None:
         """Let go of maps and files. The store can be opened again at any time."""
         ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
 
 
 def derive_valid(rows: NDArray[Any]) -> NDArray[np.bool_]:

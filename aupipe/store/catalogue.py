@@ -1,15 +1,19 @@
-"""What the store holds, in memory: every item's newest record, folded from the journals of all writers."""
+"""What the store holds, in memory: the newest base, and what the journals of all writers have said since."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from aupipe.store.base import ItemRecord
+from aupipe.errors import DamageError
+from aupipe.store.base import ItemRecord, ItemState
 from aupipe.store.journal import Line, read_lines
+from aupipe.store.snapshot import Snapshot, snapshot_paths
 
 Key = tuple[str, str]  # recording, feature
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -18,34 +22,50 @@ class Entry:
 
     newest: Line
     done: Line | None = None
-    deleted: tuple[int, str] = (0, "")
+    deleted: Line | None = None
 
     def published(self) -> ItemRecord | None:
         """The record of the data that can be read: the newest publication, unless it was deleted since."""
-        return self.done.record if self.done and self.done.order > self.deleted else None
+        if self.done is None or (self.deleted is not None and self.deleted.order > self.done.order):
+            return None
+        return self.done.record
+
+    def apply(self, line: Line) -> None:
+        """Take in one line; the order of calls does not matter."""
+        if line.order > self.newest.order:
+            self.newest = line
+        if line.record.state == "done" and (self.done is None or line.order > self.done.order):
+            self.done = line
+        if line.record.state == "deleted" and (self.deleted is None or line.order > self.deleted.order):
+            self.deleted = line
+
+    def lines(self) -> list[Line]:
+        """The lines that still matter, the newest first."""
+        lines = {line.order: line for line in (self.newest, self.done, self.deleted) if line is not None}
+        return [lines[order] for order in sorted(lines, reverse=True)]
 
 
 class Catalogue:
     """The index of a store: `refresh` reads what the journals say since it was last asked."""
 
-    def __init__(self, journals: str) -> None:
-        self.journals = journals
+    def __init__(self, journals: str, bases: str = "") -> None:
+        self.journals, self.bases = journals, bases
         self._entries: dict[Key, Entry] = {}
-        self._read: dict[str, int] = {}  # journal file -> bytes understood
-        self.last_seq = 0
+        self._base = _load_newest(bases) if bases else None
+        self._read = dict(self._base.consumed) if self._base else {}  # journal file -> bytes understood
+        self.last_seq = self._base.last_seq if self._base else 0
+        self.tail = 0  # lines read beyond the base
 
     def apply(self, line: Line) -> None:
-        """Take in one line; the order of calls does not matter."""
-        record = line.record
-        key = (record.recording, record.feature)
-        entry = self._entries.setdefault(key, Entry(line))
-        if line.order > entry.newest.order:
-            entry.newest = line
-        if record.state == "done" and (entry.done is None or line.order > entry.done.order):
-            entry.done = line
-        if record.state == "deleted":
-            entry.deleted = max(entry.deleted, line.order)
+        """Take in one line."""
+        key = (line.record.recording, line.record.feature)
+        entry = self._entry(key)
+        if entry is None:
+            entry = Entry(line)
+        entry.apply(line)
+        self._entries[key] = entry
         self.last_seq = max(self.last_seq, line.order[0])
+        self.tail += 1
 
     def refresh(self) -> set[Key]:
         """Read what was journalled since the last call. Returns the items something new was said of."""
@@ -62,30 +82,75 @@ class Catalogue:
 
     def newest(self, recording: str, feature: str) -> ItemRecord | None:
         """The newest record of an item, failures and deletions too."""
-        entry = self._entries.get((recording, feature))
+        entry = self._entry((recording, feature))
         return entry.newest.record if entry else None
 
     def published(self, recording: str, feature: str) -> ItemRecord | None:
         """The record of an item's readable data, or None."""
-        entry = self._entries.get((recording, feature))
+        entry = self._entry((recording, feature))
         return entry.published() if entry else None
 
     def records(self, feature: str | None = None) -> Iterator[ItemRecord]:
         """The newest record of every item, deleted ones left out, by feature and recording."""
-        for key in sorted(self._entries, key=lambda key: (key[1], key[0])):
-            newest = self._entries[key].newest.record
-            if newest.state != "deleted" and feature in (None, key[1]):
-                yield newest
+        for entry in self.entries(feature):
+            if entry.newest.record.state != "deleted":
+                yield entry.newest.record
 
-    def all_published(self) -> Iterator[ItemRecord]:
+    def all_published(self, feature: str | None = None) -> Iterator[ItemRecord]:
         """The record of everything that can be read, by feature and recording."""
-        for key in sorted(self._entries, key=lambda key: (key[1], key[0])):
-            record = self._entries[key].published()
+        for entry in self.entries(feature):
+            record = entry.published()
             if record is not None:
                 yield record
+
+    def states(self, feature: str) -> dict[str, ItemState]:
+        """The newest state and source of every item of a feature, by recording: what to ask when planning."""
+        states = self._base.states(feature) if self._base else {}
+        for (recording, other), entry in list(self._entries.items()):  # another thread may publish meanwhile
+            if other == feature:
+                states[recording] = ItemState(entry.newest.record.state, entry.newest.record.source)
+        return states
+
+    def entries(self, feature: str | None = None) -> Iterator[Entry]:
+        """Every item anything was said of, by feature and recording."""
+        tail: dict[str, set[str]] = {}
+        for recording, other in list(self._entries):
+            tail.setdefault(other, set()).add(recording)
+        for name in sorted({*tail, *(self._base.features if self._base else ())}):
+            if feature not in (None, name):
+                continue
+            recordings = set(self._base.states(name)) if self._base else set()
+            for recording in sorted(recordings | tail.get(name, set())):
+                entry = self._entry((recording, name))
+                if entry is not None:
+                    yield entry
+
+    def consumed(self) -> dict[str, int]:
+        """How far each journal is understood, in bytes."""
+        return dict(self._read)
+
+    def _entry(self, key: Key) -> Entry | None:
+        entry = self._entries.get(key)
+        if entry is None and self._base is not None:
+            for line in self._base.lines(*key):
+                entry = entry or Entry(line)
+                entry.apply(line)
+        return entry
 
     def _journal_names(self) -> list[str]:
         try:
             return sorted(name for name in os.listdir(self.journals) if name.endswith(".jsonl"))
         except FileNotFoundError:
             return []
+
+
+def _load_newest(folder: str) -> Snapshot | None:
+    """The newest base that is what it should be; None means that the journals are read from their beginning."""
+    for path in snapshot_paths(folder):
+        try:
+            return Snapshot(path)
+        except DamageError as error:
+            log.warning("%s; the journals are read instead", error)
+        except FileNotFoundError:  # a newer one has just replaced it
+            return _load_newest(folder)
+    return None

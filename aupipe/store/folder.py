@@ -6,14 +6,16 @@ process's journal and fsync. An item exists if and only if its line does.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import stat
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, Protocol, Self
+import time
+import weakref
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -23,31 +25,31 @@ from aupipe.errors import DamageError
 from aupipe.store import fs
 from aupipe.store.base import ItemRecord
 from aupipe.store.catalogue import Catalogue
+from aupipe.store.items import ItemStore, Rows
 from aupipe.store.journal import FEATURE_ID, Journal, writer_name
-from aupipe.store.keys import recording_key, shard_folder
-from aupipe.store.writer import Layout, Sink, StagedItem, now_utc, parse_metadata
-from aupipe.types import FeatureSpec, SourceIdentity
+from aupipe.store.keys import recording_bytes, recording_key, shard_folder
+from aupipe.store.writer import Layout, Sink, now_utc, parse_metadata
+from aupipe.types import FeatureSpec
 
+LOOK_AGAIN_S = (0.01, 0.05, 0.2, 0.5)  # waits before an item that is not in its place is called missing
+COMPACT_LINES = 20_000  # journal lines beyond the base that take a tenth of a second to open
 MAX_MAPS = 16384  # of the 65530 mappings Linux allows a process
 
+_open_stores: weakref.WeakSet[FolderStore] = weakref.WeakSet()
 
-class MappedRows(Protocol):
-    """An item's rows, mapped."""
 
-    frames: int
+def _forget_maps() -> None:
+    """A forked child maps files for itself."""
+    for store in list(_open_stores):
+        store._maps = {}
 
-    def view(self, start: int, stop: int) -> NDArray[Any]:
-        """Rows [start, stop), read-only."""
-        ...
 
-    def copy(self, start: int, out: NDArray[Any]) -> None:
-        """Rows [start, start + len(out)) into ``out``."""
-        ...
+os.register_at_fork(after_in_child=_forget_maps)
 
 
 def describe(item: ItemRecord, metadata: str) -> dict[str, Any]:
     """The attributes of an item for people who open it with other tools; ``aupipe_item`` is the one we read."""
-    name = item.recording.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if item.recording else ""
+    name = recording_bytes(item.recording).decode("utf-8", "replace")
     return {
         "recording": name.replace("\0", "\ufffd"),
         "feature": item.feature,
@@ -63,7 +65,7 @@ def spec_document(content: dict[str, Any]) -> bytes:
     return json.dumps(content | {"crc32c": f"{crc:08x}"}, indent=1, sort_keys=True).encode()
 
 
-class FolderStore:
+class FolderStore(ItemStore):
     """The store protocol over a folder; see `aupipe.store.base.Store` for what each method promises."""
 
     backend = ""
@@ -72,13 +74,11 @@ class FolderStore:
     folder_documents: tuple[tuple[str, bytes], ...] = ()  # files every folder of items carries
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
         self.root = os.path.abspath(path)
         self._journal = Journal(os.path.join(self.root, "journal"))
-        self._catalogue = Catalogue(self._journal.folder)
-        self._maps: OrderedDict[tuple[str, str], MappedRows] = OrderedDict()
-        self._specs: dict[str, FeatureSpec] = {}
-        self._pid = os.getpid()
+        super().__init__(path, Catalogue(self._journal.folder, os.path.join(self.root, "catalogue")))
+        self._maps: dict[tuple[str, str], Rows] = {}
+        _open_stores.add(self)
         self.refresh()
 
     # What a backend adds ---------------------------------------------------------------------------------------------
@@ -95,7 +95,7 @@ class FolderStore:
         """Every file of the item at ``path``."""
         raise NotImplementedError
 
-    def map_rows(self, path: str, record: ItemRecord) -> MappedRows:
+    def map_rows(self, path: str, record: ItemRecord) -> Rows:
         """Map the item at ``path``. Raises FileNotFoundError, or DamageError when its size is not the record's."""
         raise NotImplementedError
 
@@ -103,82 +103,23 @@ class FolderStore:
         """crc32c of the array's bytes, and of every other byte of the item's files."""
         raise NotImplementedError
 
+    def measure(self, path: str, record: ItemRecord) -> ItemRecord:
+        """The record with the size of the data file at ``path`` and the array's place in it, as found there."""
+        size = os.path.getsize(self.data_file(path, record)) if record.frames else 0
+        return replace(record, nbytes=size)
+
     def read_metadata(self, path: str) -> str:
         """The text an item at ``path`` carries of itself: `item_metadata`."""
         raise NotImplementedError
 
     # Publishing ------------------------------------------------------------------------------------------------------
 
-    def writer(
-        self,
-        recording: str,
-        spec: FeatureSpec,
-        *,
-        frames: int,
-        row_shape: tuple[int, ...],
-        source: SourceIdentity | None = None,
-        versions: Mapping[str, str] | None = None,
-        video_id: str = "",
-    ) -> StagedItem:
-        """Begin an item."""
-
-        def open_sink(layout: Layout) -> Sink:
-            self._make_feature(spec)
-            return self.open_sink(self._staging_path(self.suffix), layout)
-
-        return StagedItem(
-            recording,
-            spec,
-            frames=frames,
-            row_shape=row_shape,
-            source=source,
-            versions=versions,
-            video_id=video_id,
-            open_sink=open_sink,
-            publish=self._publish,
-            discard=lambda sink: fs.try_remove(sink.path),
-        )
-
-    def publish(
-        self,
-        recording: str,
-        spec: FeatureSpec,
-        rows: NDArray[Any],
-        *,
-        source: SourceIdentity | None = None,
-        seconds: float = 0.0,
-        versions: Mapping[str, str] | None = None,
-        video_id: str = "",
-    ) -> ItemRecord:
-        """Write a whole item at once."""
-        rows = np.asarray(rows)
-        with self.writer(
-            recording,
-            spec,
-            frames=len(rows),
-            row_shape=rows.shape[1:],
-            source=source,
-            versions=versions,
-            video_id=video_id,
-        ) as item:
-            item.append(rows)
-            return item.commit(seconds=seconds)
-
-    def fail(
-        self,
-        recording: str,
-        spec: FeatureSpec,
-        reason: str,
-        *,
-        source: SourceIdentity | None = None,
-        seconds: float = 0.0,
-    ) -> ItemRecord:
-        """Record a failure; data published before stays readable, while `record` says failed."""
+    def _stage(self, spec: FeatureSpec, layout: Layout) -> Sink:
         self._make_feature(spec)
-        reason = " ".join(reason.split())
-        return self._acknowledge(
-            ItemRecord(recording, spec.id, "failed", source=source, seconds=seconds, reason=reason, time_utc=now_utc())
-        )
+        return self.open_sink(self._staging_path(self.suffix), layout)
+
+    def _discard(self, sink: Sink) -> None:
+        fs.try_remove(sink.path)
 
     def delete(self, recording: str, feature: str) -> None:
         """Remove an item and its bytes."""
@@ -187,12 +128,14 @@ class FolderStore:
         for path in self.editions(recording, feature):
             self._take_away(path)
 
-    def _publish(self, record: ItemRecord, sink: Sink) -> ItemRecord:
+    def _publish(self, spec: FeatureSpec, record: ItemRecord, sink: Sink) -> ItemRecord:
         """Steps two and three of the commit: into place, then into the journal."""
         target = self.item_path(record)
         before = self._catalogue.published(record.recording, record.feature)
-        self._make_items_folder(os.path.dirname(target))
+        made = self._make_items_folder(os.path.dirname(target))
         self._place(sink.path, target, record)
+        if made:  # after the item, so that one flush of the file system's journal serves both
+            fs.fsync_folder(os.path.dirname(os.path.dirname(target)))
         self._acknowledge(record)
         if not os.path.lexists(target):  # retired by another writer between our look and our line
             self._place(sink.path, target, record)
@@ -223,14 +166,19 @@ class FolderStore:
         """
         path, aside = self.item_path(old), self._staging_path(self.suffix)
         try:
+            if self._is_current(old):
+                return
             fs.rename(path, aside)
-            self.refresh()
-            now = self._catalogue.published(old.recording, old.feature)
-            if now is not None and now.edition == old.edition and not os.path.lexists(path):
+            if self._is_current(old) and not os.path.lexists(path):
                 fs.rename(aside, path)
         except OSError:
             pass  # an orphan is left for `verify` to list; what was published stands
         fs.try_remove(aside)
+
+    def _is_current(self, record: ItemRecord) -> bool:
+        self.refresh()
+        now = self._catalogue.published(record.recording, record.feature)
+        return now is not None and now.edition == record.edition
 
     def _is_whole(self, path: str, record: ItemRecord) -> bool:
         try:
@@ -289,92 +237,69 @@ class FolderStore:
         self._make_folder(target, documents)
         self._specs[spec.id] = spec
 
-    def _make_items_folder(self, folder: str) -> None:
-        if not os.path.isdir(folder):
-            self._make_folder(folder, list(self.folder_documents))
+    def _make_items_folder(self, folder: str) -> bool:
+        """The folder an item goes to. True when it was made, and its name is not sure to last yet."""
+        if os.path.isdir(folder):
+            return False
+        self._make_folder(folder, list(self.folder_documents), durable=False)
+        return True
 
-    def _make_folder(self, target: str, documents: list[tuple[str, bytes]]) -> None:
+    def _make_folder(self, target: str, documents: list[tuple[str, bytes]], *, durable: bool = True) -> None:
         """A folder that appears with its documents in it, or not at all."""
         fs.make_folders(os.path.dirname(target))
         staged = self._staging_path()
-        fs.make_folders(staged)
+        fs.make_folders(staged, durable=False)
         for name, content in documents:
             path = os.path.join(staged, name)
             fs.make_folders(os.path.dirname(path))
             fs.write_file(path, [content])
             fs.fsync_folder(os.path.dirname(path))
         try:
-            fs.rename(staged, target)
+            fs.rename(staged, target, durable=durable)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
+            for name, _ in documents:  # the folder is there: another writer's, or one that lost a document
+                if not os.path.lexists(os.path.join(target, name)):
+                    fs.rename(os.path.join(staged, name), os.path.join(target, name))
         fs.try_remove(staged)
 
     # Reading ---------------------------------------------------------------------------------------------------------
 
-    def record(self, recording: str, feature: str) -> ItemRecord | None:
-        """The newest acknowledged record of an item."""
-        return self._catalogue.newest(recording, feature)
-
-    def records(self, feature: str | None = None) -> Iterator[ItemRecord]:
-        """The newest record of every item, deleted ones left out."""
-        return self._catalogue.records(feature)
-
-    def all_published(self) -> Iterator[ItemRecord]:
-        """The record of everything `read` can read."""
-        return self._catalogue.all_published()
-
-    def published(self, recording: str, feature: str) -> ItemRecord:
-        """The record of the data `read` reads, which a failure since has not changed. Raises KeyError."""
-        record = self._catalogue.published(recording, feature)
-        if record is None:
-            raise KeyError(f"no item {recording!r} of feature {feature!r} in {self.path}")
-        return record
-
-    def read(self, recording: str, feature: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Rows [start, stop), read-only."""
-        rows = self._rows(recording, feature)
-        stop = rows.frames if stop is None else stop
-        if not 0 <= start <= stop <= rows.frames:
-            raise range_error(recording, feature, start, stop, rows.frames)
-        return rows.view(start, stop)
-
-    def read_into(self, out: NDArray[Any], recording: str, feature: str, start: int = 0) -> None:
-        """Copy rows [start, start + len(out)) into ``out``."""
-        rows = self._rows(recording, feature)
-        if start < 0 or start + len(out) > rows.frames:
-            raise range_error(recording, feature, start, start + len(out), rows.frames)
-        rows.copy(start, out)
-
-    def _rows(self, recording: str, feature: str) -> MappedRows:
-        if self._pid != os.getpid():  # forked: maps are made anew
-            self._pid, self._maps = os.getpid(), OrderedDict()
+    def _rows(self, recording: str, feature: str) -> Rows:
         key = (recording, feature)
         rows = self._maps.get(key)
         if rows is None:
             rows = self._maps[key] = self._map(recording, feature)
             if len(self._maps) > MAX_MAPS:
-                self._maps.popitem(last=False)
-        else:
-            try:
-                self._maps.move_to_end(key)
-            except KeyError:  # another thread has just let go of it
-                self._maps[key] = rows
+                self._maps.pop(next(iter(self._maps)), None)
+        elif len(self._maps) > MAX_MAPS // 2 and self._maps.pop(key, None) is not None:
+            self._maps[key] = rows  # used last, let go of last; while there is room, order does not matter
         return rows
 
-    def _map(self, recording: str, feature: str) -> MappedRows:
+    def _map(self, recording: str, feature: str) -> Rows:
         record = self.published(recording, feature)
-        for attempt in (1, 2):
+        waits_s = iter(LOOK_AGAIN_S)
+        while True:
             path = self.item_path(record)
             try:
                 if stat.S_ISLNK(os.lstat(path).st_mode):
                     raise DamageError(f"{feature}, recording {recording!r}: {path} is a link: `aupipe store verify`")
                 return self.map_rows(path, record)
-            except FileNotFoundError:
-                if attempt == 1:  # replaced since we last looked?
-                    self.refresh()
-                    record = self.published(recording, feature)
-        raise DamageError(f"{feature}, recording {recording!r}: {path} is missing: `aupipe store verify --repair`")
+            except FileNotFoundError:  # replaced since we last looked?
+                self.refresh()
+                newer = self.published(recording, feature)
+                if newer.edition == record.edition:
+                    self._wait_for(record, waits_s)
+                record = newer
+
+    def _wait_for(self, record: ItemRecord, waits_s: Iterator[float]) -> None:
+        """Give two writers who replace each other's editions the moment in which one is out of sight."""
+        for wait_s in waits_s:
+            time.sleep(wait_s)
+            return
+        where = f"{record.feature}, recording {record.recording!r}"
+        raise DamageError(f"{where}: {self.item_path(record)} is missing: `aupipe store verify --repair`")
 
     def check_size(self, file: NDArray[np.uint8], record: ItemRecord) -> None:
         """Raises DamageError when a data file is not as long as it was when published."""
@@ -421,23 +346,24 @@ class FolderStore:
         for key in self._catalogue.refresh():
             self._maps.pop(key, None)
 
+    def reload(self) -> None:
+        """Forget everything and read it anew, as if the store had just been opened."""
+        self._catalogue = Catalogue(self._journal.folder, os.path.join(self.root, "catalogue"))
+        self._specs.clear()
+        self._maps.clear()
+        self.refresh()
+
     def close(self) -> None:
-        """Let go of maps and the journal."""
+        """Let go of maps and the journal; compact the catalogue when much was said since the last time."""
+        if self._journal.path and self._catalogue.tail > COMPACT_LINES:
+            from aupipe.store.repair import compact
+
+            with contextlib.suppress(OSError):  # it is only a matter of speed
+                compact(self)
         self._maps.clear()
         self._journal.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         from aupipe.store import open_store
 
         return open_store, (self.root,)
-
-
-def range_error(recording: str, feature: str, start: int, stop: int, frames: int) -> IndexError:
-    """Rows outside of an item, as every backend says it."""
-    return IndexError(f"{feature}, recording {recording!r}: rows [{start}, {stop}) asked of [0, {frames})")

@@ -94,8 +94,8 @@ def write_file(path: str, parts: Sequence[Any]) -> None:
         os.close(fd)
 
 
-def make_folders(path: str, mode: int = 0o777) -> None:
-    """``path`` and its missing parents, each name on the disk when this returns."""
+def make_folders(path: str, mode: int = 0o777, *, durable: bool = True) -> None:
+    """``path`` and its missing parents; each name on the disk when this returns, unless nobody needs it to last."""
     if os.path.isdir(path):
         return
     parent = os.path.dirname(path)
@@ -106,14 +106,19 @@ def make_folders(path: str, mode: int = 0o777) -> None:
     except FileExistsError:  # another writer was faster
         if not os.path.isdir(path):
             raise
-    fsync_folder(parent)
+    if durable:
+        fsync_folder(parent)
 
 
-def rename(source: str, target: str) -> None:
-    """Rename and make it last. Raises OSError (ENOTEMPTY, EEXIST) for a target folder that is in use."""
+def rename(source: str, target: str, *, durable: bool = True) -> None:
+    """Rename, and make it last unless the caller does that.
+
+    Raises OSError (ENOTEMPTY, EEXIST) for a target that is a folder with something in it.
+    """
     _strike(_due("rename"), target)
     os.rename(source, target)
-    fsync_folder(os.path.dirname(target))
+    if durable:
+        fsync_folder(os.path.dirname(target))
 
 
 def link(source: str, target: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from dataclasses import replace
 from typing import Any
 
 import google_crc32c
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 
 from aupipe.store import fs
 from aupipe.store.base import ItemRecord
-from aupipe.store.folder import FolderStore, MappedRows, describe
+from aupipe.store.folder import FolderStore, describe
+from aupipe.store.items import PlainRows, Rows
 from aupipe.store.mapping import map_file
 from aupipe.store.rows import stored_dtype
 from aupipe.store.writer import Layout
@@ -131,19 +133,6 @@ class FileSink:
         self._fd = -1
 
 
-class PlainRows:
-    """A contiguous array: every window is a view."""
-
-    def __init__(self, rows: NDArray[Any]) -> None:
-        self.rows, self.frames = rows, len(rows)
-
-    def view(self, start: int, stop: int) -> NDArray[Any]:
-        return self.rows[start:stop]
-
-    def copy(self, start: int, out: NDArray[Any]) -> None:
-        out[...] = self.rows[start : start + len(out)]
-
-
 class Hdf5Store(FolderStore):
     """One HDF5 file per item; see `aupipe.store.base.Store`."""
 
@@ -159,7 +148,7 @@ class Hdf5Store(FolderStore):
     def item_files(self, path: str, record: ItemRecord) -> list[str]:
         return [path]
 
-    def map_rows(self, path: str, record: ItemRecord) -> MappedRows:
+    def map_rows(self, path: str, record: ItemRecord) -> Rows:
         file = map_file(path)
         self.check_size(file, record)
         return PlainRows(np.ndarray(record.shape, stored_dtype(record.dtype), file.data, offset=record.offset))
@@ -170,6 +159,13 @@ class Hdf5Store(FolderStore):
         stop = record.offset + Layout(record.frames, record.shape[1:], stored_dtype(record.dtype)).nbytes
         head = google_crc32c.value(file[: record.offset])
         return google_crc32c.value(file[record.offset : stop]), google_crc32c.extend(head, file[stop:])
+
+    def measure(self, path: str, record: ItemRecord) -> ItemRecord:
+        import h5py
+
+        with h5py.File(path, "r", locking=False) as file:
+            offset = file[DATASET].id.get_offset() or 0
+        return replace(record, nbytes=os.path.getsize(path), offset=offset)
 
     def read_metadata(self, path: str) -> str:
         import h5py

@@ -119,7 +119,7 @@ class StagedItem:
         )
         self.appended = 0
         self._valid = 0
-        self._crc = 0
+        self.crc32c = 0
         self._publish, self._discard = publish, discard
         self._sink: Sink | None = open_sink(self.layout)
 
@@ -138,7 +138,7 @@ class StagedItem:
         for start in range(0, len(rows), step):
             block, valid = checked_rows(rows[start : start + step], self.layout.dtype, self.where, self.appended)
             sink.write(block)
-            self._crc = google_crc32c.extend(self._crc, block.reshape(-1).view(np.uint8))
+            self.crc32c = google_crc32c.extend(self.crc32c, block.reshape(-1).view(np.uint8))
             self._valid += valid
             self.appended += len(block)
 
@@ -147,7 +147,7 @@ class StagedItem:
         sink = self._open_sink()
         if self.appended != self.layout.frames:
             raise ValueError(f"{self.where}: {self.appended} rows appended, {self.layout.frames} announced")
-        item = replace(self.item, valid_frames=self._valid, crc32c=self._crc)
+        item = replace(self.item, valid_frames=self._valid, crc32c=self.crc32c)
         metadata = item_metadata(item)
         rest = sink.finish(item, metadata)
         item = replace(

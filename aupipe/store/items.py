@@ -1,0 +1,228 @@
+"""What every backend does alike: from a catalogue of records and mapped rows to the store protocol."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aupipe.store.base import ItemRecord, ItemState
+from aupipe.store.catalogue import Catalogue
+from aupipe.store.writer import Layout, Sink, StagedItem, now_utc
+from aupipe.types import FeatureSpec, SourceIdentity
+
+if TYPE_CHECKING:
+    from aupipe.store.view import FeatureView
+
+
+class Rows(Protocol):
+    """An item's rows, ready to be sliced."""
+
+    frames: int
+
+    def view(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows [start, stop), read-only."""
+        ...
+
+    def copy(self, start: int, out: NDArray[Any]) -> None:
+        """Rows [start, start + len(out)) into ``out``."""
+        ...
+
+
+class PlainRows:
+    """A contiguous array: every window is a view."""
+
+    def __init__(self, rows: NDArray[Any]) -> None:
+        self.rows, self.frames = rows, len(rows)
+
+    def view(self, start: int, stop: int) -> NDArray[Any]:
+        return self.rows[start:stop]
+
+    def copy(self, start: int, out: NDArray[Any]) -> None:
+        out[...] = self.rows[start : start + len(out)]
+
+
+class ItemStore:
+    """The store protocol; see `aupipe.store.base.Store` for what each method promises."""
+
+    backend = ""
+    persistent = False
+
+    def __init__(self, path: str | os.PathLike[str], catalogue: Catalogue) -> None:
+        self.path = Path(path)
+        self._catalogue = catalogue
+        self._specs: dict[str, FeatureSpec] = {}
+
+    # What a backend adds ---------------------------------------------------------------------------------------------
+
+    def _stage(self, spec: FeatureSpec, layout: Layout) -> Sink:
+        """Begin an item where nobody looks."""
+        raise NotImplementedError
+
+    def _publish(self, spec: FeatureSpec, record: ItemRecord, sink: Sink) -> ItemRecord:
+        """Make a finished item visible, and acknowledge it."""
+        raise NotImplementedError
+
+    def _discard(self, sink: Sink) -> None:
+        """Forget an item that was begun."""
+        raise NotImplementedError
+
+    def _acknowledge(self, record: ItemRecord) -> ItemRecord:
+        """Write down a record for good."""
+        raise NotImplementedError
+
+    def _make_feature(self, spec: FeatureSpec) -> None:
+        """Keep a feature's spec."""
+        raise NotImplementedError
+
+    def _rows(self, recording: str, feature: str) -> Rows:
+        """The rows of a published item. Raises KeyError, DamageError."""
+        raise NotImplementedError
+
+    # Publishing ------------------------------------------------------------------------------------------------------
+
+    def writer(
+        self,
+        recording: str,
+        spec: FeatureSpec,
+        *,
+        frames: int,
+        row_shape: tuple[int, ...],
+        source: SourceIdentity | None = None,
+        versions: Mapping[str, str] | None = None,
+        video_id: str = "",
+    ) -> StagedItem:
+        """Begin an item of ``frames`` rows of shape ``row_shape``."""
+        stage: Callable[[Layout], Sink] = lambda layout: self._stage(spec, layout)  # noqa: E731
+        return StagedItem(
+            recording,
+            spec,
+            frames=frames,
+            row_shape=row_shape,
+            source=source,
+            versions=versions,
+            video_id=video_id,
+            open_sink=stage,
+            publish=lambda record, sink: self._publish(spec, record, sink),
+            discard=self._discard,
+        )
+
+    def publish(
+        self,
+        recording: str,
+        spec: FeatureSpec,
+        rows: NDArray[Any],
+        *,
+        source: SourceIdentity | None = None,
+        seconds: float = 0.0,
+        versions: Mapping[str, str] | None = None,
+        video_id: str = "",
+    ) -> ItemRecord:
+        """Write a whole item at once."""
+        rows = np.asarray(rows)
+        about: dict[str, Any] = {"source": source, "versions": versions, "video_id": video_id}
+        with self.writer(recording, spec, frames=len(rows), row_shape=rows.shape[1:], **about) as item:
+            item.append(rows)
+            return item.commit(seconds=seconds)
+
+    def fail(
+        self,
+        recording: str,
+        spec: FeatureSpec,
+        reason: str,
+        *,
+        source: SourceIdentity | None = None,
+        seconds: float = 0.0,
+    ) -> ItemRecord:
+        """Record a failure; data published before stays readable, while `record` says failed."""
+        self._make_feature(spec)
+        reason = " ".join(reason.split())
+        return self._acknowledge(
+            ItemRecord(recording, spec.id, "failed", source=source, seconds=seconds, reason=reason, time_utc=now_utc())
+        )
+
+    # Asking ----------------------------------------------------------------------------------------------------------
+
+    def record(self, recording: str, feature: str) -> ItemRecord | None:
+        """The newest acknowledged record of an item."""
+        return self._catalogue.newest(recording, feature)
+
+    def records(self, feature: str | None = None) -> Iterator[ItemRecord]:
+        """The newest record of every item, deleted ones left out."""
+        return self._catalogue.records(feature)
+
+    def states(self, feature: str) -> dict[str, ItemState]:
+        """State and source of every item of a feature, by recording: one call to plan a whole corpus with."""
+        return self._catalogue.states(feature)
+
+    def published(self, recording: str, feature: str) -> ItemRecord:
+        """The record of the data `read` reads, which a failure since has not changed. Raises KeyError."""
+        record = self._catalogue.published(recording, feature)
+        if record is None:
+            raise KeyError(f"no item {recording!r} of feature {feature!r} in {self.path}")
+        return record
+
+    def all_published(self, feature: str | None = None) -> Iterator[ItemRecord]:
+        """The record of everything `read` can read."""
+        return self._catalogue.all_published(feature)
+
+    # Reading ---------------------------------------------------------------------------------------------------------
+
+    def read(self, recording: str, feature: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Rows [start, stop), read-only."""
+        rows = self._rows(recording, feature)
+        stop = rows.frames if stop is None else stop
+        if not 0 <= start <= stop <= rows.frames:
+            raise _range_error(recording, feature, start, stop, rows.frames)
+        return rows.view(start, stop)
+
+    def read_into(self, out: NDArray[Any], recording: str, feature: str, start: int = 0) -> None:
+        """Copy rows [start, start + len(out)) into ``out``."""
+        rows = self._rows(recording, feature)
+        if start < 0 or start + len(out) > rows.frames:
+            raise _range_error(recording, feature, start, start + len(out), rows.frames)
+        rows.copy(start, out)
+
+    def __getitem__(self, feature: str) -> FeatureView:
+        """The items of a feature, by its id or by its name where that is unambiguous. Raises KeyError."""
+        from aupipe.store.view import feature_view
+
+        return feature_view(self, feature)
+
+    def features(self) -> list[FeatureSpec]:
+        """Every feature there is a spec of, by id."""
+        raise NotImplementedError
+
+    def spec(self, feature: str) -> FeatureSpec:
+        """The spec of a feature id. Raises KeyError."""
+        raise NotImplementedError
+
+    def delete(self, recording: str, feature: str) -> None:
+        """Remove an item and its bytes. Raises KeyError."""
+        raise NotImplementedError
+
+    def verify(self, *, quick: bool = False) -> list[str]:
+        """One line per damage found."""
+        raise NotImplementedError
+
+    def refresh(self) -> None:
+        """See what other processes have published."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of everything open."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _range_error(recording: str, feature: str, start: int, stop: int, frames: int) -> IndexError:
+    return IndexError(f"{feature}, recording {recording!r}: rows [{start}, {stop}) asked of [0, {frames})")

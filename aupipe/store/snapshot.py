@@ -1,0 +1,205 @@
+"""The compacted catalogue: what the journals said up to some byte of each, in columns that load in milliseconds.
+
+``catalogue/base-<n>-<crc32c of the file>.npz``, made whole and renamed into place. It is a cache: the journals stay,
+and a store without it, or with a damaged one, opens all the same, only slower.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import os
+import re
+from array import array
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, cast
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from aupipe.errors import DamageError
+from aupipe.store import fs
+from aupipe.store.base import ItemState
+from aupipe.store.journal import Line, bare_record
+from aupipe.types import SourceIdentity
+
+NAME = re.compile(r"base-(\d{8})-([0-9a-f]{8})\.npz")
+STATES: tuple[Literal["done", "failed", "deleted"], ...] = ("done", "failed", "deleted")
+_NUMBERS = {"frames": "Q", "valid_frames": "Q", "nbytes": "Q", "offset": "I", "crc32c": "I", "rest_crc32c": "I"}
+_TEXTS = ("feature", "dtype", "video_id", "reason")
+_KINDS = {
+    **_NUMBERS,
+    **dict.fromkeys(_TEXTS, "I"),
+    "recording": "I",
+    "state": "B",
+    "seq": "q",
+    "journal": "I",
+    "edition": "I",
+    "source": "i",
+    "shape": "I",
+    "versions": "I",
+    "seconds": "d",
+}
+
+
+class _Table:
+    """Distinct values, numbered in the order they come."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[Any, int] = {}
+
+    def number(self, value: Any) -> int:
+        return self.numbers.setdefault(value, len(self.numbers))
+
+
+def write_snapshot(folder: str, staged: str, lines: Iterable[Line], consumed: Mapping[str, int], number: int) -> str:
+    """Write base ``number`` by way of ``staged``. ``lines`` come by feature and recording. Returns its path."""
+    texts, recordings, sources = _Table(), _Table(), _Table()
+    columns = {name: array(kind) for name, kind in _KINDS.items()}
+    times = []
+    for (seq, journal), record in lines:
+        source = record.source
+        row: dict[str, Any] = {name: getattr(record, name) for name in (*_NUMBERS, "seconds")}
+        row |= {name: texts.number(getattr(record, name)) for name in _TEXTS}
+        row |= {"seq": seq, "journal": texts.number(journal), "state": STATES.index(record.state)}
+        row["recording"] = recordings.number(record.recording)
+        row["edition"] = int(record.edition or "0", 16)
+        row["source"] = sources.number((source.size, source.mtime_ns, source.digest)) if source else -1
+        row["shape"] = texts.number(json.dumps(record.shape))
+        row["versions"] = texts.number(json.dumps(dict(record.versions)))
+        for name, value in row.items():
+            columns[name].append(value)
+        times.append(record.time_utc.encode())
+    arrays: dict[str, Any] = {name: np.frombuffer(column, column.typecode) for name, column in columns.items()}
+    sizes, stamps, digests = zip(*sources.numbers, strict=True) if sources.numbers else ((), (), ())
+    arrays |= {"size": np.array(sizes, "i8"), "mtime_ns": np.array(stamps, "i8"), "time_utc": np.array(times, "S")}
+    arrays["digest"] = np.array([digest.encode() for digest in digests], "S")
+    about = {"texts": list(texts.numbers), "recordings": list(recordings.numbers), "consumed": dict(consumed)}
+    buffer = io.BytesIO()
+    np.savez(buffer, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)
+    content = buffer.getvalue()
+    path = os.path.join(folder, f"base-{number:08d}-{google_crc32c.value(content):08x}.npz")
+    fs.write_file(staged, [content])
+    fs.make_folders(folder)
+    fs.rename(staged, path)
+    return path
+
+
+def snapshot_paths(folder: str) -> list[str]:
+    """Every base there is, newest first."""
+    try:
+        names = [name for name in os.listdir(folder) if NAME.fullmatch(name)]
+    except FileNotFoundError:
+        return []
+    return [os.path.join(folder, name) for name in sorted(names, reverse=True)]
+
+
+def is_sound(path: str) -> bool:
+    """Is the file what its name says?"""
+    with open(path, "rb") as file:
+        return _is_named(path, file.read())
+
+
+def _is_named(path: str, content: bytes) -> bool:
+    match = NAME.fullmatch(os.path.basename(path))
+    return match is not None and int(match[2], 16) == google_crc32c.value(content)
+
+
+class Snapshot:
+    """A loaded base. Records are made when they are asked for: 400,000 of them at once would be slow and large."""
+
+    def __init__(self, path: str) -> None:
+        """Load a base. Raises DamageError when it is not what was written."""
+        with open(path, "rb") as file:
+            content = file.read()
+        if not _is_named(path, content):
+            raise DamageError(f"{path} is damaged: `aupipe store verify --repair`")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            about = json.loads(arrays["about"].tobytes())
+            self._columns: dict[str, NDArray[Any]] = {name: arrays[name] for name in arrays.files if name != "about"}
+        self.consumed: dict[str, int] = about["consumed"]
+        self.texts: list[str] = about["texts"]
+        self.recordings: list[str] = about["recordings"]
+        # a memoryview hands out Python numbers, and three times faster than an array hands out its own
+        self._cells = {name: memoryview(cast(Any, self._columns[name])) for name in _KINDS}
+        self._numbers = {name: number for number, name in enumerate(self.recordings)}
+        self._sources: dict[int, SourceIdentity] = {}
+        self._states: dict[int, ItemState] = {}
+        self._parsed: dict[int, Any] = {}
+        self.last_seq = int(self._columns["seq"].max(initial=0))
+        self._features: dict[str, NDArray[np.int64]] = {}
+        # rows of one feature lie together, and in them rows of one item: feature -> (recording's number -> first row)
+        features = self._columns["feature"].astype(np.int64)
+        edges = np.flatnonzero(np.diff(features, prepend=-1, append=-1))
+        for start, stop in itertools.pairwise(edges.tolist()):
+            first = np.full(len(self.recordings), -1, np.int64)
+            numbers = self._columns["recording"][start:stop]
+            first[numbers[::-1]] = np.arange(stop - 1, start - 1, -1)  # of several rows the first is assigned last
+            self._features[self.texts[features[start]]] = first
+
+    @property
+    def features(self) -> list[str]:
+        return list(self._features)
+
+    def lines(self, recording: str, feature: str) -> list[Line]:
+        """What the journals said of an item: its newest line, and the publication and deletion that count."""
+        first = self._features.get(feature)
+        number = self._numbers.get(recording)
+        if first is None or number is None or first[number] < 0:
+            return []
+        row = int(first[number])
+        found = [self._line(row, recording, feature)]
+        column, kind = self._cells["recording"], self._cells["feature"]
+        while (row := row + 1) < len(column) and column[row] == number and kind[row] == kind[row - 1]:
+            found.append(self._line(row, recording, feature))
+        return found
+
+    def states(self, feature: str) -> dict[str, ItemState]:
+        """The newest state and source of every item of a feature, by recording."""
+        first = self._features.get(feature)
+        if first is None:
+            return {}
+        numbers = np.flatnonzero(first >= 0)
+        rows = first[numbers]  # the newest line of an item comes first
+        # one object per distinct (state, source), which the features of a recording share
+        codes = self._columns["source"][rows].astype(np.int64) * len(STATES) + self._columns["state"][rows]
+        known = self._states
+        for code in np.unique(codes).tolist():
+            if code not in known:
+                source, state = divmod(code, len(STATES))
+                known[code] = ItemState(STATES[state], self._source(source))
+        names = map(self.recordings.__getitem__, numbers.tolist())
+        return dict(zip(names, map(known.__getitem__, codes.tolist()), strict=True))
+
+    def _source(self, number: int) -> SourceIdentity | None:
+        if number < 0:
+            return None
+        source = self._sources.get(number)
+        if source is None:
+            columns = self._columns
+            digest = columns["digest"][number].decode()
+            source = SourceIdentity(int(columns["size"][number]), int(columns["mtime_ns"][number]), digest)
+            self._sources[number] = source
+        return source
+
+    def _json(self, number: int) -> Any:
+        if number not in self._parsed:
+            value = json.loads(self.texts[number])
+            self._parsed[number] = tuple(value) if isinstance(value, list) else value
+        return self._parsed[number]
+
+    def _line(self, row: int, recording: str, feature: str) -> Line:
+        cells, texts = self._cells, self.texts
+        content: dict[str, Any] = {name: cells[name][row] for name in (*_NUMBERS, "seconds")}
+        for name in _TEXTS:
+            content[name] = texts[cells[name][row]]
+        content["recording"], content["feature"] = recording, feature
+        content["state"] = state = STATES[cells["state"][row]]
+        content["edition"] = f"{cells['edition'][row]:08x}" if state == "done" else ""
+        content["source"] = self._source(cells["source"][row])
+        content["shape"] = self._json(cells["shape"][row])
+        content["versions"] = self._json(cells["versions"][row])
+        content["time_utc"] = self._columns["time_utc"][row].decode()
+        return Line((cells["seq"][row], texts[cells["journal"][row]]), bare_record(content))

@@ -1,0 +1,285 @@
+"""What the store costs, as ratios to the bare file system within one run: ``python benchmarks/store.py [--folder F]``.
+
+Every figure is the median over rounds of (limit / store), each round timing both in turn, so that a busy machine slows
+both alike; CPU time for reads, wall time for writes (which wait for the disk). 1.0 is the speed of the limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aupipe.store import create_store, open_store
+from aupipe.store.base import ItemRecord
+from aupipe.store.journal import encode_line
+from aupipe.store.repair import compact
+from aupipe.types import FeatureSpec, SourceIdentity
+
+DIMS = (1280, 512, 768, 1024)
+SPECS = [FeatureSpec(f"d{dim}", "visual", "benchmark", 1, {"dim": dim}) for dim in DIMS]
+FRAMES, WINDOW, BATCH = 4500, 300, 32
+Clock = Callable[[], float]
+
+
+def ratio(limit: Callable[[], Any], store: Callable[[], Any], rounds: int, clock: Clock) -> float:
+    """Median over rounds of the limit's time over the store's; who goes first alternates."""
+    found = []
+    for number in range(rounds):
+        took = {}
+        for run in (limit, store) if number % 2 else (store, limit):
+            start = clock()
+            run()
+            took[run] = clock() - start
+        found.append(took[limit] / took[store])
+    return statistics.median(found)
+
+
+def make_corpus(folder: Path, recordings: int) -> list[str]:
+    """The same rows as flat files, in a Zarr store and in an HDF5 store."""
+    names = [f"clip {number}.mp4" for number in range(recordings)]
+    random = np.random.default_rng(0)
+    stores = {backend: create_store(folder / backend, backend) for backend in ("zarr", "hdf5")}
+    (folder / "flat").mkdir()
+    for name in names:
+        for spec, dim in zip(SPECS, DIMS, strict=True):
+            rows = random.standard_normal((FRAMES, dim), np.float32).astype(np.float16)
+            rows.tofile(folder / "flat" / f"{name}.{dim}")
+            for store in stores.values():
+                store.publish(name, spec, rows)
+    return names
+
+
+def windows(folder: Path, names: list[str], rounds: int) -> dict[str, float]:
+    """Random 300-frame windows in batches of 32, warm, one feature and four."""
+    flat = {
+        (name, dim): np.memmap(folder / "flat" / f"{name}.{dim}", np.float16, "r", shape=(FRAMES, dim))
+        for name in names
+        for dim in DIMS
+    }
+    out = {dim: np.empty((BATCH, WINDOW, dim), np.float16) for dim in DIMS}
+    random = np.random.default_rng(1)
+    draws = [
+        [(names[random.integers(len(names))], int(random.integers(FRAMES - WINDOW))) for _ in range(BATCH)]
+        for _ in range(8)
+    ]
+
+    def bare(dims: tuple[int, ...]) -> None:
+        for draw in draws:
+            for dim in dims:
+                for row, (name, start) in zip(out[dim], draw, strict=True):
+                    row[...] = flat[name, dim][start : start + WINDOW]
+
+    found = {}
+    for backend in ("zarr", "hdf5"):
+        store = open_store(folder / backend)
+
+        def ours(dims: tuple[int, ...], store: Any = store) -> None:
+            for draw in draws:
+                for spec, dim in zip(SPECS, dims, strict=False):
+                    feature = spec.id
+                    for row, (name, start) in zip(out[dim], draw, strict=True):
+                        store.read_into(row, name, feature, start)
+
+        def views(dims: tuple[int, ...], store: Any = store) -> None:
+            for draw in draws:
+                for spec, dim in zip(SPECS, dims, strict=False):
+                    for row, (name, start) in zip(out[dim], draw, strict=True):
+                        row[...] = store.read(name, spec.id, start, start + WINDOW)
+
+        handles = {
+            (name, dim): _handle(store, backend, name, spec)
+            for name in names
+            for spec, dim in zip(SPECS, DIMS, strict=True)
+        }
+
+        def plain(dims: tuple[int, ...], handles: Any = handles) -> None:
+            for draw in draws[:1]:
+                for dim in dims:
+                    for row, (name, start) in zip(out[dim], draw, strict=True):
+                        row[...] = handles[name, dim][start : start + WINDOW]
+
+        for dims, label in ((DIMS[:1], "one feature"), (DIMS, "four features")):
+            bare(dims), ours(dims), views(dims)  # warm
+            key = f"windows, {label}, {backend}"
+            found[f"{key}: read_into"] = ratio(
+                lambda d=dims: bare(d), lambda d=dims, f=ours: f(d), rounds, time.process_time
+            )
+            found[f"{key}: read"] = ratio(
+                lambda d=dims: bare(d), lambda d=dims, f=views: f(d), rounds, time.process_time
+            )
+            label = {"zarr": "zarr-python", "hdf5": "h5py"}[backend]
+            slow = ratio(lambda d=dims: bare(d), lambda d=dims, f=plain: f(d), max(3, rounds // 8), time.process_time)
+            found[f"{key}: {label} indexing"] = slow / len(draws)
+        for handle in handles.values():
+            if backend == "hdf5":
+                handle.file.close()
+    return found
+
+
+def _handle(store: Any, backend: str, name: str, spec: FeatureSpec) -> Any:
+    import h5py  # here, so that planning is measured without them
+    import zarr
+
+    path = store.item_path(store.published(name, spec.id))
+    return zarr.open_array(path, mode="r") if backend == "zarr" else h5py.File(path, "r", locking=False)["data"]
+
+
+def whole_recordings(folder: Path, names: list[str], rounds: int) -> dict[str, float]:
+    """Whole 1280-d recordings into an array that is there already."""
+    out = np.empty((FRAMES, DIMS[0]), np.float16)
+    found = {}
+    for backend in ("zarr", "hdf5"):
+        store = open_store(folder / backend)
+
+        def bare() -> None:
+            for name in names:
+                out[...] = np.memmap(folder / "flat" / f"{name}.{DIMS[0]}", np.float16, "r", shape=out.shape)
+
+        def ours(store: Any = store) -> None:
+            for name in names:
+                store.read_into(out, name, SPECS[0].id)
+
+        bare(), ours()
+        found[f"whole recordings, {backend}"] = ratio(bare, ours, rounds, time.process_time)
+    return found
+
+
+def writing(folder: Path, rounds: int) -> dict[str, float]:
+    """Whole items of 4500 x 1280 float16 against `tofile` + fsync of the same bytes."""
+    rows = np.random.default_rng(2).standard_normal((FRAMES, DIMS[0]), np.float32).astype(np.float16)
+    found = {}
+    for backend in ("zarr", "hdf5"):
+        store = create_store(folder / f"written-{backend}", backend)
+        count = iter(range(10**6))
+
+        def bare(count: Any = count) -> None:
+            with open(folder / f"written.{next(count)}", "wb") as file:
+                rows.tofile(file)
+                os.fsync(file.fileno())
+
+        def ours(store: Any = store, count: Any = count) -> None:
+            store.publish(f"clip {next(count)}", SPECS[0], rows)
+
+        bare(), ours()
+        found[f"writing items of {rows.nbytes / 1e6:.1f} MB, {backend}"] = ratio(bare, ours, rounds, time.perf_counter)
+        for file in folder.glob("written.*"):
+            file.unlink()
+        shutil.rmtree(folder / f"written-{backend}")
+    return found
+
+
+def make_catalogue(folder: Path, recordings: int) -> None:
+    """A store that says it has ``recordings`` x 4 items, written by eight processes, compacted."""
+    store = create_store(folder / "large")
+    for spec in SPECS:
+        store.fail("x", spec, "makes the feature's folder")
+    seq = time.time_ns()
+    for writer in range(8):
+        with open(folder / "large" / "journal" / f"00000000-{writer}-00000000.jsonl", "wb") as file:
+            for number in range(writer, recordings, 8):
+                source = SourceIdentity(10**7 + number, seq + number, f"{number:064x}")
+                for spec, dim in zip(SPECS, DIMS, strict=True):
+                    seq += 1000
+                    record = ItemRecord(
+                        recording=f"corpus/part {number % 40}/video {number:06d}.mp4",
+                        feature=spec.id,
+                        state="done",
+                        frames=4000 + number % 999,
+                        valid_frames=3900,
+                        shape=(4000 + number % 999, dim),
+                        dtype="float16",
+                        nbytes=10**7 + number,
+                        crc32c=number * 7919 % 2**32,
+                        rest_crc32c=number * 17 % 2**32,
+                        edition=f"{number * 31 % 2**32:08x}",
+                        source=source,
+                        seconds=1.5 + number / 1000,
+                        versions={"aupipe": "0.1.0", "numpy": "2.4", "torch": "2.10"},
+                        time_utc=f"2026-11-{1 + number % 28:02d}T{number % 24:02d}:{number % 60:02d}:00Z",
+                    )
+                    file.write(encode_line(seq, record))
+    compact(open_store(folder / "large"))
+
+
+def plan(path: str, recordings: int) -> None:
+    """Open and plan, in this process, and print what it took. Run in a fresh one."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    names = [f"corpus/part {number % 40}/video {number:06d}.mp4" for number in range(recordings)]
+    store = open_store(path)
+    todo = 0
+    for spec in store.features():
+        states = store.states(spec.id)
+        for number, name in enumerate(names):
+            state = states.get(name)
+            current = state is not None and state.state == "done" and state.source is not None
+            todo += not current or states[name].source.size != 10**7 + number  # type: ignore[union-attr]
+    took = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
+    print(json.dumps(took | {"mib": _peak_mib(), "todo": todo}))
+
+
+def _peak_mib() -> float:
+    """Most memory this program has held; `ru_maxrss` would count what its parent held before it."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+def planning(folder: Path, recordings: int, rounds: int) -> dict[str, float]:
+    """Open + plan over ``recordings`` x 4, each time in a fresh process; its imports are not counted."""
+    make_catalogue(folder, recordings)
+    command = [sys.executable, __file__, "--plan", str(folder / "large"), "--recordings", str(recordings)]
+    runs = [json.loads(subprocess.run(command, check=True, capture_output=True).stdout) for _ in range(rounds)]
+    assert all(run["todo"] == 0 for run in runs)
+    label = f"open and plan {recordings:,} x {len(SPECS)}"
+    return {f"{label}: {key}": statistics.median(run[key] for run in runs) for key in ("wall_s", "cpu_s", "mib")}
+
+
+def files_per_item(folder: Path) -> dict[str, float]:
+    """Files below ``items/`` over the number of items."""
+    found = {}
+    for backend in ("zarr", "hdf5"):
+        store = open_store(folder / backend)
+        items = len(list(store.all_published()))
+        files = sum(len(files) for path, _, files in os.walk(folder / backend) if "/items/" in path)
+        found[f"files per item, {backend}"] = files / items
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, help="where to write the corpus (default: a temporary folder)")
+    parser.add_argument("--recordings", type=int, default=100_000, help="of the catalogue")
+    parser.add_argument("--clips", type=int, default=24, help="of the corpus that is read (97 MB each, three times)")
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--plan", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.plan:
+        plan(options.plan, options.recordings)
+        return
+    folder = Path(tempfile.mkdtemp(prefix="aupipe-benchmark-", dir=options.folder))
+    try:
+        names = make_corpus(folder, options.clips)
+        figures = windows(folder, names, options.rounds)
+        figures |= whole_recordings(folder, names, options.rounds)
+        figures |= files_per_item(folder)
+        figures |= writing(folder, options.rounds)
+        figures |= planning(folder, options.recordings, 5)
+    finally:
+        shutil.rmtree(folder)
+    for label, figure in figures.items():
+        print(f"{figure:10.3f}  {label}")
+
+
+if __name__ == "__main__":
+    main()
