@@ -17,7 +17,8 @@ def build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     """An instance of the dataclass ``cls`` from a table as TOML or JSON gives it.
 
     Raises UsageError, beginning with ``where``, for a key the dataclass does not have (with the nearest it has), for a
-    missing key, for a value of another type, and for what the dataclass itself refuses with a ValueError. Lists become tuples and whole numbers become floats where one is asked.
+    missing key, for a value of another type, and for what the dataclass itself refuses with a ValueError. Lists become
+    tuples and whole numbers become floats where one is asked.
     """
     hints = get_type_hints(cls)
     known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from aupipe import __version__
 from aupipe.cli.extract import extract
 from aupipe.cli.look import inspect, status
 from aupipe.cli.project import config, demo, init, plugins
+from aupipe.cli.store import store
 from aupipe.cli.train import evaluate, predict, train
 from aupipe.errors import AupipeError
 
@@ -50,7 +51,7 @@ def cli(verbose: int) -> None:
     logging.getLogger("libav").setLevel(logging.CRITICAL if verbose < 2 else logging.DEBUG)
 
 
-for command in (init, config, extract, status, inspect, train, predict, evaluate, demo, plugins):
+for command in (init, config, extract, status, inspect, store, train, predict, evaluate, demo, plugins):
     cli.add_command(command)
 
 

@@ -91,7 +91,13 @@ class Pass:
 
     def publish(self, key: str, spec: FeatureSpec, rows: NDArray[Any], source: SourceIdentity, began: float) -> None:
         record = self.store.publish(
-            key, spec, rows, source=source, seconds=time.perf_counter() - began, versions=self.versions
+            key,
+            spec,
+            rows,
+            source=source,
+            seconds=time.perf_counter() - began,
+            versions=self.versions,
+            video_id=self.job.video_id,
         )
         self.outcome.published.append(record)
 

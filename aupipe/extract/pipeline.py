@@ -188,7 +188,13 @@ def _open_sinks(run: Pass, recording: Recording, length: int, stack: ExitStack) 
             continue
         encode, shape = run.loaded.encode(spec, encoder)
         writer = run.store.writer(
-            recording.id, spec, frames=length, row_shape=shape, source=source, versions=run.versions
+            recording.id,
+            spec,
+            frames=length,
+            row_shape=shape,
+            source=source,
+            versions=run.versions,
+            video_id=recording.video_id,
         )
         sinks.append(Sink(spec, encoder, encode, shape, stack.enter_context(writer)))
     return sinks

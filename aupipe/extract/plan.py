@@ -17,9 +17,9 @@ from aupipe.extract.faces import DETECTORS, Detector
 from aupipe.extract.faces.track import VERSION as TRACK_VERSION
 from aupipe.extract.faces.track import TrackParams
 from aupipe.registry import nearest
-from aupipe.store.base import Store
+from aupipe.store.base import ItemState, Store
 from aupipe.tables import build
-from aupipe.types import FeatureSpec, Recording
+from aupipe.types import FeatureSpec, Recording, SourceIdentity
 
 State = Literal["done", "new", "spec changed", "source changed", "failed before", "forced"]
 
@@ -171,27 +171,27 @@ def make_plan(
     An item is done when it was published under exactly this spec and its source is still the same file. An item that
     failed before is left alone until its source or spec changes, or ``retry_failed``.
     """
-    known = _names_known(store)
+    stored = _Stored(store)
     requested: dict[tuple[str, str], Item] = {}
     jobs: dict[str, Job] = {}
     for recording in recordings:
         chain = parts.chain(recording)
         job = jobs.setdefault(recording.video_id, Job(recording.video_id, []))
         job.recordings.append(recording)
-        wanted = [spec for spec, _ in chain.encoders]
-        for spec in wanted:
+        for spec, _ in chain.encoders:
             key = recording.key_for(spec.modality)
             if (key, spec.id) not in requested:
-                item = _judge(key, spec, recording, store, known, retry_failed, force)
+                item = stored.judge(key, spec, recording, retry_failed, force)
                 requested[key, spec.id] = item
                 if item.todo:
                     job.items.append(item)
-        _add_inputs(job, recording, chain, store, force)
+        if job.items:
+            _add_inputs(job, recording, chain, stored, force)
     todo = tuple(job for job in jobs.values() if job.items)
     return Plan(parts, tuple(requested.values()), todo)
 
 
-def _add_inputs(job: Job, recording: Recording, chain: Chain, store: Store | None, force: bool) -> None:
+def _add_inputs(job: Job, recording: Recording, chain: Chain, stored: _Stored, force: bool) -> None:
     """The clock, detections and face track that the recording's missing features need and the store does not have."""
     keys = {recording.id, recording.video_id}
     mine = [item for item in job.items if item.key in keys]
@@ -200,42 +200,53 @@ def _add_inputs(job: Job, recording: Recording, chain: Chain, store: Store | Non
     wanted += [spec for spec in (chain.detections, chain.faces) if spec is not None and visual]
     for spec in wanted:
         key = recording.key_for(spec.modality)
-        item = _judge(key, spec, recording, store, {}, retry_failed=True, force=force)
+        item = stored.judge(key, spec, recording, True, force)
         if item.todo and not job.wants(spec, key):
             job.items.append(item)
 
 
-def _judge(
-    key: str,
-    spec: FeatureSpec,
-    recording: Recording,
-    store: Store | None,
-    known: dict[str, list[str]],
-    retry_failed: bool,
-    force: bool,
-) -> Item:
-    record = store.record(key, spec.id) if store else None
-    if record is None or record.state == "deleted":
-        older = store is not None and any(
-            other != spec.id and store.record(key, other) is not None for other in known.get(spec.name, [])
-        )
-        return Item(key, spec, "spec changed" if older else "new")
-    source = source_path(recording, spec.modality)
-    if record.source is not None and (source is None or source_changed(source, record.source)):
-        return Item(key, spec, "source changed")
-    if force:
-        return Item(key, spec, "forced")
-    if record.state == "failed":
-        return Item(key, spec, "new" if retry_failed else "failed before", record.reason)
-    return Item(key, spec, "done")
+class _Stored:
+    """What the store knows, asked once per feature and once per source file."""
 
+    def __init__(self, store: Store | None) -> None:
+        self.store = store
+        self._states: dict[str, dict[str, ItemState]] = {}
+        self._changed: dict[tuple[Path, SourceIdentity], bool] = {}
+        self._ids: dict[str, list[str]] = {}  # feature name -> ids
+        for spec in store.features() if store else []:
+            self._ids.setdefault(spec.name, []).append(spec.id)
 
-def _names_known(store: Store | None) -> dict[str, list[str]]:
-    """Feature name -> ids in the store."""
-    known: dict[str, list[str]] = {}
-    for spec in store.features() if store else []:
-        known.setdefault(spec.name, []).append(spec.id)
-    return known
+    def state(self, key: str, feature: str) -> ItemState | None:
+        if self.store is None:
+            return None
+        if feature not in self._states:
+            self._states[feature] = self.store.states(feature)
+        return self._states[feature].get(key)
+
+    def judge(self, key: str, spec: FeatureSpec, recording: Recording, retry_failed: bool, force: bool) -> Item:
+        """What is to happen to one item, and why."""
+        known = self.state(key, spec.id)
+        if known is None or known.state == "deleted":
+            older = any(self.state(key, other) for other in self._ids.get(spec.name, ()) if other != spec.id)
+            return Item(key, spec, "spec changed" if older else "new")
+        if self._source_changed(source_path(recording, spec.modality), known.source):
+            return Item(key, spec, "source changed")
+        if force:
+            return Item(key, spec, "forced")
+        if known.state == "failed":
+            assert self.store is not None
+            record = self.store.record(key, spec.id)
+            return Item(key, spec, "new" if retry_failed else "failed before", record.reason if record else "")
+        return Item(key, spec, "done")
+
+    def _source_changed(self, path: Path | None, known: SourceIdentity | None) -> bool:
+        if known is None:
+            return path is not None and path.exists()  # it failed when there was nothing to read
+        if path is None:
+            return True
+        if (path, known) not in self._changed:
+            self._changed[path, known] = source_changed(path, known)
+        return self._changed[path, known]
 
 
 def source_path(recording: Recording, modality: str) -> Path | None:

@@ -1,0 +1,221 @@
+"""store ls, info, verify, migrate, export, purge: looking after a feature store."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from aupipe.cli.look import describe_store
+from aupipe.cli.options import config_options, existing_store, json_option, resolve, split_list
+from aupipe.errors import DamageError, UsageError
+from aupipe.registry import nearest
+
+if TYPE_CHECKING:
+    from aupipe.store.base import Store
+    from aupipe.store.folder import FolderStore
+
+
+@click.group()
+def store() -> None:
+    """Look after a feature store: what is in it, is it whole, copy it, erase from it."""
+
+
+def _folder_store(config_file: Path | None, store: Path | None) -> FolderStore:
+    return cast("FolderStore", existing_store(resolve(config_file, store)))
+
+
+@store.command("ls")
+@click.argument("feature", required=False)
+@config_options
+@json_option
+def list_items(feature: str | None, config_file: Path | None, store: Path | None, as_json: bool) -> None:
+    """The recordings of FEATURE (a name or a full id), or of every feature.
+
+    \b
+    Example:
+      aupipe store ls hog
+    """
+    opened = _folder_store(config_file, store)
+    ids = _feature_ids(opened, feature)
+    for record in opened.records():
+        if record.feature not in ids:
+            continue
+        if as_json:
+            click.echo(json.dumps(asdict(record)))
+        elif record.state == "done":
+            shape = "x".join(map(str, record.shape))
+            click.echo(f"{record.feature:32} {shape:>16} {record.dtype:8} {record.valid_frames:>8} {record.recording}")
+        else:
+            click.echo(f"{record.feature:32} {record.state.upper():>16} {'':17} {record.recording}  {record.reason}")
+
+
+def _feature_ids(store: Store, feature: str | None) -> set[str]:
+    known = {spec.id: spec.name for spec in store.features()}
+    if feature is None:
+        return set(known)
+    found = {feature_id for feature_id, name in known.items() if feature in (feature_id, name)}
+    if not found:
+        raise UsageError(f"no feature {feature!r} in {store.path}.{nearest(feature, {*known, *known.values()})}")
+    return found
+
+
+@store.command()
+@config_options
+@json_option
+def info(config_file: Path | None, store: Path | None, as_json: bool) -> None:
+    """Every feature: what made it, of how many recordings, how large.
+
+    \b
+    Example:
+      aupipe store info
+    """
+    content = describe_store(_folder_store(config_file, store))
+    if as_json:
+        click.echo(json.dumps(content["rows"], indent=1))
+        return
+    click.echo(content["title"])
+    for line in content["lines"]:
+        click.echo(line)
+    for row in content["rows"]:
+        if row["weights"]:
+            click.echo(f"{row['feature']:32} weights {row['weights']}, licence {row['licence']}")
+
+
+def _share(context: click.Context, option: click.Parameter, value: str | None) -> float:
+    """``5%`` or ``0.05`` as 0.05."""
+    if value is None:
+        return 1.0
+    try:
+        share = float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise click.BadParameter(f"{value!r}: a share such as 5% or 0.05")
+    return share
+
+
+@store.command()
+@click.option("--quick", is_flag=True, help="Compare sizes only.")
+@click.option("--sample", callback=_share, metavar="P", help="Checksums of a random share only: 5% or 0.05.")
+@click.option(
+    "--repair", is_flag=True, help="Move damage to quarantine/ and queue it to be made again; deletes nothing."
+)
+@click.option("--rebuild", is_flag=True, help="First make the catalogue anew from journals and items.")
+@config_options
+@json_option
+def verify(
+    quick: bool,
+    sample: float,
+    repair: bool,
+    rebuild: bool,
+    config_file: Path | None,
+    store: Path | None,
+    as_json: bool,
+) -> int:
+    """Is everything that was published still there, and still what it was? Exit code 13 when not.
+
+    \b
+    Example:
+      aupipe store verify --sample 5%
+    """
+    from aupipe.store.repair import rebuild as rebuild_catalogue
+    from aupipe.store.verify import check
+
+    opened = _folder_store(config_file, store)
+    if rebuild:
+        click.echo(f"catalogue made anew, {rebuild_catalogue(opened)} items adopted", err=True)
+    report = check(opened, quick=quick, sample=sample, repair=repair)
+    if as_json:
+        click.echo(json.dumps(asdict(report), indent=1))
+        return DamageError.exit_code if report.damage else 0
+    for damage in report.damage:
+        click.echo(f"DAMAGED  {damage}")
+    for path in report.quarantined:
+        click.echo(f"moved to {path}")
+    for path in report.orphans:
+        click.echo(f"orphan (never acknowledged): {path}")
+    how = "sizes compared" if quick else f"checksums of {report.summed} compared"
+    swept = f", {report.swept} leftovers of dead writers removed" if report.swept else ""
+    click.echo(f"{report.items} items, {how}: {len(report.damage) or 'no'} damage{swept}")
+    if report.requeued:
+        click.echo(f"{len(report.requeued)} items are to be made again: aupipe extract")
+    elif report.damage:
+        click.echo("mend: aupipe store verify --repair, then aupipe extract")
+    return DamageError.exit_code if report.damage else 0
+
+
+@store.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--backend", required=True, help="zarr or hdf5.")
+@config_options
+def migrate(target: Path, backend: str, config_file: Path | None, store: Path | None) -> None:
+    """Copy the store to TARGET in another backend, bit for bit. Broken off, it goes on where it stopped.
+
+    \b
+    Example:
+      aupipe store migrate features-hdf5 --backend hdf5
+    """
+    from aupipe.store.export import migrate as copy
+
+    opened = _folder_store(config_file, store)
+    records = list(copy(opened, target, backend))
+    size = sum(record.nbytes for record in records)
+    click.echo(f"{len(records)} items, {size / 1e6:,.1f} MB copied to {target} ({backend})")
+    click.echo(f'to use it: path = "{target}", backend = "{backend}" in [store]')
+
+
+@store.command()
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--format", "form", default="npz", show_default=True, help="npz, hdf5 (one file) or parquet.")
+@click.option("--feature", "features", multiple=True, help="Only these features; several with commas.")
+@click.option("--recording", "recordings", multiple=True, help="Only these recordings.")
+@config_options
+def export(
+    target: Path,
+    form: str,
+    features: tuple[str, ...],
+    recordings: tuple[str, ...],
+    config_file: Path | None,
+    store: Path | None,
+) -> None:
+    """Write features to TARGET for other tools.
+
+    \b
+    Example:
+      aupipe store export out --format npz --feature hog
+    """
+    from aupipe.store.export import export as write
+
+    opened = _folder_store(config_file, store)
+    files = write(opened, target, form, features=split_list(features), recordings=recordings)
+    click.echo(f"wrote {len(files)} file{'s' * (len(files) != 1)}: {target}")
+
+
+@store.command()
+@click.argument("recordings", nargs=-1, required=True)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@config_options
+def purge(recordings: tuple[str, ...], yes: bool, config_file: Path | None, store: Path | None) -> None:
+    """Erase everything of RECORDINGS: items, journal lines, catalogue, quarantine. Cannot be undone.
+
+    Erase a person in a shared video by the track, the shared sound and clock by the video. Run it when nobody writes.
+
+    \b
+    Example:
+      aupipe store purge clips/a.mp4
+    """
+    from aupipe.store.repair import purge as erase
+
+    opened = _folder_store(config_file, store)
+    known = {record.recording for record in opened.records()}
+    for recording in recordings:
+        if recording not in known:
+            raise UsageError(f"nothing of {recording!r} in {opened.path}.{nearest(recording, known)}")
+    if not yes:
+        click.confirm(f"erase {', '.join(recordings)} from {opened.path} for good?", abort=True, err=True)
+    for recording in recordings:
+        click.echo(f"erased {recording}: {erase(opened, recording)} items")

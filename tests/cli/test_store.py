@@ -1,0 +1,94 @@
+"""`aupipe store`: what is in it, is it whole, copy it, erase from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aupipe.store import create_store, open_store
+from aupipe.types import FeatureSpec
+from tests.cli.conftest import Project
+
+SPEC = FeatureSpec("hog", "visual", "hog", 1, {"cell_px": 14})
+
+
+@pytest.fixture(params=["zarr", "hdf5"])
+def stored(request: pytest.FixtureRequest, project: Project) -> Project:
+    """A project whose store holds two recordings of one feature and one failure."""
+    store = create_store(project.folder / "features", request.param)
+    rows = np.random.default_rng(0).random((400, 8), dtype=np.float32)
+    for name in ("a.mp4", "b c.mp4"):
+        store.publish(name, SPEC, rows)
+    store.fail("broken.mp4", SPEC, "no video stream")
+    store.close()
+    project.configure("")
+    return project
+
+
+def test_ls_and_info_show_every_item(stored: Project) -> None:
+    listed = stored.run("store", "ls", "hog")
+    assert listed.code == 0, listed.err
+    assert [line.split()[1] for line in listed.out.splitlines()] == ["400x8", "400x8", "FAILED"]
+    assert "no video stream" in listed.out
+    assert "Did you mean 'hog'" in stored.run("store", "ls", "hogg").err
+    rows = json.loads(stored.run("store", "info", "--json").out)
+    assert (rows[0]["recordings"], rows[0]["failed"], rows[0]["frames"]) == (2, 1, 800)
+
+
+def test_verify_names_a_flipped_byte_and_repair_queues_the_item_again(stored: Project) -> None:
+    assert stored.run("store", "verify").code == 0
+    store = open_store(stored.folder / "features")
+    path = Path(store.item_path(store.published("a.mp4", SPEC.id)))  # type: ignore[attr-defined]
+    file = path / "c.0.0" if path.is_dir() else path
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    answer = stored.run("store", "verify")
+    assert answer.code == 13
+    assert "'a.mp4'" in answer.out
+    assert SPEC.id in answer.out
+    assert "b c.mp4" not in answer.out
+    assert stored.run("store", "verify", "--quick").code == 0  # the size is the same
+    repaired = stored.run("store", "verify", "--repair")
+    assert "1 items are to be made again" in repaired.out
+    assert stored.run("store", "verify").code == 0
+    assert list((stored.folder / "features" / "quarantine").iterdir())
+
+
+def test_migrate_and_back_is_the_same_bytes(stored: Project, arrays) -> None:
+    other = "hdf5" if open_store(stored.folder / "features").backend == "zarr" else "zarr"
+    assert stored.run("store", "migrate", "copy", "--backend", other).code == 0
+    assert open_store(stored.folder / "copy").backend == other
+    assert arrays(stored.folder / "copy") == arrays(stored.folder / "features")
+    back = open_store(stored.folder / "features").backend
+    assert stored.run("store", "migrate", "again", "--backend", back, "--store", "copy").code == 0
+    assert arrays(stored.folder / "again") == arrays(stored.folder / "features")
+
+
+@pytest.mark.parametrize("form", ["npz", "hdf5", "parquet"])
+def test_export_writes_what_other_tools_read(stored: Project, form: str) -> None:
+    answer = stored.run("store", "export", "out", "--format", form, "--feature", "hog")
+    assert answer.code == 0, answer.err
+    assert (stored.folder / "out").exists()
+    assert stored.run("store", "export", "out", "--format", form).code == 2  # never over something
+
+
+def test_purge_leaves_no_trace_of_the_recording(stored: Project) -> None:
+    assert stored.run("store", "purge", "a.mp3", "--yes").code == 2
+    answer = stored.run("store", "purge", "b c.mp4", "--yes")
+    assert answer.code == 0, answer.err
+    for path in (stored.folder / "features").rglob("*"):
+        assert "b_c" not in path.name
+        if path.is_file():
+            assert b"b c.mp4" not in path.read_bytes()
+    assert stored.run("store", "verify").code == 0
+    assert "a.mp4" in stored.run("store", "ls").out
+
+
+def test_without_a_store_the_exit_code_is_10(project: Project) -> None:
+    project.configure("")
+    for command in (["ls"], ["info"], ["verify"], ["purge", "x", "--yes"]):
+        assert project.run("store", *command).code == 10

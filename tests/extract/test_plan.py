@@ -1,0 +1,158 @@
+"""What is to be made, and why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aupipe.config import Config, EncoderConfig, FacesConfig
+from aupipe.dataset import source_identity
+from aupipe.errors import UsageError
+from aupipe.extract.plan import Parts, Plan, build_parts, feature_ids, make_plan
+from aupipe.store import create_store
+from aupipe.store.base import Store
+from aupipe.types import Recording
+
+CONFIG = Config(encoders=(EncoderConfig("hog", "hog", "visual"), EncoderConfig("mfcc", "mfcc", "audio")))
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Recording:
+    video = tmp_path / "a.mp4"
+    video.write_bytes(b"one")
+    return Recording("a.mp4", video=video)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return create_store(tmp_path / "features", "memory")
+
+
+def publish(store: Store, recording: Recording, parts: Parts) -> None:
+    """Every feature of a recording, as an extraction would leave it."""
+    chain = parts.chain(recording)
+    assert recording.video is not None
+    source = source_identity(recording.video)
+    for spec in (chain.clock, chain.detections, chain.faces, *(spec for spec, _ in chain.encoders)):
+        if spec is not None:
+            store.publish(recording.key_for(spec.modality), spec, np.ones((3, 2), np.float32), source=source)
+
+
+def states(plan: Plan) -> dict[str, str]:
+    return {item.spec.name: item.state for item in plan.items}
+
+
+def job_names(plan: Plan) -> list[list[str]]:
+    return [sorted(item.spec.name for item in job.items) for job in plan.jobs]
+
+
+def test_everything_is_new_without_a_store_and_needs_clock_and_faces(recording: Recording) -> None:
+    plan = make_plan([recording], build_parts(CONFIG), None)
+    assert states(plan) == {"hog": "new", "mfcc": "new"}
+    assert job_names(plan) == [["clock", "detections", "faces", "hog", "mfcc"]]
+
+
+def test_sound_alone_needs_no_faces(recording: Recording) -> None:
+    plan = make_plan([recording], build_parts(CONFIG, ["audio"]), None)
+    assert job_names(plan) == [["clock", "mfcc"]]
+
+
+def test_what_is_published_is_done(recording: Recording, store: Store) -> None:
+    parts = build_parts(CONFIG)
+    publish(store, recording, parts)
+    plan = make_plan([recording], parts, store)
+    assert states(plan) == {"hog": "done", "mfcc": "done"}
+    assert plan.jobs == ()
+    assert job_names(make_plan([recording], parts, store, force=True)) == [
+        ["clock", "detections", "faces", "hog", "mfcc"]
+    ]
+
+
+def test_another_parameter_is_another_feature_and_reuses_the_faces(recording: Recording, store: Store) -> None:
+    publish(store, recording, build_parts(CONFIG))
+    finer = replace(CONFIG, encoders=(EncoderConfig("hog", "hog", "visual", {"cell_px": 8}),))
+    plan = make_plan([recording], build_parts(finer), store)
+    assert states(plan) == {"hog": "spec changed"}
+    assert job_names(plan) == [["hog"]]
+
+
+@pytest.mark.parametrize(
+    "faces",
+    [FacesConfig(subject="left"), FacesConfig(detect_px=320), FacesConfig(min_score=0.5), FacesConfig(max_faces=2)],
+)
+def test_whatever_changes_the_face_changes_every_visual_feature_and_no_other(
+    recording: Recording, store: Store, faces: FacesConfig
+) -> None:
+    publish(store, recording, build_parts(CONFIG))
+    plan = make_plan([recording], build_parts(replace(CONFIG, faces=faces)), store)
+    assert states(plan) == {"hog": "spec changed", "mfcc": "done"}
+    detected_again = faces.subject == "largest"
+    assert job_names(plan) == [["detections"] * detected_again + ["faces", "hog"]]
+
+
+def test_another_source_makes_everything_anew(recording: Recording, store: Store) -> None:
+    parts = build_parts(CONFIG)
+    publish(store, recording, parts)
+    assert recording.video is not None
+    recording.video.write_bytes(b"two, longer")
+    plan = make_plan([recording], parts, store)
+    assert states(plan) == {"hog": "source changed", "mfcc": "source changed"}
+    assert job_names(plan) == [["clock", "detections", "faces", "hog", "mfcc"]]
+
+
+def test_what_failed_is_left_alone_until_it_is_retried_or_its_source_changes(
+    recording: Recording, store: Store
+) -> None:
+    parts = build_parts(CONFIG)
+    publish(store, recording, parts)
+    mfcc = feature_ids(parts, [recording])["mfcc"]
+    assert recording.video is not None
+    store.fail("a.mp4", store.spec(mfcc), "no audio stream", source=source_identity(recording.video))
+    plan = make_plan([recording], parts, store)
+    assert [(item.state, item.reason) for item in plan.items if item.spec.name == "mfcc"] == [
+        ("failed before", "no audio stream")
+    ]
+    assert plan.jobs == ()
+    assert job_names(make_plan([recording], parts, store, retry_failed=True)) == [["mfcc"]]
+    recording.video.write_bytes(b"mended")
+    assert states(make_plan([recording], parts, store))["mfcc"] == "source changed"
+
+
+def test_two_tracks_of_a_video_are_one_job_and_share_what_is_the_videos(tmp_path: Path) -> None:
+    video = tmp_path / "v.mp4"
+    video.write_bytes(b"v")
+    tracks = [Recording(f"v_{side}", video=video, video_id="v", subject=side) for side in ("left", "right")]
+    plan = make_plan(tracks, build_parts(CONFIG), None)
+    (job,) = plan.jobs
+    assert sorted((item.key, item.spec.name) for item in job.items) == [
+        ("v", "clock"),
+        ("v", "detections"),
+        ("v", "mfcc"),
+        ("v_left", "faces"),
+        ("v_left", "hog"),
+        ("v_right", "faces"),
+        ("v_right", "hog"),
+    ]
+    assert len(plan.items) == 3
+
+
+def test_the_name_of_a_feature_is_not_part_of_its_key_and_its_numbers_are(recording: Recording) -> None:
+    def keys(**params) -> str:
+        config = replace(CONFIG, encoders=(EncoderConfig("x", "hog", "visual", params),))
+        return build_parts(config).chain(recording).encoders[0][0].key
+
+    other_name = replace(CONFIG, encoders=(EncoderConfig("y", "hog", "visual"),))
+    assert keys() == build_parts(other_name).chain(recording).encoders[0][0].key
+    assert len({keys(), keys(cell_px=8), keys(bins=8), keys(size_px=224)}) == 4
+    assert keys(cell_px=14) == keys()  # said or not, it is the default
+
+
+def test_heads_refuse_one_name_for_two_features(recording: Recording, tmp_path: Path) -> None:
+    crops = Recording("t", images=tmp_path, aligned=True, fps=30.0)
+    with pytest.raises(UsageError, match="do not mix"):
+        feature_ids(build_parts(CONFIG), [recording, crops], ["hog"])
+    with pytest.raises(UsageError, match=r"no feature 'hug'.*Did you mean 'hog'"):
+        feature_ids(build_parts(CONFIG), [recording], ["hug"])
