@@ -11,10 +11,10 @@ from typing import Any
 
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
+from aupipe.tables import build
 from aupipe.train.heads import head_config
 from aupipe.train.labels import check_task
 from aupipe.train.losses import loss_config
-from aupipe.tables import build
 
 OPTIMISERS = ("adamw", "sgd")
 
