@@ -78,6 +78,7 @@ class FolderStore(ItemStore):
         self._journal = Journal(os.path.join(self.root, "journal"))
         super().__init__(path, Catalogue(self._journal.folder, os.path.join(self.root, "catalogue")))
         self._maps: dict[tuple[str, str], Rows] = {}
+        self._lasting: set[str] = set()
         _open_stores.add(self)
         self.refresh()
 
@@ -132,10 +133,11 @@ class FolderStore(ItemStore):
         """Steps two and three of the commit: into place, then into the journal."""
         target = self.item_path(record)
         before = self._catalogue.published(record.recording, record.feature)
-        made = self._make_items_folder(os.path.dirname(target))
+        folder = os.path.dirname(target)
+        if not os.path.isdir(folder):
+            self._make_folder(folder, list(self.folder_documents))
         self._place(sink.path, target, record)
-        if made:  # after the item, so that one flush of the file system's journal serves both
-            fs.fsync_folder(os.path.dirname(os.path.dirname(target)))
+        self._make_last(folder)
         self._acknowledge(record)
         if not os.path.lexists(target):  # retired by another writer between our look and our line
             self._place(sink.path, target, record)
@@ -148,7 +150,8 @@ class FolderStore(ItemStore):
         """Rename a staged item into place. An equal one that is there stays; a damaged one makes way."""
         while True:
             if os.path.lexists(target):
-                if self._is_whole(target, record):
+                if self.is_whole(target, record):
+                    fs.fsync_folder(os.path.dirname(target))  # whoever placed it may not have come to this yet
                     return
                 self._take_away(target)
             try:
@@ -164,23 +167,23 @@ class FolderStore(ItemStore):
         A writer that finds the edition in place journals it and then looks again; this moves it away and then looks
         at the journals. Whoever comes second sees the other.
         """
-        path, aside = self.item_path(old), self._staging_path(self.suffix)
-        try:
+        path = self.item_path(old)
+        with contextlib.suppress(OSError):  # what is left is swept by `verify`; what was published stands
             if self._is_current(old):
                 return
+            aside = self._staging_path(self.suffix)
             fs.rename(path, aside)
             if self._is_current(old) and not os.path.lexists(path):
                 fs.rename(aside, path)
-        except OSError:
-            pass  # an orphan is left for `verify` to list; what was published stands
-        fs.try_remove(aside)
+            fs.try_remove(aside)
 
     def _is_current(self, record: ItemRecord) -> bool:
         self.refresh()
         now = self._catalogue.published(record.recording, record.feature)
         return now is not None and now.edition == record.edition
 
-    def _is_whole(self, path: str, record: ItemRecord) -> bool:
+    def is_whole(self, path: str, record: ItemRecord) -> bool:
+        """Is the item at ``path`` byte for byte what the record says?"""
         try:
             return self.checksums(path, record) == (record.crc32c, record.rest_crc32c)
         except (OSError, DamageError):
@@ -230,22 +233,21 @@ class FolderStore(ItemStore):
     def _make_feature(self, spec: FeatureSpec) -> None:
         """The feature's folder with its spec, whole from the first moment it is seen."""
         target = os.path.join(self.root, spec.id)
-        if spec.id in self._specs or os.path.exists(os.path.join(target, "spec.json")):
-            return
-        documents = [("spec.json", spec_document(spec.to_json())), *self.folder_documents]
-        documents += [(os.path.join("items", name), content) for name, content in self.folder_documents]
-        self._make_folder(target, documents)
-        self._specs[spec.id] = spec
+        if spec.id not in self._specs and not os.path.exists(os.path.join(target, "spec.json")):
+            documents = [("spec.json", spec_document(spec.to_json())), *self.folder_documents]
+            documents += [(os.path.join("items", name), content) for name, content in self.folder_documents]
+            self._make_folder(target, documents)
+            self._specs[spec.id] = spec
+        self._make_last(target)
 
-    def _make_items_folder(self, folder: str) -> bool:
-        """The folder an item goes to. True when it was made, and its name is not sure to last yet."""
-        if os.path.isdir(folder):
-            return False
-        self._make_folder(folder, list(self.folder_documents), durable=False)
-        return True
+    def _make_last(self, folder: str) -> None:
+        """See to it, once per process and folder, that its name is on the disk, whoever made it."""
+        if folder not in self._lasting:
+            fs.fsync_folder(os.path.dirname(folder))
+            self._lasting.add(folder)
 
-    def _make_folder(self, target: str, documents: list[tuple[str, bytes]], *, durable: bool = True) -> None:
-        """A folder that appears with its documents in it, or not at all."""
+    def _make_folder(self, target: str, documents: list[tuple[str, bytes]]) -> None:
+        """A folder that appears with its documents in it, or not at all; not sure to last before `_make_last`."""
         fs.make_folders(os.path.dirname(target))
         staged = self._staging_path()
         fs.make_folders(staged, durable=False)
@@ -255,7 +257,7 @@ class FolderStore(ItemStore):
             fs.write_file(path, [content])
             fs.fsync_folder(os.path.dirname(path))
         try:
-            fs.rename(staged, target, durable=durable)
+            fs.rename(staged, target, durable=False)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise

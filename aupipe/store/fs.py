@@ -14,6 +14,7 @@ import stat
 from collections.abc import Sequence
 from typing import Any
 
+FLUSH_AHEAD_BYTES = 4 << 20
 POINTS = ("mkdir", "write", "fsync", "rename", "link", "remove")
 _ERRORS = {"eio": errno.EIO, "enospc": errno.ENOSPC}
 _count = 0
@@ -74,6 +75,41 @@ def fsync(fd: int, path: str) -> None:
     os.fsync(fd)
 
 
+class NewFile:
+    """A file written from ``start`` on, piece by piece; its bytes are on their way to the disk while more are made."""
+
+    def __init__(self, path: str, start: int = 0) -> None:
+        self.path = path
+        self._fd = create(path)
+        self._hinted = self._position = os.lseek(self._fd, start, os.SEEK_SET)
+
+    def write(self, parts: Sequence[Any]) -> None:
+        """Append buffers."""
+        write(self._fd, parts, self.path)
+        self._position = os.lseek(self._fd, 0, os.SEEK_CUR)
+        if self._position - self._hinted >= FLUSH_AHEAD_BYTES and hasattr(os, "posix_fadvise"):
+            # "not needed" makes Linux start writing, and lets go of no page before it is written; else all would have
+            # to wait for fsync
+            size = self._position - self._hinted
+            os.posix_fadvise(self._fd, self._hinted, size, os.POSIX_FADV_DONTNEED)
+            self._hinted = self._position
+
+    def write_head(self, content: bytes) -> None:
+        """Write what comes before ``start``."""
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        write(self._fd, [content], self.path)
+
+    def fsync(self) -> None:
+        """On the disk when this returns."""
+        fsync(self._fd, self.path)
+
+    def close(self) -> None:
+        """May be called twice."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+
 def fsync_folder(path: str) -> None:
     """Make the names in a folder survive a power loss."""
     _strike(_due("fsync"), path)
@@ -86,12 +122,12 @@ def fsync_folder(path: str) -> None:
 
 def write_file(path: str, parts: Sequence[Any]) -> None:
     """A new file with this content, on the disk when this returns."""
-    fd = create(path)
+    file = NewFile(path)
     try:
-        write(fd, parts, path)
-        fsync(fd, path)
+        file.write(parts)
+        file.fsync()
     finally:
-        os.close(fd)
+        file.close()
 
 
 def make_folders(path: str, mode: int = 0o777, *, durable: bool = True) -> None:

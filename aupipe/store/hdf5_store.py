@@ -107,12 +107,12 @@ class FileSink:
     def __init__(self, path: str, layout: Layout) -> None:
         self.path, self.layout = path, layout
         self.nbytes = 0
-        _, self.offset = _surround(layout, {})
-        self._fd = fs.create(path)
-        os.lseek(self._fd, self.offset, os.SEEK_SET)
+        # the first page holds what h5py puts before a larger array; `finish` makes sure
+        self.offset = ALIGNMENT if layout.nbytes >= ALIGNMENT else _surround(layout, {})[1]
+        self._file = fs.NewFile(path, self.offset)
 
     def write(self, rows: NDArray[Any]) -> None:
-        fs.write(self._fd, [rows], self.path)
+        self._file.write([rows])
 
     def finish(self, item: ItemRecord, metadata: str) -> int:
         image, offset = _surround(self.layout, describe(item, metadata))
@@ -120,17 +120,14 @@ class FileSink:
             raise OSError(f"{self.path}: HDF5 moved the array from byte {self.offset} to {offset}; use backend 'zarr'")
         self.nbytes = max(image.size, offset + self.layout.nbytes)
         head, tail = image.between(0, offset), image.between(offset + self.layout.nbytes, self.nbytes)
-        fs.write(self._fd, [tail], self.path)
-        os.lseek(self._fd, 0, os.SEEK_SET)
-        fs.write(self._fd, [head], self.path)
-        fs.fsync(self._fd, self.path)
+        self._file.write([tail])
+        self._file.write_head(head)
+        self._file.fsync()
         self.close()
         return google_crc32c.extend(google_crc32c.value(head), tail)
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = -1
+        self._file.close()
 
 
 class Hdf5Store(FolderStore):

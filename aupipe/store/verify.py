@@ -15,6 +15,7 @@ from aupipe.store import STAGED, STORE_FILE, fs, store_document
 from aupipe.store.base import ItemRecord
 from aupipe.store.journal import FEATURE_ID, damaged_lines, read_lines, writer_is_dead
 from aupipe.store.snapshot import is_sound, snapshot_paths
+from aupipe.store.writer import parse_metadata
 
 if TYPE_CHECKING:
     from aupipe.store.folder import FolderStore
@@ -92,8 +93,23 @@ def sweep(store: FolderStore) -> int:
     staged = [name for name in _listdir(store.root) if name.startswith(STAGED)]
     paths += [os.path.join(store.root, name) for name in staged if writer_is_dead(name.removeprefix(STAGED))]
     for path in paths:
-        fs.try_remove(path)
+        if not _give_back(store, path):
+            fs.try_remove(path)
     return len(paths)
+
+
+def _give_back(store: FolderStore, path: str) -> bool:
+    """Put an item back that a writer was retiring, when it died and somebody had just published it again."""
+    try:
+        item = parse_metadata(store.read_metadata(path))
+        record = store.published(item.recording, item.feature)
+        target = store.item_path(record)
+        if record.edition != item.edition or os.path.lexists(target) or not store.is_whole(path, record):
+            return False
+        fs.rename(path, target)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return True
 
 
 def _is_abandoned(folder: str, name: str) -> bool:

@@ -116,12 +116,11 @@ class ShardSink:
 
     def __init__(self, path: str, layout: ShardLayout) -> None:
         self.path, self.layout, self.offset, self.nbytes = path, layout, 0, layout.file_bytes
-        self._file = os.path.join(path, layout.file_name)
         self._row = 0  # of the chunk being filled
         self._chunk_crc = 0
         self._rest_crc = 0
         fs.make_folders(path, durable=False)
-        self._fd = fs.create(self._file) if layout.frames else -1
+        self._file = fs.NewFile(os.path.join(path, layout.file_name)) if layout.frames else None
 
     def write(self, rows: NDArray[Any]) -> None:
         parts: list[Any] = []
@@ -134,8 +133,8 @@ class ShardSink:
             start += len(piece)
             if self._row == self.layout.chunk_rows:
                 parts.append(self._chunk_end())
-        if parts:
-            fs.write(self._fd, parts, self._file)
+        if parts and self._file:
+            self._file.write(parts)
 
     def _chunk_end(self) -> bytes:
         end = self._chunk_crc.to_bytes(4, "little") + self.layout.gap
@@ -144,7 +143,7 @@ class ShardSink:
         return end
 
     def finish(self, item: ItemRecord, metadata: str) -> int:
-        if self.layout.frames:
+        if self._file:
             parts = []
             if padding := self.layout.padding:
                 self._chunk_crc = google_crc32c.extend(self._chunk_crc, padding)
@@ -152,8 +151,8 @@ class ShardSink:
                 parts = [padding, self._chunk_end()]
             parts.append(self.layout.index)
             self._rest_crc = google_crc32c.extend(self._rest_crc, parts[-1])
-            fs.write(self._fd, parts, self._file)
-            fs.fsync(self._fd, self._file)
+            self._file.write(parts)
+            self._file.fsync()
         self.close()
         document = _array_json(self.layout, describe(item, metadata))
         self._rest_crc = google_crc32c.extend(self._rest_crc, document)
@@ -162,9 +161,8 @@ class ShardSink:
         return self._rest_crc
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = -1
+        if self._file:
+            self._file.close()
 
 
 class ShardRows:

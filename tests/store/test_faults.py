@@ -252,6 +252,20 @@ def test_an_operation_broken_off_anywhere_can_simply_be_run_again(tmp_path, undi
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_an_item_that_a_dead_writer_was_moving_is_put_back(tmp_path, backend):
+    store = create_store(tmp_path / "s", backend)
+    record = store.publish("a", SPEC, random_rows(300, 3))
+    child = os.fork()
+    if child == 0:  # moves the item away, as for retiring it, and dies
+        os.rename(store.item_path(record), store._staging_path(store.suffix))
+        os._exit(0)
+    os.waitpid(child, 0)
+    report = check(open_store(store.path))
+    assert (report.swept, report.damage, report.orphans) == (1, [], [])
+    assert same(open_store(store.path).read("a", SPEC.id), random_rows(300, 3))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_writers_that_replace_each_others_editions_never_lose_the_item(tmp_path, backend):
     path = tmp_path / "s"
     editions = [random_rows(300, 3, seed=0), random_rows(280, 3, seed=1)]
