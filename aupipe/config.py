@@ -12,8 +12,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
+from aupipe.types import FEATURE_NAME
 
 FILE_NAME = "aupipe.toml"
+RESERVED_NAMES = ("clock", "detections", "faces")  # features aupipe makes on its own
 RESERVED_ENVIRONMENT = {"AUPIPE_WEIGHTS", "AUPIPE_TEST_ASSETS", "AUPIPE_FAULT"}
 
 
@@ -27,6 +29,10 @@ class DatasetConfig:
     annotations: Path | None = None  # folder with AU_Detection_Challenge/..., found by itself in an Aff-Wild2 tree
     frames: Literal["video", "cropped_aligned"] = "video"  # where the pictures of an Aff-Wild2 track come from
     fps: float | None = None  # of image folders without a video: images carry no clock
+
+    def __post_init__(self) -> None:
+        if self.fps is not None and not 0 < self.fps < 1e6:
+            raise ValueError(f"fps is {self.fps}: expected frames per second")
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,14 @@ class FacesConfig:
     detect_px: int = 640  # frames are shrunk by the smallest whole factor that brings the long side to this or below
     max_faces: int = 8  # kept per frame, largest first
     min_score: float | None = None  # the detector's own default
+
+    def __post_init__(self) -> None:
+        if self.detect_px < 32:
+            raise ValueError(f"detect_px is {self.detect_px}: expected at least 32")
+        if self.max_faces < 1:
+            raise ValueError(f"max_faces is {self.max_faces}: expected at least 1")
+        if self.min_score is not None and not 0 <= self.min_score <= 1:
+            raise ValueError(f"min_score is {self.min_score}: expected 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -157,7 +171,10 @@ def load_config(
                 if raw is MISSING:
                     raise UsageError(f"{where}: [{name}] needs {f.name}")
             values[f.name] = _coerce(raw, hints[f.name], folder, f"{dotted} ({origin[dotted]})")
-        sections[name] = section(**values)
+        try:
+            sections[name] = section(**values)
+        except ValueError as error:
+            raise UsageError(f"{where or 'configuration'}: [{name}] {error}") from error
     encoders = _encoders(content["encoder"], where) if "encoder" in content else DEFAULT_ENCODERS
     origin["encoder"] = where if "encoder" in content else "default"
     return Config(**sections, encoders=encoders, file=file, origin=origin)
@@ -205,14 +222,18 @@ def _coerce(raw: Any, hint: Any, folder: Path, what: str) -> Any:
         return raw
     if get_origin(hint) is tuple:
         values = raw.split(",") if isinstance(raw, str) else raw
+        if not isinstance(values, list | tuple):
+            raise UsageError(f"{what} is {raw!r}: expected a list of names")
         return tuple(str(value).strip() for value in values if str(value).strip())
     if hint is Path:
+        if not isinstance(raw, str | Path):
+            raise UsageError(f"{what} is {raw!r}: expected a path")
         return (folder / Path(raw).expanduser()).absolute()
     try:
         if isinstance(raw, bool) or (hint is int and isinstance(raw, float) and raw != int(raw)):
             raise ValueError
         return hint(raw)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UsageError(f"{what} is {raw!r}: expected {hint.__name__}") from None
 
 
@@ -224,6 +245,11 @@ def _encoders(tables: Any, where: str) -> tuple[EncoderConfig, ...]:
         for key in ("name", "kind", "modality"):
             if key not in table:
                 raise UsageError(f"{where}: [[encoder]] number {number} has no {key!r}")
+        if not FEATURE_NAME.fullmatch(str(table["name"])) or table["name"] in RESERVED_NAMES:
+            raise UsageError(
+                f"{where}: [[encoder]] name {table['name']!r}: use a-z, 0-9, '_', '.', '-', at most 64 characters, "
+                f"and none of {', '.join(RESERVED_NAMES)}"
+            )
         params = {key: value for key, value in table.items() if key not in ("name", "kind", "modality")}
         modality = _coerce(
             table["modality"], Literal["visual", "audio", "text"], Path(), f"modality of [[encoder]] {table['name']!r}"
@@ -232,6 +258,14 @@ def _encoders(tables: Any, where: str) -> tuple[EncoderConfig, ...]:
         if [e.name for e in encoders].count(encoders[-1].name) > 1:
             raise UsageError(f"{where}: two [[encoder]] tables are named {encoders[-1].name!r}; names must differ")
     return tuple(encoders)
+
+
+GEOMETRY = """[[encoder]]
+name = "geometry"
+modality = "visual"
+kind = "geometry"
+
+"""
 
 
 def template(
@@ -252,6 +286,9 @@ def template(
     if fps is not None:
         dataset += [f"fps = {fps:g}                           # images carry no clock: say how fast they were taken"]
     body = "\n".join(dataset)
+    geometry = (
+        "" if frames == "cropped_aligned" else GEOMETRY  # crops carry no landmarks
+    )
     return f"""# aupipe: what to process, with what, to where. `aupipe config show` prints every value and its origin.
 
 [dataset]
@@ -270,12 +307,7 @@ name = "hog"                      # the feature's name
 modality = "visual"
 kind = "hog"
 
-[[encoder]]
-name = "geometry"
-modality = "visual"
-kind = "geometry"
-
-[[encoder]]
+{geometry}[[encoder]]
 name = "mfcc"
 modality = "audio"
 kind = "mfcc"

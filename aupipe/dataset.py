@@ -26,6 +26,7 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".w
 }
 IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp"])
 VIDEO_FOLDERS = ("videos", "raw_videos", "batch1", "batch2", "new_vids")  # of Aff-Wild2, by edition
+STORE_FILE = "store.json"  # marks a feature store, which may lie among the videos
 SIDES = re.compile(r"(.+)_(left|right)")
 
 
@@ -75,6 +76,8 @@ def open_dataset(config: DatasetConfig) -> Dataset:
     """
     if config.layout == "affwild2":
         return _affwild2(config)
+    if config.videos.is_file():
+        raise UsageError(f"{config.videos} is a file: give the folder it is in")
     if not config.videos.is_dir():
         raise UsageError(f"no folder {config.videos}: set [dataset] videos, or run `aupipe init` in the right place")
     find = _videos if config.layout == "folder" else _image_folders
@@ -94,14 +97,16 @@ def _videos(config: DatasetConfig) -> tuple[list[Recording], list[Path]]:
 def walk_videos(folder: Path) -> tuple[dict[str, Path], list[Path]]:
     """Relative name -> path of everything named like a video below ``folder``, and the files that are not.
 
-    A folder named like a video is listed too: it fails by name later instead of vanishing. Hidden entries are left out;
-    links to folders are not followed, so there are no loops.
+    A folder named like a video is listed too: it fails by name later instead of vanishing. Hidden entries and feature
+    stores are left out; links to folders are not followed, so there are no loops.
     """
     found: dict[str, Path] = {}
     ignored = []
     for root, folders, files in os.walk(folder):
         here = Path(root)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and not (here / name / STORE_FILE).exists()
+        )
         videos = [name for name in (*folders, *files) if Path(name).suffix.lower() in VIDEO_SUFFIXES]
         folders[:] = [name for name in folders if name not in videos]
         for name in videos:
@@ -117,7 +122,7 @@ def _image_folders(config: DatasetConfig) -> tuple[list[Recording], list[Path]]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in files):
             here = Path(root)
-            name = here.relative_to(config.videos).as_posix()
+            name = here.relative_to(config.videos).as_posix() if here != config.videos else here.name
             recordings.append(Recording(id=name, images=here, fps=config.fps))
     return sorted(recordings, key=lambda recording: recording.id), []
 
@@ -148,9 +153,12 @@ def _affwild2(config: DatasetConfig) -> Dataset:
         side = SIDES.fullmatch(track) if video != track else None
         recording = Recording(
             id=track,
-            video=videos.get(video),
+            # Where the tree has videos, one that is missing is missing by name; a tree of crops alone has no clock but
+            # `fps`, and every track is then a medium of its own.
+            video=videos.get(video, root / VIDEO_FOLDERS[0] / f"{video}.mp4") if videos else None,
             subject=side[2] if side else None,  # type: ignore[arg-type]
-            video_id=video,
+            video_id=video if videos else track,
+            group=video,
             fps=config.fps,
         )
         if config.frames == "cropped_aligned":
@@ -170,42 +178,60 @@ def video_of(track: str, videos: Iterable[str]) -> str:
     return side[1] if side and track not in videos else track
 
 
-def source_identity(path: Path) -> SourceIdentity:
-    """Which file, or which folder of images, this is. Raises RecordingError when it is not there.
+def source_identity(*paths: Path) -> SourceIdentity:
+    """Which files, or folders of images, these are. Raises RecordingError when one is not there.
 
     A file's digest covers its size and its first and last MiB: enough to tell a replaced video, cheap on 5,000 of them.
+    A folder's covers the names and contents of its images.
     """
     try:
-        stat = path.stat()
-        digest = hashlib.sha256()
-        if path.is_dir():
-            files = sorted((entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in os.scandir(path))
-            for name, size, _ in files:
-                digest.update(os.fsencode(name) + b"\0" + str(size).encode() + b"\n")
-            newest = max((mtime for _, _, mtime in files), default=0)
-            return SourceIdentity(sum(size for _, size, _ in files), newest, digest.hexdigest())
-        digest.update(str(stat.st_size).encode())
-        if path.is_file():  # a pipe or a device would never end
-            with path.open("rb") as file:
-                digest.update(file.read(1 << 20))
-                file.seek(max(0, stat.st_size - (1 << 20)))
-                digest.update(file.read(1 << 20))
-        return SourceIdentity(stat.st_size, stat.st_mtime_ns, digest.hexdigest())
+        sizes, mtimes, digests = zip(*(_identify(path) for path in paths), strict=True)
     except OSError as error:
-        raise RecordingError(f"cannot read {path}: {error.strerror or error}") from error
+        raise RecordingError(f"cannot read {error.filename or paths[0]}: {error.strerror or error}") from error
+    digest = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    return SourceIdentity(sum(sizes), max(mtimes), digest)
 
 
-def source_changed(path: Path, known: SourceIdentity) -> bool:
-    """True when what lies at ``path`` is no longer what ``known`` describes; a copy with a new date is the same."""
-    if path.is_file():
-        try:
-            stat = path.stat()
-        except OSError:
-            return True
-        if (stat.st_size, stat.st_mtime_ns) == (known.size, known.mtime_ns):
-            return False
+def _identify(path: Path) -> tuple[int, int, str]:
+    """Size, modification time and digest of a file or of a folder of images."""
+    digest = hashlib.sha256()
+    if path.is_dir():
+        size, newest = _measure(path)
+        for image in _images(path):
+            digest.update(os.fsencode(image.name) + b"\0" + hashlib.sha256(image.read_bytes()).digest())
+        return size, newest, digest.hexdigest()
+    stat = path.stat()
+    digest.update(str(stat.st_size).encode())
+    if path.is_file():  # a pipe or a device would never end
+        with path.open("rb") as file:
+            digest.update(file.read(1 << 20))
+            file.seek(max(0, stat.st_size - (1 << 20)))
+            digest.update(file.read(1 << 20))
+    return stat.st_size, stat.st_mtime_ns, digest.hexdigest()
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _measure(path: Path) -> tuple[int, int]:
+    """Size and newest modification time of a file or of a folder of images, without reading any."""
+    found = [image.stat() for image in _images(path)] if path.is_dir() else [path.stat()]
+    return sum(one.st_size for one in found), max((one.st_mtime_ns for one in found), default=0)
+
+
+def source_changed(paths: tuple[Path, ...], known: SourceIdentity) -> bool:
+    """True when what lies at ``paths`` is no longer what ``known`` describes.
+
+    A copy with a new date is the same; a source that has vanished has not changed: its features stay good.
+    """
     try:
-        now = source_identity(path)
-    except RecordingError:
-        return True
-    return (now.size, now.digest) != (known.size, known.digest)
+        measured = [_measure(path) for path in paths]
+        now = (sum(size for size, _ in measured), max(mtime for _, mtime in measured))
+        if now == (known.size, known.mtime_ns):
+            return False
+        if now[0] != known.size:
+            return True
+        return source_identity(*paths).digest != known.digest
+    except (OSError, RecordingError):
+        return False

@@ -135,21 +135,44 @@ def test_a_touched_or_copied_source_is_the_same_and_another_of_the_same_size_is_
     file.write_bytes(b"x" * 1000)
     known = source_identity(file)
     os.utime(file, (1, 1))
-    assert not source_changed(file, known)
+    assert not source_changed((file,), known)
     file.write_bytes(b"x" * 999 + b"y")
     os.utime(file, (2, 2))
-    assert source_changed(file, known)
+    assert source_changed((file,), known)
     file.unlink()
-    assert source_changed(file, known)
+    assert not source_changed((file,), known)  # vanished, not changed: what was computed from it stays good
     with pytest.raises(RecordingError, match=r"a\.mp4"):
         source_identity(file)
 
 
-def test_a_folder_of_images_changes_when_an_image_is_added(tmp_path: Path, rendered: Path) -> None:
+def test_a_folder_of_images_is_its_images(tmp_path: Path, rendered: Path) -> None:
     folder = tmp_path / "t"
     folder.mkdir()
     shutil.copy(rendered / "cropped_aligned" / "rend-004" / "00044.jpg", folder / "00001.jpg")
     known = source_identity(folder)
-    assert not source_changed(folder, known)
+    (folder / "Thumbs.db").touch()
+    assert not source_changed((folder,), known)
+    data = (folder / "00001.jpg").read_bytes()
+    (folder / "00001.jpg").write_bytes(data[:-1] + b"x")  # another picture of the same size
+    os.utime(folder / "00001.jpg", (3, 3))
+    assert source_changed((folder,), known)
+    (folder / "00001.jpg").write_bytes(data)
+    assert not source_changed((folder,), known)
     shutil.copy(folder / "00001.jpg", folder / "00002.jpg")
-    assert source_changed(folder, known)
+    assert source_changed((folder,), known)
+
+
+def test_a_track_of_a_missing_video_keeps_its_kind_and_tracks_without_any_video_have_clocks_of_their_own(
+    tmp_path: Path, rendered: Path
+) -> None:
+    tree = tmp_path / "tree"
+    for side in ("left", "right"):
+        shutil.copytree(rendered / "cropped_aligned" / "rend-004", tree / "cropped_aligned" / f"v_{side}")
+    config = DatasetConfig(layout="affwild2", root=tree, frames="cropped_aligned", fps=25.0)
+    left, right = open_dataset(config).recordings
+    assert (left.video_id, right.video_id, left.group, right.group) == ("v_left", "v_right", "v", "v")
+    (tree / "videos").mkdir()
+    shutil.copy(rendered / "videos" / "rend-004.mp4", tree / "videos" / "other.mp4")
+    by_id = {recording.id: recording for recording in open_dataset(config).recordings}
+    assert by_id["v_left"].video == tree / "videos" / "v.mp4"  # expected there, and missing by name
+    assert by_id["v_left"].video_id == by_id["v_right"].video_id == "v"

@@ -35,7 +35,7 @@ def run_demo(folder: Path, *, recordings: int, seconds: float, seed: int) -> Non
     store = open_or_create(config, create=True)
     assert store is not None
     plan = make_plan(dataset.recordings, build_parts(config), store)
-    if plan.jobs and (code := run_plan(plan, store, "cpu", 0, False, False)):
+    if plan.jobs and (code := run_plan(plan, store, ["cpu"])):
         raise SystemExit(code)
     if not plan.jobs:
         click.echo(f"nothing to do: {plan.counts['done']} items are stored", err=True)

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -24,6 +24,7 @@ from aupipe.errors import UsageError
 if TYPE_CHECKING:
     from aupipe.extract.plan import Item, Parts, Plan
     from aupipe.store.base import Store
+    from aupipe.store.folder import FolderStore
     from aupipe.types import Recording
 
 MODALITIES = ("visual", "audio", "text")
@@ -38,7 +39,13 @@ MODALITIES = ("visual", "audio", "text")
 @device_options
 @config_options
 @click.option("--backend", help="zarr or hdf5, for a new store.")
-@click.option("--workers", default=0, metavar="N", help="Videos worked on at once. Default: the cores, or 2 on a GPU.")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Videos worked on at once. Default: the cores, or 2 per GPU.",
+)
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N recordings.")
 @click.option("--dry-run", is_flag=True, help="Say what would run and why, and stop.")
 @click.option("--retry-failed", is_flag=True, help="Try again what failed before.")
@@ -83,10 +90,13 @@ def extract(
     config = resolve(config_file, store, **overrides)
     if videos is None:
         require_config(config)
+    elif config.file is None and store is None:
+        # Recordings go by their path in the folder: two folders in one store would overwrite each other.
+        config = resolve(None, videos / "features", **overrides)
     if weights == "random":
         config = _with_random_weights(config)
     if gpu is not None and not dry_run:
-        device = pick_device(gpu, cpu)  # before anything else: the answer does not depend on the data
+        devices = pick_devices(gpu, cpu)  # before anything else: the answer does not depend on the data
     recordings, parts = requested(config, split_list(modalities), split_list(features), limit)
     opened = open_or_create(config, create=False)
     plan = make_plan(recordings, parts, opened, retry_failed=retry_failed, force=force)
@@ -96,10 +106,10 @@ def extract(
     if not plan.jobs:
         return _nothing_to_do(plan, as_json)
     if gpu is None:
-        device = pick_device(gpu, cpu)
+        devices = pick_devices(gpu, cpu)
     opened = opened or open_or_create(config, create=True)
     assert opened is not None
-    return run_plan(plan, opened, device, workers, fail_fast, as_json)
+    return run_plan(plan, opened, devices, workers, fail_fast, as_json)
 
 
 def _with_random_weights(config: Config) -> Config:
@@ -118,13 +128,15 @@ def _with_random_weights(config: Config) -> Config:
     return replace(config, encoders=encoders)
 
 
-def pick_device(gpu: str | None, cpu: bool) -> str:
-    from aupipe.extract.run import choose_device
+def pick_devices(gpu: str | None, cpu: bool) -> list[str]:
+    """The devices to run on; what was not asked for is said."""
+    from aupipe.extract.run import choose_devices
 
-    device = choose_device(gpu, cpu)
+    devices = choose_devices(gpu, cpu)
     if gpu is None and not cpu:
-        click.echo(f"aupipe: running on {device}" + (" (torch sees no GPU)" if device == "cpu" else ""), err=True)
-    return device
+        said = "cpu (torch sees no GPU)" if devices == ["cpu"] else devices[0]
+        click.echo(f"aupipe: running on {said}", err=True)
+    return devices
 
 
 def requested(
@@ -141,7 +153,9 @@ def requested(
             )
     parts = build_parts(config, modalities, features)
     if not parts.encoders:
-        raise UsageError(f"{config.file}: no [[encoder]] of modality {', '.join(modalities)}; add one")
+        asked = [*(f"modality {name}" for name in modalities), *(f"name {name}" for name in features)]
+        wanted = f" of {' and '.join(asked)}" if asked else ""
+        raise UsageError(f"{config.file or 'the defaults'}: no [[encoder]]{wanted}; add one, or ask for another")
     dataset = open_dataset(config.dataset)
     if dataset.ignored:
         kinds = Counter(path.suffix or "no suffix" for path in dataset.ignored)
@@ -155,7 +169,13 @@ def open_or_create(config: Config, create: bool) -> Store | None:
     from aupipe.store import create_store, open_store
 
     if config.store.path.exists():
-        return open_store(config.store.path) if not create else create_store(config.store.path, config.store.backend)
+        opened = open_store(config.store.path)
+        if config.origin.get("store.backend", "default") != "default" and opened.backend != config.store.backend:
+            raise UsageError(
+                f"{config.store.path} is a {opened.backend} store, asked for is {config.store.backend}: "
+                f"`aupipe store migrate NEW --backend {config.store.backend}` copies it"
+            )
+        return opened
     return create_store(config.store.path, config.store.backend) if create else None
 
 
@@ -200,18 +220,23 @@ def _failed_before(failed: list[Item]) -> str:
     return f", {len(failed)} failed before:{shown}{more}\nretry: aupipe extract --retry-failed"
 
 
-def run_plan(plan: Plan, store: Store, device: str, workers: int, fail_fast: bool, as_json: bool) -> int:
+def run_plan(
+    plan: Plan, store: Store, devices: list[str], workers: int = 0, fail_fast: bool = False, as_json: bool = False
+) -> int:
     """Run the plan, say what came of it, and give the exit code: plan minus published, not the absence of errors."""
     from contextlib import closing
 
     from aupipe.cli.progress import Progress
     from aupipe.extract.run import extract as run
+    from aupipe.store.verify import sweep
+
+    sweep(cast("FolderStore", store))  # what killed runs left half written
 
     failures = []
     published = set()
     with Progress(len(plan.jobs), quiet=as_json) as progress:
         # Closed, so that an interrupt ends the workers here and not whenever the generator is collected.
-        with closing(run(plan, store, device, workers=workers, on_frames=progress.on_frames)) as outcomes:  # type: ignore[type-var]
+        with closing(run(plan, store, devices, workers=workers, on_frames=progress.on_frames)) as outcomes:
             for outcome in outcomes:
                 progress.on_outcome(outcome)
                 failures += outcome.failed
@@ -229,7 +254,8 @@ def run_plan(plan: Plan, store: Store, device: str, workers: int, fail_fast: boo
     if as_json:
         click.echo(json.dumps({"message_type": "summary", **summary}))
         return 3 if missing or before else 0
-    rate = f"{frames:,} frames decoded in {seconds:.1f} s ({frames / max(seconds, 1e-9):.0f} frames/s, {device})"
+    speed = f"{frames / max(seconds, 1e-9):.0f} frames/s, {', '.join(devices)}"
+    rate = f"{frames:,} frames decoded in {seconds:.1f} s ({speed})"
     click.echo(f"done {len(done)}   already done {plan.counts['done']}   failed {missing + before}   {rate}")
     for failure in failures:
         click.echo(f"FAILED  {failure.feature.partition('@')[0]:12} {failure.recording}  {failure.reason}")

@@ -35,7 +35,7 @@ def init(folder: Path, force: bool) -> None:
     options, found = _recognise(folder)
     detector = "yunet" if _has_yunet() else "mtcnn"
     target.write_text(template(detector=detector, **options), encoding="utf-8")
-    click.echo(f"wrote {target}: {found}; faces by {detector}, weight-free features hog, geometry and mfcc")
+    click.echo(f"wrote {target}: {found}; faces by {detector}")
     click.echo("next: aupipe extract --modality visual")
 
 
@@ -70,8 +70,8 @@ def _recognise(folder: Path) -> tuple[dict, str]:
             return {"layout": "folder", "videos": name}, f"{videos} videos in {name}/"
     for root, _, files in os.walk(folder):
         if any(Path(file).suffix.lower() in IMAGE_SUFFIXES for file in files):
-            base = os.path.relpath(os.path.dirname(root), folder)
-            return {"layout": "images", "videos": base, "fps": 30.0}, f"folders of images in {base}/"
+            base = os.path.relpath(os.path.dirname(root), folder) if Path(root) != folder else "."
+            return {"layout": "images", "videos": base, "fps": 30.0}, f"images in {base}/, taken to be at 30 frames/s"
     raise UsageError(f"no videos, no folders of images and no Aff-Wild2 tree in {folder.resolve()}")
 
 

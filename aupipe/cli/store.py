@@ -162,6 +162,8 @@ def migrate(target: Path, backend: str, config_file: Path | None, store: Path | 
     from aupipe.store.export import migrate as copy
 
     opened = _folder_store(config_file, store)
+    if target.resolve() == Path(opened.path).resolve():
+        raise UsageError(f"{target} is the store itself: name another folder")
     records = list(copy(opened, target, backend))
     size = sum(record.nbytes for record in records)
     click.echo(f"{len(records)} items, {size / 1e6:,.1f} MB copied to {target} ({backend})")
@@ -191,6 +193,8 @@ def export(
     from aupipe.store.export import export as write
 
     opened = _folder_store(config_file, store)
+    for name in split_list(features):
+        _feature_ids(opened, name)
     files = write(opened, target, form, features=split_list(features), recordings=recordings)
     click.echo(f"wrote {len(files)} file{'s' * (len(files) != 1)}: {target}")
 
@@ -215,7 +219,8 @@ def purge(recordings: tuple[str, ...], yes: bool, config_file: Path | None, stor
     for recording in recordings:
         if recording not in known:
             raise UsageError(f"nothing of {recording!r} in {opened.path}.{nearest(recording, known)}")
-    if not yes:
-        click.confirm(f"erase {', '.join(recordings)} from {opened.path} for good?", abort=True, err=True)
+    if not yes and not click.confirm(f"erase {', '.join(recordings)} from {opened.path} for good?", err=True):
+        click.echo("nothing erased")
+        return
     for recording in recordings:
         click.echo(f"erased {recording}: {erase(opened, recording)} items")

@@ -72,7 +72,7 @@ def train(
     config = require_config(resolve(config_file, store, **{"train.recipe": recipe, "train.task": task}))
     chosen = load_recipe(config.train.recipe, overrides)
     out = out or _new_run_folder(config, chosen.name)
-    from aupipe.extract.run import choose_device
+    from aupipe.extract.run import choose_devices
 
     run = train_run(
         config,
@@ -80,7 +80,7 @@ def train(
         chosen,
         names=split_list(features) or list(config.train.features),
         out=out,
-        device=choose_device(gpu, cpu) if gpu else "cpu",  # heads this small gain nothing from a GPU unasked
+        device=choose_devices(gpu, cpu)[0] if gpu else "cpu",  # heads this small gain nothing from a GPU unasked
         seed=seed,
         threads=threads,
         allow_missing=allow_missing,
@@ -118,6 +118,7 @@ def train_run(
             where = config.dataset.annotations or config.dataset.root
             raise UsageError(f"no recording of the {name} split has {task} annotations in {where}")
     features = feature_ids(build_parts(config), [*splits["train"], *splits["validation"]], names or recipe.features)
+    splits = {name: up_to_date(config, store, found, features, allow_missing) for name, found in splits.items()}
     return fit(
         store,
         train=splits["train"],
@@ -133,6 +134,34 @@ def train_run(
         allow_missing=allow_missing,
         progress=lambda line: click.echo(line, err=True),
     )
+
+
+def up_to_date(
+    config: Config, store: Store, recordings: list[Recording], features: Mapping[str, str], allow_missing: bool
+) -> list[Recording]:
+    """The recordings whose stored features are of the files that lie there now.
+
+    Raises UsageError naming those whose source has changed since, or on which extraction failed; ``allow_missing``
+    leaves them out instead, and says so. Features that are simply not there yet are for the training part to name.
+    """
+    from aupipe.extract.plan import build_parts, make_plan
+
+    known = {encoder.name for encoder in config.encoders}
+    parts = build_parts(config, names=[name for name in features if name in known])
+    stale = {
+        item.key: item.state if item.state == "source changed" else f"failed: {item.reason}"
+        for item in make_plan(recordings, parts, store).items
+        if item.spec.id in features.values() and item.state in ("source changed", "failed before")
+    }
+    left_out = [r for r in recordings if r.id in stale or r.video_id in stale]
+    if left_out and not allow_missing:
+        shown = "; ".join(f"{r.id} ({stale.get(r.id) or stale[r.video_id]})" for r in left_out[:5])
+        more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
+        raise UsageError(f"features of {shown}{more} are not to be trusted: `aupipe extract`, or --allow-missing")
+    for recording in left_out:
+        why = stale.get(recording.id) or stale[recording.video_id]
+        click.echo(f"aupipe: left out {recording.id}: {why}", err=True)
+    return [recording for recording in recordings if recording not in left_out]
 
 
 def labels_of(dataset: Dataset, recordings: Sequence[Recording], task: Task) -> dict[str, Labels]:
@@ -202,7 +231,9 @@ def predict(
     loaded = load_run(run)
     dataset = open_dataset(config.dataset)
     chosen = _split_or_ids(dataset, loaded.task, split, recordings)
-    predictions = predict_run(loaded, existing_store(config), chosen, allow_missing=allow_missing)
+    opened = existing_store(config)
+    chosen = up_to_date(config, opened, chosen, loaded.features, allow_missing)
+    predictions = predict_run(loaded, opened, chosen, allow_missing=allow_missing)
     default = {"csv": "predictions.csv", "abaw": "submission.txt", "tracks": "predictions"}[form]
     out = out or loaded.path / default
     named = {label_name(recording): predictions[recording.id] for recording in chosen if recording.id in predictions}
@@ -240,7 +271,9 @@ def evaluate(run: Path, split: str, config_file: Path | None, store: Path | None
     labels = labels_of(dataset, chosen, loaded.task)
     if not labels:
         raise UsageError(f"the {split} split of task {loaded.task} has no annotations here")
-    predictions = predict_run(loaded, existing_store(config), [r for r in chosen if r.id in labels])
+    opened = existing_store(config)
+    chosen = up_to_date(config, opened, [r for r in chosen if r.id in labels], loaded.features, False)
+    predictions = predict_run(loaded, opened, chosen)
     scores = score(predictions, labels, loaded.task)
     if as_json:
         click.echo(json.dumps(scores.to_json()))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 from aupipe.types import Frames
 
 
-def ahead(source: Iterable[Frames], depth: int = 2) -> Iterator[Frames]:
+def ahead(source: Iterable[Frames], depth: int = 2) -> Generator[Frames, None, None]:
     """Chunks of a reader, decoded in a thread of their own up to ``depth`` chunks ahead of whoever reads them."""
     chunks: queue.Queue[Frames | BaseException | None] = queue.Queue(maxsize=depth)
     stopped = threading.Event()

@@ -61,7 +61,7 @@ def _demuxer(head: bytes) -> str | None:
         return "ogg"
     if head.startswith(b"fLaC"):
         return "flac"
-    if head.startswith(b"ID3") or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0):
+    if head.startswith(b"ID3") or _is_mpeg_audio(head):
         return "mp3"
     for offset in (0, 4):  # transport streams: sync byte every 188, or every 192 with a time code (m2ts)
         step = 188 + offset
@@ -70,7 +70,16 @@ def _demuxer(head: bytes) -> str | None:
     return None
 
 
+def _is_mpeg_audio(head: bytes) -> bool:
+    """A frame header: sync, a layer, a bit rate and a sample rate that exist; and no text in UTF-16."""
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0 or head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return False
+    return head[1] & 0x06 != 0 and 0 < head[2] >> 4 < 15 and head[2] & 0x0C != 0x0C
+
+
 def _is_text(head: bytes) -> bool:
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return True  # UTF-16
     try:
         head[: HEAD_BYTES - 4].decode("utf-8")  # a cut character at the end is not a sign of binary data
     except UnicodeDecodeError as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from aupipe.types import Frames
 log = logging.getLogger(__name__)
 
 CHUNK_FRAMES = 32
+REORDER_S = 1.0  # B-frames are shown at most this long after their neighbours in the file
 CHUNK_BYTES = 64 << 20  # of RGB: what bounds memory for large pictures
 MAX_PIXELS = 64_000_000  # a header may claim anything; this is refused before anything is allocated
 
@@ -63,9 +64,14 @@ class VideoReader:
         if pictures:
             yield _chunk(pictures, times, start)
 
-    def clock(self) -> NDArray[np.float64]:
+    def clock(self, on_frames: Callable[[int], None] = lambda n: None) -> NDArray[np.float64]:
         """(T,) presentation time of every decoded frame, in seconds on the container's clock, in rising order."""
-        return in_order(np.array([time_s for _, time_s in self._frames()], dtype=np.float64))
+        times = []
+        for _, time_s in self._frames():
+            times.append(time_s)
+            if len(times) % CHUNK_FRAMES == 0:
+                on_frames(CHUNK_FRAMES)
+        return in_order(np.array(times, dtype=np.float64), self.path)
 
     def _frames(self) -> Iterator[tuple[av.VideoFrame, float]]:
         """Decoded frames with their times; a frame without a timestamp follows its predecessor by one period."""
@@ -110,20 +116,31 @@ class VideoReader:
             self.notes.append(f"{corrupt} frames flagged corrupt by the decoder")
         if untimed:
             self.notes.append(f"{untimed} frames without a timestamp, timed by the frame rate")
+        declared_s = 0.0
         if stream.duration and stream.time_base:
             declared_s = float((stream.start_time or 0) * stream.time_base + stream.duration * stream.time_base)
-            if declared_s - end_s > max(1.0, 0.02 * declared_s):
-                self.notes.append(f"truncated: frames end at {end_s:.2f} s of {declared_s:.2f} s declared")
+        elif stream.container.duration:  # Matroska states the whole file's alone, in microseconds
+            declared_s = ((stream.container.start_time or 0) + stream.container.duration) / 1e6
+        if declared_s - end_s > max(1.0, 0.02 * declared_s):
+            self.notes.append(f"truncated: frames end at {end_s:.2f} s of {declared_s:.2f} s declared")
         for note in self.notes:
             log.warning("%s: %s", self.path, note)
 
 
-def in_order(times_s: NDArray[np.float64]) -> NDArray[np.float64]:
+def in_order(times_s: NDArray[np.float64], path: Path) -> NDArray[np.float64]:
     """The times of frames in the order they are shown.
 
-    Where a file carries decoding times only (AVI with B-frames) each time sits on the wrong frame, though the decoder
-    gives the frames in the right order and every time occurs once: sorting puts them where they belong.
+    Where a file carries decoding times only (AVI with B-frames) each time sits on a wrong frame nearby, though the
+    decoder gives the frames in the right order and every time occurs once: sorting puts them where they belong. Times
+    that jump back further are no such thing, and raise RecordingError: no clock can be had from them.
     """
+    latest = np.maximum.accumulate(times_s)
+    back = np.flatnonzero(times_s < latest - REORDER_S)
+    if len(back):
+        raise RecordingError(
+            f"{path}: times jump back from {latest[back[0]]:.2f} to {times_s[back[0]]:.2f} s at frame {back[0]}; "
+            "several files joined into one? Remux or re-encode it"
+        )
     return np.sort(times_s)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -11,57 +11,63 @@ from numpy.typing import NDArray
 
 from aupipe.extract.encoders import Encode
 from aupipe.extract.faces.align import CropTemplate, warp
+from aupipe.extract.job import OpenItem
 from aupipe.store.base import ItemWriter
-from aupipe.types import FaceTrack, FeatureSpec, Frames
+from aupipe.types import FaceTrack, Frames
 
 
 @dataclass
 class Sink:
     """One feature of one recording being filled in row order; rows never given are NaN."""
 
-    spec: FeatureSpec
-    encoder: Any
+    item: OpenItem
     encode: Encode
     shape: tuple[int, ...]
     writer: ItemWriter
     written: int = 0
 
-    def put(self, index: NDArray[np.int64], values: NDArray[np.float32]) -> None:
-        """Rows ``index``, rising and beyond what was written."""
+    def put(self, index: NDArray[np.int64], inputs: NDArray[Any]) -> None:
+        """Encode inputs of rows ``index``, rising and beyond what was written."""
+        if not len(index):
+            return
         stop = int(index[-1]) + 1
         rows = np.full((stop - self.written, *self.shape), np.nan, dtype=np.float32)
-        rows[index - self.written] = values
+        rows[index - self.written] = self.encode(inputs)
         self.writer.append(rows)
         self.written = stop
 
     def finish(self, length: int) -> None:
+        """Fill up to ``length`` rows."""
         if self.written < length:
             self.writer.append(np.full((length - self.written, *self.shape), np.nan, dtype=np.float32))
 
 
-def encode_chunk(sinks: list[Sink], frames: Frames, track: FaceTrack | None) -> None:
-    """Encode the rows of one chunk that have a face; ``track`` is None for pictures that are crops already."""
-    if track is None:
-        keep = np.arange(len(frames))
-        landmarks = None
-    else:
-        keep = np.flatnonzero(track.valid[frames.index])
-        landmarks = track.landmarks[frames.index[keep]]
-    if not len(keep):
-        return
-    crops: dict[CropTemplate, NDArray[np.uint8]] = {}  # one warp per distinct template
-    for sink in sinks:
-        template = sink.encoder.reads
-        if template == "landmarks":
-            sink.put(frames.index[keep], sink.encode(landmarks))
-            continue
-        if template not in crops:
-            crops[template] = (
-                _resized(frames.rgb, template.size_px)
-                if landmarks is None
-                else warp(frames.rgb[keep], landmarks, template)
-            )
-        sink.put(frames.index[keep], sink.encode(crops[template]))
+@dataclass
+class Warps:
+    """The faces of one chunk of frames, warped once per distinct template; ``track`` None: the pictures are crops."""
+
+    frames: Frames
+    track: FaceTrack | None
+    _crops: dict[CropTemplate, NDArray[np.uint8]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        found = np.ones(len(self.frames), dtype=bool) if self.track is None else self.track.valid[self.frames.index]
+        self._keep = np.flatnonzero(found)
+
+    def input_of(self, reads: CropTemplate | Literal["landmarks"]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+        """The rows (n,) that have a face, and what an encoder reads of them."""
+        index = self.frames.index[self._keep]
+        landmarks = None if self.track is None else self.track.landmarks[index]
+        if isinstance(reads, CropTemplate):
+            if reads not in self._crops and len(index):
+                self._crops[reads] = (
+                    _resized(self.frames.rgb, reads.size_px)
+                    if landmarks is None
+                    else warp(self.frames.rgb[self._keep], landmarks, reads)
+                )
+            return index, self._crops.get(reads, np.zeros((0, reads.size_px, reads.size_px, 3), np.uint8))
+        assert landmarks is not None
+        return index, landmarks
 
 
 def _resized(crops: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:

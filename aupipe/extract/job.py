@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.dataset import source_identity
-from aupipe.errors import AupipeError, RecordingError
+from aupipe.dataset import source_changed, source_identity
+from aupipe.errors import AupipeError, DamageError, RecordingError
 from aupipe.extract.encoders import Encode
 from aupipe.extract.faces import Detect
 from aupipe.extract.faces.align import CropTemplate
-from aupipe.extract.plan import Job, Parts, source_path
+from aupipe.extract.plan import Job, Parts, source_paths
 from aupipe.store.base import ItemRecord, Store
 from aupipe.types import FeatureSpec, Recording, SourceIdentity
 
 log = logging.getLogger(__name__)
-
-# Loading imports libraries, and several of them (PyAV, torchvision) break when two threads import them at once.
-LOADING = threading.Lock()
 
 
 @dataclass
@@ -38,15 +36,13 @@ class Loaded:
 
     def detect(self) -> Detect:
         if self._detect is None:
-            with LOADING:
-                self._detect = self.parts.detector.load(self.device)
+            self._detect = self.parts.detector.load(self.device)
         return self._detect
 
     def encode(self, spec: FeatureSpec, encoder: Any) -> tuple[Encode, tuple[int, ...]]:
         """An encoder's function and the shape of one row of it."""
         if spec.id not in self._encode:
-            with LOADING:
-                function = encoder.load(self.device)
+            function = encoder.load(self.device)
             reads = encoder.reads
             shape: tuple[int, ...] = ()
             if isinstance(reads, CropTemplate):
@@ -70,89 +66,136 @@ class Outcome:
     seconds: float = 0.0
 
 
+class SourceChangedError(RecordingError):
+    """A source is not the file it was when the run was planned, or when this job began; the next run tries again."""
+
+
 @dataclass
 class Pass:
-    """The state of one job while it runs."""
+    """The state of one job while it runs: what it reads, what it has published, what has failed."""
 
     job: Job
     store: Store
     loaded: Loaded
     on_frames: Callable[[int], None]
+    on_published: Callable[[ItemRecord], None]
     versions: dict[str, str]
     outcome: Outcome
+    # Taken once, before anything is read: what a feature is said to come from is what lay there at the beginning.
+    sources: dict[tuple[Path, ...], SourceIdentity | None] = field(default_factory=dict)
 
-    def wants_visual(self, recording: Recording) -> bool:
-        """True when a visual feature of this recording is to be made and nothing has failed it yet."""
-        failed = {(record.recording, record.feature) for record in self.outcome.failed}
-        return any(
-            spec.modality == "visual" and self.job.wants(spec, recording.id) and (recording.id, spec.id) not in failed
-            for spec in specs_of(self, recording)
-        )
+    def __post_init__(self) -> None:
+        for recording in self.job.recordings:
+            for modality in ("clock", "visual"):
+                self.source(recording, modality)
 
-    def publish(self, key: str, spec: FeatureSpec, rows: NDArray[Any], source: SourceIdentity, began: float) -> None:
+    def source(self, recording: Recording, modality: str) -> SourceIdentity | None:
+        """The identity of what a feature of this modality is computed from, None where that cannot be read."""
+        paths = source_paths(recording, modality)
+        if paths not in self.sources:
+            try:
+                self.sources[paths] = source_identity(*paths) if paths else None
+            except RecordingError:
+                self.sources[paths] = None
+        return self.sources[paths]
+
+    def confirm_source(self, recording: Recording, modality: str) -> None:
+        """Raise SourceChangedError unless what was read is what lay there when the job began."""
+        paths, source = source_paths(recording, modality), self.source(recording, modality)
+        if source is None or source_changed(paths, source):
+            raise SourceChangedError(f"{paths[-1] if paths else recording.id}: changed while it was read; run again")
+
+    def open_items(self, recordings: Iterable[Recording], *modalities: str) -> list[OpenItem]:
+        """Items of these modalities that are to be made and of which nothing has been said yet."""
+        said = {(record.recording, record.feature) for record in (*self.outcome.published, *self.outcome.failed)}
+        found: dict[tuple[str, str], OpenItem] = {}
+        for recording in recordings:
+            for spec, encoder in self.loaded.parts.chain(recording).encoders:
+                key = recording.key_for(spec.modality)
+                if spec.modality in modalities and self.job.wants(spec, key) and (key, spec.id) not in said:
+                    found.setdefault((key, spec.id), OpenItem(recording, spec, encoder))
+        return list(found.values())
+
+    def read_input(self, recording: Recording, spec: FeatureSpec) -> NDArray[Any]:
+        """A stored clock, detections or face track. Raises SourceChangedError when it was made from another file."""
+        key = recording.key_for(spec.modality)
+        made_from, source = self.store.published(key, spec.id).source, self.source(recording, spec.modality)
+        if made_from and source and (made_from.size, made_from.digest) != (source.size, source.digest):
+            raise SourceChangedError(f"{recording.video or recording.images}: changed since this run began; run again")
+        return self.store.read(key, spec.id)
+
+    def publish(self, recording: Recording, spec: FeatureSpec, rows: NDArray[Any], began: float) -> None:
+        """Publish a whole item, if its source is still what it was."""
+        self.confirm_source(recording, spec.modality)
         record = self.store.publish(
-            key,
+            recording.key_for(spec.modality),
             spec,
             rows,
-            source=source,
+            source=self.source(recording, spec.modality),
             seconds=time.perf_counter() - began,
             versions=self.versions,
             video_id=self.job.video_id,
         )
+        self.published(record)
+
+    def published(self, record: ItemRecord) -> None:
+        """Take note of a publication."""
         self.outcome.published.append(record)
+        self.on_published(record)
 
-    def fail(self, key: str, spec: FeatureSpec, reason: str, source: SourceIdentity | None) -> None:
-        log.debug("%s %s: %s", key, spec.id, reason)
-        self.outcome.failed.append(self.store.fail(key, spec, reason, source=source))
+    def fail(self, item: OpenItem, error: BaseException) -> None:
+        """Record that an item cannot be made, and why."""
+        source = None if isinstance(error, SourceChangedError) else self.source(item.recording, item.spec.modality)
+        self.outcome.failed.append(self.store.fail(item.key, item.spec, describe(error), source=source))
 
 
-class failing:
-    """Turns an error of the media, or of one encoder on it, into failures of the items that hung on it."""
+@dataclass(frozen=True)
+class OpenItem:
+    """One feature of one recording that a job is to make."""
 
-    def __init__(self, run: Pass, recordings: list[Recording], *, visual: bool, audio: bool) -> None:
-        self.run, self.recordings = run, recordings
-        self.modalities = (("faces", "visual") if visual else ()) + (("audio", "text") if audio else ())
+    recording: Recording
+    spec: FeatureSpec
+    encoder: Any
 
-    def __enter__(self) -> None: ...
+    @property
+    def key(self) -> str:
+        return self.recording.key_for(self.spec.modality)
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if error is None or not _is_of_the_recording(error):
-            return False
-        reason = describe(error)
-        published = {(record.recording, record.feature) for record in self.run.outcome.published}
-        failed = {(record.recording, record.feature) for record in self.run.outcome.failed}
-        for recording in self.recordings:
-            for spec in specs_of(self.run, recording):
-                key = recording.key_for(spec.modality)
-                known = (key, spec.id) in published or (key, spec.id) in failed
-                if spec.modality in self.modalities and self.run.job.wants(spec, key) and not known:
-                    failed.add((key, spec.id))
-                    self.run.fail(key, spec, reason, identity_of(recording, spec.modality))
+
+@contextmanager
+def failing(run: Pass, recordings: Iterable[Recording], *modalities: str) -> Iterator[None]:
+    """Turn an error of the media, or of code on it, into failures of the items of these modalities still open."""
+    recordings = list(recordings)
+    try:
+        yield
+    except Exception as error:
+        if not is_of_the_recording(error):
+            raise
+        for item in run.open_items(recordings, *modalities):
+            run.fail(item, error)
+
+
+@contextmanager
+def failing_alone(run: Pass, item: OpenItem) -> Iterator[None]:
+    """Turn an error into the failure of this one item."""
+    try:
+        yield
+    except Exception as error:
+        if not is_of_the_recording(error):
+            raise
+        run.fail(item, error)
+
+
+def is_of_the_recording(error: Exception) -> bool:
+    """False for what is nobody's recording's fault: a full disk, missing weights."""
+    if isinstance(error, RecordingError | DamageError):
         return True
-
-
-def _is_of_the_recording(error: BaseException) -> bool:
-    if isinstance(error, RecordingError):
-        return True
-    # A full disk or missing weights are nobody's recording's fault; an encoder that breaks on this picture is.
-    return isinstance(error, Exception) and not isinstance(error, AupipeError | OSError | MemoryError)
+    return not isinstance(error, AupipeError | OSError)
 
 
 def describe(error: BaseException) -> str:
     """One line for the user; an error nobody foresaw is logged whole."""
     if isinstance(error, AupipeError):
         return " ".join(str(error).split())
-    log.error("unforeseen error", exc_info=error)
+    log.info("unforeseen error", exc_info=error)
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-
-def specs_of(run: Pass, recording: Recording) -> list[FeatureSpec]:
-    return [spec for spec, _ in run.loaded.parts.chain(recording).encoders]
-
-
-def identity_of(recording: Recording, modality: str) -> SourceIdentity | None:
-    path = source_path(recording, modality)
-    try:
-        return source_identity(path) if path else None
-    except RecordingError:
-        return None

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from aupipe.config import Config, EncoderConfig, FacesConfig
 from aupipe.dataset import source_changed
 from aupipe.errors import UsageError
-from aupipe.extract.encoders import AudioInput, Encoder, build_encoder, params_of
+from aupipe.extract.encoders import Encoder, build_encoder, params_of
 from aupipe.extract.faces import DETECTORS, Detector
+from aupipe.extract.faces.align import CropTemplate
 from aupipe.extract.faces.track import VERSION as TRACK_VERSION
 from aupipe.extract.faces.track import TrackParams
 from aupipe.registry import nearest
@@ -82,6 +83,8 @@ class Parts:
             inputs = dict(from_clock)
             params = params_of(encoder)
             if encoder.modality == "visual":
+                if isinstance(encoder.reads, CropTemplate):
+                    params["template"] = "arcface"
                 if faces is not None:
                     inputs["faces"] = faces.id
                 else:
@@ -126,6 +129,11 @@ class Item:
     spec: FeatureSpec
     state: State
     reason: str = ""  # of an earlier failure
+
+    @property
+    def requested(self) -> bool:
+        """False for the clock and the faces, which are made because something else needs them."""
+        return self.spec.modality in ("visual", "audio", "text")
 
     @property
     def todo(self) -> bool:
@@ -211,7 +219,7 @@ class _Stored:
     def __init__(self, store: Store | None) -> None:
         self.store = store
         self._states: dict[str, dict[str, ItemState]] = {}
-        self._changed: dict[tuple[Path, SourceIdentity], bool] = {}
+        self._changed: dict[tuple[tuple[Path, ...], SourceIdentity], bool] = {}
         self._ids: dict[str, list[str]] = {}  # feature name -> ids
         for spec in store.features() if store else []:
             self._ids.setdefault(spec.name, []).append(spec.id)
@@ -229,7 +237,7 @@ class _Stored:
         if known is None or known.state == "deleted":
             older = any(self.state(key, other) for other in self._ids.get(spec.name, ()) if other != spec.id)
             return Item(key, spec, "spec changed" if older else "new")
-        if self._source_changed(source_path(recording, spec.modality), known.source):
+        if self._source_changed(source_paths(recording, spec.modality), known.source):
             return Item(key, spec, "source changed")
         if force:
             return Item(key, spec, "forced")
@@ -239,23 +247,20 @@ class _Stored:
             return Item(key, spec, "new" if retry_failed else "failed before", record.reason if record else "")
         return Item(key, spec, "done")
 
-    def _source_changed(self, path: Path | None, known: SourceIdentity | None) -> bool:
-        if known is None:
-            return path is not None and path.exists()  # it failed when there was nothing to read
-        if path is None:
-            return True
-        if (path, known) not in self._changed:
-            self._changed[path, known] = source_changed(path, known)
-        return self._changed[path, known]
+    def _source_changed(self, paths: tuple[Path, ...], known: SourceIdentity | None) -> bool:
+        if known is None:  # it failed when there was nothing to read, or while the source was changing
+            return all(path.exists() for path in paths) and bool(paths)
+        if (paths, known) not in self._changed:
+            self._changed[paths, known] = source_changed(paths, known)
+        return self._changed[paths, known]
 
 
-def source_path(recording: Recording, modality: str) -> Path | None:
-    """The file or folder a feature of this modality is computed from; None where the recording has none."""
+def source_paths(recording: Recording, modality: str) -> tuple[Path, ...]:
+    """The files or folders a feature of this modality is computed from, the one that carries the clock among them."""
+    paths: list[Path | None] = [recording.video or recording.images]
     if modality == "visual" and recording.aligned:
-        return recording.images
-    if modality in ("audio", "text"):
-        return recording.video
-    return recording.video or recording.images
+        paths.append(recording.images)
+    return tuple(dict.fromkeys(path for path in paths if path is not None))
 
 
 def feature_ids(parts: Parts, recordings: Sequence[Recording], names: Sequence[str] = ()) -> dict[str, str]:
@@ -276,14 +281,3 @@ def feature_ids(parts: Parts, recordings: Sequence[Recording], names: Sequence[s
         if name not in ids:
             raise UsageError(f"no feature {name!r} in the configuration.{nearest(name, ids)} Known: {', '.join(ids)}")
     return {name: ids[name] for name in names or ids}
-
-
-def audio_rates(job: Job, parts: Parts) -> dict[int, list[tuple[FeatureSpec, Any]]]:
-    """Sample rate -> the audio features of a job that want it, so that each rate is decoded once."""
-    rates: dict[int, list[tuple[FeatureSpec, Any]]] = {}
-    for spec, encoder in parts.chain(job.recordings[0]).encoders:
-        if spec.modality == "audio" and job.wants(spec, job.video_id):
-            reads = encoder.reads
-            assert isinstance(reads, AudioInput)
-            rates.setdefault(reads.sample_rate, []).append((spec, encoder))
-    return rates

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from aupipe.errors import RecordingError
 from aupipe.extract.container import open_media
-from aupipe.extract.decode import packet_lost
+from aupipe.extract.decode import REORDER_S, packet_lost
 from aupipe.types import Waveform
 
 log = logging.getLogger(__name__)
 
+MAX_HOLE_S = 3600.0  # a longer one is a broken clock, and would be a great deal of silence
 GAP_S = 0.05  # a jump between audio timestamps longer than this is a hole in the recording
 
 # What one step of an integer sample format is worth, and its midpoint.
@@ -46,6 +47,10 @@ def read_audio(path: Path, sample_rate: int) -> Waveform:
             raise RecordingError(f"{path}: the sample rate changes from {native_rate} to {rate} Hz mid-stream")
         if time_s is not None:
             hole_s = time_s - (start_s + written / native_rate)
+            if not -REORDER_S < hole_s < MAX_HOLE_S:
+                raise RecordingError(
+                    f"{path}: sound jumps by {hole_s:.0f} s at {time_s:.2f} s; several files joined into one? Remux it"
+                )
             if hole_s > GAP_S:
                 log.warning("%s: %.2f s without sound at %.2f s, filled with silence", path, hole_s, time_s - hole_s)
                 block = np.concatenate([np.zeros(round(hole_s * native_rate), dtype=np.float32), block])

@@ -13,7 +13,7 @@ import pytest
 from aupipe.errors import RecordingError
 from aupipe.extract.ahead import ahead
 from aupipe.extract.container import sniff
-from aupipe.extract.decode import ImageReader, VideoReader, chunk_length, image_rows
+from aupipe.extract.decode import ImageReader, VideoReader, chunk_length, image_rows, in_order
 from aupipe.extract.sound import read_audio
 from tests.conftest import write_video
 
@@ -89,7 +89,23 @@ def test_a_truncated_file_gives_what_it_holds_and_says_so(assets: Path, tmp_path
     reader = VideoReader(cut)
     frames = len(reader.clock())
     assert 50 < frames < 275
+    assert any("truncated" in note for note in reader.notes)
     np.testing.assert_array_equal(reader.clock(), VideoReader(whole).clock()[:frames])
+
+
+def test_nothing_is_said_of_whole_files(assets: Path, clips: dict[str, int]) -> None:
+    for name in ("derived_hamilton_vp9_opus_mono.webm", "grid_swwp2s_speech.mpg", "face_then_noface_vfr_hevc.mov"):
+        reader = VideoReader(assets / "videos" / name)
+        reader.clock()
+        assert reader.notes == []
+
+
+def test_times_that_jump_back_are_no_clock() -> None:
+    joined = np.concatenate([np.arange(30), np.arange(30)]) / 25 + 3 * (np.arange(60) < 30)
+    with pytest.raises(RecordingError, match=r"x\.ts: times jump back from 4\.16 to 0\.00 s at frame 30"):
+        in_order(joined, Path("x.ts"))
+    near = np.array([0, 2, 1, 3, 5, 4]) / 25
+    np.testing.assert_allclose(in_order(near, Path("x.avi")), np.arange(6) / 25)
 
 
 def test_corrupted_bytes_cost_frames_not_the_file(assets: Path, tmp_path: Path) -> None:
@@ -104,6 +120,11 @@ def test_corrupted_bytes_cost_frames_not_the_file(assets: Path, tmp_path: Path) 
 def text_as_mp4(folder: Path) -> Path:
     (folder / "a.mp4").write_text("this is no video\n" * 50)
     return folder / "a.mp4"
+
+
+def utf16_as_mp4(folder: Path) -> Path:
+    (folder / "u.mp4").write_text("this is no video\n" * 50, encoding="utf-16")
+    return folder / "u.mp4"
 
 
 def playlist_as_mp4(folder: Path) -> Path:
@@ -136,6 +157,7 @@ def no_moov(folder: Path) -> Path:
     ("make", "reason"),
     [
         (text_as_mp4, "is text"),
+        (utf16_as_mp4, "is text"),
         (playlist_as_mp4, "is text"),
         (empty_file, "is empty"),
         (folder_as_mp4, "is a folder"),

@@ -29,7 +29,6 @@ def test_sound_starts_where_the_container_says(assets: Path, name: str, start_s:
 
 
 def test_mixing_and_resampling_equal_librosa(tmp_path: Path) -> None:
-    import av
     import librosa
     import soundfile
 
@@ -41,7 +40,6 @@ def test_mixing_and_resampling_equal_librosa(tmp_path: Path) -> None:
     assert len(found.samples) == pytest.approx(len(expected), abs=1)
     n = min(len(expected), len(found.samples))
     np.testing.assert_allclose(found.samples[:n], expected[:n], atol=3e-5)
-    assert av.__version__
 
 
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])

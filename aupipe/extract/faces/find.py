@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.extract.decode import in_order
 from aupipe.extract.faces import Detect
 from aupipe.extract.faces.align import shrink, shrink_factor
 from aupipe.extract.faces.track import detection_rows
@@ -24,7 +23,7 @@ def find_faces(
     length: int = 0,
     on_frames: Callable[[int], None] = lambda n: None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Times (T,) and detection rows (T, max_faces, 17) of a recording; rows without a picture stay NaN.
+    """Times (T,) as decoded and detection rows (T, max_faces, 17) of a recording; rows without a picture stay NaN.
 
     ``detect_px``: frames are shrunk by the smallest whole factor that brings the long side to this or below.
     ``length``: the number of rows where it is known beforehand; a folder of images may end before its clock does.
@@ -44,7 +43,7 @@ def find_faces(
     whole = np.full((total, max_faces, 17), np.nan, dtype=np.float32)
     for index, row in rows.items():
         whole[index] = row
-    return in_order(np.concatenate(times)) if times else np.zeros(0), whole
+    return np.concatenate(times) if times else np.zeros(0), whole
 
 
 def _above(found: Detections, min_score: float) -> Detections:

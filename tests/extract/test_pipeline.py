@@ -1,0 +1,203 @@
+"""One video at a time: every item is of the file it says, and what breaks breaks alone."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from aupipe.config import Config, EncoderConfig, FacesConfig
+from aupipe.extract.encoders import AudioInput, Track
+from aupipe.extract.faces.align import CropTemplate
+from aupipe.extract.job import Loaded, Outcome
+from aupipe.extract.pipeline import run_job
+from aupipe.extract.plan import Parts, build_parts, make_plan
+from aupipe.store import create_store
+from aupipe.store.base import Store
+from aupipe.types import Recording
+from tests.conftest import write_video
+
+CONFIG = Config(
+    faces=FacesConfig(detector="yunet"),
+    encoders=(EncoderConfig("hog", "hog", "visual"), EncoderConfig("mfcc", "mfcc", "audio")),
+)
+
+
+@dataclass(frozen=True)
+class Breaks:
+    """An encoder of crops that gives what no store holds."""
+
+    modality: ClassVar[str] = "visual"
+    version: ClassVar[int] = 1
+
+    @property
+    def reads(self) -> CropTemplate:
+        return CropTemplate(112)
+
+    def identify_weights(self) -> None:
+        return None
+
+    def load(self, device: str):
+        return lambda crops: np.full((len(crops), 3), 1e6, np.float32)
+
+
+@dataclass(frozen=True)
+class BreaksOnSound:
+    """An encoder of sound that raises."""
+
+    align: str = "nearest"
+    modality: ClassVar[str] = "audio"
+    version: ClassVar[int] = 1
+
+    @property
+    def reads(self) -> AudioInput:
+        return AudioInput(16000)
+
+    def identify_weights(self) -> None:
+        return None
+
+    def load(self, device: str):
+        def encode(waveform) -> Track:
+            raise ArithmeticError("no such thing")
+
+        return encode
+
+
+@pytest.fixture
+def video(tmp_path: Path, assets: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
+    shutil.copy(assets / "videos" / "grid_swwp2s_speech.mpg", tmp_path / "a.mpg")
+    return tmp_path / "a.mpg"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return create_store(tmp_path / "features", "zarr")
+
+
+def run(store: Store, recordings: list[Recording], parts: Parts, on_frames=lambda n: None) -> Outcome:
+    plan = make_plan(recordings, parts, store)
+    (job,) = plan.jobs
+    return run_job(job, store, Loaded(parts, "cpu"), {}, on_frames)
+
+
+def reasons(outcome: Outcome) -> dict[str, str]:
+    return {record.feature.partition("@")[0]: record.reason for record in outcome.failed}
+
+
+def names(outcome: Outcome) -> set[str]:
+    return {record.feature.partition("@")[0] for record in outcome.published}
+
+
+def with_encoder(parts: Parts, name: str, encoder) -> Parts:
+    return replace(parts, encoders=(*parts.encoders, (EncoderConfig(name, "test", encoder.modality), encoder)))
+
+
+def test_a_source_that_changes_while_it_is_read_fails_and_is_tried_again(
+    video: Path, store: Store, assets: Path
+) -> None:
+    parts = build_parts(CONFIG)
+
+    def swap(count: int) -> None:
+        shutil.copy(assets / "videos" / "grid_bbaf2n_speech.mpg", video)
+
+    outcome = run(store, [Recording("a.mpg", video=video)], parts, swap)
+    assert not outcome.published
+    assert set(reasons(outcome)) == {"hog", "mfcc"}
+    assert all("changed while it was read" in reason for reason in reasons(outcome).values())
+    assert {item.state for item in make_plan([Recording("a.mpg", video=video)], parts, store).items} == {
+        "source changed"
+    }
+    assert names(run(store, [Recording("a.mpg", video=video)], parts)) >= {"hog", "mfcc"}
+
+
+def test_stored_faces_of_another_file_are_not_used(video: Path, store: Store, assets: Path) -> None:
+    recording = Recording("a.mpg", video=video)
+    run(store, [recording], build_parts(CONFIG))
+    more = build_parts(replace(CONFIG, encoders=(EncoderConfig("geometry", "geometry", "visual"),)))
+    plan = make_plan([recording], more, store)  # the faces are stored: only geometry is to be made
+    shutil.copy(assets / "videos" / "grid_bbaf2n_speech.mpg", video)  # hours may lie between plan and job
+    outcome = run_job(plan.jobs[0], store, Loaded(more, "cpu"), {})
+    assert not outcome.published
+    assert "changed since this run began" in reasons(outcome)["geometry"]
+
+
+def test_an_encoder_that_breaks_leaves_the_others_alone(video: Path, store: Store) -> None:
+    parts = with_encoder(with_encoder(build_parts(CONFIG), "bad", Breaks()), "worse", BreaksOnSound())
+    outcome = run(store, [Recording("a.mpg", video=video)], parts)
+    assert set(reasons(outcome)) == {"bad", "worse"}
+    assert "float16" in reasons(outcome)["bad"]
+    assert "ArithmeticError: no such thing" in reasons(outcome)["worse"]
+    assert names(outcome) == {"clock", "detections", "faces", "hog", "mfcc"}
+
+
+def test_a_detector_that_breaks_leaves_the_sound_alone(video: Path, store: Store) -> None:
+    @dataclass(frozen=True)
+    class NoDetector:
+        min_score: float = 0.5
+        version: ClassVar[int] = 1
+
+        def identify_weights(self) -> None:
+            return None
+
+        def load(self, device: str):
+            raise ArithmeticError("blind")
+
+    outcome = run(store, [Recording("a.mpg", video=video)], replace(build_parts(CONFIG), detector=NoDetector()))
+    assert set(reasons(outcome)) == {"hog"}
+    assert names(outcome) == {"clock", "mfcc"}
+
+
+def test_replacing_the_video_of_aligned_crops_makes_the_crops_stale_too(
+    tmp_path: Path, assets: Path, store: Store
+) -> None:
+    images = tmp_path / "t"
+    shutil.copytree(assets / "rendered_affwild" / "cropped_aligned" / "rend-004", images)
+    video = tmp_path / "v.mp4"
+    shutil.copy(assets / "rendered_affwild" / "videos" / "rend-004.mp4", video)
+    recording = Recording("t", video=video, images=images, aligned=True)
+    parts = build_parts(replace(CONFIG, encoders=CONFIG.encoders[:1], faces=FacesConfig()))
+    assert names(run(store, [recording], parts)) == {"clock", "hog"}
+    shutil.copy(assets / "rendered_affwild" / "videos" / "rend-006.mp4", video)
+    assert [item.state for item in make_plan([recording], parts, store).items] == ["source changed"]
+
+
+def test_rows_of_every_feature_are_those_of_the_frames(tmp_path: Path, assets: Path, video: Path, store: Store) -> None:
+    """Black, face, black: exactly the rows of the face have features, on the clock of the container."""
+    import av
+
+    path = tmp_path / "bfb.mp4"
+    photo = _photo(assets)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("h264", rate=25, options={"threads": "1"})
+        stream.width, stream.height, stream.pix_fmt = photo.shape[1], photo.shape[0], "yuv420p"
+        for k in range(90):
+            picture = photo if 40 <= k < 75 else np.zeros_like(photo)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    parts = build_parts(replace(CONFIG, encoders=CONFIG.encoders[:1]))
+    outcome = run(store, [Recording("bfb.mp4", video=path)], parts)
+    hog = next(record for record in outcome.published if record.feature.startswith("hog"))
+    rows = store.read("bfb.mp4", hog.feature)
+    np.testing.assert_array_equal(~np.isnan(rows[:, 0]), [40 <= k < 75 for k in range(90)])
+    clock = next(record for record in outcome.published if record.feature.startswith("clock"))
+    np.testing.assert_allclose(store.read("bfb.mp4", clock.feature), np.arange(90) / 25, atol=1e-6)
+
+
+def _photo(assets: Path) -> np.ndarray:
+    from aupipe.extract.decode import read_image
+
+    picture = read_image(assets / "images" / "smiling_man.jpg")
+    return np.ascontiguousarray(picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2])
+
+
+def test_a_video_without_sound_fails_its_sound_alone(tmp_path: Path, video: Path, store: Store) -> None:
+    silent = write_video(tmp_path / "s.mp4", frames=12)
+    outcome = run(store, [Recording("s.mp4", video=silent)], build_parts(CONFIG))
+    assert reasons(outcome) == {"mfcc": f"{silent}: no audio stream"}
+    hog = next(record for record in outcome.published if record.feature.startswith("hog"))
+    assert (hog.frames, hog.valid_frames) == (12, 0)
