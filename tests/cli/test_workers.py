@@ -1,0 +1,144 @@
+"""Workers die alone, plug-ins come along, and damage stops nobody else."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Project
+from tests.conftest import write_video
+
+# An encoder somebody else wrote: it takes its process down on bright pictures.
+POISON = """
+import os, signal
+from dataclasses import dataclass
+from typing import ClassVar
+import numpy as np
+from aupipe.extract.faces.align import CropTemplate
+
+@dataclass(frozen=True)
+class Poison:
+    modality: ClassVar[str] = "visual"
+    version: ClassVar[int] = 1
+
+    @property
+    def reads(self):
+        return CropTemplate(112)
+
+    def identify_weights(self):
+        return None
+
+    def load(self, device):
+        def encode(crops):
+            if crops.mean() > 60 and os.environ.get("POISON"):
+                os.kill(os.getpid(), getattr(signal, os.environ["POISON"]))
+            return crops.reshape(len(crops), -1)[:, :4].astype(np.float32)
+        return encode
+"""
+
+
+@pytest.fixture
+def poisoned(project: Project) -> Project:
+    """A project with the plug-in installed and one bright and two dark aligned tracks."""
+    site = project.folder / "site"
+    (site / "poison-1.0.dist-info").mkdir(parents=True)
+    (site / "poison.py").write_text(POISON)
+    (site / "poison-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: poison\nVersion: 1.0\n")
+    (site / "poison-1.0.dist-info" / "entry_points.txt").write_text("[aupipe.encoders]\npoison = poison:Poison\n")
+    project.environment["PYTHONPATH"] = str(site)
+    import cv2
+    import numpy as np
+
+    for name, grey in (("dark", 10), ("bright", 200), ("dim", 20)):
+        folder = project.folder / "tree" / "cropped_aligned" / name
+        folder.mkdir(parents=True)
+        for number in range(1, 40):
+            cv2.imwrite(str(folder / f"{number:05d}.png"), np.full((112, 112, 3), grey, np.uint8))
+    project.configure(
+        '[dataset]\nlayout="affwild2"\nroot="tree"\nframes="cropped_aligned"\nfps=25.0\n'
+        '[[encoder]]\nname="hog"\nkind="hog"\nmodality="visual"\n'
+        '[[encoder]]\nname="mine"\nkind="poison"\nmodality="visual"\n'
+    )
+    return project
+
+
+@pytest.mark.parametrize("death", ["SIGSEGV", "SIGKILL"])
+def test_a_video_that_takes_its_worker_down_is_failed_by_name_and_the_others_are_finished(
+    poisoned: Project, death: str
+) -> None:
+    answer = poisoned.run("extract", "--cpu", POISON=death)
+    assert answer.code == 3
+    assert "done 4 " in answer.out
+    failed = [line for line in answer.out.splitlines() if line.startswith("FAILED")]
+    assert len(failed) == 2
+    assert all("bright" in line and f"died on {death}" in line for line in failed)
+    assert "tried once more" in answer.err
+    assert poisoned.run("store", "verify").code == 0
+    again = poisoned.run("extract", "--cpu", "--retry-failed")
+    assert again.code == 0
+    assert "done 2 " in again.out
+
+
+def test_a_plugin_is_listed_with_its_package_and_works_from_the_command_line(poisoned: Project) -> None:
+    listed = poisoned.run("plugins")
+    assert [line.split() for line in listed.out.splitlines() if "poison" in line] == [["poison", "poison"]]
+    assert poisoned.run("extract", "--cpu").code == 0
+
+
+def test_workers_that_cannot_start_stop_the_run(poisoned: Project) -> None:
+    (poisoned.folder / "site" / "cv2.py").write_text("raise SystemExit(7)\n")
+    answer = poisoned.run("extract", "--cpu")
+    assert answer.code == 1
+    assert "could not start (exit code 7)" in answer.err
+
+
+def test_a_damaged_input_fails_its_own_video_and_names_the_remedy(project: Project, assets: Path) -> None:
+    for name in ("grid_swwp2s_speech.mpg", "grid_bbaf2n_speech.mpg"):
+        shutil.copy(assets / "videos" / name, project.folder / "videos")
+    project.configure('[faces]\ndetector="yunet"\n')
+    assert project.run("extract", "--cpu", "--modality", "audio").code == 0
+    clock = next((project.folder / "features").glob("clock@*/items/*/grid_swwp2s*/c.0"))
+    clock.write_bytes(clock.read_bytes()[:-8])
+    answer = project.run("extract", "--cpu")
+    assert answer.code == 3
+    assert "done 2 " in answer.out
+    assert "aupipe store verify" in answer.out
+    assert project.run("store", "verify", "--repair").code == 13
+    assert project.run("extract", "--cpu", "--retry-failed").code == 0
+
+
+def test_force_limit_and_fail_fast_do_what_they_say(project: Project) -> None:
+    for number in range(3):
+        write_video(project.folder / "videos" / f"{number}.mp4", frames=4, tone_hz=300)
+    (project.folder / "videos" / "bad.mp4").write_text("text")
+    project.configure('[[encoder]]\nname="mfcc"\nkind="mfcc"\nmodality="audio"\n')
+    first = project.run("extract", "--cpu", "--limit", "2")
+    assert (first.code, "done 2 " in first.out) == (0, True)
+    forced = project.run("extract", "--cpu", "--limit", "2", "--force")
+    assert (forced.code, "done 2 " in forced.out) == (0, True)
+    fast = project.run("extract", "--cpu", "--fail-fast", "--workers", "1")
+    assert fast.code == 3
+    assert "bad.mp4" in fast.out
+
+
+def test_features_whose_source_changed_are_not_trained_on(project: Project, assets: Path) -> None:
+    source = assets / "rendered_affwild"
+    tree = project.folder / "tree"
+    for split, name in (("Train_Set", "rend-004"), ("Validation_Set", "rend-006")):
+        folder = "annotations/AU_Detection_Challenge/" + split
+        (tree / folder).mkdir(parents=True)
+        (tree / "videos").mkdir(exist_ok=True)
+        shutil.copy(source / folder / f"{name}.txt", tree / folder)
+        shutil.copy(source / "videos" / f"{name}.mp4", tree / "videos")
+    project.configure(
+        '[dataset]\nlayout="affwild2"\nroot="tree"\n[[encoder]]\nname="mfcc"\nkind="mfcc"\nmodality="audio"\n'
+    )
+    assert project.run("extract", "--cpu").code == 0
+    train = ("train", "--recipe", "baseline", "--set", "epochs=1")
+    assert project.run(*train).code == 0
+    shutil.copy(source / "videos" / "rend-007.mp4", tree / "videos" / "rend-004.mp4")
+    answer = project.run(*train)
+    assert answer.code == 2
+    assert "rend-004 (source changed)" in answer.err
