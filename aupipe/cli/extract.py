@@ -170,7 +170,8 @@ def open_or_create(config: Config, create: bool) -> Store | None:
 
     if config.store.path.exists():
         opened = open_store(config.store.path)
-        if config.origin.get("store.backend", "default") != "default" and opened.backend != config.store.backend:
+        said_now = config.origin.get("store.backend", "default") not in ("default", str(config.file))
+        if said_now and opened.backend != config.store.backend:
             raise UsageError(
                 f"{config.store.path} is a {opened.backend} store, asked for is {config.store.backend}: "
                 f"`aupipe store migrate NEW --backend {config.store.backend}` copies it"
