@@ -33,7 +33,7 @@ def device_options(command: Command) -> Command:
     """``--gpu`` and ``--cpu``."""
     options = [
         click.option(
-            "--gpu", metavar="N", help="GPU to run on: 0, 1 or cuda:0. Without it the first GPU, else the CPU."
+            "--gpu", metavar="N", help="GPU to run on: 0, cuda:0, or several as 0,1. Default: the first, else the CPU."
         ),
         click.option("--cpu", is_flag=True, help="Run on the CPU."),
     ]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from aupipe.cli.extract import pick_devices
 from aupipe.cli.options import (
     config_options,
     device_options,
@@ -72,15 +73,13 @@ def train(
     config = require_config(resolve(config_file, store, **{"train.recipe": recipe, "train.task": task}))
     chosen = load_recipe(config.train.recipe, overrides)
     out = out or _new_run_folder(config, chosen.name)
-    from aupipe.extract.run import choose_devices
-
     run = train_run(
         config,
         existing_store(config),
         chosen,
         names=split_list(features) or list(config.train.features),
         out=out,
-        device=choose_devices(gpu, cpu)[0] if gpu else "cpu",  # heads this small gain nothing from a GPU unasked
+        device=pick_devices(gpu, cpu)[0],
         seed=seed,
         threads=threads,
         allow_missing=allow_missing,

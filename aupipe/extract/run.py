@@ -168,7 +168,7 @@ class _Crew:
             [sys.executable, "-P", "-m", "aupipe.extract.worker", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
-            stdout=sys.stderr.fileno(),  # results alone go to stdout, whatever a library prints
+            stdout=2,  # stderr: results alone go to stdout, whatever a library prints
             start_new_session=True,  # Ctrl-C is for whoever was asked; the workers are told by their pipe
             env=os.environ | ALLOCATOR | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
         )
