@@ -26,7 +26,7 @@ from aupipe.store import fs
 from aupipe.store.base import ItemRecord
 from aupipe.store.catalogue import Catalogue
 from aupipe.store.items import ItemStore, Rows
-from aupipe.store.journal import FEATURE_ID, Journal, writer_name
+from aupipe.store.journal import FEATURE_ID, Journal, writer_is_dead, writer_name
 from aupipe.store.keys import recording_bytes, recording_key, shard_folder
 from aupipe.store.writer import Layout, Sink, now_utc, parse_metadata
 from aupipe.types import FeatureSpec
@@ -127,7 +127,7 @@ class FolderStore(ItemStore):
         self.published(recording, feature)
         self._acknowledge(ItemRecord(recording, feature, "deleted", time_utc=now_utc()))
         for path in self.editions(recording, feature):
-            self._take_away(path)
+            self.retire(recording, feature, path)
 
     def _publish(self, spec: FeatureSpec, record: ItemRecord, sink: Sink) -> ItemRecord:
         """Steps two and three of the commit: into place, then into the journal."""
@@ -136,14 +136,18 @@ class FolderStore(ItemStore):
         folder = os.path.dirname(target)
         if not os.path.isdir(folder):
             self._make_folder(folder, list(self.folder_documents))
-        self._place(sink.path, target, record)
-        self._make_last(folder)
-        self._acknowledge(record)
-        if not os.path.lexists(target):  # retired by another writer between our look and our line
+        intent = f"{self._staging_path()}.{os.path.basename(target)}"  # tells others not to retire this edition now
+        os.close(fs.create(intent))
+        try:
             self._place(sink.path, target, record)
+            self._make_last(folder)
+            self._acknowledge(record)
+        finally:
+            fs.try_remove(intent)
         fs.try_remove(sink.path)
         if before is not None and before.edition != record.edition:
-            self.retire(before)
+            with contextlib.suppress(OSError):  # what was published stands; `verify` sweeps what is left
+                self.retire(record.recording, record.feature, self.item_path(before))
         return record
 
     def _place(self, staged: str, target: str, record: ItemRecord) -> None:
@@ -161,26 +165,34 @@ class FolderStore(ItemStore):
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise  # else another writer of the same item was faster: look at what it placed
 
-    def retire(self, old: ItemRecord) -> None:
+    def retire(self, recording: str, feature: str, path: str) -> None:
         """Remove an edition that was replaced or deleted, unless somebody publishes it again at this moment.
 
-        A writer that finds the edition in place journals it and then looks again; this moves it away and then looks
-        at the journals. Whoever comes second sees the other.
+        A publisher leaves an intent, places the item, journals it and takes the intent back. This moves the item away
+        and then looks for intents and journal lines, in that order: whenever the publisher relied on what was moved,
+        one of the two is seen, and the item is put back. Whoever dies here leaves it in ``tmp/``: `sweep` puts it back.
         """
-        path = self.item_path(old)
-        with contextlib.suppress(OSError):  # what is left is swept by `verify`; what was published stands
-            if self._is_current(old):
-                return
-            aside = self._staging_path(self.suffix)
+        if self._is_wanted(recording, feature, path):
+            return
+        aside = self._staging_path(self.suffix)
+        try:
             fs.rename(path, aside)
-            if self._is_current(old) and not os.path.lexists(path):
-                fs.rename(aside, path)
-            fs.try_remove(aside)
+        except FileNotFoundError:  # somebody else has just retired it
+            return
+        if self._is_wanted(recording, feature, path) and not os.path.lexists(path):
+            fs.rename(aside, path)
+        else:
+            fs.remove(aside)
 
-    def _is_current(self, record: ItemRecord) -> bool:
+    def _is_wanted(self, recording: str, feature: str, path: str) -> bool:
+        """Is a living writer publishing this very edition, or is it what a reader should find?"""
+        ending = f".{os.path.basename(path)}"
+        names = os.listdir(os.path.dirname(self._staging_path()))
+        if any(name.endswith(ending) and not writer_is_dead(name) for name in names):
+            return True
         self.refresh()
-        now = self._catalogue.published(record.recording, record.feature)
-        return now is not None and now.edition == record.edition
+        now = self._catalogue.published(recording, feature)
+        return now is not None and self.item_path(now) == path
 
     def is_whole(self, path: str, record: ItemRecord) -> bool:
         """Is the item at ``path`` byte for byte what the record says?"""
@@ -225,9 +237,10 @@ class FolderStore(ItemStore):
         return os.path.join(folder, writer_name() + suffix)
 
     def _take_away(self, path: str) -> None:
-        """Remove an item so that no reader sees half of it."""
+        """Remove an item so that no reader sees half of it. That somebody else has just removed it is fine."""
         aside = self._staging_path(self.suffix)
-        fs.rename(path, aside)
+        with contextlib.suppress(FileNotFoundError):
+            fs.rename(path, aside)
         fs.remove(aside)
 
     def _make_feature(self, spec: FeatureSpec) -> None:

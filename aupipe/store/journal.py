@@ -212,7 +212,9 @@ def damaged_lines(path: str) -> Iterator[int]:
     with open(path, "rb") as file:
         file.seek(end)
         tail = file.read()
-    if tail and decode_line(tail[:-1], "") is not None:  # a whole line whose newline has become something else
+    if (
+        tail[-1:] not in (b"", b"\n") and decode_line(tail[:-1], "") is not None
+    ):  # a whole line whose newline has become something else
         yield number + 1
 
 
@@ -222,7 +224,7 @@ def restore_last_newline(path: str) -> bool:
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         tail = os.pread(fd, os.fstat(fd).st_size - end, end)
-        if not tail or decode_line(tail[:-1], "") is None:
+        if tail[-1:] in (b"", b"\n") or decode_line(tail[:-1], "") is None:
             return False
         fs.overwrite(fd, b"\n", end + len(tail) - 1, path)
         fs.fsync(fd, path)

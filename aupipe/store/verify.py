@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import random
@@ -130,7 +131,8 @@ def _sweep_replaced(store: FolderStore, orphans: list[str]) -> int:
         for line in read_lines(os.path.join(store.root, "journal", name))[0]:
             path = store.item_path(line.record)
             if line.record.state == "done" and path in places and os.path.lexists(path):
-                store.retire(line.record)
+                with contextlib.suppress(OSError):  # a store that is read-only is verified too
+                    store.retire(line.record.recording, line.record.feature, path)
                 swept += not os.path.lexists(path)
     return swept
 
@@ -143,20 +145,26 @@ def _sample(count: int, fraction: float, seed: int | None) -> set[int]:
 
 def _check_patiently(store: FolderStore, record: ItemRecord, full: bool) -> Damage | None:
     """What is wrong with an item, if that is still so when one has looked again for a replacement or a deletion."""
-    for wait_s in (0.0, *LOOK_AGAIN_S):
-        time.sleep(wait_s)
+    waits_s = iter(LOOK_AGAIN_S)
+    while True:
         path = store.item_path(record)
         kind, what = _check_item(store, record, path, full)
         if not what:
             return None
+        damage = Damage(kind, what, path, record.recording, record.feature)
         if not what.startswith("missing"):
-            break
+            return damage
         store.refresh()
         try:
-            record = store.published(record.recording, record.feature)
+            newer = store.published(record.recording, record.feature)
         except KeyError:
             return None
-    return Damage(kind, what, path, record.recording, record.feature)
+        if newer.edition == record.edition:
+            wait_s = next(waits_s, None)
+            if wait_s is None:
+                return damage
+            time.sleep(wait_s)
+        record = newer
 
 
 def _check_item(store: FolderStore, record: ItemRecord, path: str, full: bool) -> tuple[Kind, str]:

@@ -300,3 +300,72 @@ def test_writers_that_replace_each_others_editions_never_lose_the_item(tmp_path,
     report = check(open_store(path))
     assert (report.damage, report.orphans) == ([], [])
     assert any(same(open_store(path).read("a", SPEC.id), edition) for edition in editions)
+
+
+def test_compacting_beside_writers_loses_no_line(tmp_path):
+    path = tmp_path / "s"
+    create_store(path).close()
+
+    def work(seed):
+        store = open_store(path)
+        for number in range(20):
+            if seed < 3:
+                store.publish(f"{seed}-{number}", SPEC, random_rows(2, 3, seed=number))
+            else:
+                compact(store)
+
+    children = []
+    for seed in range(5):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                work(seed)
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 5
+    store = open_store(path)
+    assert {record.recording for record in store.records()} == {
+        f"{seed}-{number}" for seed in range(3) for number in range(20)
+    }
+    assert check(store).damage == []
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_verifying_beside_writers_finds_nothing_and_harms_nothing(tmp_path, backend):
+    path = tmp_path / "s"
+    create_store(path, backend).close()
+
+    def work(seed):
+        store = open_store(path)
+        for number in range(25):
+            store.publish("shared", SPEC, random_rows(300, 3, seed=(seed + number) % 3))
+            store.publish(f"{seed}", SPEC, random_rows(300, 3, seed=number))
+            if number % 5 == 4:
+                store.delete(f"{seed}", SPEC.id)
+
+    children = []
+    for seed in range(2):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                work(seed)
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    running = children
+    with open_store(path) as store:
+        while running:
+            assert check(store).damage == []
+            ended, status = os.waitpid(running[0], os.WNOHANG)
+            if ended:
+                assert status == 0
+                running.pop(0)
+    store = open_store(path)
+    report = check(store)
+    assert (report.damage, report.orphans) == ([], [])
+    assert [record.recording for record in store.records()] == ["shared"]
