@@ -116,6 +116,7 @@ def extract(
                     log.warning("%s: %s; it is tried once more, alone, at the end", job.video_id, ended.reason)
                     crew.died_on.add(job.video_id)
                     suspects.append(job)
+        crew.release()
     finally:
         crew.dismiss()
 
@@ -220,6 +221,15 @@ class _Crew:
             raise AupipeError(f"a worker process could not start ({how}); its words are above")
         hint = " (out of memory?)" if code == -signal.SIGKILL else ""
         return _Death(f"the worker process died on {how}{hint}")
+
+    def release(self) -> None:
+        """Let every worker put its things in order and end; one that takes more than a minute is not waited for."""
+        for worker in self.workers:
+            with suppress(OSError):
+                worker.connection.send(None)
+        for worker in self.workers:
+            with suppress(subprocess.TimeoutExpired):
+                worker.process.wait(timeout=60)
 
     def dismiss(self) -> None:
         """End every worker, now. The store is made for that: nothing half written is ever seen."""

@@ -44,7 +44,7 @@ READY = "ready"
 
 
 def serve(connection: Connection) -> None:
-    """Work until the pipe closes."""
+    """Work until there is nothing more to do (None), or the pipe closes."""
     setup: Setup = connection.recv()
     logging.basicConfig(level=setup.log_level, format="%(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("libav").setLevel(logging.CRITICAL)
@@ -67,6 +67,7 @@ def serve(connection: Connection) -> None:
     while (job := jobs()) is not None:
         connection.send(run_job(job, store, loaded, setup.versions, connection.send, connection.send))
         store.refresh()
+    store.close()  # which compacts the catalogue when the journals have grown long
 
 
 def _listen(connection: Connection) -> Any:
