@@ -20,6 +20,7 @@ from aupipe.cli.look import inspect, status
 from aupipe.cli.project import config, demo, init, plugins
 from aupipe.cli.store import store
 from aupipe.cli.train import evaluate, predict, train
+from aupipe.cli.weights import weights
 from aupipe.errors import AupipeError
 
 INTERRUPTED = 130
@@ -51,7 +52,7 @@ def cli(verbose: int) -> None:
     logging.getLogger("libav").setLevel(logging.CRITICAL if verbose < 2 else logging.DEBUG)
 
 
-for command in (init, config, extract, status, inspect, store, train, predict, evaluate, demo, plugins):
+for command in (init, config, extract, status, inspect, store, train, predict, evaluate, weights, demo, plugins):
     cli.add_command(command)
 
 

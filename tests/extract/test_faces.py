@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from aupipe.errors import WeightsMissingError
@@ -28,7 +28,12 @@ PHOTOS = {
 }
 
 
-@pytest.fixture(params=DETECTORS.names())
+# insightface allows no commercial use, so none of its files is here: test_detectors.py tests the decoding.
+WITHOUT_WEIGHTS = {"scrfd"}
+TESTED = [name for name in DETECTORS.names() if name not in WITHOUT_WEIGHTS]
+
+
+@pytest.fixture(params=TESTED)
 def detect(request: pytest.FixtureRequest, assets: Path, monkeypatch: pytest.MonkeyPatch):
     """Every registered detector, with its parameters."""
     monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
@@ -72,9 +77,10 @@ def test_detectors_agree_on_where_the_face_is(assets: Path, monkeypatch: pytest.
     monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
     picture = read_image(assets / "images" / "obama_portrait.jpg")
     small = shrink(picture[None], 2)
-    points = [DETECTORS.get(name)().load("cpu")(small)[0].landmarks[0] for name in DETECTORS.names()]
+    points = [DETECTORS.get(name)().load("cpu")(small)[0].landmarks[0] for name in TESTED]
     between_eyes = np.linalg.norm(points[0][1] - points[0][0])
-    assert np.abs(points[0] - points[1]).max() < 0.15 * between_eyes
+    for other in points[1:]:
+        assert np.abs(points[0] - other).max() < 0.15 * between_eyes
 
 
 def test_yunet_without_its_weights_says_which_file_and_how(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -112,6 +118,7 @@ def test_a_similarity_of_the_template_is_undone_exactly(angle: float, scale: flo
 @given(st.lists(st.tuples(st.floats(0, 200), st.floats(0, 200)), min_size=5, max_size=5))
 def test_the_similarity_is_the_least_squares_one(points: list[tuple[float, float]]) -> None:
     source = np.array(points)
+    assume(np.ptp(source, axis=0).max() > 1e-3)  # points nearer than that are one point, which has no similarity
     matrix = similarity(source[None], ARCFACE_112)[0]
 
     def cost(m: np.ndarray) -> float:

@@ -19,6 +19,8 @@ DETECTORS = Registry(
     "detector",
     {
         "mtcnn": "aupipe.extract.faces.mtcnn:Mtcnn",
+        "retinaface": "aupipe.extract.faces.retinaface:RetinaFace",
+        "scrfd": "aupipe.extract.faces.scrfd:Scrfd",
         "yunet": "aupipe.extract.faces.yunet:YuNet",
     },
 )

@@ -1,0 +1,105 @@
+"""weights list, pull, import, verify: the checkpoints encoders and detectors need."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import click
+
+from aupipe.cli.options import json_option
+from aupipe.errors import WeightsMissingError
+
+
+@click.group()
+def weights() -> None:
+    """The checkpoints encoders and detectors need, kept in the folder AUPIPE_WEIGHTS names."""
+
+
+@weights.command("list")
+@json_option
+def list_known(as_json: bool) -> None:
+    """Every checkpoint aupipe knows: licence, where it comes from, and whether it is here.
+
+    \b
+    Example:
+      aupipe weights list
+    """
+    from aupipe.extract.weights.folder import list_weights
+
+    for line in list_weights():
+        known = line.known
+        row = {
+            "name": line.name,
+            "here": line.path is not None,
+            "sha256": known.sha256,
+            "licence": known.licence,
+            "commercial": known.commercial,
+            "how": known.how,
+        }
+        if as_json:
+            click.echo(json.dumps(row))
+            continue
+        commercial = {True: "commercial use yes", False: "commercial use no", None: "commercial use not stated"}
+        click.echo(f"{'here   ' if row['here'] else 'missing'}  {line.name}")
+        click.echo(f"         {known.licence}; {commercial[known.commercial]}; {known.how}")
+
+
+@weights.command()
+@click.argument("names", nargs=-1, required=True)
+def pull(names: tuple[str, ...]) -> None:
+    """Fetch known checkpoints from the Hugging Face hub. The one command that uses the network.
+
+    \b
+    Example:
+      aupipe weights pull NAME
+    """
+    os.environ["HF_HUB_OFFLINE"] = "0"
+    from aupipe.extract.weights.folder import pull_weights
+
+    for name in names:
+        click.echo(f"wrote {pull_weights(name)}")
+
+
+@weights.command("import")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--name", help="The name to keep it under, when there is one FILE.")
+def import_files(files: tuple[Path, ...], name: str | None) -> None:
+    """Bring downloaded FILES into the folder: checkpoints become safetensors, nothing in them is executed.
+
+    \b
+    Example:
+      aupipe weights import ~/Downloads/Resnet50_Final.pth
+    """
+    from aupipe.errors import UsageError
+    from aupipe.extract.weights.folder import import_weights
+
+    if name and len(files) > 1:
+        raise UsageError("--name goes with one file")
+    for file in files:
+        if not file.is_file():
+            raise UsageError(f"no file {file}")
+        click.echo(f"wrote {import_weights(file, name)}")
+
+
+@weights.command()
+@json_option
+def verify(as_json: bool) -> int:
+    """Hash every file in the folder and compare it with what is known of it. Exit code 12 when one is not what it says.
+
+    \b
+    Example:
+      aupipe weights verify
+    """
+    from aupipe.extract.weights.folder import verify_weights
+
+    wrong = 0
+    for found in verify_weights():
+        wrong += found.check in ("not the published file", "unreadable")
+        if as_json:
+            row = {"path": str(found.path), "sha256": found.sha256, "check": found.check, "licence": found.licence}
+            click.echo(json.dumps(row))
+        else:
+            click.echo(f"{found.check:22}  {found.sha256[:12]}  {found.licence:24}  {found.path}")
+    return WeightsMissingError.exit_code if wrong else 0

@@ -1,0 +1,121 @@
+"""From a checkpoint, in whatever form it was published, to a state dict, and from that into a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aupipe.extract.weights import RefusedWeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+# Where training scripts put the state dict, in order of preference: averaged weights win over raw ones.
+WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "state_dict_backbone", "model")
+NAMED_AT_MOST = 5
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name: safetensors, a pickled state dict or whole module, GH-Feat's pickle.
+
+    Raises RefusedWeightsError for a file that holds anything else. Nothing of a pickle is executed.
+    """
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise RefusedWeightsError(f"{path} is not a safetensors file: {error}") from error
+    from aupipe.extract.weights.pickles import read_pickle
+
+    try:
+        return unwrap(read_pickle(path), str(path))
+    except (AttributeError, TypeError, ValueError) as error:  # the right containers with the wrong things in them
+        raise RefusedWeightsError(f"{path} holds no state dict: {type(error).__name__}: {error}") from error
+
+
+def unwrap(content: Any, source: str = "the file") -> dict[str, Tensor]:
+    """The state dict inside what a checkpoint holds; a prefix ``module.`` that all keys share is taken off."""
+    import torch
+
+    from aupipe.extract.weights.pickles import Inert
+
+    while True:
+        if isinstance(content, tuple) and content and isinstance(content[0], Inert):
+            return _style_network(content[0], source)
+        if isinstance(content, Inert):
+            content = dict(_module_tensors(content))
+            if not content:
+                raise RefusedWeightsError(f"{source} holds an object without tensors")
+        if not isinstance(content, dict):
+            raise RefusedWeightsError(f"{source} holds a {type(content).__name__}, not a state dict")
+        inner = next((content[name] for name in WRAPPERS if isinstance(content.get(name), dict | Inert)), None)
+        if inner is None:
+            break
+        content = inner
+    wrong = [
+        str(key) for key, value in content.items() if not isinstance(key, str) or not isinstance(value, torch.Tensor)
+    ]
+    if wrong or not content:
+        raise RefusedWeightsError(f"{source} holds no state dict: {_listed(wrong) or 'it is empty'}")
+    if all(key.startswith("module.") for key in content):
+        content = {key.removeprefix("module."): value for key, value in content.items()}
+    return dict(content)
+
+
+def _module_tensors(module: Any, prefix: str = "", depth: int = 0) -> Iterable[tuple[str, Tensor]]:
+    """Names and tensors of a pickled module, as its ``state_dict`` would have them."""
+    import torch
+
+    from aupipe.extract.weights.pickles import Inert
+
+    state = module.state if isinstance(module, Inert) else None
+    if not isinstance(state, dict) or depth > 64:
+        return
+    hidden = state.get("_non_persistent_buffers_set", ())
+    for kind in ("_parameters", "_buffers"):
+        for name, value in state.get(kind, {}).items():
+            if isinstance(value, torch.Tensor) and not (kind == "_buffers" and name in hidden):
+                yield prefix + name, value.detach()
+    for name, child in state.get("_modules", {}).items():
+        yield from _module_tensors(child, f"{prefix}{name}.", depth + 1)
+
+
+def _style_network(network: Any, source: str) -> dict[str, Tensor]:
+    """The encoder of GH-Feat's tuple of StyleGAN networks; the Python source it carries is not looked at."""
+    from aupipe.extract.nets.ghfeat import from_tf_variables
+
+    state = network.state if isinstance(network.state, dict) else {}
+    variables = state.get("variables")
+    if not isinstance(variables, list):
+        raise RefusedWeightsError(f"{source} holds {network!r} without variables")
+    return from_tf_variables(dict(variables))
+
+
+def load_into(network: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Copy a state dict into a network, every key and every shape of it.
+
+    Raises RefusedWeightsError, naming the keys that are missing, unexpected, or of another shape.
+    """
+    own = network.state_dict()
+    # Norms written before PyTorch 0.4.1 have no step counter; it takes no part in inference.
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in own]
+    shapes = [
+        f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    found = [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)]
+    reasons = [f"{kind}: {_listed(keys)}" for kind, keys in found if keys]
+    if reasons:
+        raise RefusedWeightsError(f"{source} does not fit {type(network).__name__}; {'; '.join(reasons)}")
+    network.load_state_dict(dict(state), strict=False)
+
+
+def _listed(keys: list[str]) -> str:
+    more = len(keys) - NAMED_AT_MOST
+    return ", ".join(keys[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,162 @@
+"""The folder of weights: what is there, what it should be, and how files come into it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from aupipe.errors import UsageError, WeightsMissingError
+from aupipe.extract.weights import (
+    KNOWN_WEIGHTS,
+    KnownWeights,
+    RefusedWeightsError,
+    file_sha256,
+    find_weights,
+    known_weights,
+    safetensors_metadata,
+    weights_folder,
+)
+from aupipe.registry import nearest
+
+COPIED = (".onnx", ".tflite", ".task", ".safetensors")  # what imports as it is; every other file is converted
+
+Check = Literal["as published", "not the published file", "unknown", "unreadable"]
+
+
+@dataclass(frozen=True)
+class ListedWeights:
+    """One line of the list: a known file and where it lies, if it does."""
+
+    name: str
+    known: KnownWeights
+    path: Path | None
+
+
+@dataclass(frozen=True)
+class VerifiedWeights:
+    """What one file turned out to be."""
+
+    path: Path
+    sha256: str
+    check: Check
+    licence: str
+
+
+def list_weights(folder: Path | None = None) -> list[ListedWeights]:
+    """Every known checkpoint, and whether it lies in ``folder`` (AUPIPE_WEIGHTS unless given)."""
+    folder = folder or weights_folder()
+    found = []
+    for name, known in KNOWN_WEIGHTS.items():
+        path = folder / name if folder and (folder / name).is_file() else None
+        found.append(ListedWeights(name, known, path))
+    return found
+
+
+def verify_weights(folder: Path | None = None) -> Iterator[VerifiedWeights]:
+    """Hash every file of the folder and compare it with what is known of it."""
+    folder = _folder(folder)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        known = known_weights(path.relative_to(folder).as_posix())
+        digest = file_sha256(path)
+        check: Check = "unknown"
+        licence = known.licence if known else "unknown"
+        if known and known.sha256:
+            check = "as published" if digest.startswith(known.sha256) else "not the published file"
+        elif path.suffix == ".safetensors":
+            try:
+                licence = safetensors_metadata(path).get("licence", licence)
+            except RefusedWeightsError:
+                check = "unreadable"
+        yield VerifiedWeights(path, digest, check, licence)
+
+
+def import_weights(source: Path, name: str | None = None, folder: Path | None = None) -> Path:
+    """Bring a downloaded file into the folder and say where it went.
+
+    Checkpoints are read by the restricted reader and written as safetensors with the sha256, name and licence of the
+    original inside; ONNX, TFLite and safetensors files are copied. A wrong digest is refused before anything parses
+    the file. Raises RefusedWeightsError for a file that holds no weights, UsageError when the target exists with other
+    content.
+    """
+    folder = _folder(folder)
+    source = source.expanduser().absolute()
+    known = known_weights(source.as_posix())
+    find_weights(str(source), known)  # is there, and is the published file where one is known
+    copied = source.suffix in COPIED
+    default = source.name if copied else _imported_name(source)
+    target = folder / (name or default)
+    if target.suffix != (source.suffix if copied else ".safetensors"):
+        raise UsageError(f"import {source.name} as {target.name!r}: the name must end in {Path(default).suffix}")
+    part = target.with_name(f"{target.name}.part")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if copied:
+            if source.suffix == ".safetensors":
+                safetensors_metadata(source)
+            shutil.copyfile(source, part)
+        else:
+            _convert(source, part, known)
+        if target.exists() and file_sha256(target) != file_sha256(part):
+            raise UsageError(f"{target} exists and holds other weights: give another with --name, or remove it")
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def _imported_name(source: Path) -> str:
+    """``backbone.pth`` says nothing without its folder, which names the training run."""
+    stem = f"{source.parent.name}-{source.stem}" if source.stem in ("backbone", "model") else source.stem
+    return f"{stem}.safetensors"
+
+
+def _convert(source: Path, target: Path, known: KnownWeights | None) -> None:
+    from safetensors.torch import save_file
+
+    from aupipe.extract.weights.checkpoint import read_state_dict
+
+    # Clones: tensors that share a storage cannot be written twice.
+    state = {name: tensor.detach().contiguous().clone() for name, tensor in read_state_dict(source).items()}
+    origin = {"source": source.name, "source_sha256": file_sha256(source)}
+    origin |= {"licence": known.licence} if known else {}
+    # One entry: safetensors writes several in any order, and the same checkpoint must give the same file everywhere.
+    save_file(state, target, {"aupipe": json.dumps(origin, sort_keys=True)})
+
+
+def pull_weights(name: str, folder: Path | None = None) -> Path:
+    """Fetch a known checkpoint from the Hugging Face hub into the folder: the one function here that uses a network.
+
+    Raises UsageError for an unknown name, WeightsMissingError with the way to get it for a file that is not on the hub
+    or cannot be reached, RefusedWeightsError when what came is not the published file.
+    """
+    known = KNOWN_WEIGHTS.get(name)
+    if known is None:
+        raise UsageError(f"no known weights {name!r}.{nearest(name, KNOWN_WEIGHTS)}")
+    target = _folder(folder) / name
+    if known.hub is None:
+        raise WeightsMissingError(f"{name} is not on the hub: {known.how}; then `aupipe weights import FILE`")
+    from huggingface_hub import hf_hub_download
+
+    repository, file = known.hub
+    try:
+        fetched = hf_hub_download(repository, file)
+    except Exception as error:  # offline, refused, moved: the hub's own kinds are many
+        raise WeightsMissingError(f"{file} of {repository} could not be fetched ({error}); {known.how}") from error
+    find_weights(str(Path(fetched).resolve()), known)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.part")
+    shutil.copyfile(fetched, part)
+    os.replace(part, target)
+    return target
+
+
+def _folder(folder: Path | None) -> Path:
+    folder = folder or weights_folder()
+    if folder is None:
+        raise UsageError("AUPIPE_WEIGHTS names no folder: set it to where weights are kept")
+    return folder

@@ -1,0 +1,331 @@
+"""Weights: found, checked before anything parses them, read without running anything, and fitted key by key."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import io
+import os
+import pickle
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from aupipe.errors import UsageError, WeightsMissingError
+from aupipe.extract.weights import (
+    KNOWN_WEIGHTS,
+    KnownWeights,
+    RefusedWeightsError,
+    file_sha256,
+    find_weights,
+    identify,
+    known_weights,
+)
+from aupipe.extract.weights.checkpoint import load_into, read_state_dict, unwrap
+from aupipe.extract.weights.folder import import_weights, list_weights, pull_weights, verify_weights
+from aupipe.extract.weights.pickles import read_pickle
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "weights"
+    path.mkdir()
+    monkeypatch.setenv("AUPIPE_WEIGHTS", str(path))
+    return path
+
+
+def net() -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+
+
+@pytest.mark.parametrize("old_form", [False, True])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"model": state, "args": argparse.Namespace(lr=0.1, where=None), "epoch": 3},
+        lambda state: {"iter": 5, "model_state_dict": state, "optimizer_state_dict": {"state": {}}},
+        lambda state: {"params": {"wrong": torch.zeros(1)}, "params_ema": state},
+        lambda state: {"state_dict": {f"module.{key}": value for key, value in state.items()}},
+        lambda state: {"state_dict_backbone": state, "counts": collections.defaultdict(int, a=1)},
+    ],
+)
+def test_checkpoints_of_every_wrapping_are_read(tmp_path: Path, wrap, old_form: bool) -> None:
+    state = net().state_dict()
+    path = tmp_path / "x.pth"
+    torch.save(wrap(state), path, _use_new_zipfile_serialization=not old_form)
+    found = read_state_dict(path)
+    assert list(found) == list(state)
+    for key in state:
+        torch.testing.assert_close(found[key], state[key], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("old_form", [False, True])
+def test_a_pickled_module_is_read_tensor_by_tensor_and_never_built(tmp_path: Path, old_form: bool) -> None:
+    import timm
+
+    module = timm.create_model("test_efficientnet", num_classes=5)
+    path = tmp_path / "whole.pt"
+    torch.save(module, path, _use_new_zipfile_serialization=not old_form)
+    found = read_state_dict(path)
+    expected = module.state_dict()
+    assert set(found) == set(expected)
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+class Hostile:
+    """What an attacker would put into a checkpoint."""
+
+    def __init__(self, call, *args: object) -> None:
+        self.call = call, args
+
+    def __reduce__(self):
+        return self.call
+
+
+def hostile(marker: Path) -> list[object]:
+    command = f"touch {marker}"
+    return [
+        Hostile(os.system, command),
+        Hostile(eval, f"__import__('os').system({command!r})"),
+        Hostile(exec, f"import os; os.system({command!r})"),
+        Hostile(subprocess.Popen, ["touch", str(marker)]),
+        Hostile(getattr, os, "system"),
+        Hostile(torch.load, str(marker)),
+        Hostile(torch.storage._load_from_bytes, pickle.dumps(Hostile(os.system, command))),
+        Hostile(types.FunctionType, None, {}),
+        Hostile(np.load, str(marker)),
+    ]
+
+
+@pytest.mark.parametrize("form", ["zip", "old", "plain"])
+@pytest.mark.parametrize("which", range(9))
+def test_a_malicious_pickle_is_refused_and_nothing_of_it_runs(tmp_path: Path, which: int, form: str) -> None:
+    marker = tmp_path / "ran"
+    content = {"state_dict": {"a": torch.zeros(1) if form != "plain" else 0, "b": hostile(marker)[which]}}
+    path = tmp_path / "evil.pth"
+    try:
+        if form == "plain":
+            path.write_bytes(pickle.dumps(content))
+        else:
+            torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
+    except (TypeError, pickle.PicklingError):  # what cannot be pickled cannot attack
+        path.write_bytes(b"cposix\nsystem\n(S'touch " + str(marker).encode() + b"'\ntR.")
+    with pytest.raises(RefusedWeightsError, match=r"evil\.pth"):
+        read_state_dict(path)
+    assert not marker.exists()
+
+
+def test_a_pickle_cannot_change_the_reader(tmp_path: Path) -> None:
+    for target in (b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctimm.models\nNet\n", b"cnumpy\nndarray\n"):
+        path = tmp_path / "sly.pkl"
+        path.write_bytes(target + b"}S'__setstate__'\nI1\ns" + b"b.")
+        with pytest.raises(RefusedWeightsError):
+            unwrap(read_pickle(path))
+    plain = tmp_path / "after.pth"
+    torch.save({"a": torch.ones(2)}, plain)
+    assert read_state_dict(plain)["a"].tolist() == [1, 1]
+
+
+def test_a_tensor_that_reaches_beyond_its_storage_is_refused(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save({"a": torch.arange(4.0)}, buffer)
+    content = buffer.getvalue()
+    assert content.count(b"K\x04\x85") == 1  # the shape (4,)
+    path = tmp_path / "long.pth"
+    path.write_bytes(content.replace(b"K\x04\x85", b"K\xff\x85"))
+    with pytest.raises(RefusedWeightsError, match=r"beyond its storage|Bad CRC"):
+        read_state_dict(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 broken", b"hello", pickle.dumps([1, 2]), pickle.dumps({"a": 1})])
+def test_what_holds_no_weights_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.pth"
+    path.write_bytes(content)
+    with pytest.raises(RefusedWeightsError, match=r"x\.pth"):
+        read_state_dict(path)
+
+
+def test_what_only_looks_like_weights_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    for content in ({1: torch.zeros(1)}, {"state_dict": {"a": torch.zeros(1), "b": 3}}, nn.ReLU(), torch.zeros(3)):
+        torch.save(content, path)
+        with pytest.raises(RefusedWeightsError, match=r"x\.pth"):
+            read_state_dict(path)
+    module = net()
+    module._parameters = [torch.zeros(1)]  # type: ignore[assignment]
+    torch.save(module, path)
+    with pytest.raises(RefusedWeightsError, match=r"x\.pth holds no state dict"):
+        read_state_dict(path)
+
+
+def test_a_torchscript_archive_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "script.pt"
+    torch.jit.save(torch.jit.trace(net().eval(), torch.zeros(1, 3, 3, 3)), str(path))
+    with pytest.raises(RefusedWeightsError, match="TorchScript"):
+        read_state_dict(path)
+
+
+def test_the_style_network_pickle_gives_the_encoders_arrays_and_runs_no_source(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    package, module = types.ModuleType("dnnlib.tflib.network"), types.ModuleType("dnnlib.util")
+    source = f"open({str(marker)!r}, 'w')"
+    network = type("Network", (), {"__module__": package.__name__, "__qualname__": "Network"})
+    easy = type("EasyDict", (dict,), {"__module__": module.__name__, "__qualname__": "EasyDict"})
+    networks = []
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        one = network()
+        kernel = rng.standard_normal((7, 7, 3, 64)).astype(np.float32)
+        variables = [("Conv0/weight", kernel), ("Conv0/batch_norm/gamma", np.asfortranarray(np.ones((64,), ">f4")))]
+        one.__dict__ |= {"version": 3, "build_module_src": source, "static_kwargs": easy(depth=50)}
+        one.variables = variables
+        networks.append(one)
+    parents = {name: types.ModuleType(name) for name in ("dnnlib", "dnnlib.tflib")}
+    stand_ins = parents | {package.__name__: package, module.__name__: module}
+    sys.modules |= stand_ins
+    package.Network, module.EasyDict = network, easy  # type: ignore[attr-defined]
+    try:
+        path = tmp_path / "ghfeat.pkl"
+        path.write_bytes(pickle.dumps(tuple(networks), protocol=2))
+    finally:
+        for name in stand_ins:
+            del sys.modules[name]
+    found = read_state_dict(path)
+    assert set(found) == {"Conv0.weight", "Conv0.batch_norm.weight"}
+    np.testing.assert_array_equal(found["Conv0.weight"], networks[0].variables[0][1].transpose(3, 2, 0, 1))
+    assert found["Conv0.batch_norm.weight"].dtype == torch.float32
+    assert not marker.exists()
+
+
+def test_a_checkpoint_with_one_renamed_key_names_that_key() -> None:
+    state = net().state_dict()
+    state["1.gamma"] = state.pop("1.weight")
+    state["3.weight"] = torch.zeros(2, 5)
+    with pytest.raises(RefusedWeightsError) as error:
+        load_into(net(), state, "mine.pth")
+    assert "missing: 1.weight" in str(error.value)
+    assert "unexpected: 1.gamma" in str(error.value)
+    assert "3.weight (2, 5) for (2, 4)" in str(error.value)
+    assert str(error.value).startswith("mine.pth does not fit Sequential")
+
+
+def test_a_wrong_digest_is_refused_before_parsing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aupipe.extract.weights.pickles.read_pickle", lambda path: pytest.fail("parsed"))
+    path = folder / "regnet_y_400mf-c65dace8.pth"
+    path.write_bytes(pickle.dumps(Hostile(os.system, "true")))
+    for attempt in (find_weights, identify, lambda name: import_weights(folder / name)):
+        with pytest.raises(RefusedWeightsError, match="expected c65dace8"):
+            attempt(path.name)
+
+
+def test_the_real_asset_files_are_the_known_ones(assets: Path) -> None:
+    names = [name for name in KNOWN_WEIGHTS if (assets / "weights" / name).is_file()]
+    assert len(names) >= 4
+    checks = {checked.path.name: checked.check for checked in verify_weights(assets / "weights")}
+    assert all(checks[name] == "as published" for name in names)
+    assert "not the published file" not in checks.values()
+
+
+def test_known_weights_say_what_one_must_know() -> None:
+    for name, known in KNOWN_WEIGHTS.items():
+        assert known.licence, name
+        assert known.how, name
+        assert known.used_by, name
+        assert set(known.sha256) <= set("0123456789abcdef"), name
+        assert not (known.commercial and "non-commercial" in known.licence), name
+    r50 = "glint360k_cosface_r50_fp16_0.1/backbone.pth"
+    assert known_weights(f"/somewhere/{r50}") is KNOWN_WEIGHTS[r50]
+    assert known_weights("backbone.pth") is None  # says nothing without its folder
+
+
+def test_importing_writes_safetensors_that_know_where_they_come_from(folder: Path, tmp_path: Path) -> None:
+    state = net().state_dict()
+    source = tmp_path / "glint360k_cosface_r50_fp16_0.1" / "backbone.pth"
+    source.parent.mkdir()
+    torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, source)
+    target = import_weights(source)
+    assert target == folder / "glint360k_cosface_r50_fp16_0.1-backbone.safetensors"
+    found = load_file(target)
+    assert all(torch.equal(found[key], state[key]) for key in state)
+    weights = identify(target.name)
+    assert weights.sha256 == file_sha256(target)
+    assert "non-commercial" in weights.licence
+    assert import_weights(source) == target  # again: the same content is no conflict
+    state["3.bias"] += 1
+    torch.save(state, source)
+    with pytest.raises(UsageError, match="holds other weights"):
+        import_weights(source)
+    assert import_weights(source, "mine.safetensors") == folder / "mine.safetensors"
+    assert not list(folder.glob("*.part"))
+
+
+def test_importing_onnx_copies_and_a_hostile_file_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    onnx = tmp_path / "x.onnx"
+    onnx.write_bytes(b"a network")
+    assert import_weights(onnx).read_bytes() == b"a network"
+    evil = tmp_path / "evil.pth"
+    evil.write_bytes(pickle.dumps(Hostile(os.system, f"touch {tmp_path / 'ran'}")))
+    with pytest.raises(RefusedWeightsError, match="nothing of it was run"):
+        import_weights(evil)
+    with pytest.raises(UsageError, match=r"must end in \.safetensors"):
+        import_weights(evil, "evil.pth")
+    assert sorted(path.name for path in folder.iterdir()) == ["x.onnx"]
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_list_shows_what_is_there_and_verify_what_it_is(folder: Path) -> None:
+    name = "face_detection_yunet_2023mar.onnx"
+    (folder / name).write_bytes(b"another file")
+    save_file({"a": torch.zeros(1)}, folder / "own.safetensors", {"licence": "MIT"})
+    (folder / "broken.safetensors").write_bytes(b"x")
+    there = {line.name for line in list_weights() if line.path}
+    assert there == {name}
+    assert len(list_weights()) == len(KNOWN_WEIGHTS)
+    checked = {found.path.name: (found.check, found.licence) for found in verify_weights()}
+    assert checked == {
+        name: ("not the published file", "MIT"),
+        "own.safetensors": ("unknown", "MIT"),
+        "broken.safetensors": ("unreadable", "unknown"),
+    }
+
+
+def test_pull_fetches_from_the_hub_and_refuses_what_is_not_the_published_file(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import hashlib
+
+    import huggingface_hub
+
+    name = "face_detection_yunet_2023mar.onnx"
+    sent = tmp_path / "blob"
+    sent.write_bytes(b"what the hub sends")
+    asked = []
+    monkeypatch.setattr(
+        huggingface_hub, "hf_hub_download", lambda repository, file: asked.append((repository, file)) or str(sent)
+    )
+    with pytest.raises(RefusedWeightsError, match="is not the published"):
+        pull_weights(name)
+    assert not (folder / name).exists()
+    digest = hashlib.sha256(sent.read_bytes()).hexdigest()
+    monkeypatch.setitem(KNOWN_WEIGHTS, name, KnownWeights(digest, "MIT", "x", hub=("opencv/yunet", name)))
+    assert pull_weights(name).read_bytes() == b"what the hub sends"
+    assert asked[-1] == ("opencv/yunet", name)
+    with pytest.raises(WeightsMissingError, match=r"not on the hub: download it from .*Pytorch_Retinaface"):
+        pull_weights("Resnet50_Final.pth")
+    with pytest.raises(UsageError, match=r"Did you mean 'enet_b2_8\.pt'"):
+        pull_weights("enet_b2_8.pth")
+
+
+def test_pull_without_a_network_says_how_to_get_the_file(folder: Path) -> None:
+    with pytest.raises(WeightsMissingError, match="OpenCV Zoo"):  # HF_HUB_OFFLINE is set for every test
+        pull_weights("face_detection_yunet_2023mar.onnx")
