@@ -51,6 +51,13 @@ MODALITIES = ("visual", "audio", "text")
 @click.option("--retry-failed", is_flag=True, help="Try again what failed before.")
 @click.option("--force", is_flag=True, help="Make everything anew; the old stays until the new is published.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first recording that fails.")
+@click.option(
+    "--on-missing-audio",
+    type=click.Choice(["fail", "mask"]),
+    default="fail",
+    show_default=True,
+    help="Videos without sound fail by name, or get rows that are all invalid; never zeros.",
+)
 @click.option("--weights", type=click.Choice(["random"]), help="random: untrained encoders, for tests and benchmarks.")
 @json_option
 def extract(
@@ -68,6 +75,7 @@ def extract(
     retry_failed: bool,
     force: bool,
     fail_fast: bool,
+    on_missing_audio: str,
     weights: str | None,
     as_json: bool,
 ) -> int:
@@ -98,6 +106,7 @@ def extract(
     if gpu is not None and not dry_run:
         devices = pick_devices(gpu, cpu)  # before anything else: the answer does not depend on the data
     recordings, parts = requested(config, split_list(modalities), split_list(features), limit)
+    parts = replace(parts, mask_missing_audio=on_missing_audio == "mask")
     opened = open_or_create(config, create=False)
     plan = make_plan(recordings, parts, opened, retry_failed=retry_failed, force=force)
     if dry_run:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.extract.encoders import Encode
-from aupipe.extract.faces.align import CropTemplate, warp
+from aupipe.extract.faces.align import CropTemplate, crop
 from aupipe.extract.job import OpenItem
 from aupipe.store.base import ItemWriter
 from aupipe.types import FaceTrack, Frames
@@ -57,17 +57,17 @@ class Warps:
     def input_of(self, reads: CropTemplate | Literal["landmarks"]) -> tuple[NDArray[np.int64], NDArray[Any]]:
         """The rows (n,) that have a face, and what an encoder reads of them."""
         index = self.frames.index[self._keep]
-        landmarks = None if self.track is None else self.track.landmarks[index]
         if isinstance(reads, CropTemplate):
             if reads not in self._crops and len(index):
-                self._crops[reads] = (
-                    _resized(self.frames.rgb, reads.size_px)
-                    if landmarks is None
-                    else warp(self.frames.rgb[self._keep], landmarks, reads)
-                )
+                self._crops[reads] = self._cropped(index, reads)
             return index, self._crops.get(reads, np.zeros((0, reads.size_px, reads.size_px, 3), np.uint8))
-        assert landmarks is not None
-        return index, landmarks
+        assert self.track is not None  # whoever reads landmarks is refused for crops that carry none
+        return index, self.track.landmarks[index]
+
+    def _cropped(self, index: NDArray[np.int64], template: CropTemplate) -> NDArray[np.uint8]:
+        if self.track is None:
+            return _resized(self.frames.rgb, template.size_px)
+        return crop(self.frames.rgb[self._keep], self.track.box[index], self.track.landmarks[index], template)
 
 
 def _resized(crops: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:

@@ -86,7 +86,7 @@ class Pass:
 
     def __post_init__(self) -> None:
         for recording in self.job.recordings:
-            for modality in ("clock", "visual"):
+            for modality in ("clock", "visual", "text"):
                 self.source(recording, modality)
 
     def source(self, recording: Recording, modality: str) -> SourceIdentity | None:

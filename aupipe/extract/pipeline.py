@@ -6,23 +6,25 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.errors import RecordingError
 from aupipe.extract.ahead import ahead
-from aupipe.extract.clock import align
+from aupipe.extract.clock import masked_frames, to_frames
 from aupipe.extract.decode import ImageReader, VideoReader, image_rows, in_order
 from aupipe.extract.encode import Sink, Warps
-from aupipe.extract.encoders import AudioInput
+from aupipe.extract.encoders import AudioInput, WordsInput
+from aupipe.extract.encoders.text.transcript import Transcript, spoken_words
 from aupipe.extract.faces.find import find_faces
 from aupipe.extract.faces.track import subject_track
 from aupipe.extract.job import Loaded, OpenItem, Outcome, Pass, failing, failing_alone, is_of_the_recording
 from aupipe.extract.plan import Chain, Job
-from aupipe.extract.sound import read_audio
+from aupipe.extract.sound import NoAudioError, read_audio
 from aupipe.store.base import ItemRecord, Store
-from aupipe.types import FaceTrack, Recording
+from aupipe.types import FaceTrack, Recording, Waveform
 
 SOUND = ("audio", "text")
 
@@ -50,7 +52,7 @@ def run_job(
                 _faces(run, recording)
         _visual(run, clock)
         with failing(run, job.recordings, *SOUND):
-            _audio(run, job.recordings[0], clock)
+            _sound(run, job.recordings[0], clock)
     run.outcome.seconds = time.perf_counter() - began
     return run.outcome
 
@@ -221,18 +223,29 @@ def _open_sink(run: Pass, item: OpenItem, length: int, stack: ExitStack) -> Sink
     return None
 
 
-def _audio(run: Pass, recording: Recording, clock: NDArray[np.float64]) -> None:
-    """Decode the sound once per sample rate, encode it, and bring the rows to the frames."""
-    by_rate: dict[int, list[OpenItem]] = {}
-    for item in run.open_items(run.job.recordings, "audio"):
-        assert isinstance(item.encoder.reads, AudioInput)
-        by_rate.setdefault(item.encoder.reads.sample_rate, []).append(item)
-    for sample_rate, items in by_rate.items():
-        if recording.video is None:
-            raise RecordingError(f"no audio: {recording.id!r} is a folder of images without a video")
-        waveform = read_audio(recording.video, sample_rate)
-        for item in items:
-            with failing_alone(run, item):
-                began = time.perf_counter()
-                encode, _ = run.loaded.encode(item.spec, item.encoder)
-                run.publish(recording, item.spec, align(encode(waveform), clock, item.encoder.align), began)
+def _sound(run: Pass, recording: Recording, clock: NDArray[np.float64]) -> None:
+    """Audio and text features of a video: what was heard and said, brought to the frames.
+
+    Sound is decoded once per sample rate, the transcript read once.
+    """
+    heard: dict[AudioInput | WordsInput, Waveform | Transcript] = {}
+    for item in run.open_items(run.job.recordings, *SOUND):
+        with failing_alone(run, item):
+            began = time.perf_counter()
+            if recording.video is None:
+                raise RecordingError(f"no {item.spec.modality}: {recording.id!r} is a folder of images without a video")
+            reads = item.encoder.reads
+            encode, _ = run.loaded.encode(item.spec, item.encoder)
+            try:
+                if reads not in heard:
+                    heard[reads] = _hear(recording.video, reads)
+                rows = to_frames(encode(heard[reads]), clock, item.encoder)
+            except NoAudioError:
+                if not run.loaded.parts.mask_missing_audio:
+                    raise
+                rows = masked_frames(encode, reads, clock, item.encoder)
+            run.publish(recording, item.spec, rows, began)
+
+
+def _hear(video: Path, reads: AudioInput | WordsInput) -> Waveform | Transcript:
+    return read_audio(video, reads.sample_rate) if isinstance(reads, AudioInput) else spoken_words(video)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -13,6 +13,7 @@ from aupipe.config import Config, EncoderConfig, FacesConfig
 from aupipe.dataset import source_changed
 from aupipe.errors import UsageError
 from aupipe.extract.encoders import Encoder, build_encoder, params_of
+from aupipe.extract.encoders.text.transcript import find_transcript
 from aupipe.extract.faces import DETECTORS, Detector
 from aupipe.extract.faces.align import CropTemplate
 from aupipe.extract.faces.track import VERSION as TRACK_VERSION
@@ -45,6 +46,7 @@ class Parts:
     track: TrackParams
     faces: FacesConfig
     encoders: tuple[tuple[EncoderConfig, Encoder], ...]
+    mask_missing_audio: bool = False  # a video without sound gets rows that are all invalid, and does not fail
 
     @cached_property
     def _chains(self) -> dict[tuple[bool, bool, float | None], Chain]:
@@ -84,7 +86,7 @@ class Parts:
             params = params_of(encoder)
             if encoder.modality == "visual":
                 if isinstance(encoder.reads, CropTemplate):
-                    params["template"] = "arcface"
+                    params["template"] = {"kind": type(encoder.reads).__name__} | asdict(encoder.reads)
                 if faces is not None:
                     inputs["faces"] = faces.id
                 else:
@@ -260,6 +262,8 @@ def source_paths(recording: Recording, modality: str) -> tuple[Path, ...]:
     paths: list[Path | None] = [recording.video or recording.images]
     if modality == "visual" and recording.aligned:
         paths.append(recording.images)
+    if modality == "text" and recording.video:
+        paths.append(find_transcript(recording.video))
     return tuple(dict.fromkeys(path for path in paths if path is not None))
 
 

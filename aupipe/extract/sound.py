@@ -26,13 +26,17 @@ GAP_S = 0.05  # a jump between audio timestamps longer than this is a hole in th
 INTEGER_FORMATS = {"u8": (128.0, 128.0), "s16": (32768.0, 0.0), "s32": (2147483648.0, 0.0)}
 
 
+class NoAudioError(RecordingError):
+    """A video without any audio stream, which is no fault of the video."""
+
+
 def read_audio(path: Path, sample_rate: int) -> Waveform:
     """Decode, mix to mono and resample.
 
     Channels are averaged and resampled by soxr HQ, which is what librosa.load does; FFmpeg's own down-mix is 1.41 times
     louder (specs/stages.md, section 2). ``start_s`` is the container's time of the first sample, so sound and frames
     share one clock. Where the stream has a hole, silence keeps later sound at its time, and a warning says so.
-    Raises RecordingError ``no audio stream``, or when nothing can be decoded.
+    Raises NoAudioError ``no audio stream``, and RecordingError when nothing can be decoded.
     """
     blocks: list[NDArray[np.float32]] = []
     start_s: float | None = None
@@ -63,11 +67,23 @@ def read_audio(path: Path, sample_rate: int) -> Waveform:
     return Waveform(np.concatenate(blocks), sample_rate, start_s)
 
 
+def media_starts(path: Path) -> tuple[float, float]:
+    """When a player begins and when the first sound is heard, in seconds on the container's clock.
+
+    A player begins with the earliest stream. Where there is no sound, both are that. Raises RecordingError.
+    """
+    with open_media(path) as container:
+        player_s = (container.start_time or 0) / 1e6
+        has_sound = bool(container.streams.audio)
+    first = next(_blocks(path), None) if has_sound else None
+    return player_s, player_s if first is None or first[2] is None else first[2]
+
+
 def _blocks(path: Path) -> Iterator[tuple[NDArray[np.float32], int, float | None]]:
     """Mono float32 blocks of the first audio stream, their sample rate and their time."""
     with open_media(path) as container:
         if not container.streams.audio:
-            raise RecordingError(f"{path}: no audio stream")
+            raise NoAudioError(f"{path}: no audio stream")
         stream = container.streams.audio[0]
         packets = container.demux(stream)
         damaged = 0

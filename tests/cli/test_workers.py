@@ -123,6 +123,16 @@ def test_force_limit_and_fail_fast_do_what_they_say(project: Project) -> None:
     assert "bad.mp4" in fast.out
 
 
+def test_a_video_without_sound_can_be_masked_instead_of_failed(project: Project) -> None:
+    write_video(project.folder / "videos" / "silent.mp4", frames=7)
+    project.configure('[[encoder]]\nname="mfcc"\nkind="mfcc"\nmodality="audio"\n')
+    assert project.run("extract", "--cpu").code == 3
+    answer = project.run("extract", "--cpu", "--retry-failed", "--on-missing-audio", "mask", "--json")
+    assert answer.code == 0, answer.err
+    item = next(row for row in answer.json() if row["message_type"] == "item" and row["feature"].startswith("mfcc"))
+    assert (item["frames"], item["valid_frames"]) == (7, 0)
+
+
 def test_features_whose_source_changed_are_not_trained_on(project: Project, assets: Path) -> None:
     source = assets / "rendered_affwild"
     tree = project.folder / "tree"

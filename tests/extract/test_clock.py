@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from aupipe.extract.clock import align
-from aupipe.extract.encoders import Track
+from aupipe.config import EncoderConfig
+from aupipe.extract.clock import align, covers, masked_frames, to_frames, windows
+from aupipe.extract.encoders import Track, build_encoder
+from aupipe.types import Waveform
 
 RULES = ["interpolate", "nearest", "mean"]
 CLOCKS = {
@@ -85,3 +90,139 @@ def test_nothing_is_invented_before_the_sound_begins_or_after_it_ends() -> None:
     rows = align(track, np.arange(100) / 25, "interpolate")
     heard = ~np.isnan(rows[:, 0])
     np.testing.assert_array_equal(heard, (np.arange(100) / 25 >= 2.425) & (np.arange(100) / 25 <= 2.925))
+
+
+@pytest.mark.parametrize("clock", CLOCKS.values(), ids=CLOCKS)
+def test_a_click_is_in_the_middle_of_what_wide_means_and_windows_hear(clock: np.ndarray) -> None:
+    for click_s in (1.5, 2.0, 2.51):
+        frame = int(np.argmin(np.abs(clock - click_s)))
+        times = np.arange(1000) * 0.01
+        energy = np.exp(-np.square((times - click_s) / 0.012))[:, None].astype(np.float32)
+        wide = align(Track(energy, times), clock, "mean", half_width_s=0.3)[:, 0]
+        heard = np.flatnonzero(wide > 0.01)  # NaN beyond the track
+        np.testing.assert_allclose(clock[heard[[0, -1]]], [click_s - 0.3, click_s + 0.3], atol=0.07)
+        assert abs(np.argmin(np.abs(clock - clock[heard].mean())) - frame) <= 1
+        rows = align(Track(energy, times), clock, "window", count=9)
+        assert rows.shape == (len(clock), 9, 1)
+        assert abs(int(np.nanargmax(rows[:, 4, 0])) - frame) <= 1
+        # Row j of a window lies (j - 4) steps from the frame.
+        assert times[int(np.argmax(energy))] - clock[frame] == pytest.approx(
+            (int(np.argmax(rows[frame, :, 0])) - 4) * 0.01, abs=0.0101
+        )
+
+
+@given(
+    st.integers(1, 60), st.floats(0.005, 0.2), st.floats(-2, 2), st.integers(1, 40), st.floats(0.005, 0.2),
+    st.floats(-2, 2), st.floats(0.01, 3),
+)  # fmt: skip
+def test_a_wide_mean_is_the_mean_of_the_rows_within_it(
+    n: int, step: float, start: float, t: int, period: float, first: float, half: float
+) -> None:
+    times, pts = start + np.arange(n) * step, first + np.arange(t) * period
+    data = np.random.default_rng(0).random((n, 2)).astype(np.float32)
+    rows = align(Track(data, times), pts, "mean", half_width_s=half)
+    for row, at in zip(rows, pts, strict=True):
+        within = (times >= at - half) & (times <= at + half)
+        expected = data[within].mean(axis=0) if within.any() else np.full(2, np.nan)
+        np.testing.assert_allclose(row, expected, rtol=1e-5)
+
+
+@given(
+    st.integers(1, 40), st.floats(0.005, 0.2), st.floats(-2, 2), st.integers(1, 30), st.floats(0.005, 0.2),
+    st.floats(-2, 2), st.integers(1, 7),
+)  # fmt: skip
+def test_a_window_holds_the_nearest_rows_and_nan_where_there_are_none(
+    n: int, step: float, start: float, t: int, period: float, first: float, count: int
+) -> None:
+    times, pts = start + np.arange(n) * step, first + np.arange(t) * period
+    track = Track(np.random.default_rng(0).random((n, 2)).astype(np.float32), times)
+    slots = windows(track, pts, count)
+    assert slots.shape == (t, count, 2)
+    spacing = step if n > 1 else 0.02
+    for i, j in np.ndindex(t, count):
+        at = pts[i] + (j - (count - 1) / 2) * spacing
+        if at < times[0] - spacing / 2 - 1e-6 or at > times[-1] + spacing / 2 + 1e-6:
+            assert np.isnan(slots[i, j]).all()
+        elif times[0] <= at <= times[-1]:
+            distance = np.abs(times - at)
+            match = np.flatnonzero((track.data == slots[i, j]).all(axis=1))
+            assert distance[match[0]] <= distance.min() + 1e-9
+    rows = align(track, pts, "window", count=count)
+    partly = np.isnan(slots).any(axis=(1, 2))
+    np.testing.assert_array_equal(np.isnan(rows).all(axis=(1, 2)), partly)  # whole or not at all
+    np.testing.assert_array_equal(rows[~partly], slots[~partly])
+
+
+def test_a_track_covers_what_its_rows_hear() -> None:
+    """VGGish hears 0.975 s a row: its first row speaks for the first frame, 0.4875 s before the row's time."""
+    rows = np.ones((3, 1), np.float32)
+    track = Track(rows, 5.4875 + 0.05 * np.arange(3), 0.975)
+    pts = np.array([4.99, 5.0, 5.5, 6.07, 6.08])
+    np.testing.assert_array_equal(covers(track, pts), [False, True, True, True, False])
+    np.testing.assert_array_equal(np.isnan(align(track, pts, "interpolate")[:, 0]), [True, False, False, False, True])
+
+
+def test_long_tracks_are_brought_over_in_blocks_like_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    track = Track(np.random.default_rng(0).random((400, 3)).astype(np.float32), np.arange(400) * 0.02)
+    pts = np.arange(210) / 25 + 0.003
+    options = [("interpolate", {}), ("nearest", {}), ("mean", {})]
+    options += [("mean", {"half_width_s": 0.7}), ("window", {"count": 3})]
+    whole = [align(track, pts, rule, **rest) for rule, rest in options]
+    monkeypatch.setattr("aupipe.extract.clock.BLOCK", 13)
+    for expected, (rule, rest) in zip(whole, options, strict=True):
+        np.testing.assert_allclose(align(track, pts, rule, **rest), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("params", "shape"), [({}, (7, 64)), ({"align": "window", "align_rows": 4}, (7, 4, 64))])
+def test_a_video_without_sound_can_be_masked_and_never_gets_zeros(params: dict, shape: tuple[int, ...]) -> None:
+    encoder = build_encoder(EncoderConfig("x", "logmel", "audio", params))
+    rows = masked_frames(encoder.load("cpu"), encoder.reads, np.arange(7) / 25, encoder)
+    assert rows.shape == shape
+    assert np.isnan(rows).all()
+
+
+TIME_LOCAL = {
+    "mfcc": {},
+    "logmel": {},
+    "egemaps": {},
+    "speech": {
+        "model": str(Path(__file__).parent / "models" / "tiny-hubert"),
+        "weights": "random",
+        "tap": "extract_features",
+        "normalize": "no",
+    },
+}
+HOW = [{"align": "interpolate"}, {"align": "nearest"}, {"align": "mean"}, {"align": "mean", "align_s": 0.1},
+       {"align": "window", "align_rows": 3}]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TIME_LOCAL)
+def test_a_click_lands_on_its_frame_through_every_time_local_encoder(kind: str) -> None:
+    """Sound that begins 0.3 s late, a click 2.2 s into the video, and the frames that hear it."""
+    if kind == "egemaps":
+        pytest.importorskip("opensmile")
+    start_s, click_s = 0.3, 2.2
+    samples = np.random.default_rng(0).standard_normal(16000 * 4).astype(np.float32) * 1e-4
+    encoder = build_encoder(EncoderConfig("x", kind, "audio", TIME_LOCAL[kind]))
+    encode = encoder.load("cpu")
+    quiet = encode(Waveform(samples.copy(), 16000, start_s))
+    # Longer than a frame: what is shorter can fall between two frames, except with "mean".
+    at = round((click_s - start_s) * 16000)
+    samples[at - 400 : at + 400] *= 3000
+    track = encode(Waveform(samples, 16000, start_s))
+    if kind == "speech":  # its layer norms take loudness out: what the click changed is all there is to see
+        track = replace(track, data=track.data - quiet.data)
+    if kind == "egemaps":
+        track = replace(track, data=track.data[:, :1])  # loudness; formants of noise jump about
+    for rule in HOW:
+        encoder = build_encoder(EncoderConfig("x", kind, "audio", TIME_LOCAL[kind] | rule))
+        for name, clock in CLOCKS.items():
+            rows = to_frames(track, clock, encoder).reshape(len(clock), -1)
+            valid = ~np.isnan(rows[:, 0])
+            assert not valid[clock < start_s - 0.06 - encoder.align_s].any()
+            # How far each frame is from what silence sounds like; the click is in the middle of what stands out.
+            strange = np.nan_to_num(np.linalg.norm(rows - np.nanmedian(rows, axis=0), axis=1))
+            strange[strange < strange.max() / 2] = 0
+            found = float((clock * strange).sum() / strange.sum())
+            frame, expected = (int(np.argmin(np.abs(clock - when))) for when in (found, click_s))
+            assert abs(frame - expected) <= 1, (rule, name, found)

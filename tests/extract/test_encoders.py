@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,32 @@ from hypothesis import strategies as st
 
 from aupipe.config import EncoderConfig
 from aupipe.errors import UsageError, WeightsMissingError
-from aupipe.extract.encoders import ENCODERS, AudioInput, build_encoder, params_of
+from aupipe.extract.encoders import ENCODERS, AudioInput, WordsInput, build_encoder, params_of
+from aupipe.extract.encoders.text.transcript import Transcript, Word
 from aupipe.extract.encoders.visual.geometry import geometry
 from aupipe.extract.faces.align import ARCFACE_112, CropTemplate
 from aupipe.types import FeatureSpec, Waveform
 
 # What an encoder needs to be built here, where it has a parameter without default.
-PARAMS = {"timm": {"model": "regnety_002", "weights": "random", "size_px": 64}}
+MODELS = Path(__file__).parent / "models"
+DATA = Path(__file__).parent / "data"
+ASSETS = Path(os.environ.get("AUPIPE_TEST_ASSETS", Path(__file__).parents[3] / "shared" / "assets")).resolve()
+PARAMS = {
+    "arcface": {"weights": "random", "model": "r50"},
+    "blendshapes": {"weights": str(ASSETS / "weights" / "face_landmarker_v2_with_blendshapes.task")},
+    "dan": {"weights": "random", "tap": "gap"},  # random heads give thousands
+    "ghfeat": {"weights": "random", "depth": 18},
+    "hsemotion": {"weights": "random", "model": "b0"},
+    "mae": {"weights": "random"},
+    "onnx": {"weights": str(DATA / "mean_colour.onnx"), "size_px": 32},
+    "regnet": {"weights": "random"},
+    "swin": {"weights": "random"},
+    "transformers": {"model": str(DATA / "tiny_vit"), "weights": "random", "size_px": 64},
+    "timm": {"model": "regnety_002", "weights": "random", "size_px": 64},
+    "vggish": {"weights": "random"},
+    "speech": {"model": str(MODELS / "tiny-hubert"), "weights": "random"},
+    "text": {"model": str(MODELS / "tiny-roberta"), "weights": "random"},
+}
 
 
 AUDIO = [name for name in ENCODERS.names() if ENCODERS.get(name).modality == "audio"]
@@ -37,15 +57,17 @@ def batch_for(encoder, n: int, seed: int = 0):
         return rng.integers(0, 256, (n, reads.size_px, reads.size_px, 3), dtype=np.uint8)
     if reads == "landmarks":
         return (ARCFACE_112 + rng.normal(0, 3, (n, 5, 2))).astype(np.float32)
+    if isinstance(reads, WordsInput):
+        return Transcript(tuple(Word(str(seed + i), 1.5 + i, 2.0 + i) for i in range(n)))
     return Waveform((rng.standard_normal(n * 1600) * 0.1).astype(np.float32), reads.sample_rate, 1.5)
 
 
 def test_one_finite_float32_row_per_input(encoder) -> None:
     encode = encoder.load("cpu")
     found = encode(batch_for(encoder, 5))
-    if isinstance(encoder.reads, AudioInput):
+    if isinstance(encoder.reads, AudioInput | WordsInput):
         assert found.times_s[0] >= 1.5
-        assert (np.diff(found.times_s) > 0).all()
+        assert (np.diff(found.times_s) >= 0).all()
         assert len(found.data) == len(found.times_s)
         found = found.data
     else:

@@ -201,3 +201,23 @@ def test_a_video_without_sound_fails_its_sound_alone(tmp_path: Path, video: Path
     assert reasons(outcome) == {"mfcc": f"{silent}: no audio stream"}
     hog = next(record for record in outcome.published if record.feature.startswith("hog"))
     assert (hog.frames, hog.valid_frames) == (12, 0)
+
+
+def test_words_beside_a_video_become_rows_of_the_frames_in_which_they_are_said(
+    video: Path, store: Store, assets: Path
+) -> None:
+    from aupipe.extract.encoders.text.transcript import spoken_words
+
+    model = Path(__file__).parent / "models" / "tiny-roberta"
+    encoder = EncoderConfig("words", "text", "text", {"model": str(model), "weights": "random", "align_s": 0.3})
+    parts = build_parts(replace(CONFIG, encoders=(encoder,)))
+    recording = Recording("a.mpg", video=video)
+    assert "no transcript beside it" in reasons(run(store, [recording], parts))["words"]
+    shutil.copy(assets / "labels" / "grid_swwp2s.align", video.with_suffix(".align"))
+    outcome = run(store, [recording], parts)  # a transcript has appeared: tried again without being told to
+    words = next(record for record in outcome.published if record.feature.startswith("words"))
+    said = ~np.isnan(store.read("a.mpg", words.feature)[:, 0])
+    middles = np.array([(word.start_s + word.end_s) / 2 for word in spoken_words(video).words])
+    near = (np.abs(np.arange(75)[:, None] / 25 - middles[None]) <= 0.3).any(axis=1)
+    assert 0 < near.sum() < 75
+    assert (said == near).mean() > 0.95  # a token's middle is its word's, give or take the edge of a frame

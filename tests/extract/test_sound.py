@@ -7,8 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aupipe.config import EncoderConfig
 from aupipe.errors import RecordingError
-from aupipe.extract.sound import read_audio
+from aupipe.extract.clock import to_frames
+from aupipe.extract.decode import VideoReader
+from aupipe.extract.encoders import build_encoder
+from aupipe.extract.sound import media_starts, read_audio
 from tests.conftest import write_video
 
 
@@ -74,3 +78,34 @@ def test_a_hole_in_the_stream_keeps_later_sound_at_its_time(tmp_path: Path, capl
     first_loud_s = waveform.start_s + np.argmax(waveform.samples > 0.1) / 16000
     assert first_loud_s == pytest.approx(2.0, abs=0.01)
     assert "without sound" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "first_s", "last_s"),
+    [
+        ("face_then_noface_vfr_hevc.mov", 2.43, 6.40),  # sound begins long after the picture
+        ("hamilton_lowlight_multiface_speech.mp4", 0.008, 10.02),  # and long before it
+        ("derived_face_leaves_and_returns.avi", 0.0, 13.06),  # and ends before it
+    ],
+)
+def test_frames_without_sound_are_invalid_and_all_others_are_not(
+    assets: Path, name: str, first_s: float, last_s: float
+) -> None:
+    video = assets / "videos" / name
+    clock = VideoReader(video).clock()
+    encoder = build_encoder(EncoderConfig("x", "logmel", "audio"))
+    rows = to_frames(encoder.load("cpu")(read_audio(video, 16000)), clock, encoder)
+    heard = ~np.isnan(rows[:, 0])
+    sure = (np.abs(clock - first_s) > 0.03) & (np.abs(clock - last_s) > 0.03)
+    np.testing.assert_array_equal(heard[sure], ((clock > first_s) & (clock < last_s))[sure])
+    assert heard.any()
+
+
+def test_a_video_says_when_a_player_begins_and_when_it_is_first_heard(assets: Path) -> None:
+    starts = {
+        "face_then_noface_vfr_hevc.mov": (0.0, 2.43),
+        "hamilton_lowlight_multiface_speech.mp4": (0.008, 0.008),
+        "asl_again_no_audio.mkv": (0.033, 0.033),
+    }
+    for name, expected in starts.items():
+        assert media_starts(assets / "videos" / name) == pytest.approx(expected, abs=1e-3), name

@@ -5,7 +5,8 @@ An encoder is a frozen dataclass of its parameters, importable without torch, so
 
 - a `CropTemplate`: ``crops uint8 (B, S, S, 3) RGB -> (B, ...) float32``;
 - ``"landmarks"``: ``landmarks float32 (B, 5, 2) px -> (B, ...) float32``;
-- an `AudioInput`: ``Waveform -> Track`` (rows at their own times; `aupipe.extract.clock` brings them to the frames).
+- an `AudioInput`: ``Waveform -> Track`` (rows at their own times; `aupipe.extract.clock` brings them to the frames);
+- a `WordsInput`: ``Transcript -> Track``, likewise.
 
 Every function accepts an empty batch and then returns an empty array of the right row shape.
 """
@@ -32,12 +33,27 @@ ENCODERS = Registry(
         "hog": "aupipe.extract.encoders.visual.hog:Hog",
         "geometry": "aupipe.extract.encoders.visual.geometry:Geometry",
         "timm": "aupipe.extract.encoders.visual.timm:Timm",
+        "arcface": "aupipe.extract.encoders.visual.arcface:ArcFace",
+        "blendshapes": "aupipe.extract.encoders.visual.blendshapes:Blendshapes",
+        "dan": "aupipe.extract.encoders.visual.dan:Dan",
+        "ghfeat": "aupipe.extract.encoders.visual.ghfeat:GhFeat",
+        "hsemotion": "aupipe.extract.encoders.visual.hsemotion:HsEmotion",
+        "mae": "aupipe.extract.encoders.visual.mae:Mae",
+        "onnx": "aupipe.extract.encoders.visual.onnx:Onnx",
+        "regnet": "aupipe.extract.encoders.visual.regnet:RegNet",
+        "swin": "aupipe.extract.encoders.visual.swin:Swin",
+        "transformers": "aupipe.extract.encoders.visual.transformers:Transformers",
         "mfcc": "aupipe.extract.encoders.audio.mfcc:Mfcc",
         "logmel": "aupipe.extract.encoders.audio.logmel:LogMel",
+        "vggish": "aupipe.extract.encoders.audio.vggish:Vggish",
+        "speech": "aupipe.extract.encoders.audio.speech:Speech",
+        "egemaps": "aupipe.extract.encoders.audio.egemaps:Egemaps",
+        "vad": "aupipe.extract.encoders.audio.vad:Vad",
+        "text": "aupipe.extract.encoders.text.text:Text",
     },
 )
 
-AlignRule = Literal["interpolate", "nearest", "mean"]
+AlignRule = Literal["interpolate", "nearest", "mean", "window"]
 
 
 @dataclass(frozen=True)
@@ -48,14 +64,43 @@ class AudioInput:
 
 
 @dataclass(frozen=True)
+class WordsInput:
+    """The words of a video with their times: an `aupipe.extract.encoders.text.transcript.Transcript`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnFrames:
+    """How an encoder's rows come to the frames (`aupipe.extract.clock.align`); part of every audio and text encoder.
+
+    ``align_s``: half the width of ``mean`` in seconds, 0 for the time the frame is on screen. ``align_rows``: rows of a
+    ``window``.
+    """
+
+    align: AlignRule = "interpolate"
+    align_s: float = 0.0
+    align_rows: int = 0
+
+    def __post_init__(self) -> None:
+        if self.align_s < 0 or (self.align_s and self.align != "mean"):
+            raise ValueError(f"align_s = {self.align_s}: seconds above 0, and only for align = 'mean'")
+        if (self.align == "window") != (self.align_rows > 0):
+            raise ValueError(f"align_rows = {self.align_rows}: align = 'window' needs 1 or more, other rules none")
+
+
+@dataclass(frozen=True)
 class Track:
-    """Rows at times of their own: ``data`` (n, ...), ``times_s`` (n,) rising, the middle of what each row hears."""
+    """Rows at times of their own: ``data`` (n, ...), ``times_s`` (n,) not falling, the middle of what each row hears.
+
+    ``span_s`` is how long one row hears; where it is longer than a step, the track begins and ends half of it further
+    out than its first and last times say.
+    """
 
     data: NDArray[np.float32]
     times_s: NDArray[np.float64]
+    span_s: float = 0.0
 
 
-Reads = CropTemplate | AudioInput | Literal["landmarks"]
+Reads = CropTemplate | AudioInput | WordsInput | Literal["landmarks"]
 Encode = Callable[[Any], Any]
 
 
@@ -95,5 +140,10 @@ def build_encoder(config: EncoderConfig) -> Encoder:
 
 
 def params_of(part: Any) -> dict[str, Any]:
-    """The parameters of an encoder or detector as JSON values, for its `FeatureSpec`."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(part).items()}
+    """The parameters of an encoder or detector as JSON values, for its `FeatureSpec`.
+
+    Those it names in ``places`` are left out: they say where weights lie, and what is in those is in the spec anyway.
+    """
+    places = getattr(part, "places", ())
+    values = {key: value for key, value in asdict(part).items() if key not in places}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}

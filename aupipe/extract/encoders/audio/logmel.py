@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from aupipe.extract.encoders import AlignRule, AudioInput, Encode, Track
+from aupipe.extract.encoders import AudioInput, Encode, OnFrames, Track
 from aupipe.types import Modality, Waveform
+
+BLOCK = 1 << 14  # frames whose spectra are held at a time
 
 
 @dataclass(frozen=True)
-class LogMel:
+class LogMel(OnFrames):
     """``librosa.feature.melspectrogram`` in dB, one row per hop: (n, n_mels).
 
     Frames are centred (librosa's default): row i hears around ``start_s + i * hop / sample_rate``. dB are relative to
@@ -28,7 +31,6 @@ class LogMel:
     f_min_hz: float = 0.0
     f_max_hz: float = 8000.0
     floor_db: float = -100.0
-    align: AlignRule = "interpolate"
 
     modality: ClassVar[Modality] = "audio"
     version: ClassVar[int] = 1
@@ -44,21 +46,45 @@ class LogMel:
         import librosa
 
         def encode(waveform: Waveform) -> Track:
-            power = librosa.feature.melspectrogram(
-                y=at_least(waveform.samples, self.n_fft),
-                sr=self.sample_rate,
+            power = mel_power(
+                at_least(waveform.samples, self.n_fft),
+                sample_rate=self.sample_rate,
                 n_fft=self.n_fft,
                 win_length=self.win_length,
                 hop_length=self.hop_length,
                 n_mels=self.n_mels,
                 fmin=self.f_min_hz,
                 fmax=self.f_max_hz,
-            )  # (n_mels, n)
-            decibels = librosa.power_to_db(power, ref=1.0, amin=10 ** (self.floor_db / 10), top_db=None)
-            rows = np.ascontiguousarray(decibels.T, dtype=np.float32)  # (n, n_mels)
-            return Track(rows, frame_times(waveform, len(rows), self.hop_length))
+            )  # (n, n_mels)
+            rows = librosa.power_to_db(power, ref=1.0, amin=10 ** (self.floor_db / 10), top_db=None)
+            times = frame_times(waveform, len(rows), self.hop_length)
+            return Track(np.asarray(rows, dtype=np.float32), times, self.win_length / self.sample_rate)
 
         return encode
+
+
+def mel_power(
+    samples: NDArray[np.float32], *, sample_rate: int, n_fft: int, win_length: int, hop_length: int, **mel: Any
+) -> NDArray[np.float32]:
+    """(n, n_mels) of ``librosa.feature.melspectrogram``, some frames at a time: a long spectrum is never held whole."""
+    import librosa
+
+    padded = np.pad(samples, n_fft // 2)  # what librosa's center=True does
+    rows = 1 + (len(padded) - n_fft) // hop_length
+    blocks = []
+    for first in range(0, rows, BLOCK):
+        last = min(first + BLOCK, rows)
+        power = librosa.feature.melspectrogram(
+            y=padded[first * hop_length : (last - 1) * hop_length + n_fft],
+            sr=sample_rate,
+            n_fft=n_fft,
+            win_length=win_length,
+            hop_length=hop_length,
+            center=False,
+            **mel,
+        )  # (n_mels, last - first)
+        blocks.append(power.T.astype(np.float32))
+    return np.concatenate(blocks)
 
 
 def at_least(samples: np.ndarray, n: int) -> np.ndarray:

@@ -7,13 +7,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from aupipe.extract.encoders import AlignRule, AudioInput, Encode, Track
-from aupipe.extract.encoders.audio.logmel import at_least, frame_times
+from aupipe.extract.encoders import AudioInput, Encode, OnFrames, Track
+from aupipe.extract.encoders.audio.logmel import at_least, frame_times, mel_power
 from aupipe.types import Modality, Waveform
 
 
 @dataclass(frozen=True)
-class Mfcc:
+class Mfcc(OnFrames):
     """``librosa.feature.mfcc`` and its first ``deltas`` derivatives: (n, n_mfcc * (1 + deltas)), 39 by default (S1).
 
     Frames are centred (librosa's default). ``top_db`` is librosa's 80: values more than that below the file's loudest
@@ -28,7 +28,6 @@ class Mfcc:
     n_mels: int = 40
     deltas: int = 2
     delta_width: int = 9
-    align: AlignRule = "interpolate"
 
     modality: ClassVar[Modality] = "audio"
     version: ClassVar[int] = 1
@@ -44,15 +43,15 @@ class Mfcc:
         import librosa
 
         def encode(waveform: Waveform) -> Track:
-            base = librosa.feature.mfcc(
-                y=at_least(waveform.samples, self.n_fft),
-                sr=self.sample_rate,
-                n_mfcc=self.n_mfcc,
+            power = mel_power(
+                at_least(waveform.samples, self.n_fft),
+                sample_rate=self.sample_rate,
                 n_fft=self.n_fft,
                 win_length=self.win_length,
                 hop_length=self.hop_length,
                 n_mels=self.n_mels,
-            )  # (n_mfcc, n)
+            )  # (n, n_mels)
+            base = librosa.feature.mfcc(S=librosa.power_to_db(power.T), n_mfcc=self.n_mfcc)  # (n_mfcc, n)
             # "nearest" also works on files shorter than the width of the derivative.
             slopes = [
                 librosa.feature.delta(base, order=order, width=self.delta_width, mode="nearest")
@@ -60,7 +59,9 @@ class Mfcc:
             ]
             rows = np.concatenate([base, *slopes]).T  # (n, n_mfcc * (1 + deltas))
             return Track(
-                np.ascontiguousarray(rows, dtype=np.float32), frame_times(waveform, len(rows), self.hop_length)
+                np.ascontiguousarray(rows, dtype=np.float32),
+                frame_times(waveform, len(rows), self.hop_length),
+                self.win_length / self.sample_rate,
             )
 
         return encode

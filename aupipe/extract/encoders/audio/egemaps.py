@@ -1,0 +1,56 @@
+"""openSMILE's eGeMAPS, where the package is installed."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from aupipe.errors import UsageError
+from aupipe.extract.encoders import AudioInput, Encode, OnFrames, Track
+from aupipe.extract.encoders.audio.logmel import at_least
+from aupipe.types import Modality, Waveform
+
+INSTALL = "pip install 'aupipe[egemaps]' (openSMILE, audEERING research licence: no commercial products)"
+WINDOW_S = 0.02
+SHORTEST_S = 0.1  # openSMILE's longest analysis window is 60 ms, and its rows are smoothed over three
+
+
+@dataclass(frozen=True)
+class Egemaps(OnFrames):
+    """Low-level descriptors of openSMILE: (n, 25) for eGeMAPSv02, one row per 10 ms.
+
+    The optional package `opensmile` computes them; its licence allows research and no commercial products.
+    Row i is timed at 0.01 + 0.01 i s, the middle of its 20 ms; pitch hears 60 ms, and values are smoothed over three
+    rows. Sound below 0.1 s is continued with silence.
+    """
+
+    feature_set: Literal["eGeMAPSv02", "eGeMAPSv01b", "GeMAPSv01b"] = "eGeMAPSv02"
+
+    modality: ClassVar[Modality] = "audio"
+    version: ClassVar[int] = 1
+
+    @property
+    def reads(self) -> AudioInput:
+        return AudioInput(16000)
+
+    def identify_weights(self) -> None:
+        if importlib.util.find_spec("opensmile") is None:  # asked when planning: better now than after decoding
+            raise UsageError(f"encoder egemaps needs openSMILE: {INSTALL}")
+
+    def load(self, device: str) -> Encode:
+        self.identify_weights()
+        opensmile = importlib.import_module("opensmile")
+        smile = opensmile.Smile(opensmile.FeatureSet[self.feature_set], opensmile.FeatureLevel.LowLevelDescriptors)
+
+        def encode(waveform: Waveform) -> Track:
+            samples = at_least(waveform.samples, round(SHORTEST_S * waveform.sample_rate))
+            table = smile.process_signal(samples, waveform.sample_rate)
+            starts_s = table.index.get_level_values("start").total_seconds().to_numpy()
+            rows = np.ascontiguousarray(table.to_numpy(), dtype=np.float32)
+            return Track(rows, waveform.start_s + starts_s + WINDOW_S / 2, WINDOW_S)
+
+        return encode

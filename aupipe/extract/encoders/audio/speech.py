@@ -1,0 +1,88 @@
+"""Any wav2vec2-like speech model of `transformers` (HuBERT, wav2vec2, WavLM, audeering's), and Whisper's encoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from aupipe.errors import UsageError
+from aupipe.extract.encoders import AudioInput, Encode, OnFrames
+from aupipe.extract.encoders.pretrained import identify_model, load_model, model_folder, settings
+from aupipe.types import Modality, Weights
+
+SAMPLE_RATE = 16000
+
+
+@dataclass(frozen=True)
+class Speech(OnFrames):
+    """Hidden states of a speech model: (n, D), a row every 20 ms.
+
+    ``model``: a name in the hub's local cache, or a folder (absolute, or in AUPIPE_WEIGHTS). Nothing is fetched.
+    ``weights``: ``"pretrained"``, or ``"random"``, seeded numbers for the folder's config.json, for tests.
+    ``tap``: ``last_hidden``, the model's output; ``extract_features``, the 512 convolutional features after the layer
+    norm that follows them, before any attention; ``layer``, the output of block number ``layer`` before any final norm
+    (0: what goes into the first block); ``mean``, the mean over all blocks.
+    ``normalize``: whether sound is brought to mean 0 and variance 1 over the whole clip first. ``"checkpoint"`` obeys
+    preprocessor_config.json, and does so where the file is missing.
+    ``chunk_s``, ``context_s``: sound longer than a chunk is computed in overlapping chunks, of which the middles are
+    kept. Clip-wide statistics are those of the whole clip, so ``extract_features`` does not depend on chunks at all;
+    attention sees a chunk and no more. Whisper's chunks are always what the model was built for, 30 s.
+
+    Row i of the convolutional models hears samples 320 i to 320 i + 400: its time is 0.0125 + 0.02 i s. Row i of
+    Whisper is centred on 0.02 i s.
+    """
+
+    model: str
+    weights: Literal["pretrained", "random"] = "pretrained"
+    tap: Literal["last_hidden", "extract_features", "layer", "mean"] = "last_hidden"
+    layer: int = -1
+    normalize: Literal["checkpoint", "yes", "no"] = "checkpoint"
+    chunk_s: float = 30.0
+    context_s: float = 3.0
+    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+
+    modality: ClassVar[Modality] = "audio"
+    version: ClassVar[int] = 1
+    places: ClassVar[tuple[str, ...]] = ("model", "weights")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.tap == "layer") != (self.layer >= 0):
+            raise ValueError(f"layer = {self.layer}: tap = 'layer' needs one from 0, other taps none")
+        if self.context_s < 0 or self.chunk_s <= 2 * self.context_s:
+            raise ValueError(f"chunk_s = {self.chunk_s} must be longer than two context_s = {self.context_s}")
+
+    @property
+    def reads(self) -> AudioInput:
+        return AudioInput(SAMPLE_RATE)
+
+    def identify_weights(self) -> Weights:
+        return identify_model(self.model, self.weights)
+
+    def load(self, device: str) -> Encode:
+        import torch
+        from transformers import AutoModel
+
+        folder = model_folder(self.model)
+        rate = settings(folder, "preprocessor_config.json").get("sampling_rate", SAMPLE_RATE)
+        if rate != SAMPLE_RATE:
+            raise UsageError(f"{self.model}: wants sound at {rate} Hz; only {SAMPLE_RATE} Hz models are supported")
+        network = load_model(AutoModel, self.model, self.weights)
+        dtype = getattr(torch, self.precision)
+        if network.config.model_type == "whisper":
+            from aupipe.extract.encoders.audio.speech_whisper import whisper_encoder
+
+            return whisper_encoder(self, network, device, dtype)
+        if not hasattr(network, "feature_extractor") or not hasattr(network, "feature_projection"):
+            raise UsageError(
+                f"{self.model} is {network.config.model_type}: not a wav2vec2-like speech model, not Whisper"
+            )
+        from aupipe.extract.encoders.audio.speech_conv import conv_encoder
+
+        return conv_encoder(self, network, device, dtype)
+
+    def normalizes(self) -> bool:
+        """Whether sound is standardised over the clip."""
+        if self.normalize != "checkpoint":
+            return self.normalize == "yes"
+        return bool(settings(model_folder(self.model), "preprocessor_config.json").get("do_normalize", True))

@@ -1,0 +1,132 @@
+"""VGGish embeddings of 0.96 s of sound."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from aupipe.errors import WeightsMissingError
+from aupipe.extract.encoders import AudioInput, Encode, OnFrames, Track
+from aupipe.extract.encoders.audio.logmel import at_least
+from aupipe.extract.weights import RANDOM, RANDOM_SEED, file_sha256, find_weights, identify, random_weights
+from aupipe.types import Modality, Waveform, Weights
+
+BATCH = 64  # examples
+
+
+@dataclass(frozen=True)
+class Vggish(OnFrames):
+    """VGGish of torchvggish: (n, 128), one row per ``hop_s``, timed at the middle of the 0.975 s it hears.
+
+    ``weights``: a file (absolute, or in AUPIPE_WEIGHTS; ``.pth`` state dict or safetensors), or ``"random"``.
+    ``hop_s``: seconds between rows, a multiple of 0.01; 0.96 is the published one, emotion toolkits use 0.05.
+    ``activation``: ``"relu"`` as torchvggish, ``"none"`` as TensorFlow since 2020.
+    ``pca``: a file of the published whitening (``vggish_pca_params-970ea276.pth`` or TensorFlow's ``.npz``); then rows
+    are the 8-bit values 0 to 255, rounded as torchvggish does. Empty: raw embeddings.
+    ``tail``: ``"overlap"`` adds a last row that ends where the sound ends, ``"drop"`` is as published.
+    Sound shorter than one example is continued with silence to one.
+    """
+
+    weights: str = "vggish-10086976.pth"
+    hop_s: float = 0.96
+    activation: Literal["relu", "none"] = "relu"
+    pca: str = ""
+    tail: Literal["overlap", "drop"] = "overlap"
+
+    modality: ClassVar[Modality] = "audio"
+    version: ClassVar[int] = 1
+    places: ClassVar[tuple[str, ...]] = ("weights", "pca")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hop_s < 0.01 or abs(self.hop_s * 100 - round(self.hop_s * 100)) > 1e-6:
+            raise ValueError(f"hop_s = {self.hop_s}: must be a multiple of 0.01 s")
+
+    @property
+    def reads(self) -> AudioInput:
+        return AudioInput(16000)
+
+    def identify_weights(self) -> Weights:
+        found = random_weights("vggish") if self.weights == RANDOM else identify(self.weights)
+        if not self.pca:
+            return found
+        pca = find_weights(self.pca)
+        both = hashlib.sha256(f"{found.sha256} {file_sha256(pca)}".encode()).hexdigest()
+        return Weights(f"{found.name} + {pca.name}", both, found.licence)
+
+    def load(self, device: str) -> Encode:
+        import torch
+
+        from aupipe.extract.nets.vggish import EXAMPLE, EXAMPLE_SAMPLES, HOP, cut_examples, log_mel_frames
+
+        network = self._network().eval().to(device)
+        whiten = self._whitening().eval().to(device) if self.pca else None
+        hop = round(self.hop_s * 100)
+
+        def encode(waveform: Waveform) -> Track:
+            with torch.inference_mode():
+                samples = torch.from_numpy(at_least(waveform.samples, EXAMPLE_SAMPLES)).to(device)
+                frames = log_mel_frames(samples)
+                starts = list(range(0, len(frames) - EXAMPLE + 1, hop))
+                examples = cut_examples(frames, hop)
+                if self.tail == "overlap" and starts[-1] != len(frames) - EXAMPLE:
+                    starts.append(len(frames) - EXAMPLE)
+                rows = []
+                for first in range(0, len(starts), BATCH):
+                    batch = examples[first : first + BATCH]
+                    if first + len(batch) < min(first + BATCH, len(starts)):  # the row that ends with the sound
+                        batch = torch.cat([batch, frames[-EXAMPLE:][None, None]])
+                    embedding = network(batch)
+                    rows.append((whiten(embedding) if whiten else embedding).float().cpu().numpy())
+            times = waveform.start_s + (np.array(starts) * HOP + EXAMPLE_SAMPLES / 2) / waveform.sample_rate
+            return Track(np.concatenate(rows), times, EXAMPLE_SAMPLES / waveform.sample_rate)
+
+        return encode
+
+    def _network(self) -> Any:
+        from aupipe.extract.nets.vggish import VGGish, adapt_state_dict, random_vggish
+        from aupipe.extract.weights.checkpoint import load_into, read_state_dict
+
+        if self.weights == RANDOM:
+            return random_vggish(RANDOM_SEED, self.activation)
+        path = find_weights(self.weights)
+        network = VGGish(self.activation)
+        load_into(network, adapt_state_dict(read_state_dict(path)), str(path))
+        return network
+
+    def _whitening(self) -> Any:
+        import torch
+
+        from aupipe.extract.nets.vggish import VGGishPCA
+
+        path = find_weights(self.pca)
+        arrays = _arrays(path)
+        pca = VGGishPCA()
+        try:
+            vectors, means = (np.asarray(arrays[name], np.float32) for name in ("pca_eigen_vectors", "pca_means"))
+            state = {
+                "pca_eigen_vectors": torch.from_numpy(vectors.reshape(128, 128)),
+                "pca_means": torch.from_numpy(means.reshape(128)),
+            }
+        except (KeyError, ValueError, TypeError) as error:
+            raise WeightsMissingError(f"{path} does not hold the PCA of VGGish: {error}") from error
+        pca.load_state_dict(state)
+        return pca
+
+
+def _arrays(path: Path) -> Any:
+    """The two arrays of a whitening file, by name: TensorFlow's .npz, safetensors, or torchvggish's pickle."""
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as content:
+            return dict(content)
+    if path.suffix == ".safetensors":
+        from safetensors.numpy import load_file
+
+        return load_file(path)
+    from aupipe.extract.weights.pickles import read_pickle
+
+    return read_pickle(path)

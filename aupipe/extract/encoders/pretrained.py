@@ -1,0 +1,130 @@
+"""Model folders of the `transformers` library: found on this machine, identified by what is in them, never fetched."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from aupipe.errors import WeightsMissingError
+from aupipe.extract.weights import RANDOM_SEED, file_sha256, weights_folder
+from aupipe.types import Weights
+
+# What changes the numbers besides the weights. Tokenizers come in many files; all of them count.
+SETTINGS = ("config.json", "preprocessor_config.json", "generation_config.json")
+TOKENIZERS = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "merges.txt", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
+)  # fmt: skip
+
+
+def model_folder(model: str) -> Path:
+    """The folder of a model: a path, a folder in AUPIPE_WEIGHTS, or the hub's snapshot in the local cache.
+
+    Raises WeightsMissingError with the command that gets it.
+    """
+    path = Path(model).expanduser()
+    if path.is_absolute():
+        candidates = [path]
+    else:
+        folder = weights_folder()
+        candidates = [folder / path, folder / path.name] if folder else []
+    for candidate in candidates:
+        if (candidate / "config.json").is_file():
+            return candidate
+    if not path.is_absolute() and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model):
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(model, "config.json")
+        if isinstance(cached, str):
+            return Path(cached).parent
+    raise WeightsMissingError(
+        f"model {model!r} is not on this machine: `hf download {model}` puts it into the hub's cache, "
+        "or name a folder (absolute, or in AUPIPE_WEIGHTS) that holds its config.json and weights"
+        if not path.is_absolute()
+        else f"{model}: no model folder with a config.json there"
+    )
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The weight files `from_pretrained` would read: safetensors before pickles, all shards.
+
+    Raises WeightsMissingError where there are none.
+    """
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            missing = [shard for shard in shards if not (folder / shard).is_file()]
+            if missing:
+                raise WeightsMissingError(f"{folder}: {index.name} names {', '.join(missing)}, which is not there")
+            return [folder / shard for shard in shards]
+    raise WeightsMissingError(f"{folder}: neither model.safetensors nor pytorch_model.bin is there")
+
+
+def identify_model(model: str, weights: str) -> Weights:
+    """Which numbers a model is made of: a digest over its settings, tokenizer and weight files.
+
+    ``weights = "random"``: over the settings and the seed. Raises WeightsMissingError.
+    """
+    folder = model_folder(model)
+    files = [folder / name for name in (*SETTINGS, *TOKENIZERS) if (folder / name).is_file()]
+    if weights != "random":
+        files += weight_files(folder)
+    lines = [f"{path.name} {file_sha256(path)}" for path in files]
+    if weights == "random":
+        lines.append(f"random {RANDOM_SEED}")
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    if weights == "random":
+        return Weights(f"random:{RANDOM_SEED}:{folder.name}", digest, "none: random numbers")
+    return Weights(model if not Path(model).is_absolute() else folder.name, digest, licence_of(folder))
+
+
+def licence_of(folder: Path) -> str:
+    """The licence a model card declares in its first lines, or ``unknown``."""
+    card = folder / "README.md"
+    if card.is_file():
+        said = re.match(r"---\n(?:.*\n)*?license:\s*(\S+)", card.read_text(encoding="utf-8", errors="replace"))
+        if said:
+            return said[1]
+    return "unknown"
+
+
+def settings(folder: Path, name: str) -> dict[str, Any]:
+    """A JSON file of a model folder; empty where there is none."""
+    path = folder / name
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return content
+
+
+def load_model(kind: Any, model: str, weights: str, **options: Any) -> Any:
+    """An instance of the transformers class ``kind``, in float32 and eval mode, from local files alone.
+
+    Raises WeightsMissingError when the files do not hold what the class needs: random numbers would be silent nonsense.
+    """
+    import torch
+    from transformers import AutoConfig
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # only the command line draws bars
+    folder = model_folder(model)
+    if weights == "random":
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(RANDOM_SEED)
+            build = getattr(kind, "from_config", None) or kind
+            return build(config, **options).float().eval()
+    weight_files(folder)
+    network, report = kind.from_pretrained(
+        folder, local_files_only=True, output_loading_info=True, dtype=torch.float32, **options
+    )
+    # The mask vector is used in training only, and checkpoints without it are common.
+    missing = sorted(name for name in report["missing_keys"] if not name.endswith("masked_spec_embed"))
+    wrong = sorted(str(name) for name in report.get("mismatched_keys", ()))
+    if missing or wrong:
+        raise WeightsMissingError(f"{folder} lacks weights of {kind.__name__}: {', '.join([*missing, *wrong][:5])}")
+    return network.eval()

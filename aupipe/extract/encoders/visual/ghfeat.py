@@ -1,0 +1,97 @@
+"""GH-Feat (Xu et al., 2021): StyleGAN style codes of the FFHQ-aligned face, with or without super-resolution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from aupipe.extract.encoders import Encode
+from aupipe.extract.encoders.visual.pixels import (
+    HALF,
+    Precision,
+    filled,
+    identify_weights,
+    image_encoder,
+    read_weights,
+    seeded,
+)
+from aupipe.extract.faces.align import CropTemplate, FfhqCropTemplate
+from aupipe.extract.weights import RANDOM
+from aupipe.types import Modality, Weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SIZE_PX = 256
+
+
+@dataclass(frozen=True)
+class GhFeat:
+    """(B, 14, 1024): row i is the style code of synthesis layer i; 256 px FFHQ crop, RGB in [-1, 1].
+
+    ``super_resolution``: a Real-ESRGAN file (or ``"random"``); the face is then cut at 128 px, enlarged and brought to
+    256 px: for small, blurred faces. ``depth`` is read off a weight file; it counts for random weights alone.
+    """
+
+    weights: str = "ghfeat-encoder-ffhq-256.pkl"
+    depth: Literal[18, 34, 50] = 50
+    super_resolution: str = ""
+    precision: Precision = "float32"
+
+    modality: ClassVar[Modality] = "visual"
+    version: ClassVar[int] = 1
+
+    @property
+    def reads(self) -> CropTemplate:
+        return FfhqCropTemplate(SIZE_PX // 2 if self.super_resolution else SIZE_PX)
+
+    def identify_weights(self) -> Weights:
+        own = identify_weights(self.weights, f"ghfeat_{self.depth}", "not stated")
+        if not self.super_resolution:
+            return own
+        import hashlib
+
+        enlarger = identify_weights(self.super_resolution, "rrdbnet", "BSD-3-Clause")
+        both = hashlib.sha256(f"{own.sha256}{enlarger.sha256}".encode()).hexdigest()
+        return Weights(f"{own.name} after {enlarger.name}", both, f"{own.licence}; {enlarger.licence}")
+
+    def load(self, device: str) -> Encode:
+        import torch
+        import torch.nn.functional as F
+
+        network = self._network()
+        enlarger = _enlarger(self.super_resolution) if self.super_resolution else None
+        if enlarger is not None:
+            enlarger.eval().to(device=device, dtype=getattr(torch, self.precision))
+
+        def forward(x: Tensor) -> Tensor:
+            if enlarger is not None:
+                # One face at a time: the enlarged maps of a whole chunk would fill any memory.
+                faces = [enlarger(face[None] / 2 + 0.5).clamp(0, 1) for face in x]
+                x = F.interpolate(torch.cat(faces), size=(SIZE_PX, SIZE_PX), mode="area") * 2 - 1
+            return network(x)
+
+        return image_encoder(network, device, HALF, forward, self.precision)
+
+    def _network(self) -> Any:
+        from aupipe.extract.nets.ghfeat import GHFeatEncoder, depth_of
+
+        if self.weights == RANDOM:
+            return seeded(lambda: GHFeatEncoder(self.depth))
+        state, source = read_weights(self.weights)
+        return filled(GHFeatEncoder(depth_of(state)), state, source)
+
+
+def _enlarger(weights: str) -> Any:
+    """The Real-ESRGAN generator a file holds; which of the two, and how large, its keys tell."""
+    from aupipe.extract.nets.rrdbnet import RRDBNet, SRVGGNetCompact
+
+    if weights == RANDOM:
+        return seeded(lambda: RRDBNet(num_block=1))
+    state, source = read_weights(weights)
+    if "conv_first.weight" in state:
+        blocks = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("body."))
+        scale = {3: 4, 12: 2, 48: 1}.get(state["conv_first.weight"].shape[1], 4)
+        return filled(RRDBNet(scale, blocks), state, source)
+    last = max((int(key.split(".")[1]) for key in state if key.startswith("body.")), default=66)
+    return filled(SRVGGNetCompact(num_conv=last // 2 - 1), state, source)

@@ -1,0 +1,86 @@
+"""What every network on face crops shares: pixels in, rows out, seeded random numbers where they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aupipe.extract.encoders import Encode
+from aupipe.extract.faces.align import ArcFaceCropTemplate, BoxCropTemplate, CropTemplate
+from aupipe.extract.weights import RANDOM, RANDOM_SEED, find_weights, identify, random_weights
+from aupipe.types import Weights
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+N = TypeVar("N", bound="nn.Module")
+
+Precision = Literal["float32", "float16", "bfloat16"]
+Crop = Literal["aligned", "box"]
+Normal = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation of channels in [0, 1]
+
+IMAGENET: Normal = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF: Normal = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # to [-1, 1]
+
+
+def template(crop: Crop, size_px: int) -> CropTemplate:
+    """The five-point ArcFace crop at this size, or the detector's box stretched to it."""
+    return ArcFaceCropTemplate(size_px) if crop == "aligned" else BoxCropTemplate(size_px)
+
+
+def image_encoder(
+    network: nn.Module,
+    device: str,
+    normal: Normal,
+    forward: Callable[[Tensor], Tensor],
+    precision: Precision = "float32",
+) -> Encode:
+    """crops uint8 (B, S, S, 3) RGB -> (B, ...) float32: normalised on the device, in eval mode, as one batch."""
+    import torch
+
+    dtype = getattr(torch, precision)
+    network.eval().to(device=device, dtype=dtype)
+    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in normal)
+
+    def encode(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        # Not every network takes an empty batch; one black crop tells the shape of its rows.
+        batch = crops if len(crops) else np.zeros((1, *crops.shape[1:]), np.uint8)
+        with torch.inference_mode():
+            pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(device).permute(0, 3, 1, 2)  # to (B, 3, S, S)
+            rows = forward(((pixels.float() / 255 - mean) / std).to(dtype))
+            return rows.float().cpu().numpy()[: len(crops)]
+
+    return encode
+
+
+def identify_weights(weights: str, what: str, licence: str = "unknown") -> Weights:
+    """Which weights an encoder called ``what`` uses: a file, or random numbers."""
+    return random_weights(what) if weights == RANDOM else identify(weights, licence)
+
+
+def seeded(build: Callable[[], N]) -> N:
+    """What ``build`` makes of the random numbers of `RANDOM_SEED`; the caller's own stay where they are."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(RANDOM_SEED)
+        return build()
+
+
+def read_weights(weights: str) -> tuple[dict[str, Tensor], str]:
+    """The state dict of a weight file, and the path to name in errors."""
+    from aupipe.extract.weights.checkpoint import read_state_dict
+
+    path = find_weights(weights)
+    return read_state_dict(path), str(path)
+
+
+def filled(network: N, state: Mapping[str, Tensor], source: str) -> N:
+    """The network with these weights, every key of them. Raises RefusedWeightsError, naming keys."""
+    from aupipe.extract.weights.checkpoint import load_into
+
+    load_into(network, state, source)
+    return network
