@@ -47,15 +47,18 @@ class StoreConfig:
 class FacesConfig:
     """Which face, found how."""
 
-    detector: str = "mtcnn"
+    detector: str = "mtcnn"  # "none": whole pictures are encoded
     subject: Literal["largest", "center", "left", "right"] = "largest"
     detect_px: int = 640  # frames are shrunk by the smallest whole factor that brings the long side to this or below
     max_faces: int = 8  # kept per frame, largest first
     min_score: float | None = None  # the detector's own default
+    detect_every: int = 1  # frames; between them faces move in straight lines, never across a cut
 
     def __post_init__(self) -> None:
         if self.detect_px < 32:
             raise ValueError(f"detect_px is {self.detect_px}: expected at least 32")
+        if self.detect_every < 1:
+            raise ValueError(f"detect_every is {self.detect_every}: expected at least 1")
         if self.max_faces < 1:
             raise ValueError(f"max_faces is {self.max_faces}: expected at least 1")
         if self.min_score is not None and not 0 <= self.min_score <= 1:

@@ -44,8 +44,22 @@ MODALITIES = ("visual", "audio", "text")
     type=click.IntRange(min=0),
     default=0,
     metavar="N",
-    help="Videos worked on at once. Default: the cores, or 2 per GPU.",
+    help="Videos decoded at once, per device. Default: by the cores.",
 )
+@click.option(
+    "--batch-size",
+    default="auto",
+    metavar="N",
+    help="Faces an encoder gets at once; auto finds it. Speed and memory only: never part of a feature's identity.",
+)
+@click.option("--no-face", is_flag=True, help="Encode whole pictures: no detection, the middle square of each frame.")
+@click.option(
+    "--detect-every",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Look for faces in every Nth frame and draw straight lines between, never across a cut. Over the file's 1.",
+)
+@click.option("--profile", type=click.Path(path_type=Path), metavar="FILE", help="Write what every stage did when.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N recordings.")
 @click.option("--dry-run", is_flag=True, help="Say what would run and why, and stop.")
 @click.option("--retry-failed", is_flag=True, help="Try again what failed before.")
@@ -70,6 +84,10 @@ def extract(
     store: Path | None,
     backend: str | None,
     workers: int,
+    batch_size: str,
+    no_face: bool,
+    detect_every: int | None,
+    profile: Path | None,
     limit: int | None,
     dry_run: bool,
     retry_failed: bool,
@@ -89,10 +107,14 @@ def extract(
       aupipe extract --modality audio
       aupipe extract --dry-run
       aupipe extract --retry-failed
+      aupipe extract --cpu --profile trace.json    # open it in chrome://tracing or Perfetto
     """
     from aupipe.extract.plan import make_plan
 
-    overrides: dict[str, Any] = {"store.backend": backend}
+    batch = _batch_size(batch_size)
+    overrides: dict[str, Any] = {"store.backend": backend, "faces.detect_every": detect_every}
+    if no_face:
+        overrides["faces.detector"] = "none"
     if videos is not None:
         overrides |= {"dataset.videos": videos, "dataset.layout": "folder"}
     config = resolve(config_file, store, **overrides)
@@ -118,7 +140,16 @@ def extract(
         devices = pick_devices(gpu, cpu)
     opened = opened or open_or_create(config, create=True)
     assert opened is not None
-    return run_plan(plan, opened, devices, workers, fail_fast, as_json)
+    return run_plan(plan, opened, devices, workers, fail_fast, as_json, batch, profile)
+
+
+def _batch_size(text: str) -> int:
+    """0 for ``auto``."""
+    if text == "auto":
+        return 0
+    if not (text.isascii() and text.isdigit()) or not 0 < int(text) <= 65536:
+        raise UsageError(f"--batch-size {text}: expected a number of faces such as 64, or auto")
+    return int(text)
 
 
 def _with_random_weights(config: Config) -> Config:
@@ -231,7 +262,14 @@ def _failed_before(failed: list[Item]) -> str:
 
 
 def run_plan(
-    plan: Plan, store: Store, devices: list[str], workers: int = 0, fail_fast: bool = False, as_json: bool = False
+    plan: Plan,
+    store: Store,
+    devices: list[str],
+    workers: int = 0,
+    fail_fast: bool = False,
+    as_json: bool = False,
+    batch_size: int = 0,
+    profile: Path | None = None,
 ) -> int:
     """Run the plan, say what came of it, and give the exit code: plan minus published, not the absence of errors."""
     from contextlib import closing
@@ -246,7 +284,17 @@ def run_plan(
     published = set()
     with Progress(len(plan.jobs), quiet=as_json) as progress:
         # Closed, so that an interrupt ends the workers here and not whenever the generator is collected.
-        with closing(run(plan, store, devices, workers=workers, on_frames=progress.on_frames)) as outcomes:
+        running = run(
+            plan,
+            store,
+            devices,
+            workers=workers,
+            batch_size=batch_size,
+            trace=profile is not None,
+            on_frames=progress.on_frames,
+            on_measured=progress.on_measured,
+        )
+        with closing(running) as outcomes:
             for outcome in outcomes:
                 progress.on_outcome(outcome)
                 failures += outcome.failed
@@ -256,6 +304,9 @@ def run_plan(
                 if fail_fast and outcome.failed:
                     break
         seconds, frames = progress.seconds, progress.frames
+        stages, limit, cpu_s = progress.stages(), progress.limit(), progress.cpu_s()
+        if profile is not None:
+            progress.write_trace(profile)
     store.refresh()  # the workers have published, not this process
     wanted = [item for item in plan.items if item.todo]
     done = [item for item in wanted if (item.key, item.spec.id) in published]
@@ -263,11 +314,14 @@ def run_plan(
     before = plan.counts["failed before"]
     summary = {"done": len(done), **_counts(plan), "failed": missing, "seconds": round(seconds, 3), "frames": frames}
     if as_json:
-        click.echo(json.dumps({"message_type": "summary", **summary}))
+        cost = {"cpu_s": round(cpu_s, 3), "stages": stages}
+        click.echo(json.dumps({"message_type": "summary", **summary, **cost}))
         return 3 if missing or before else 0
     speed = f"{frames / max(seconds, 1e-9):.0f} frames/s, {', '.join(devices)}"
     rate = f"{frames:,} frames decoded in {seconds:.1f} s ({speed})"
     click.echo(f"done {len(done)}   already done {plan.counts['done']}   failed {missing + before}   {rate}")
+    if limit:
+        click.echo(limit)
     for failure in failures:
         click.echo(f"FAILED  {failure.feature.partition('@')[0]:12} {failure.recording}  {failure.reason}")
     if before:

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
 if TYPE_CHECKING:
     from aupipe.extract.job import Outcome
+    from aupipe.extract.meter import Measured
 
 LINE_EVERY_S = 60.0  # without a terminal, a sign of life within long videos
+BUSY = 0.85  # a stage that works for this share of the time is what the run waits for
 
 
 class Progress:
-    """Counts videos and frames of one run. Frames are reported from worker threads."""
+    """Counts videos and frames of one run, and what each stage does. Told by the thread that runs the plan."""
 
     def __init__(self, videos: int, quiet: bool = False) -> None:
         self.videos, self.quiet = videos, quiet
         self.done = self.frames = 0
         self.began = self.last_line = time.monotonic()
+        self.measured: dict[int, Measured] = {}  # by worker, the newest
+        self.events: list[dict[str, object]] = []
         self.bar = None
         self.lock = threading.Lock()
         if sys.stderr.isatty() and not quiet:
@@ -42,13 +48,30 @@ class Progress:
         return time.monotonic() - self.began
 
     def on_frames(self, count: int) -> None:
-        """Called by workers for every chunk; a frame that is decoded twice counts twice, as it costs."""
+        """Called for every chunk; a frame that is decoded twice counts twice, as it costs."""
         with self.lock:
             self.frames += count
             if self.bar is not None:
-                self.bar.set_postfix_str(f"{self.frames / max(self.seconds, 1e-9):.0f} frames/s")
+                self.bar.set_postfix_str(f"{self.frames / max(self.seconds, 1e-9):.0f} frames/s{self._queues()}")
             elif not self.quiet and time.monotonic() - self.last_line > LINE_EVERY_S:
-                self._line(f"[{self.done}/{self.videos}] {self.frames:,} frames decoded in {self.seconds:.0f} s")
+                far = f"[{self.done}/{self.videos}] {self.frames:,} frames decoded in {self.seconds:.0f} s"
+                self._line(far + self._queues())
+
+    def on_measured(self, worker: int, measured: Measured) -> None:
+        """Called twice a second with what a worker's stages have done so far."""
+        from aupipe.extract.meter import trace_events
+
+        with self.lock:
+            self.measured[worker] = measured
+            self.events += trace_events(worker, measured.events)
+
+    def _queues(self) -> str:
+        """How full the queues are: a full one names the stage behind it as the limit."""
+        filled: dict[str, float] = {}
+        for measured in self.measured.values():
+            for name, share in measured.filled.items():
+                filled[name] = max(filled.get(name, 0.0), share)
+        return "".join(f", {name} queue {share:.0%}" for name, share in filled.items() if share >= 0.5)
 
     def on_outcome(self, outcome: Outcome) -> None:
         """Called once per video, as it ends."""
@@ -67,6 +90,46 @@ class Progress:
                 self._line(f"    {note}")
             for failure in outcome.failed:
                 self._line(f"    FAILED {failure.feature.partition('@')[0]}: {failure.reason}")
+
+    def stages(self) -> dict[str, dict[str, Any]]:
+        """What each stage did, all workers together, in the order a frame goes through them."""
+        from aupipe.extract.meter import STAGES, StageTotals
+
+        found = {}
+        for stage in STAGES:
+            totals = [measured.stages[stage] for measured in self.measured.values() if stage in measured.stages]
+            if not totals:
+                continue
+            total = sum(totals, StageTotals())
+            found[stage] = {
+                "frames": total.frames,
+                "busy_s": round(total.busy_s, 3),
+                "cpu_s": round(total.cpu_s, 3),
+                "busy": round(total.busy_s / max(self.seconds * total.at_once, 1e-9), 3),
+                "frames_per_s": round(total.frames / max(total.busy_s, 1e-9) * total.at_once, 1),
+            }
+        return found
+
+    def cpu_s(self) -> float:
+        """Processor time of all workers, start included."""
+        return sum(measured.cpu_s for measured in self.measured.values())
+
+    def limit(self) -> str:
+        """Which stage the run waited for, in words; empty when there is nothing to say."""
+        stages = self.stages()
+        if not stages:
+            return ""
+        busiest = max(stages, key=lambda stage: stages[stage]["busy"])
+        rates = ", ".join(
+            f"{stage} {content['busy']:.0%}" + (f" ({content['frames_per_s']:.0f}/s)" if content["frames"] else "")
+            for stage, content in stages.items()
+        )
+        verdict = f"{busiest} was the limit" if stages[busiest]["busy"] >= BUSY else f"{busiest} was busiest"
+        return f"stages busy: {rates}; {verdict}"
+
+    def write_trace(self, path: Path) -> None:
+        """The steps of all stages in Chrome's trace format."""
+        path.write_text(json.dumps({"traceEvents": self.events, "displayTimeUnit": "ms"}), encoding="utf-8")
 
     def _line(self, text: str) -> None:
         self.last_line = time.monotonic()

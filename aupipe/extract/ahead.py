@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator
 
+from aupipe.extract.decode import ImageReader, VideoReader
+from aupipe.extract.memory import RING_BYTES, Budget
+from aupipe.extract.meter import Meter
 from aupipe.types import Frames
 
+DEPTH = 2  # chunks: more only hides what the budget already evens out
 
-def ahead(source: Iterable[Frames], depth: int = 2) -> Generator[Frames, None, None]:
-    """Chunks of a reader, decoded in a thread of their own up to ``depth`` chunks ahead of whoever reads them."""
-    chunks: queue.Queue[Frames | BaseException | None] = queue.Queue(maxsize=depth)
+
+def ahead(
+    source: VideoReader | ImageReader,
+    budget: Budget | None = None,
+    meter: Meter | None = None,
+    on_frames: Callable[[int], None] = lambda n: None,
+) -> Generator[Frames, None, None]:
+    """Chunks of a reader, decoded in a thread of their own ahead of whoever reads them.
+
+    A chunk's bytes are taken from ``budget`` before it is queued and given back when the next one is asked for.
+    ``on_frames`` hears how many frames were decoded since it last heard.
+    """
+    budget = budget or Budget(RING_BYTES)
+    meter = meter or Meter()
+    chunks: queue.Queue[Frames | BaseException | None] = queue.Queue(maxsize=DEPTH)
     stopped = threading.Event()
 
     def put(item: Frames | BaseException | None) -> bool:
@@ -24,11 +40,22 @@ def ahead(source: Iterable[Frames], depth: int = 2) -> Generator[Frames, None, N
         return False
 
     def decode() -> None:
+        reader = iter(source)
+        told = 0
         try:
-            for chunk in source:
-                if not put(chunk):
+            while True:
+                with meter.timed("decode") as step:
+                    chunk = next(reader, None)
+                    step.frames = source.decoded - told
+                on_frames(step.frames)
+                told = source.decoded
+                if chunk is not None:
+                    budget.take(chunk.rgb.nbytes)
+                if not put(chunk) and chunk is not None:
+                    budget.give_back(chunk.rgb.nbytes)
                     return
-            put(None)
+                if chunk is None:
+                    return
         except BaseException as error:  # whatever it is, it belongs to the reader of the queue
             put(error)
 
@@ -38,7 +65,23 @@ def ahead(source: Iterable[Frames], depth: int = 2) -> Generator[Frames, None, N
         while (item := chunks.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
-            yield item
+            try:
+                yield item
+            finally:
+                budget.give_back(item.rgb.nbytes)
     finally:
         stopped.set()
-        thread.join()
+        while thread.is_alive():  # it may wait for bytes that lie in the queue
+            _empty(chunks, budget)
+            thread.join(timeout=0.05)
+        _empty(chunks, budget)
+
+
+def _empty(chunks: queue.Queue[Frames | BaseException | None], budget: Budget) -> None:
+    while True:
+        try:
+            item = chunks.get_nowait()
+        except queue.Empty:
+            return
+        if isinstance(item, Frames):
+            budget.give_back(item.rgb.nbytes)

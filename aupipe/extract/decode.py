@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,37 +42,51 @@ class VideoReader:
 
     Stream: the first video stream that is no attached picture. Rotation metadata is honoured, as OpenCV does.
     Damaged packets are skipped, the rest goes on; frames the decoder flags as corrupt keep their row.
+
+    ``wanted`` is asked for each row whether its picture is needed: rows that are not are decoded and counted, never
+    converted, and left out of the chunks. ``times_s`` holds the time of every frame decoded so far.
     """
 
     path: Path
+    wanted: Callable[[int], bool] = lambda row: True
 
     def __post_init__(self) -> None:
         self.notes: list[str] = []
+        self.times_s = array("d")
+
+    @property
+    def decoded(self) -> int:
+        """Frames decoded so far, wanted or not."""
+        return len(self.times_s)
 
     def __iter__(self) -> Iterator[Frames]:
         reformatter = VideoReformatter()  # one for the whole file: a new one per frame costs more than the conversion
-        pictures: list[NDArray[np.uint8]] = []
-        times: list[float] = []
-        start = 0
+        chunk: NDArray[np.uint8] = np.empty((0, 0, 0, 3), np.uint8)
+        rows: list[int] = []
+        self.times_s = array("d")
         for frame, time_s in self._frames():
-            picture = _rotated(reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray(), frame.rotation)
-            if pictures and (len(pictures) >= chunk_length(pictures[0].nbytes) or picture.shape != pictures[0].shape):
-                yield _chunk(pictures, times, start)
-                start += len(pictures)
-                pictures, times = [], []
-            pictures.append(picture)
-            times.append(time_s)
-        if pictures:
-            yield _chunk(pictures, times, start)
+            row = len(self.times_s)
+            self.times_s.append(time_s)
+            if not self.wanted(row):
+                continue
+            picture = _rotated(_pixels(reformatter.reformat(frame, format="rgb24", threads=1)), frame.rotation)
+            if rows and (len(rows) == len(chunk) or picture.shape != chunk.shape[1:]):
+                yield self._chunk(chunk, rows)
+                rows = []
+            if not rows:
+                chunk = np.empty((chunk_length(picture.nbytes), *picture.shape), np.uint8)
+            chunk[len(rows)] = picture
+            rows.append(row)
+        if rows:
+            yield self._chunk(chunk, rows)
 
-    def clock(self, on_frames: Callable[[int], None] = lambda n: None) -> NDArray[np.float64]:
-        """(T,) presentation time of every decoded frame, in seconds on the container's clock, in rising order."""
-        times = []
-        for _, time_s in self._frames():
-            times.append(time_s)
-            if len(times) % CHUNK_FRAMES == 0:
-                on_frames(CHUNK_FRAMES)
-        return in_order(np.array(times, dtype=np.float64), self.path)
+    def _chunk(self, chunk: NDArray[np.uint8], rows: list[int]) -> Frames:
+        return Frames(chunk[: len(rows)], np.array([self.times_s[row] for row in rows]), np.array(rows))
+
+    def clock(self) -> NDArray[np.float64]:
+        """(T,) presentation time of every frame, in seconds on the container's clock, in rising order."""
+        times_s = np.array([time_s for _, time_s in self._frames()], dtype=np.float64)
+        return in_order(times_s, self.path)
 
     def _frames(self) -> Iterator[tuple[av.VideoFrame, float]]:
         """Decoded frames with their times; a frame without a timestamp follows its predecessor by one period."""
@@ -149,10 +164,6 @@ def chunk_length(picture_bytes: int) -> int:
     return max(1, min(CHUNK_FRAMES, CHUNK_BYTES // picture_bytes))
 
 
-def _chunk(pictures: list[NDArray[np.uint8]], times: list[float], start: int) -> Frames:
-    return Frames(np.stack(pictures), np.array(times), np.arange(start, start + len(pictures)))
-
-
 def packet_lost(error: Exception) -> bool:
     """True when the demuxer itself cannot go on: reading again would give the same error for ever."""
     return isinstance(error, (av.error.OSError, av.error.MemoryError)) and not isinstance(
@@ -168,6 +179,13 @@ def _video_stream(container: Any, path: Path) -> Any:
                 raise RecordingError(f"{path}: pictures of {pixels / 1e6:.0f} megapixels, at most 64 are decoded")
             return stream
     raise RecordingError(f"{path}: no video stream" + (" (sound only)" if container.streams.audio else ""))
+
+
+def _pixels(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """(H, W, 3) the pixels of an rgb24 frame, where FFmpeg put them: to be copied before the next frame comes."""
+    (plane,) = frame.planes
+    lines = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+    return lines[:, : 3 * frame.width].reshape(plane.height, frame.width, 3)
 
 
 def _rotated(picture: NDArray[Any], degrees: int) -> NDArray[np.uint8]:
@@ -213,8 +231,10 @@ class ImageReader:
 
     def __post_init__(self) -> None:
         self.notes: list[str] = []
+        self.decoded = 0
 
     def __iter__(self) -> Iterator[Frames]:
+        self.decoded = 0
         rows = image_rows(self.folder)
         beyond = [row for row in rows if row >= len(self.clock_s)]
         if len(beyond) > max(2, len(self.clock_s) // 100):
@@ -230,6 +250,7 @@ class ImageReader:
             if row >= len(self.clock_s):
                 break
             picture = read_image(file)
+            self.decoded += 1
             if pictures and (len(pictures) >= chunk_length(pictures[0].nbytes) or picture.shape != pictures[0].shape):
                 yield Frames(np.stack(pictures), self.clock_s[index], np.array(index))
                 pictures, index = [], []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,38 +20,52 @@ from aupipe.extract.encoders import Encode
 from aupipe.extract.faces import Detect
 from aupipe.extract.faces.align import CropTemplate
 from aupipe.extract.plan import Job, Parts, source_paths
-from aupipe.store.base import ItemRecord, Store
+from aupipe.store.base import ItemRecord, ItemWriter, Store
 from aupipe.types import FeatureSpec, Recording, SourceIdentity
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Crew:
+    """How many threads each stage has. ``decoders``: videos looked at side by side."""
+
+    decoders: int = 1
+    encoders: int = 1
+
+
 @dataclass
 class Loaded:
-    """Detector and encoders of one worker, loaded on first use."""
+    """Detector and encoders of one process, loaded on first use; asked by any of its threads."""
 
     parts: Parts
     device: str
-    _detect: Detect | None = None
+    _local: threading.local = field(default_factory=threading.local)
     _encode: dict[str, tuple[Encode, tuple[int, ...]]] = field(default_factory=dict)
+    _loading: threading.Lock = field(default_factory=threading.Lock)
 
     def detect(self) -> Detect:
-        if self._detect is None:
-            self._detect = self.parts.detector.load(self.device)
-        return self._detect
+        """A detector of the calling thread's own: most are not made to be shared, and all are small."""
+        if not hasattr(self._local, "detect"):
+            assert self.parts.detector is not None
+            with self._loading:
+                self._local.detect = self.parts.detector.load(self.device)
+        detect: Detect = self._local.detect
+        return detect
 
     def encode(self, spec: FeatureSpec, encoder: Any) -> tuple[Encode, tuple[int, ...]]:
-        """An encoder's function and the shape of one row of it."""
-        if spec.id not in self._encode:
-            function = encoder.load(self.device)
-            reads = encoder.reads
-            shape: tuple[int, ...] = ()
-            if isinstance(reads, CropTemplate):
-                shape = function(np.zeros((1, reads.size_px, reads.size_px, 3), np.uint8)).shape[1:]
-            elif reads == "landmarks":
-                shape = function(np.zeros((1, 5, 2), np.float32)).shape[1:]
-            self._encode[spec.id] = (function, shape)
-        return self._encode[spec.id]
+        """An encoder's function, which threads share, and the shape of one row of it."""
+        with self._loading:
+            if spec.id not in self._encode:
+                function = encoder.load(self.device)
+                reads = encoder.reads
+                shape: tuple[int, ...] = ()
+                if isinstance(reads, CropTemplate):
+                    shape = function(np.zeros((1, reads.size_px, reads.size_px, 3), np.uint8)).shape[1:]
+                elif reads == "landmarks":
+                    shape = function(np.zeros((1, 5, 2), np.float32)).shape[1:]
+                self._encode[spec.id] = (function, shape)
+            return self._encode[spec.id]
 
 
 @dataclass
@@ -72,7 +87,11 @@ class SourceChangedError(RecordingError):
 
 @dataclass
 class Pass:
-    """The state of one job while it runs: what it reads, what it has published, what has failed."""
+    """The state of one job while it runs: what it reads, what it has published, what has failed.
+
+    Its parts run in several threads. ``store_lock`` is one for all passes over a store; ``on_end`` is told when the
+    last part has ended (`begin`, `end`).
+    """
 
     job: Job
     store: Store
@@ -81,8 +100,13 @@ class Pass:
     on_published: Callable[[ItemRecord], None]
     versions: dict[str, str]
     outcome: Outcome
+    store_lock: threading.RLock = field(default_factory=threading.RLock)
+    on_end: Callable[[Outcome], None] = lambda outcome: None
     # Taken once, before anything is read: what a feature is said to come from is what lay there at the beginning.
     sources: dict[tuple[Path, ...], SourceIdentity | None] = field(default_factory=dict)
+    began_s: float = field(default_factory=time.perf_counter)
+    _said: set[tuple[str, str]] = field(default_factory=set)
+    _parts: int = 0
 
     def __post_init__(self) -> None:
         for recording in self.job.recordings:
@@ -105,48 +129,86 @@ class Pass:
         if source is None or source_changed(paths, source):
             raise SourceChangedError(f"{paths[-1] if paths else recording.id}: changed while it was read; run again")
 
+    def begin(self) -> None:
+        """A part of this pass begins."""
+        with self.store_lock:
+            self._parts += 1
+
+    def end(self) -> None:
+        """A part of this pass has ended; with the last one the outcome is told."""
+        with self.store_lock:
+            self._parts -= 1
+            last = not self._parts
+        if last:
+            self.outcome.seconds = time.perf_counter() - self.began_s
+            self.on_end(self.outcome)
+
+    def is_said(self, item: OpenItem) -> bool:
+        """Whether the item has been published, or failed."""
+        return (item.key, item.spec.id) in self._said
+
     def open_items(self, recordings: Iterable[Recording], *modalities: str) -> list[OpenItem]:
         """Items of these modalities that are to be made and of which nothing has been said yet."""
-        said = {(record.recording, record.feature) for record in (*self.outcome.published, *self.outcome.failed)}
         found: dict[tuple[str, str], OpenItem] = {}
         for recording in recordings:
             for spec, encoder in self.loaded.parts.chain(recording).encoders:
-                key = recording.key_for(spec.modality)
-                if spec.modality in modalities and self.job.wants(spec, key) and (key, spec.id) not in said:
-                    found.setdefault((key, spec.id), OpenItem(recording, spec, encoder))
+                item = OpenItem(recording, spec, encoder)
+                if spec.modality in modalities and self.job.wants(spec, item.key) and not self.is_said(item):
+                    found.setdefault((item.key, spec.id), item)
         return list(found.values())
 
     def read_input(self, recording: Recording, spec: FeatureSpec) -> NDArray[Any]:
         """A stored clock, detections or face track. Raises SourceChangedError when it was made from another file."""
         key = recording.key_for(spec.modality)
-        made_from, source = self.store.published(key, spec.id).source, self.source(recording, spec.modality)
-        if made_from and source and (made_from.size, made_from.digest) != (source.size, source.digest):
-            raise SourceChangedError(f"{recording.video or recording.images}: changed since this run began; run again")
-        return self.store.read(key, spec.id)
+        with self.store_lock:
+            made_from, source = self.store.published(key, spec.id).source, self.source(recording, spec.modality)
+            if made_from and source and (made_from.size, made_from.digest) != (source.size, source.digest):
+                raise SourceChangedError(
+                    f"{recording.video or recording.images}: changed since this run began; run again"
+                )
+            return self.store.read(key, spec.id)
 
-    def publish(self, recording: Recording, spec: FeatureSpec, rows: NDArray[Any], began: float) -> None:
-        """Publish a whole item, if its source is still what it was."""
+    def writer(self, item: OpenItem, frames: int, row_shape: tuple[int, ...]) -> ItemWriter:
+        """Begin an item of the store."""
+        with self.store_lock:
+            return self.store.writer(
+                item.key,
+                item.spec,
+                frames=frames,
+                row_shape=row_shape,
+                source=self.source(item.recording, item.spec.modality),
+                versions=self.versions,
+                video_id=self.job.video_id,
+            )
+
+    def publish(
+        self, recording: Recording, spec: FeatureSpec, blocks: Iterable[NDArray[Any]], frames: int, began_s: float
+    ) -> None:
+        """Publish an item of ``frames`` rows, given in blocks, if its source is still what it was."""
         self.confirm_source(recording, spec.modality)
-        record = self.store.publish(
-            recording.key_for(spec.modality),
-            spec,
-            rows,
-            source=self.source(recording, spec.modality),
-            seconds=time.perf_counter() - began,
-            versions=self.versions,
-            video_id=self.job.video_id,
-        )
-        self.published(record)
+        blocks = iter(blocks)
+        first = next(blocks)
+        with self.writer(OpenItem(recording, spec, None), frames, first.shape[1:]) as writer:
+            writer.append(first)
+            for block in blocks:
+                writer.append(block)
+            self.commit(writer, seconds=time.perf_counter() - began_s)
 
-    def published(self, record: ItemRecord) -> None:
-        """Take note of a publication."""
-        self.outcome.published.append(record)
+    def commit(self, writer: ItemWriter, *, seconds: float) -> None:
+        """Publish what a writer holds, and take note of it."""
+        with self.store_lock:
+            record = writer.commit(seconds=seconds)
+            self._said.add((record.recording, record.feature))
+            self.outcome.published.append(record)
         self.on_published(record)
 
     def fail(self, item: OpenItem, error: BaseException) -> None:
-        """Record that an item cannot be made, and why."""
+        """Record that an item cannot be made, and why; the first reason stands."""
         source = None if isinstance(error, SourceChangedError) else self.source(item.recording, item.spec.modality)
-        self.outcome.failed.append(self.store.fail(item.key, item.spec, describe(error), source=source))
+        with self.store_lock:
+            if not self.is_said(item):
+                self._said.add((item.key, item.spec.id))
+                self.outcome.failed.append(self.store.fail(item.key, item.spec, describe(error), source=source))
 
 
 @dataclass(frozen=True)
@@ -194,8 +256,10 @@ def is_of_the_recording(error: Exception) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """One line for the user; an error nobody foresaw is logged whole."""
-    if isinstance(error, AupipeError):
-        return " ".join(str(error).split())
-    log.info("unforeseen error", exc_info=error)
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    """One line for the user: the stage and the reason; an error nobody foresaw is logged whole."""
+    words = " ".join(str(error).split())
+    if not isinstance(error, AupipeError):
+        log.info("unforeseen error", exc_info=error)
+        words = f"{type(error).__name__}: {words}"
+    stage = getattr(error, "stage", "")
+    return f"{stage}: {words}" if stage else words

@@ -1,106 +1,343 @@
-"""One pass over one video: decode, detect, follow, crop, encode, publish. Knows nothing of scheduling."""
+"""The stages one video goes through: decode, detect, follow, align; then its sound. Knows nothing of threads."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, closing
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.errors import RecordingError
 from aupipe.extract.ahead import ahead
+from aupipe.extract.batches import Batches, Part
 from aupipe.extract.clock import masked_frames, to_frames
+from aupipe.extract.crops import KeptCrops, track_crops, whole_crops
 from aupipe.extract.decode import ImageReader, VideoReader, image_rows, in_order
-from aupipe.extract.encode import Sink, Warps
 from aupipe.extract.encoders import AudioInput, WordsInput
 from aupipe.extract.encoders.text.transcript import Transcript, spoken_words
+from aupipe.extract.faces.align import CropTemplate
 from aupipe.extract.faces.find import find_faces
+from aupipe.extract.faces.table import FaceTable
 from aupipe.extract.faces.track import subject_track
-from aupipe.extract.job import Loaded, OpenItem, Outcome, Pass, failing, failing_alone, is_of_the_recording
-from aupipe.extract.plan import Chain, Job
+from aupipe.extract.job import Pass, failing, failing_alone
+from aupipe.extract.memory import KEPT_BYTES, RING_BYTES, Budget
+from aupipe.extract.meter import Meter
+from aupipe.extract.plan import Chain
 from aupipe.extract.sound import NoAudioError, read_audio
-from aupipe.store.base import ItemRecord, Store
-from aupipe.types import FaceTrack, Recording, Waveform
+from aupipe.extract.writing import Sink
+from aupipe.types import FaceTrack, FeatureSpec, Frames, Recording, Waveform
 
 SOUND = ("audio", "text")
 
 
-def run_job(
-    job: Job,
-    store: Store,
-    loaded: Loaded,
-    versions: dict[str, str],
-    on_frames: Callable[[int], None] = lambda n: None,
-    on_published: Callable[[ItemRecord], None] = lambda record: None,
-) -> Outcome:
-    """Make every missing item of one video. Bad media fails its own items by name; everything else is published.
+@dataclass
+class Stages:
+    """What the videos of one process share: pools of inputs, memory, the meter, and the way to the writer."""
 
-    ``on_frames`` hears how many frames were decoded since it last heard, ``on_published`` of every item at once.
-    Raises what is nobody's recording's fault: a full disk, missing weights, an interrupt.
+    batches: Batches[Sink]
+    write: Callable[[Callable[[], None]], None]  # have the writer's thread do something, in order; may wait
+    meter: Meter = field(default_factory=Meter)
+    ring: Budget = field(default_factory=lambda: Budget(RING_BYTES))
+    kept: Budget = field(default_factory=lambda: Budget(KEPT_BYTES))
+
+    def frames_of(self, reader: VideoReader | ImageReader, run: Pass) -> Any:
+        """The chunks of a reader, decoded ahead within the ring's bytes; a context manager."""
+        return closing(ahead(reader, self.ring, self.meter, run.on_frames))
+
+
+def film(run: Pass, stages: Stages, hear: Callable[[NDArray[np.float64]], None]) -> None:
+    """Everything visual of one video, up to the encoders' pools; ``hear`` gets its clock for the sound.
+
+    Bad media fails its own items by name. Raises what is nobody's recording's fault: a full disk, missing weights.
     """
-    began = time.perf_counter()
-    run = Pass(job, store, loaded, on_frames, on_published, versions, Outcome(job))
-    with failing(run, job.recordings, "visual", *SOUND):
-        clock = _clock_and_detections(run, loaded.parts.chain(job.recordings[0]), job.recordings[0])
-        run.outcome.frames = len(clock)
-        for recording in job.recordings:
+    video = _Video(run, stages)
+    with failing(run, run.job.recordings, "visual", *SOUND):
+        try:
+            clock = video.scan()
+            run.outcome.frames = len(clock)
+            hear(clock)
+            video.encode(clock)
+        finally:
+            video.kept.drop()
+
+
+@dataclass
+class _Video:
+    """One video on its way: what the first look at it left for the second."""
+
+    run: Pass
+    stages: Stages
+    faces: FaceTable | None = None  # of every frame, when this pass has found them
+    kept: KeptCrops = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.first = self.run.job.recordings[0]
+        self.chain: Chain = self.run.loaded.parts.chain(self.first)
+        self.kept = KeptCrops(self._templates(), self.stages.kept)
+
+    def _templates(self) -> list[CropTemplate]:
+        """What the crops are wanted for that are cut from the video itself."""
+        recordings = [recording for recording in self.run.job.recordings if not recording.aligned]
+        reads = [item.encoder.reads for item in self.run.open_items(recordings, "visual")]
+        return list(dict.fromkeys(read for read in reads if isinstance(read, CropTemplate)))
+
+    # The first look: how many frames, when, and where the faces are ---------------------------------------------------
+
+    def scan(self) -> NDArray[np.float64]:
+        """The clock (T,), the faces and, as far as there is room, the crops: one decode for all that is missing."""
+        run, chain, key = self.run, self.chain, self.first.video_id
+        began = time.perf_counter()
+        clock = None  # of a video whose frames nobody has counted yet
+        if not run.job.wants(chain.clock, key):
+            clock = run.read_input(self.first, chain.clock).astype(np.float64)
+        elif self.first.video is None:
+            clock = _image_clock(self.first)
+        if chain.detections is not None and run.job.wants(chain.detections, key):
+            with failing(run, run.job.recordings, "visual"):  # a detector that breaks leaves the sound alone
+                clock = self._detect(clock)
+        if clock is None:
+            clock = self._count()
+        if run.job.wants(chain.clock, key):
+            self._publish(chain.clock, [clock], len(clock), began, "visual", *SOUND)
+        if self.faces is not None and chain.detections is not None:
+            blocks = self.faces.dense(run.loaded.parts.faces.max_faces)
+            self._publish(chain.detections, blocks, len(clock), began, "visual")
+        return clock
+
+    def _publish(
+        self,
+        spec: FeatureSpec,
+        blocks: Iterable[NDArray[Any]],
+        frames: int,
+        began_s: float,
+        *needed_by: str,
+        recording: Recording | None = None,
+    ) -> None:
+        """Have an item written that others are computed from; when it cannot be, those fail."""
+        run = self.run
+        owner = recording or self.first
+
+        def publish() -> None:
+            with failing(run, [owner] if recording else run.job.recordings, *needed_by):
+                run.publish(owner, spec, blocks, frames, began_s)
+            run.end()
+
+        run.begin()
+        self.stages.write(publish)
+
+    def _count(self) -> NDArray[np.float64]:
+        """The clock of a video, and its whole pictures where no face is asked for."""
+        assert self.first.video is not None
+        reader = VideoReader(self.first.video)
+        keep = bool(self.kept.templates) and self.chain.faces is None
+        reader.wanted = lambda row: keep and not self.kept.full
+        with self.stages.frames_of(reader, self.run) as chunks:
+            for frames in chunks:
+                with self.stages.meter.timed("align", len(frames)):
+                    self.kept.add_whole(frames)
+        self.run.outcome.notes += reader.notes
+        return in_order(np.array(reader.times_s), self.first.video)
+
+    def _detect(self, clock: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        """Find the faces of a video and keep their crops while there is room; its clock."""
+        run, meter = self.run, self.stages.meter
+        reader = _reader(self.first, clock)
+        options = run.loaded.parts.faces
+        tables: list[FaceTable] = []
+        rows: list[NDArray[np.int64]] = []
+        detector = run.loaded.parts.detector
+        assert detector is not None  # or there would be no detections to make
+        with meter.timed("detect"):
+            detect = run.loaded.detect()
+        with self.stages.frames_of(reader, self.run) as chunks:
+            for frames in chunks:
+                with meter.timed("detect", len(frames)):
+                    found = find_faces(
+                        frames.rgb,
+                        detect,
+                        detect_px=options.detect_px,
+                        max_faces=options.max_faces,
+                        min_score=detector.min_score,
+                    )
+                tables.append(found)
+                rows.append(frames.index)
+                if self.kept.templates:
+                    with meter.timed("align", len(frames)):
+                        self.kept.add_faces(frames, found)
+        run.outcome.notes += reader.notes
+        found = FaceTable.joined(tables)
+        if isinstance(reader, VideoReader):
+            if clock is None:
+                clock = in_order(np.array(reader.times_s), reader.path)
+            _same_length(self.first, len(found), len(clock))
+        assert clock is not None  # a folder of images is read on a known one
+        index = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+        self.faces = found.spread(index, len(clock))
+        return clock
+
+    # The second look: the subject's crops to the encoders -------------------------------------------------------------
+
+    def encode(self, clock: NDArray[np.float64]) -> None:
+        """Hand the inputs of every open visual item to the encoders; each recording fails on its own."""
+        run = self.run
+        tracks: dict[str, FaceTrack | None] = {}
+        for recording in run.job.recordings:
             with failing(run, [recording], "visual"):
-                _faces(run, recording)
-        _visual(run, clock)
-        with failing(run, job.recordings, *SOUND):
-            _sound(run, job.recordings[0], clock)
-    run.outcome.seconds = time.perf_counter() - began
-    return run.outcome
+                if recording.aligned:
+                    self._encode_images(recording, clock)
+                elif run.open_items([recording], "visual"):
+                    tracks[recording.id] = self._track(recording)
+        if tracks:
+            filmed = [recording for recording in run.job.recordings if recording.id in tracks]
+            with failing(run, filmed, "visual"):
+                self._encode_video(filmed, clock, tracks)
+
+    def _track(self, recording: Recording) -> FaceTrack | None:
+        """The subject's face, from the store or from the faces found; None where whole pictures are encoded."""
+        run, chain = self.run, self.run.loaded.parts.chain(recording)
+        if chain.faces is None or chain.detections is None:
+            return None
+        began = time.perf_counter()
+        if not run.job.wants(chain.faces, recording.id):
+            track = FaceTrack.from_rows(run.read_input(recording, chain.faces))
+        else:
+            if self.faces is None:
+                self.faces = FaceTable.from_dense(run.read_input(recording, chain.detections))
+            params = run.loaded.parts.track
+            if recording.subject:
+                params = replace(params, subject=recording.subject)
+            with self.stages.meter.timed("align"):
+                track = subject_track(self.faces, params)
+            self._publish(chain.faces, [track.to_rows()], len(track), began, "visual", recording=recording)
+        run.outcome.faces[recording.id] = int(track.valid.sum())
+        return track
+
+    def _encode_images(self, recording: Recording, clock: NDArray[np.float64]) -> None:
+        """Aligned crops somebody else has made, as they are."""
+        if recording.images is None:
+            raise RecordingError(f"no cropped_aligned folder for track {recording.id!r}")
+        reader = ImageReader(recording.images, clock)
+        sinks = self._sinks([recording], len(clock))
+        with self._filling(sinks), self.stages.frames_of(reader, self.run) as chunks:
+            for frames in chunks:
+                self._put_whole(sinks, frames)
+            self.run.outcome.notes += reader.notes
+
+    def _encode_video(
+        self, recordings: list[Recording], clock: NDArray[np.float64], tracks: dict[str, FaceTrack | None]
+    ) -> None:
+        """The kept crops of the subjects, and from where those end, a second decode of the frames that are wanted."""
+        sinks = self._sinks(recordings, len(clock))
+        with self._filling(sinks):
+            cropped = []
+            wanted = np.zeros(len(clock), dtype=bool)
+            for sink in sinks:
+                track = tracks[sink.item.recording.id]
+                if isinstance(sink.item.encoder.reads, CropTemplate):
+                    cropped.append(sink)
+                    wanted |= True if track is None else track.valid
+                elif track is not None:  # landmarks need no picture
+                    self._put(sink, index := np.flatnonzero(track.valid), track.landmarks[index])
+            self._put_kept(cropped, tracks, len(clock))
+            wanted[: self.kept.complete] = False
+            if cropped and wanted.any():
+                self._put_decoded(cropped, tracks, clock, wanted)
+
+    def _put_kept(self, sinks: list[Sink], tracks: dict[str, FaceTrack | None], length: int) -> None:
+        everybody = np.zeros(length, np.int64)  # of whole pictures there is one in each frame, the first
+        choices = {
+            name: everybody if track is None or self.faces is None else self.faces.chosen(track.box)
+            for name, track in tracks.items()
+        }
+        picked = [(choices[sink.item.recording.id], sink.item.encoder.reads) for sink in sinks]
+        for pieces in self.kept.chosen(picked):
+            for sink, (index, crops) in zip(sinks, pieces, strict=True):
+                self._put(sink, index, crops)
+
+    def _put_decoded(
+        self,
+        sinks: list[Sink],
+        tracks: dict[str, FaceTrack | None],
+        clock: NDArray[np.float64],
+        wanted: NDArray[np.bool_],
+    ) -> None:
+        reader = _reader(self.first, clock)
+        if isinstance(reader, VideoReader):
+            reader.wanted = lambda row: row < len(wanted) and bool(wanted[row])
+        with self.stages.frames_of(reader, self.run) as chunks:
+            for frames in chunks:
+                frames = _those(frames, wanted)
+                made: dict[tuple[str, CropTemplate], tuple[NDArray[np.int64], NDArray[np.uint8]]] = {}
+                for sink in sinks:
+                    name, template = sink.item.recording.id, sink.item.encoder.reads
+                    if (name, template) not in made:
+                        track = tracks[name]
+                        with self.stages.meter.timed("align", len(frames)):
+                            made[name, template] = (
+                                (frames.index, whole_crops(frames, template))
+                                if track is None
+                                else track_crops(frames, track, template)
+                            )
+                    self._put(sink, *made[name, template])
+        if isinstance(reader, VideoReader):
+            _same_length(self.first, len(reader.times_s), len(clock))
+
+    def _put_whole(self, sinks: list[Sink], frames: Frames) -> None:
+        made: dict[CropTemplate, NDArray[np.uint8]] = {}
+        for sink in sinks:
+            template = sink.item.encoder.reads
+            if template not in made:
+                with self.stages.meter.timed("align", len(frames)):
+                    made[template] = whole_crops(frames, template)
+            self._put(sink, frames.index, made[template])
+
+    def _put(self, sink: Sink, index: NDArray[np.int64], inputs: NDArray[Any]) -> None:
+        if len(index) and not sink.dead:
+            self.stages.batches.put(sink.item.spec.id, Part(sink, sink.expect(index), inputs))
+
+    def _sinks(self, recordings: list[Recording], length: int) -> list[Sink]:
+        """A place for the rows of every open visual item."""
+        run = self.run
+        sinks = []
+        for item in run.open_items(recordings, "visual"):
+            with failing_alone(run, item):
+                if item.encoder.reads == "landmarks" and run.loaded.parts.chain(item.recording).faces is None:
+                    kind = "cropped_aligned images" if item.recording.aligned else "whole pictures"
+                    raise RecordingError(f"{item.spec.name} needs landmarks, and {kind} carry none")
+                with self.stages.meter.timed("encode"):
+                    _, shape = run.loaded.encode(item.spec, item.encoder)
+                run.begin()
+                sinks.append(Sink(run, item, shape, length))
+        return sinks
+
+    def _filling(self, sinks: list[Sink]) -> Any:
+        return _Filling(self.stages, sinks)
 
 
-def _clock_and_detections(run: Pass, chain: Chain, recording: Recording) -> NDArray[np.float64]:
-    """The clock (T,) of a video, and its faces in the store: one decode for whichever of the two is missing."""
-    began = time.perf_counter()
-    key = recording.video_id
-    clock = None  # of a video whose frames nobody has counted yet
-    if not run.job.wants(chain.clock, key):
-        clock = run.read_input(recording, chain.clock).astype(np.float64)
-    elif recording.video is None:
-        clock = _image_clock(recording)
-    rows = None
-    if chain.detections is not None and run.job.wants(chain.detections, key):
-        with failing(run, run.job.recordings, "visual"):  # a detector that breaks leaves the sound alone
-            times, rows = _detect(run, recording, clock)
-            clock = times if clock is None else clock
-    if clock is None:
-        assert recording.video is not None
-        clock = VideoReader(recording.video).clock(run.on_frames)
-    if run.job.wants(chain.clock, key):
-        run.publish(recording, chain.clock, clock, began)
-    if rows is not None and chain.detections is not None:
-        run.publish(recording, chain.detections, rows, began)
-    return clock
+@dataclass
+class _Filling:
+    """A context in which sinks are filled: left well they are finished, left by an error they are given up."""
+
+    stages: Stages
+    sinks: list[Sink]
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        for sink in self.sinks:
+            self.stages.write(sink.finish if error is None else sink.abandon)
 
 
-def _detect(
-    run: Pass, recording: Recording, clock: NDArray[np.float64] | None
-) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Times (T,) and detection rows (T, N, 17) of a video."""
-    reader = _reader(recording, clock)
-    faces = run.loaded.parts.faces
-    with closing(ahead(reader)) as chunks:
-        times, rows = find_faces(
-            chunks,
-            run.loaded.detect(),
-            detect_px=faces.detect_px,
-            max_faces=faces.max_faces,
-            min_score=run.loaded.parts.detector.min_score,
-            length=len(clock) if clock is not None else 0,
-            on_frames=run.on_frames,
-        )
-    run.outcome.notes += reader.notes
-    if clock is not None:
-        _same_length(recording, len(rows), len(clock))
-    return in_order(times, recording.video or recording.images), rows  # type: ignore[arg-type]
+def _those(frames: Frames, wanted: NDArray[np.bool_]) -> Frames:
+    """The wanted frames of a chunk."""
+    keep = wanted[frames.index]
+    return frames if keep.all() else Frames(frames.rgb[keep], frames.pts_s[keep], frames.index[keep])
 
 
 def _reader(recording: Recording, clock: NDArray[np.float64] | None) -> VideoReader | ImageReader:
@@ -126,108 +363,12 @@ def _same_length(recording: Recording, found: int, clock: int) -> None:
         raise RecordingError(f"{recording.video}: gives {found} frames now and gave {clock} before")
 
 
-def _faces(run: Pass, recording: Recording) -> None:
-    chain = run.loaded.parts.chain(recording)
-    if chain.faces is None or chain.detections is None or not run.job.wants(chain.faces, recording.id):
-        return
-    if not run.open_items([recording], "visual"):
-        return  # nothing is left that needs it: detection has failed
-    began = time.perf_counter()
-    params = run.loaded.parts.track
-    if recording.subject:
-        params = replace(params, subject=recording.subject)
-    track = subject_track(run.read_input(recording, chain.detections), params)
-    run.publish(recording, chain.faces, track.to_rows(), began)
-
-
-def _visual(run: Pass, clock: NDArray[np.float64]) -> None:
-    """Encode the faces of every recording of a video, all of them in one decode; each fails on its own."""
-    tracks: dict[str, FaceTrack] = {}
-    filmed: list[Recording] = []
-    for recording in run.job.recordings:
-        if not run.open_items([recording], "visual"):
-            continue
-        with failing(run, [recording], "visual"):
-            if recording.aligned:
-                if recording.images is None:
-                    raise RecordingError(f"no cropped_aligned folder for track {recording.id!r}")
-                _encode_pictures(run, [recording], ImageReader(recording.images, clock), clock, tracks)
-                continue
-            faces = run.loaded.parts.chain(recording).faces
-            assert faces is not None
-            tracks[recording.id] = FaceTrack.from_rows(run.read_input(recording, faces))
-            run.outcome.faces[recording.id] = int(tracks[recording.id].valid.sum())
-            filmed.append(recording)
-    if filmed:
-        with failing(run, filmed, "visual"):
-            _encode_pictures(run, filmed, _reader(filmed[0], clock), clock, tracks)
-
-
-def _encode_pictures(
-    run: Pass,
-    recordings: list[Recording],
-    reader: VideoReader | ImageReader,
-    clock: NDArray[np.float64],
-    tracks: dict[str, FaceTrack],
-) -> None:
-    """Every open visual feature of these recordings in one decode; an encoder that breaks fails its own item."""
-    began = time.perf_counter()
-    with ExitStack() as stack:
-        chunks = stack.enter_context(closing(ahead(reader)))
-        sinks = [
-            sink
-            for item in run.open_items(recordings, "visual")
-            if (sink := _open_sink(run, item, len(clock), stack)) is not None
-        ]
-        seen = 0
-        for frames in chunks:
-            warps = {recording.id: Warps(frames, tracks.get(recording.id)) for recording in recordings}
-            for sink in list(sinks):
-                try:
-                    sink.put(*warps[sink.item.recording.id].input_of(sink.item.encoder.reads))
-                except Exception as error:
-                    if not is_of_the_recording(error):
-                        raise
-                    sinks.remove(sink)
-                    run.fail(sink.item, error)
-            run.on_frames(len(frames))
-            seen += len(frames)
-        if isinstance(reader, VideoReader):
-            _same_length(recordings[0], seen, len(clock))
-        else:
-            run.outcome.notes += reader.notes
-        for recording in recordings:
-            run.confirm_source(recording, "visual")
-        for sink in sinks:
-            with failing_alone(run, sink.item):
-                sink.finish(len(clock))
-                run.published(sink.writer.commit(seconds=time.perf_counter() - began))
-
-
-def _open_sink(run: Pass, item: OpenItem, length: int, stack: ExitStack) -> Sink | None:
-    """A writer for one visual feature, or None when it has failed already."""
-    with failing_alone(run, item):
-        if item.recording.aligned and item.encoder.reads == "landmarks":
-            raise RecordingError(f"{item.spec.name} needs landmarks, and cropped_aligned images carry none")
-        encode, shape = run.loaded.encode(item.spec, item.encoder)
-        writer = run.store.writer(
-            item.key,
-            item.spec,
-            frames=length,
-            row_shape=shape,
-            source=run.source(item.recording, "visual"),
-            versions=run.versions,
-            video_id=item.recording.video_id,
-        )
-        return Sink(item, encode, shape, stack.enter_context(writer))
-    return None
-
-
-def _sound(run: Pass, recording: Recording, clock: NDArray[np.float64]) -> None:
+def listen(run: Pass, stages: Stages, clock: NDArray[np.float64]) -> None:
     """Audio and text features of a video: what was heard and said, brought to the frames.
 
     Sound is decoded once per sample rate, the transcript read once.
     """
+    recording = run.job.recordings[0]
     heard: dict[AudioInput | WordsInput, Waveform | Transcript] = {}
     for item in run.open_items(run.job.recordings, *SOUND):
         with failing_alone(run, item):
@@ -235,16 +376,27 @@ def _sound(run: Pass, recording: Recording, clock: NDArray[np.float64]) -> None:
             if recording.video is None:
                 raise RecordingError(f"no {item.spec.modality}: {recording.id!r} is a folder of images without a video")
             reads = item.encoder.reads
-            encode, _ = run.loaded.encode(item.spec, item.encoder)
-            try:
-                if reads not in heard:
-                    heard[reads] = _hear(recording.video, reads)
-                rows = to_frames(encode(heard[reads]), clock, item.encoder)
-            except NoAudioError:
-                if not run.loaded.parts.mask_missing_audio:
-                    raise
-                rows = masked_frames(encode, reads, clock, item.encoder)
-            run.publish(recording, item.spec, rows, began)
+            with stages.meter.timed("sound", len(clock)):
+                encode, _ = run.loaded.encode(item.spec, item.encoder)
+                try:
+                    if reads not in heard:
+                        heard[reads] = _hear(recording.video, reads)
+                    rows = to_frames(encode(heard[reads]), clock, item.encoder)
+                except NoAudioError:
+                    if not run.loaded.parts.mask_missing_audio:
+                        raise
+                    rows = masked_frames(encode, reads, clock, item.encoder)
+            run.begin()
+            stages.write(_publishing(run, item, rows, began))
+
+
+def _publishing(run: Pass, item: Any, rows: NDArray[Any], began_s: float) -> Callable[[], None]:
+    def publish() -> None:
+        with failing_alone(run, item):
+            run.publish(item.recording, item.spec, [rows], len(rows), began_s)
+        run.end()
+
+    return publish
 
 
 def _hear(video: Path, reads: AudioInput | WordsInput) -> Waveform | Transcript:

@@ -25,6 +25,7 @@ from aupipe.types import FeatureSpec, Recording, SourceIdentity
 
 State = Literal["done", "new", "spec changed", "source changed", "failed before", "forced"]
 
+NO_DETECTOR = "none"
 DECODE_VERSION = 1  # raised when decoding gives other rows: order, stream choice, time base
 
 
@@ -42,7 +43,7 @@ class Chain:
 class Parts:
     """A configuration's detector and encoders, built; the same for every recording."""
 
-    detector: Detector
+    detector: Detector | None  # None: whole pictures are encoded
     track: TrackParams
     faces: FacesConfig
     encoders: tuple[tuple[EncoderConfig, Encoder], ...]
@@ -64,8 +65,11 @@ class Parts:
         clock = FeatureSpec("clock", "clock", "pts", DECODE_VERSION, source, dtype="float64")
         from_clock = {"clock": clock.id}
         detections = faces = None
-        if not aligned and any(encoder.modality == "visual" for _, encoder in self.encoders):
+        visual = any(encoder.modality == "visual" for _, encoder in self.encoders)
+        if not aligned and self.detector is not None and visual:
             params = params_of(self.detector) | {"detect_px": self.faces.detect_px, "max_faces": self.faces.max_faces}
+            if self.faces.detect_every > 1:
+                params["detect_every"] = self.faces.detect_every
             detections = FeatureSpec(
                 "detections",
                 "detections",
@@ -90,7 +94,7 @@ class Parts:
                 if faces is not None:
                     inputs["faces"] = faces.id
                 else:
-                    params["crops"] = "given"  # aligned by somebody else
+                    params["crops"] = "given" if aligned else "whole"  # by somebody else; the middle of the picture
             weights = encoder.identify_weights()
             params.pop("weights", None)  # which file they come from does not matter, only what is in it
             dtype = "float16"
@@ -114,7 +118,9 @@ def build_parts(config: Config, modalities: Sequence[str] = (), names: Sequence[
         if (not modalities or encoder.modality in modalities) and (not names or encoder.name in names)
     ]
     score = {} if config.faces.min_score is None else {"min_score": config.faces.min_score}
-    detector = build(DETECTORS.get(config.faces.detector), score, f"[faces] detector {config.faces.detector!r}")
+    detector = None
+    if config.faces.detector != NO_DETECTOR:
+        detector = build(DETECTORS.get(config.faces.detector), score, f"[faces] detector {config.faces.detector!r}")
     return Parts(
         detector,
         TrackParams(subject=config.faces.subject),

@@ -16,13 +16,15 @@ from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.connection import wait as connection_wait
 from pathlib import Path
+from typing import Any
 
 import aupipe
 from aupipe.dataset import source_identity
 from aupipe.errors import AupipeError, UsageError
-from aupipe.extract.job import Outcome
+from aupipe.extract.job import Crew, Outcome
+from aupipe.extract.meter import Measured
 from aupipe.extract.plan import Job, Plan, source_paths
-from aupipe.extract.worker import Setup, Stop
+from aupipe.extract.worker import READY, Setup, Stop
 from aupipe.store.base import ItemRecord, Store
 
 log = logging.getLogger(__name__)
@@ -72,11 +74,24 @@ def library_versions() -> dict[str, str]:
     return found
 
 
-SILENCE_S = 1800.0  # a worker that gives no sign of life for this long hangs
+SILENCE_S = 1800.0  # a worker that has decoded nothing and published nothing for this long hangs
+IN_FLIGHT_CPU, IN_FLIGHT_GPU = 16, 64  # jobs beyond those being decoded
 ALLOCATOR = {  # without these, glibc maps and faults in every large activation anew (specs/stages.md, section 5)
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
+
+
+def crew_for(devices: Sequence[str], decoders: int = 0) -> Crew:
+    """The threads of each worker process, of which there is one per device.
+
+    On the CPU every core may decode and every core may encode: whichever stage is behind gets them. Beside a GPU one
+    thread feeds it, and the cores decode; two are left for feeding and writing (specs/stages.md, section 8).
+    """
+    cores = available_cores()
+    if devices[0] == "cpu":
+        return Crew(decoders or cores, cores)
+    return Crew(decoders or max(1, min(14, (cores - 2) // len(devices))), 1)
 
 
 def extract(
@@ -85,40 +100,47 @@ def extract(
     devices: Sequence[str],
     *,
     workers: int = 0,
+    batch_size: int = 0,
+    trace: bool = False,
     on_frames: Callable[[int], None] = lambda n: None,
+    on_measured: Callable[[int, Measured], None] = lambda worker, measured: None,
 ) -> Generator[Outcome, None, None]:
-    """Run a plan's jobs in worker processes, one video each, yielding what came of each as it ends.
+    """Run a plan's jobs in worker processes, one per device, yielding what came of each video as it ends.
 
-    ``workers`` 0: one per core on the CPU, two per GPU (one decodes while the other encodes); they take turns on the
-    devices. A recording that fails,
-    fails alone; whatever is published stays published. A video that takes its worker down is tried once more, alone,
-    when the others are done, and then failed by name; one on which a worker hangs is failed at once. When the caller
-    stops iterating, the workers are killed and what they were writing is as it was before.
+    ``workers``: videos decoded side by side in each process; 0 leaves it to `crew_for`. ``batch_size`` 0: found by the
+    worker. ``on_measured`` hears, twice a second, what the stages of each worker (by number) have done so far.
+
+    A recording that fails, fails alone; whatever is published stays published. When a worker dies, the videos it had in
+    flight are tried once more, one at a time and each alone, and the one that kills again is failed by name; so is one
+    on which a worker hangs. When the caller stops iterating, the workers are killed and what they were writing is as it
+    was before.
 
     Raises AupipeError for what is nobody's recording's fault: a full disk, missing weights, workers that cannot start.
     """
-    setup = Setup(plan.parts, str(store.path), "", library_versions(), log.getEffectiveLevel())
-    crew = _Crew(setup, list(devices), on_frames)
+    crew = crew_for(devices, workers)
+    setup = Setup(plan.parts, str(store.path), "", library_versions(), log.getEffectiveLevel(), crew, batch_size, trace)
+    staff = _Staff(setup, list(devices), on_frames, on_measured)
     jobs, suspects = deque(plan.jobs), deque[Job]()
-    limit = min(workers or (available_cores() if devices[0] == "cpu" else 2 * len(devices)), len(jobs))
+    # Jobs a worker holds: enough to fill a batch from short clips, few enough to try again when it dies.
+    room = crew.decoders + (IN_FLIGHT_CPU if devices[0] == "cpu" else IN_FLIGHT_GPU)
     try:
-        while jobs or suspects or crew.busy:
-            while jobs and len(crew.busy) < limit:
-                crew.give(jobs.popleft())
-            if not jobs and not crew.busy and suspects:
-                crew.give(suspects.popleft())
-            for job, ended in crew.listen():
+        while jobs or suspects or staff.busy:
+            while jobs and (worker := staff.least_busy(room)) is not None:
+                staff.give(worker, jobs.popleft())
+            if not jobs and not staff.busy and suspects:
+                staff.give(staff.least_busy(1, alone=True), suspects.popleft())
+            for job, ended in staff.listen():
                 if isinstance(ended, Outcome):
                     yield ended
-                elif ended.hung or job.video_id in crew.died_on:
-                    yield _failed(job, store, ended, crew.published.pop(job.video_id, []))
+                elif job.video_id in staff.died_on:
+                    yield _failed(job, store, ended, staff.published.pop(job.video_id, []))
                 else:
                     log.warning("%s: %s; it is tried once more, alone, at the end", job.video_id, ended.reason)
-                    crew.died_on.add(job.video_id)
+                    staff.died_on.add(job.video_id)
                     suspects.append(job)
-        crew.release()
+        staff.release()
     finally:
-        crew.dismiss()
+        staff.dismiss()
 
 
 @dataclass(frozen=True)
@@ -126,42 +148,54 @@ class _Death:
     """A worker ended before its job did."""
 
     reason: str
-    hung: bool = False
 
 
 @dataclass
 class _Worker:
+    number: int
     process: subprocess.Popen[bytes]
     connection: Connection
     device: str
-    job: Job | None = None
+    jobs: dict[str, Job] = field(default_factory=dict)  # by video
     ready: bool = False
+    moved: int = 0  # frames, by all its stages, when it last said
     heard_s: float = field(default_factory=time.monotonic)
 
 
 @dataclass
-class _Crew:
+class _Staff:
     """The worker processes of one run."""
 
     setup: Setup
     devices: list[str]
     on_frames: Callable[[int], None]
+    on_measured: Callable[[int, Measured], None]
     workers: list[_Worker] = field(default_factory=list)
     published: dict[str, list[ItemRecord]] = field(default_factory=dict)  # video -> by jobs still under way
-    died_on: set[str] = field(default_factory=set)  # videos a worker has died on
+    died_on: set[str] = field(default_factory=set)  # videos that were in flight when a worker died
+    hired: int = 0
 
     @property
     def busy(self) -> list[_Worker]:
-        return [worker for worker in self.workers if worker.job is not None]
+        return [worker for worker in self.workers if worker.jobs]
 
-    def give(self, job: Job) -> None:
-        """Give a job to an idle worker, or to a new one."""
-        worker = next((worker for worker in self.workers if worker.job is None), None) or self._hire()
-        worker.job, worker.heard_s = job, time.monotonic()
+    def least_busy(self, room: int, alone: bool = False) -> _Worker | None:
+        """A worker with fewer than ``room`` jobs, a new one where a device has none; None when all are full."""
+        idle = [device for device in self.devices if device not in [worker.device for worker in self.workers]]
+        if idle and not (alone and self.workers):
+            return self._hire(idle[0])
+        worker = min(self.workers, key=lambda worker: len(worker.jobs))
+        return worker if len(worker.jobs) < room else None
+
+    def give(self, worker: _Worker | None, job: Job) -> None:
+        """Give a job to a worker."""
+        assert worker is not None
+        worker.jobs[job.video_id] = job
+        worker.heard_s = time.monotonic()
         with suppress(OSError):  # a worker that has died since is noticed in `listen`
             worker.connection.send(job)
 
-    def _hire(self) -> _Worker:
+    def _hire(self, device: str) -> _Worker:
         ours, theirs = Pipe()
         package = str(Path(aupipe.__file__).parent.parent)
         path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
@@ -174,9 +208,8 @@ class _Crew:
             env=os.environ | ALLOCATOR | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
         )
         theirs.close()
-        # The next device in turn, or the one a dead worker has left.
-        device = min(self.devices, key=[worker.device for worker in self.workers].count)
-        worker = _Worker(process, ours, device)
+        worker = _Worker(self.hired, process, ours, device)
+        self.hired += 1
         worker.connection.send(replace(self.setup, device=device))
         self.workers.append(worker)
         return worker
@@ -185,31 +218,45 @@ class _Crew:
         """Wait for the next words of the workers; yields the jobs that ended, well or not."""
         heard = connection_wait([worker.connection for worker in self.busy], timeout=1.0)
         for worker in self.busy:
-            job = worker.job
-            assert job is not None
             if worker.connection in heard:
-                worker.heard_s = time.monotonic()
                 try:
                     word = worker.connection.recv()
                 except (EOFError, OSError):
-                    yield job, self._bury(worker)
+                    jobs = list(worker.jobs.values())
+                    death = self._bury(worker)
+                    for job in jobs:
+                        yield job, death
                     continue
-                if isinstance(word, Stop):
-                    raise _stopped(word)
-                if isinstance(word, int):
-                    self.on_frames(word)
-                elif isinstance(word, ItemRecord):
-                    self.published.setdefault(job.video_id, []).append(word)
-                elif isinstance(word, Outcome):
-                    worker.job = None
-                    self.published.pop(job.video_id, None)
-                    yield job, word
-                else:
-                    worker.ready = True
+                if (ended := self._hear(worker, word)) is not None:
+                    yield ended
             elif time.monotonic() - worker.heard_s > SILENCE_S:
                 worker.process.kill()
+                jobs = list(worker.jobs.values())
                 self._bury(worker)
-                yield job, _Death(f"no sign of life for {SILENCE_S / 60:.0f} minutes", hung=True)
+                for job in jobs:
+                    yield job, _Death(f"no progress for {SILENCE_S / 60:.0f} minutes")
+
+    def _hear(self, worker: _Worker, word: Any) -> tuple[Job, Outcome] | None:
+        if isinstance(word, Stop):
+            raise _stopped(word)
+        if isinstance(word, Measured):  # said twice a second, whether anything moves or not
+            self.on_measured(worker.number, word)
+            if worker.moved == (moved := sum(stage.frames for stage in word.stages.values())):
+                return None
+            worker.moved = moved
+        worker.heard_s = time.monotonic()
+        if isinstance(word, int):
+            self.on_frames(word)
+        elif isinstance(word, ItemRecord):
+            video = word.video_id or word.recording
+            self.published.setdefault(video, []).append(word)
+        elif isinstance(word, Outcome):
+            job = worker.jobs.pop(word.job.video_id)
+            self.published.pop(job.video_id, None)
+            return job, word
+        elif word == READY:
+            worker.ready = True
+        return None
 
     def _bury(self, worker: _Worker) -> _Death:
         """Let go of a worker that has ended, and say of what it died."""
@@ -228,6 +275,10 @@ class _Crew:
             with suppress(OSError):
                 worker.connection.send(None)
         for worker in self.workers:
+            with suppress(EOFError, OSError):
+                while worker.connection.poll(60):
+                    if isinstance(word := worker.connection.recv(), Measured):
+                        self.on_measured(worker.number, word)
             with suppress(subprocess.TimeoutExpired):
                 worker.process.wait(timeout=60)
 

@@ -1,13 +1,14 @@
 """One worker process: jobs come in through a pipe, signs of life and outcomes go out.
 
 Run by `aupipe.extract.run` as ``python -m aupipe.extract.worker <file descriptor>``. A codec that takes the process
-down takes one video with it.
+down takes the videos in flight with it, and nothing else.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import queue
 import sys
 import threading
 import traceback
@@ -16,7 +17,11 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from aupipe.errors import AupipeError
+from aupipe.extract.job import Crew
+from aupipe.extract.meter import Meter
 from aupipe.extract.plan import Job, Parts
+
+LOOK_EVERY_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,9 @@ class Setup:
     device: str
     versions: dict[str, str]
     log_level: int
+    crew: Crew
+    batch_size: int = 0  # 0: found by the worker
+    trace: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,12 +46,24 @@ class Stop:
     exit_code: int
 
 
-# What a worker says: "ready", an int (frames decoded since it last spoke), an ItemRecord (published), an Outcome (the
-# job has ended), or a Stop.
+# What a worker says: "ready", an int (frames decoded since it last spoke), an ItemRecord (published), an Outcome (a job
+# has ended), a Measured (what its stages do), or a Stop.
 READY = "ready"
 
 
-def serve(connection: Connection) -> None:
+class Voice:
+    """The worker's side of the pipe, for all its threads."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    def say(self, word: Any) -> None:
+        with self._lock:
+            self._connection.send(word)
+
+
+def serve(connection: Connection, voice: Voice) -> None:
     """Work until there is nothing more to do (None), or the pipe closes."""
     setup: Setup = connection.recv()
     logging.basicConfig(level=setup.log_level, format="%(levelname)s %(message)s", stream=sys.stderr)
@@ -52,53 +72,80 @@ def serve(connection: Connection) -> None:
     import cv2
     import torch
 
+    from aupipe.extract.batchsize import BatchSizes
     from aupipe.extract.job import Loaded
-    from aupipe.extract.pipeline import run_job
+    from aupipe.extract.line import Line
     from aupipe.store import open_store
 
-    # One thread per worker: torch's own threads fight each other for the cores as soon as anything else runs (ten times
-    # slower was measured), and there is a worker per core.
+    # One thread per call: torch's own threads fight each other for the cores as soon as anything else runs (ten times
+    # slower was measured), and the stages have threads enough.
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     store = open_store(setup.store)
-    loaded = Loaded(setup.parts, setup.device)
-    connection.send(READY)
-    jobs = _listen(connection)
-    while (job := jobs()) is not None:
-        connection.send(run_job(job, store, loaded, setup.versions, connection.send, connection.send))
-        store.refresh()
+    meter = Meter(trace=setup.trace)
+    line = Line(
+        store,
+        Loaded(setup.parts, setup.device),
+        setup.versions,
+        on_outcome=voice.say,
+        on_error=lambda error: _give_up(voice, error),
+        crew=setup.crew,
+        sizes=BatchSizes.on(setup.device, setup.batch_size),
+        on_frames=voice.say,
+        on_published=voice.say,
+        meter=meter,
+    )
+    voice.say(READY)
+    jobs: queue.Queue[Job | None] = queue.Queue()
+    threading.Thread(target=_listen, args=(connection, jobs), name="listen", daemon=True).start()
+    while True:
+        try:
+            job = jobs.get(timeout=LOOK_EVERY_S)
+        except queue.Empty:
+            line.look()
+            voice.say(meter.snapshot())
+            continue
+        if job is None:
+            break
+        line.submit(job)
+    line.close()
+    voice.say(meter.snapshot())
     store.close()  # which compacts the catalogue when the journals have grown long
 
 
-def _listen(connection: Connection) -> Any:
-    """A function that waits for the next job. When the other side of the pipe is gone, this process ends at once."""
-    import queue
+def _listen(connection: Connection, jobs: queue.Queue[Job | None]) -> None:
+    """Hand on what comes through the pipe. When its other side is gone, this process ends at once."""
+    try:
+        while True:
+            jobs.put(connection.recv())
+    except (EOFError, OSError):
+        os._exit(0)  # nobody is there to work for; what was being written was never published
 
-    jobs: queue.Queue[Job | None] = queue.Queue()
 
-    def listen() -> None:
-        try:
-            while True:
-                jobs.put(connection.recv())
-        except (EOFError, OSError):
-            os._exit(0)  # nobody is there to work for; what was being written was never published
+def _give_up(voice: Voice, error: BaseException) -> None:
+    """Say why the run cannot go on, and end, whatever the other threads do."""
+    voice.say(stop_of(error))
+    os._exit(1)
 
-    threading.Thread(target=listen, name="listen", daemon=True).start()
-    return jobs.get
+
+def stop_of(error: BaseException) -> Stop:
+    """What is said of an error that is nobody's recording's fault."""
+    if isinstance(error, AupipeError):
+        return Stop(str(error), error.exit_code)
+    if isinstance(error, OSError):
+        where = f": {error.filename}" if error.filename else ""
+        return Stop(f"{error.strerror or error}{where}", 1)
+    return Stop(f"{type(error).__name__}: {error}\n{''.join(traceback.format_exception(error))}", 1)
 
 
 def main() -> None:
     """Entry point of the process."""
     connection = Connection(int(sys.argv[1]))
+    voice = Voice(connection)
     try:
-        serve(connection)
-    except AupipeError as error:
-        connection.send(Stop(str(error), error.exit_code))
-    except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        connection.send(Stop(f"{error.strerror or error}{where}", 1))
+        serve(connection, voice)
     except Exception as error:
-        connection.send(Stop(f"{type(error).__name__}: {error}\n{traceback.format_exc()}", 1))
+        voice.say(stop_of(error))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from aupipe.errors import RecordingError
 from aupipe.extract.ahead import ahead
 from aupipe.extract.container import sniff
 from aupipe.extract.decode import ImageReader, VideoReader, chunk_length, image_rows, in_order
+from aupipe.extract.memory import Budget
 from aupipe.extract.sound import read_audio
 from tests.conftest import write_video
 
@@ -238,10 +239,37 @@ def test_stopping_early_ends_the_decoding_thread(tmp_path: Path) -> None:
     import threading
 
     path = write_video(tmp_path / "a.mp4", frames=200)
-    chunks = ahead(VideoReader(path), depth=1)
+    budget = Budget(1)
+    chunks = ahead(VideoReader(path), budget)
     next(chunks)
     chunks.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "decode"]
+    assert budget.taken_bytes == 0
+
+
+def test_frames_nobody_wants_are_counted_and_not_converted(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", frames=70)
+    whole = VideoReader(path)
+    pictures = np.concatenate([frames.rgb for frames in whole])
+    some = VideoReader(path, wanted=lambda row: row % 3 == 1)
+    chunks = list(some)
+    rows = np.concatenate([frames.index for frames in chunks])
+    np.testing.assert_array_equal(rows, np.arange(1, 70, 3))
+    np.testing.assert_array_equal(np.concatenate([frames.rgb for frames in chunks]), pictures[rows])
+    np.testing.assert_array_equal(np.concatenate([frames.pts_s for frames in chunks]), np.array(whole.times_s)[rows])
+    assert some.decoded == whole.decoded == 70
+
+
+def test_decoded_frames_in_flight_are_bounded_in_bytes(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", frames=200)
+    (first, *_) = chunks = list(VideoReader(path))
+    budget = Budget(2 * first.rgb.nbytes)
+    most = 0
+    for _ in ahead(VideoReader(path), budget):
+        most = max(most, budget.taken_bytes)
+    assert len(chunks) > 3
+    assert 0 < most <= budget.limit_bytes
+    assert budget.taken_bytes == 0
 
 
 def test_times_that_sit_on_the_wrong_frames_are_put_in_order(assets: Path) -> None:

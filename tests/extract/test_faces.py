@@ -14,8 +14,9 @@ from aupipe.errors import WeightsMissingError
 from aupipe.extract.decode import VideoReader, read_image
 from aupipe.extract.faces import DETECTORS
 from aupipe.extract.faces.align import ARCFACE_112, CropTemplate, shrink, shrink_factor, similarity, warp
-from aupipe.extract.faces.find import enlarged, find_faces
-from aupipe.extract.faces.track import TrackParams, detection_rows, iou, subject_track
+from aupipe.extract.faces.find import enlarged, face_rows, find_faces
+from aupipe.extract.faces.table import FaceTable
+from aupipe.extract.faces.track import TrackParams, iou, subject_track
 from aupipe.types import Detections
 
 PHOTOS = {
@@ -158,8 +159,9 @@ def faces_at(*boxes: tuple[float, float, float]) -> Detections:
     return Detections(box, points, np.ones(len(box), np.float32))
 
 
-def rows(*frames: Detections) -> np.ndarray:
-    return np.stack([detection_rows(found, 240, 480, 4) for found in frames])
+def rows(*frames: Detections) -> FaceTable:
+    parts = [face_rows(found, 1, 240, 480, 4) for found in frames]
+    return FaceTable(np.array([len(part) for part in parts]), np.concatenate(parts))
 
 
 LEFT, RIGHT = (60.0, 80.0, 60.0), (330.0, 70.0, 90.0)
@@ -215,7 +217,21 @@ def test_every_row_of_a_track_is_a_detection_of_its_own_frame(frames: list[list[
         track = subject_track(stored, TrackParams(subject=rule))  # type: ignore[arg-type]
         assert len(track) == len(frames)
         for t in np.flatnonzero(track.valid):
-            assert any(np.array_equal(track.box[t], row[:4]) for row in stored[t])
+            assert any(np.array_equal(track.box[t], row[:4]) for row in list(stored)[t])
+        places = stored.chosen(track.box)
+        np.testing.assert_array_equal(places >= 0, track.valid)
+
+
+@given(st.lists(st.integers(0, 4), max_size=40), st.integers(4, 8))
+def test_a_table_of_faces_and_its_stored_form_say_the_same(counts: list[int], max_faces: int) -> None:
+    rng = np.random.default_rng(len(counts))
+    table = FaceTable(np.array(counts, np.int64), rng.uniform(0.1, 1, (sum(counts), 17)).astype(np.float32))
+    dense = np.concatenate([*table.dense(max_faces), np.zeros((0, max_faces, 17), np.float32)])
+    assert dense.shape == (len(counts), max_faces, 17)
+    np.testing.assert_array_equal(np.isnan(dense).all(axis=(1, 2)), table.counts == 0)
+    back = FaceTable.from_dense(dense)
+    np.testing.assert_array_equal(back.counts, table.counts)
+    np.testing.assert_array_equal(back.rows, table.rows)
 
 
 def test_iou_of_equal_boxes_is_one_and_of_distant_ones_zero() -> None:
@@ -236,7 +252,10 @@ def test_the_face_that_leaves_and_returns_is_found_where_it_is_visible(
     visible = np.array([float(row[column]) for row in table])
     reader = VideoReader(assets / "videos" / "derived_face_leaves_and_returns.avi")
     detector = DETECTORS.get("yunet")()
-    _, found = find_faces(reader, detector.load("cpu"), detect_px=640, max_faces=8, min_score=detector.min_score)
-    track = subject_track(found, TrackParams())
+    detect = detector.load("cpu")
+    found = [
+        find_faces(frames.rgb, detect, detect_px=640, max_faces=8, min_score=detector.min_score) for frames in reader
+    ]
+    track = subject_track(FaceTable.joined(found), TrackParams())
     assert track.valid[visible == 1].mean() > 0.99
     assert not track.valid[visible == 0].any()

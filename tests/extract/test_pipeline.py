@@ -13,13 +13,13 @@ import pytest
 from aupipe.config import Config, EncoderConfig, FacesConfig
 from aupipe.extract.encoders import AudioInput, Track
 from aupipe.extract.faces.align import CropTemplate
-from aupipe.extract.job import Loaded, Outcome
-from aupipe.extract.pipeline import run_job
+from aupipe.extract.job import Outcome
 from aupipe.extract.plan import Parts, build_parts, make_plan
 from aupipe.store import create_store
 from aupipe.store.base import Store
 from aupipe.types import Recording
 from tests.conftest import write_video
+from tests.extract.running import run_jobs
 
 CONFIG = Config(
     faces=FacesConfig(detector="yunet"),
@@ -81,8 +81,8 @@ def store(tmp_path: Path) -> Store:
 
 def run(store: Store, recordings: list[Recording], parts: Parts, on_frames=lambda n: None) -> Outcome:
     plan = make_plan(recordings, parts, store)
-    (job,) = plan.jobs
-    return run_job(job, store, Loaded(parts, "cpu"), {}, on_frames)
+    (outcome,) = run_jobs(plan.jobs, store, parts, on_frames=on_frames)
+    return outcome
 
 
 def reasons(outcome: Outcome) -> dict[str, str]:
@@ -121,7 +121,7 @@ def test_stored_faces_of_another_file_are_not_used(video: Path, store: Store, as
     more = build_parts(replace(CONFIG, encoders=(EncoderConfig("geometry", "geometry", "visual"),)))
     plan = make_plan([recording], more, store)  # the faces are stored: only geometry is to be made
     shutil.copy(assets / "videos" / "grid_bbaf2n_speech.mpg", video)  # hours may lie between plan and job
-    outcome = run_job(plan.jobs[0], store, Loaded(more, "cpu"), {})
+    (outcome,) = run_jobs(plan.jobs, store, more)
     assert not outcome.published
     assert "changed since this run began" in reasons(outcome)["geometry"]
 
@@ -131,7 +131,7 @@ def test_an_encoder_that_breaks_leaves_the_others_alone(video: Path, store: Stor
     outcome = run(store, [Recording("a.mpg", video=video)], parts)
     assert set(reasons(outcome)) == {"bad", "worse"}
     assert "float16" in reasons(outcome)["bad"]
-    assert "ArithmeticError: no such thing" in reasons(outcome)["worse"]
+    assert "sound: ArithmeticError: no such thing" in reasons(outcome)["worse"]
     assert names(outcome) == {"clock", "detections", "faces", "hog", "mfcc"}
 
 
@@ -198,7 +198,7 @@ def _photo(assets: Path) -> np.ndarray:
 def test_a_video_without_sound_fails_its_sound_alone(tmp_path: Path, video: Path, store: Store) -> None:
     silent = write_video(tmp_path / "s.mp4", frames=12)
     outcome = run(store, [Recording("s.mp4", video=silent)], build_parts(CONFIG))
-    assert reasons(outcome) == {"mfcc": f"{silent}: no audio stream"}
+    assert reasons(outcome) == {"mfcc": f"sound: {silent}: no audio stream"}
     hog = next(record for record in outcome.published if record.feature.startswith("hog"))
     assert (hog.frames, hog.valid_frames) == (12, 0)
 

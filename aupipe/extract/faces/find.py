@@ -1,54 +1,49 @@
-"""Every face of every frame of a recording, in the form the store keeps."""
+"""Every face of a chunk of frames, in the form the store keeps."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.extract.faces import Detect
 from aupipe.extract.faces.align import shrink, shrink_factor
-from aupipe.extract.faces.track import detection_rows
-from aupipe.types import Detections, Frames
+from aupipe.extract.faces.table import COLUMNS, FaceTable
+from aupipe.types import Detections
 
 
 def find_faces(
-    chunks: Iterable[Frames],
-    detect: Detect,
-    *,
-    detect_px: int,
-    max_faces: int,
-    min_score: float,
-    length: int = 0,
-    on_frames: Callable[[int], None] = lambda n: None,
-) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Times (T,) as decoded and detection rows (T, max_faces, 17) of a recording; rows without a picture stay NaN.
+    rgb: NDArray[np.uint8], detect: Detect, *, detect_px: int, max_faces: int, min_score: float
+) -> FaceTable:
+    """The faces of frames (T, H, W, 3), at most ``max_faces`` of each, the largest, in pixels of the whole frame.
 
     ``detect_px``: frames are shrunk by the smallest whole factor that brings the long side to this or below.
-    ``length``: the number of rows where it is known beforehand; a folder of images may end before its clock does.
     """
-    times: list[NDArray[np.float64]] = []
-    rows: dict[int, NDArray[np.float32]] = {}
-    for frames in chunks:
-        height, width = frames.rgb.shape[1:3]
-        factor = shrink_factor(height, width, detect_px)
-        found = detect(shrink(frames.rgb, factor))
-        for index, one in zip(frames.index, found, strict=True):
-            kept = enlarged(_above(one, min_score), factor)
-            rows[int(index)] = detection_rows(kept, height, width, max_faces)
-        times.append(frames.pts_s)
-        on_frames(len(frames))
-    total = max(length, max(rows, default=-1) + 1)
-    whole = np.full((total, max_faces, 17), np.nan, dtype=np.float32)
-    for index, row in rows.items():
-        whole[index] = row
-    return np.concatenate(times) if times else np.zeros(0), whole
+    height, width = rgb.shape[1:3]
+    factor = shrink_factor(height, width, detect_px)
+    found = [face_rows(_above(one, min_score), factor, height, width, max_faces) for one in detect(shrink(rgb, factor))]
+    counts = np.array([len(rows) for rows in found], dtype=np.int64)
+    return FaceTable(counts, np.concatenate(found) if found else np.zeros((0, COLUMNS), np.float32))
 
 
 def _above(found: Detections, min_score: float) -> Detections:
     keep = found.score >= min_score
     return Detections(found.box[keep], found.landmarks[keep], found.score[keep])
+
+
+def face_rows(found: Detections, factor: int, height: int, width: int, max_faces: int) -> NDArray[np.float32]:
+    """(k, 17) the faces found in a frame shrunk by ``factor``, largest first: box, five points, score, frame size.
+
+    Coordinates are those of the whole frame of ``height`` x ``width``.
+    """
+    found = enlarged(found, factor)
+    area = np.prod(found.box[:, 2:] - found.box[:, :2], axis=1)
+    kept = np.argsort(-area, kind="stable")[:max_faces]
+    rows = np.empty((len(kept), COLUMNS), dtype=np.float32)
+    rows[:, :4] = found.box[kept]
+    rows[:, 4:14] = found.landmarks[kept].reshape(-1, 10)  # (k, 5, 2) -> (k, 10)
+    rows[:, 14] = found.score[kept]
+    rows[:, 15:] = height, width
+    return rows
 
 
 def enlarged(found: Detections, factor: int) -> Detections:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.types import Detections, FaceTrack, Subject
+from aupipe.extract.faces.table import FaceTable
+from aupipe.types import FaceTrack, Subject
 
 VERSION = 1
 MAX_SEEDS = 8  # heaviest tracks tried as the subject's own: bounds the work on hours of crowds
@@ -42,36 +43,16 @@ class _Track:
         return float(np.median(boxes[:, 0] + boxes[:, 2]) / 2)
 
 
-def detection_rows(found: Detections, height: int, width: int, max_faces: int) -> NDArray[np.float32]:
-    """(max_faces, 17) the stored form of one frame's faces, largest first: box, five points, score, frame size.
-
-    Places without a face are 0; a frame without any face is NaN throughout.
-    """
-    if not len(found):
-        return np.full((max_faces, 17), np.nan, dtype=np.float32)
-    area = np.prod(found.box[:, 2:] - found.box[:, :2], axis=1)
-    kept = np.argsort(-area, kind="stable")[:max_faces]
-    rows = np.zeros((max_faces, 17), dtype=np.float32)
-    rows[: len(kept), :4] = found.box[kept]
-    rows[: len(kept), 4:14] = found.landmarks[kept].reshape(-1, 10)  # (N, 5, 2) -> (N, 10)
-    rows[: len(kept), 14] = found.score[kept]
-    rows[: len(kept), 15:] = height, width
-    return rows
-
-
-def subject_track(detections: NDArray[np.float32], params: TrackParams) -> FaceTrack:
-    """The subject's face in every frame of a recording.
-
-    ``detections`` (T, N, 17): what `detection_rows` gives for each frame.
+def subject_track(faces: FaceTable, params: TrackParams) -> FaceTrack:
+    """The subject's face in every frame of a recording, of all ``faces`` seen in it.
 
     The rule weighs every frame of a track: ``largest`` by its area, ``center`` by its nearness to the middle, ``left``
     and ``right`` by its place. A subject is a chain of tracks no two of which share a moment: after a cut or a long
     absence it has a new track, and somebody who was seen beside it never stands in for it. The heaviest chain wins.
     For ``left`` and ``right`` a track continues a chain only where it lies nearer to it than to those seen beside it.
     """
-    rows = np.asarray(detections, dtype=np.float32)
-    tracks = _link(rows, params)
-    least = min(params.min_frames, len(rows))
+    tracks = _link(faces, params)
+    least = min(params.min_frames, len(faces))
     weigh = RULES[params.subject]
     weighed = [(sum(map(weigh, track.rows)), track) for track in tracks if len(track.frames) >= least]
     weighed.sort(key=lambda pair: -pair[0])
@@ -79,7 +60,7 @@ def subject_track(detections: NDArray[np.float32], params: TrackParams) -> FaceT
     # By place the heaviest track is the subject; by size or nearness one that is often lost may outweigh it in sum.
     seeds = min(1 if sided else MAX_SEEDS, len(weighed))
     chains = [_chain(weighed, seed, sided) for seed in range(seeds)]
-    subject = np.full((len(rows), 15), np.nan, dtype=np.float32)
+    subject = np.full((len(faces), 15), np.nan, dtype=np.float32)
     for track in max(chains, key=lambda pair: pair[0], default=(0.0, []))[1]:
         subject[track.frames] = np.array(track.rows)[:, :15]
     return FaceTrack.from_rows(subject)
@@ -101,15 +82,14 @@ def _chain(weighed: list[tuple[float, _Track]], seed: int, sided: bool) -> tuple
     return total, chain
 
 
-def _link(detections: NDArray[np.float32], params: TrackParams) -> list[_Track]:
+def _link(table: FaceTable, params: TrackParams) -> list[_Track]:
     """Greedy linking, best overlap first, frame by frame."""
     tracks: list[_Track] = []
     live: list[_Track] = []
-    for t, found in enumerate(detections):
-        faces = [row for row in found if row[14] > 0]
+    for t, faces in enumerate(table):
         live = [track for track in live if t - track.frames[-1] <= params.max_gap + 1]
-        if live and faces:
-            overlap = iou(np.array([track.rows[-1][:4] for track in live]), np.array([row[:4] for row in faces]))
+        if live and len(faces):
+            overlap = iou(np.array([track.rows[-1][:4] for track in live]), faces[:, :4])
         else:
             overlap = np.zeros((len(live), len(faces)))
         free_tracks, free_faces = set(range(len(live))), set(range(len(faces)))

@@ -1,0 +1,130 @@
+"""Inputs of many recordings, gathered into batches of one size for each encoder."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+T = TypeVar("T")  # whom rows are for
+
+ROOM = 4  # batches an encoder's pool holds before those who fill it have to wait
+
+
+@dataclass(frozen=True)
+class Part(Generic[T]):
+    """Inputs (n, ...) for one receiver; ``first``: the ordinal of the first among all it gets."""
+
+    to: T
+    first: int
+    inputs: NDArray[Any]
+
+
+@dataclass
+class Pool(Generic[T]):
+    """What waits for one encoder."""
+
+    size: int  # of a batch
+    parts: deque[Part[T]] = field(default_factory=deque)
+    waiting: int = 0
+    since_s: float = 0.0
+
+    def take(self) -> list[Part[T]]:
+        """At most a batch, oldest first."""
+        taken: list[Part[T]] = []
+        room = self.size
+        while room and self.parts:
+            part = self.parts.popleft()
+            if len(part.inputs) > room:
+                rest = Part(part.to, part.first + room, part.inputs[room:])
+                self.parts.appendleft(rest)
+                part = Part(part.to, part.first, part.inputs[:room])
+            room -= len(part.inputs)
+            taken.append(part)
+        self.waiting -= self.size - room
+        return taken
+
+
+class Batches(Generic[T]):
+    """The pools of all encoders. Threads that make inputs `put`, threads that encode `take`.
+
+    A batch is given out when it is full, whichever recordings it is of; one that is not full waits as long as more may
+    come (``flowing``).
+    """
+
+    def __init__(self, size_of: Callable[[str], int]) -> None:
+        self._size_of = size_of
+        self._pools: dict[str, Pool[T]] = {}
+        self._changed = threading.Condition()
+        self._flowing = True
+        self._closed = False
+
+    def put(self, encoder: str, part: Part[T]) -> None:
+        """Add inputs for an encoder; waits while its pool is full."""
+        if not len(part.inputs):
+            return
+        with self._changed:
+            pool = self._pools.get(encoder) or self._pools.setdefault(encoder, Pool(self._size_of(encoder)))
+            self._changed.wait_for(lambda: pool.waiting < ROOM * pool.size or self._closed)
+            if not pool.waiting:
+                pool.since_s = time.monotonic()
+            pool.parts.append(part)
+            pool.waiting += len(part.inputs)
+            self._changed.notify_all()
+
+    def take(self) -> tuple[str, list[Part[T]]] | None:
+        """The next batch and its encoder; waits for one. None when closed."""
+        with self._changed:
+            while True:
+                ready = [
+                    (pool.waiting < pool.size, pool.since_s, name)
+                    for name, pool in self._pools.items()
+                    if pool.waiting >= (pool.size if self._flowing else 1)
+                ]
+                if ready:
+                    name = min(ready)[2]
+                    pool = self._pools[name]
+                    parts = pool.take()
+                    pool.since_s = time.monotonic()
+                    self._changed.notify_all()
+                    return name, parts
+                if self._closed:
+                    return None
+                self._changed.wait()
+
+    def resize(self, encoder: str, size: int) -> None:
+        """Give an encoder smaller batches from now on."""
+        with self._changed:
+            self._pools[encoder].size = size
+
+    def flow(self, flowing: bool) -> None:
+        """Say whether more inputs may come. Where not, batches go out as they are."""
+        with self._changed:
+            self._flowing = flowing
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Give out what is left, then None."""
+        with self._changed:
+            self._closed, self._flowing = True, False
+            self._changed.notify_all()
+
+    def filled(self) -> float:
+        """The share of room in use, of the fullest pool."""
+        with self._changed:
+            return max((min(1.0, pool.waiting / (ROOM * pool.size)) for pool in self._pools.values()), default=0.0)
+
+
+def joined(parts: list[Part[T]], size: int = 0) -> NDArray[Any]:
+    """The inputs of a batch as one array (n, ...); (``size``, ...) with zeros at its end where a size is given."""
+    arrays = [part.inputs for part in parts]
+    missing = size - sum(map(len, arrays))
+    if missing > 0:
+        arrays.append(np.zeros((missing, *arrays[0].shape[1:]), arrays[0].dtype))
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)

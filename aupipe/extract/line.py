@@ -1,0 +1,197 @@
+"""The threads of one process: jobs go in, each stage has threads of its own, outcomes come out."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aupipe.extract.batches import Batches, Part, joined
+from aupipe.extract.batchsize import BatchSizes, is_out_of_memory
+from aupipe.extract.job import Crew, Loaded, Outcome, Pass, is_of_the_recording
+from aupipe.extract.meter import Meter
+from aupipe.extract.pipeline import Stages, film, listen
+from aupipe.extract.plan import Job
+from aupipe.extract.writing import Sink
+from aupipe.store.base import ItemRecord, Store
+
+log = logging.getLogger(__name__)
+
+RESULTS = 8  # batches of rows that wait for the writer
+
+
+@dataclass
+class Line:
+    """The stages of one process, running. `submit` jobs, hear of their outcomes, `close`.
+
+    ``on_outcome`` hears of each job when its last item is published or has failed, ``on_error`` of what is nobody's
+    recording's fault, after which nothing more happens. Both are called from the line's threads.
+    """
+
+    store: Store
+    loaded: Loaded
+    versions: dict[str, str]
+    on_outcome: Callable[[Outcome], None]
+    on_error: Callable[[BaseException], None]
+    crew: Crew = field(default_factory=Crew)
+    sizes: BatchSizes = field(default_factory=BatchSizes)
+    on_frames: Callable[[int], None] = lambda n: None
+    on_published: Callable[[ItemRecord], None] = lambda record: None
+    meter: Meter = field(default_factory=Meter)
+
+    def __post_init__(self) -> None:
+        self._jobs: queue.Queue[Job | None] = queue.Queue()
+        self._heard: queue.Queue[tuple[Pass, NDArray[np.float64]] | None] = queue.Queue()
+        self._tasks: queue.Queue[Callable[[], None] | None] = queue.Queue(maxsize=RESULTS)
+        self._encoders: dict[str, Any] = {}  # feature id -> its function
+        self._filming = 0  # jobs whose inputs may still come
+        self._lock = threading.RLock()
+        self._store_lock = threading.RLock()
+        self._batches: Batches[Sink] = Batches(self._size_of)
+        self._batches.flow(False)
+        self._stages = Stages(self._batches, self._tasks.put, self.meter)
+        crew = [("film", self._film)] * self.crew.decoders + [("encode", self._encode)] * self.crew.encoders
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(work,), name=f"{name}-{number}", daemon=True)
+            for number, (name, work) in enumerate([*crew, ("sound", self._listen), ("write", self._write)])
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Take on a job."""
+        with self._lock:
+            self._filming += 1
+            self._batches.flow(True)
+        self._jobs.put(job)
+
+    def close(self) -> None:
+        """Finish every job that was submitted, and end the threads."""
+        by_name: dict[str, list[threading.Thread]] = {}
+        for thread in self._threads:
+            by_name.setdefault(thread.name.partition("-")[0], []).append(thread)
+        for _ in by_name["film"]:
+            self._jobs.put(None)
+        _join(by_name["film"])
+        self._heard.put(None)
+        self._batches.close()
+        _join(by_name["sound"] + by_name["encode"])
+        self._tasks.put(None)
+        _join(by_name["write"])
+
+    def look(self) -> None:
+        """Note how full the queues are."""
+        self.meter.filled = {
+            "encode": self._batches.filled(),
+            "write": self._tasks.qsize() / RESULTS,
+            "decode": min(1.0, self._stages.ring.taken_bytes / self._stages.ring.limit_bytes),
+        }
+
+    # The threads ------------------------------------------------------------------------------------------------------
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            self.on_error(error)
+
+    def _film(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            run = Pass(
+                job,
+                self.store,
+                self.loaded,
+                self.on_frames,
+                self.on_published,
+                self.versions,
+                Outcome(job),
+                self._store_lock,
+                self.on_outcome,
+            )
+            run.begin()
+
+            def hear(clock: NDArray[np.float64], run: Pass = run) -> None:
+                run.begin()
+                self._heard.put((run, clock))
+
+            film(run, self._stages, hear)
+            run.end()
+            with self._lock:
+                self._filming -= 1
+                self._batches.flow(self._filming > 0)
+
+    def _listen(self) -> None:
+        while (heard := self._heard.get()) is not None:
+            run, clock = heard
+            listen(run, self._stages, clock)
+            run.end()
+
+    def _write(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            with self.meter.timed("write"):
+                task()
+
+    def _encode(self) -> None:
+        while (batch := self._batches.take()) is not None:
+            feature, parts = batch
+            self._encode_batch(feature, parts, self.sizes.of(feature) if self.loaded.device != "cpu" else 0)
+
+    # Batches ----------------------------------------------------------------------------------------------------------
+
+    def _size_of(self, feature: str) -> int:
+        return self.sizes.of(feature)
+
+    def _encode_batch(self, feature: str, parts: list[Part[Sink]], padded: int) -> None:
+        """Encode a batch; when it fails, each recording's share of it by itself, so that only the guilty one fails."""
+        item = parts[0].to.item
+        encode, _ = self.loaded.encode(item.spec, item.encoder)
+        count = sum(len(part.inputs) for part in parts)
+        try:
+            with self.meter.timed("encode", count):
+                rows = encode(joined(parts, padded))[:count]
+            if len(rows) != count:
+                raise ValueError(f"{item.spec.name}: {len(rows)} rows for {count} inputs")
+        except Exception as error:
+            if is_out_of_memory(error) and count > 1:
+                size = self.sizes.halve(feature)
+                self._batches.resize(feature, size)
+                log.warning("%s: out of memory; %d at a time from now on", item.spec.name, size)
+                for some in _split(parts, size):
+                    self._encode_batch(feature, some, size if padded else 0)
+                return
+            if not is_of_the_recording(error):
+                raise
+            if len(parts) > 1:
+                for part in parts:
+                    self._encode_batch(feature, [part], padded)
+                return
+            self._tasks.put(_task(parts[0].to.fail, error))
+            return
+        start = 0
+        for part in parts:
+            stop = start + len(part.inputs)
+            self._tasks.put(_task(part.to.give, part.first, rows[start:stop]))
+            start = stop
+
+
+def _split(parts: list[Part[Sink]], size: int) -> list[list[Part[Sink]]]:
+    return [
+        [Part(part.to, part.first + start, part.inputs[start : start + size])]
+        for part in parts
+        for start in range(0, len(part.inputs), size)
+    ]
+
+
+def _task(function: Callable[..., None], *arguments: Any) -> Callable[[], None]:
+    return lambda: function(*arguments)
+
+
+def _join(threads: list[threading.Thread]) -> None:
+    for thread in threads:
+        thread.join()

@@ -1,0 +1,37 @@
+"""How many bytes a process may hold at once, whoever holds them: recordings in flight are bounded in bytes."""
+
+from __future__ import annotations
+
+import threading
+
+RING_BYTES = 512 << 20  # decoded frames on their way to the detector
+KEPT_BYTES = 192 << 20  # crops that wait for the subject to be known, so that a video is decoded once
+
+
+class Budget:
+    """A number of bytes that threads take from and give back to."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.taken_bytes = 0
+        self._changed = threading.Condition()
+
+    def take(self, count: int) -> None:
+        """Wait until ``count`` bytes are free, and take them. Alone, anybody gets what they ask for."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self.taken_bytes or self.taken_bytes + count <= self.limit_bytes)
+            self.taken_bytes += count
+
+    def try_take(self, count: int) -> bool:
+        """Take ``count`` bytes if they are free; never waits."""
+        with self._changed:
+            if self.taken_bytes + count > self.limit_bytes:
+                return False
+            self.taken_bytes += count
+            return True
+
+    def give_back(self, count: int) -> None:
+        """Give back ``count`` bytes."""
+        with self._changed:
+            self.taken_bytes -= count
+            self._changed.notify_all()

@@ -1,0 +1,44 @@
+"""Jobs through the stages in this process, as a worker runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from aupipe.extract.batchsize import BatchSizes
+from aupipe.extract.job import Crew, Loaded, Outcome
+from aupipe.extract.line import Line
+from aupipe.extract.meter import Meter
+from aupipe.extract.plan import Job, Parts
+from aupipe.store.base import Store
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    store: Store,
+    parts: Parts,
+    *,
+    crew: Crew | None = None,
+    batch: int = 0,
+    on_frames: Callable[[int], None] = lambda n: None,
+    meter: Meter | None = None,
+) -> list[Outcome]:
+    """The outcomes in the order they came. Raises what stops a run."""
+    outcomes: list[Outcome] = []
+    errors: list[BaseException] = []
+    line = Line(
+        store,
+        Loaded(parts, "cpu"),
+        {},
+        outcomes.append,
+        errors.append,
+        crew=crew or Crew(2, 2),
+        sizes=BatchSizes.on("cpu", batch),
+        on_frames=on_frames,
+        meter=meter or Meter(),
+    )
+    for job in jobs:
+        line.submit(job)
+    line.close()
+    if errors:
+        raise errors[0]
+    return outcomes
