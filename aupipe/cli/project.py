@@ -33,22 +33,23 @@ def init(folder: Path, force: bool) -> None:
     if target.exists() and not force:
         raise UsageError(f"{target} is there already: edit it, or --force to replace it")
     options, found = _recognise(folder)
-    detector = "yunet" if _has_yunet() else "mtcnn"
+    detector, why = _detector()
     target.write_text(template(detector=detector, **options), encoding="utf-8")
-    click.echo(f"wrote {target}: {found}; faces by {detector}")
+    click.echo(f"wrote {target}: {found}")
+    click.echo(f"faces by {detector}: {why}")
     click.echo("next: aupipe extract --modality visual")
 
 
-def _has_yunet() -> bool:
-    """True where YuNet's weights can be had: it is ten times faster than the bundled MTCNN."""
+def _detector() -> tuple[str, str]:
+    """YuNet where its weights can be had, since it is ten times faster, else the bundled MTCNN; and why."""
     from aupipe.errors import WeightsMissingError
-    from aupipe.extract.weights import find_weights
+    from aupipe.extract.faces.yunet import YuNet
 
     try:
-        find_weights("face_detection_yunet_2023mar.onnx")
-    except WeightsMissingError:
-        return False
-    return True
+        weights = YuNet().identify_weights()
+    except WeightsMissingError as error:
+        return "mtcnn", f"its weights are bundled; yunet is ten times faster, but: {error}"
+    return "yunet", f"{weights.name} is in {os.environ['AUPIPE_WEIGHTS']} (AUPIPE_WEIGHTS)"
 
 
 def _recognise(folder: Path) -> tuple[dict, str]:

@@ -27,7 +27,9 @@ def test_extract_makes_what_was_asked_and_a_second_run_does_nothing(
     project: Project, assets: Path, clips: dict[str, int], backend: str
 ) -> None:
     take(project, assets, *TWO_CLIPS)
-    assert project.run("init").code == 0
+    answer = project.run("init")
+    assert answer.code == 0
+    assert "faces by yunet: face_detection_yunet_2023mar.onnx is in" in answer.out
     assert 'detector = "yunet"' in (project.folder / "aupipe.toml").read_text()  # its weights can be had
     answer = project.run("extract", "--cpu", "--backend", backend)
     assert answer.code == 0, answer.err
@@ -152,6 +154,15 @@ def test_a_wrong_request_stops_before_decoding_with_one_line(
     assert words in answer.err
     assert len(answer.err.strip().splitlines()) == 1, answer.err
     assert not (project.folder / "features").exists()
+
+
+def test_init_takes_the_bundled_detector_where_yunet_cannot_be_had_and_says_why(project: Project) -> None:
+    write_video(project.folder / "videos" / "a.mp4", frames=3)
+    answer = project.run("init", AUPIPE_WEIGHTS="")
+    assert answer.code == 0
+    assert 'detector = "mtcnn"' in (project.folder / "aupipe.toml").read_text()
+    assert "faces by mtcnn: " in answer.out
+    assert "weights 'face_detection_yunet_2023mar.onnx' not found because AUPIPE_WEIGHTS names no folder" in answer.out
 
 
 def test_without_a_configuration_it_says_what_to_do(project: Project) -> None:

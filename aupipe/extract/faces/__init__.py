@@ -7,13 +7,16 @@ function ``frames uint8 (B, H, W, 3) RGB -> list of B Detections`` in pixels of 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.registry import Registry
 from aupipe.types import Detections, Weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DETECTORS = Registry(
     "detector",
@@ -26,6 +29,28 @@ DETECTORS = Registry(
 )
 
 Detect = Callable[[NDArray[np.uint8]], list[Detections]]
+
+
+class FaceTensors(NamedTuple):
+    """Every face of B frames, on a device: K places a frame, the first ``number`` of them filled, best first, rest 0.
+
+    ``settled`` (B,) bool: False where a frame had more candidates than were looked at, or overlaps that were not
+    decided in the rounds given; its faces are then not certain. Nothing here has been copied to the host.
+    """
+
+    box: Tensor  # (B, K, 4) xyxy px
+    landmarks: Tensor  # (B, K, 5, 2) px
+    score: Tensor  # (B, K)
+    number: Tensor  # (B,)
+    settled: Tensor  # (B,)
+
+    def to_detections(self) -> list[Detections]:
+        """On the host, frame by frame; waits for the device."""
+        box, landmarks, score = (each.float().cpu().numpy() for each in self[:3])
+        return [Detections(box[i, :n], landmarks[i, :n], score[i, :n]) for i, n in enumerate(self.number.tolist())]
+
+
+DetectTensor = Callable[["Tensor"], FaceTensors]
 
 
 class Detector(Protocol):

@@ -1,0 +1,208 @@
+"""YuNet by three routes: OpenCV's own, onnxruntime, and the batched network in torch."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aupipe.extract.decode import VideoReader, read_image
+from aupipe.extract.faces.align import shrink, shrink_factor
+from aupipe.extract.faces.suppress import suppress
+from aupipe.extract.faces.yunet import YuNet
+from aupipe.extract.nets.yunet import load_yunet
+from aupipe.extract.weights import RefusedWeightsError
+from aupipe.extract.weights.onnx_file import read_convolutions, with_free_sizes
+from aupipe.types import Detections
+
+FILES = ("face_detection_yunet_2023mar.onnx", "yunet_n_640.onnx", "yunet_s_dynamic.onnx")
+CLIPS = ("hamilton_lowlight_multiface_speech.mp4", "crowd_walking_1080p.mp4", "carphone_qcif_no_audio.mp4")
+
+
+@pytest.fixture(autouse=True)
+def _weights(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
+
+
+def assert_same_faces(found: list[Detections], expected: list[Detections]) -> None:
+    """The same faces in the same order, within 1e-3 px."""
+    assert [len(one) for one in found] == [len(one) for one in expected]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.box, other.box, atol=1e-3, rtol=0)
+        np.testing.assert_allclose(one.landmarks, other.landmarks, atol=1e-3, rtol=0)
+        np.testing.assert_allclose(one.score, other.score, atol=1e-5, rtol=0)
+        assert one.box.dtype == one.landmarks.dtype == one.score.dtype == np.float32
+
+
+def pictures(assets: Path, every: int, long_px: int, clips: tuple[str, ...] = CLIPS):
+    """Batches (B, h, w, 3): every photo alone, and every n-th frame of clips, in their chunks."""
+    for photo in sorted((assets / "images").iterdir()):
+        whole = read_image(photo)[None]
+        yield shrink(whole, shrink_factor(*whole.shape[1:3], long_px))
+    for clip in clips:
+        for frames in VideoReader(assets / "videos" / clip):
+            some = frames.rgb[frames.index % every == 0]
+            if len(some):
+                yield shrink(some, shrink_factor(*some.shape[1:3], long_px))
+
+
+def assert_routes_agree(file: str, batches) -> None:
+    detector = YuNet(file)
+    path = detector._path()
+    by_opencv, by_onnx = detector._load_opencv(path), detector._load_onnx(path)
+    by_torch = detector._load_torch(path, "cpu")
+    faces = 0
+    for batch in batches:
+        expected = by_opencv(batch)
+        faces += sum(map(len, expected))
+        assert_same_faces(by_onnx(batch), expected)
+        assert_same_faces(by_torch(batch), expected)
+    assert faces > 10
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_route_finds_the_faces_opencv_finds(file: str, assets: Path) -> None:
+    assert_routes_agree(file, pictures(assets, every=40, long_px=320))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("long_px", "every"), [(320, 4), (640, 10)])
+def test_every_route_finds_the_faces_opencv_finds_in_every_clip(
+    long_px: int, every: int, assets: Path, clips: dict[str, int]
+) -> None:
+    assert_routes_agree(FILES[0], pictures(assets, every, long_px, tuple(clips)))
+
+
+def test_a_frame_has_the_same_faces_alone_in_a_batch_and_in_another_thread(assets: Path) -> None:
+    photo = read_image(assets / "images" / "group_five_faces.jpg")[None]
+    small = shrink(photo, shrink_factor(*photo.shape[1:3], 320))
+    batch = np.concatenate([small[:, :, ::-1], np.zeros_like(small), small])
+    for detector in (YuNet()._load_onnx(YuNet()._path()), YuNet()._load_opencv(YuNet()._path())):
+        alone = detector(small)[0]
+        found: list[list[Detections]] = [[] for _ in range(4)]
+
+        def work(place: int, detector=detector, found=found) -> None:
+            for size in (batch, batch[:, :100]):  # another size in between
+                found[place] = detector(size)
+            found[place] = detector(batch)
+
+        threads = [threading.Thread(target=work, args=(place,)) for place in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for one in found:
+            np.testing.assert_array_equal(one[2].box, alone.box)
+            np.testing.assert_array_equal(one[2].landmarks, alone.landmarks)
+            assert len(one[1]) == 0
+
+
+def test_without_onnxruntime_opencv_detects(monkeypatch: pytest.MonkeyPatch, assets: Path) -> None:
+    photo = read_image(assets / "images" / "two_people.jpg")[None]
+    small = shrink(photo, shrink_factor(*photo.shape[1:3], 320))
+    expected = YuNet().load("cpu")(small)
+    monkeypatch.setattr("aupipe.extract.faces.yunet.find_spec", lambda name: None)
+    monkeypatch.setattr(YuNet, "_load_onnx", lambda self, path: pytest.fail("onnxruntime is not there"))
+    assert_same_faces(YuNet().load("cpu")(small), expected)
+
+
+def test_faces_on_a_device_come_filled_from_the_front_and_the_rest_is_0(assets: Path) -> None:
+    photo = read_image(assets / "images" / "group_five_faces.jpg")[None]
+    small = shrink(photo, shrink_factor(*photo.shape[1:3], 320))
+    batch = torch.from_numpy(np.concatenate([small, np.zeros_like(small)])).permute(0, 3, 1, 2)
+    found = YuNet().load_tensor("cpu")(batch)
+    assert found.number.tolist() == [5, 0]
+    assert found.settled.all()
+    assert (found.score[0, :5] >= 0.7).all()
+    assert (found.score[0, :4] >= found.score[0, 1:5]).all()
+    for values in found[:3]:
+        assert not values[0, 5:].any()
+        assert not values[1].any()
+    assert_same_faces(YuNet().load_tensor("cpu")(batch.float()).to_detections(), found.to_detections())
+
+
+def test_a_frame_with_more_candidates_than_were_looked_at_is_not_called_settled(
+    assets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = read_image(assets / "images" / "group_five_faces.jpg")[None]
+    small = shrink(photo, shrink_factor(*photo.shape[1:3], 640))
+    expected = YuNet().load("cpu")(small)
+    batch = torch.from_numpy(np.concatenate([small, np.zeros_like(small)])).permute(0, 3, 1, 2)
+    monkeypatch.setattr("aupipe.extract.faces.yunet.CANDIDATES", 4)
+    assert YuNet().load_tensor("cpu")(batch).settled.tolist() == [False, True]
+    assert_same_faces(YuNet()._load_torch(YuNet()._path(), "cpu")(small), expected)  # it looks again, at more
+
+
+boxes = st.lists(
+    st.tuples(st.integers(0, 30), st.integers(0, 30), st.integers(1, 20), st.integers(1, 20)), min_size=1, max_size=12
+)
+
+
+@given(boxes=boxes, threshold=st.sampled_from([0.1, 0.3, 0.6]), rounds=st.integers(1, 14))
+def test_suppression_in_rounds_is_opencvs_wherever_it_says_it_has_settled(
+    boxes: list[tuple[int, int, int, int]], threshold: float, rounds: int
+) -> None:
+    scores = [1 - 0.01 * place for place in range(len(boxes))]
+    expected = cv2.dnn.NMSBoxes(boxes, scores, 0.0, threshold)
+    corners = torch.tensor([[x, y, x + w, y + h] for x, y, w, h in boxes], dtype=torch.float32)[None]
+    valid = torch.ones(1, len(boxes), dtype=torch.bool)
+    kept, settled = suppress(corners, valid, threshold, rounds)
+    if rounds > len(boxes):
+        assert settled.all()
+    if settled.all():
+        assert kept[0].nonzero()[:, 0].tolist() == sorted(expected.tolist())
+
+
+def test_places_without_a_box_suppress_nothing() -> None:
+    corners = torch.tensor([[[0.0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 10, 11]]])
+    kept, settled = suppress(corners, torch.tensor([[False, True, True]]), 0.3, 4)
+    assert kept.tolist() == [[False, True, False]]
+    assert settled.tolist() == [True]
+
+
+def test_the_weights_of_an_onnx_file_are_those_the_package_onnx_reads(assets: Path) -> None:
+    import onnx
+
+    for file in FILES:
+        path = assets / "weights" / file
+        graph = onnx.load(str(path)).graph
+        tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+        expected = [tensors[name] for node in graph.node if node.op_type == "Conv" for name in node.input[1:]]
+        found = [values for pair in read_convolutions(path) for values in pair]
+        assert len(found) == len(expected) >= 106
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_fixed_input_size_is_freed_and_nothing_else_changes(assets: Path) -> None:
+    import onnx
+
+    data = (assets / "weights" / FILES[0]).read_bytes()
+    before, after = onnx.load_from_string(data), onnx.load_from_string(with_free_sizes(data))
+    dims = after.graph.input[0].type.tensor_type.shape.dim
+    assert [dim.dim_value or dim.dim_param for dim in dims] == [1, 3, "h", "w"]
+    after.graph.input[0].CopyFrom(before.graph.input[0])
+    assert after == before
+    dynamic = (assets / "weights" / FILES[2]).read_bytes()
+    assert with_free_sizes(dynamic) == dynamic
+
+
+@pytest.mark.parametrize("route", ["_load_onnx", "_load_torch"])
+def test_a_file_of_another_network_is_refused_by_name(route: str, assets: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes((assets / "weights" / FILES[0]).read_bytes()[:100_000])
+    for path in (assets / "weights" / "fer2013_mini_xception.onnx", broken):
+        with pytest.raises(RefusedWeightsError, match=path.name):
+            getattr(YuNet(), route)(path, *(["cpu"] if route == "_load_torch" else []))
+
+
+def test_the_network_takes_any_side_that_is_a_multiple_of_32(assets: Path) -> None:
+    network = load_yunet(assets / "weights" / FILES[1])
+    with torch.inference_mode():
+        assert network(torch.zeros(2, 3, 64, 96)).shape == (2, 8 * 12 + 4 * 6 + 2 * 3, 16)
