@@ -53,8 +53,8 @@ def split_nv12(chroma: Tensor) -> tuple[Tensor, Tensor]:
 def to_rgb(y: Tensor, u: Tensor, v: Tensor, colour: Colour) -> Tensor:
     """(B, 3, H, W) uint8 RGB of planes uint8: ``y`` (B, H, W), ``u`` and ``v`` (B, (H + 1) // 2, (W + 1) // 2)."""
     height, width = y.shape[1:]
-    chroma = [plane.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, :height, :width] for plane in (u, v)]
-    return samples_to_rgb(y, *chroma, colour).to(torch.uint8)
+    u, v = (plane.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, :height, :width] for plane in (u, v))
+    return samples_to_rgb(y, u, v, colour).to(torch.uint8)
 
 
 def samples_to_rgb(y: Tensor, u: Tensor, v: Tensor, colour: Colour) -> Tensor:
