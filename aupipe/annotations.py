@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from aupipe.errors import UsageError
 from aupipe.types import Labels, Task
+
+if TYPE_CHECKING:
+    import numpy as np
 
 AU_NAMES = ("AU1", "AU2", "AU4", "AU6", "AU7", "AU10", "AU12", "AU15", "AU23", "AU24", "AU25", "AU26")
 EXPR_NAMES = ("Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other")
@@ -47,6 +49,8 @@ def read_annotation(path: Path, task: Task) -> Labels:
 
 def _parse_rows(lines: list[str], columns: int, path: Path) -> np.ndarray:
     """(T, columns) float32; a line that is not exactly ``columns`` numbers is named."""
+    import numpy as np
+
     if not lines:
         return np.empty((0, columns), dtype=np.float32)
     try:
@@ -67,6 +71,8 @@ def _parse_rows(lines: list[str], columns: int, path: Path) -> np.ndarray:
 
 def _split_invalid(values: np.ndarray, task: Task, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Targets and validity of raw rows; a value outside the task's range is an error, never a label."""
+    import numpy as np
+
     if task == "va":
         valid = values != -5
         legal = ~valid | (np.abs(values) <= 1)

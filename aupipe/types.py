@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # numpy is most of what `aupipe --help` would load
+    import numpy as np
+    from numpy.typing import NDArray
 
 Modality = Literal["clock", "detections", "faces", "visual", "audio", "text"]
 Task = Literal["au", "expr", "va"]
@@ -125,6 +126,8 @@ class FaceTrack:
     @property
     def valid(self) -> NDArray[np.bool_]:
         """(T,) True where the subject's face was found."""
+        import numpy as np
+
         return ~np.isnan(self.score)
 
     def __len__(self) -> int:
@@ -132,12 +135,16 @@ class FaceTrack:
 
     def to_rows(self) -> NDArray[np.float32]:
         """(T, 15): box, the five points, score; the form a face track is stored in."""
+        import numpy as np
+
         points = self.landmarks.reshape(len(self), 10)  # (T, 5, 2) -> (T, 10)
         return np.concatenate([self.box, points, self.score[:, None]], axis=1).astype(np.float32)
 
     @classmethod
     def from_rows(cls, rows: NDArray[Any]) -> FaceTrack:
         """The inverse of `to_rows`."""
+        import numpy as np
+
         rows = np.asarray(rows, dtype=np.float32)
         return cls(box=rows[:, :4], landmarks=rows[:, 4:14].reshape(-1, 5, 2), score=rows[:, 14])
 

@@ -103,7 +103,7 @@ def loaded_modules(code: str) -> set[str]:
     return set(result.stdout.splitlines()[-1].split())
 
 
-HEAVY = {"torch", "cv2", "av", "librosa", "timm", "transformers", "zarr", "h5py", "scipy", "pandas"}
+HEAVY = {"torch", "numpy", "cv2", "av", "librosa", "timm", "transformers", "zarr", "h5py", "scipy", "pandas"}
 
 
 def test_importing_aupipe_loads_nothing_heavy() -> None:
