@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from aupipe.annotations import find_annotations, read_annotation, test_tracks
-from aupipe.config import DatasetConfig
+from aupipe.config import FILE_NAME, DatasetConfig
 from aupipe.errors import RecordingError, UsageError
 from aupipe.registry import nearest
 from aupipe.types import Labels, Recording, SourceIdentity, Task
@@ -27,7 +28,9 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".w
 IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp"])
 VIDEO_FOLDERS = ("videos", "raw_videos", "batch1", "batch2", "new_vids")  # of Aff-Wild2, by edition
 STORE_FILE = "store.json"  # marks a feature store, which may lie among the videos
+RUN_FILE = "run.json"  # marks a trained run
 SIDES = re.compile(r"(.+)_(left|right)")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,23 +100,51 @@ def _videos(config: DatasetConfig) -> tuple[list[Recording], list[Path]]:
 def walk_videos(folder: Path) -> tuple[dict[str, Path], list[Path]]:
     """Relative name -> path of everything named like a video below ``folder``, and the files that are not.
 
-    A folder named like a video is listed too: it fails by name later instead of vanishing. Hidden entries and feature
-    stores are left out; links to folders are not followed, so there are no loops.
+    A folder named like a video is listed too: it fails by name later instead of vanishing. Hidden entries and what
+    aupipe wrote (configuration, stores, runs) are left out. Links to folders elsewhere are followed, each once; those
+    to folders that are walked anyway are not, so there are no loops. A folder that cannot be listed is warned of.
     """
     found: dict[str, Path] = {}
     ignored = []
-    for root, folders, files in os.walk(folder):
+    walked = [folder.resolve()]
+    for root, folders, files in os.walk(folder, followlinks=True, onerror=_warn_unlisted):
         here = Path(root)
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and not (here / name / STORE_FILE).exists()
-        )
+        folders[:] = [
+            name
+            for name in sorted(folders)
+            if not name.startswith(".") and not _is_store(here / name) and _leads_on(here / name, walked)
+        ]
         videos = [name for name in (*folders, *files) if Path(name).suffix.lower() in VIDEO_SUFFIXES]
         folders[:] = [name for name in folders if name not in videos]
         for name in videos:
             if not name.startswith("."):
                 found[(here / name).relative_to(folder).as_posix()] = here / name
-        ignored += [here / name for name in files if name not in videos and not name.startswith(".")]
+        own = files if RUN_FILE in files else (FILE_NAME,)
+        ignored += [here / name for name in files if name not in (*videos, *own) and not name.startswith(".")]
     return dict(sorted(found.items())), ignored
+
+
+def _leads_on(folder: Path, walked: list[Path]) -> bool:
+    """False for a link to a folder that is walked anyway, or from which one would come back; others are noted."""
+    if not folder.is_symlink():
+        return True
+    target = folder.resolve()
+    if any(target.is_relative_to(known) or known.is_relative_to(target) for known in walked):
+        return False
+    walked.append(target)
+    return True
+
+
+def _warn_unlisted(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        log.warning("cannot list %s (%s): videos in it are left out", error.filename, error.strerror)
+
+
+def _is_store(folder: Path) -> bool:
+    try:
+        return b"aupipe-store" in (folder / STORE_FILE).read_bytes()
+    except OSError:
+        return False
 
 
 def _image_folders(config: DatasetConfig) -> tuple[list[Recording], list[Path]]:

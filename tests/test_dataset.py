@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from aupipe.annotations import read_annotation
 from aupipe.config import DatasetConfig
-from aupipe.dataset import open_dataset, source_changed, source_identity, video_of
+from aupipe.dataset import open_dataset, source_changed, source_identity, video_of, walk_videos
 from aupipe.errors import RecordingError, UsageError
+from aupipe.store import create_store
 
 AU_HEADER = "AU1,AU2,AU4,AU6,AU7,AU10,AU12,AU15,AU23,AU24,AU25,AU26"
 
@@ -89,6 +90,48 @@ def test_a_folder_lists_videos_by_relative_path_and_says_what_it_left_out(tmp_pa
     dataset = open_dataset(DatasetConfig(videos=tmp_path))
     assert [r.id for r in dataset.recordings] == ["a.mp4", "b/a.mp4", "x.mp4"]
     assert [path.name for path in dataset.ignored] == ["notes.txt"]
+
+
+def test_linked_folders_are_walked_once_and_loops_never(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "videos", tmp_path / "disk"
+    for file in (inside / "sub/a.mp4", outside / "deep/b.mp4"):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    for link, target in (
+        (inside / "twin", inside / "sub"),
+        (inside / "up", tmp_path),
+        (inside / "disk", outside),
+        (inside / "disk again", outside),
+        (outside / "deep/loop", outside),
+        (outside / "back", inside),
+    ):
+        link.symlink_to(target)
+    assert list(walk_videos(inside)[0]) == ["disk/deep/b.mp4", "sub/a.mp4"]
+
+
+def test_what_aupipe_wrote_is_not_among_the_files_left_out_but_videos_beside_it_are_found(tmp_path: Path) -> None:
+    create_store(tmp_path / "features").close()
+    for name in ("aupipe.toml", "runs/1/run.json", "runs/1/head.safetensors", "runs/1/a.mp4", "other/b.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "other" / "store.json").write_text('{"format": "a shop"}')
+    found, ignored = walk_videos(tmp_path)
+    assert list(found) == ["other/b.mp4", "runs/1/a.mp4"]
+    assert [path.name for path in ignored] == ["store.json"]
+
+
+def test_a_folder_that_cannot_be_listed_is_warned_of(tmp_path: Path, monkeypatch, caplog) -> None:
+    (tmp_path / "locked").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert walk_videos(tmp_path) == ({}, [])
+    assert f"cannot list {tmp_path / 'locked'}" in caplog.text
 
 
 def test_an_empty_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
