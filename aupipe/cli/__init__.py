@@ -44,7 +44,7 @@ def cli(verbose: int) -> None:
 
     \b
     Exit codes: 0 all done, 1 internal error, 2 usage, 3 some recordings failed, 10 no store, 11 store of a newer
-    aupipe, 12 weights missing, 13 damage found, 130 interrupted (nothing lost).
+    aupipe, 12 weights missing, 13 damage found, 130 interrupted, 143 terminated (nothing lost).
     """
     level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
     logging.basicConfig(level=level, format="%(levelname)s %(message)s", stream=sys.stderr)
@@ -65,7 +65,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _terminated)
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names that are no UTF-8
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="aupipe", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         code = error.exit_code

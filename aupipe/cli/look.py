@@ -9,10 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
 from aupipe.cli.extract import requested
-from aupipe.cli.options import config_options, existing_store, json_option, require_config, resolve
+from aupipe.cli.options import (
+    config_options,
+    existing_store,
+    json_option,
+    printable,
+    require_config,
+    resolve,
+)
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
 
@@ -74,14 +80,20 @@ def _show_status(plan: Plan, store: Store, failed: bool) -> None:
         click.echo(row)
     broken = [item for item in plan.items if item.state == "failed before"]
     if failed:
+        together: dict[tuple[str, str], list[str]] = {}
         for item in broken:
-            click.echo(f"FAILED  {item.spec.name:12} {item.key}  {item.reason}")
+            together.setdefault((item.key, item.reason), []).append(item.spec.name)
+        for (recording, reason), names in together.items():
+            click.echo(printable(f"FAILED  {recording}  {', '.join(names)}: {reason}"))
     elif broken:
         click.echo(f"{len(broken)} failed: aupipe status --failed")
     left = sum(item.todo for item in plan.items)
-    click.echo(
-        f"next: aupipe extract ({left} items to make)" if left else "complete" if not broken else "nothing left to try"
-    )
+    if left:
+        click.echo(f"next: aupipe extract ({left} items to make)")
+    if broken:
+        click.echo("retry: aupipe extract --retry-failed")
+    if not left and not broken:
+        click.echo("complete")
 
 
 @click.command()
@@ -89,7 +101,9 @@ def _show_status(plan: Plan, store: Store, failed: bool) -> None:
 @config_options
 @json_option
 def inspect(recording: str | None, config_file: Path | None, store: Path | None, as_json: bool) -> int:
-    """Shapes, types and first numbers of what is stored, of one RECORDING or of the whole store.
+    """What is stored, in numbers.
+
+    Shapes, types, sizes and valid frames of the whole store, or of one RECORDING with the range of its values.
 
     \b
     Example:
@@ -143,6 +157,8 @@ def describe_store(store: Store) -> dict[str, Any]:
 
 def describe_recording(store: Store, recording: str) -> dict[str, Any]:
     """A row per feature of one recording, with the range and mean of its valid numbers."""
+    import numpy as np
+
     rows = []
     for record in store.records():
         if record.recording != recording:
@@ -170,9 +186,9 @@ def describe_recording(store: Store, recording: str) -> dict[str, Any]:
     lines = [f"{'feature':32} {'shape':>18} {'type':8} {'valid':>7} {'min':>10} {'mean':>10} {'max':>10}"]
     for row in rows:
         if row["state"] != "done":
-            lines.append(f"{row['feature']:32} {row['state']}: {row['reason']}")
+            lines.append(printable(f"{row['feature']:32} {row['state']}: {row['reason']}"))
             continue
         numbers = " ".join(f"{row[key]:>10.4g}" if key in row else f"{'-':>10}" for key in ("min", "mean", "max"))
         shape = "x".join(map(str, row["shape"]))
         lines.append(f"{row['feature']:32} {shape:>18} {row['dtype']:8} {row['valid_frames']:>7} {numbers}")
-    return {"title": f"{recording} in {store.path}", "rows": rows, "lines": lines}
+    return {"title": f"{printable(recording)} in {store.path}", "rows": rows, "lines": lines}

@@ -11,6 +11,7 @@ import click
 
 from aupipe.config import Config, load_config
 from aupipe.errors import NoStoreError, UsageError
+from aupipe.registry import nearest
 
 Command = Callable[..., Any]
 
@@ -46,8 +47,18 @@ def json_option(command: Command) -> Command:
 
 
 def resolve(config_file: Path | None, store: Path | None = None, **overrides: Any) -> Config:
-    """The configuration with the command line laid over it."""
-    return load_config(config_file, {"store.path": store} | overrides)
+    """The configuration with the command line laid over it. Raises UsageError for a backend that keeps nothing."""
+    from aupipe.store import STORES
+
+    config = load_config(config_file, {"store.path": store} | overrides)
+    backend = config.store.backend
+    if backend not in STORES or not STORES.get(backend).persistent:
+        lasting = [name for name in STORES.names() if STORES.get(name).persistent]
+        where = config.origin["store.backend"]
+        raise UsageError(
+            f"store.backend ({where}) is {backend!r}.{nearest(backend, lasting)} Accepted: {', '.join(lasting)}"
+        )
+    return config
 
 
 def require_config(config: Config) -> Config:
@@ -64,6 +75,11 @@ def existing_store(config: Config) -> Any:
     if not config.store.path.exists():
         raise NoStoreError(f"no store at {config.store.path}: `aupipe extract` makes it")
     return open_store(config.store.path)
+
+
+def printable(text: str) -> str:
+    """Text on one line: whatever in a file's name would break the line or steer the terminal is escaped."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def split_list(values: tuple[str, ...]) -> list[str]:

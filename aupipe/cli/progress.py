@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
+from aupipe.cli.options import printable
+
 if TYPE_CHECKING:
     from aupipe.extract.job import Outcome
     from aupipe.extract.meter import Measured
@@ -88,8 +90,11 @@ class Progress:
             self._line(f"[{self.done:>{len(str(self.videos))}}/{self.videos}] {outcome.job.video_id}  {text}")
             for note in outcome.notes:
                 self._line(f"    {note}")
+            together: dict[str, list[str]] = {}
             for failure in outcome.failed:
-                self._line(f"    FAILED {failure.feature.partition('@')[0]}: {failure.reason}")
+                together.setdefault(failure.reason, []).append(failure.feature.partition("@")[0])
+            for reason, names in together.items():
+                self._line(f"    FAILED {', '.join(names)}: {reason}")
 
     def stages(self) -> dict[str, dict[str, Any]]:
         """What each stage did, all workers together, in the order a frame goes through them."""
@@ -135,6 +140,7 @@ class Progress:
         self.last_line = time.monotonic()
         if self.quiet:
             return
+        text = printable(text)
         if self.bar is not None:
             self.bar.write(text, file=sys.stderr)
         else:

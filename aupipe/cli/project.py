@@ -28,7 +28,7 @@ def init(folder: Path, force: bool) -> None:
       cd /data/Aff-Wild2 && aupipe init
     """
     if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder")
+        raise UsageError(f"{folder} is no folder: name the one that holds your videos")
     target = folder / FILE_NAME
     if target.exists() and not force:
         raise UsageError(f"{target} is there already: edit it, or --force to replace it")
@@ -73,7 +73,9 @@ def _recognise(folder: Path) -> tuple[dict, str]:
         if any(Path(file).suffix.lower() in IMAGE_SUFFIXES for file in files):
             base = os.path.relpath(os.path.dirname(root), folder) if Path(root) != folder else "."
             return {"layout": "images", "videos": base, "fps": 30.0}, f"images in {base}/, taken to be at 30 frames/s"
-    raise UsageError(f"no videos, no folders of images and no Aff-Wild2 tree in {folder.resolve()}")
+    raise UsageError(
+        f"no videos, no folders of images and no Aff-Wild2 tree in {folder.resolve()}: name the folder that holds them"
+    )
 
 
 @click.group()
@@ -124,9 +126,10 @@ def _shown(value: object) -> str:
 @click.command()
 @json_option
 def plugins(as_json: bool) -> None:
-    """List every encoder, detector, head and store backend, and the package it comes from.
+    """List encoders, detectors, heads and store backends.
 
-    A package adds one with an entry point, for instance in the group aupipe.encoders.
+    Each with the package it comes from. A package adds one with an entry point, for instance in the group
+    aupipe.encoders.
     """
     from aupipe.extract.encoders import ENCODERS
     from aupipe.extract.faces import DETECTORS
@@ -150,9 +153,10 @@ def plugins(as_json: bool) -> None:
 @click.option("--seconds", default=12.0, show_default=True, type=click.FloatRange(min=2), help="Length of each.")
 @click.option("--seed", default=0, show_default=True)
 def demo(folder: Path, recordings: int, seconds: float, seed: int) -> None:
-    """Draw a small labelled corpus of talking faces in FOLDER and take it the whole way: extract, train, score.
+    """Draw talking faces, extract, train, score: the whole way.
 
-    Needs no download and a few minutes on two cores. Run again, it goes on where it stopped.
+    FOLDER takes the small labelled corpus, its features and the trained heads. Needs no download and a few minutes on
+    two cores. Run again, it goes on where it stopped.
 
     \b
     Example:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from aupipe.cli.look import describe_store
-from aupipe.cli.options import config_options, existing_store, json_option, resolve, split_list
+from aupipe.cli.options import config_options, existing_store, json_option, printable, resolve, split_list
 from aupipe.errors import DamageError, UsageError
 from aupipe.registry import nearest
 
@@ -33,7 +33,9 @@ def _folder_store(config_file: Path | None, store: Path | None) -> FolderStore:
 @config_options
 @json_option
 def list_items(feature: str | None, config_file: Path | None, store: Path | None, as_json: bool) -> None:
-    """The recordings of FEATURE (a name or a full id), or of every feature.
+    """The recordings of every feature, or of FEATURE.
+
+    FEATURE is a name or a full id. The columns: feature, shape, type, valid frames, recording.
 
     \b
     Example:
@@ -48,9 +50,11 @@ def list_items(feature: str | None, config_file: Path | None, store: Path | None
             click.echo(json.dumps(asdict(record)))
         elif record.state == "done":
             shape = "x".join(map(str, record.shape))
-            click.echo(f"{record.feature:32} {shape:>16} {record.dtype:8} {record.valid_frames:>8} {record.recording}")
+            about = f"{shape:>16} {record.dtype:8} {record.valid_frames:>8}"
+            click.echo(f"{record.feature:32} {about} {printable(record.recording)}")
         else:
-            click.echo(f"{record.feature:32} {record.state.upper():>16} {'':17} {record.recording}  {record.reason}")
+            about = printable(f"{record.recording}  {record.reason}")
+            click.echo(f"{record.feature:32} {record.state.upper():>16} {'':17} {about}")
 
 
 def _feature_ids(store: Store, feature: str | None) -> set[str]:
@@ -59,7 +63,8 @@ def _feature_ids(store: Store, feature: str | None) -> set[str]:
         return set(known)
     found = {feature_id for feature_id, name in known.items() if feature in (feature_id, name)}
     if not found:
-        raise UsageError(f"no feature {feature!r} in {store.path}.{nearest(feature, {*known, *known.values()})}")
+        close = nearest(feature, {*known, *known.values()})
+        raise UsageError(f"no feature {feature!r} in {store.path}.{close} Stored: {', '.join(known) or 'nothing'}")
     return found
 
 
@@ -116,7 +121,9 @@ def verify(
     store: Path | None,
     as_json: bool,
 ) -> int:
-    """Is everything that was published still there, and still what it was? Exit code 13 when not.
+    """Compare every item with what was published.
+
+    Is everything still there, and still what it was? Exit code 13 when not.
 
     \b
     Example:
@@ -204,9 +211,10 @@ def export(
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @config_options
 def purge(recordings: tuple[str, ...], yes: bool, config_file: Path | None, store: Path | None) -> None:
-    """Erase everything of RECORDINGS: items, journal lines, catalogue, quarantine. Cannot be undone.
+    """Erase everything of RECORDINGS for good.
 
-    Erase a person in a shared video by the track, the shared sound and clock by the video. Run it when nobody writes.
+    Items, journal lines, catalogue, quarantine: it cannot be undone. Erase a person in a shared video by the track,
+    the shared sound and clock by the video. Run it when nobody writes.
 
     \b
     Example:
@@ -219,8 +227,10 @@ def purge(recordings: tuple[str, ...], yes: bool, config_file: Path | None, stor
     for recording in recordings:
         if recording not in known:
             raise UsageError(f"nothing of {recording!r} in {opened.path}.{nearest(recording, known)}")
-    if not yes and not click.confirm(f"erase {', '.join(recordings)} from {opened.path} for good?", err=True):
+    if not yes and not click.confirm(
+        f"erase {', '.join(map(printable, recordings))} from {opened.path} for good?", err=True
+    ):
         click.echo("nothing erased")
         return
     for recording in recordings:
-        click.echo(f"erased {recording}: {erase(opened, recording)} items")
+        click.echo(f"erased {printable(recording)}: {erase(opened, recording)} items")

@@ -105,4 +105,4 @@ def _refuse_foreign(root: str) -> None:
     if not os.path.isdir(root):
         raise UsageError(f"{root} is a file, not a folder for a feature store: choose another path")
     if any(not name.startswith(STAGED) for name in os.listdir(root)):
-        raise UsageError(f"{root} is not empty and not a feature store: choose an empty or a new folder")
+        raise UsageError(f"{root} is not empty and not a feature store: name a store, or an empty or new folder")

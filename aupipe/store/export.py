@@ -11,7 +11,7 @@ import numpy as np
 
 from aupipe.errors import DamageError, UsageError
 from aupipe.registry import nearest
-from aupipe.store import create_store, fs
+from aupipe.store import STORES, create_store, fs
 from aupipe.store.base import ItemRecord, Store
 from aupipe.store.journal import writer_name
 from aupipe.store.keys import recording_key
@@ -25,8 +25,11 @@ def migrate(store: Store, target: str | os.PathLike[str], backend: str) -> Itera
     """Copy a store into one of another backend, bit for bit, item by item; yields each record as it is there.
 
     What the target already has is passed over, so a broken-off migration goes on where it stopped. Failures are copied
-    too. Raises DamageError when an item is not what was published; nothing is written for it.
+    too. Raises UsageError for a backend that keeps nothing, and DamageError when an item is not what was published;
+    nothing is written for it.
     """
+    if not STORES.get(backend).persistent:
+        raise UsageError(f"backend {backend!r} keeps nothing on disk: migrate to zarr or hdf5")
     with create_store(target, backend) as copy:
         for spec in store.features():
             for record in store.all_published(spec.id):

@@ -58,6 +58,28 @@ def test_verify_names_a_flipped_byte_and_repair_queues_the_item_again(stored: Pr
     assert list((stored.folder / "features" / "quarantine").iterdir())
 
 
+def test_nothing_is_copied_to_a_backend_that_keeps_nothing(stored: Project) -> None:
+    answer = stored.run("store", "migrate", "copy", "--backend", "memory")
+    assert (answer.code, answer.out) == (2, "")
+    assert "keeps nothing" in answer.err
+    for setting in ("memory", "zar"):
+        answer = stored.run("extract", "--dry-run", AUPIPE_STORE_BACKEND=setting)
+        assert answer.code == 2
+        assert answer.err.startswith(f"aupipe: store.backend (AUPIPE_STORE_BACKEND) is {setting!r}.")
+        assert answer.err.endswith("Accepted: hdf5, zarr\n")
+
+
+def test_a_name_that_would_break_the_line_or_steer_the_terminal_is_escaped(stored: Project) -> None:
+    store = open_store(stored.folder / "features")
+    store.publish("a\nb\x1b[2J\udcff.mp4", SPEC, np.zeros((2, 8), np.float32))
+    store.fail("c\nd.mp4", SPEC, "no \x1b[2J video")
+    store.close()
+    lines = stored.run("store", "ls").out.splitlines()
+    assert len(lines) == 5
+    assert lines[0].endswith(r" a\nb\x1b[2J\udcff.mp4")
+    assert lines[-1].endswith(r"c\nd.mp4  no \x1b[2J video")
+
+
 def test_migrate_and_back_is_the_same_bytes(stored: Project, arrays) -> None:
     other = "hdf5" if open_store(stored.folder / "features").backend == "zarr" else "zarr"
     assert stored.run("store", "migrate", "copy", "--backend", other).code == 0
