@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from aupipe.store.base import Store
     from aupipe.store.folder import FolderStore
 
+SHOWN = 10  # orphans: each writer that dies leaves one at most, a lost journal leaves all it knew of
+
 
 @click.group()
 def store() -> None:
@@ -143,8 +145,12 @@ def verify(
         click.echo(f"DAMAGED  {damage}")
     for path in report.quarantined:
         click.echo(f"moved to {path}")
-    for path in report.orphans:
+    for path in report.orphans[:SHOWN]:
         click.echo(f"orphan (never acknowledged): {path}")
+    if len(report.orphans) > SHOWN:
+        click.echo(f"... and {len(report.orphans) - SHOWN} more orphans: was a journal lost?")
+    if report.orphans and not rebuild:
+        click.echo("keep the orphans that are whole: aupipe store verify --rebuild")
     how = "sizes compared" if quick else f"checksums of {report.summed} compared"
     swept = f", {report.swept} leftovers of dead writers removed" if report.swept else ""
     click.echo(f"{report.items} items, {how}: {len(report.damage) or 'no'} damage{swept}")
@@ -172,8 +178,9 @@ def migrate(target: Path, backend: str, config_file: Path | None, store: Path | 
     if target.resolve() == Path(opened.path).resolve():
         raise UsageError(f"{target} is the store itself: name another folder")
     records = list(copy(opened, target, backend))
-    size = sum(record.nbytes for record in records)
-    click.echo(f"{len(records)} items, {size / 1e6:,.1f} MB copied to {target} ({backend})")
+    done = [record.nbytes for record in records if record.state == "done"]
+    failures = f", and {len(records) - len(done)} failures" if len(done) < len(records) else ""
+    click.echo(f"{len(done)} items, {sum(done) / 1e6:,.1f} MB{failures} copied to {target} ({backend})")
     click.echo(f'to use it: path = "{target}", backend = "{backend}" in [store]')
 
 

@@ -80,7 +80,7 @@ def export(
     ``npz``: a folder, one file per recording, one array per feature. ``hdf5``: one file, a group per feature, a dataset
     per recording with its name in the attribute ``recording``. ``parquet``: a folder, one file per feature, a row per
     frame with its recording, its number, whether it is valid and its values. Raises UsageError for an unknown form, for
-    parquet without pyarrow, and for a target that exists.
+    parquet without pyarrow, and for a target that exists or whose folder does not.
     """
     if form not in FORMS:
         raise UsageError(f"unknown export form {form!r}.{nearest(form, FORMS)} Available: {', '.join(FORMS)}")
@@ -89,6 +89,8 @@ def export(
     root = os.path.abspath(target)
     if os.path.lexists(root):
         raise UsageError(f"{target} exists: choose a new path to export to")
+    if not os.path.isdir(os.path.dirname(root)):
+        raise UsageError(f"no folder {os.path.dirname(root)} to export into: make it first")
     views = [feature_view(store, name) for name in features or [spec.id for spec in store.features()]]
     wanted = set(recordings)
     items = [(view, [name for name in view if not wanted or name in wanted]) for view in views]

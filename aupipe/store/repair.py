@@ -13,7 +13,7 @@ from aupipe.store.base import ItemRecord
 from aupipe.store.journal import blank_lines, decode_line, restore_last_newline, writer_name
 from aupipe.store.keys import recording_key
 from aupipe.store.snapshot import NAME, is_sound, snapshot_paths, write_snapshot
-from aupipe.store.verify import Damage, Report, feature_folders, items_on_disk, sweep
+from aupipe.store.verify import Damage, Report, feature_folders, items_on_disk, lost_journals, sweep
 from aupipe.store.writer import now_utc, parse_metadata
 
 if TYPE_CHECKING:
@@ -95,6 +95,8 @@ def repair_all(store: FolderStore, report: Report) -> None:
     if journals:  # a lost line may have been all that spoke of an item
         store.reload()
         report.orphans = [path for path in report.orphans if not _adopt(store, path)]
+    if any(damage.kind == "lost journal" for damage in report.damage):
+        rebuild(store)
 
 
 def _document(store: FolderStore, damage: Damage) -> bytes:
@@ -132,8 +134,11 @@ def purge(store: FolderStore, recording: str) -> int:
 
     Returns how many items were removed. Nothing of it is left in any file of the store, its name included, except
     where the name is part of another's: purge ``video2_left`` and ``video2_right`` with ``video2``. Run it when nobody
-    writes; raises AupipeError when somebody wrote of the recording meanwhile.
+    writes; raises AupipeError when somebody wrote of the recording meanwhile, DamageError when a journal was lost: what
+    it said of other recordings would be forgotten with the catalogue.
     """
+    if lost := lost_journals(store):
+        raise DamageError(f"{lost[0]}: `aupipe store verify --repair`, then purge again")
     sweep(store)
     bases = snapshot_paths(os.path.join(store.root, "catalogue"))
     for path in bases:  # they know the recording; the journals know everything else

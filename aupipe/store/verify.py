@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 LOOK_AGAIN_S = (0.01, 0.05, 0.2)  # two writers who replace each other's editions may hide one for a moment
 LEASE_S = 24 * 3600.0  # what a writer of another machine has not touched for this long is taken for abandoned
-Kind = Literal["item", "unreadable", "spec", "journal", "catalogue", "document"]
+Kind = Literal["item", "unreadable", "spec", "journal", "lost journal", "catalogue", "document"]
 
 
 @dataclass(frozen=True)
@@ -201,6 +201,7 @@ def _check_documents(store: FolderStore) -> list[Damage]:
     for name in _listdir(journals):
         path = os.path.join(journals, name)
         found += [Damage("journal", f"line {number} of the journal is damaged", path) for number in damaged_lines(path)]
+    found += lost_journals(store)
     bases = snapshot_paths(os.path.join(store.root, "catalogue"))
     found += [Damage("catalogue", "not what was written", path) for path in bases if not is_sound(path)]
     for feature in feature_folders(store):
@@ -213,6 +214,17 @@ def _check_documents(store: FolderStore) -> list[Damage]:
         for name, content in store.folder_documents:
             for place in group_folders(folder):
                 found += check_document(os.path.join(place, name), content)
+    return found
+
+
+def lost_journals(store: FolderStore) -> list[Damage]:
+    """Journals that are gone, or shorter than they were when last read: only the catalogue knows what they said."""
+    found = []
+    for name, known in store._catalogue.consumed().items():
+        path = os.path.join(store.root, "journal", name)
+        size = os.path.getsize(path) if os.path.exists(path) else 0
+        if size < known:
+            found.append(Damage("lost journal", f"{size} bytes, {known} were read before", path))
     return found
 
 

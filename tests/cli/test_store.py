@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,22 @@ def test_verify_names_a_flipped_byte_and_repair_queues_the_item_again(stored: Pr
     assert list((stored.folder / "features" / "quarantine").iterdir())
 
 
+def test_items_whose_journal_is_lost_are_named_as_orphans_and_won_back_by_one_command(stored: Project) -> None:
+    store = open_store(stored.folder / "features")
+    for number in range(20):
+        store.publish(f"{number}.mp4", SPEC, np.zeros((2, 8), np.float32))
+    store.close()
+    shutil.rmtree(stored.folder / "features" / "journal")
+    lines = stored.run("store", "verify").out.splitlines()
+    assert [line.startswith("orphan") for line in lines] == [True] * 10 + [False] * 3
+    assert lines[10:12] == [
+        "... and 12 more orphans: was a journal lost?",
+        "keep the orphans that are whole: aupipe store verify --rebuild",
+    ]
+    answer = stored.run("store", "verify", "--rebuild")
+    assert (answer.code, answer.out) == (0, "22 items, checksums of 22 compared: no damage\n")
+
+
 def test_nothing_is_copied_to_a_backend_that_keeps_nothing(stored: Project) -> None:
     answer = stored.run("store", "migrate", "copy", "--backend", "memory")
     assert (answer.code, answer.out) == (2, "")
@@ -82,7 +99,9 @@ def test_a_name_that_would_break_the_line_or_steer_the_terminal_is_escaped(store
 
 def test_migrate_and_back_is_the_same_bytes(stored: Project, arrays) -> None:
     other = "hdf5" if open_store(stored.folder / "features").backend == "zarr" else "zarr"
-    assert stored.run("store", "migrate", "copy", "--backend", other).code == 0
+    answer = stored.run("store", "migrate", "copy", "--backend", other)
+    assert (answer.code, answer.out.startswith("2 items, ")) == (0, True)
+    assert "and 1 failures copied to copy" in answer.out
     assert open_store(stored.folder / "copy").backend == other
     assert arrays(stored.folder / "copy") == arrays(stored.folder / "features")
     back = open_store(stored.folder / "features").backend
@@ -96,6 +115,7 @@ def test_export_writes_what_other_tools_read(stored: Project, form: str) -> None
     assert answer.code == 0, answer.err
     assert (stored.folder / "out").exists()
     assert stored.run("store", "export", "out", "--format", form).code == 2  # never over something
+    assert "make it first" in stored.run("store", "export", "no/where", "--format", form).err
 
 
 def test_purge_leaves_no_trace_of_the_recording(stored: Project) -> None:

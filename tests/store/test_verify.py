@@ -80,6 +80,27 @@ def test_a_flipped_byte_anywhere_is_found_and_named(store):
     flips(store, per_file=150, seed=2)
 
 
+@pytest.mark.parametrize("lose", [os.remove, lambda file: os.truncate(file, 0)], ids=["missing", "cut"])
+def test_a_lost_journal_is_found_and_nothing_is_lost_with_it(store, lose):
+    (journal,) = (store.path / "journal").iterdir()
+    store.close()
+    lose(journal)
+    store = open_store(store.path)
+    items = list(store.all_published())
+    (found,) = check(store).damage
+    assert (found.kind, found.path) == ("lost journal", str(journal))
+    with pytest.raises(DamageError, match="verify --repair"):
+        purge(store, NAMES[0])
+    check(store, repair=True)
+    assert damage_of(store) == []
+    again = open_store(store.path)
+    assert [(r.recording, r.crc32c, r.source) for r in again.all_published()] == [
+        (r.recording, r.crc32c, r.source) for r in items
+    ]
+    assert purge(again, NAMES[0]) == 2
+    assert {record.recording for record in open_store(store.path).all_published()} == {*NAMES[1:]}
+
+
 @pytest.mark.parametrize("quick", [True, False])
 @pytest.mark.parametrize("cut", [0, 1, -1])
 def test_a_file_of_another_length_is_found_even_quickly_and_not_read(store, quick, cut):
