@@ -1,0 +1,123 @@
+"""The section ``gpu`` of `benchmarks/extract.py`: frames per second end to end against what the machine could do."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from extract_clips import FPS, cut_clips, join_clips
+from extract_run import CORES, Bench, Cost, beyond_start, verdict
+
+BACKBONES = ("swin_tiny_patch4_window7_224", "vit_base_patch16_224", "regnety_004")
+PRECISION = "float16"
+BATCH = 256
+
+
+def measure(bench: Bench, source: Path, device: str = "cuda:0") -> None:
+    """Print, per backbone and for all together, frames/s over the limit, and the share of time the GPU did nothing."""
+    bench.device = ("--gpu", device.removeprefix("cuda:"))
+    piece = cut_clips(source, bench.cache / "eighteen-seconds", 1, frames=18 * FPS)
+    minute = join_clips(piece * 4, bench.cache / "gpu-minute.mp4")
+    clips = [bench.folder / f"minute_{number:03d}.mp4" for number in range(8 if bench.quick else 64)]
+    for clip in clips:
+        clip.symlink_to(minute)
+    frames = len(clips) * 4 * 18 * FPS
+    decoded = decode_rate(clips[: 4 * CORES])
+    print(f"  {frames} frames of 360p; decoding alone {decoded:.0f} frames/s on {decoders()} threads", flush=True)
+    forward_s = {model: forward(model, device) for model in BACKBONES}
+    for models in ((BACKBONES[0],), (BACKBONES[1],), BACKBONES):
+        wall_s, cost, idle = end_to_end(bench, clips, models)
+        detect = cost.said.get("stages", {}).get("detect", {}).get("busy_s")
+        networks_s = sum(forward_s[model] for model in models)
+        rate, limit = frames / wall_s, min(decoded, 1 / networks_s)
+        print(f"  {' + '.join(models)}: {rate:.0f} frames/s, GPU idle {idle:.0%} (nvidia-smi)")
+        print(f"    of decoding and the encoders' forwards {verdict(rate / limit, 0.95)}")
+        if detect is not None:
+            limit = min(decoded, 1 / (networks_s + detect / frames))
+            print(f"    with the detector's busy time in the limit {verdict(rate / limit, 0.95)}")
+        if len(models) > 1:
+            print(f"    time over the sum of forwards {verdict(wall_s / (frames * networks_s), 1.05, at_most=True)}")
+
+
+def end_to_end(bench: Bench, clips: Sequence[Path], models: Sequence[str]) -> tuple[float, Cost, float]:
+    """Median wall seconds beyond start-up, one run's cost, the idle share of the GPU in the last run."""
+    encoders = {
+        f"x{number}": {"kind": "timm", "model": model, "weights": "random", "precision": PRECISION}
+        for number, model in enumerate(models)
+    }
+    shares = []
+
+    def run() -> Cost:
+        with busy_samples() as samples:
+            cost = bench.aupipe(clips, encoders)
+        # Start-up and the end keep the GPU idle: from the first busy sample to the last.
+        at = [number for number, busy in enumerate(samples) if busy]
+        shares.append(1 - statistics.fmean(samples[at[0] : at[-1] + 1]) / 100 if at else 1.0)
+        return cost
+
+    name = " + ".join(models)
+    costs = beyond_start({name: (run, lambda: bench.aupipe(bench.one_frame_clips(), encoders))}, bench.rounds)
+    return statistics.median(cost.wall_s for cost in costs[name]), costs[name][-1], shares[-1]
+
+
+def decoders() -> int:
+    return max(1, min(CORES - 2, 14))
+
+
+def decode_rate(clips: Sequence[Path]) -> float:
+    """Frames per second of decoding alone, without conversion to RGB, a clip per thread."""
+    from aupipe.extract.decode import VideoReader
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(decoders()) as pool:
+        frames = sum(pool.map(lambda clip: len(VideoReader(clip).clock()), clips))
+    return frames / (time.perf_counter() - began)
+
+
+def forward(model: str, device: str, batch: int = BATCH) -> float:
+    """Seconds per picture of the forward pass alone, in its steady state, eager, channels_last."""
+    import timm
+    import torch
+
+    dtype = getattr(torch, PRECISION)
+    network: Any = timm.create_model(model, num_classes=0).eval().to(device, dtype, memory_format=torch.channels_last)
+    pixels = torch.randn(batch, 3, 224, 224, device=device).to(dtype).to(memory_format=torch.channels_last)
+    synchronize = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    took = []
+    with torch.inference_mode():
+        for _ in range(8):
+            synchronize()
+            began = time.perf_counter()
+            for _ in range(4):
+                network(pixels)
+            synchronize()
+            took.append((time.perf_counter() - began) / (4 * batch))
+    return statistics.median(took[3:])  # the first ones choose algorithms
+
+
+@contextmanager
+def busy_samples() -> Iterator[list[float]]:
+    """Percent of time with a kernel running, ten times a second, by nvidia-smi."""
+    samples: list[float] = []
+    command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "100", "-i", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def listen() -> None:
+        assert process.stdout is not None
+        samples.extend(float(line) for line in process.stdout if line.strip().isdigit())
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        process.terminate()
+        thread.join()
+        process.wait()
