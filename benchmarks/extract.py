@@ -6,11 +6,15 @@ is that of all processes, wall time uses every core; start-up (processes, import
 frame and taken off both sides. Where aupipe has no such option the section says so.
 
 naive, peer, plumbing, shared: real clips with one face in every frame. ``--clip`` names others.
+
+On a machine that others use, only CPU time means anything, and that only where threads do not wait for each other:
+the script's own choice of threads spins (40 times its cost at a load of 16 on two cores), so give ``--threads 1``.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 from collections.abc import Sequence
@@ -76,14 +80,14 @@ def naive(bench: Bench, clips: list[Path]) -> None:
     """Against the script everybody writes: OpenCV, YuNet on every full-size frame, one warp, batch 1, fp32."""
     for model, targets in ((REGNET, {"aupipe float32": 4.5, "aupipe bfloat16": 7.5}), (SWIN, {})):
         print(f" {model}", flush=True)
-        runs = {"script": loop_pair(bench, clips, "faces", model)}
+        runs = {"script": loop_pair(bench, clips, "faces", model, "--threads", str(bench.threads))}
         for precision in ("float32", "bfloat16"):
             runs[f"aupipe {precision}"] = pair(bench, clips, {"x": timm(model, precision)})
         costs = beyond_start(runs, bench.rounds)
         frames = costs["script"][0].said["frames"]
         table(costs, "script", frames, targets)
         compared = [clip for clip in clips if clip.name in COMPARED] or clips[:1]
-        bench.loop("faces", compared, model)
+        bench.loop("faces", compared, model, "--threads", "1")
         bench.aupipe(compared, {"x": timm(model)})
         agreement(bench, compared, WHOLE_PICTURES)
 
@@ -234,6 +238,9 @@ def main() -> None:
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)} (default: all)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one round, 100 short clips, 20 minutes for two hours")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="of the script; 0: what torch and OpenCV take themselves"
+    )
     parser.add_argument("--clip", action="append", help="a video of the test material, instead of the usual ones")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "aupipe-benchmark-clips")
     options = parser.parse_args()
@@ -242,13 +249,14 @@ def main() -> None:
         parser.error(f"no section {', '.join(sorted(unknown))}; known: {', '.join(SECTIONS)}")
     clips = [ASSETS / "videos" / name for name in options.clip or ONE_FACE]
     with tempfile.TemporaryDirectory(prefix="aupipe-benchmark-") as folder:
-        bench = Bench(Path(folder), options.cache, 1 if options.quick else options.rounds, options.quick)
+        rounds = 1 if options.quick else options.rounds
+        bench = Bench(Path(folder), options.cache, rounds, options.quick, options.threads)
         if not options.quick:  # longer runs: what start-up varies by weighs less
             for clip in clips[:]:
                 clips.append(Path(folder) / f"again_{clip.name}")
                 clips[-1].symlink_to(clip)
         for name in options.sections or SECTIONS:
-            print(f"{name}: {SECTIONS[name].__doc__}", flush=True)
+            print(f"{name}: {SECTIONS[name].__doc__}\n  load {os.getloadavg()[0]:.1f} on {CORES} cores", flush=True)
             SECTIONS[name](bench, clips)
 
 

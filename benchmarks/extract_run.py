@@ -75,6 +75,7 @@ class Bench:
     cache: Path  # of made clips
     rounds: int
     quick: bool
+    threads: int = 0  # of the naive script
     device: tuple[str, ...] = ("--cpu",)
 
     def aupipe(self, clips: Sequence[Path], encoders: Encoders, *options: str, detect_px: int = 320) -> Cost:
