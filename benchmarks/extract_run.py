@@ -123,7 +123,8 @@ def in_turn(runs: dict[str, Run], rounds: int) -> dict[str, list[Cost]]:
         first = number % max(1, len(names))
         for name in names[first:] + names[:first]:
             try:
-                costs[name].append(runs[name]())
+                costs[name].append(cost := runs[name]())
+                print(f"  [{name}: {cost.wall_s:.1f} s, {cost.cpu_s:.1f} s of CPU]", file=sys.stderr, flush=True)
             except RefusedError as error:
                 print(f"  {name}: not measured, refused: {error}", flush=True)
                 del costs[name]
