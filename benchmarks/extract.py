@@ -35,7 +35,7 @@ ONE_FACE = (
 )
 COMPARED = ("carphone_qcif_no_audio.mp4", "grid_bbaf2n_speech.mpg")
 WHOLE_PICTURES = COMPARED[:1]  # small enough to be detected in at full size by both
-REGNET, SWIN = "regnety_004", "swin_tiny_patch4_window7_224"
+REGNET, SWIN = "regnety_004", "swin_tiny_patch4_window7_224"  # of section naive; the others take REGNET
 SOURCE_360P = "wolfgang_emotions_silent_audio.mp4"
 SAME_FEATURES = 1e-3  # relative L2 distance between our fp32 rows and the script's, at most
 PLUGGED = {"hog": {"kind": "hog"}, "geometry": {"kind": "geometry"}}  # encoders that cost next to nothing
@@ -78,7 +78,8 @@ def table(costs: dict[str, list[Cost]], base: str, frames: int, targets: dict[st
 
 def naive(bench: Bench, clips: list[Path]) -> None:
     """Against the script everybody writes: OpenCV, YuNet on every full-size frame, one warp, batch 1, fp32."""
-    for model, targets in ((REGNET, {"aupipe float32": 4.5, "aupipe bfloat16": 7.5}), (SWIN, {})):
+    for model in bench.backbones:
+        targets = {"aupipe float32": 4.5, "aupipe bfloat16": 7.5} if model == REGNET else {}
         print(f" {model}", flush=True)
         runs = {"script": loop_pair(bench, clips, "faces", model, "--threads", str(bench.threads))}
         for precision in ("float32", "bfloat16"):
@@ -241,6 +242,7 @@ def main() -> None:
     parser.add_argument(
         "--threads", type=int, default=0, help="of the script; 0: what torch and OpenCV take themselves"
     )
+    parser.add_argument("--backbone", action="append", help=f"of section naive (default: {REGNET} and {SWIN})")
     parser.add_argument("--clip", action="append", help="a video of the test material, instead of the usual ones")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "aupipe-benchmark-clips")
     options = parser.parse_args()
@@ -250,7 +252,8 @@ def main() -> None:
     clips = [ASSETS / "videos" / name for name in options.clip or ONE_FACE]
     with tempfile.TemporaryDirectory(prefix="aupipe-benchmark-") as folder:
         rounds = 1 if options.quick else options.rounds
-        bench = Bench(Path(folder), options.cache, rounds, options.quick, options.threads)
+        backbones = tuple(options.backbone or (REGNET, SWIN))
+        bench = Bench(Path(folder), options.cache, rounds, options.quick, options.threads, backbones)
         if not options.quick:  # longer runs: what start-up varies by weighs less
             for clip in clips[:]:
                 clips.append(Path(folder) / f"again_{clip.name}")

@@ -76,6 +76,7 @@ class Bench:
     rounds: int
     quick: bool
     threads: int = 0  # of the naive script
+    backbones: tuple[str, ...] = ()  # the naive script's, in turn
     device: tuple[str, ...] = ("--cpu",)
 
     def aupipe(self, clips: Sequence[Path], encoders: Encoders, *options: str, detect_px: int = 320) -> Cost:
