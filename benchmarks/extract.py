@@ -7,8 +7,8 @@ frame and taken off both sides. Where aupipe has no such option the section says
 
 naive, peer, plumbing, shared: real clips with one face in every frame. ``--clip`` names others.
 
-On a machine that others use, only CPU time means anything, and that only where threads do not wait for each other:
-the script's own choice of threads spins (40 times its cost at a load of 16 on two cores), so give ``--threads 1``.
+On a machine that others use, only CPU time means anything, and that only where threads do not wait for each other
+(they spin, at the script's expense): give it ``--threads 1``.
 """
 
 from __future__ import annotations
@@ -106,6 +106,9 @@ def agreement(bench: Bench, clips: Sequence[Path], same_input: Sequence[str] | N
                 raise SystemExit(f"{clip.name}: {len(ours)} rows, the loop has {len(theirs)}")
             faces = [np.isfinite(rows).all(axis=1) for rows in (ours, theirs)]
             both = faces[0] & faces[1]
+            if not both.any():
+                print(f"  rows of {clip.name}: no frame has a face in both")
+                continue
             far = np.linalg.norm(ours[both] - theirs[both], axis=1) / np.linalg.norm(theirs[both], axis=1)
             counts = f"{faces[0].sum()} and {faces[1].sum()} of {len(ours)} rows"
             line = f"  rows of {clip.name:36} {counts:26} relative L2: median {np.median(far):.1e}, max {far.max():.1e}"
@@ -258,8 +261,10 @@ def main() -> None:
             for clip in clips[:]:
                 clips.append(Path(folder) / f"again_{clip.name}")
                 clips[-1].symlink_to(clip)
+        bf16 = any(flag in Path("/proc/cpuinfo").read_text() for flag in ("avx512_bf16", "amx_bf16"))
+        print(f"{CORES} cores, {'with' if bf16 else 'WITHOUT'} bfloat16 instructions")
         for name in options.sections or SECTIONS:
-            print(f"{name}: {SECTIONS[name].__doc__}\n  load {os.getloadavg()[0]:.1f} on {CORES} cores", flush=True)
+            print(f"{name}: {SECTIONS[name].__doc__}\n  load {os.getloadavg()[0]:.1f}", flush=True)
             SECTIONS[name](bench, clips)
 
 
