@@ -113,7 +113,7 @@ def agreement(bench: Bench, clips: Sequence[Path], same_input: Sequence[str] | N
             counts = f"{faces[0].sum()} and {faces[1].sum()} of {len(ours)} rows"
             line = f"  rows of {clip.name:36} {counts:26} relative L2: median {np.median(far):.1e}, max {far.max():.1e}"
             if same_input is None or clip.name in same_input:
-                line += f"; same pictures: {verdict(far.max(), SAME_FEATURES, at_most=True)}"
+                line += f" (same pictures, <= {SAME_FEATURES:g}: {'met' if far.max() <= SAME_FEATURES else 'SHORT'})"
             print(line, flush=True)
 
 
