@@ -49,7 +49,7 @@ def pair(bench: Bench, clips: Sequence[Path], encoders: Encoders, *options: str)
     """A run over the clips, and the same over clips of one frame."""
     return (
         lambda: bench.aupipe(clips, encoders, *options),
-        lambda: bench.aupipe(bench.one_frame_clips(), encoders, *options),
+        lambda: bench.aupipe(bench.one_frame_clips(clips), encoders, *options),
     )
 
 
@@ -57,7 +57,7 @@ def loop_pair(bench: Bench, clips: Sequence[Path], *arguments: str) -> tuple[Any
     name, model, *options = arguments
     return (
         lambda: bench.loop(name, clips, model, *options),
-        lambda: bench.loop(name, bench.one_frame_clips(), model, *options),
+        lambda: bench.loop(name, bench.one_frame_clips(clips), model, *options),
     )
 
 
@@ -125,7 +125,7 @@ def peer(bench: Bench, clips: list[Path]) -> None:
     }
     ours = "aupipe --no-face"
     try:
-        bench.aupipe(bench.one_frame_clips(), {"x": timm(REGNET)}, "--no-face")
+        bench.aupipe(bench.one_frame_clips(clips), {"x": timm(REGNET)}, "--no-face")
         runs[f"{ours} float32"] = pair(bench, clips, {"x": timm(REGNET)}, "--no-face")
         runs[f"{ours} bfloat16"] = pair(bench, clips, {"x": timm(REGNET, "bfloat16")}, "--no-face")
     except RefusedError as error:

@@ -63,7 +63,7 @@ def end_to_end(bench: Bench, clips: Sequence[Path], models: Sequence[str]) -> tu
         return cost
 
     name = " + ".join(models)
-    costs = beyond_start({name: (run, lambda: bench.aupipe(bench.one_frame_clips(), encoders))}, bench.rounds)
+    costs = beyond_start({name: (run, lambda: bench.aupipe(bench.one_frame_clips(clips), encoders))}, bench.rounds)
     return statistics.median(cost.wall_s for cost in costs[name]), costs[name][-1], shares[-1]
 
 

@@ -104,13 +104,13 @@ class Bench:
         script = Path(__file__).with_name("extract_naive.py")
         return measure([sys.executable, script, name, "--model", model, "--out", out, *options, *clips], self.folder)
 
-    def one_frame_clips(self) -> list[Path]:
-        """As many clips of one frame as there are cores: a run over these is all start-up.
+    def one_frame_clips(self, clips: Sequence[Path]) -> list[Path]:
+        """Clips of one frame to stand for ``clips``, one per core at most: a run over these is all start-up.
 
-        It holds the start of every process (one per core at most), imports, models, the store, and their end.
+        It holds the start of every process (of as many workers), imports, models, the store, and their end.
         """
         source = ASSETS / "videos" / "single_face_smile_mp3.mp4"
-        return cut_clips(source, self.cache / f"one-frame-{CORES}", CORES, frames=1)
+        return cut_clips(source, self.cache / f"one-frame-{CORES}", CORES, frames=1)[: len(clips)]
 
 
 def in_turn(runs: dict[str, Run], rounds: int) -> dict[str, list[Cost]]:
@@ -141,6 +141,8 @@ def beyond_start(runs: dict[str, tuple[Run, Run]], rounds: int) -> dict[str, lis
         if name in costs and (starts := costs.get(f"{name} start")):
             wall_s, cpu_s = (statistics.median(getattr(cost, key) for cost in starts) for key in ("wall_s", "cpu_s"))
             found[name] = [replace(cost, wall_s=cost.wall_s - wall_s, cpu_s=cost.cpu_s - cpu_s) for cost in costs[name]]
+            if any(cost.wall_s <= 0 or cost.cpu_s <= 0 for cost in found[name]):
+                raise SystemExit(f"{name} took no longer than its start-up: take more frames, or an idle machine")
             print(f"  {name}: start-up {wall_s:.1f} s, {cpu_s:.1f} s of CPU, taken off", flush=True)
     return found
 
