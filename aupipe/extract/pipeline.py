@@ -21,6 +21,7 @@ from aupipe.extract.decode import ImageReader, VideoReader, image_rows, in_order
 from aupipe.extract.encoders import AudioInput, WordsInput
 from aupipe.extract.encoders.text.transcript import Transcript, spoken_words
 from aupipe.extract.faces.align import CropTemplate
+from aupipe.extract.faces.between import EveryNth
 from aupipe.extract.faces.find import find_faces
 from aupipe.extract.faces.table import FaceTable
 from aupipe.extract.faces.track import subject_track
@@ -148,36 +149,47 @@ class _Video:
         run, meter = self.run, self.stages.meter
         reader = _reader(self.first, clock)
         options = run.loaded.parts.faces
-        tables: list[FaceTable] = []
-        rows: list[NDArray[np.int64]] = []
         detector = run.loaded.parts.detector
         assert detector is not None  # or there would be no detections to make
         with meter.timed("detect"):
             detect = run.loaded.detect()
+
+        def find(rgb: NDArray[np.uint8]) -> FaceTable:
+            return find_faces(
+                rgb,
+                detect,
+                detect_px=options.detect_px,
+                max_faces=options.max_faces,
+                min_score=detector.min_score,
+            )
+
+        sparse = EveryNth(options.detect_every, find) if options.detect_every > 1 else None
+        tables: list[FaceTable] = []
+        rows: list[NDArray[np.int64]] = []
         with self.stages.frames_of(reader, self.run) as chunks:
             for frames in chunks:
                 with meter.timed("detect", len(frames)):
-                    found = find_faces(
-                        frames.rgb,
-                        detect,
-                        detect_px=options.detect_px,
-                        max_faces=options.max_faces,
-                        min_score=detector.min_score,
-                    )
+                    if sparse is not None:
+                        sparse.push(frames)
+                        continue
+                    found = find(frames.rgb)
                 tables.append(found)
                 rows.append(frames.index)
                 if self.kept.templates:
                     with meter.timed("align", len(frames)):
                         self.kept.add_faces(frames, found)
         run.outcome.notes += reader.notes
-        found = FaceTable.joined(tables)
         if isinstance(reader, VideoReader):
             if clock is None:
                 clock = in_order(np.array(reader.times_s), reader.path)
-            _same_length(self.first, len(found), len(clock))
+            _same_length(self.first, reader.decoded, len(clock))
         assert clock is not None  # a folder of images is read on a known one
-        index = np.concatenate(rows) if rows else np.zeros(0, np.int64)
-        self.faces = found.spread(index, len(clock))
+        if sparse is not None:
+            with meter.timed("detect"):
+                self.faces = sparse.finish(len(clock))
+        else:
+            index = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+            self.faces = FaceTable.joined(tables).spread(index, len(clock))
         return clock
 
     # The second look: the subject's crops to the encoders -------------------------------------------------------------

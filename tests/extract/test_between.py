@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aupipe.extract.decode import VideoReader
-from aupipe.extract.faces.between import Schedule, fill_between, thumbnails
-from aupipe.extract.faces.track import detection_rows
-from aupipe.types import Detections
+from aupipe.extract.faces.between import EveryNth, Schedule, thumbnails
+from aupipe.extract.faces.between import fill_between as fill_table
+from aupipe.extract.faces.find import face_rows
+from aupipe.extract.faces.table import FaceTable
+from aupipe.types import Detections, Frames
 
 SIZE = (480, 640)
 
@@ -28,7 +30,18 @@ def face(x: float, y: float = 100, side: float = 80, score: float = 0.9) -> np.n
 
 def rows_of(faces: list[np.ndarray], most: int = 4, size: tuple[int, int] = SIZE) -> np.ndarray:
     found = np.array(faces, np.float32).reshape(-1, 15)
-    return detection_rows(Detections(found[:, :4], found[:, 4:14].reshape(-1, 5, 2), found[:, 14]), *size, most)
+    here = face_rows(Detections(found[:, :4], found[:, 4:14].reshape(-1, 5, 2), found[:, 14]), 1, *size, most)
+    return dense(FaceTable(np.array([len(here)]), here), most)[0]
+
+
+def dense(table: FaceTable, most: int) -> np.ndarray:
+    """As the store keeps it."""
+    return np.concatenate(list(table.dense(most)))
+
+
+def fill_between(rows: np.ndarray, *masks: np.ndarray) -> np.ndarray:
+    """Of rows (T, N, 17) and back."""
+    return dense(fill_table(FaceTable.from_dense(rows), *masks), rows.shape[1])
 
 
 def faces_in(rows: np.ndarray) -> int:
@@ -181,3 +194,24 @@ def test_cuts_are_seen_alike_in_rgb_and_in_grey(assets: Path) -> None:
     frames = next(iter(VideoReader(assets / "videos" / "carphone_qcif_no_audio.mp4")))
     grey = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames.rgb])
     assert np.abs(thumbnails(frames.rgb).astype(int) - thumbnails(grey)).max() <= 1
+
+
+def test_detecting_some_frames_chunk_by_chunk_detects_those_alone_and_fills_the_others() -> None:
+    seen: list[int] = []
+
+    def find(pictures: np.ndarray) -> FaceTable:
+        """One face as far to the right as the picture is bright."""
+        levels = pictures[:, 0, 0, 0].astype(int)
+        seen.extend(levels.tolist())
+        rows = np.stack([np.concatenate([face(100.0 + level), SIZE]) for level in levels]).astype(np.float32)
+        return FaceTable(np.ones(len(levels), np.int64), rows)
+
+    every = EveryNth(4, find)
+    for start, stop in ((0, 5), (5, 6), (6, 15)):
+        index = np.arange(start, stop)
+        pictures = np.broadcast_to(index[:, None, None, None], (len(index), 8, 8, 3)).astype(np.uint8)
+        every.push(Frames(pictures, index / 25, index))
+    table = every.finish(15)
+    assert seen == [0, 4, 8, 12, 14]
+    assert table.counts.tolist() == [1] * 15
+    np.testing.assert_allclose(table.rows[:, 0], 100 + np.arange(15), rtol=1e-6)

@@ -6,14 +6,16 @@ light faces are lost (specs/stages.md, section 3).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.extract.faces.track import detection_rows, iou
-from aupipe.types import Detections
+from aupipe.extract.faces.table import FaceTable
+from aupipe.extract.faces.track import iou
+from aupipe.types import Frames
 
 THUMBNAIL_PX = 32
 CUT_GREY = 12.0  # mean change of a thumbnail, in grey levels of 255, from which on it is another shot
@@ -87,47 +89,85 @@ class Schedule:
 
 
 def fill_between(
-    rows: NDArray[np.float32],
+    faces: FaceTable,
     present: NDArray[np.bool_],
     detected: NDArray[np.bool_],
     cuts: NDArray[np.bool_],
-) -> NDArray[np.float32]:
-    """Detection rows (T, N, 17) of every frame, from those of the detected ones.
+) -> FaceTable:
+    """The faces of every frame (T), from those of the detected ones.
 
     A face of the frame before and one of the frame after are the same where their boxes overlap (best first, at least
     `MIN_IOU`); between them box, points and score change in equal steps. A face without partner is in none of the
     frames between, and nothing reaches across a cut. ``present``, ``detected``, ``cuts`` (T,): see `Schedule.masks`;
     rows without a picture stay as they are. Detected rows are returned as they came.
     """
-    filled = rows.copy()
+    filled = list(faces)
     known = np.flatnonzero(detected)
     for before, after in pairwise(known):
         inside = np.arange(before + 1, after)[present[before + 1 : after]]
         if not len(inside) or cuts[before + 1 : after + 1].any():
             continue
-        pairs = _partners(rows[before], rows[after])
+        pairs = _partners(filled[before], filled[after])
         if not pairs:
             continue
-        first = np.stack([rows[before, i] for i, _ in pairs])
-        second = np.stack([rows[after, j] for _, j in pairs])
+        first = filled[before][[i for i, _ in pairs]]
+        second = filled[after][[j for _, j in pairs]]
         for t in inside:
             share = np.float32((t - before) / (after - before))
-            faces = first + (second - first) * share
-            found = Detections(faces[:, :4], faces[:, 4:14].reshape(-1, 5, 2), faces[:, 14])
-            height, width = (int(side) for side in first[0, 15:])
-            filled[t] = detection_rows(found, height, width, rows.shape[1])
-    return filled
+            rows = first + (second - first) * share
+            area = np.prod(rows[:, 2:4] - rows[:, :2], axis=1)
+            filled[t] = rows[np.argsort(-area, kind="stable")]
+    return FaceTable(np.array([len(rows) for rows in filled], np.int64), np.concatenate([faces.rows[:0], *filled]))
 
 
 def _partners(first: NDArray[np.float32], second: NDArray[np.float32]) -> list[tuple[int, int]]:
-    """Places of the same face in two frames' rows (N, 17), best overlap first; none where the size changed."""
-    a, b = np.flatnonzero(first[:, 14] > 0), np.flatnonzero(second[:, 14] > 0)
-    if not len(a) or not len(b) or (first[a[0], 15:] != second[b[0], 15:]).any():
+    """Places of the same face in two frames' rows (k, 17), best overlap first; none where the size changed."""
+    if not len(first) or not len(second) or (first[0, 15:] != second[0, 15:]).any():
         return []
-    overlap = iou(first[a, :4], second[b, :4])
+    overlap = iou(first[:, :4], second[:, :4])
     pairs: list[tuple[int, int]] = []
     while overlap.max() >= MIN_IOU:
         i, j = np.unravel_index(int(overlap.argmax()), overlap.shape)
-        pairs.append((int(a[i]), int(b[j])))
+        pairs.append((int(i), int(j)))
         overlap[i], overlap[:, j] = -1, -1
     return pairs
+
+
+@dataclass
+class EveryNth:
+    """Detection on the scheduled frames of a recording alone, chunk by chunk; the others are filled in at the end.
+
+    ``find`` gives the faces of frames (n, H, W, 3).
+    """
+
+    every: int
+    find: Callable[[NDArray[np.uint8]], FaceTable]
+
+    def __post_init__(self) -> None:
+        self._schedule = Schedule(self.every)
+        self._found: list[tuple[list[int], FaceTable]] = []
+        self._last: Frames | None = None  # the last frame of the chunk before: a cut after it asks for it
+
+    def push(self, frames: Frames) -> None:
+        """Look at the next chunk."""
+        height, width = frames.rgb.shape[1:3]
+        rows = self._schedule.push(frames.index, thumbnails(frames.rgb), (height, width))
+        if self._last is not None and rows and rows[0] == self._last.index[0]:
+            self._detect(self._last, rows[:1])
+            rows = rows[1:]
+        if rows:
+            self._detect(frames, rows)
+        self._last = Frames(frames.rgb[-1:].copy(), frames.pts_s[-1:], frames.index[-1:])
+
+    def finish(self, length: int) -> FaceTable:
+        """The faces of all ``length`` rows."""
+        rows = self._schedule.finish()
+        if rows and self._last is not None:
+            self._detect(self._last, rows)
+        index = np.array([row for rows, _ in self._found for row in rows], np.int64)
+        known = FaceTable.joined(table for _, table in self._found).spread(index, length)
+        return fill_between(known, *self._schedule.masks(length))
+
+    def _detect(self, frames: Frames, rows: list[int]) -> None:
+        chosen = np.searchsorted(frames.index, rows)
+        self._found.append((rows, self.find(frames.rgb[chosen])))
