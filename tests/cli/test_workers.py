@@ -34,7 +34,9 @@ class Poison:
         def encode(crops):
             if crops.mean() > 60 and os.environ.get("POISON"):
                 os.kill(os.getpid(), getattr(signal, os.environ["POISON"]))
-            return crops.reshape(len(crops), -1)[:, :4].astype(np.float32)
+            import cv2, torch
+            threads = [torch.get_num_threads(), cv2.getNumThreads(), int(os.environ["OMP_NUM_THREADS"])]
+            return np.tile(np.array(threads, np.float32), (len(crops), 1))
         return encode
 """
 
@@ -85,6 +87,15 @@ def test_a_plugin_is_listed_with_its_package_and_works_from_the_command_line(poi
     listed = poisoned.run("plugins")
     assert [line.split() for line in listed.out.splitlines() if "poison" in line] == [["poison", "poison"]]
     assert poisoned.run("extract", "--cpu").code == 0
+
+
+def test_libraries_in_a_worker_run_one_thread_each(poisoned: Project) -> None:
+    """Trap: their own threads fight with the stages' for the cores."""
+    from aupipe.store import open_store
+
+    assert poisoned.run("extract", "--cpu").code == 0
+    with open_store(poisoned.folder / "features") as store:
+        assert (store["mine"]["bright"][:] == 1).all()
 
 
 def test_workers_that_cannot_start_stop_the_run(poisoned: Project) -> None:
