@@ -122,6 +122,8 @@ def test_its_parameters_make_a_spec_and_any_change_another(encoder) -> None:
         (EncoderConfig("a", "timm", "visual"), "'model'"),
         (EncoderConfig("a", "timm", "visual", {"model": "x", "output": "all"}), "'all'"),
         (EncoderConfig("a", "mfcc", "audio", {"align": "stretch"}), "stretch"),
+        (EncoderConfig("a", "mfcc", "audio", {"delta_width": 4}), "delta_width = 4: an odd width"),
+        (EncoderConfig("a", "logmel", "audio", {"deltas": -1}), "deltas = -1"),
     ],
 )
 def test_a_wrong_encoder_table_is_refused_by_name(config: EncoderConfig, message: str) -> None:
@@ -166,7 +168,11 @@ def test_mfcc_and_logmel_are_librosas() -> None:
     power = librosa.feature.melspectrogram(
         y=sound, sr=16000, n_fft=512, win_length=400, hop_length=160, n_mels=64, fmax=8000
     )
-    np.testing.assert_allclose(logmel.data, librosa.power_to_db(power, amin=1e-10, top_db=None).T, rtol=1e-5, atol=1e-4)
+    decibels = librosa.power_to_db(power, amin=1e-10, top_db=None)
+    np.testing.assert_allclose(logmel.data, decibels.T, rtol=1e-5, atol=1e-4)
+    sloped = build_encoder(EncoderConfig("l", "logmel", "audio", {"deltas": 2})).load("cpu")(waveform).data
+    slopes = [librosa.feature.delta(decibels, order=order, mode="nearest").T for order in (1, 2)]
+    np.testing.assert_allclose(sloped, np.concatenate([decibels.T, *slopes], axis=1), rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -119,3 +119,10 @@ def test_without_the_package_and_without_a_file_both_are_named(monkeypatch: pyte
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(WeightsMissingError, match=r"silero_vad_16k\.safetensors.*pip install 'silero-vad"):
         vad().identify_weights()
+
+
+def test_random_weights_are_seeded_and_said_to_be_random() -> None:
+    wave = Waveform(np.linspace(-0.5, 0.5, 8000, dtype=np.float32), 16000)
+    first, second = (vad(weights="random").load("cpu")(wave).data for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert vad(weights="random").identify_weights().name.startswith("random:0:")

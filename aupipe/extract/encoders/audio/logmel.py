@@ -1,4 +1,4 @@
-"""Log-mel spectra with librosa's semantics."""
+"""Log-mel spectra with librosa's semantics, and their slopes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ BLOCK = 1 << 14  # frames whose spectra are held at a time
 
 @dataclass(frozen=True)
 class LogMel(OnFrames):
-    """``librosa.feature.melspectrogram`` in dB, one row per hop: (n, n_mels).
+    """``librosa.feature.melspectrogram`` in dB and its first ``deltas`` derivatives, one row per hop.
+
+    Gives (n, n_mels * (1 + deltas)), 64 by default.
 
     Frames are centred (librosa's default): row i hears around ``start_s + i * hop / sample_rate``. dB are relative to
     full scale and floored at ``floor_db``, a fixed value: librosa's ``top_db`` would tie every row to the loudest
@@ -31,9 +33,15 @@ class LogMel(OnFrames):
     f_min_hz: float = 0.0
     f_max_hz: float = 8000.0
     floor_db: float = -100.0
+    deltas: int = 0
+    delta_width: int = 9
 
     modality: ClassVar[Modality] = "audio"
     version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_slopes(self.deltas, self.delta_width)
 
     @property
     def reads(self) -> AudioInput:
@@ -56,9 +64,10 @@ class LogMel(OnFrames):
                 fmin=self.f_min_hz,
                 fmax=self.f_max_hz,
             )  # (n, n_mels)
-            rows = librosa.power_to_db(power, ref=1.0, amin=10 ** (self.floor_db / 10), top_db=None)
+            base = librosa.power_to_db(power.T, ref=1.0, amin=10 ** (self.floor_db / 10), top_db=None)
+            rows = with_slopes(base, self.deltas, self.delta_width)
             times = frame_times(waveform, len(rows), self.hop_length)
-            return Track(np.asarray(rows, dtype=np.float32), times, self.win_length / self.sample_rate)
+            return Track(rows, times, self.win_length / self.sample_rate)
 
         return encode
 
@@ -85,6 +94,21 @@ def mel_power(
         )  # (n_mels, last - first)
         blocks.append(power.T.astype(np.float32))
     return np.concatenate(blocks)
+
+
+def check_slopes(deltas: int, width: int) -> None:
+    """Raises ValueError for slopes `with_slopes` cannot give."""
+    if deltas < 0 or width < 3 or width % 2 == 0 or deltas >= width:
+        raise ValueError(f"deltas = {deltas}, delta_width = {width}: an odd width from 3, and fewer deltas than that")
+
+
+def with_slopes(base: NDArray[np.float32], deltas: int, width: int) -> NDArray[np.float32]:
+    """(n, D * (1 + deltas)) rows from (D, n): the values, then their derivatives over ``width`` rows, librosa's way."""
+    import librosa
+
+    # "nearest" also works on files shorter than the width of the derivative.
+    slopes = [librosa.feature.delta(base, order=i, width=width, mode="nearest") for i in range(1, deltas + 1)]
+    return np.ascontiguousarray(np.concatenate([base, *slopes]).T, dtype=np.float32)
 
 
 def at_least(samples: np.ndarray, n: int) -> np.ndarray:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from aupipe.extract.encoders import AudioInput, Encode, OnFrames, Track
-from aupipe.extract.encoders.audio.logmel import at_least, frame_times, mel_power
+from aupipe.extract.encoders.audio.logmel import at_least, check_slopes, frame_times, mel_power, with_slopes
 from aupipe.types import Modality, Waveform
 
 
@@ -32,6 +30,10 @@ class Mfcc(OnFrames):
     modality: ClassVar[Modality] = "audio"
     version: ClassVar[int] = 1
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_slopes(self.deltas, self.delta_width)
+
     @property
     def reads(self) -> AudioInput:
         return AudioInput(self.sample_rate)
@@ -52,16 +54,8 @@ class Mfcc(OnFrames):
                 n_mels=self.n_mels,
             )  # (n, n_mels)
             base = librosa.feature.mfcc(S=librosa.power_to_db(power.T), n_mfcc=self.n_mfcc)  # (n_mfcc, n)
-            # "nearest" also works on files shorter than the width of the derivative.
-            slopes = [
-                librosa.feature.delta(base, order=order, width=self.delta_width, mode="nearest")
-                for order in range(1, self.deltas + 1)
-            ]
-            rows = np.concatenate([base, *slopes]).T  # (n, n_mfcc * (1 + deltas))
-            return Track(
-                np.ascontiguousarray(rows, dtype=np.float32),
-                frame_times(waveform, len(rows), self.hop_length),
-                self.win_length / self.sample_rate,
-            )
+            rows = with_slopes(base, self.deltas, self.delta_width)  # (n, n_mfcc * (1 + deltas))
+            times = frame_times(waveform, len(rows), self.hop_length)
+            return Track(rows, times, self.win_length / self.sample_rate)
 
         return encode

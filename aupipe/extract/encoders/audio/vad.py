@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.errors import WeightsMissingError
 from aupipe.extract.encoders import AudioInput, Encode, OnFrames, Track
-from aupipe.extract.weights import file_sha256, find_weights
+from aupipe.extract.weights import RANDOM, RANDOM_SEED, file_sha256, find_weights, random_weights
 from aupipe.types import Modality, Waveform, Weights
 
 FILE = "silero_vad_16k.safetensors"
@@ -24,7 +24,8 @@ class Vad(OnFrames):
     """Probability of speech, (n, 1), a row per 32 ms.
 
     ``weights``: ``"package"``, the file inside the installed ``silero-vad`` package (else the same file in
-    AUPIPE_WEIGHTS), or a file of that format. Only the file is used: the package's TorchScript model is not run.
+    AUPIPE_WEIGHTS), a file of that format, or ``"random"``. Only the file is used: the package's TorchScript model is
+    not run.
     """
 
     weights: str = "package"
@@ -38,6 +39,8 @@ class Vad(OnFrames):
         return AudioInput(16000)
 
     def identify_weights(self) -> Weights:
+        if self.weights == RANDOM:
+            return random_weights("silero_vad")
         path = self._file()
         return Weights(path.name, file_sha256(path), "MIT" if path.name == FILE else "unknown")
 
@@ -54,20 +57,28 @@ class Vad(OnFrames):
         except WeightsMissingError as error:
             raise WeightsMissingError(f"{error}; or pip install 'silero-vad>=6.2', which carries it") from error
 
-    def load(self, device: str) -> Encode:
+    def _network(self) -> Any:
         import torch
         from safetensors.torch import load_file
 
         from aupipe.extract.nets.silero import Silero, adapt_state_dict
 
-        path = self._file()
-        network = Silero()
-        try:
-            network.load_state_dict(adapt_state_dict(load_file(path)))
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise WeightsMissingError(f"{path} does not hold the weights of Silero VAD: {reason}") from error
-        network = network.eval().to(device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(RANDOM_SEED)
+            network = Silero()
+        if self.weights != RANDOM:
+            path = self._file()
+            try:
+                network.load_state_dict(adapt_state_dict(load_file(path)))
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())
+                raise WeightsMissingError(f"{path} does not hold the weights of Silero VAD: {reason}") from error
+        return network
+
+    def load(self, device: str) -> Encode:
+        import torch
+
+        network = self._network().eval().to(device)
 
         def encode(waveform: Waveform) -> Track:
             with torch.inference_mode():
