@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,9 +48,10 @@ def norm(prefix: str) -> list[str]:
     return [f"{prefix}.{leaf}" for leaf in NORM]
 
 
-def test_iresnet_keys_are_those_of_backbone_pth() -> None:
+@pytest.mark.parametrize(("build", "blocks"), [(iresnet50, (3, 4, 14, 3)), (iresnet100, (3, 13, 30, 3))])
+def test_iresnet_keys_are_those_of_backbone_pth(build: Callable[[], nn.Module], blocks: tuple[int, ...]) -> None:
     expected = ["conv1.weight", *norm("bn1"), "prelu.weight"]
-    for stage, count in enumerate((3, 13, 30, 3), 1):
+    for stage, count in enumerate(blocks, 1):
         for i in range(count):
             at = f"layer{stage}.{i}"
             expected += [*norm(f"{at}.bn1"), f"{at}.conv1.weight", *norm(f"{at}.bn2"), f"{at}.prelu.weight"]
@@ -58,7 +59,7 @@ def test_iresnet_keys_are_those_of_backbone_pth() -> None:
             if i == 0:
                 expected += [f"{at}.downsample.0.weight", *norm(f"{at}.downsample.1")]
     expected += [*norm("bn2"), "fc.weight", "fc.bias", *norm("features")]
-    state = on_meta(iresnet100).state_dict()
+    state = on_meta(build).state_dict()
     assert list(state) == expected
     assert state["fc.weight"].shape == (512, 25088)
 
@@ -97,14 +98,32 @@ def test_compact_keys_are_those_of_realesr_general() -> None:
     assert state["body.66.weight"].shape == (48, 64, 3, 3)
 
 
-def test_retinaface_body_of_resnet_is_torchvisions_without_the_classifier() -> None:
+@pytest.mark.parametrize(("backbone", "width"), [("mobile0.25", 64), ("resnet50", 256)])
+def test_retinaface_keys_are_those_of_the_published_checkpoints(backbone: Any, width: int) -> None:
     from torchvision.models import resnet50
 
-    state = on_meta(lambda: RetinaFace("resnet50")).state_dict()
-    body = {key.removeprefix("body.") for key in state if key.startswith("body.")}
-    assert body == {key for key in on_meta(lambda: resnet50(weights=None)).state_dict() if not key.startswith("fc.")}
-    assert state["BboxHead.2.conv1x1.weight"].shape == (8, 256, 1, 1)
-    assert "ssh3.conv7x7_3.0.weight" in state
+    def conv(at: str) -> list[str]:
+        return [f"{at}.0.weight", *norm(f"{at}.1")]
+
+    if backbone == "resnet50":
+        classifier = ("fc.weight", "fc.bias")
+        body = [f"body.{key}" for key in on_meta(lambda: resnet50(weights=None)).state_dict() if key not in classifier]
+    else:
+        body = conv("body.stage1.0")
+        for stage, units in (("stage1", range(1, 6)), ("stage2", range(6)), ("stage3", range(2))):
+            for at in (f"body.{stage}.{unit}" for unit in units):  # depthwise, then pointwise
+                body += [*conv(at), f"{at}.3.weight", *norm(f"{at}.4")]
+    expected = [*body, *(key for i in (1, 2, 3) for key in conv(f"fpn.output{i}")), *conv("fpn.merge1")]
+    expected += conv("fpn.merge2")
+    for i in (1, 2, 3):
+        for name in ("conv3X3", "conv5X5_1", "conv5X5_2", "conv7X7_2", "conv7x7_3"):
+            expected += conv(f"ssh{i}.{name}")
+    for head in ("ClassHead", "BboxHead", "LandmarkHead"):
+        expected += [f"{head}.{i}.conv1x1.{leaf}" for i in range(3) for leaf in ("weight", "bias")]
+    state = on_meta(lambda: RetinaFace(backbone)).state_dict()
+    assert set(state) == set(expected)
+    assert state["BboxHead.2.conv1x1.weight"].shape == (8, width, 1, 1)
+    assert state["LandmarkHead.0.conv1x1.weight"].shape == (20, width, 1, 1)
 
 
 def tf_variables(depth: int) -> dict[str, np.ndarray]:
@@ -132,12 +151,25 @@ def test_ghfeat_has_the_published_variables() -> None:
     variables = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
     assert len(variables) == 372
     assert sum(value.numel() for value in variables.values()) == 151_850_304  # "151.9 M"
-    scopes = {key.split(".")[0] for key in variables}
-    units = {f"stage{s}_unit{u}" for s, n in enumerate((3, 4, 6, 3), 1) for u in range(1, n + 1)}
-    rest = {"Conv0", "stage5", "fpn", "HighLevel", "MidLevel", "LowLevel"} | {f"fuse_conv_{i}" for i in range(3)}
-    assert scopes == units | rest
-    biasless = {key for key in variables if re.search(r"(Shortcut|Conv0)\.bias$", key)}
-    assert not biasless
+    conv, norms = ("weight", "bias"), ("moving_mean", "moving_variance", "gamma", "beta")
+
+    def scope(name: str, leaves: tuple[str, ...] = conv, *, normed: bool = True) -> set[str]:
+        own = {f"{name}/{leaf}" for leaf in leaves}
+        return own | {f"{name}/batch_norm/{leaf}" for leaf in norms} if normed else own
+
+    units = [f"stage{s}_unit{u}" for s, n in enumerate((3, 4, 6, 3), 1) for u in range(1, n + 1)]
+    expected = scope("Conv0", ("weight",))
+    for unit in (*units, "stage5"):
+        expected |= set().union(*(scope(f"{unit}/{name}") for name in ("Conva", "Convb", "Convc")))
+        if unit == "stage5" or unit.endswith("unit1"):
+            expected |= scope(f"{unit}/Shortcut", ("weight",))
+    for name in ("lconv_3", "lconv_4", "lconv_5", "fconv_0", "fconv_1", "fconv_2"):
+        expected |= scope(f"fpn/{name}", normed=False)
+    for i in range(3):
+        expected |= scope(f"fuse_conv_{i}", normed=False)
+    for head in ("HighLevel", "MidLevel", "LowLevel"):
+        expected |= scope(head)
+    assert set(tf_variables(50)) == expected
 
 
 def test_ghfeat_takes_tensorflow_variables_and_gives_fourteen_codes() -> None:
@@ -183,6 +215,7 @@ def test_ghfeat_pads_as_tensorflow_does(size: int, kernel: int, stride: int) -> 
         (lambda: RRDBNet(num_block=1), 16),
         (lambda: SRVGGNetCompact(num_conv=2), 16),
         (lambda: RetinaFace("mobile0.25"), 96),
+        (lambda: GHFeatEncoder(18), 256),
     ],
 )
 def test_outputs_do_not_depend_on_the_batch_and_repeat_exactly(network: Callable[[], nn.Module], size: int) -> None:

@@ -267,6 +267,7 @@ print(len(track.data), peak - (samples.nbytes + track.data.nbytes) / 2**20)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # two minutes of computing, on a machine that may be busy
 def test_two_hours_take_no_more_memory_than_five_minutes(tmp_path: Path) -> None:
     """Sound and rows aside; the statistics of the whole clip are gathered block by block."""
     save(tmp_path, "hubert", "group")

@@ -74,6 +74,16 @@ def test_a_frame_is_the_spectrum_the_paper_says() -> None:
     np.testing.assert_allclose(log_mel_frames(sound)[5], expected, atol=1e-6)
 
 
+def test_the_spectrum_of_speech_is_googles_own(assets: Path) -> None:
+    """YAMNet's front end is VGGish's but for a floor of 0.001; its reference patch is shifted by a constant."""
+    sound = np.fromfile(assets / "labels" / "yamnet_test_audio_16k_int16.bin", np.int16) / np.float32(32768)
+    patch = np.fromfile(assets / "labels" / "yamnet_test_spectra_96x64_float32.bin", np.float32).reshape(96, 64)
+    found = log_mel_frames(sound).numpy().astype(np.float64)
+    difference = np.log(np.exp(found) - 0.01 + 0.001) - patch
+    assert difference.mean() == pytest.approx(-1.412, abs=0.001)
+    assert difference.std() < 0.02  # librosa's triangles, straight in Hz, give 0.32
+
+
 def test_silence_is_the_floor_and_bands_peak_at_most_at_one() -> None:
     np.testing.assert_allclose(log_mel_frames(np.zeros(800, np.float32)), np.log(0.01), atol=1e-6)
     matrix = mel_matrix()
