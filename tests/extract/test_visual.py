@@ -16,7 +16,7 @@ from aupipe.extract.decode import read_image
 from aupipe.extract.encoders import ENCODERS, build_encoder
 from aupipe.extract.encoders.visual import blendshapes
 from aupipe.extract.encoders.visual.pixels import IMAGENET
-from aupipe.extract.faces import DETECTORS
+from aupipe.extract.faces import DETECTORS, mesh
 from aupipe.extract.faces.align import (
     ARCFACE_112,
     ArcFaceCropTemplate,
@@ -33,6 +33,7 @@ from aupipe.extract.weights import RefusedWeightsError
 from aupipe.types import Detections
 
 DATA = Path(__file__).parent / "data"
+BUNDLE = "face_landmarker_v2_with_blendshapes.task"
 
 
 def build(kind: str, **params: Any):
@@ -351,9 +352,7 @@ def test_blendshapes_are_googles_own_on_googles_landmarks(assets: Path) -> None:
     text = (assets / "labels" / "mediapipe_blendshapes_in_landmarks.prototxt").read_text()
     points = np.array(re.findall(r"x: (\S+)\s+y: (\S+)", text), np.float32)  # (478, 2) in parts of the picture
     expected = re.findall(r"score: (\S+)", (assets / "labels" / "mediapipe_blendshapes_expected.prototxt").read_text())
-    network = blendshapes._network(
-        assets / "weights" / "face_landmarker_v2_with_blendshapes.task", "face_blendshapes.tflite"
-    )
+    network = mesh.open_member(assets / "weights" / BUNDLE, "face_blendshapes.tflite")
     network.setInput(np.ascontiguousarray((points * [820, 1024]).astype(np.float32)[None, blendshapes.SEEN]))
     np.testing.assert_allclose(network.forward().ravel(), np.array(expected, np.float32), atol=1e-4)
 
@@ -373,6 +372,49 @@ def test_the_ffhq_square_is_the_formula_of_the_data_set() -> None:
         np.testing.assert_allclose(corners, [[-0.5, -0.5], [-0.5, 255.5], [255.5, 255.5], [255.5, -0.5]], atol=1e-6)
         centre, half = ffhq_square(*(np.array([p[0] + 1j * p[1]]) for p in (eye_l, eye_r, mouth_l, mouth_r)))
         np.testing.assert_allclose([centre[0].real, centre[0].imag, abs(half[0])], [*c, np.hypot(*x)])
+
+
+def test_the_ffhq_square_through_contours_does_not_follow_the_detectors_errors(
+    assets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eyes and mouth corners as 68 points have them are found again where the detector's five are off."""
+    monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
+    network = mesh.open_mesh(assets / "weights" / BUNDLE)
+    template = mesh.WideFfhqCropTemplate(512)
+    rng = np.random.default_rng(0)
+    for name in ("obama_portrait.jpg", "biden_portrait.jpg", "smiling_man.jpg"):
+        frames, found = faces(assets, name)
+        five = found.landmarks[0].astype(np.float64)
+        eye_distance = np.hypot(*(five[1] - five[0]))
+        squares, moved = [], []
+        for off in (np.zeros((5, 2)), *rng.normal(0, 0.04 * eye_distance, (3, 5, 2))):
+            matrix = template.matrices((five + off)[None])[0]
+            points = mesh.ffhq_points(network, warp(frames, (five + off)[None], template)[0], template.square)
+            assert points is not None
+            in_frame = (points - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
+            assert np.nanmax(np.hypot(*(in_frame - five).T)) < 0.25 * eye_distance, name  # the same eyes and mouth
+            for into, z in ((squares, in_frame @ [1, 1j]), (moved, (five + off) @ [1, 1j])):
+                centre, half = ffhq_square(*(z[i : i + 1] for i in (0, 1, 3, 4)))
+                into.append([centre[0] + half[0], centre[0] - half[0]])
+        spread, detectors = (np.abs(np.array(s[1:]) - s[0]).mean() for s in (squares, moved))
+        assert spread < 0.6 * detectors, name
+
+
+def test_ghfeat_through_contours_gives_codes_of_faces_and_nothing_where_none_is_seen(
+    assets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
+    plain = build("ghfeat", weights="random", depth=18)
+    encoder = build("ghfeat", weights="random", depth=18, landmarks=BUNDLE)
+    assert encoder.identify_weights().sha256 != plain.identify_weights().sha256
+    frames, found = faces(assets, "obama_portrait.jpg")
+    wide = crop(frames, found.box, found.landmarks, encoder.reads)
+    rows = encoder.load("cpu")(np.concatenate([wide, np.zeros_like(wide)]))
+    assert rows.shape == (2, 14, 1024)
+    assert np.isnan(rows[1]).all()
+    network = mesh.open_mesh(assets / "weights" / BUNDLE)
+    (face,), _ = mesh.ffhq_crops(network, wide, encoder.reads, 256)
+    np.testing.assert_allclose(rows[0], plain.load("cpu")(face[None])[0], rtol=1e-3, atol=1e-3)
 
 
 def test_the_ffhq_crop_of_a_large_face_is_averaged_not_sampled() -> None:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
-import zipfile
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.extract.encoders import Encode
 from aupipe.extract.faces.align import FfhqCropTemplate
-from aupipe.extract.weights import RefusedWeightsError, find_weights, identify
+from aupipe.extract.faces.mesh import LANDMARKS, SIZE_PX, mesh_landmarks, open_member, open_mesh
+from aupipe.extract.weights import find_weights, identify
 from aupipe.types import Modality, Weights
-
-SIZE_PX = 256
-LANDMARKS = 478
 
 # The landmarks the blendshape network sees, in its order (face_blendshapes_graph.cc of MediaPipe).
 # fmt: off
@@ -72,11 +67,11 @@ class Blendshapes:
 
     def load(self, device: str) -> Encode:
         path = find_weights(self.weights)
-        mesh = _network(path, "face_landmarks_detector.tflite")
-        scores = _network(path, "face_blendshapes.tflite") if self.tap == "blendshapes" else None
+        mesh = open_mesh(path)
+        scores = open_member(path, "face_blendshapes.tflite") if self.tap == "blendshapes" else None
 
         def one(crop: NDArray[np.uint8]) -> NDArray[np.float32]:
-            points, presence = landmarks(mesh, crop)
+            points, presence = mesh_landmarks(mesh, crop)
             if self.tap == "presence":
                 return np.array([presence], np.float32)
             if scores is None:
@@ -93,21 +88,3 @@ class Blendshapes:
             return rows
 
         return encode
-
-
-def landmarks(mesh: Any, crop: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
-    """(478, 3) landmarks in crop pixels and the presence logit of one (256, 256, 3) RGB crop."""
-    mesh.setInput(np.ascontiguousarray(crop.transpose(2, 0, 1)[None], dtype=np.float32) / 255)
-    points, presence = mesh.forward(["Identity", "Identity_1"])
-    return np.array(points, np.float32).reshape(LANDMARKS, 3), float(presence.ravel()[0])
-
-
-def _network(path: Path, member: str) -> Any:
-    import cv2
-
-    try:
-        with zipfile.ZipFile(path) as bundle, tempfile.TemporaryDirectory() as folder:
-            # OpenCV 5's new engine misreads these files, and the choice of engine is ignored for one in memory.
-            return cv2.dnn.readNetFromTFLite(bundle.extract(member, folder), cv2.dnn.ENGINE_CLASSIC)
-    except (zipfile.BadZipFile, KeyError, cv2.error) as error:
-        raise RefusedWeightsError(f"{path} is no MediaPipe face landmarker bundle: {error}") from error

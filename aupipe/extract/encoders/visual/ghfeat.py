@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from aupipe.extract.encoders import Encode
 from aupipe.extract.encoders.visual.pixels import (
@@ -15,8 +19,9 @@ from aupipe.extract.encoders.visual.pixels import (
     read_weights,
     seeded,
 )
-from aupipe.extract.faces.align import CropTemplate, FfhqCropTemplate
-from aupipe.extract.weights import RANDOM
+from aupipe.extract.faces.align import FfhqCropTemplate
+from aupipe.extract.faces.mesh import WideFfhqCropTemplate, ffhq_crops, open_mesh
+from aupipe.extract.weights import RANDOM, find_weights, identify
 from aupipe.types import Modality, Weights
 
 if TYPE_CHECKING:
@@ -30,32 +35,51 @@ class GhFeat:
     """(B, 14, 1024): row i is the style code of synthesis layer i; 256 px FFHQ crop, RGB in [-1, 1].
 
     ``super_resolution``: a Real-ESRGAN file (or ``"random"``); the face is then cut at 128 px, enlarged and brought to
-    256 px: for small, blurred faces. ``depth`` is read off a weight file; it counts for random weights alone.
+    256 px: for small, blurred faces. ``landmarks``: MediaPipe's face landmarker bundle; the crop is then laid through
+    the eye contours and mouth corners it finds, as FFHQ's is through those of 68 points, and rows of faces it does not
+    see are invalid. Without it eyes and mouth corners are the detector's. ``depth`` is read off a weight file; it
+    counts for random weights alone.
     """
 
     weights: str = "ghfeat-encoder-ffhq-256.pkl"
     depth: Literal[18, 34, 50] = 50
     super_resolution: str = ""
+    landmarks: str = ""
     precision: Precision = "float32"
 
     modality: ClassVar[Modality] = "visual"
     version: ClassVar[int] = 1
 
     @property
-    def reads(self) -> CropTemplate:
-        return FfhqCropTemplate(SIZE_PX // 2 if self.super_resolution else SIZE_PX)
+    def reads(self) -> FfhqCropTemplate:
+        size = self._cut_px()
+        return WideFfhqCropTemplate(2 * size) if self.landmarks else FfhqCropTemplate(size)
+
+    def _cut_px(self) -> int:
+        return SIZE_PX // 2 if self.super_resolution else SIZE_PX
 
     def identify_weights(self) -> Weights:
-        own = identify_weights(self.weights, f"ghfeat_{self.depth}", "not stated")
-        if not self.super_resolution:
-            return own
-        import hashlib
-
-        enlarger = identify_weights(self.super_resolution, "rrdbnet", "BSD-3-Clause")
-        both = hashlib.sha256(f"{own.sha256}{enlarger.sha256}".encode()).hexdigest()
-        return Weights(f"{own.name} after {enlarger.name}", both, f"{own.licence}; {enlarger.licence}")
+        found = identify_weights(self.weights, f"ghfeat_{self.depth}", "not stated")
+        if self.super_resolution:
+            found = _after(found, identify_weights(self.super_resolution, "rrdbnet", "BSD-3-Clause"))
+        return _after(found, identify(self.landmarks, "Apache-2.0")) if self.landmarks else found
 
     def load(self, device: str) -> Encode:
+        encode = self._encoder(device)
+        template = self.reads
+        if not isinstance(template, WideFfhqCropTemplate):
+            return encode
+        mesh = open_mesh(find_weights(self.landmarks))
+
+        def encode_contours(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+            faces, seen = ffhq_crops(mesh, crops, template, self._cut_px())
+            rows = np.array(encode(faces))
+            rows[~seen] = np.nan
+            return rows
+
+        return encode_contours
+
+    def _encoder(self, device: str) -> Encode:
         import torch
         import torch.nn.functional as F
 
@@ -80,6 +104,12 @@ class GhFeat:
             return seeded(lambda: GHFeatEncoder(self.depth))
         state, source = read_weights(self.weights)
         return filled(GHFeatEncoder(depth_of(state)), state, source)
+
+
+def _after(last: Weights, first: Weights) -> Weights:
+    """The weights of two networks in a row, as one identity."""
+    both = hashlib.sha256(f"{last.sha256}{first.sha256}".encode()).hexdigest()
+    return Weights(f"{last.name} after {first.name}", both, f"{last.licence}; {first.licence}")
 
 
 def _enlarger(weights: str) -> Any:
