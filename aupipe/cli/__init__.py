@@ -20,6 +20,7 @@ from aupipe.cli.look import inspect, status
 from aupipe.cli.project import config, demo, init, plugins
 from aupipe.cli.store import store
 from aupipe.cli.train import evaluate, predict, train
+from aupipe.cli.transcribe import transcribe
 from aupipe.cli.weights import weights
 from aupipe.errors import AupipeError
 
@@ -52,7 +53,8 @@ def cli(verbose: int) -> None:
     logging.getLogger("libav").setLevel(logging.CRITICAL if verbose < 2 else logging.DEBUG)
 
 
-for command in (init, config, extract, status, inspect, store, train, predict, evaluate, weights, demo, plugins):
+COMMANDS = (init, config, extract, transcribe, status, inspect, store, train, predict, evaluate, weights, demo, plugins)
+for command in COMMANDS:
     cli.add_command(command)
 
 

@@ -1,0 +1,60 @@
+"""transcribe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from aupipe.cli.extract import pick_devices
+from aupipe.cli.options import config_options, device_options, require_config, resolve
+from aupipe.errors import RecordingError
+
+
+@click.command()
+@click.option("--model", required=True, help="A Whisper model of transformers: a name in the hub's cache, or a folder.")
+@click.option("--language", default="", help="Like en; by default multilingual models decide piece by piece.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N videos.")
+@device_options
+@config_options
+def transcribe(
+    model: str,
+    language: str,
+    limit: int | None,
+    gpu: str | None,
+    cpu: bool,
+    config_file: Path | None,
+    store: Path | None,
+) -> int:
+    """Write the words of every video, with their times, beside it as .json, where text encoders look for them.
+
+    Videos that have a transcript, in any format, are left alone.
+
+    \b
+    Example:
+      aupipe transcribe --model openai/whisper-small --gpu 0
+    """
+    from aupipe.dataset import open_dataset
+    from aupipe.extract.encoders.text.recognize import Whisper
+    from aupipe.extract.encoders.text.recognize import transcribe as write_words
+    from aupipe.extract.encoders.text.transcript import find_transcript
+
+    config = require_config(resolve(config_file, store))
+    videos = dict.fromkeys(found.video for found in open_dataset(config.dataset).recordings if found.video)
+    wanted = [video for video in list(videos)[:limit] if find_transcript(video) is None]
+    if not wanted:
+        click.echo(f"nothing to do: {len(videos)} videos have transcripts")
+        return 0
+    device = pick_devices(gpu, cpu)[0]
+    recognize = Whisper(model, language).load(device)
+    failed = 0
+    for video in wanted:
+        try:
+            found = write_words(video, video.with_suffix(".json"), recognize)
+        except RecordingError as error:
+            failed += 1
+            click.echo(f"FAILED  {error}")
+        else:
+            click.echo(f"{len(found):6d} words  {video.with_suffix('.json')}")
+    click.echo(f"done {len(wanted) - failed}   failed {failed}")
+    return RecordingError.exit_code if failed else 0
