@@ -86,6 +86,12 @@ def test_a_row_does_not_depend_on_its_batch(encoder) -> None:
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("encoder", VISUAL, indirect=True)
+def test_no_faces_give_no_rows_of_the_right_shape(encoder) -> None:
+    encode = encoder.load("cpu")
+    assert encode(batch_for(encoder, 0)).shape == (0, *encode(batch_for(encoder, 1)).shape[1:])
+
+
 def test_loading_twice_gives_the_same_numbers(encoder) -> None:
     first, second = (encoder.load("cpu")(batch_for(encoder, 3)) for _ in range(2))
     np.testing.assert_array_equal(getattr(first, "data", first), getattr(second, "data", second))

@@ -96,4 +96,4 @@ def hog(grey: Tensor, cell_px: int, bins: int) -> Tensor:
     for clip in (0.2, None):
         blocks = blocks / (blocks.square().sum(dim=-1, keepdim=True) + 1e-6).sqrt()
         blocks = blocks if clip is None else blocks.clamp(max=clip)
-    return blocks.reshape(batch, -1)
+    return blocks.reshape(batch, (n - 1) ** 2 * 4 * bins)  # counted out, for a batch of none

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.extract.encoders import Encode
+from aupipe.extract.encoders.visual.pixels import Precision, image_encoder, seeded
 from aupipe.extract.faces.align import CropTemplate
-from aupipe.extract.weights import file_sha256, find_weights
+from aupipe.extract.weights import RANDOM, file_sha256, find_weights, random_weights
 from aupipe.types import Modality, Weights
-
-RANDOM_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -33,7 +28,7 @@ class Timm:
     weights: str = "hub"
     output: Literal["pooled", "features"] = "pooled"
     size_px: int = 0
-    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    precision: Precision = "float32"
 
     modality: ClassVar[Modality] = "visual"
     version: ClassVar[int] = 1
@@ -43,9 +38,8 @@ class Timm:
         return CropTemplate(self.size_px or _pretrained_config(self.model).input_size[-1])
 
     def identify_weights(self) -> Weights:
-        if self.weights == "random":
-            name = f"random:{RANDOM_SEED}:{self.model}"
-            return Weights(name, hashlib.sha256(name.encode()).hexdigest(), "none: random numbers")
+        if self.weights == RANDOM:
+            return random_weights(self.model)
         path = self._file()
         licence = getattr(_pretrained_config(self.model), "license", None) or "unknown"
         return Weights(path.name, file_sha256(path), licence)
@@ -69,34 +63,19 @@ class Timm:
         return Path(cached)
 
     def load(self, device: str) -> Encode:
-        import torch
-
-        dtype = getattr(torch, self.precision)
-        network = self._network().eval().to(device=device, dtype=dtype)
         config = _pretrained_config(self.model)
-        mean = torch.tensor(config.mean, device=device).view(1, 3, 1, 1)
-        std = torch.tensor(config.std, device=device).view(1, 3, 1, 1)
+        network = self._network()
         forward = network if self.output == "pooled" else network.forward_features
-
-        def encode(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-            with torch.inference_mode():
-                pixels = torch.from_numpy(crops).to(device).permute(0, 3, 1, 2)  # (B, S, S, 3) -> (B, 3, S, S)
-                pixels = ((pixels.float() / 255 - mean) / std).to(dtype)
-                return forward(pixels).float().cpu().numpy()
-
-        return encode
+        return image_encoder(network, device, (config.mean, config.std), forward, self.precision)
 
     def _network(self) -> Any:
         import timm
-        import torch
 
         options: dict[str, Any] = {"num_classes": 0}
         if self.size_px and _pretrained_config(self.model).fixed_input_size:  # transformers are built for one size
             options["img_size"] = self.size_px
-        if self.weights == "random":
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(RANDOM_SEED)
-                return timm.create_model(self.model, pretrained=False, **options)
+        if self.weights == RANDOM:
+            return seeded(lambda: timm.create_model(self.model, pretrained=False, **options))
         path = self._file()
         try:
             return timm.create_model(
