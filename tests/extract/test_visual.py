@@ -83,6 +83,12 @@ def test_without_its_file_an_encoder_says_which_and_how_and_builds_nothing(kind:
     assert encoder.weights in str(error.value)
 
 
+@pytest.mark.parametrize(("kind", "params"), [("onnx", {"size_px": 32}), ("blendshapes", {})])
+def test_a_file_that_is_the_network_cannot_be_random_and_says_so(kind: str, params: dict[str, Any]) -> None:
+    with pytest.raises(WeightsMissingError, match="the file is the network"):
+        build(kind, weights="random", **params).identify_weights()
+
+
 def test_pixels_reach_the_network_normalised_channel_by_channel(monkeypatch: pytest.MonkeyPatch) -> None:
     from aupipe.extract.encoders.visual.pixels import image_encoder
 

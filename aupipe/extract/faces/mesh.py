@@ -73,7 +73,8 @@ def ffhq_points(mesh: Any, crop: NDArray[np.uint8], square: slice) -> NDArray[np
     import cv2
 
     inside = crop[square, square]
-    points, presence = mesh_landmarks(mesh, cv2.resize(inside, (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_AREA))
+    seen: NDArray[Any] = cv2.resize(inside, (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_AREA)
+    points, presence = mesh_landmarks(mesh, seen)
     if presence < 0:
         return None
     at = (points[:, :2].astype(np.float64) + 0.5) * (len(inside) / SIZE_PX) - 0.5 + square.start

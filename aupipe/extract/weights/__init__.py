@@ -46,6 +46,8 @@ def find_weights(name: str, known: KnownWeights | None = None) -> Path:
     Raises WeightsMissingError when it is not there, or when its sha256 is not the known one; the file is hashed before
     anything parses it.
     """
+    if name == RANDOM:
+        raise WeightsMissingError("weights = 'random': here the file is the network, so there is none; name a file")
     known = known or known_weights(name)
     folder = weights_folder()
     path = Path(name).expanduser()
