@@ -108,7 +108,8 @@ def with_slopes(base: NDArray[np.float32], deltas: int, width: int) -> NDArray[n
 
     # "nearest" also works on files shorter than the width of the derivative.
     slopes = [librosa.feature.delta(base, order=i, width=width, mode="nearest") for i in range(1, deltas + 1)]
-    return np.ascontiguousarray(np.concatenate([base, *slopes]).T, dtype=np.float32)
+    rows = np.concatenate([base, *slopes]).T if slopes else base.T  # hours of sound are not copied for nothing
+    return np.ascontiguousarray(rows, dtype=np.float32)
 
 
 def at_least(samples: np.ndarray, n: int) -> np.ndarray:
