@@ -8,8 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).parent.parent
+
+settings.register_profile("aupipe", deadline=None)  # nothing is timed in a test
+settings.load_profile("aupipe")
 
 
 @pytest.fixture(scope="session")
