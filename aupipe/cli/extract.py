@@ -13,7 +13,9 @@ import click
 from aupipe.cli.options import (
     config_options,
     device_options,
+    failure_lines,
     json_option,
+    printable,
     require_config,
     resolve,
     split_list,
@@ -159,10 +161,14 @@ def _with_random_weights(config: Config) -> Config:
 
     from aupipe.extract.encoders import ENCODERS
 
+    def has_weights(kind: str) -> bool:
+        encoder = ENCODERS.get(kind)
+        if getattr(encoder, "file_is_network", False):
+            return False  # without its file there is no network to leave untrained: it keeps what it has
+        return "weights" in {f.name for f in fields(encoder)}
+
     encoders = tuple(
-        replace(encoder, params={**encoder.params, "weights": "random"})
-        if "weights" in {f.name for f in fields(ENCODERS.get(encoder.kind))}
-        else encoder
+        replace(encoder, params={**encoder.params, "weights": "random"}) if has_weights(encoder.kind) else encoder
         for encoder in config.encoders
     )
     return replace(config, encoders=encoders)
@@ -235,7 +241,7 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
     for item in plan.items:
         if item.state != "done":
             click.echo(
-                f"  {item.state:15} {item.spec.name:12} {item.key}" + (f"  {item.reason}" if item.reason else "")
+                printable(f"  {item.state:15} {item.spec.name:12} {item.key}" + f"  {item.reason}" * bool(item.reason))
             )
     click.echo(f"would decode {len(plan.jobs)} videos; nothing was done (--dry-run)")
 
@@ -256,8 +262,9 @@ def _counts(plan: Plan) -> dict[str, int]:
 def _failed_before(failed: list[Item]) -> str:
     if not failed:
         return ""
-    shown = "".join(f"\n  {item.spec.name:12} {item.key}  {item.reason}" for item in failed[:10])
-    more = f"\n  ... and {len(failed) - 10} more: aupipe status --failed" if len(failed) > 10 else ""
+    lines = failure_lines((item.key, item.spec.name, item.reason) for item in failed)
+    shown = "".join(f"\n  {line}" for line in lines[:10])
+    more = f"\n  ... and {len(lines) - 10} more: aupipe status --failed" if len(lines) > 10 else ""
     return f", {len(failed)} failed before:{shown}{more}\nretry: aupipe extract --retry-failed"
 
 
@@ -322,8 +329,10 @@ def run_plan(
     click.echo(f"done {len(done)}   already done {plan.counts['done']}   failed {missing + before}   {rate}")
     if limit:
         click.echo(limit)
-    for failure in failures:
-        click.echo(f"FAILED  {failure.feature.partition('@')[0]:12} {failure.recording}  {failure.reason}")
+    for line in failure_lines(
+        (record.recording, record.feature.partition("@")[0], record.reason) for record in failures
+    ):
+        click.echo(f"FAILED  {line}")
     if before:
         click.echo(f"{before} items failed in earlier runs and were left alone: aupipe status --failed")
     if missing > len(failures):

@@ -14,6 +14,7 @@ from aupipe.cli.extract import requested
 from aupipe.cli.options import (
     config_options,
     existing_store,
+    failure_lines,
     json_option,
     printable,
     require_config,
@@ -80,11 +81,8 @@ def _show_status(plan: Plan, store: Store, failed: bool) -> None:
         click.echo(row)
     broken = [item for item in plan.items if item.state == "failed before"]
     if failed:
-        together: dict[tuple[str, str], list[str]] = {}
-        for item in broken:
-            together.setdefault((item.key, item.reason), []).append(item.spec.name)
-        for (recording, reason), names in together.items():
-            click.echo(printable(f"FAILED  {recording}  {', '.join(names)}: {reason}"))
+        for line in failure_lines((item.key, item.spec.name, item.reason) for item in broken):
+            click.echo(f"FAILED  {line}")
     elif broken:
         click.echo(f"{len(broken)} failed: aupipe status --failed")
     left = sum(item.todo for item in plan.items)

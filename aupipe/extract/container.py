@@ -24,15 +24,15 @@ def sniff(path: Path) -> str:
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            raise RecordingError(f"{path} is a folder, not a media file")
+            raise RecordingError(f"{path} is a folder, not a media file: take it out of the data set")
         if not stat.S_ISREG(mode):
-            raise RecordingError(f"{path} is not a regular file")
+            raise RecordingError(f"{path} is not a regular file: put the video itself there")
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
     except OSError as error:
         raise RecordingError(f"cannot read {path}: {error.strerror or error}") from error
     if not head:
-        raise RecordingError(f"{path} is empty (0 bytes)")
+        raise RecordingError(f"{path} is empty (0 bytes): copy it again, or take it out of the data set")
     demuxer = _demuxer(head)
     if demuxer is None:
         kind = "text" if _is_text(head) else "no media container aupipe knows"

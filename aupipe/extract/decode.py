@@ -138,8 +138,8 @@ class VideoReader:
             declared_s = ((stream.container.start_time or 0) + stream.container.duration) / 1e6
         if declared_s - end_s > max(1.0, 0.02 * declared_s):
             self.notes.append(f"truncated: frames end at {end_s:.2f} s of {declared_s:.2f} s declared")
-        for note in self.notes:
-            log.warning("%s: %s", self.path, note)
+        for note in self.notes:  # which whoever runs this reports, once; a file may be decoded several times
+            log.info("%s: %s", self.path, note)
 
 
 def in_order(times_s: NDArray[np.float64], path: Path) -> NDArray[np.float64]:
@@ -178,7 +178,10 @@ def _video_stream(container: Any, path: Path) -> Any:
             if pixels > MAX_PIXELS:
                 raise RecordingError(f"{path}: pictures of {pixels / 1e6:.0f} megapixels, at most 64 are decoded")
             return stream
-    raise RecordingError(f"{path}: no video stream" + (" (sound only)" if container.streams.audio else ""))
+    kind = " (sound only)" if container.streams.audio else ""
+    raise RecordingError(
+        f"{path}: no video stream{kind}, so no frames to have features of: take it out of the data set"
+    )
 
 
 def _pixels(frame: av.VideoFrame) -> NDArray[np.uint8]:

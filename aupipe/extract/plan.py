@@ -110,6 +110,15 @@ def build_parts(config: Config, modalities: Sequence[str] = (), names: Sequence[
 
     Raises UsageError for unknown detectors, encoders, parameters and names, WeightsMissingError when a plan is made.
     """
+    try:
+        return _build_parts(config, modalities, names)
+    except UsageError as error:
+        if config.file is None or str(config.file) in str(error):
+            raise
+        raise UsageError(f"{config.file}: {error}") from error
+
+
+def _build_parts(config: Config, modalities: Sequence[str], names: Sequence[str]) -> Parts:
     for name in names:
         config.encoder(name)
     chosen = [

@@ -83,7 +83,7 @@ def _blocks(path: Path) -> Iterator[tuple[NDArray[np.float32], int, float | None
     """Mono float32 blocks of the first audio stream, their sample rate and their time."""
     with open_media(path) as container:
         if not container.streams.audio:
-            raise NoAudioError(f"{path}: no audio stream")
+            raise NoAudioError(f"{path}: no audio stream (--on-missing-audio mask gives it invalid rows instead)")
         stream = container.streams.audio[0]
         packets = container.demux(stream)
         damaged = 0

@@ -56,6 +56,7 @@ class Blendshapes:
     tap: Literal["blendshapes", "landmarks", "presence"] = "blendshapes"
 
     modality: ClassVar[Modality] = "visual"
+    file_is_network: ClassVar[bool] = True
     version: ClassVar[int] = 1
 
     @property

@@ -34,6 +34,7 @@ class Onnx:
     margin: float = 0.0
 
     modality: ClassVar[Modality] = "visual"
+    file_is_network: ClassVar[bool] = True
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
