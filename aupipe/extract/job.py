@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from aupipe.dataset import source_changed, source_identity
 from aupipe.errors import AupipeError, DamageError, RecordingError
-from aupipe.extract.encoders import Encode
+from aupipe.extract.encoders import AudioInput, Encode
 from aupipe.extract.faces import Detect
 from aupipe.extract.faces.align import CropTemplate
 from aupipe.extract.plan import Job, Parts, source_paths
 from aupipe.store.base import ItemRecord, ItemWriter, Store
-from aupipe.types import FeatureSpec, Recording, SourceIdentity
+from aupipe.types import FeatureSpec, Recording, SourceIdentity, Waveform
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,26 @@ class Loaded:
     _local: threading.local = field(default_factory=threading.local)
     _encode: dict[str, tuple[Encode, tuple[int, ...]]] = field(default_factory=dict)
     _loading: threading.Lock = field(default_factory=threading.Lock)
+    _tried: set[str] = field(default_factory=set)
+
+    def prepare(self, job: Job) -> None:
+        """Load and try once what a job needs, before its threads do: libraries that several threads import at the same
+        time break each other's imports. Errors are left to whoever needs the thing, who can say for which recording.
+        """
+        for item in job.items:
+            if item.spec.id in self._tried:
+                continue
+            self._tried.add(item.spec.id)
+            with suppress(Exception):
+                if item.spec.modality == "detections" and self.parts.detector is not None:
+                    self.parts.detector.load(self.device)
+                for recording in job.recordings:
+                    for spec, encoder in self.parts.chain(recording).encoders:
+                        if spec.id == item.spec.id:
+                            function, _ = self.encode(spec, encoder)
+                            if isinstance(encoder.reads, AudioInput):
+                                rate = encoder.reads.sample_rate
+                                function(Waveform(np.zeros(rate, np.float32), rate))
 
     def detect(self) -> Detect:
         """A detector of the calling thread's own: most are not made to be shared, and all are small."""

@@ -83,9 +83,10 @@ def serve(connection: Connection, voice: Voice) -> None:
     cv2.setNumThreads(1)
     store = open_store(setup.store)
     meter = Meter(trace=setup.trace)
+    loaded = Loaded(setup.parts, setup.device)
     line = Line(
         store,
-        Loaded(setup.parts, setup.device),
+        loaded,
         setup.versions,
         on_outcome=voice.say,
         on_error=lambda error: _give_up(voice, error),
@@ -107,6 +108,7 @@ def serve(connection: Connection, voice: Voice) -> None:
             continue
         if job is None:
             break
+        loaded.prepare(job)
         line.submit(job)
     line.close()
     voice.say(meter.snapshot())
