@@ -9,7 +9,7 @@ demo: .venv/installed
 	$(BIN)/aupipe demo $(DEMO)
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
