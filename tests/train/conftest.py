@@ -1,7 +1,12 @@
 """One torch thread: more of them fight over shared cores (specs/training.md 4, the thread trap)."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))  # test_synau tests the benchmark itself
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,12 +1,13 @@
 """What every registered head promises, plug-ins included; and the published TCN."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from aupipe.errors import UsageError
+from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.train.heads import HEADS, build_head
 from aupipe.train.heads.tcn import TemporalConvNet
 
@@ -14,9 +15,18 @@ D, K = 11, 5
 every_head = pytest.mark.parametrize("name", HEADS.names())
 
 
-def make(name, **params):
+# The published widths would make the suite slow; every other head is taken as it comes.
+SMALL = {
+    "tcn_transformer": {"channels": [[8, 8]], "width": 16, "layers": 2, "feedforward": 16, "hidden": 8},
+    "gpt2": {"channels": [[8, 8]], "width": 16, "layers": 2, "heads": 4, "embedding": 16},
+    "vivit": {"tokens": 2, "width": 16, "spatial_layers": 1, "temporal_layers": 2, "feedforward": 16},
+    "chain": {"channels": [8], "width": 8},
+}
+
+
+def make(name, dims=None, **params):
     torch.manual_seed(0)
-    head = build_head(name, params, D, K)
+    head = build_head(name, SMALL.get(name, {}) | params, D, K, dims)
     with torch.no_grad():
         for parameter in head.parameters():  # no zeros: what is not connected must show
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -54,8 +64,41 @@ def test_a_recording_does_not_depend_on_what_it_is_batched_with(name):
 def test_every_parameter_is_trained(name):
     head = make(name)
     head(torch.randn(3, 20, D), torch.ones(3, 20, dtype=torch.bool)).square().sum().backward()
-    idle = [key for key, value in head.named_parameters() if value.grad is None or not value.grad.any()]
-    assert idle == []
+    learnt = {key: value for key, value in head.named_parameters() if value.requires_grad}
+    assert [key for key, value in learnt.items() if value.grad is None or not value.grad.any()] == []
+
+
+@every_head
+def test_features_apart_or_together_make_no_difference_to_the_shapes(name):
+    head = make(name, dims=(4, 2, 2)).eval()
+    assert head(torch.randn(2, 9, D), torch.ones(2, 9, dtype=torch.bool)).shape == (2, 9, K)
+
+
+@every_head
+def test_trap_05_padding_moves_no_gradient_either(name):
+    """In training too, batch statistics included: a padded frame is nowhere."""
+    found = []
+    for padding in (0, 9):
+        head = make(name).train()
+        for module in head.modules():
+            if isinstance(module, nn.Dropout | nn.GRU | nn.MultiheadAttention):
+                setattr(module, "p" if isinstance(module, nn.Dropout) else "dropout", 0.0)
+        torch.manual_seed(1)
+        x = torch.cat([torch.randn(2, 12, D), 50 * torch.ones(2, padding, D)], dim=1)
+        mask = torch.arange(12 + padding).expand(2, -1) < 12
+        out = head(x, mask)
+        (out[:, :12] * torch.linspace(-1, 1, 2 * 12 * K).reshape(2, 12, K)).sum().backward()
+        found.append([value.grad for value in head.parameters() if value.grad is not None])
+    assert len(found[0]) == len(found[1])
+    for plain, padded in zip(*found, strict=True):
+        torch.testing.assert_close(plain, padded, rtol=2e-3, atol=2e-4)
+
+
+@every_head
+def test_the_same_seed_makes_the_same_head(name):
+    first, second = make(name).state_dict(), make(name).state_dict()
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 @every_head
@@ -123,3 +166,72 @@ def test_a_published_checkpoint_loads_strictly_and_computes_the_same():
     assert "network.0.net.4.weight_g" in ours.state_dict()
     x = torch.randn(2, 6, 50)
     torch.testing.assert_close(ours(x), theirs.network(x))
+
+
+def test_only_norms_and_positions_of_gpt2_are_trained():
+    head = make("gpt2")
+    learnt = {name for name, value in head.gpt2.named_parameters() if value.requires_grad}
+    assert {name.rpartition(".")[0].rpartition(".")[2] for name in learnt} == {"ln_1", "ln_2", "ln_f", "wpe"}
+    assert reach(head) == list(range(41))  # its mask is causal
+
+
+def test_gpt2_weights_come_from_a_local_folder_or_the_answer_says_what_to_put_there(tmp_path):
+    from transformers import GPT2Config, GPT2Model
+
+    with pytest.raises(WeightsMissingError, match=r"put config\.json and model\.safetensors"):
+        make("gpt2", weights=str(tmp_path / "none"))
+    torch.manual_seed(5)
+    theirs = GPT2Model(GPT2Config(vocab_size=3, n_positions=64, n_embd=16, n_layer=3, n_head=4))
+    theirs.save_pretrained(tmp_path)
+    head = build_head("gpt2", SMALL["gpt2"] | {"weights": str(tmp_path)}, D, K)
+    assert len(head.gpt2.h) == 2
+    torch.testing.assert_close(head.gpt2.h[1].mlp.c_fc.weight, theirs.h[1].mlp.c_fc.weight)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "vivit"])
+def test_a_window_longer_than_the_positions_is_refused(name):
+    with pytest.raises(UsageError, match="a window of 9 frames, positions = 8"):
+        make(name, positions=8)(torch.randn(1, 9, D), torch.ones(1, 9, dtype=torch.bool))
+
+
+def test_a_map_of_other_size_is_refused():
+    with pytest.raises(UsageError, match="10 columns is no map of 16 tokens"):
+        make("vivit", tokens=16)
+
+
+def test_tmf_knows_no_order_and_a_tcn_before_the_encoder_does():
+    x, mask = torch.randn(1, 12, D), torch.ones(1, 12, dtype=torch.bool)
+    order = torch.randperm(12)
+    for name, blind in (("tmf", True), ("tcn_transformer", False)):
+        head = make(name).eval()
+        same = torch.allclose(head(x[:, order], mask), head(x, mask)[:, order], atol=1e-5)
+        assert same == blind
+
+
+def test_a_gru_around_each_frame_reads_its_context_and_no_more():
+    assert reach(make("gru", context=3)) == list(range(37, 44))
+
+
+def test_the_chain_is_forward_backward():
+    """Against the sum over all paths of a short window, one by one."""
+    head = make("chain", states=3, channels=[]).eval().double()
+    fit = torch.randn(1, 4, 3, dtype=torch.double)
+    follow = torch.diag(head.stay) + head.enter + head.table @ head.pairs @ head.table.T
+    total = torch.zeros(4, 3, dtype=torch.double)
+    for path in product(range(3), repeat=4):
+        log = head.first[path[0]] + sum(fit[0, t, s] for t, s in enumerate(path))
+        log = log + sum(follow[a, b] for a, b in pairwise(path))
+        for t, s in enumerate(path):
+            total[t, s] += log.exp()
+    expected = total / total.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(head.posterior(fit, torch.ones(1, 4, dtype=torch.bool))[0], expected)
+
+
+def test_the_chain_starts_from_the_configurations_the_labels_show():
+    head = build_head("chain", {"states": 4}, D, 12)
+    targets = np.zeros((10, 12))
+    targets[:3, 5] = 1
+    targets[3:4, [1, 2]] = 1
+    head.start_from(targets, "au")
+    assert head.known.tolist() == [1, 1, 1, 0]
+    assert head.table[:3].nonzero().tolist() == [[1, 5], [2, 1], [2, 2]]

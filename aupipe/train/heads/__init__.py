@@ -7,6 +7,11 @@ A head is one file with a frozen ``Config`` dataclass and an ``nn.Module``:
         def __init__(self, config: MyConfig, inputs: int, targets: int) -> None: ...
         def forward(self, x: Tensor, mask: Tensor) -> Tensor: ...    # (B, T, D), bool (B, T) -> (B, T, K)
 
+A head that treats features apart says ``streams = True`` and is given ``dims: tuple[int, ...]``, the columns of each,
+in place of ``inputs``; behind them ``x`` has one presence column per feature (`blocks.split_streams`). A head that
+wants to see the training labels before training has a method ``start_from(targets, task)``, called once with the valid
+ones.
+
 If it has a linear map ``out`` at its end, training starts that map's bias at the training split's rates, so that no
 epoch is spent on learning how rare an AU is.
 
@@ -30,7 +35,16 @@ HEADS = Registry(
     "head",
     {
         "linear": "aupipe.train.heads.linear:LinearHead",
+        "mlp": "aupipe.train.heads.mlp:MLPHead",
         "tcn": "aupipe.train.heads.tcn:TCNHead",
+        "transformer": "aupipe.train.heads.transformer:TransformerHead",
+        "tcn_transformer": "aupipe.train.heads.tcn_transformer:TCNTransformerHead",
+        "tmf": "aupipe.train.heads.tmf:TMFHead",
+        "gpt2": "aupipe.train.heads.gpt2:GPT2Head",
+        "vivit": "aupipe.train.heads.vivit:ViViTHead",
+        "gru": "aupipe.train.heads.gru:GRUHead",
+        "cross_attention": "aupipe.train.heads.cross_attention:CrossAttentionHead",
+        "chain": "aupipe.train.heads.chain:ChainHead",
     },
 )
 
@@ -40,7 +54,16 @@ def head_config(kind: str, params: Mapping[str, Any]) -> Any:
     return build(HEADS.get(kind).Config, params, f"head {kind!r}")
 
 
-def build_head(kind: str, params: Mapping[str, Any], inputs: int, targets: int) -> nn.Module:
-    """A freshly initialised head for ``inputs`` columns (D) and ``targets`` outputs (K)."""
-    head: nn.Module = HEADS.get(kind)(head_config(kind, params), inputs, targets)
+def build_head(
+    kind: str, params: Mapping[str, Any], inputs: int, targets: int, dims: tuple[int, ...] | None = None
+) -> nn.Module:
+    """A freshly initialised head for ``inputs`` columns (D) and ``targets`` outputs (K).
+
+    ``dims``: the columns of each feature, D being their sum and one presence column each. None: a single feature.
+    """
+    cls, config = HEADS.get(kind), head_config(kind, params)
+    dims = dims or (inputs - 1,)
+    if sum(dims) + len(dims) != inputs:
+        raise ValueError(f"{inputs = } columns for features of {dims} columns and a presence column each")
+    head: nn.Module = cls(config, dims if getattr(cls, "streams", False) else inputs, targets)
     return head

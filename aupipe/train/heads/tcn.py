@@ -6,7 +6,7 @@ both ways is the default: offline inference has no reason to be causal, and it c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -66,31 +66,45 @@ class Chomp(nn.Module):
         return x[..., : x.shape[-1] - self.size]
 
 
+# sucv uses LeakyReLU, upczww PReLU, the original ReLU (specs/training.md 2).
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "prelu": nn.PReLU}
+
+
 class TemporalBlock(nn.Module):
-    """[convolution, ReLU, dropout] twice, plus the input (through a 1x1 convolution if the width changes), ReLU.
+    """[convolution, activation, dropout] twice, plus the input (through a 1x1 convolution if the width changes), again.
 
     The layers are registered twice, by name and as ``net``, as in the published state dict.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, kernel_size: int, dilation: int, dropout: float, causal: bool
+        self,
+        inputs: int,
+        outputs: int,
+        kernel_size: int,
+        dilation: int,
+        dropout: float,
+        causal: bool,
+        activation: str = "relu",
     ) -> None:
         super().__init__()
+        act = ACTIVATIONS[activation]
         reach = (kernel_size - 1) * dilation
         padding, chomp = (reach, reach) if causal else (reach // 2, 0)
         self.conv1 = WeightNormConv1d(inputs, outputs, kernel_size, dilation, padding)
         self.conv2 = WeightNormConv1d(outputs, outputs, kernel_size, dilation, padding)
-        self.first = [self.conv1, Chomp(chomp), nn.ReLU(), nn.Dropout(dropout)]
-        self.second = [self.conv2, Chomp(chomp), nn.ReLU(), nn.Dropout(dropout)]
+        self.first = [self.conv1, Chomp(chomp), act(), nn.Dropout(dropout)]
+        self.second = [self.conv2, Chomp(chomp), act(), nn.Dropout(dropout)]
         self.net = nn.Sequential(*self.first, *self.second)  # net.0 is conv1, net.4 is conv2
         self.downsample = nn.Conv1d(inputs, outputs, 1) if inputs != outputs else None
+        self.last = act()
 
     def forward(self, x: Tensor, keep: Tensor) -> Tensor:
         """(B, in, T) -> (B, out, T). ``keep`` (B, 1, T) is 0 at padding, which a later layer must not read."""
         residual = x if self.downsample is None else self.downsample(x)
         for half in (self.net[:4], self.net[4:]):
             x = half(x) * keep
-        return F.relu(x + residual) * keep
+        joined: Tensor = self.last(x + residual) * keep
+        return joined
 
 
 class TemporalConvNet(nn.Module):
@@ -103,13 +117,16 @@ class TemporalConvNet(nn.Module):
         kernel_size: int = 2,
         dropout: float = 0.2,
         causal: bool = True,
+        activation: str = "relu",
     ) -> None:
         super().__init__()
+        if activation not in ACTIVATIONS:
+            raise UsageError(f"tcn: unknown activation {activation!r}. Available: {', '.join(ACTIVATIONS)}")
         if not causal and kernel_size % 2 == 0:
             raise UsageError(f"tcn: {kernel_size = } must be odd unless causal, or outputs shift by half a frame")
         sizes = [num_inputs, *num_channels]
         self.network = nn.ModuleList(
-            TemporalBlock(inputs, outputs, kernel_size, 2**level, dropout, causal)
+            TemporalBlock(inputs, outputs, kernel_size, 2**level, dropout, causal, activation)
             for level, (inputs, outputs) in enumerate(pairwise(sizes))
         )
 

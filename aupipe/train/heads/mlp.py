@@ -1,0 +1,34 @@
+"""Frame by frame, one hidden layer: what HSEmotion trains on its features (specs/training.md 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class MLPConfig:
+    """``width`` of the hidden layer; ``input_dropout`` on the features, ``dropout`` on the hidden layer."""
+
+    width: int = 128
+    dropout: float = 0.0
+    input_dropout: float = 0.0
+
+
+class MLPHead(nn.Module):
+    """Linear, ReLU, linear; (B, T, D) -> (B, T, K)."""
+
+    Config = MLPConfig
+
+    def __init__(self, config: MLPConfig, inputs: int, targets: int) -> None:
+        super().__init__()
+        self.hidden = nn.Sequential(
+            nn.Dropout(config.input_dropout), nn.Linear(inputs, config.width), nn.ReLU(), nn.Dropout(config.dropout)
+        )
+        self.out = nn.Linear(config.width, targets)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """A frame knows nothing of its neighbours."""
+        out: Tensor = self.out(self.hidden(x))  # (B, T, D) -> (B, T, width) -> (B, T, K)
+        return out

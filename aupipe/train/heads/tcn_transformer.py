@@ -1,0 +1,73 @@
+"""A TCN per feature, then a Transformer encoder over all: CtyunAI (S4), and AUD-TGN as its code runs (S1).
+
+Source: upczww/abaw5; `specs/training.md` 2, cards S4 and S1. Order in time comes from the TCNs alone: the encoder has
+no positions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aupipe.train.heads.blocks import Encoder, MaskedBatchNorm, StreamTCNs
+
+
+@dataclass(frozen=True)
+class TCNTransformerConfig:
+    """``channels``: a row of TCN widths per feature, or one for all; level i has dilation 2^i.
+
+    ``width``: the features' outputs are projected to it (through LeakyReLU(``leak``) if that is not 1), and to
+    ``encoder_width`` unless 0. ``hidden``: the layer before the output, batch-normalised. ``stream_norm``: a LayerNorm
+    behind each TCN (S1).
+    """
+
+    channels: tuple[tuple[int, ...], ...] = ((512, 256, 128),)
+    kernel_size: int = 5
+    causal: bool = True
+    activation: str = "prelu"
+    stream_norm: bool = False
+    tcn_dropout: float = 0.3
+    width: int = 512
+    leak: float = 1.0
+    encoder_width: int = 0
+    layers: int = 8
+    heads: int = 4
+    feedforward: int = 512
+    dropout: float = 0.3
+    hidden: int = 256
+
+
+class TCNTransformerHead(nn.Module):
+    """(B, T, D) -> (B, T, K)."""
+
+    Config = TCNTransformerConfig
+    streams = True
+
+    def __init__(self, config: TCNTransformerConfig, dims: tuple[int, ...], targets: int) -> None:
+        super().__init__()
+        self.tcns = StreamTCNs(
+            dims,
+            config.channels,
+            config.kernel_size,
+            config.tcn_dropout,
+            config.causal,
+            config.activation,
+            config.stream_norm,
+        )
+        self.leak = config.leak
+        self.fuse = nn.Linear(self.tcns.width, config.width)  # conv1x1
+        width = config.encoder_width or config.width
+        self.narrow = nn.Linear(config.width, width) if config.encoder_width else nn.Identity()
+        self.encoder = Encoder(width, config.layers, config.heads, config.feedforward, config.dropout)
+        self.hidden = nn.Linear(width, config.hidden)
+        self.norm = MaskedBatchNorm(config.hidden)
+        self.out = nn.Linear(config.hidden, targets)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """No activation between the two last layers, as published."""
+        fused = F.leaky_relu(self.fuse(self.tcns(x, mask)), self.leak)  # (B, T, sum C) -> (B, T, width)
+        encoded = self.encoder(self.narrow(fused), mask)
+        out: Tensor = self.out(self.norm(self.hidden(encoded), mask))
+        return out

@@ -1,0 +1,48 @@
+"""Netease's temporal multi-modal fusion (S5): features side by side, one Transformer encoder, no positions.
+
+Source: FuxiVirtualHuman/ABAW6; `specs/training.md` 2, card S5. Nothing in it encodes the order of frames: it knows the
+window as a set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aupipe.train.heads.blocks import Encoder, MaskedBatchNorm
+
+
+@dataclass(frozen=True)
+class TMFConfig:
+    """``width``: all features together are projected to it; ``encoder_width`` of the encoder; ``hidden`` behind it."""
+
+    width: int = 256
+    encoder_width: int = 128
+    layers: int = 4
+    heads: int = 4
+    feedforward: int = 128
+    dropout: float = 0.3
+    hidden: int = 64
+
+
+class TMFHead(nn.Module):
+    """(B, T, D) -> (B, T, K)."""
+
+    Config = TMFConfig
+
+    def __init__(self, config: TMFConfig, inputs: int, targets: int) -> None:
+        super().__init__()
+        self.fuse = nn.Linear(inputs, config.width)  # conv1x1
+        self.narrow = nn.Linear(config.width, config.encoder_width)
+        self.encoder = Encoder(config.encoder_width, config.layers, config.heads, config.feedforward, config.dropout)
+        self.hidden = nn.Linear(config.encoder_width, config.hidden)
+        self.norm = MaskedBatchNorm(config.hidden)
+        self.out = nn.Linear(config.hidden, targets)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Frames may change places: so do their outputs, and nothing else."""
+        fused = self.narrow(F.leaky_relu(self.fuse(x), 0.1))  # (B, T, D) -> (B, T, encoder_width)
+        out: Tensor = self.out(self.norm(self.hidden(self.encoder(fused, mask)), mask))
+        return out
