@@ -27,6 +27,8 @@ LOSSES = Registry(
     "loss",
     {
         "bce": "aupipe.train.losses:BCELoss",
+        "focal": "aupipe.train.losses:FocalLoss",
+        "soft_margin": "aupipe.train.losses:BCELoss",  # multi-label soft margin is BCE, averaged over labels: S3
         "ce": "aupipe.train.losses:CrossEntropyLoss",
         "ccc": "aupipe.train.losses:CCCLoss",
     },
@@ -57,12 +59,16 @@ class BCEConfig:
 
     'balanced' is n_max / n_k for the first (S1, S5) and (1 - p) / p for the second, each clipped to its range. With
     pos_weight a threshold of 0.5 is near the best one for F1; without, the best threshold lies below.
+    ``label_smoothing`` moves every target towards 1/2, ``robin_hood`` (`smooth_targets`) only those of the commoner
+    side.
     """
 
     weight: str | tuple[float, ...] = "none"
     weight_range: tuple[float, float] = (0.0, 100.0)
     pos_weight: str | tuple[float, ...] = "none"
     pos_weight_range: tuple[float, float] = (0.3, 8.0)
+    robin_hood: float = 0.0
+    label_smoothing: float = 0.0
 
 
 class BCELoss:
@@ -72,19 +78,81 @@ class BCELoss:
     tasks = ("au",)
 
     def __init__(self, config: BCEConfig, rates: Tensor) -> None:
+        import torch
+
         rates = rates.clamp(1e-4, 1 - 1e-4)
+        self.rates, self.config = rates, config
         self.weight = _vector(config.weight, rates.max() / rates, config.weight_range)
         self.pos_weight = _vector(config.pos_weight, (1 - rates) / rates, config.pos_weight_range)
-        self.start = (rates / (1 - rates) * (1.0 if self.pos_weight is None else self.pos_weight)).log()
+        mean = rates * self._smooth(torch.ones_like(rates)) + (1 - rates) * self._smooth(torch.zeros_like(rates))
+        self.start = (mean / (1 - mean) * (1.0 if self.pos_weight is None else self.pos_weight)).log()
+
+    def _smooth(self, targets: Tensor) -> Tensor:
+        return smooth_targets(targets, self.rates, self.config.robin_hood, self.config.label_smoothing)
 
     def __call__(self, outputs: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
         """``outputs``, ``targets``, ``valid`` (B, T, K)."""
         from torch.nn import functional as F
 
+        targets = self._smooth(targets)
         each = F.binary_cross_entropy_with_logits(
             outputs, targets, weight=self.weight, pos_weight=self.pos_weight, reduction="none"
         )
         return each.where(valid, 0.0).sum() / valid.sum().clamp(min=1)
+
+
+def smooth_targets(targets: Tensor, rates: Tensor, robin_hood: float, uniform: float = 0.0) -> Tensor:
+    """Targets (..., K) moved towards 1/2: those of the commoner side by ``robin_hood``, then all by ``uniform``.
+
+    Robin Hood label smoothing takes from the rich only: y' = (1 - a/2) y + (b/2) (1 - y), a = s max(0, (2f - 1) / f),
+    b = s max(0, (1 - 2f) / (1 - f)) for a rate f; at s = 1 the mean smoothed label is 1/2 whatever f. Source: S2 eq.
+    3-4, checked in specs/training.md 2.
+    """
+    if robin_hood:
+        rich = robin_hood * ((2 * rates - 1) / rates).clamp(min=0)  # of positives, where they are the majority
+        poor = robin_hood * ((1 - 2 * rates) / (1 - rates)).clamp(min=0)
+        targets = (1 - rich / 2) * targets + poor / 2 * (1 - targets)
+    return targets if not uniform else (1 - uniform) * targets + uniform / 2
+
+
+@dataclass(frozen=True)
+class FocalConfig:
+    """``alpha`` weighs positives, 1 - alpha negatives (below 0: neither); ``gamma`` plays down what is easy."""
+
+    alpha: float = 0.75
+    gamma: float = 2.0
+    robin_hood: float = 0.0
+    label_smoothing: float = 0.0
+
+
+class FocalLoss:
+    """Sigmoid focal loss, the mean over valid entries. Source: Lin et al. 2017; S2 with alpha .75, gamma 2."""
+
+    Config = FocalConfig
+    tasks = ("au",)
+
+    def __init__(self, config: FocalConfig, rates: Tensor) -> None:
+        import torch
+
+        self.rates, self.config = rates.clamp(1e-4, 1 - 1e-4), config
+        grid = torch.linspace(-10, 10, 2001, device=rates.device)[:, None].expand(-1, len(rates))  # (n, K) constants
+        hit, miss = (self._each(grid, torch.full_like(grid, y)) for y in (1.0, 0.0))
+        best = (self.rates * hit + (1 - self.rates) * miss).argmin(dim=0)
+        self.start = grid[best, 0].clone()  # no closed form: the best of a fine grid
+
+    def __call__(self, outputs: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
+        """``outputs``, ``targets``, ``valid`` (B, T, K)."""
+        return self._each(outputs, targets).where(valid, 0.0).sum() / valid.sum().clamp(min=1)
+
+    def _each(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        from torch.nn import functional as F
+
+        config = self.config
+        targets = smooth_targets(targets, self.rates, config.robin_hood, config.label_smoothing)
+        each = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
+        chance = outputs.sigmoid()
+        each = each * (chance * (1 - targets) + (1 - chance) * targets) ** config.gamma
+        return each if config.alpha < 0 else each * (config.alpha * targets + (1 - config.alpha) * (1 - targets))
 
 
 @dataclass(frozen=True)

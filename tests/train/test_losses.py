@@ -7,8 +7,9 @@ from torch.nn import functional as F
 
 from aupipe.errors import UsageError
 from aupipe.train.labels import NAMES
-from aupipe.train.losses import LOSSES, build_loss
+from aupipe.train.losses import LOSSES, build_loss, smooth_targets
 from aupipe.train.metrics import ccc
+from aupipe.train.recipe import load_recipe
 
 CASES = [(name, task) for name in LOSSES.names() for task in LOSSES.get(name).tasks]
 
@@ -114,3 +115,59 @@ def test_a_loss_of_another_task_is_refused():
 def test_weights_that_do_not_fit_the_targets_are_refused(value):
     with pytest.raises(UsageError, match=r"pos_weight = .*: expected 'none', 'balanced' or 12 numbers"):
         build_loss("bce", {"pos_weight": value}, "au", rates("au"))
+
+
+def focal(logit, target, alpha, gamma):
+    chance = 1 / (1 + np.exp(-logit))
+    hit = chance if target else 1 - chance
+    return (alpha if target else 1 - alpha) * (1 - hit) ** gamma * -np.log(hit)
+
+
+@pytest.mark.parametrize(("alpha", "gamma"), [(0.75, 2.0), (0.25, 0.0)])
+def test_focal_is_the_published_formula(alpha, gamma):
+    loss = build_loss("focal", {"alpha": alpha, "gamma": gamma}, "au", rates("au"))
+    outputs, targets, valid = batch("au")
+    values = [focal(float(o), bool(t), alpha, gamma) for o, t in zip(outputs[valid], targets[valid], strict=True)]
+    assert float(loss(outputs, targets, valid)) == pytest.approx(np.mean(values), rel=1e-4)
+
+
+def test_focal_without_gamma_and_alpha_is_bce():
+    outputs, targets, valid = batch("au")
+    plain, focal_loss = (
+        build_loss(name, params, "au", rates("au"))(outputs, targets, valid)
+        for name, params in (("bce", {}), ("focal", {"alpha": -1.0, "gamma": 0.0}))
+    )
+    torch.testing.assert_close(plain, focal_loss)
+
+
+def test_soft_margin_is_torchs_and_both_of_s3_are_one_weighted_bce():
+    outputs, targets, valid = batch("au")
+    everything = torch.ones_like(valid)
+    w1, w2 = torch.tensor([1.0, 2, 1, 1, 1, 1, 1, 6, 6, 5, 1, 5]), torch.tensor([1.0, 2, 1, 1, 1, 1, 1, 6, 6, 6, 1, 2])
+    published = F.binary_cross_entropy_with_logits(outputs, targets, pos_weight=w1) + F.multilabel_soft_margin_loss(
+        outputs.flatten(0, 1), targets.flatten(0, 1), weight=w2
+    )
+    recipe = load_recipe("usc-multimodal").loss["au"]
+    ours = build_loss(recipe.kind, recipe.params, "au", rates("au"))(outputs, targets, everything)
+    torch.testing.assert_close(ours, published, rtol=1e-5, atol=1e-6)
+    alone = build_loss("soft_margin", {"weight": tuple(w2.tolist())}, "au", rates("au"))(outputs, targets, everything)
+    torch.testing.assert_close(
+        alone, F.multilabel_soft_margin_loss(outputs.flatten(0, 1), targets.flatten(0, 1), weight=w2)
+    )
+
+
+@pytest.mark.parametrize("rate", [0.026, 0.2, 0.5, 0.627, 0.9])
+def test_robin_hood_takes_from_the_commoner_side_only_and_at_full_strength_evens_out(rate):
+    shares, truth = torch.tensor([rate]), torch.tensor([[1.0], [0.0]])
+    positive, negative = smooth_targets(truth, shares, 1.0)[:, 0].tolist()
+    assert rate * positive + (1 - rate) * negative == pytest.approx(0.5, abs=1e-6)
+    assert (positive == 1.0) if rate <= 0.5 else (negative == 0.0)
+    gentle = smooth_targets(truth, shares, 0.1)
+    torch.testing.assert_close(gentle, truth + 0.1 * (smooth_targets(truth, shares, 1.0) - truth))
+    if rate == 0.026:
+        assert negative == pytest.approx(0.487, abs=0.001)  # as specs/training.md 2 has it
+
+
+def test_uniform_smoothing_moves_both_sides_alike():
+    truth = torch.tensor([[1.0], [0.0]])
+    assert smooth_targets(truth, torch.tensor([0.1]), 0.0, 0.2)[:, 0].tolist() == pytest.approx([0.9, 0.1])
