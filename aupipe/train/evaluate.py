@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from aupipe.errors import UsageError
 from aupipe.train import metrics
 from aupipe.train.labels import METRIC, NAMES, check_labels, check_task, official_valid
-from aupipe.train.predictions import Predictions, decide
+from aupipe.train.postprocess import PostProcess, apply_postprocess, check_untouched
+from aupipe.train.predictions import Predictions, Threshold, decide
 from aupipe.types import Labels, Task
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,9 @@ class Scores:
     seen: float
     support: tuple[int, ...]
     absent: tuple[str, ...] = ()
+    tuned_on_itself: bool = False  # these very recordings chose thresholds or smoothing: the score flatters
     missing: tuple[str, ...] = ()  # annotated recordings without a prediction
-    threshold: float = 0.5
+    threshold: Threshold = 0.5
 
     @property
     def metric(self) -> str:
@@ -80,14 +82,22 @@ class Scores:
 
     def footnote(self) -> str:
         """One line: what the numbers are, over how many frames, with what left out."""
-        how = {"au": f"F1 at threshold {self.threshold:g}", "expr": "F1 of the likeliest class", "va": "CCC"}
+        how = {"au": f"F1 at {_threshold(self.threshold)}", "expr": "F1 of the likeliest class", "va": "CCC"}
         text = (
             f"{how[self.task]}, pooled over {self.frames} frames of {self.recordings} recordings; "
             f"{self.coverage:.1%} of annotated frames predicted, face seen in {self.seen:.1%} of them"
         )
+        if self.tuned_on_itself:
+            text += "; TUNED ON THESE RECORDINGS, so it flatters"
         if self.absent:
             text += f"; ABSENT from the annotations, counted as 0: {', '.join(self.absent)}"
         return text + (f"; no prediction for {len(self.missing)} recordings" if self.missing else "")
+
+
+def _threshold(threshold: Threshold) -> str:
+    if isinstance(threshold, tuple):
+        return f"thresholds {min(threshold):.2f} to {max(threshold):.2f}, one per AU"
+    return f"threshold {threshold:g}"
 
 
 def _line(cells: list[str], widths: list[int]) -> str:
@@ -95,7 +105,7 @@ def _line(cells: list[str], widths: list[int]) -> str:
 
 
 def evaluate(
-    predictions: Mapping[str, Predictions], labels: Mapping[str, Labels], task: Task, threshold: float = 0.5
+    predictions: Mapping[str, Predictions], labels: Mapping[str, Labels], task: Task, threshold: Threshold = 0.5
 ) -> Scores:
     """Score predictions against the annotations of every recording in ``labels``.
 
@@ -110,6 +120,24 @@ def evaluate(
     return scores
 
 
+def evaluate_post(
+    predictions: Mapping[str, Predictions],
+    labels: Mapping[str, Labels],
+    post: PostProcess,
+    cuts: Mapping[str, Sequence[int]] | None = None,
+    on_tuned: bool = False,
+) -> Scores:
+    """`evaluate` behind a fitted post-processing.
+
+    Raises UsageError where a scored recording chose the post-processing, unless ``on_tuned``; the scores then say so.
+    """
+    scored = [name for name in labels if name in predictions]
+    check_untouched(post, scored, on_tuned)
+    shaped = apply_postprocess(post, predictions, cuts)
+    scores = evaluate(shaped, labels, post.task, post.threshold or 0.5)
+    return replace(scores, tuned_on_itself=bool(set(post.tuned_on) & set(scored)))
+
+
 def warn_absent(scores: Scores) -> None:
     """Log the names whose F1 of 0 only says that nobody showed them."""
     if scores.absent:
@@ -117,7 +145,7 @@ def warn_absent(scores: Scores) -> None:
 
 
 def pooled(
-    predictions: Mapping[str, Predictions], labels: Mapping[str, Labels], task: Task, threshold: float = 0.5
+    predictions: Mapping[str, Predictions], labels: Mapping[str, Labels], task: Task, threshold: Threshold = 0.5
 ) -> Scores:
     """What `evaluate` does, without its warning."""
     check_task(task)
@@ -193,3 +221,70 @@ def always_positive(labels: Mapping[str, Labels], task: Task) -> Scores:
     else:
         decided = np.broadcast_to(targets.mean(axis=0), targets.shape)
     return _score(targets, decided, task, recordings=len(labels), coverage=1.0, seen=1.0)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far a score moves when other videos had been drawn: its standard error and 95% interval."""
+
+    error: float
+    interval: tuple[float, float]
+    groups: int
+    means: tuple[float, ...] = ()  # of every draw, for paired comparisons
+
+
+def bootstrap(
+    predictions: Mapping[str, Predictions],
+    labels: Mapping[str, Labels],
+    task: Task,
+    threshold: Threshold = 0.5,
+    groups: Mapping[str, str] | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+) -> Spread:
+    """Resample whole videos with replacement: frames of one video are no independent draws.
+
+    ``groups`` names what is drawn together (siblings of one video); none: each recording by itself. The same seed and
+    recordings draw the same videos, so two models' ``means`` may be subtracted.
+    """
+    sums: dict[str, NDArray[np.float64]] = {}
+    for name in sorted(labels):
+        if name not in predictions:
+            continue
+        shared = min(len(labels[name]), len(predictions[name]))
+        keep = official_valid(labels[name])[:shared]
+        decided = decide(predictions[name].scores[:shared][keep], task, threshold)
+        counted = _statistics(labels[name].targets[:shared][keep], decided, task)
+        group = (groups or {}).get(name, name)
+        sums[group] = sums.get(group, 0.0) + counted
+    if len(sums) < 2:
+        raise UsageError(f"bootstrap: {len(sums)} videos; two at least are needed to say how they differ")
+    table = np.stack(list(sums.values()))  # (G, ...)
+    drawn = np.random.default_rng(seed).multinomial(len(table), np.full(len(table), 1 / len(table)), size=draws)
+    means = _from_statistics(np.tensordot(drawn, table, axes=1), task)  # (draws, G) x (G, ...) -> (draws,)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return Spread(float(means.std(ddof=1)), (float(low), float(high)), len(table), tuple(map(float, means)))
+
+
+def _statistics(targets: NDArray[Any], decided: NDArray[Any], task: Task) -> NDArray[np.float64]:
+    """Sums over frames from which the score follows, and which add up over videos."""
+    if task == "au":
+        return metrics.confusion(targets > 0.5, decided > 0.5).astype(np.float64)  # (K, 2, 2)
+    if task == "expr":
+        classes = len(NAMES[task])
+        cell = targets[:, 0].astype(np.int64) * classes + decided[:, 0].astype(np.int64)
+        return np.bincount(cell, minlength=classes**2).reshape(classes, classes).astype(np.float64)
+    x, y = targets.astype(np.float64), decided.astype(np.float64)
+    return np.stack([np.ones_like(x), x, y, x * x, y * y, x * y]).sum(axis=1)  # (6, K)
+
+
+def _from_statistics(sums: NDArray[np.float64], task: Task) -> NDArray[np.float64]:
+    """(draws, ...) sums -> (draws,) mean scores."""
+    if task == "au":
+        return np.asarray(metrics.f1_from_counts(sums[..., 1, 1], sums[..., 0, 1], sums[..., 1, 0]).mean(axis=-1))
+    if task == "expr":
+        hit = np.diagonal(sums, axis1=-2, axis2=-1)
+        return np.asarray(metrics.f1_from_counts(hit, sums.sum(-2) - hit, sums.sum(-1) - hit).mean(axis=-1))
+    _n, x, y, xx, yy, xy = np.moveaxis(sums / np.maximum(sums[:, :1], 1), 1, 0)
+    spread = (xx - x * x) + (yy - y * y) + (x - y) ** 2
+    return np.asarray((2 * (xy - x * y) / np.where(spread > 0, spread, 1.0)).mean(axis=-1))

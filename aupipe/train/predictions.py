@@ -20,6 +20,8 @@ from aupipe.types import Task
 
 log = logging.getLogger(__name__)
 
+Threshold = float | tuple[float, ...]  # of all AUs, or one each
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -40,19 +42,20 @@ class Predictions:
         return len(self.scores)
 
 
-def decide(scores: NDArray[np.float32], task: Task, threshold: float = 0.5) -> NDArray[np.float32]:
-    """What is handed in: AU (T, 12), 1 where score >= threshold; EXPR the class (T, 1); VA (T, 2) within [-1, 1].
+def decide(scores: NDArray[np.float32], task: Task, threshold: Threshold = 0.5) -> NDArray[np.float32]:
+    """What is handed in: AU (T, 12), 1 where score >= threshold (one, or one per AU); EXPR the class (T, 1); VA (T, 2)
+    within [-1, 1].
 
     Equal class probabilities go to the lower class number.
     """
     if task == "au":
-        return (scores >= threshold).astype(np.float32)
+        return (scores >= np.asarray(threshold, dtype=np.float64)).astype(np.float32)
     if task == "expr":
         return scores.argmax(axis=1).astype(np.float32)[:, None]  # (T, 8) -> (T, 1)
     return np.clip(scores, -1.0, 1.0)
 
 
-def _lines(predictions: Predictions, threshold: float) -> Iterator[str]:
+def _lines(predictions: Predictions, threshold: Threshold) -> Iterator[str]:
     """The decided columns of each frame as they stand in annotation and submission files."""
     decided = decide(predictions.scores, predictions.task, threshold)
     form = "%.6f" if predictions.task == "va" else "%d"
@@ -80,7 +83,7 @@ def write_abaw(
     path: Path,
     task: Task,
     sample: Path | None = None,
-    threshold: float = 0.5,
+    threshold: Threshold = 0.5,
 ) -> None:
     """Write the one submission file of the fifth edition and later: rows ``track/00001.jpg,<columns>``.
 
@@ -120,7 +123,7 @@ def _sample_rows(sample: Path, header: str) -> list[str]:
     return rows
 
 
-def write_tracks(predictions: Mapping[str, Predictions], folder: Path, task: Task, threshold: float = 0.5) -> None:
+def write_tracks(predictions: Mapping[str, Predictions], folder: Path, task: Task, threshold: Threshold = 0.5) -> None:
     """Write one ``<track>.txt`` each, with the annotation's header and a row per frame: the third edition's form."""
     _check(predictions, task)
     for name in predictions:

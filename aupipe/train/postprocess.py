@@ -1,0 +1,231 @@
+"""What stands between a head's scores and what is handed in: fitted on one split, applied to another. numpy only.
+
+In this order: frames without a face, smoothing, AUcorr, then thresholds (AU) or variance matching (VA). Smoothing,
+AUcorr and thresholds are chosen together: a threshold tuned before AUcorr belongs to scores that no longer exist (trap
+13).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aupipe.errors import UsageError
+from aupipe.train.labels import AU_NAMES, official_valid
+from aupipe.train.metrics import binary_f1, ccc, class_f1
+from aupipe.train.predictions import Predictions
+from aupipe.train.smooth import box, gaussian, interpolate, segments, smooth
+from aupipe.types import Labels, Task
+
+# p24 <- (p24 + p4) / 2, p26 <- (p26 + p1 + p2) / 3, from the scores before (S3).
+AUCORR = (("AU24", ("AU4",)), ("AU26", ("AU1", "AU2")))
+
+SIGMAS = {"au": (0.0, 1.0, 2.0, 3.0, 5.0), "expr": (0.0, 3.0, 10.0, 25.0, 50.0), "va": (0.0, 3.0, 10.0, 25.0, 50.0)}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to do; 'tune' where the tuning split shall choose.
+
+    ``threshold``: of AU scores, a number, twelve, or 'tune'. ``smooth``: 'none', 'gaussian' of ``width`` sigma frames,
+    or 'average' over ``width`` frames (``side`` for an even one). ``aucorr``: 'off', 'on', 'tune'. ``match_variance``:
+    of VA. ``fill``: frames without a face keep what the 'model' said, or are 'interpolate'-d. ``max_gap``: a face away
+    for so many frames does not interrupt the smoothing.
+    """
+
+    threshold: float | tuple[float, ...] | Literal["tune"] = 0.5
+    smooth: Literal["none", "gaussian", "average"] = "none"
+    width: float | Literal["tune"] = "tune"
+    side: Literal["", "left", "right"] = ""
+    aucorr: Literal["off", "on", "tune"] = "off"
+    match_variance: bool = False
+    fill: Literal["model", "interpolate"] = "model"
+    max_gap: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.threshold, tuple) and len(self.threshold) != len(AU_NAMES):
+            raise UsageError(f"threshold: {len(self.threshold)} numbers, expected one, 12, or 'tune'")
+
+
+@dataclass(frozen=True)
+class PostProcess:
+    """A fitted `Options`: nothing left to choose. ``tuned_on``: the recordings that chose, if any did."""
+
+    task: Task
+    options: Options
+    threshold: tuple[float, ...] = ()  # AU
+    gain: tuple[float, ...] = ()  # VA, by which deviations from ``center`` are multiplied
+    offset: tuple[float, ...] = ()
+    tuned_on: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> PostProcess:
+        """The inverse of `to_json`."""
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.pop("options").items()}
+        return cls(options=Options(**options), **plain)
+
+
+def fit_postprocess(
+    predictions: Mapping[str, Predictions],
+    labels: Mapping[str, Labels],
+    task: Task,
+    options: Options,
+    cuts: Mapping[str, Sequence[int]] | None = None,
+) -> PostProcess:
+    """Choose what ``options`` leave open by the official score on these recordings. ``cuts``: shot starts, by
+    recording.
+
+    Raises UsageError when none of them has a valid label.
+    """
+    names = [name for name in predictions if name in labels]
+    tuned = tuple(sorted(names)) if _is_tuned(options, task) else ()
+    if not tuned:
+        fixed = options.threshold if isinstance(options.threshold, tuple) else (float(options.threshold),) * 12
+        return PostProcess(task, options, fixed if task == "au" else ())
+    if not any(official_valid(labels[name]).any() for name in names):
+        raise UsageError(f"post-processing: no annotated frame in the {len(names)} recordings to tune it on")
+    if len(names) == 0:
+        raise UsageError("post-processing: no recording to tune it on")
+    widths: Sequence[float] = (0.0,) if options.smooth == "none" else (options.width,)  # type: ignore[assignment]
+    if options.smooth != "none" and options.width == "tune":
+        widths = SIGMAS[task] if options.smooth == "gaussian" else tuple(2 * s + 1 for s in SIGMAS[task])
+    pairs = ("off", "on") if options.aucorr == "tune" and task == "au" else (options.aucorr,)
+    found: list[tuple[float, PostProcess]] = []
+    for width, pair in product(widths, pairs):
+        chosen = replace(options, width=float(width), aucorr=pair)  # type: ignore[arg-type]
+        post = PostProcess(task, chosen, tuned_on=tuned)
+        scores, targets = _pool(_shaped(post, {n: predictions[n] for n in names}, cuts or {}), labels)
+        found.append(_finish(post, scores, targets))
+    return max(found, key=lambda pair: pair[0])[1]  # the first of equals: the least smoothing
+
+
+def _is_tuned(options: Options, task: Task) -> bool:
+    if options.smooth != "none" and options.width == "tune":
+        return True
+    if task == "au":
+        return options.threshold == "tune" or options.aucorr == "tune"
+    return task == "va" and options.match_variance
+
+
+def _finish(post: PostProcess, scores: NDArray[Any], targets: NDArray[Any]) -> tuple[float, PostProcess]:
+    """The score on the tuning split, and ``post`` with its thresholds or its affine map."""
+    if post.task == "au":
+        best, f1 = best_thresholds(scores, targets > 0.5)
+        if post.options.threshold == "tune":
+            return float(f1.mean()), replace(post, threshold=tuple(float(value) for value in best))
+        given = post.options.threshold
+        fixed = given if isinstance(given, tuple) else (float(given),) * scores.shape[1]
+        return float(binary_f1(targets > 0.5, scores >= np.array(fixed)).mean()), replace(post, threshold=fixed)
+    if post.task == "expr":
+        return float(class_f1(targets[:, 0], scores.argmax(axis=1)).mean()), post
+    if post.options.match_variance:
+        gain = targets.std(axis=0) / np.maximum(scores.std(axis=0), 1e-8)
+        offset = targets.mean(axis=0) - gain * scores.mean(axis=0)
+        post = replace(post, gain=tuple(map(float, gain)), offset=tuple(map(float, offset)))
+        scores = gain * scores + offset
+    return float(ccc(targets, np.clip(scores, -1, 1)).mean()), post
+
+
+def best_thresholds(scores: NDArray[Any], positive: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """(K,) the threshold of each column with the best F1 under ``score >= threshold``, and that F1; exact, no grid.
+
+    Half way between two neighbouring scores. A column without a positive keeps 0.5: there is nothing to learn from.
+    """
+    order = np.argsort(-scores, axis=0, kind="stable")
+    ranked = np.take_along_axis(scores, order, axis=0)  # (N, K) falling
+    hits = np.take_along_axis(positive, order, axis=0).cumsum(axis=0)
+    called = np.arange(1, len(scores) + 1)[:, None]
+    f1 = 2 * hits / (called + positive.sum(axis=0))
+    f1[:-1][ranked[:-1] == ranked[1:]] = -1.0  # equal scores are called together
+    at = f1.argmax(axis=0)
+    columns = np.arange(scores.shape[1])
+    below = np.where(at + 1 < len(ranked), ranked[np.minimum(at + 1, len(ranked) - 1), columns], 0.0)
+    threshold = (ranked[at, columns].astype(np.float64) + below) / 2
+    empty = ~positive.any(axis=0)
+    return np.where(empty, 0.5, threshold), np.where(empty, 0.0, f1[at, columns])
+
+
+def best_f1(predictions: Mapping[str, Predictions], labels: Mapping[str, Labels]) -> float:
+    """Macro F1 with every AU's threshold at its best on these recordings: to compare epochs, not to report."""
+    known = {name: item for name, item in predictions.items() if name in labels}
+    scores, targets = _pool(known, labels)
+    return float(best_thresholds(scores, targets > 0.5)[1].mean())
+
+
+def apply_postprocess(
+    post: PostProcess, predictions: Mapping[str, Predictions], cuts: Mapping[str, Sequence[int]] | None = None
+) -> dict[str, Predictions]:
+    """The predictions as they are handed in; AU scores keep their meaning, the thresholds are ``post.threshold``."""
+    for item in predictions.values():
+        if item.task != post.task:
+            raise UsageError(f"{item.recording}: predictions for {item.task!r}, post-processing for {post.task!r}")
+    shaped = _shaped(post, predictions, cuts or {})
+    if not post.gain:
+        return shaped
+    gain, offset = np.array(post.gain), np.array(post.offset)
+    return {
+        name: replace(item, scores=np.clip(gain * item.scores + offset, -1, 1).astype(np.float32))
+        for name, item in shaped.items()
+    }
+
+
+def check_untouched(post: PostProcess, recordings: Sequence[str], on_tuned: bool = False) -> None:
+    """Raises UsageError if any of these recordings chose the post-processing, unless ``on_tuned`` says to go on."""
+    both = set(post.tuned_on) & set(recordings)
+    if both and not on_tuned:
+        raise UsageError(
+            f"{len(both)} of {len(recordings)} recordings (e.g. {min(both)!r}) chose these thresholds or this "
+            "smoothing: their score would flatter. Score recordings of another split, or say on_tuned=True "
+            "(--on-tuned) and report it as such"
+        )
+
+
+def _shaped(
+    post: PostProcess, predictions: Mapping[str, Predictions], cuts: Mapping[str, Sequence[int]]
+) -> dict[str, Predictions]:
+    """Filled, smoothed, and with AUcorr; each recording by itself."""
+    options = post.options
+    shaped = {}
+    for name, item in predictions.items():
+        shots = cuts.get(name, ())
+        if options.fill == "interpolate":
+            item = replace(item, scores=interpolate(item, shots))
+        if options.smooth != "none":
+            width = float(options.width)
+            taps = gaussian(width) if options.smooth == "gaussian" else box(round(width), options.side)
+            stretch = segments(item, shots, options.max_gap)
+            item = replace(item, scores=smooth(item.scores, stretch, taps))
+        if options.aucorr == "on" and post.task == "au":
+            item = replace(item, scores=aucorr(item.scores))
+        shaped[name] = item
+    return shaped
+
+
+def aucorr(scores: NDArray[Any], pairs: Sequence[tuple[str, Sequence[str]]] = AUCORR) -> NDArray[np.float32]:
+    """Scores (T, 12) in which each AU of ``pairs`` is the mean of itself and its partners, all as they were before."""
+    mixed = np.array(scores, dtype=np.float32)
+    for name, partners in pairs:
+        columns = [AU_NAMES.index(name), *(AU_NAMES.index(partner) for partner in partners)]
+        mixed[:, columns[0]] = scores[:, columns].mean(axis=1)
+    return mixed
+
+
+def _pool(predictions: Mapping[str, Predictions], labels: Mapping[str, Labels]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Scores and targets (N, K) of all officially valid frames."""
+    scores, targets = [], []
+    for name, item in predictions.items():
+        shared = min(len(item), len(labels[name]))
+        keep = official_valid(labels[name])[:shared]
+        scores.append(item.scores[:shared][keep])
+        targets.append(labels[name].targets[:shared][keep])
+    return np.concatenate(scores), np.concatenate(targets)
