@@ -11,23 +11,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from aupipe import __version__
 from aupipe.errors import AupipeError, UsageError
-from aupipe.registry import nearest
 from aupipe.store.base import Store
+from aupipe.train.average import Average
 from aupipe.train.data import Example, Scaling, collate, columns, common_dims, feature_specs, fit_scaling, load_examples
 from aupipe.train.evaluate import Scores, pooled, warn_absent
 from aupipe.train.heads import build_head
 from aupipe.train.labels import NAMES, check_labels, check_task, rates
 from aupipe.train.losses import build_loss
-from aupipe.train.predict import score, state
+from aupipe.train.postprocess import best_f1, fit_postprocess
+from aupipe.train.predict import predict, score, state
 from aupipe.train.predictions import Predictions
-from aupipe.train.recipe import Optimiser, Recipe
-from aupipe.train.run import Epoch, Run, save_run, save_weights
+from aupipe.train.recipe import Recipe, describe_missing
+from aupipe.train.resume import FILE as RESUME_FILE
+from aupipe.train.resume import check_same, load_standing, optimiser_tensors, restore_optimiser, save_standing
+from aupipe.train.run import Epoch, Run, save_postprocess, save_run, save_weights
+from aupipe.train.schedule import Optimiser, Plateau, rate
 from aupipe.train.windows import tile
 from aupipe.types import Labels, Recording, Task, Window
 
@@ -48,20 +53,23 @@ def fit(
     seed: int = 0,
     threads: int = 1,
     allow_missing: bool = False,
+    resume: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Run:
     """Train a head on cached features and keep the epoch that is best on ``validation``.
 
     ``features`` maps names to feature ids in ``store``, ``labels`` recording ids to annotations. The run is written to
-    the folder ``out``, anew at every better epoch. ``progress`` gets a line per epoch. Same arguments, seed and
-    ``threads`` on a CPU: the same run. More threads seldom help so small a head, and hurt much on a shared machine
-    (specs/training.md 4).
+    the folder ``out``, anew at every better epoch; ``resume`` continues one that was killed there, on a CPU to the very
+    weights it would have had (and begins one where there is none). ``progress`` gets a line per epoch. Same arguments,
+    seed and ``threads`` on a CPU: the same run. More threads seldom help so small a head, and hurt much on a shared
+    machine (specs/training.md 4).
 
     Raises UsageError for recordings without features or labels (unless ``allow_missing``), for a task the recipe has no
     loss for, for recordings in both splits, and when ``out`` holds a run already; AupipeError if the loss diverges.
     """
     features = _choose(features, recipe)
-    _check(train, validation, recipe, task, out)
+    standing = load_standing(out) if resume else None
+    _check(train, validation, recipe, task, out if standing is None else None)
     specs = feature_specs(store, features)
     examples = load_examples(store, train, features, labels, allow_missing)
     held_out = load_examples(store, validation, features, labels, allow_missing)
@@ -74,17 +82,18 @@ def fit(
 
     with _reproducible(seed, threads, device):
         rng = np.random.default_rng(seed)
-        head = build_head(recipe.head.kind, recipe.head.params, columns(dims), len(NAMES[task])).to(device)
+        head = build_head(recipe.head.kind, recipe.head.params, columns(dims), len(NAMES[task]), dims).to(device)
         # The labels as given: those cut off or without features must show in the coverage.
         annotated = {item.id: labels[item.id] for item in validation if item.id in labels}
         validate = _validate(held_out, scaling, annotated, recipe, task, device)
         loss_of = build_loss(recipe.loss[task].kind, recipe.loss[task].params, task, shares)
-        if "out.bias" in dict(head.named_parameters()):
-            with torch.no_grad():
-                head.get_parameter("out.bias").copy_(loss_of.start)
+        _start(head, loss_of.start, examples, task)
         options = recipe.optimiser
         optimiser = _optimiser(head, options)
         steps = math.ceil(len(_epoch_windows(examples, recipe, None)) / recipe.batch)  # per epoch, or one more
+        steps = min(steps, recipe.steps) if recipe.steps else steps
+        average = Average(head, recipe.ema)
+        plateau = Plateau()
         run = Run(
             path=out,
             id=uuid.uuid4().hex,
@@ -96,75 +105,97 @@ def fit(
             dims=dims,
             seed=seed,
             best_epoch=0,
-            scores=validate(head),
+            scores=validate(head)[1],
             train=tuple(by_id),
             validation=tuple(example.recording for example in held_out),
             versions=_versions(),
         )
-        out.mkdir(parents=True, exist_ok=True)
         history: list[Epoch] = []
-        step = 0
-        for epoch in range(1, recipe.epochs + 1):
+        step, best = 0, -math.inf
+        if standing is not None:
+            check_same(standing.run, run)
+            run, history = standing.run, list(standing.run.history)
+            step, best = standing.content["step"], standing.content["best"]
+            rng.bit_generator.state = standing.content["rng"]
+            plateau = Plateau(**standing.content["plateau"])
+            _restore(head, optimiser, average, standing.tensors)
+        out.mkdir(parents=True, exist_ok=True)
+        for epoch in range(len(history) + 1, recipe.epochs + 1):
+            if run.best_epoch and epoch - 1 - run.best_epoch >= recipe.patience:
+                break
             began = time.perf_counter()
             losses = []
             head.train()
-            windows = _epoch_windows(examples, recipe, rng)
+            windows = _epoch_windows(examples, recipe, rng)[: steps * recipe.batch if recipe.steps else None]
             for at in range(0, len(windows), recipe.batch):
-                rate = _rate(step / steps, recipe)
+                factor = rate(step, steps, recipe.epochs, options) * plateau.factor
+                if options.warmup_only_first and step >= steps:
+                    factor = plateau.factor
                 for group in optimiser.param_groups:
-                    group["lr"] = options.lr * rate
+                    group["lr"] = options.lr * factor
                 batch = collate(by_id, windows[at : at + recipe.batch], scaling)
                 x, mask, targets, valid = (
                     torch.from_numpy(part).to(device) for part in (batch.x, batch.mask, batch.targets, batch.valid)
                 )
-                loss = loss_of(head(x, mask), targets, valid)  # (B, T, D) -> (B, T, K) -> scalar
+                with torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=recipe.amp):
+                    outputs = head(x, mask)  # (B, T, D) -> (B, T, K)
+                loss = loss_of(outputs.float(), targets, valid)  # -> scalar
                 losses.append(float(loss.detach()))
                 if not math.isfinite(losses[-1]):
                     raise AupipeError(f"epoch {epoch}: loss {losses[-1]}; lower optimiser.lr (now {options.lr:g})")
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
+                if options.clip_value:
+                    torch.nn.utils.clip_grad_value_(head.parameters(), options.clip_value)
                 if options.clip_norm:
                     torch.nn.utils.clip_grad_norm_(head.parameters(), options.clip_norm)
                 optimiser.step()
+                average.update(head)
                 step += 1
 
             if not all(torch.isfinite(value).all() for value in head.parameters()):
                 raise AupipeError(f"epoch {epoch}: weights are not finite; lower optimiser.lr (now {options.lr:g})")
-            scores = validate(head)
+            with average.in_place_of(head):
+                reached, scores = validate(head)
+                weights = {name: tensor.detach().cpu().numpy().copy() for name, tensor in state(head).items()}
+            plateau.see(reached, options)
             spent = time.perf_counter() - began
-            history.append(Epoch(epoch, float(np.mean(losses)), scores.mean, options.lr * rate, round(spent, 3)))
-            if run.best_epoch == 0 or scores.mean > run.scores.mean:
+            history.append(Epoch(epoch, float(np.mean(losses)), reached, options.lr * factor, round(spent, 3)))
+            if reached > best or run.best_epoch == 0:
+                best = reached
                 run = replace(run, best_epoch=epoch, scores=scores)
-                weights = {name: tensor.detach().cpu().numpy() for name, tensor in state(head).items()}
                 save_weights(out, run.id, weights, scaling)
                 save_run(replace(run, history=tuple(history)))
+            content = {"step": step, "best": best, "rng": rng.bit_generator.state, "plateau": plateau.to_json()}
+            tensors = _tensors(head, optimiser, average)
+            save_standing(replace(run, history=tuple(history)), tensors, content)
             if progress:
                 progress(_line(history[-1], run, recipe))
-            if epoch - run.best_epoch >= recipe.patience:
-                break
     run = replace(run, history=tuple(history), finished=True)
+    if task in recipe.postprocess:
+        known = predict(run, store, [item for item in validation if item.id in set(run.validation)], device, threads)
+        save_postprocess(run, fit_postprocess(known, annotated, task, recipe.postprocess[task]))
     save_run(run)
+    (out / RESUME_FILE).unlink(missing_ok=True)
     warn_absent(run.scores)
     return run
 
 
 def _choose(features: Mapping[str, str], recipe: Recipe) -> dict[str, str]:
     """The features the recipe names, in its order; all of them where it names none."""
-    for name in recipe.features:
-        if name not in features:
-            raise UsageError(
-                f"recipe {recipe.name!r} asks for feature {name!r}.{nearest(name, features)} "
-                f"Available: {', '.join(features) or 'none'}"
-            )
+    if missing := describe_missing(recipe, list(features)):
+        raise UsageError(missing)
     return {name: features[name] for name in recipe.features or features}
 
 
-def _check(train: Sequence[Recording], validation: Sequence[Recording], recipe: Recipe, task: Task, out: Path) -> None:
+def _check(
+    train: Sequence[Recording], validation: Sequence[Recording], recipe: Recipe, task: Task, out: Path | None
+) -> None:
     check_task(task)
     if task not in recipe.loss:
         raise UsageError(f"recipe {recipe.name!r} has no [loss.{task}] table; it trains {', '.join(recipe.loss)}")
-    if (out / "run.json").exists():
-        raise UsageError(f"{out}: a run is there already: give another folder, or remove it")
+    if out is not None and (out / "run.json").exists():
+        raise UsageError(f"{out}: a run is there already: give another folder, remove it, or continue it (resume)")
     for split, recordings in (("training", train), ("validation", validation)):
         if not recordings:
             raise UsageError(f"no {split} recordings given")
@@ -202,9 +233,10 @@ def _epoch_windows(examples: Sequence[Example], recipe: Recipe, rng: np.random.G
 
 def _optimiser(head: torch.nn.Module, options: Optimiser) -> torch.optim.Optimizer:
     # Biases and gains, one number per output, are not decayed: a penalised bias cannot say how rare an AU is.
-    single = {name for name, value in head.named_parameters() if value.ndim == 0 or value.numel() == len(value)}
+    learnt = {name: value for name, value in head.named_parameters() if value.requires_grad}
+    single = {name for name, value in learnt.items() if value.ndim == 0 or value.numel() == len(value)}
     decayed, spared = (
-        [value for name, value in head.named_parameters() if (name in single) == chosen] for chosen in (False, True)
+        [value for name, value in learnt.items() if (name in single) == chosen] for chosen in (False, True)
     )
     groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": spared, "weight_decay": 0.0}]
     if options.kind == "sgd":
@@ -212,21 +244,46 @@ def _optimiser(head: torch.nn.Module, options: Optimiser) -> torch.optim.Optimiz
     return torch.optim.AdamW(groups, lr=options.lr)
 
 
-def _rate(epoch: float, recipe: Recipe) -> float:
-    """The learning rate's factor after ``epoch`` epochs: linear warm-up, then a cosine to ``final_lr``."""
-    options = recipe.optimiser
-    if epoch < options.warmup_epochs:
-        return (epoch + 0.01) / (options.warmup_epochs + 0.01)
-    done = min((epoch - options.warmup_epochs) / max(recipe.epochs - options.warmup_epochs, 1e-9), 1.0)
-    return options.final_lr + (1 - options.final_lr) * 0.5 * (1 + math.cos(math.pi * done))
+def _start(head: torch.nn.Module, start: torch.Tensor, examples: Sequence[Example], task: Task) -> None:
+    """What a head may know of the training labels before the first step: rates, and whatever it asks for itself."""
+    if "out.bias" in dict(head.named_parameters()):
+        with torch.no_grad():
+            head.get_parameter("out.bias").copy_(start)
+    start_from: Any = getattr(head, "start_from", None)
+    if start_from is not None:
+        kept = [item.labels.targets[item.labels.valid.all(axis=1)] for item in examples if item.labels]
+        start_from(np.concatenate(kept), task)
+
+
+def _tensors(head: torch.nn.Module, optimiser: torch.optim.Optimizer, average: Average) -> dict[str, torch.Tensor]:
+    """Everything of a standing run that is a tensor, by name."""
+    tensors = {f"head.{name}": value for name, value in state(head).items()}
+    tensors |= {f"average.{name}": value for name, value in average.values.items()}
+    return tensors | optimiser_tensors(optimiser) | {"random": torch.get_rng_state()}
+
+
+def _restore(
+    head: torch.nn.Module, optimiser: torch.optim.Optimizer, average: Average, tensors: Mapping[str, torch.Tensor]
+) -> None:
+    """The inverse of `_tensors`."""
+    with torch.no_grad():
+        for name, value in state(head).items():
+            value.copy_(tensors[f"head.{name}"])
+        for name, value in average.values.items():
+            value.copy_(tensors[f"average.{name}"])
+    restore_optimiser(optimiser, tensors)
+    torch.set_rng_state(tensors["random"])
 
 
 def _validate(
     examples: Sequence[Example], scaling: Scaling, labels: Mapping[str, Labels], recipe: Recipe, task: Task, device: str
-) -> Callable[[torch.nn.Module], Scores]:
-    """How a head does on whole recordings: overlaps averaged, each valid frame counted once."""
+) -> Callable[[torch.nn.Module], tuple[float, Scores]]:
+    """How a head does on whole recordings: what epochs are compared by, and the scores at a threshold of 0.5.
 
-    def validate(head: torch.nn.Module) -> Scores:
+    Overlaps averaged, each valid frame counted once.
+    """
+
+    def validate(head: torch.nn.Module) -> tuple[float, Scores]:
         scores = score(head, examples, scaling, recipe, task, device)
         predictions = {
             item.recording: Predictions(
@@ -234,7 +291,9 @@ def _validate(
             )
             for item in examples
         }
-        return pooled(predictions, labels, task)
+        found = pooled(predictions, labels, task)
+        tuned = recipe.monitor == "tuned" and task == "au"
+        return best_f1(predictions, labels) if tuned else found.mean, found
 
     return validate
 

@@ -46,7 +46,7 @@ def predict(
         if example.dims != run.dims:
             raise DamageError(f"{example.recording}: features of {example.dims} columns, the run has {run.dims}")
     weights, scaling = load_weights(run)
-    head = build_head(run.recipe.head.kind, run.recipe.head.params, columns(run.dims), len(NAMES[run.task]))
+    head = build_head(run.recipe.head.kind, run.recipe.head.params, columns(run.dims), len(NAMES[run.task]), run.dims)
     _restore(head, weights, run)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -74,14 +74,15 @@ def score(
 ) -> dict[str, NDArray[np.float32]]:
     """Scores (T, K) of whole recordings: where windows overlap their probabilities are averaged, not decisions."""
     by_id = {example.recording: example for example in examples}
-    tiles = {item.recording: tile(item.recording, len(item), recipe.window, recipe.hop) for item in examples}
+    tiles = {item.recording: tile(item.recording, len(item), *recipe.predict_windows) for item in examples}
     windows = list(chain.from_iterable(tiles.values()))
     values: list[NDArray[np.float32]] = []
     head.eval()
     for at in range(0, len(windows), recipe.batch):
         chosen = windows[at : at + recipe.batch]
         batch = collate(by_id, chosen, scaling)
-        out = head(torch.from_numpy(batch.x).to(device), torch.from_numpy(batch.mask).to(device))
+        with torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=recipe.amp):
+            out = head(torch.from_numpy(batch.x).to(device), torch.from_numpy(batch.mask).to(device))
         table = _link(out.float(), task).cpu().numpy()  # (B, T, K)
         values += [table[row, : len(window)] for row, window in enumerate(chosen)]
     scores = {}

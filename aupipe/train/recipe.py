@@ -15,8 +15,11 @@ from aupipe.tables import build
 from aupipe.train.heads import head_config
 from aupipe.train.labels import check_task
 from aupipe.train.losses import loss_config
+from aupipe.train.postprocess import Options as PostOptions
+from aupipe.train.schedule import Optimiser
 
-OPTIMISERS = ("adamw", "sgd")
+MONITORS = ("score", "tuned")
+TABLES = ("head", "loss", "optimiser", "needs", "postprocess")
 
 
 @dataclass(frozen=True)
@@ -28,33 +31,16 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Optimiser:
-    """``kind`` adamw (decoupled decay) or sgd (``momentum``, an L2 penalty); linear warm-up, then a cosine down to
-    ``final_lr`` times ``lr``.
-    """
-
-    kind: str = "adamw"
-    lr: float = 1e-3
-    weight_decay: float = 1e-2
-    warmup_epochs: float = 1.0
-    final_lr: float = 0.01
-    momentum: float = 0.9  # of sgd
-    clip_norm: float = 1.0  # of the whole gradient; 0: none
-
-    def __post_init__(self) -> None:
-        if self.kind not in OPTIMISERS:
-            raise UsageError(
-                f"unknown optimiser {self.kind!r}.{nearest(self.kind, OPTIMISERS)} Available: {', '.join(OPTIMISERS)}"
-            )
-
-
-@dataclass(frozen=True)
 class Recipe:
     """``window`` and ``hop`` in frames, ``batch`` in windows; ``patience``: epochs without a better validation score.
 
     ``center``: how much of a recording's own mean is taken off its features (`aupipe.train.data.Scaling`).
     ``loss`` holds a part per task the recipe can train. ``features`` are names from the configuration; none: all that
-    are given.
+    are given. ``needs`` says of a feature's name how it is made, ``postprocess`` what follows the head, by task.
+
+    ``predict_window``, ``predict_hop``: other windows than in training; 0: the same. ``steps``: at most so many per
+    epoch; 0: all. ``ema``: the share of the averaged weights kept at every step; 0: no averaging. ``amp``: the head
+    runs in bfloat16. ``monitor``: epochs are compared by the score at 0.5, or by the score at each AU's best threshold.
     """
 
     name: str
@@ -68,6 +54,19 @@ class Recipe:
     patience: int = 10
     center: float = 0.0
     features: tuple[str, ...] = ()
+    predict_window: int = 0
+    predict_hop: int = 0
+    steps: int = 0
+    ema: float = 0.0
+    amp: bool = False
+    monitor: str = "score"
+    needs: Mapping[str, str] = field(default_factory=dict)
+    postprocess: Mapping[str, PostOptions] = field(default_factory=dict)
+
+    @property
+    def predict_windows(self) -> tuple[int, int]:
+        """Window and hop of prediction."""
+        return self.predict_window or self.window, self.predict_hop or min(self.hop, self.predict_window or self.window)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `recipe_from` turns back into an equal recipe."""
@@ -116,10 +115,10 @@ def recipe_from(tables: Mapping[str, Any], name: str) -> Recipe:
     """A checked recipe from its tables, as TOML or `Recipe.to_json` give them."""
     where = f"recipe {name!r}"
     # Nested tables are checked one by one, so that a message names the table; here only that there are no others.
-    for key in ("head", "loss", "optimiser"):
+    for key in TABLES:
         if not isinstance(tables.get(key, {}), Mapping):
             raise UsageError(f"{where}: {key} = {tables[key]!r}: expected a table, [{key}]")
-    plain = {key: value for key, value in tables.items() if key not in ("head", "loss", "optimiser")}
+    plain = {key: value for key, value in tables.items() if key not in TABLES}
     known = [key for key in Recipe.__dataclass_fields__ if key != "name"]
     for key in plain:
         if key not in known:
@@ -138,7 +137,24 @@ def recipe_from(tables: Mapping[str, Any], name: str) -> Recipe:
     if not loss:
         raise UsageError(f"{where}: no [loss.<task>] table; give one per task, e.g. [loss.au] kind = 'bce'")
     optimiser = build(Optimiser, tables.get("optimiser", {}), f"{where}: [optimiser]")
-    return Recipe(name=name, head=head, loss=loss, optimiser=optimiser, **asdict(settings))
+    post = {}
+    for task, table in tables.get("postprocess", {}).items():
+        check_task(task)
+        post[task] = build(PostOptions, table, f"{where}: [postprocess.{task}]")
+    needs = {str(feature): str(line) for feature, line in tables.get("needs", {}).items()}
+    return Recipe(
+        name=name, head=head, loss=loss, optimiser=optimiser, needs=needs, postprocess=post, **asdict(settings)
+    )
+
+
+def describe_missing(recipe: Recipe, available: Sequence[str]) -> str:
+    """Which of the recipe's features are not among these names, and the lines that make them; '' where none is."""
+    missing = [name for name in recipe.features if name not in available]
+    if not missing:
+        return ""
+    first = f"recipe {recipe.name!r} asks for feature {missing[0]!r}.{nearest(missing[0], available)}"
+    lines = [f"  {name}: {recipe.needs.get(name) or f'aupipe extract --feature {name}'}" for name in missing]
+    return f"{first} Available: {', '.join(available) or 'none'}. Not there, and what makes them:\n" + "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -152,6 +168,12 @@ class _Settings:
     patience: int = Recipe.patience
     center: float = Recipe.center
     features: tuple[str, ...] = ()
+    predict_window: int = 0
+    predict_hop: int = 0
+    steps: int = 0
+    ema: float = 0.0
+    amp: bool = False
+    monitor: str = "score"
 
     def __post_init__(self) -> None:
         for name in ("window", "hop", "batch", "epochs", "patience"):
@@ -159,6 +181,17 @@ class _Settings:
                 raise UsageError(f"recipe: {name} = {getattr(self, name)}: expected 1 or more")
         if not 0 <= self.center <= 1:
             raise UsageError(f"recipe: center = {self.center}: expected 0 (nothing) to 1 (the whole mean)")
+        for name in ("predict_window", "predict_hop", "steps"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"recipe: {name} = {getattr(self, name)}: expected 0 or more")
+        if self.predict_hop > (self.predict_window or self.window):
+            raise UsageError(f"recipe: predict_hop = {self.predict_hop} exceeds the window: frames would be left out")
+        if not 0 <= self.ema < 1:
+            raise UsageError(f"recipe: ema = {self.ema}: expected 0 (none) to below 1")
+        if self.monitor not in MONITORS:
+            raise UsageError(
+                f"recipe: monitor = {self.monitor!r}.{nearest(self.monitor, MONITORS)} Known: score, tuned"
+            )
         if self.hop > self.window:
             raise UsageError(f"recipe: hop = {self.hop} exceeds window = {self.window}: frames would be left out")
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from aupipe.errors import DamageError, UsageError
 from aupipe.train.data import Scaling
 from aupipe.train.evaluate import Scores
+from aupipe.train.postprocess import PostProcess
 from aupipe.train.recipe import Recipe, recipe_from
 from aupipe.types import FeatureSpec, Task
 
@@ -78,16 +79,40 @@ class Run:
 
 def save_run(run: Run) -> None:
     """Write ``run.json`` by renaming."""
-    _replace(run.path / "run.json", json.dumps(run.to_json(), indent=1).encode())
+    replace_file(run.path / "run.json", json.dumps(run.to_json(), indent=1).encode())
 
 
 def save_weights(path: Path, run_id: str, weights: Mapping[str, NDArray[Any]], scaling: Scaling) -> None:
     """Write ``head.safetensors`` by renaming: ``head.<parameter>``, ``scaling.mean``, ``scaling.std``."""
     from safetensors.numpy import save
 
-    tensors = {HEAD + name: np.ascontiguousarray(value) for name, value in weights.items()}
+    tensors = {HEAD + name: np.array(value, order="C") for name, value in weights.items()}
     tensors |= {MEAN: scaling.mean, STD: scaling.std}
-    _replace(path / "head.safetensors", save(tensors, metadata={"run": run_id}))
+    replace_file(path / "head.safetensors", save(tensors, metadata={"run": run_id}))
+
+
+def save_postprocess(run: Run, post: PostProcess) -> None:
+    """Write ``postprocess.json`` beside the run it was fitted for."""
+    replace_file(run.path / "postprocess.json", json.dumps({"run": run.id, **post.to_json()}, indent=1).encode())
+
+
+def load_postprocess(run: Run) -> PostProcess | None:
+    """What was fitted for this run on its validation split, or None where its recipe asks for nothing.
+
+    Raises DamageError where it is not readable, or another run's.
+    """
+    path = run.path / "postprocess.json"
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        owner = content.pop("run")
+        post = PostProcess.from_json(content)
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise DamageError(f"{path}: not readable ({error!r}); train it anew") from error
+    if owner != run.id:
+        raise DamageError(f"{path}: fitted for run {owner}, this is {run.id}; train it anew")
+    return post
 
 
 def load_run(path: str | Path) -> Run:
@@ -97,32 +122,36 @@ def load_run(path: str | Path) -> Run:
     """
     folder = Path(path).parent if Path(path).name == "run.json" else Path(path)
     try:
-        content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        if content["format"] > FORMAT:
-            raise UsageError(f"{folder}: a run of format {content['format']}, newer than {FORMAT}: update aupipe")
-        tables = dict(content["recipe"])
-        return Run(
-            path=folder,
-            id=content["id"],
-            task=content["task"],
-            names=tuple(content["names"]),
-            recipe=recipe_from(tables, tables.pop("name")),
-            features=content["features"],
-            specs={name: FeatureSpec.from_json(spec) for name, spec in content["specs"].items()},
-            dims=tuple(content["dims"]),
-            seed=content["seed"],
-            best_epoch=content["best_epoch"],
-            scores=Scores.from_json(content["scores"]),
-            history=tuple(Epoch(**epoch) for epoch in content["history"]),
-            train=tuple(content["train"]),
-            validation=tuple(content["validation"]),
-            versions=content["versions"],
-            finished=content["finished"],
-        )
+        return run_from(json.loads((folder / "run.json").read_text(encoding="utf-8")), folder)
     except FileNotFoundError:
         raise UsageError(f"{folder}: no run.json there: give the folder `aupipe train` wrote") from None
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise DamageError(f"{folder / 'run.json'}: not readable as a run ({error!r}); train it anew") from error
+
+
+def run_from(content: Mapping[str, Any], folder: Path) -> Run:
+    """A run from what `Run.to_json` gave. Raises UsageError for a newer format, KeyError or TypeError for no run."""
+    if content["format"] > FORMAT:
+        raise UsageError(f"{folder}: a run of format {content['format']}, newer than {FORMAT}: update aupipe")
+    tables = dict(content["recipe"])
+    return Run(
+        path=folder,
+        id=content["id"],
+        task=content["task"],
+        names=tuple(content["names"]),
+        recipe=recipe_from(tables, tables.pop("name")),
+        features=content["features"],
+        specs={name: FeatureSpec.from_json(spec) for name, spec in content["specs"].items()},
+        dims=tuple(content["dims"]),
+        seed=content["seed"],
+        best_epoch=content["best_epoch"],
+        scores=Scores.from_json(content["scores"]),
+        history=tuple(Epoch(**epoch) for epoch in content["history"]),
+        train=tuple(content["train"]),
+        validation=tuple(content["validation"]),
+        versions=content["versions"],
+        finished=content["finished"],
+    )
 
 
 def load_weights(run: Run) -> tuple[dict[str, NDArray[Any]], Scaling]:
@@ -145,7 +174,7 @@ def load_weights(run: Run) -> tuple[dict[str, NDArray[Any]], Scaling]:
     return {name.removeprefix(HEAD): value for name, value in tensors.items()}, scaling
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
     """Write beside, flush to disk, rename: after a crash there is the old file or the new one."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     with open(partial, "wb") as file:

@@ -1,0 +1,50 @@
+"""A moving average of a head's weights, which often scores better than where the last step left them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class Average:
+    """``decay`` is the share of the average kept at each step; 0: no average, and nothing is kept.
+
+    At step n at most n / (n + 9) is kept, so that the random start is forgotten. Only learned parameters are averaged;
+    running statistics of batch normalisation are averages already.
+    """
+
+    def __init__(self, head: nn.Module, decay: float) -> None:
+        self.decay = decay
+        learnt = {name: value for name, value in head.named_parameters() if value.requires_grad} if decay else {}
+        self.values: dict[str, Tensor] = {name: value.detach().clone() for name, value in learnt.items()}
+        self.count = torch.zeros((), dtype=torch.float32)
+        if decay:
+            self.values["steps"] = self.count
+
+    @torch.no_grad()
+    def update(self, head: nn.Module) -> None:
+        """Take one step's weights in."""
+        if not self.decay:
+            return
+        self.count += 1
+        keep = min(self.decay, float(self.count) / (float(self.count) + 9))
+        for name, value in head.named_parameters():
+            if name in self.values:
+                self.values[name].lerp_(value.detach(), 1 - keep)
+
+    @contextmanager
+    def in_place_of(self, head: nn.Module) -> Iterator[None]:
+        """The averaged weights in the head for a while; afterwards its own again, bit by bit."""
+        own = {name: value.detach().clone() for name, value in head.named_parameters() if name in self.values}
+        with torch.no_grad():
+            for name in own:
+                head.get_parameter(name).copy_(self.values[name])
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, value in own.items():
+                    head.get_parameter(name).copy_(value)

@@ -1,0 +1,86 @@
+"""Where a training run stands after an epoch: written beside its best weights, gone when it has finished.
+
+Everything the next epoch depends on is in it (weights, optimiser, averaged weights, random states, plateau), so that a
+run killed and continued ends with the very weights of one that was left alone, on a CPU. Nothing in it executes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aupipe.errors import DamageError, UsageError
+from aupipe.train.run import Run, replace_file, run_from
+
+FILE = "resume.safetensors"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """``tensors`` by name, ``run`` as it was then, and what is neither: step, random generator, plateau."""
+
+    run: Run
+    tensors: Mapping[str, Tensor]
+    content: Mapping[str, Any]
+
+
+def save_standing(run: Run, tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> None:
+    """Write it by renaming."""
+    from safetensors.torch import save
+
+    plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    document = json.dumps({"run": run.to_json(), **content})
+    replace_file(run.path / FILE, save(plain, metadata={"standing": document}))
+
+
+def load_standing(folder: Path) -> Standing | None:
+    """What was saved there, or None. Raises DamageError where it is not readable."""
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            content = json.loads((file.metadata() or {})["standing"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise DamageError(f"{path}: not readable ({error}): remove it to begin anew") from error
+    return Standing(run_from(content.pop("run"), folder), tensors, content)
+
+
+def check_same(before: Run, now: Run) -> None:
+    """Raises UsageError unless a run is continued with what it was begun with."""
+    for what in ("task", "recipe", "features", "seed", "train", "validation", "dims"):
+        if getattr(before, what) != getattr(now, what):
+            raise UsageError(
+                f"{before.path}: begun with another {what}; continue with the same arguments, or give another folder"
+            )
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's memory by ``optimiser.<parameter>.<name>``."""
+    state = optimiser.state_dict()["state"]
+    return {
+        f"optimiser.{number}.{name}": torch.as_tensor(value)
+        for number, entries in state.items()
+        for name, value in entries.items()
+        if value is not None
+    }
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of `optimiser_tensors`."""
+    document = optimiser.state_dict()
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimiser."):
+            _, number, key = name.split(".", 2)
+            state.setdefault(int(number), {})[key] = value
+    optimiser.load_state_dict({**document, "state": state})

@@ -1,0 +1,148 @@
+"""The recipes that come with aupipe: what each is, that each trains, and what it says where its features are not."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from aupipe.errors import UsageError
+from aupipe.store import create_store
+from aupipe.train.fit import fit
+from aupipe.train.heads import HEADS
+from aupipe.train.predict import predict
+from aupipe.train.recipe import describe_missing, load_recipe, recipe_names
+from aupipe.types import FeatureSpec
+
+from .worlds import make_labels, make_world
+
+PAPERS = {
+    "aud-tgn": ("gpt2", ("iresnet50", "vggish", "mfcc"), 200),
+    "aud-tgn-code": ("tcn_transformer", ("iresnet50",), 200),
+    "regnet-vivit": ("vivit", ("regnet_map",), 256),
+    "regnet-vivit-sgd": ("vivit", ("regnet_map",), 256),
+    "usc-multimodal": ("gru", ("swin_t", "ghfeat", "hubert", "roberta"), 256),
+    "tcn-transformer": ("tcn_transformer", ("eff", "rafdb", "affectnet8"), 300),
+    "tcn-transformer-code": ("tcn_transformer", ("eff", "affectnet8"), 300),
+    "tmf-ensemble": ("tmf", ("mae_aff2_au", "mae_affn_va", "mae_affn_expr", "mae_raf_expr"), 100),
+    "tmf-ensemble-code": ("tmf", ("mae_aff2_au", "mae_affn_va", "mae_affn_expr", "mae_raf_expr"), 100),
+}
+# (columns, modality) of the published features.
+DIMS = {
+    "iresnet50": (512, "visual"),
+    "vggish": (128, "audio"),
+    "mfcc": (39, "audio"),
+    "regnet_map": (7040, "visual"),
+    "swin_t": (768, "visual"),
+    "ghfeat": (1024, "visual"),
+    "hubert": (1280, "audio"),
+    "roberta": (1024, "text"),
+    "eff": (1280, "visual"),
+    "rafdb": (512, "visual"),
+    "affectnet8": (512, "visual"),
+} | {f"mae_{name}": (768, "visual") for name in ("aff2_au", "affn_va", "affn_expr", "raf_expr")}
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_paper_s_recipe_has_its_head_features_and_window(name):
+    recipe = load_recipe(name)
+    assert (recipe.head.kind, recipe.features, recipe.window) == PAPERS[name]
+    assert set(recipe.needs) == set(recipe.features)
+    assert set(recipe.loss) == {"au", "expr", "va"}
+
+
+def test_every_recipe_is_a_paper_s_or_our_own():
+    assert set(recipe_names()) == set(PAPERS) | {"baseline", "tcn", "best"}
+
+
+def test_every_head_that_a_recipe_names_is_registered():
+    assert {load_recipe(name).head.kind for name in recipe_names()} <= set(HEADS.names())
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_recipe_without_its_features_says_what_makes_them(name, tmp_path):
+    world = make_world(frames=40)
+    with pytest.raises(UsageError) as caught:
+        fit(
+            world.store,
+            train=world.train,
+            validation=world.validation,
+            labels=world.labels,
+            features=world.features,
+            recipe=load_recipe(name),
+            task="au",
+            out=tmp_path / "run",
+        )
+    for feature in PAPERS[name][1]:
+        assert f"aupipe extract --feature {feature}" in str(caught.value)
+    assert not (tmp_path / "run").exists()
+    assert describe_missing(load_recipe(name), PAPERS[name][1]) == ""
+
+
+def published_world(recipe, task, frames=60):
+    """Random features of the published widths."""
+    rng = np.random.default_rng(0)
+    world = make_world(task, train=3, validation=1, frames=frames)
+    store = create_store("published", "memory")
+    features = {}
+    for name in recipe.features or ("hog",):
+        dim, modality = DIMS.get(name, (20, "visual"))
+        shape = (440, 4, 4) if name == "regnet_map" else (dim,)
+        spec = FeatureSpec(name, modality, "random", 1, dtype="float32")
+        for key in {r.key_for(modality): r for r in (*world.train, *world.validation)}.items():
+            rows = rng.normal(size=(len(world.labels[key[1].id]), *shape))
+            store.publish(key[0], spec, rows.astype(np.float32))
+        features[name] = spec.id
+    return replace(world, store=store, features=features)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["au", "expr", "va"])
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_trains_at_its_published_size_and_predicts_every_frame(name, task, tmp_path):
+    recipe = load_recipe(name, ["epochs=1", "batch=2"])
+    world = published_world(recipe, task)
+    run = fit(
+        world.store,
+        train=world.train,
+        validation=world.validation,
+        labels=world.labels,
+        features=world.features,
+        recipe=recipe,
+        task=task,
+        out=tmp_path / "run",
+    )
+    assert np.isfinite(run.history[0].loss)
+    found = predict(run, world.store, world.validation)
+    assert all(np.isfinite(item.scores).all() for item in found.values())
+    assert run.finished
+
+
+@pytest.mark.parametrize("name", ["tmf-ensemble", "usc-multimodal", "best"])
+@pytest.mark.parametrize("task", ["au", "expr", "va"])
+def test_a_batch_normalised_run_and_ours_come_back_from_disk_as_they_were(name, task, tmp_path):
+    small = {
+        "tmf-ensemble": ("head.width=16", "head.encoder_width=16", "head.layers=1"),
+        "usc-multimodal": ("head.static=[]", "head.width=8", "head.layers=1", "head.hidden=16", "batch=4"),
+        "best": (),
+    }[name]
+    world = make_world(task, train=4, validation=2, frames=60)
+    run = fit(
+        world.store,
+        train=world.train,
+        validation=world.validation,
+        labels=world.labels,
+        features=world.features,
+        recipe=load_recipe(name, ["features=[]", "epochs=3", *small]),
+        task=task,
+        out=tmp_path / "run",
+    )
+    from aupipe.train.evaluate import evaluate
+
+    annotated = {item.id: world.labels[item.id] for item in world.validation}
+    assert evaluate(predict(run, world.store, world.validation), annotated, task).values == run.scores.values
+
+
+def test_the_labels_of_a_test_world_have_every_class_somewhere():
+    """Otherwise the tests above would train on constants."""
+    labels = make_labels(np.random.default_rng(0), 400, "expr")
+    assert len(np.unique(labels.targets)) == 8

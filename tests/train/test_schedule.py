@@ -1,0 +1,192 @@
+"""The learning rate over a run, the average of weights, and a run that was killed and continued."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from aupipe.errors import DamageError, UsageError
+from aupipe.train.average import Average
+from aupipe.train.fit import fit
+from aupipe.train.recipe import load_recipe
+from aupipe.train.run import load_postprocess, load_run, load_weights
+from aupipe.train.schedule import Optimiser, Plateau, rate
+
+from .worlds import make_world
+
+SMALL = ("window=48", "hop=24", "batch=4", "head.width=16", "head.channels=[16]", "epochs=4", "patience=9")
+
+
+def curve(epochs=20, steps=10, **options):
+    return [rate(step, steps, epochs, Optimiser(**options)) for step in range(epochs * steps)]
+
+
+def test_warm_up_rises_linearly_for_so_many_epochs_or_steps():
+    epochs, steps = curve(warmup_epochs=2.0, schedule="constant"), curve(warmup_steps=20, schedule="constant")
+    assert epochs == steps
+    assert np.diff(epochs[:20]) == pytest.approx(np.diff(epochs[:20])[0])
+    assert epochs[0] < 0.01
+    assert set(epochs[20:]) == {1.0}
+
+
+def test_a_cosine_falls_to_the_final_rate_once_and_restarts_again_and_again():
+    once = curve(warmup_epochs=0.0, final_lr=0.1)
+    assert once[0] == 1.0
+    assert once[-1] == pytest.approx(0.1, abs=0.01)
+    assert (np.diff(once) < 0).all()
+    again = curve(warmup_epochs=0.0, schedule="restarts", restart_epochs=4.0, final_lr=0.1)
+    assert [i for i in range(200) if again[i] == 1.0] == [0, 40, 80, 120, 160]
+    bounce = curve(warmup_epochs=0.0, schedule="bounce", restart_epochs=4.0, final_lr=0.1)
+    assert bounce[20] == pytest.approx(0.1)
+    assert bounce[40] == pytest.approx(1.0)
+    assert bounce[21] == pytest.approx(bounce[19])
+
+
+def test_a_drop_lowers_whatever_the_schedule_says():
+    plain, dropped = (curve(schedule="restarts", **extra) for extra in ({}, {"drop_epoch": 16, "drop_factor": 0.1}))
+    assert plain[:160] == dropped[:160]
+    assert dropped[160:] == pytest.approx([0.1 * value for value in plain[160:]])
+
+
+def test_a_plateau_lowers_the_rate_after_so_many_epochs_without_a_better_score():
+    options, plateau, factors = Optimiser(schedule="plateau", plateau_patience=2, plateau_factor=0.5), Plateau(), []
+    for score in (0.1, 0.2, 0.2, 0.1, 0.2, 0.3, 0.3):
+        plateau.see(score, options)
+        factors.append(plateau.factor)
+    assert factors == [1, 1, 1, 1, 0.5, 0.5, 0.5]
+    plateau.see(0.0, Optimiser())
+    assert plateau.bad == 1  # no concern of another schedule
+
+
+def test_an_unknown_schedule_names_the_nearest():
+    with pytest.raises(UsageError, match=r"unknown schedule 'cosin'. Did you mean 'cosine'"):
+        Optimiser(schedule="cosin")
+
+
+def test_the_average_of_weights_forgets_the_start_and_gives_the_own_weights_back():
+    layer = nn.Linear(1, 1)
+    average = Average(layer, 0.5)
+    with torch.no_grad():
+        for value in (1.0, 3.0, 5.0, 5.0, 5.0, 5.0, 5.0, 5.0):
+            layer.weight.fill_(value)
+            average.update(layer)
+    layer.weight.data.fill_(7.0)
+    with average.in_place_of(layer):
+        assert 4.5 < layer.weight.item() < 5.0
+    assert layer.weight.item() == 7.0
+    assert Average(layer, 0.0).values == {}
+
+
+@pytest.fixture(scope="module")
+def world():
+    return make_world(train=5, frames=120)
+
+
+class Killed(BaseException):
+    """As SIGKILL would, between two epochs."""
+
+
+def train(world, out, overrides=(), progress=None, recipe="tcn", small=SMALL, **options):
+    return fit(
+        world.store,
+        train=world.train,
+        validation=world.validation,
+        labels=world.labels,
+        features=world.features,
+        recipe=load_recipe(recipe, (*small, *overrides)),
+        task="au",
+        out=out,
+        progress=progress,
+        **options,
+    )
+
+
+def killed_after(epochs):
+    lines = []
+
+    def progress(line):
+        lines.append(line)
+        if len(lines) == epochs:
+            raise Killed
+
+    return progress
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("ema=0.9", "optimiser.schedule=plateau", "optimiser.plateau_patience=0"),
+        ("optimiser.kind=sgd", "optimiser.lr=0.01", "optimiser.schedule=restarts", "steps=3"),
+    ],
+    ids=["adamw", "ema-plateau", "sgd-restarts"],
+)
+def test_a_killed_run_continues_to_the_very_weights_it_would_have_had(world, tmp_path, overrides):
+    whole = train(world, tmp_path / "whole", overrides)
+    with pytest.raises(Killed):
+        train(world, tmp_path / "cut", overrides, progress=killed_after(2))
+    assert not load_run(tmp_path / "cut").finished
+    cut = train(world, tmp_path / "cut", overrides, resume=True)
+    assert [(e.loss, e.score, e.lr) for e in cut.history] == [(e.loss, e.score, e.lr) for e in whole.history]
+    weights = [load_weights(run)[0] for run in (whole, cut)]
+    assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert cut.finished
+    assert not (tmp_path / "cut" / "resume.safetensors").exists()
+
+
+def test_a_finished_run_is_not_continued_and_none_is_begun_anew(world, tmp_path):
+    first = train(world, tmp_path / "run", ("epochs=1",), resume=True)  # nothing there: begins
+    assert first.finished
+    with pytest.raises(UsageError, match="a run is there already"):
+        train(world, tmp_path / "run", ("epochs=1",), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"), [({"overrides": ("batch=8",)}, "another recipe"), ({"seed": 3}, "another seed")]
+)
+def test_a_run_is_continued_only_with_what_it_was_begun_with(world, tmp_path, change, what):
+    with pytest.raises(Killed):
+        train(world, tmp_path / "run", progress=killed_after(1))
+    with pytest.raises(UsageError, match=what):
+        train(world, tmp_path / "run", resume=True, **change)
+
+
+def test_a_damaged_standing_is_named(world, tmp_path):
+    with pytest.raises(Killed):
+        train(world, tmp_path / "run", progress=killed_after(1))
+    file = tmp_path / "run" / "resume.safetensors"
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(DamageError, match=r"resume.safetensors: not readable .*: remove it to begin anew"):
+        train(world, tmp_path / "run", resume=True)
+
+
+def test_bfloat16_trains_and_predicts_nearly_the_same(world, tmp_path):
+    full, half = (train(world, tmp_path / name, (f"amp={name}",)) for name in ("false", "true"))
+    assert half.scores.mean == pytest.approx(full.scores.mean, abs=0.05)
+    assert [e.loss for e in half.history] != [e.loss for e in full.history]
+
+
+def test_value_clipping_bounds_each_number_of_the_gradient(world, tmp_path):
+    """Plain SGD from the same start: one step moves no weight further than rate times bound."""
+    sgd = ("optimiser.kind=sgd", "optimiser.momentum=0.0", "optimiser.weight_decay=0.0", "optimiser.clip_norm=0.0")
+    still = ("epochs=1", "steps=1", "optimiser.warmup_epochs=0.0", *sgd)
+    start, moved = (
+        load_weights(train(world, tmp_path / name, (*still, *extra)))[0]
+        for name, extra in (
+            ("a", ("optimiser.lr=0.0",)),
+            ("b", ("optimiser.lr=1.0", "optimiser.clip_value=1e-3")),
+        )
+    )
+    furthest = max(float(np.abs(start[name] - moved[name]).max()) for name in start)
+    assert furthest == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_a_recipe_s_post_processing_is_fitted_on_validation_and_kept_with_the_run(world, tmp_path):
+    run = train(world, tmp_path / "run", ("epochs=1", "postprocess.au.threshold=tune"))
+    post = load_postprocess(run)
+    assert post.tuned_on == tuple(sorted(run.validation))
+    assert len(post.threshold) == 12
+    assert load_postprocess(train(world, tmp_path / "plain", ("epochs=1",))) is None
+    (tmp_path / "run" / "postprocess.json").write_text("{}")
+    with pytest.raises(DamageError, match=r"postprocess.json: not readable"):
+        load_postprocess(run)
