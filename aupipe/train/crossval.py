@@ -1,0 +1,147 @@
+"""Folds that never part siblings: what is in one group (a video, a subject) is trained on or validated on, never
+both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aupipe.errors import UsageError
+from aupipe.train.predictions import Predictions
+from aupipe.types import Recording
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One division of the recordings."""
+
+    name: str
+    train: tuple[Recording, ...]
+    validation: tuple[Recording, ...]
+
+
+def group_folds(
+    recordings: Sequence[Recording], folds: int = 5, seed: int = 0, frames: Mapping[str, int] | None = None
+) -> list[Fold]:
+    """``folds`` divisions in which each recording is validated on once; whole `Recording.group`s, about equally many.
+
+    ``frames`` by recording id makes them equal in frames instead of recordings: the largest group goes first, to the
+    smallest fold; ties in an order that ``seed`` draws.
+
+    Raises UsageError for fewer groups than folds.
+    """
+    groups: dict[str, list[Recording]] = {}
+    for recording in recordings:
+        groups.setdefault(recording.group, []).append(recording)
+    if not 2 <= folds <= len(groups):
+        raise UsageError(f"{folds} folds of {len(groups)} groups of recordings: give 2 to {len(groups)}")
+    weight = {name: sum((frames or {}).get(r.id, 1) for r in members) for name, members in groups.items()}
+    names = sorted(groups)
+    np.random.default_rng(seed).shuffle(names)
+    names.sort(key=lambda name: -weight[name])
+    held: list[list[str]] = [[] for _ in range(folds)]
+    for name in names:
+        min(held, key=lambda own: sum(weight[other] for other in own)).append(name)
+    return [
+        Fold(
+            f"fold{i + 1}",
+            tuple(r for r in recordings if r.group not in own),
+            tuple(r for r in recordings if r.group in own),
+        )
+        for i, own in enumerate(held)
+    ]
+
+
+def custom_folds(recordings: Sequence[Recording], named: Mapping[str, Sequence[str]]) -> list[Fold]:
+    """Folds as given: name -> the ids validated on; all others are trained on, save siblings of those.
+
+    Raises UsageError for an id that is not among the recordings, for one in two folds, and where a sibling of a
+    validated recording would be trained on.
+    """
+    by_id = {recording.id: recording for recording in recordings}
+    placed: dict[str, str] = {}
+    made = []
+    for name, ids in named.items():
+        for one in ids:
+            if one not in by_id:
+                raise UsageError(f"fold {name!r}: no recording {one!r}")
+            if one in placed:
+                raise UsageError(f"recording {one!r} is in fold {placed[one]!r} and in {name!r}")
+            placed[one] = name
+        held = set(ids)
+        groups = {by_id[one].group for one in ids}
+        train = tuple(r for r in recordings if r.id not in held)
+        torn = [r.id for r in train if r.group in groups]
+        if torn:
+            raise UsageError(
+                f"fold {name!r} would train on {torn[0]!r}, a sibling of a recording it validates on: give it the "
+                "whole group"
+            )
+        made.append(Fold(name, train, tuple(by_id[one] for one in ids)))
+    return made
+
+
+def official_fold(train: Sequence[Recording], validation: Sequence[Recording]) -> Fold:
+    """The challenge's own split, whatever it parts; `fit` warns where it parts a group."""
+    return Fold("official", tuple(train), tuple(validation))
+
+
+def cross_validate(store: Any, folds: Sequence[Fold], *, out: Path, **options: Any) -> list[Any]:
+    """One `aupipe.train.fit.fit` per fold, in ``out/<fold>``; ``options`` are its arguments. Finished folds are kept.
+
+    A killed fold is continued. Returns the runs.
+    """
+    from aupipe.train.fit import fit
+    from aupipe.train.run import load_run
+
+    runs = []
+    for fold in folds:
+        folder = out / fold.name
+        if (folder / "run.json").is_file() and load_run(folder).finished:
+            runs.append(load_run(folder))
+            continue
+        runs.append(fit(store, train=fold.train, validation=fold.validation, out=folder, **{**options, "resume": True}))
+    return runs
+
+
+def out_of_fold(runs: Sequence[Any], folds: Sequence[Fold], store: Any, **options: Any) -> dict[str, Predictions]:
+    """Every recording predicted by the one run that was not trained on it.
+
+    Each run's epoch was still chosen on the recordings it predicts here, so the pooled score flatters a little.
+    """
+    from aupipe.train.predict import predict
+
+    found: dict[str, Predictions] = {}
+    for run, fold in zip(runs, folds, strict=True):
+        own = set(run.train) & {recording.id for recording in fold.validation}
+        if own:
+            raise UsageError(f"{run.path}: was trained on {min(own)!r}, which fold {fold.name!r} validates on")
+        found |= predict(run, store, list(fold.validation), **options)
+    return found
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What several runs reached: ``mean`` and standard ``deviation``. The best of them is no result (trap 2)."""
+
+    metric: str
+    mean: float
+    deviation: float
+    runs: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.metric} {self.mean:.3f} +- {self.deviation:.3f} over {self.runs} runs, each on its own validation"
+        )
+
+
+def summarise(runs: Sequence[Any]) -> Summary:
+    """The runs' validation scores in two numbers. Raises UsageError for fewer than two runs, or of several tasks."""
+    if len(runs) < 2 or len({run.task for run in runs}) != 1:
+        raise UsageError(f"{len(runs)} runs of {len({run.task for run in runs})} tasks: give two or more of one")
+    each = [run.scores.mean for run in runs]
+    return Summary(runs[0].scores.metric, float(np.mean(each)), float(np.std(each, ddof=1)), len(each))
