@@ -1,0 +1,183 @@
+"""Heads against the Bayes optimum: ``python benchmarks/synau.py [--world W1|W2|AUcorr] [--recipes linear,tcn,best]``.
+
+Every line trains on the training split, chooses epoch, smoothing and thresholds on the validation split, and is scored
+once on the test split. One core, one torch thread; seconds are processor seconds of training. The figures rank
+implementations and say nothing about Aff-Wild2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from synau_world import AUCORR, W1, W2, View, World, bayes, make_world, units
+
+from aupipe.train.evaluate import Scores, bootstrap, evaluate, evaluate_post
+from aupipe.train.fit import fit
+from aupipe.train.labels import AU_NAMES
+from aupipe.train.postprocess import Options, PostProcess, fit_postprocess
+from aupipe.train.predict import predict
+from aupipe.train.predictions import Predictions
+from aupipe.train.recipe import load_recipe
+
+WORLDS = {"W1": W1, "W2": W2, "AUcorr": AUCORR}
+# What each line trains: a recipe, and what a world of 44 columns and one core asks to be smaller; one key a line.
+QUICK = """
+features=[]
+window=100
+hop=100
+predict_hop=50
+epochs=8
+"""
+CALM = QUICK + "center=0\nbatch=32\noptimiser={lr=3e-3}\n"
+LINES: dict[str, tuple[str, str]] = {
+    "linear": ("baseline", "loss.au.pos_weight=none\nepochs=8"),
+    "mlp": ("baseline", "head={kind='mlp'}\noptimiser={lr=2e-3}\nepochs=6\nloss.au.pos_weight=none"),
+    "transformer": ("tcn", CALM + "head={kind='transformer'}"),
+    "tmf": (
+        "tmf-ensemble",
+        QUICK
+        + """head.width=64
+        head.encoder_width=48
+        head.layers=2
+        head.feedforward=96
+        head.dropout=0.1
+        optimiser={lr=2e-3}
+        loss.au.weight=none""",
+    ),
+    "tcn causal": ("tcn", CALM + "head={kind='tcn', width=32, channels=[32, 32, 32], dropout=0.1, causal=true}"),
+    "tcn": ("tcn", CALM + "hop=50\nhead={kind='tcn', width=32, channels=[32, 32, 32], dropout=0.1}"),
+    "tcn-transformer": (
+        "tcn-transformer",
+        QUICK
+        + """head.channels=[[32, 32, 32]]
+        head.tcn_dropout=0.1
+        head.causal=false
+        head.width=48
+        head.layers=1
+        head.feedforward=96
+        head.hidden=32
+        head.dropout=0.1
+        optimiser={lr=3e-3}""",
+    ),
+    "gpt2": (
+        "aud-tgn",
+        QUICK
+        + """head.channels=[[32, 32, 32]]
+        head.tcn_dropout=0.1
+        head.width=32
+        head.layers=2
+        head.heads=4
+        head.embedding=96
+        optimiser={lr=3e-3}
+        batch=32
+        loss.au.weight=none""",
+    ),
+    "vivit": (
+        "regnet-vivit",
+        QUICK
+        + """head.tokens=1
+        head.width=48
+        head.spatial_layers=1
+        head.temporal_layers=2
+        head.heads=4
+        head.feedforward=96
+        head.dropout=0.1
+        batch=32
+        optimiser={lr=2e-3}""",
+    ),
+    "gru": (
+        "usc-multimodal",
+        QUICK
+        + """head.static=[]
+        head.width=24
+        head.layers=1
+        head.hidden=64
+        optimiser={lr=4e-3}
+        batch=32""",
+    ),
+    "cross-attention": ("tcn", CALM + "head={kind='cross_attention', width=24}"),
+    "best": ("best", ""),
+}
+SMOOTHED = Options(threshold="tune", smooth="gaussian")
+PLAIN = Options(threshold="tune")
+
+
+Found = dict[str, Predictions]
+
+
+def known(world: World, split: str, view: View = "smooth", use: tuple[str, ...] = ()) -> Found:
+    """The Bayes posterior as predictions."""
+    return {name: _predictions(name, chance @ units()) for name, chance in bayes(world, split, view, use).items()}
+
+
+def _predictions(name: str, scores: np.ndarray) -> Predictions:
+    frames = len(scores)
+    clock = np.arange(frames) / 25
+    return Predictions(name, "au", AU_NAMES, scores.astype(np.float32), np.ones(frames, bool), clock)
+
+
+def train_line(
+    world: World, line: str, seed: int = 0, features: tuple[str, ...] = (), extra: tuple[str, ...] = ()
+) -> tuple[Found, Found, float]:
+    """Predictions of the validation and the test split by one line of the table, and its processor seconds."""
+    name, changes = LINES[line]
+    began = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        run = fit(
+            world.store,
+            train=world.splits["train"],
+            validation=world.splits["validation"],
+            labels=world.of("train") | world.of("validation"),
+            features={key: value for key, value in world.features.items() if key in (features or world.features)},
+            recipe=load_recipe(name, ["monitor=tuned", *filter(None, map(str.strip, changes.splitlines())), *extra]),
+            task="au",
+            out=Path(folder) / "run",
+            seed=seed,
+        )
+        spent = time.process_time() - began
+        found = [predict(run, world.store, world.splits[split]) for split in ("validation", "test")]
+    return found[0], found[1], spent
+
+
+def score(world: World, validation: Found, test: Found, options: Options = PLAIN) -> tuple[Scores, PostProcess]:
+    """The score on test behind what validation chose."""
+    post = fit_postprocess(validation, world.of("validation"), "au", options)
+    return evaluate_post(test, world.of("test"), post), post
+
+
+def report(name: str, world: World, validation: Found, test: Found, seconds: float) -> None:
+    """Print one line."""
+    tuned, post = score(world, validation, test)
+    smoothed, _ = score(world, validation, test, SMOOTHED)
+    low, high = bootstrap(test, world.of("test"), "au", post.threshold).interval
+    plain = evaluate(test, world.of("test"), "au").mean
+    print(
+        f"{name:16s} {tuned.mean:.3f} [{low:.3f}, {high:.3f}] {smoothed.mean:12.3f} {plain:8.3f} {seconds:6.0f}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Print the table of one world."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--world", choices=WORLDS, default="W1")
+    parser.add_argument("--recipes", default=",".join(LINES))
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    world = make_world(WORLDS[options.world])
+    print(f"{'':16s} F1 at thresholds tuned  and smoothed    @ 0.5  cpu s")
+    views: tuple[View, ...] = ("frame", "filter", "smooth")
+    for view in views:
+        report(f"Bayes {view}", world, known(world, "validation", view), known(world, "test", view), 0)
+    for line in options.recipes.split(","):
+        report(line, world, *train_line(world, line, options.seed))
+
+
+if __name__ == "__main__":
+    main()
