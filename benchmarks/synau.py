@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from synau_world import AUCORR, W1, W2, View, World, bayes, make_world, units
 
-from aupipe.train.evaluate import Scores, bootstrap, evaluate, evaluate_post
+from aupipe.train.bootstrap import bootstrap
+from aupipe.train.evaluate import Scores, evaluate, evaluate_post
 from aupipe.train.fit import fit
 from aupipe.train.labels import AU_NAMES
 from aupipe.train.postprocess import Options, PostProcess, fit_postprocess

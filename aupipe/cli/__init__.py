@@ -15,11 +15,13 @@ from typing import NoReturn
 import click
 
 from aupipe import __version__
+from aupipe.cli.ensemble import ensemble
 from aupipe.cli.extract import extract
 from aupipe.cli.look import inspect, status
 from aupipe.cli.project import config, demo, init, plugins
+from aupipe.cli.score import evaluate, predict, tune
 from aupipe.cli.store import store
-from aupipe.cli.train import evaluate, predict, train
+from aupipe.cli.train import train
 from aupipe.cli.transcribe import transcribe
 from aupipe.cli.weights import weights
 from aupipe.errors import AupipeError
@@ -53,7 +55,23 @@ def cli(verbose: int) -> None:
     logging.getLogger("libav").setLevel(logging.CRITICAL if verbose < 2 else logging.DEBUG)
 
 
-COMMANDS = (init, config, extract, transcribe, status, inspect, store, train, predict, evaluate, weights, demo, plugins)
+COMMANDS = (
+    init,
+    config,
+    extract,
+    transcribe,
+    status,
+    inspect,
+    store,
+    train,
+    predict,
+    evaluate,
+    tune,
+    ensemble,
+    weights,
+    demo,
+    plugins,
+)
 for command in COMMANDS:
     cli.add_command(command)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
+from aupipe.cli.data import labels_of
 from aupipe.cli.extract import open_or_create, run_plan
-from aupipe.cli.train import labels_of, train_run
+from aupipe.cli.train import train_run
 from aupipe.config import FILE_NAME, load_config, template
 from aupipe.dataset import open_dataset
 from aupipe.errors import UsageError

@@ -1,15 +1,17 @@
-"""train, predict, evaluate."""
+"""train: one run, one per seed, or one per fold."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from aupipe.cli.data import Data, gather
 from aupipe.cli.extract import pick_devices
 from aupipe.cli.options import (
     config_options,
@@ -21,27 +23,57 @@ from aupipe.cli.options import (
     split_list,
 )
 from aupipe.config import Config
-from aupipe.dataset import Dataset, label_name, open_dataset
-from aupipe.errors import UsageError
-from aupipe.types import Labels, Recording, Task
+from aupipe.errors import AupipeError, UsageError
+from aupipe.types import Recording, Task
 
 if TYPE_CHECKING:
     from aupipe.store.base import Store
+    from aupipe.train.crossval import Fold
     from aupipe.train.run import Run
 
 TASKS = ("au", "expr", "va")
+ORDER_FILE = "train.json"  # what was asked for, so that --resume can ask again
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a command asked to train; ``folds``: a number, or fold name -> recording ids; ``on``: train or all."""
+
+    name: str
+    recipe: Mapping[str, Any]
+    task: Task
+    features: tuple[str, ...]
+    seeds: tuple[int, ...]
+    folds: int | Mapping[str, Sequence[str]] | None
+    on: str
+    allow_missing: bool
+    deterministic: bool
+    threads: int
 
 
 @click.command()
-@click.option(
-    "--recipe", metavar="NAME|FILE", help="What to train, over [train] recipe: baseline, tcn, or a TOML file."
-)
+@click.option("--recipe", metavar="NAME|FILE", help="What to train, over [train] recipe: tcn, best, or a TOML file.")
 @click.option("--task", type=click.Choice(TASKS), help="Over [train] task.")
-@click.option("--feature", "features", multiple=True, help="Features to train on; several with commas. Default all.")
+@click.option(
+    "--feature", "features", multiple=True, help="Features to train on, over the recipe's; several with commas."
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="A value of the recipe, e.g. epochs=20.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run. Default: runs/<time>-<recipe>-<task>.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with what was stopped there.")
+@click.option(
+    "--seed", "seeds", default="0", show_default=True, help="Several with commas: a run each, then their mean."
+)
+@click.option("--folds", metavar="N|FILE", help="Cross-validation by video: so many folds, or JSON {name: [ids]}.")
+@click.option(
+    "--on",
+    type=click.Choice(["train", "all"]),
+    default="train",
+    help="What folds divide: the training split, or with validation.",
+)
 @click.option("--threads", default=1, show_default=True, help="Torch threads; more are slower on a busy machine.")
+@click.option("--amp", is_flag=True, help="Run the head in bfloat16.")
+@click.option("--compile", "compiled", is_flag=True, help="Run the head through torch.compile.")
+@click.option("--deterministic", is_flag=True, help="On a GPU too: refuse what cannot be computed twice alike.")
 @click.option("--allow-missing", is_flag=True, help="Train without the recordings that lack features.")
 @device_options
 @config_options
@@ -52,8 +84,14 @@ def train(
     features: tuple[str, ...],
     overrides: tuple[str, ...],
     out: Path | None,
-    seed: int,
+    resume: Path | None,
+    seeds: str,
+    folds: str | None,
+    on: str,
     threads: int,
+    amp: bool,
+    compiled: bool,
+    deterministic: bool,
     allow_missing: bool,
     gpu: str | None,
     cpu: bool,
@@ -66,26 +104,186 @@ def train(
     \b
     Examples:
       aupipe train --recipe tcn --task au
-      aupipe train --recipe baseline --feature hog --set epochs=20
+      aupipe train --recipe tcn-transformer --task va --set epochs=20 --set optimiser.lr=1e-4
+      aupipe train --recipe best --seed 0,1,2
+      aupipe train --recipe best --folds 5          # then evaluate and predict by the mean of the five
+      aupipe train --resume runs/20260101-120000-best-au
     """
     from aupipe.train.recipe import load_recipe
 
-    config = require_config(resolve(config_file, store, **{"train.recipe": recipe, "train.task": task}))
-    chosen = load_recipe(config.train.recipe, overrides)
-    out = out or _new_run_folder(config, chosen.name)
-    run = train_run(
-        config,
-        existing_store(config),
-        chosen,
-        names=split_list(features) or list(config.train.features),
-        out=out,
-        device=pick_devices(gpu, cpu)[0],
-        seed=seed,
-        threads=threads,
-        allow_missing=allow_missing,
+    if resume is not None:
+        given = {"--recipe": recipe, "--task": task, "--feature": features, "--set": overrides, "--out": out}
+        given |= {"--folds": folds, "--amp": amp}
+        if extra := [name for name, value in given.items() if value]:
+            raise UsageError(f"--resume goes on with what was begun: leave out {', '.join(extra)}")
+        order, out = _read_order(resume), resume
+        config = require_config(resolve(config_file, store, **{"train.task": order.task}))
+    else:
+        config = require_config(resolve(config_file, store, **{"train.recipe": recipe, "train.task": task}))
+        chosen = load_recipe(config.train.recipe, [*overrides, *(["amp=true"] if amp else [])])
+        order = Order(
+            chosen.name,
+            chosen.to_json(),
+            config.train.task,
+            tuple(split_list(features) or config.train.features),
+            _numbers(seeds),
+            _folds_of(folds),
+            on,
+            allow_missing,
+            deterministic,
+            threads,
+        )
+        out = out or _new_run_folder(config, chosen.name)
+    try:
+        _carry_out(config, existing_store(config), order, out, pick_devices(gpu, cpu)[0], compiled, as_json)
+    except KeyboardInterrupt:
+        click.echo(f"stopped. Go on with: aupipe train --resume {out}", err=True)
+        raise
+
+
+def _carry_out(
+    config: Config, store: Store, order: Order, out: Path, device: str, compiled: bool, as_json: bool
+) -> None:
+    """Train what was ordered, or what is left of it, and show how it went."""
+    from aupipe.train.recipe import recipe_from
+    from aupipe.train.run import load_run
+
+    if order.folds is not None and len(order.seeds) > 1:
+        raise UsageError("folds with several seeds: give one of the two")
+    recipe = recipe_from(order.recipe, order.name)
+    data = gather(config, store, recipe, order.task, order.features, order.allow_missing)
+    options: dict[str, Any] = {
+        "labels": data.labels,
+        "features": data.features,
+        "recipe": replace(recipe, features=tuple(data.features)),
+        "task": order.task,
+        "device": device,
+        "threads": order.threads,
+        "allow_missing": order.allow_missing,
+        "deterministic": order.deterministic,
+        "compiled": compiled,
+    }
+    if (out / "run.json").is_file() and not (out / ORDER_FILE).is_file():
+        raise UsageError(f"{out}: a run is there already: give another folder")
+    fresh = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    _write_order(order, out)
+    try:
+        if order.folds is None and len(order.seeds) == 1:
+            if (out / "run.json").is_file() and load_run(out).finished:
+                click.echo(f"{out} is trained already", err=True)
+                run = load_run(out)
+            else:
+                run = _fit(store, data.train, data.validation, out, order.seeds[0], options)
+            _show_run(run, store, data, as_json)
+        else:
+            _show_several(_fit_several(store, data, order, out, options), out, store, data, order, as_json)
+    except AupipeError:
+        if fresh and {item.name for item in out.iterdir()} == {ORDER_FILE}:  # refused before anything was trained
+            (out / ORDER_FILE).unlink()
+            out.rmdir()
+        raise
+
+
+def _fit(
+    store: Store, train: Sequence[Recording], validation: Sequence[Recording], out: Path, seed: int, options: Any
+) -> Run:
+    from aupipe.train.fit import fit
+
+    def progress(line: str) -> None:
+        click.echo(line, err=True)
+
+    return fit(store, train=train, validation=validation, out=out, seed=seed, resume=True, progress=progress, **options)
+
+
+def _fit_several(store: Store, data: Data, order: Order, out: Path, options: Any) -> list[Run]:
+    """A run per seed or per fold, each in a folder of its own; finished ones are kept."""
+    from aupipe.train.crossval import Fold
+    from aupipe.train.run import load_run
+
+    if order.folds is None:
+        members = [(Fold(f"seed{seed}", tuple(data.train), tuple(data.validation)), seed) for seed in order.seeds]
+    else:
+        members = [(fold, order.seeds[0]) for fold in _divide(data, order)]
+    runs = []
+    for fold, seed in members:
+        folder = out / fold.name
+        if (folder / "run.json").is_file() and load_run(folder).finished:
+            runs.append(load_run(folder))
+            continue
+        click.echo(f"{fold.name}: {len(fold.train)} recordings to train on, {len(fold.validation)} held out", err=True)
+        runs.append(_fit(store, fold.train, fold.validation, folder, seed, options))
+    return runs
+
+
+def _divide(data: Data, order: Order) -> list[Fold]:
+    from aupipe.train.crossval import custom_folds, group_folds
+
+    recordings = data.train + (data.validation if order.on == "all" else [])
+    if isinstance(order.folds, int):
+        frames = {name: len(labels) for name, labels in data.labels.items()}
+        return group_folds(recordings, order.folds, order.seeds[0], frames)
+    return custom_folds(recordings, order.folds or {})
+
+
+def _show_run(run: Run, store: Store, data: Data, as_json: bool) -> None:
+    from aupipe.cli.score import bounds, trivial
+    from aupipe.train.predict import predict
+
+    recordings = [r for r in data.validation if r.id in run.validation]
+    labels = {r.id: data.labels[r.id] for r in data.validation if r.id in data.labels}
+    spread = bounds(predict(run, store, recordings), labels, run.task, 0.5, recordings)
+    if as_json:
+        document = {"run": str(run.path), "best_epoch": run.best_epoch, "scores": run.scores.to_json()}
+        click.echo(json.dumps(document | {"spread": spread.to_json() if spread else None}))
+        return
+    click.echo(run.scores.table(trivial(labels, run.task), name=run.recipe.name, spread=spread))
+    click.echo(f"run: {run.path} (best epoch {run.best_epoch}, chosen on these very recordings)")
+    if (run.path / "postprocess.json").is_file():
+        click.echo("postprocess.json was fitted on these recordings too: it is for others")
+    click.echo(f"next: aupipe predict {run.path}")
+
+
+def _show_several(runs: list[Run], out: Path, store: Store, data: Data, order: Order, as_json: bool) -> None:
+    """Mean and spread of the runs, their ensemble, and what held-out recordings say of it."""
+    from aupipe.cli.score import bounds, trivial
+    from aupipe.train.crossval import summarise
+    from aupipe.train.evaluate import evaluate
+    from aupipe.train.model import FILE, load_model, predict_held_out, save_ensemble
+    from aupipe.train.postprocess import fit_postprocess
+    from aupipe.train.run import save_postprocess
+
+    model = load_model(out) if (out / FILE).is_file() else save_ensemble(out, runs)
+    summary = summarise(runs)
+    everyone = data.train + data.validation
+    found = predict_held_out(model, store, everyone)
+    labels = {name: data.labels[name] for name in found if name in data.labels}
+    scores = replace(
+        evaluate(found, labels, order.task), caveats=("each by members not trained on it, their epoch chosen on it",)
     )
-    dataset = open_dataset(config.dataset)
-    _show_scores(run, dataset, as_json)
+    options = runs[0].recipe.postprocess.get(order.task)
+    # Runs of several seeds share their validation split: tuned on that, it is for another split.
+    if options is not None and not (out / "postprocess.json").is_file():
+        save_postprocess(model, fit_postprocess(found, labels, order.task, options))
+    spread = bounds(found, labels, order.task, 0.5, [r for r in everyone if r.id in found])
+    if as_json:
+        document = {"model": str(out), "runs": [str(run.path) for run in runs], "summary": asdict(summary)}
+        click.echo(json.dumps(document | {"scores": scores.to_json(), "spread": spread.to_json() if spread else None}))
+        return
+    click.echo(scores.table(trivial(labels, order.task), name=order.name, spread=spread))
+    click.echo(str(summary))
+    click.echo(f"ensemble: {out} (the mean of {len(runs)})")
+    click.echo(f"next: aupipe evaluate {out}")
+
+
+def train_run(
+    config: Config, store: Store, recipe: Any, *, names: Sequence[str], out: Path, device: str = "cpu", seed: int = 0
+) -> Run:
+    """Train on the configuration's splits and features."""
+    data = gather(config, store, recipe, config.train.task, names or config.train.features)
+    options = {"labels": data.labels, "features": data.features, "task": config.train.task, "device": device}
+    recipe = replace(recipe, features=tuple(data.features))
+    return _fit(store, data.train, data.validation, out, seed, {**options, "recipe": recipe})
 
 
 def _new_run_folder(config: Config, recipe: str) -> Path:
@@ -93,189 +291,37 @@ def _new_run_folder(config: Config, recipe: str) -> Path:
     return base / "runs" / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{recipe}-{config.train.task}"
 
 
-def train_run(
-    config: Config,
-    store: Store,
-    recipe: Any,
-    *,
-    names: Sequence[str],
-    out: Path,
-    device: str = "cpu",
-    seed: int = 0,
-    threads: int = 1,
-    allow_missing: bool = False,
-) -> Run:
-    """Train on the configuration's splits and features."""
-    from aupipe.extract.plan import build_parts, feature_ids
-    from aupipe.train.fit import fit
-
-    dataset = open_dataset(config.dataset)
-    task = config.train.task
-    splits = {name: dataset.split(task, name) for name in ("train", "validation")}
-    for name, found in splits.items():
-        if not found:
-            where = config.dataset.annotations or config.dataset.root
-            raise UsageError(f"no recording of the {name} split has {task} annotations in {where}")
-    features = feature_ids(build_parts(config), [*splits["train"], *splits["validation"]], names or recipe.features)
-    splits = {name: up_to_date(config, store, found, features, allow_missing) for name, found in splits.items()}
-    return fit(
-        store,
-        train=splits["train"],
-        validation=splits["validation"],
-        labels=labels_of(dataset, [*splits["train"], *splits["validation"]], task),
-        features=features,
-        recipe=recipe,
-        task=task,
-        out=out,
-        device=device,
-        seed=seed,
-        threads=threads,
-        allow_missing=allow_missing,
-        progress=lambda line: click.echo(line, err=True),
-    )
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--seed {text}: expected whole numbers with commas between, e.g. 0,1,2") from None
+    if len(set(found)) < len(found):
+        raise UsageError(f"--seed {text}: one of them is there twice")
+    return found
 
 
-def up_to_date(
-    config: Config, store: Store, recordings: list[Recording], features: Mapping[str, str], allow_missing: bool
-) -> list[Recording]:
-    """The recordings whose stored features are of the files that lie there now.
-
-    Raises UsageError naming those whose source has changed since, or on which extraction failed; ``allow_missing``
-    leaves them out instead, and says so. Features that are simply not there yet are for the training part to name.
-    """
-    from aupipe.extract.plan import build_parts, make_plan
-
-    known = {encoder.name for encoder in config.encoders}
-    parts = build_parts(config, names=[name for name in features if name in known])
-    stale = {
-        item.key: item.state if item.state == "source changed" else f"failed: {item.reason}"
-        for item in make_plan(recordings, parts, store).items
-        if item.spec.id in features.values() and item.state in ("source changed", "failed before")
-    }
-    left_out = [r for r in recordings if r.id in stale or r.video_id in stale]
-    if left_out and not allow_missing:
-        shown = "; ".join(f"{r.id} ({stale.get(r.id) or stale[r.video_id]})" for r in left_out[:5])
-        more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
-        raise UsageError(f"features of {shown}{more} are not to be trusted: `aupipe extract`, or --allow-missing")
-    for recording in left_out:
-        why = stale.get(recording.id) or stale[recording.video_id]
-        click.echo(f"aupipe: left out {recording.id}: {why}", err=True)
-    return [recording for recording in recordings if recording not in left_out]
+def _folds_of(text: str | None) -> int | dict[str, list[str]] | None:
+    if text is None or text.isdigit():
+        return None if text is None else int(text)
+    try:
+        content = json.loads(Path(text).read_text(encoding="utf-8"))
+        return {str(name): [str(one) for one in ids] for name, ids in content.items()}
+    except (OSError, json.JSONDecodeError, AttributeError, TypeError) as error:
+        raise UsageError(f"--folds {text}: expected a number, or a JSON file {{fold: [ids]}} ({error})") from error
 
 
-def labels_of(dataset: Dataset, recordings: Sequence[Recording], task: Task) -> dict[str, Labels]:
-    """Annotations by recording id; recordings without any are left out."""
-    found = {recording.id: dataset.labels(recording, task) for recording in recordings}
-    return {name: labels for name, labels in found.items() if labels is not None}
+def _write_order(order: Order, out: Path) -> None:
+    from aupipe.train.run import replace_file
+
+    replace_file(out / ORDER_FILE, json.dumps(asdict(order), indent=1).encode())
 
 
-def _show_scores(run: Run, dataset: Dataset, as_json: bool) -> None:
-    from aupipe.train.evaluate import always_positive
-
-    if as_json:
-        click.echo(json.dumps({"run": str(run.path), "best_epoch": run.best_epoch, "scores": run.scores.to_json()}))
-        return
-    labels = labels_of(dataset, dataset.select(run.validation), run.task)
-    trivial = {"always 1" if run.task == "au" else "constant": always_positive(labels, run.task)}
-    click.echo(run.scores.table(trivial, name=run.recipe.name))
-    click.echo(f"run: {run.path} (best epoch {run.best_epoch}, chosen on these very recordings)")
-    click.echo(f"next: aupipe predict {run.path}")
-
-
-def _split_or_ids(dataset: Dataset, task: Task, split: str | None, ids: Sequence[str]) -> list[Recording]:
-    if ids and split:
-        raise UsageError("give recordings or --split, not both")
-    if ids:
-        return dataset.select(ids)
-    if split:
-        found = dataset.split(task, split)
-        if not found:
-            raise UsageError(f"no recording in the {split} split of task {task}")
-        return found
-    return list(dataset.recordings)
-
-
-@click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("recordings", nargs=-1)
-@click.option("--split", type=click.Choice(["train", "validation", "test"]), help="Instead of naming recordings.")
-@click.option("--format", "form", type=click.Choice(["csv", "abaw", "tracks"]), default="csv", show_default=True)
-@click.option("--sample", type=click.Path(path_type=Path, exists=True), help="The organisers' sample file, for abaw.")
-@click.option("--out", type=click.Path(path_type=Path), help="File (csv, abaw) or folder (tracks). Default: in RUN.")
-@click.option("--allow-missing", is_flag=True, help="Leave out recordings that lack features.")
-@config_options
-def predict(
-    run: Path,
-    recordings: tuple[str, ...],
-    split: str | None,
-    form: str,
-    sample: Path | None,
-    out: Path | None,
-    allow_missing: bool,
-    config_file: Path | None,
-    store: Path | None,
-) -> None:
-    """Per-frame predictions of a trained RUN: csv, the challenge's submission file (abaw), or one file per track.
-
-    \b
-    Examples:
-      aupipe predict runs/20260101-120000-tcn-au --split validation
-      aupipe predict runs/... --split test --format abaw --sample CVPR_6th_ABAW_AU_test_set_sample.txt
-    """
-    from aupipe.train.predict import predict as predict_run
-    from aupipe.train.predictions import write_abaw, write_csv, write_tracks
-    from aupipe.train.run import load_run
-
-    config = require_config(resolve(config_file, store))
-    loaded = load_run(run)
-    dataset = open_dataset(config.dataset)
-    chosen = _split_or_ids(dataset, loaded.task, split, recordings)
-    opened = existing_store(config)
-    chosen = up_to_date(config, opened, chosen, loaded.features, allow_missing)
-    predictions = predict_run(loaded, opened, chosen, allow_missing=allow_missing)
-    default = {"csv": "predictions.csv", "abaw": "submission.txt", "tracks": "predictions"}[form]
-    out = out or loaded.path / default
-    named = {label_name(recording): predictions[recording.id] for recording in chosen if recording.id in predictions}
-    if form == "csv":
-        write_csv(predictions, out)
-    elif form == "abaw":
-        write_abaw(named, out, loaded.task, sample)
-    else:
-        write_tracks(named, out, loaded.task)
-    frames = sum(len(item) for item in predictions.values())
-    click.echo(f"wrote {out}: {frames:,} frames of {len(predictions)} recordings")
-
-
-@click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="validation", show_default=True)
-@config_options
-@json_option
-def evaluate(run: Path, split: str, config_file: Path | None, store: Path | None, as_json: bool) -> None:
-    """Score a trained RUN as the challenge does: pooled over all annotated frames, each counted once.
-
-    \b
-    Example:
-      aupipe evaluate runs/20260101-120000-tcn-au --split validation
-    """
-    from aupipe.train.evaluate import always_positive
-    from aupipe.train.evaluate import evaluate as score
-    from aupipe.train.predict import predict as predict_run
-    from aupipe.train.run import load_run
-
-    config = require_config(resolve(config_file, store))
-    loaded = load_run(run)
-    dataset = open_dataset(config.dataset)
-    chosen = _split_or_ids(dataset, loaded.task, split, ())
-    labels = labels_of(dataset, chosen, loaded.task)
-    if not labels:
-        raise UsageError(f"the {split} split of task {loaded.task} has no annotations here")
-    opened = existing_store(config)
-    chosen = up_to_date(config, opened, [r for r in chosen if r.id in labels], loaded.features, False)
-    predictions = predict_run(loaded, opened, chosen)
-    scores = score(predictions, labels, loaded.task)
-    if as_json:
-        click.echo(json.dumps(scores.to_json()))
-        return
-    trivial = {"always 1" if loaded.task == "au" else "constant": always_positive(labels, loaded.task)}
-    click.echo(scores.table(cast(Mapping[str, Any], trivial), name=loaded.recipe.name))
+def _read_order(folder: Path) -> Order:
+    try:
+        content = json.loads((folder / ORDER_FILE).read_text(encoding="utf-8"))
+        return Order(**{key: tuple(value) if key in ("features", "seeds") else value for key, value in content.items()})
+    except FileNotFoundError:
+        raise UsageError(f"{folder}: nothing to go on with: no {ORDER_FILE} there") from None
+    except (json.JSONDecodeError, TypeError) as error:
+        raise UsageError(f"{folder / ORDER_FILE}: not readable ({error}): begin anew in another folder") from error

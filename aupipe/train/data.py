@@ -6,7 +6,7 @@ per feature (1 where it has). A frame without a face thus stays a frame, and the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -85,7 +85,7 @@ def feature_specs(store: Store, features: Mapping[str, str]) -> dict[str, Featur
             specs[name] = store.spec(feature_id)
         except KeyError:
             raise UsageError(
-                f"feature {name!r} ({feature_id}) is not in the store: run `aupipe extract`, or use its own store"
+                f"feature {name!r} ({feature_id}) is not in the store: `aupipe extract --feature {name}` makes it"
             ) from None
     if not specs:
         raise UsageError("no features given: name at least one")
@@ -105,13 +105,14 @@ def load_examples(
     RecordingError where the features of a recording have different lengths.
     """
     specs = feature_specs(store, features)
-    examples, missing = [], []
+    examples, missing, lacked = [], [], dict[str, None]()
     for recording in recordings:
         parts, lacking = [], []
         for name, spec in specs.items():
             try:
                 parts.append(store.read(recording.key_for(spec.modality), features[name]))
             except KeyError:
+                lacked[name] = None
                 lacking.append(name + _failure(store, recording.key_for(spec.modality), features[name]))
         if labels is not None and recording.id not in labels:
             lacking.append("labels")
@@ -129,9 +130,14 @@ def load_examples(
         listed = "; ".join(missing[:20]) + (f"; and {len(missing) - 20} more" if len(missing) > 20 else "")
         raise UsageError(
             f"{len(missing)} of {len(recordings)} recordings are incomplete: {listed}. "
-            "Extract what is missing, or pass --allow-missing to go on without them"
+            f"`aupipe extract{_asking(lacked)}` makes what is missing; --allow-missing goes on without them"
         )
     return examples
+
+
+def _asking(features: Iterable[str]) -> str:
+    names = ",".join(features)
+    return f" --feature {names}" if names else ""
 
 
 def _failure(store: Store, recording: str, feature: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from aupipe.errors import UsageError
 from aupipe.train import metrics
+from aupipe.train.bootstrap import Spread
 from aupipe.train.labels import METRIC, NAMES, check_labels, check_task, official_valid
 from aupipe.train.postprocess import PostProcess, apply_postprocess, check_untouched
 from aupipe.train.predictions import Predictions, Threshold, decide
@@ -40,6 +41,7 @@ class Scores:
     support: tuple[int, ...]
     absent: tuple[str, ...] = ()
     tuned_on_itself: bool = False  # these very recordings chose thresholds or smoothing: the score flatters
+    caveats: tuple[str, ...] = ()  # what else makes it flatter
     missing: tuple[str, ...] = ()  # annotated recordings without a prediction
     threshold: Threshold = 0.5
 
@@ -58,18 +60,25 @@ class Scores:
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
         return cls(**values)
 
-    def table(self, other: Mapping[str, Scores] | None = None, name: str = "model") -> str:
-        """Text: a line per AU, class or dimension and their mean; these scores and the ``other`` ones side by side."""
+    def table(
+        self, other: Mapping[str, Scores] | None = None, name: str = "model", spread: Spread | None = None
+    ) -> str:
+        """Text: a line per AU, class or dimension and their mean; these scores and the ``other`` ones side by side.
+
+        ``spread`` puts 95% intervals behind these.
+        """
         columns = {name: self, **(other or {})}
         for title, scores in columns.items():
             if scores.names != self.names:
                 raise UsageError(f"{title}: scores of task {scores.task!r} beside scores of task {self.task!r}")
-        titles = [self.metric, *columns, "positive" if self.task != "va" else ""]
+        titles = [self.metric, *columns, "95% by video" if spread else "", "positive" if self.task != "va" else ""]
+        bounds = (*spread.each, spread.interval) if spread else ((),) * (len(self.names) + 1)
+        within = ["{:.3f} to {:.3f}".format(*bound) if bound else "" for bound in bounds]
         rows = [
-            [label, *(f"{scores.values[k]:.3f}" for scores in columns.values()), self._share(k)]
+            [label, *(f"{scores.values[k]:.3f}" for scores in columns.values()), within[k], self._share(k)]
             for k, label in enumerate(self.names)
         ]
-        rows.append(["mean", *(f"{scores.mean:.3f}" for scores in columns.values()), ""])
+        rows.append(["mean", *(f"{scores.mean:.3f}" for scores in columns.values()), within[-1], ""])
         widths = [max(len(row[column]) for row in (titles, *rows)) for column in range(len(titles))]
         lines = [_line(titles, widths), *(_line(row, widths) for row in rows[:-1])]
         lines += ["-" * len(lines[0]), _line(rows[-1], widths), "", self.footnote()]
@@ -89,6 +98,8 @@ class Scores:
         )
         if self.tuned_on_itself:
             text += "; TUNED ON THESE RECORDINGS, so it flatters"
+        for caveat in self.caveats:
+            text += f"; {caveat}"
         if self.absent:
             text += f"; ABSENT from the annotations, counted as 0: {', '.join(self.absent)}"
         return text + (f"; no prediction for {len(self.missing)} recordings" if self.missing else "")
@@ -136,6 +147,16 @@ def evaluate_post(
     shaped = apply_postprocess(post, predictions, cuts)
     scores = evaluate(shaped, labels, post.task, post.threshold or 0.5)
     return replace(scores, tuned_on_itself=bool(set(post.tuned_on) & set(scored)))
+
+
+def check_unseen(known: Collection[str], scored: Sequence[str], what: str, on_tuned: bool = False) -> None:
+    """Raises UsageError if any of the scored recordings is among those that ``what``, unless ``on_tuned``."""
+    both = set(known) & set(scored)
+    if both and not on_tuned:
+        raise UsageError(
+            f"{len(both)} of {len(scored)} recordings (e.g. {min(both)!r}) {what}: their score would flatter. Score "
+            "another split, or for folds what each held out (--held-out), or say --on-tuned and report it as such"
+        )
 
 
 def warn_absent(scores: Scores) -> None:
@@ -221,70 +242,3 @@ def always_positive(labels: Mapping[str, Labels], task: Task) -> Scores:
     else:
         decided = np.broadcast_to(targets.mean(axis=0), targets.shape)
     return _score(targets, decided, task, recordings=len(labels), coverage=1.0, seen=1.0)
-
-
-@dataclass(frozen=True)
-class Spread:
-    """How far a score moves when other videos had been drawn: its standard error and 95% interval."""
-
-    error: float
-    interval: tuple[float, float]
-    groups: int
-    means: tuple[float, ...] = ()  # of every draw, for paired comparisons
-
-
-def bootstrap(
-    predictions: Mapping[str, Predictions],
-    labels: Mapping[str, Labels],
-    task: Task,
-    threshold: Threshold = 0.5,
-    groups: Mapping[str, str] | None = None,
-    draws: int = 1000,
-    seed: int = 0,
-) -> Spread:
-    """Resample whole videos with replacement: frames of one video are no independent draws.
-
-    ``groups`` names what is drawn together (siblings of one video); none: each recording by itself. The same seed and
-    recordings draw the same videos, so two models' ``means`` may be subtracted.
-    """
-    sums: dict[str, NDArray[np.float64]] = {}
-    for name in sorted(labels):
-        if name not in predictions:
-            continue
-        shared = min(len(labels[name]), len(predictions[name]))
-        keep = official_valid(labels[name])[:shared]
-        decided = decide(predictions[name].scores[:shared][keep], task, threshold)
-        counted = _statistics(labels[name].targets[:shared][keep], decided, task)
-        group = (groups or {}).get(name, name)
-        sums[group] = sums.get(group, 0.0) + counted
-    if len(sums) < 2:
-        raise UsageError(f"bootstrap: {len(sums)} videos; two at least are needed to say how they differ")
-    table = np.stack(list(sums.values()))  # (G, ...)
-    drawn = np.random.default_rng(seed).multinomial(len(table), np.full(len(table), 1 / len(table)), size=draws)
-    means = _from_statistics(np.tensordot(drawn, table, axes=1), task)  # (draws, G) x (G, ...) -> (draws,)
-    low, high = np.quantile(means, (0.025, 0.975))
-    return Spread(float(means.std(ddof=1)), (float(low), float(high)), len(table), tuple(map(float, means)))
-
-
-def _statistics(targets: NDArray[Any], decided: NDArray[Any], task: Task) -> NDArray[np.float64]:
-    """Sums over frames from which the score follows, and which add up over videos."""
-    if task == "au":
-        return metrics.confusion(targets > 0.5, decided > 0.5).astype(np.float64)  # (K, 2, 2)
-    if task == "expr":
-        classes = len(NAMES[task])
-        cell = targets[:, 0].astype(np.int64) * classes + decided[:, 0].astype(np.int64)
-        return np.bincount(cell, minlength=classes**2).reshape(classes, classes).astype(np.float64)
-    x, y = targets.astype(np.float64), decided.astype(np.float64)
-    return np.stack([np.ones_like(x), x, y, x * x, y * y, x * y]).sum(axis=1)  # (6, K)
-
-
-def _from_statistics(sums: NDArray[np.float64], task: Task) -> NDArray[np.float64]:
-    """(draws, ...) sums -> (draws,) mean scores."""
-    if task == "au":
-        return np.asarray(metrics.f1_from_counts(sums[..., 1, 1], sums[..., 0, 1], sums[..., 1, 0]).mean(axis=-1))
-    if task == "expr":
-        hit = np.diagonal(sums, axis1=-2, axis2=-1)
-        return np.asarray(metrics.f1_from_counts(hit, sums.sum(-2) - hit, sums.sum(-1) - hit).mean(axis=-1))
-    _n, x, y, xx, yy, xy = np.moveaxis(sums / np.maximum(sums[:, :1], 1), 1, 0)
-    spread = (xx - x * x) + (yy - y * y) + (x - y) ** 2
-    return np.asarray((2 * (xy - x * y) / np.where(spread > 0, spread, 1.0)).mean(axis=-1))

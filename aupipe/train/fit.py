@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import platform
 import time
 import uuid
@@ -20,8 +21,9 @@ from aupipe import __version__
 from aupipe.errors import AupipeError, UsageError
 from aupipe.store.base import Store
 from aupipe.train.average import Average
-from aupipe.train.data import Example, Scaling, collate, columns, common_dims, feature_specs, fit_scaling, load_examples
+from aupipe.train.data import Example, columns, common_dims, feature_specs, fit_scaling, load_examples
 from aupipe.train.evaluate import Scores, pooled, warn_absent
+from aupipe.train.feed import Feed, open_feed
 from aupipe.train.heads import build_head
 from aupipe.train.labels import NAMES, check_labels, check_task, rates
 from aupipe.train.losses import build_loss
@@ -30,9 +32,9 @@ from aupipe.train.predict import predict, score, state
 from aupipe.train.predictions import Predictions
 from aupipe.train.recipe import Recipe, describe_missing
 from aupipe.train.resume import FILE as RESUME_FILE
-from aupipe.train.resume import check_same, load_standing, optimiser_tensors, restore_optimiser, save_standing
+from aupipe.train.resume import check_same, load_standing, restore_standing, save_standing, standing_tensors
 from aupipe.train.run import Epoch, Run, save_postprocess, save_run, save_weights
-from aupipe.train.schedule import Optimiser, Plateau, rate
+from aupipe.train.schedule import Plateau, build_optimiser, rate
 from aupipe.train.windows import tile
 from aupipe.types import Labels, Recording, Task, Window
 
@@ -54,6 +56,9 @@ def fit(
     threads: int = 1,
     allow_missing: bool = False,
     resume: bool = False,
+    deterministic: bool = False,
+    compiled: bool = False,
+    room: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Run:
     """Train a head on cached features and keep the epoch that is best on ``validation``.
@@ -61,8 +66,10 @@ def fit(
     ``features`` maps names to feature ids in ``store``, ``labels`` recording ids to annotations. The run is written to
     the folder ``out``, anew at every better epoch; ``resume`` continues one that was killed there, on a CPU to the very
     weights it would have had (and begins one where there is none). ``progress`` gets a line per epoch. Same arguments,
-    seed and ``threads`` on a CPU: the same run. More threads seldom help so small a head, and hurt much on a shared
-    machine (specs/training.md 4).
+    seed and ``threads`` on a CPU: the same run; ``deterministic`` promises it on a GPU too, by refusing what it cannot
+    compute twice alike. More threads seldom help so small a head, and hurt much on a shared machine (specs/training.md
+    4). ``compiled`` runs the head through torch.compile. ``room``: bytes the standardised features may take on the
+    device, else they are streamed; None: half of what is free.
 
     Raises UsageError for recordings without features or labels (unless ``allow_missing``), for a task the recipe has no
     loss for, for recordings in both splits, and when ``out`` holds a run already; AupipeError if the loss diverges.
@@ -80,16 +87,18 @@ def fit(
     by_id = {example.recording: example for example in examples}
     shares = torch.from_numpy(rates((item.labels for item in examples if item.labels), task)).float().to(device)
 
-    with _reproducible(seed, threads, device):
+    with _reproducible(seed, threads, device, deterministic):
         rng = np.random.default_rng(seed)
         head = build_head(recipe.head.kind, recipe.head.params, columns(dims), len(NAMES[task]), dims).to(device)
+        run_head: Any = torch.compile(head, dynamic=True) if compiled else head  # the same parameters
+        feed = open_feed(examples, scaling, device, room)
         # The labels as given: those cut off or without features must show in the coverage.
         annotated = {item.id: labels[item.id] for item in validation if item.id in labels}
-        validate = _validate(held_out, scaling, annotated, recipe, task, device)
+        validate = _validate(held_out, open_feed(held_out, scaling, device, room), annotated, recipe, task)
         loss_of = build_loss(recipe.loss[task].kind, recipe.loss[task].params, task, shares)
         _start(head, loss_of.start, examples, task)
         options = recipe.optimiser
-        optimiser = _optimiser(head, options)
+        optimiser = build_optimiser(head, options)
         steps = math.ceil(len(_epoch_windows(examples, recipe, None)) / recipe.batch)  # per epoch, or one more
         steps = min(steps, recipe.steps) if recipe.steps else steps
         average = Average(head, recipe.ema)
@@ -105,7 +114,7 @@ def fit(
             dims=dims,
             seed=seed,
             best_epoch=0,
-            scores=validate(head)[1],
+            scores=validate(run_head)[1],
             train=tuple(by_id),
             validation=tuple(example.recording for example in held_out),
             versions=_versions(),
@@ -118,7 +127,7 @@ def fit(
             step, best = standing.content["step"], standing.content["best"]
             rng.bit_generator.state = standing.content["rng"]
             plateau = Plateau(**standing.content["plateau"])
-            _restore(head, optimiser, average, standing.tensors)
+            restore_standing(head, optimiser, average, standing.tensors)
         out.mkdir(parents=True, exist_ok=True)
         for epoch in range(len(history) + 1, recipe.epochs + 1):
             if run.best_epoch and epoch - 1 - run.best_epoch >= recipe.patience:
@@ -127,19 +136,16 @@ def fit(
             losses = []
             head.train()
             windows = _epoch_windows(examples, recipe, rng)[: steps * recipe.batch if recipe.steps else None]
-            for at in range(0, len(windows), recipe.batch):
+            chunks = [windows[at : at + recipe.batch] for at in range(0, len(windows), recipe.batch)]
+            for batch in feed.batches(chunks):
                 factor = rate(step, steps, recipe.epochs, options) * plateau.factor
                 if options.warmup_only_first and step >= steps:
                     factor = plateau.factor
                 for group in optimiser.param_groups:
                     group["lr"] = options.lr * factor
-                batch = collate(by_id, windows[at : at + recipe.batch], scaling)
-                x, mask, targets, valid = (
-                    torch.from_numpy(part).to(device) for part in (batch.x, batch.mask, batch.targets, batch.valid)
-                )
                 with torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=recipe.amp):
-                    outputs = head(x, mask)  # (B, T, D) -> (B, T, K)
-                loss = loss_of(outputs.float(), targets, valid)  # -> scalar
+                    outputs = run_head(batch.x, batch.mask)  # (B, T, D) -> (B, T, K)
+                loss = loss_of(outputs.float(), batch.targets, batch.valid)  # -> scalar
                 losses.append(float(loss.detach()))
                 if not math.isfinite(losses[-1]):
                     raise AupipeError(f"epoch {epoch}: loss {losses[-1]}; lower optimiser.lr (now {options.lr:g})")
@@ -156,7 +162,7 @@ def fit(
             if not all(torch.isfinite(value).all() for value in head.parameters()):
                 raise AupipeError(f"epoch {epoch}: weights are not finite; lower optimiser.lr (now {options.lr:g})")
             with average.in_place_of(head):
-                reached, scores = validate(head)
+                reached, scores = validate(run_head)
                 weights = {name: tensor.detach().cpu().numpy().copy() for name, tensor in state(head).items()}
             plateau.see(reached, options)
             spent = time.perf_counter() - began
@@ -167,7 +173,7 @@ def fit(
                 save_weights(out, run.id, weights, scaling)
                 save_run(replace(run, history=tuple(history)))
             content = {"step": step, "best": best, "rng": rng.bit_generator.state, "plateau": plateau.to_json()}
-            tensors = _tensors(head, optimiser, average)
+            tensors = standing_tensors(head, optimiser, average)
             save_standing(replace(run, history=tuple(history)), tensors, content)
             if progress:
                 progress(_line(history[-1], run, recipe))
@@ -231,19 +237,6 @@ def _epoch_windows(examples: Sequence[Example], recipe: Recipe, rng: np.random.G
     return [windows[i] for i in rng.permutation(len(windows))] if rng else windows
 
 
-def _optimiser(head: torch.nn.Module, options: Optimiser) -> torch.optim.Optimizer:
-    # Biases and gains, one number per output, are not decayed: a penalised bias cannot say how rare an AU is.
-    learnt = {name: value for name, value in head.named_parameters() if value.requires_grad}
-    single = {name for name, value in learnt.items() if value.ndim == 0 or value.numel() == len(value)}
-    decayed, spared = (
-        [value for name, value in learnt.items() if (name in single) == chosen] for chosen in (False, True)
-    )
-    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": spared, "weight_decay": 0.0}]
-    if options.kind == "sgd":
-        return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=options.momentum > 0)
-    return torch.optim.AdamW(groups, lr=options.lr)
-
-
 def _start(head: torch.nn.Module, start: torch.Tensor, examples: Sequence[Example], task: Task) -> None:
     """What a head may know of the training labels before the first step: rates, and whatever it asks for itself."""
     if "out.bias" in dict(head.named_parameters()):
@@ -255,28 +248,8 @@ def _start(head: torch.nn.Module, start: torch.Tensor, examples: Sequence[Exampl
         start_from(np.concatenate(kept), task)
 
 
-def _tensors(head: torch.nn.Module, optimiser: torch.optim.Optimizer, average: Average) -> dict[str, torch.Tensor]:
-    """Everything of a standing run that is a tensor, by name."""
-    tensors = {f"head.{name}": value for name, value in state(head).items()}
-    tensors |= {f"average.{name}": value for name, value in average.values.items()}
-    return tensors | optimiser_tensors(optimiser) | {"random": torch.get_rng_state()}
-
-
-def _restore(
-    head: torch.nn.Module, optimiser: torch.optim.Optimizer, average: Average, tensors: Mapping[str, torch.Tensor]
-) -> None:
-    """The inverse of `_tensors`."""
-    with torch.no_grad():
-        for name, value in state(head).items():
-            value.copy_(tensors[f"head.{name}"])
-        for name, value in average.values.items():
-            value.copy_(tensors[f"average.{name}"])
-    restore_optimiser(optimiser, tensors)
-    torch.set_rng_state(tensors["random"])
-
-
 def _validate(
-    examples: Sequence[Example], scaling: Scaling, labels: Mapping[str, Labels], recipe: Recipe, task: Task, device: str
+    examples: Sequence[Example], feed: Feed, labels: Mapping[str, Labels], recipe: Recipe, task: Task
 ) -> Callable[[torch.nn.Module], tuple[float, Scores]]:
     """How a head does on whole recordings: what epochs are compared by, and the scores at a threshold of 0.5.
 
@@ -284,7 +257,7 @@ def _validate(
     """
 
     def validate(head: torch.nn.Module) -> tuple[float, Scores]:
-        scores = score(head, examples, scaling, recipe, task, device)
+        scores = score(head, examples, feed, recipe, task)
         predictions = {
             item.recording: Predictions(
                 item.recording, task, NAMES[task], scores[item.recording], item.seen, np.full(len(item), np.nan)
@@ -310,13 +283,15 @@ def _versions() -> dict[str, str]:
 
 
 @contextmanager
-def _reproducible(seed: int, threads: int, device: str) -> Iterator[None]:
+def _reproducible(seed: int, threads: int, device: str, strict: bool) -> Iterator[None]:
     """Seeds, deterministic algorithms and a thread count for the time of a run; afterwards what was there before."""
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    if strict:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses to be deterministic
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         torch.manual_seed(seed)
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.use_deterministic_algorithms(True, warn_only=not strict)
         try:
             yield
         finally:

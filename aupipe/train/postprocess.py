@@ -7,15 +7,17 @@ AUcorr and thresholds are chosen together: a threshold tuned before AUcorr belon
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.errors import UsageError
+from aupipe.errors import DamageError, UsageError
 from aupipe.train.labels import AU_NAMES, official_valid
 from aupipe.train.metrics import binary_f1, ccc, class_f1
 from aupipe.train.predictions import Predictions
@@ -52,6 +54,14 @@ class Options:
             raise UsageError(f"threshold: {len(self.threshold)} numbers, expected one, 12, or 'tune'")
 
 
+# What is tuned where a recipe says nothing.
+DEFAULTS = {
+    "au": Options(threshold="tune"),
+    "expr": Options(smooth="gaussian"),
+    "va": Options(smooth="gaussian", match_variance=True),
+}
+
+
 @dataclass(frozen=True)
 class PostProcess:
     """A fitted `Options`: nothing left to choose. ``tuned_on``: the recordings that chose, if any did."""
@@ -67,12 +77,40 @@ class PostProcess:
         """A JSON object."""
         return asdict(self)
 
+    def describe(self) -> str:
+        """One line: what it does, and what chose it."""
+        options, parts = self.options, []
+        if options.fill == "interpolate":
+            parts.append("frames without a face interpolated")
+        if options.smooth != "none":
+            parts.append(f"smoothed ({options.smooth}, {options.width} frames)")
+        if options.aucorr == "on":
+            parts.append("AUcorr")
+        if self.threshold:
+            low, high = min(self.threshold), max(self.threshold)
+            parts.append(f"threshold {low:.2f}" if low == high else f"thresholds {low:.2f} to {high:.2f}")
+        if self.gain:
+            parts.append("variance matched")
+        source = f", fitted on {len(self.tuned_on)} recordings" if self.tuned_on else ""
+        return f"post-processing: {', '.join(parts) or 'none'}{source}"
+
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> PostProcess:
         """The inverse of `to_json`."""
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
         options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.pop("options").items()}
         return cls(options=Options(**options), **plain)
+
+
+def read_postprocess(path: Path) -> PostProcess:
+    """What was written by `aupipe tune`. Raises UsageError where there is nothing, DamageError for what is no such."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return PostProcess.from_json({key: value for key, value in content.items() if key != "run"})
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file: `aupipe tune` writes one") from None
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise DamageError(f"{path}: not readable as a post-processing ({error!r})") from error
 
 
 def fit_postprocess(

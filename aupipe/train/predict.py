@@ -14,7 +14,8 @@ from torch import nn
 
 from aupipe.errors import AupipeError, DamageError
 from aupipe.store.base import Store
-from aupipe.train.data import Example, Scaling, collate, columns, load_examples
+from aupipe.train.data import Example, columns, load_examples
+from aupipe.train.feed import Feed, Streamed
 from aupipe.train.heads import build_head
 from aupipe.train.labels import NAMES
 from aupipe.train.predictions import Predictions
@@ -51,7 +52,7 @@ def predict(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        scores = score(head.to(device), examples, scaling, run.recipe, run.task, device)
+        scores = score(head.to(device), examples, Streamed(examples, scaling, device), run.recipe, run.task)
     finally:
         torch.set_num_threads(before)
     by_id = {recording.id: recording for recording in recordings}
@@ -70,21 +71,19 @@ def predict(
 
 @torch.inference_mode()
 def score(
-    head: nn.Module, examples: Sequence[Example], scaling: Scaling, recipe: Recipe, task: Task, device: str = "cpu"
+    head: nn.Module, examples: Sequence[Example], feed: Feed, recipe: Recipe, task: Task
 ) -> dict[str, NDArray[np.float32]]:
     """Scores (T, K) of whole recordings: where windows overlap their probabilities are averaged, not decisions."""
-    by_id = {example.recording: example for example in examples}
     tiles = {item.recording: tile(item.recording, len(item), *recipe.predict_windows) for item in examples}
     windows = list(chain.from_iterable(tiles.values()))
+    chunks = [windows[at : at + recipe.batch] for at in range(0, len(windows), recipe.batch)]
     values: list[NDArray[np.float32]] = []
     head.eval()
-    for at in range(0, len(windows), recipe.batch):
-        chosen = windows[at : at + recipe.batch]
-        batch = collate(by_id, chosen, scaling)
-        with torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=recipe.amp):
-            out = head(torch.from_numpy(batch.x).to(device), torch.from_numpy(batch.mask).to(device))
+    for chunk, batch in zip(chunks, feed.batches(chunks), strict=True):
+        with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=recipe.amp):
+            out = head(batch.x, batch.mask)
         table = _link(out.float(), task).cpu().numpy()  # (B, T, K)
-        values += [table[row, : len(window)] for row, window in enumerate(chosen)]
+        values += [table[row, : len(window)] for row, window in enumerate(chunk)]
     scores = {}
     rest = iter(values)
     for example in examples:

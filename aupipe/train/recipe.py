@@ -106,9 +106,14 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"recipe {name_or_path}: {error}") from error
+    return recipe_from(apply_overrides(tables, overrides), name)
+
+
+def apply_overrides(tables: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """``tables`` with each ``a.b=value`` set; a value is TOML, or else text. Raises UsageError for what is neither."""
     for override in overrides:
         _override(tables, override)
-    return recipe_from(tables, name)
+    return tables
 
 
 def recipe_from(tables: Mapping[str, Any], name: str) -> Recipe:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from aupipe.errors import DamageError, UsageError
+from aupipe.train.average import Average
+from aupipe.train.predict import state
 from aupipe.train.run import Run, replace_file, run_from
 
 FILE = "resume.safetensors"
@@ -64,23 +66,30 @@ def check_same(before: Run, now: Run) -> None:
             )
 
 
-def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's memory by ``optimiser.<parameter>.<name>``."""
-    state = optimiser.state_dict()["state"]
-    return {
-        f"optimiser.{number}.{name}": torch.as_tensor(value)
-        for number, entries in state.items()
-        for name, value in entries.items()
-        if value is not None
-    }
+def standing_tensors(head: torch.nn.Module, optimiser: torch.optim.Optimizer, average: Average) -> dict[str, Tensor]:
+    """Everything of a standing run that is a tensor, by name; the optimiser's by ``optimiser.<parameter>.<name>``."""
+    tensors = {f"head.{name}": value for name, value in state(head).items()}
+    tensors |= {f"average.{name}": value for name, value in average.values.items()}
+    for number, entries in optimiser.state_dict()["state"].items():
+        for name, value in entries.items():
+            if value is not None:
+                tensors[f"optimiser.{number}.{name}"] = torch.as_tensor(value)
+    return tensors | {"random": torch.get_rng_state()}
 
 
-def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of `optimiser_tensors`."""
-    document = optimiser.state_dict()
-    state: dict[int, dict[str, Tensor]] = {}
+def restore_standing(
+    head: torch.nn.Module, optimiser: torch.optim.Optimizer, average: Average, tensors: Mapping[str, Tensor]
+) -> None:
+    """The inverse of `standing_tensors`."""
+    with torch.no_grad():
+        for name, value in state(head).items():
+            value.copy_(tensors[f"head.{name}"])
+        for name, value in average.values.items():
+            value.copy_(tensors[f"average.{name}"])
+    entries: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimiser."):
             _, number, key = name.split(".", 2)
-            state.setdefault(int(number), {})[key] = value
-    optimiser.load_state_dict({**document, "state": state})
+            entries.setdefault(int(number), {})[key] = value
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": entries})
+    torch.set_rng_state(tensors["random"])

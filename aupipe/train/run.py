@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,12 +91,22 @@ def save_weights(path: Path, run_id: str, weights: Mapping[str, NDArray[Any]], s
     replace_file(path / "head.safetensors", save(tensors, metadata={"run": run_id}))
 
 
-def save_postprocess(run: Run, post: PostProcess) -> None:
+class Owner(Protocol):
+    """A run or an ensemble: whatever a post-processing is fitted for."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def id(self) -> str: ...
+
+
+def save_postprocess(run: Owner, post: PostProcess) -> None:
     """Write ``postprocess.json`` beside the run it was fitted for."""
     replace_file(run.path / "postprocess.json", json.dumps({"run": run.id, **post.to_json()}, indent=1).encode())
 
 
-def load_postprocess(run: Run) -> PostProcess | None:
+def load_postprocess(run: Owner) -> PostProcess | None:
     """What was fitted for this run on its validation split, or None where its recipe asks for nothing.
 
     Raises DamageError where it is not readable, or another run's.

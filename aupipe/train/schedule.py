@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
+
+if TYPE_CHECKING:
+    import torch
 
 OPTIMISERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "constant", "restarts", "bounce", "plateau")
@@ -47,6 +51,22 @@ class Optimiser:
         ):
             if value not in known:
                 raise UsageError(f"unknown {what} {value!r}.{nearest(value, known)} Available: {', '.join(known)}")
+
+
+def build_optimiser(head: torch.nn.Module, options: Optimiser) -> torch.optim.Optimizer:
+    """The optimiser of a head's trained parameters; biases and gains are not decayed."""
+    import torch
+
+    # One number per output is not decayed: a penalised bias cannot say how rare an AU is.
+    learnt = {name: value for name, value in head.named_parameters() if value.requires_grad}
+    single = {name for name, value in learnt.items() if value.ndim == 0 or value.numel() == len(value)}
+    decayed, spared = (
+        [value for name, value in learnt.items() if (name in single) == chosen] for chosen in (False, True)
+    )
+    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    if options.kind == "sgd":
+        return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=options.momentum > 0)
+    return torch.optim.AdamW(groups, lr=options.lr)
 
 
 def rate(step: int, steps: int, epochs: int, options: Optimiser) -> float:

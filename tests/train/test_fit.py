@@ -12,11 +12,12 @@ from aupipe.errors import AupipeError, DamageError, UsageError
 from aupipe.store import create_store
 from aupipe.train.data import collate, fit_scaling, load_examples
 from aupipe.train.evaluate import always_positive, evaluate
-from aupipe.train.fit import _optimiser, fit
+from aupipe.train.fit import fit
 from aupipe.train.heads import build_head
 from aupipe.train.predict import predict
-from aupipe.train.recipe import Optimiser, load_recipe
+from aupipe.train.recipe import load_recipe
 from aupipe.train.run import load_run, load_weights
+from aupipe.train.schedule import Optimiser, build_optimiser
 from aupipe.types import Labels, Recording, Window
 
 from .worlds import FACE, SOUND, World, make_world
@@ -234,7 +235,7 @@ def test_recordings_left_out_lower_the_coverage(world, tmp_path):
 
 def test_biases_and_gains_are_not_decayed():
     head = build_head("tcn", {}, 19, 12)
-    matrices, others = _optimiser(head, Optimiser(weight_decay=0.3)).param_groups
+    matrices, others = build_optimiser(head, Optimiser(weight_decay=0.3)).param_groups
     assert (matrices["weight_decay"], others["weight_decay"]) == (0.3, 0)
     names = {id(value): name for name, value in head.named_parameters()}
     assert {names[id(value)].rpartition(".")[2] for value in others["params"]} == {"bias", "weight_g"}

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from aupipe.errors import UsageError
-from aupipe.train.evaluate import bootstrap, evaluate, evaluate_post
+from aupipe.train.bootstrap import bootstrap
+from aupipe.train.evaluate import evaluate, evaluate_post
 from aupipe.train.labels import AU_NAMES, NAMES
 from aupipe.train.metrics import binary_f1
 from aupipe.train.postprocess import (

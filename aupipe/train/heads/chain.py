@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aupipe.errors import UsageError
+from aupipe.train.heads.blocks import MaskedBatchNorm
 from aupipe.train.heads.tcn import TemporalConvNet
 from aupipe.types import Task
 
@@ -34,12 +35,16 @@ FLOOR = 1e-12  # a frame never rules a state out: one bad frame must not forbid 
 class ChainConfig:
     """``states``: size of the table. ``kernel_size``: frames a fit is read from. ``stay``: log-odds to keep a state.
 
+    ``changes``: a fit also reads what changed since the frame before, scaled to be as large as the features: under
+    noise that hardly moves, a small change is the evidence, and without the scale it is not found.
+
     ``channels``: widths of a TCN beside the linear map; none: no TCN.
     """
 
     states: int = 40
     kernel_size: int = 3
     stay: float = 3.0
+    changes: bool = True
     channels: tuple[int, ...] = ()
     width: int = 64
     dropout: float = 0.2
@@ -50,15 +55,19 @@ class ChainHead(nn.Module):
     """(B, T, D) -> (B, T, K)."""
 
     Config = ChainConfig
+    streams = True
 
-    def __init__(self, config: ChainConfig, inputs: int, targets: int) -> None:
+    def __init__(self, config: ChainConfig, dims: tuple[int, ...], targets: int) -> None:
         super().__init__()
         if config.kernel_size % 2 == 0:
             raise UsageError(f"head 'chain': kernel_size = {config.kernel_size} must be odd, or fits shift by a half")
         self.task: Task = "expr" if targets == 8 else "va" if targets == 2 else "au"
         states = config.states
         self.dropout = nn.Dropout(config.input_dropout)
-        self.fit = nn.Conv1d(inputs, targets, config.kernel_size, padding=config.kernel_size // 2)
+        self.dims, inputs = dims, sum(dims) + len(dims)
+        self.scale = MaskedBatchNorm(sum(dims), affine=False) if config.changes else None
+        read = inputs + (sum(dims) if config.changes else 0)
+        self.fit = nn.Conv1d(read, targets, config.kernel_size, padding=config.kernel_size // 2)
         nn.init.zeros_(self.fit.weight)
         self.project = nn.Linear(inputs, config.width) if config.channels else None
         self.tcn = (
@@ -93,7 +102,8 @@ class ChainHead(nn.Module):
         """Logits, or values for VA: the expectation over states of what they show."""
         there = mask[..., None]
         x = self.dropout(x) * there  # (B, T, D); the kernel must not read padding
-        fit = self.fit(x.transpose(1, 2)).transpose(1, 2)  # (B, T, D) -> (B, T, K)
+        read = x if self.scale is None else torch.cat([x, self.scale(self._changes(x), mask) * there], dim=-1)
+        fit = self.fit(read.transpose(1, 2)).transpose(1, 2)  # (B, T, D) -> (B, T, K)
         if self.tcn is not None and self.project is not None and self.deep is not None:
             fit = fit + self.deep(self.tcn(self.project(x).transpose(1, 2), mask).transpose(1, 2))
         with torch.autocast(x.device.type, enabled=False):  # products of 100 frames need float32
@@ -103,6 +113,13 @@ class ChainHead(nn.Module):
             if self.task == "expr":
                 return (weight @ self.shows.softmax(dim=-1)).clamp(min=1e-6).log()
             return torch.logit((weight @ self.shows.sigmoid()).clamp(1e-6, 1 - 1e-6))
+
+    def _changes(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D - F) since the frame before; 0 where the feature is missing in either."""
+        columns = sum(self.dims)
+        presence = x[..., columns:].repeat_interleave(torch.tensor(self.dims, device=x.device), dim=-1)
+        both = presence[:, 1:] * presence[:, :-1]
+        return F.pad((x[:, 1:, :columns] - x[:, :-1, :columns]) * both, (0, 0, 1, 0))
 
     def posterior(self, fit: Tensor, mask: Tensor) -> Tensor:
         """P(state | window) (B, T, S) from the fits, by forward-backward with both directions in one batch."""

@@ -1,0 +1,100 @@
+"""What the commands of training work on: recordings of a split, their labels, and features that are up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aupipe.config import Config
+from aupipe.dataset import Dataset, open_dataset
+from aupipe.errors import UsageError
+from aupipe.types import Labels, Recording, Task
+
+if TYPE_CHECKING:
+    from aupipe.store.base import Store
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a configuration has to train on: the recordings of both splits, their labels, the features by id."""
+
+    train: list[Recording]
+    validation: list[Recording]
+    labels: dict[str, Labels]
+    features: dict[str, str]
+
+
+def gather(
+    config: Config, store: Store, recipe: Any, task: Task, names: Sequence[str] = (), allow_missing: bool = False
+) -> Data:
+    """The splits, labels and features of a configuration; ``names`` go before the recipe's own features.
+
+    Raises UsageError for an empty split, and for features that are not configured, with the lines that make them.
+    """
+    from aupipe.extract.plan import build_parts, feature_ids
+    from aupipe.train.recipe import describe_missing
+
+    recipe = replace(recipe, features=tuple(names) or recipe.features)
+    if missing := describe_missing(recipe, [encoder.name for encoder in config.encoders]):
+        raise UsageError(missing)
+    dataset = open_dataset(config.dataset)
+    splits = {name: dataset.split(task, name) for name in ("train", "validation")}
+    for name, found in splits.items():
+        if not found:
+            where = config.dataset.annotations or config.dataset.root
+            raise UsageError(f"no recording of the {name} split has {task} annotations in {where}")
+    everyone = [*splits["train"], *splits["validation"]]
+    features = feature_ids(build_parts(config, names=list(recipe.features)), everyone, recipe.features)
+    splits = {name: up_to_date(config, store, found, features, allow_missing) for name, found in splits.items()}
+    return Data(splits["train"], splits["validation"], labels_of(dataset, everyone, task), features)
+
+
+def up_to_date(
+    config: Config, store: Store, recordings: list[Recording], features: Mapping[str, str], allow_missing: bool
+) -> list[Recording]:
+    """The recordings whose stored features are of the files that lie there now.
+
+    Raises UsageError naming those whose source has changed since, or on which extraction failed; ``allow_missing``
+    leaves them out instead, and says so. Features that are simply not there yet are for the training part to name.
+    """
+    from aupipe.extract.plan import build_parts, make_plan
+
+    known = {encoder.name for encoder in config.encoders}
+    parts = build_parts(config, names=[name for name in features if name in known])
+    stale = {
+        item.key: item.state if item.state == "source changed" else f"failed: {item.reason}"
+        for item in make_plan(recordings, parts, store).items
+        if item.spec.id in features.values() and item.state in ("source changed", "failed before")
+    }
+    left_out = [r for r in recordings if r.id in stale or r.video_id in stale]
+    if left_out and not allow_missing:
+        shown = "; ".join(f"{r.id} ({stale.get(r.id) or stale[r.video_id]})" for r in left_out[:5])
+        more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
+        raise UsageError(f"features of {shown}{more} are not to be trusted: `aupipe extract`, or --allow-missing")
+    for recording in left_out:
+        why = stale.get(recording.id) or stale[recording.video_id]
+        click.echo(f"aupipe: left out {recording.id}: {why}", err=True)
+    return [recording for recording in recordings if recording not in left_out]
+
+
+def labels_of(dataset: Dataset, recordings: Sequence[Recording], task: Task) -> dict[str, Labels]:
+    """Annotations by recording id; recordings without any are left out."""
+    found = {recording.id: dataset.labels(recording, task) for recording in recordings}
+    return {name: labels for name, labels in found.items() if labels is not None}
+
+
+def chosen(dataset: Dataset, task: Task, split: str | None, ids: Sequence[str]) -> list[Recording]:
+    """The recordings of a split, or of these ids, or all. Raises UsageError for both, and for an empty split."""
+    if ids and split:
+        raise UsageError("give recordings or --split, not both")
+    if ids:
+        return dataset.select(ids)
+    if split:
+        found = dataset.split(task, split)
+        if not found:
+            raise UsageError(f"no recording in the {split} split of task {task}")
+        return found
+    return list(dataset.recordings)

@@ -1,0 +1,158 @@
+"""Batches where the head is: the whole data set there once where it fits, else streamed while the head computes.
+
+Either way a window is index arithmetic over the recordings' rows, and its numbers are the same to the last bit.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aupipe.train.data import Example, Scaling, collate, columns, common_dims, fill
+from aupipe.types import Window
+
+log = logging.getLogger(__name__)
+
+AHEAD = 2  # batches made while one is computed on
+SHARE = 0.5  # of the free memory that a resident data set may take
+
+
+@dataclass(frozen=True)
+class DeviceBatch:
+    """`aupipe.train.data.Batch` as tensors on the device."""
+
+    x: Tensor  # float32 (B, T, D)
+    mask: Tensor  # bool (B, T), False at padding
+    targets: Tensor  # float32 (B, T, K)
+    valid: Tensor  # bool (B, T, K)
+
+
+class Feed(Protocol):
+    """Makes batches of windows of the recordings it was opened with."""
+
+    def batches(self, chunks: Sequence[Sequence[Window]]) -> Iterator[DeviceBatch]:
+        """One batch per chunk, in order."""
+        ...
+
+
+def open_feed(examples: Sequence[Example], scaling: Scaling, device: str = "cpu", room: int | None = None) -> Feed:
+    """A resident feed if the standardised recordings take at most ``room`` bytes (None: half of what is free)."""
+    size = bytes_resident(examples)
+    room = free_bytes(device) if room is None else room
+    if size <= room:
+        return Resident(examples, scaling, device)
+    log.info("%.1f GB of features do not fit on %s beside a head: streamed", size / 1e9, device)
+    return Streamed(examples, scaling, device)
+
+
+def bytes_resident(examples: Sequence[Example]) -> int:
+    """What `Resident` takes: float32 rows, targets, and a byte per validity."""
+    if not examples:
+        return 0
+    targets = max((item.labels.targets.shape[1] for item in examples if item.labels), default=0)
+    return (sum(map(len, examples)) + 1) * (4 * columns(examples[0].dims) + 5 * targets)
+
+
+def free_bytes(device: str) -> int:
+    """How much of the device's memory a data set may take; 2 GiB where that cannot be known."""
+    if device.startswith("cuda"):
+        return int(SHARE * torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return 2 << 30
+    return int(SHARE * free)
+
+
+class Resident:
+    """All recordings one after another in one matrix on the device, standardised once; a batch is a gather."""
+
+    def __init__(self, examples: Sequence[Example], scaling: Scaling, device: str) -> None:
+        width = columns(common_dims(examples))
+        labelled = next((item.labels for item in examples if item.labels is not None), None)
+        targets = labelled.targets.shape[1] if labelled is not None else 0
+        frames = sum(map(len, examples))
+        # The last row, all zero, is what padding reads.
+        self.rows = torch.zeros((frames + 1, width), device=device)
+        self.targets = torch.zeros((frames + 1, targets), device=device)
+        self.valid = torch.zeros((frames + 1, targets), dtype=torch.bool, device=device)
+        self.starts: dict[str, int] = {}
+        at = 0
+        for example in examples:
+            self.starts[example.recording], stop = at, at + len(example)
+            host = self.rows[at:stop].numpy() if device == "cpu" else np.empty((len(example), width), np.float32)
+            fill(example, 0, len(example), scaling, host)
+            if device != "cpu":
+                self.rows[at:stop] = torch.from_numpy(host)
+            if example.labels is not None:
+                self.targets[at:stop] = torch.from_numpy(example.labels.targets.astype(np.float32))
+                self.valid[at:stop] = torch.from_numpy(example.labels.valid)
+            at = stop
+
+    def batches(self, chunks: Sequence[Sequence[Window]]) -> Iterator[DeviceBatch]:
+        """One batch per chunk, in order."""
+        return map(self._gather, chunks)
+
+    def _gather(self, windows: Sequence[Window]) -> DeviceBatch:
+        begins = np.array([self.starts[window.recording] + window.start for window in windows])
+        sizes = np.array([len(window) for window in windows])
+        frame = np.arange(sizes.max())
+        there = frame < sizes[:, None]  # (B, T)
+        index = np.where(there, begins[:, None] + frame, len(self.rows) - 1)  # (B, T) -> row of the matrix
+        device, shape = self.rows.device, index.shape
+        flat = torch.from_numpy(index.ravel()).to(device)
+        return DeviceBatch(
+            *(self.rows.index_select(0, flat).view(*shape, -1), torch.from_numpy(there).to(device)),
+            *(part.index_select(0, flat).view(*shape, part.shape[1]) for part in (self.targets, self.valid)),
+        )
+
+
+class Streamed:
+    """Batches read from the mapped store in a thread, `AHEAD` of the head; on a GPU through pinned memory.
+
+    There the copies run in a stream of their own, so that they overlap with the head's computations.
+    """
+
+    def __init__(self, examples: Sequence[Example], scaling: Scaling, device: str) -> None:
+        self.by_id = {example.recording: example for example in examples}
+        self.scaling, self.device = scaling, device
+        self.copies = torch.cuda.Stream(device) if device.startswith("cuda") else None
+
+    def batches(self, chunks: Sequence[Sequence[Window]]) -> Iterator[DeviceBatch]:
+        """One batch per chunk, in order."""
+        waiting: deque[Future[tuple[DeviceBatch, torch.cuda.Event | None]]] = deque()
+        rest = iter(chunks)
+        with ThreadPoolExecutor(1, "aupipe-feed") as thread:
+            for chunk in rest:
+                waiting.append(thread.submit(self._make, chunk))
+                if len(waiting) > AHEAD:
+                    yield self._take(waiting.popleft())
+            while waiting:
+                yield self._take(waiting.popleft())
+
+    def _make(self, windows: Sequence[Window]) -> tuple[DeviceBatch, torch.cuda.Event | None]:
+        batch = collate(self.by_id, windows, self.scaling)
+        parts = [torch.from_numpy(part) for part in (batch.x, batch.mask, batch.targets, batch.valid)]
+        if self.copies is None:
+            return DeviceBatch(*parts), None
+        with torch.cuda.stream(self.copies):
+            sent = DeviceBatch(*(part.pin_memory().to(self.device, non_blocking=True) for part in parts))
+            return sent, self.copies.record_event()
+
+    def _take(self, future: Future[tuple[DeviceBatch, torch.cuda.Event | None]]) -> DeviceBatch:
+        batch, copied = future.result()
+        if copied is not None:
+            here = torch.cuda.current_stream(self.device)
+            here.wait_event(copied)
+            for part in (batch.x, batch.mask, batch.targets, batch.valid):
+                part.record_stream(here)  # its memory is not reused before the head has read it
+        return batch

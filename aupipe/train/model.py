@@ -1,0 +1,204 @@
+"""What predicts: one run, or several together, in a folder that `predict`, `evaluate` and `tune` take alike.
+
+An ensemble is ``ensemble.json``: its members' folders and the rule that joins them. Votes are cast by each member
+behind its own post-processing; means and routes join raw scores. A post-processing of the whole follows either.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from os.path import relpath
+from pathlib import Path
+from typing import Any, Literal
+
+from aupipe.errors import DamageError, UsageError
+from aupipe.store.base import Store
+from aupipe.train.ensemble import Ties, mean, routed, vote
+from aupipe.train.postprocess import PostProcess, apply_postprocess
+from aupipe.train.predictions import Predictions, Threshold
+from aupipe.train.run import Run, load_postprocess, load_run, replace_file
+from aupipe.types import Recording, Task
+
+FILE = "ensemble.json"
+FORMAT = 1
+Rule = Literal["single", "mean", "vote", "routed"]
+RULES = ("mean", "vote", "routed")
+
+
+@dataclass(frozen=True)
+class Model:
+    """``runs`` and how they are joined. ``routes``: recording id or group -> place of its member in ``runs``."""
+
+    path: Path
+    id: str
+    task: Task
+    runs: tuple[Run, ...]
+    rule: Rule = "single"
+    ties: Ties = "mean"
+    weights: tuple[float, ...] = ()
+    routes: Mapping[str, int] | None = None
+    default: int | None = None
+
+    @property
+    def name(self) -> str:
+        """For the head of a table."""
+        recipes = dict.fromkeys(run.recipe.name for run in self.runs)
+        return (
+            self.runs[0].recipe.name
+            if self.rule == "single"
+            else f"{self.rule} of {len(self.runs)} {'+'.join(recipes)}"
+        )
+
+    @property
+    def post(self) -> PostProcess | None:
+        """What was fitted for the whole, if anything."""
+        return load_postprocess(self)
+
+    @property
+    def trained_on(self) -> frozenset[str]:
+        """Recordings some member was trained on."""
+        return frozenset(name for run in self.runs for name in run.train)
+
+    @property
+    def chosen_on(self) -> frozenset[str]:
+        """Recordings that chose some member's epoch."""
+        return frozenset(name for run in self.runs for name in run.validation)
+
+    @property
+    def tuned_on(self) -> frozenset[str]:
+        """Recordings that chose a voter's thresholds or smoothing."""
+        posts = [load_postprocess(run) for run in self.runs] if self.rule == "vote" else []
+        return frozenset(name for post in posts if post for name in post.tuned_on)
+
+
+def load_model(path: str | Path) -> Model:
+    """The model in a folder. Raises UsageError where there is none, DamageError where it is not readable."""
+    folder = Path(path)
+    file = folder / FILE
+    if not file.is_file():
+        run = load_run(folder)
+        return Model(run.path, run.id, run.task, (run,))
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if content.pop("format") > FORMAT:
+            raise UsageError(f"{file}: made by a newer aupipe: update aupipe")
+        members = [folder / member for member in content.pop("members")]
+        content["weights"] = tuple(content["weights"])
+        return Model(path=folder, runs=tuple(load_run(member) for member in members), **content)
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise DamageError(f"{file}: not readable as an ensemble ({error!r}); make it anew") from error
+
+
+def save_ensemble(
+    folder: Path,
+    members: Sequence[Run],
+    rule: Rule = "mean",
+    *,
+    ties: Ties = "mean",
+    weights: Sequence[float] = (),
+    routes: Mapping[str, int] | None = None,
+    default: int | None = None,
+) -> Model:
+    """Write an ensemble of finished runs of one task; their folders are named relative to it.
+
+    Raises UsageError for members of several tasks, unfinished ones, weights or routes that do not fit, and a folder
+    that holds an ensemble or a run already.
+    """
+    if rule not in RULES:
+        raise UsageError(f"unknown rule {rule!r}: expected {', '.join(RULES)}")
+    if not members:
+        raise UsageError("an ensemble of nobody: give one run at least")
+    tasks = sorted({run.task for run in members})
+    if len(tasks) > 1:
+        raise UsageError(f"members of several tasks: {', '.join(tasks)}")
+    if rule == "vote" and tasks == ["va"]:
+        raise UsageError("valence and arousal cannot be voted on: use the mean")
+    for run in members:
+        if not run.finished:
+            raise UsageError(f"{run.path}: not finished: `aupipe train --resume {run.path}`")
+    if weights and (rule != "mean" or len(weights) != len(members)):
+        raise UsageError(f"{len(weights)} weights for {len(members)} members by {rule}: one each, for the mean")
+    if (rule == "routed") != (routes is not None):
+        raise UsageError("routes and the rule 'routed' need each other")
+    wrong = [
+        place for place in (*(routes or {}).values(), default) if place is not None and not 0 <= place < len(members)
+    ]
+    if wrong:
+        raise UsageError(f"a route to member {wrong[0] + 1} of {len(members)}")
+    for taken in (FILE, "run.json"):
+        if (folder / taken).exists():
+            raise UsageError(f"{folder}: holds {taken} already: give another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "id": uuid.uuid4().hex,
+        "task": tasks[0],
+        "members": [relpath(run.path.resolve(), folder.resolve()) for run in members],
+        "rule": rule,
+        "ties": ties,
+        "weights": list(weights),
+        "routes": dict(routes) if routes is not None else None,
+        "default": default,
+    }
+    replace_file(folder / FILE, json.dumps(content, indent=1).encode())
+    return load_model(folder)
+
+
+def predict_model(
+    model: Model,
+    store: Store,
+    recordings: Sequence[Recording],
+    cuts: Mapping[str, Sequence[int]] | None = None,
+    **options: Any,
+) -> dict[str, Predictions]:
+    """Joined scores of every frame, before the model's own post-processing; ``options`` are those of `predict`."""
+    from aupipe.train.predict import predict
+
+    if model.rule == "routed":
+        return _routed(model, lambda run, own: predict(run, store, own, **options), recordings)
+    found = [predict(run, store, recordings, **options) for run in model.runs]
+    if model.rule != "vote":
+        return mean(found, model.weights or None)
+    limits: list[Threshold] = []
+    for place, run in enumerate(model.runs):
+        post = load_postprocess(run)
+        limits.append(post.threshold if post and post.threshold else 0.5)
+        if post:
+            found[place] = apply_postprocess(post, found[place], cuts)
+    return vote(found, limits, model.ties)
+
+
+def _routed(
+    model: Model, predict: Callable[[Run, list[Recording]], dict[str, Predictions]], recordings: Sequence[Recording]
+) -> dict[str, Predictions]:
+    """Each recording by its own member alone."""
+    routes = model.routes or {}
+    places = {r.id: routes.get(r.id, routes.get(r.group, model.default)) for r in recordings}
+    members = {
+        str(place + 1): predict(run, [r for r in recordings if places[r.id] == place])
+        for place, run in enumerate(model.runs)
+    }
+    return routed(members, {name: str(place + 1) for name, place in places.items() if place is not None} | {})
+
+
+def predict_held_out(
+    model: Model, store: Store, recordings: Sequence[Recording], **options: Any
+) -> dict[str, Predictions]:
+    """Each recording by the members that validated on it and were not trained on it, averaged; others are left out.
+
+    The epoch of those members was chosen on it, so a score flatters a little; thresholds tuned on it are for others.
+    """
+    from aupipe.train.predict import predict
+
+    found: dict[str, list[Predictions]] = {}
+    for run in model.runs:
+        unseen = set(run.validation) - set(run.train)
+        for name, item in predict(run, store, [r for r in recordings if r.id in unseen], **options).items():
+            found.setdefault(name, []).append(item)
+    if not found:
+        raise UsageError(f"{model.path}: no member held any of these {len(recordings)} recordings out")
+    order = [r.id for r in recordings if r.id in found]
+    return {name: mean([{name: item} for item in found[name]])[name] for name in order}

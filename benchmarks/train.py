@@ -1,0 +1,154 @@
+"""What feeding costs: ``python benchmarks/train.py``. An epoch from the store against one from tensors in memory.
+
+The same windows in the same order through the same head, forward, backward and step: from batches that are tensors
+already (1.00), from a data set that was put on the device once (what `fit` does where it fits), streamed from the
+mapped store, and by a naive loop that opens each recording's file for each window. Turns are interleaved, figures are
+medians of ratios within a turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from aupipe.store import create_store, open_store
+from aupipe.train.data import Scaling, columns, fit_scaling, load_examples
+from aupipe.train.feed import DeviceBatch, Resident, Streamed
+from aupipe.train.heads import build_head
+from aupipe.train.labels import NAMES
+from aupipe.train.losses import build_loss
+from aupipe.train.windows import tile
+from aupipe.types import FeatureSpec, Labels, Recording, Window
+
+HEADS = {"linear": {}, "mlp": {}, "tcn": {}, "gru": {"width": 32, "layers": 1, "hidden": 64}}
+Epoch = Callable[[], Iterable[DeviceBatch]]
+
+
+def make_store(folder: Path, recordings: int, frames: int, dim: int) -> tuple[list[Recording], dict[str, Labels], str]:
+    """Random float16 features on disk, and a plain .npy beside for the naive loop."""
+    rng = np.random.default_rng(0)
+    spec = FeatureSpec("feature", "visual", "random", 1, dtype="float16")
+    store, labels, made = create_store(folder / "store", "zarr"), {}, []
+    for i in range(recordings):
+        rows = rng.normal(size=(frames, dim)).astype(np.float16)
+        made.append(Recording(f"r{i:03d}"))
+        store.publish(made[-1].id, spec, rows)
+        np.save(folder / f"{made[-1].id}.npy", rows)
+        targets = (rng.random((frames, 12)) < 0.2).astype(np.float32)
+        labels[made[-1].id] = Labels("au", NAMES["au"], targets, np.ones(targets.shape, bool))
+    return made, labels, spec.id
+
+
+def naive(
+    folder: Path, chunks: Sequence[Sequence[Window]], labels: dict[str, Labels], scaling: Scaling, device: str
+) -> Iterable[DeviceBatch]:
+    """As tutorials have it: a file opened and read for every window."""
+    for chunk in chunks:
+        x, y, size = [], [], max(len(window) for window in chunk)
+        for window in chunk:
+            rows = np.load(folder / f"{window.recording}.npy")[window.start : window.stop].astype(np.float32)
+            rows = (rows - scaling.mean) / scaling.std
+            rows = np.concatenate([rows, np.ones((len(rows), 1), np.float32)], axis=1)
+            x.append(np.pad(rows, ((0, size - len(rows)), (0, 0))))
+            own = labels[window.recording].targets[window.start : window.stop]
+            y.append(np.pad(own, ((0, size - len(own)), (0, 0))))
+        there = np.arange(size) < np.array([len(window) for window in chunk])[:, None]
+        valid = np.repeat(there[..., None], 12, axis=-1)
+        parts = (np.stack(x), there, np.stack(y).astype(np.float32), valid)
+        yield DeviceBatch(*(torch.from_numpy(part).to(device) for part in parts))
+
+
+def main() -> None:
+    """Print a line per head."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recordings", type=int, default=40)
+    parser.add_argument("--frames", type=int, default=1500)
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--window", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--heads", default=",".join(HEADS))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    device = options.device
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        recordings, labels, feature = make_store(folder, options.recordings, options.frames, options.dim)
+        began = time.perf_counter()
+        examples = load_examples(open_store(folder / "store"), recordings, {"feature": feature}, labels)
+        scaling = fit_scaling(examples)
+        opened = time.perf_counter() - began
+        began = time.perf_counter()
+        resident = Resident(examples, scaling, device)
+        placed = time.perf_counter() - began
+        windows = [w for e in examples for w in tile(e.recording, len(e), options.window, options.window, 37)]
+        windows = [windows[i] for i in np.random.default_rng(1).permutation(len(windows))]
+        chunks = [windows[at : at + options.batch] for at in range(0, len(windows), options.batch)]
+        ready = list(resident.batches(chunks))
+        streamed = Streamed(examples, scaling, device)
+        epochs: dict[str, Epoch] = {
+            "in memory": lambda: ready,
+            "resident": lambda: resident.batches(chunks),
+            "streamed": lambda: streamed.batches(chunks),
+            "naive": lambda: naive(folder, chunks, labels, scaling, device),
+        }
+        frames = options.recordings * options.frames
+        print(
+            f"{frames:,} frames of {options.dim} columns, {len(chunks)} batches of {options.batch} x {options.window} "
+            f"on {device}; opened and scaled in {opened:.2f} s, put on the device in {placed:.2f} s, once"
+        )
+        print(f"{'head':8s} {'s/epoch in memory':>18s} {'resident':>10s} {'streamed':>10s} {'naive':>8s}   x in memory")
+        for head in options.heads.split(","):
+            taken = {name: [] for name in epochs}
+            step = make_step(head, examples[0].dims, device)
+            step(ready[0])
+            for _ in range(options.turns):
+                for name, epoch in epochs.items():
+                    taken[name].append(run_epoch(epoch, step, device))
+            ratio = {
+                name: statistics.median(a / b for a, b in zip(seconds, taken["in memory"], strict=True))
+                for name, seconds in taken.items()
+            }
+            base = statistics.median(taken["in memory"])
+            print(
+                f"{head:8s} {base:18.3f} {ratio['resident']:10.2f} {ratio['streamed']:10.2f} {ratio['naive']:8.2f}",
+                flush=True,
+            )
+
+
+def make_step(head: str, dims: tuple[int, ...], device: str) -> Callable[[DeviceBatch], None]:
+    """One optimiser step of a fresh head."""
+    torch.manual_seed(0)
+    net = build_head(head, HEADS[head], columns(dims), 12, dims).to(device)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=1e-4)
+    loss_of = build_loss("bce", {}, "au", torch.full((12,), 0.2, device=device))
+
+    def step(batch: DeviceBatch) -> None:
+        loss = loss_of(net(batch.x, batch.mask), batch.targets, batch.valid)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def run_epoch(epoch: Epoch, step: Callable[[DeviceBatch], None], device: str) -> float:
+    """Seconds of one pass."""
+    began = time.perf_counter()
+    for batch in epoch():
+        step(batch)
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()

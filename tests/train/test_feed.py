@@ -1,0 +1,126 @@
+"""Batches on the device: resident or streamed, they are what `collate` makes, to the last bit."""
+
+import numpy as np
+import pytest
+import torch
+
+from aupipe.train.data import collate, fit_scaling, load_examples
+from aupipe.train.feed import Resident, Streamed, bytes_resident, free_bytes, open_feed
+from aupipe.train.fit import fit
+from aupipe.train.recipe import load_recipe
+from aupipe.train.run import load_weights
+from aupipe.train.windows import tile
+
+from .worlds import make_world
+
+SMALL = ("window=32", "hop=20", "batch=4", "head.width=8", "head.channels=[8]", "epochs=2")
+
+
+@pytest.fixture(scope="module")
+def world():
+    return make_world(train=4, validation=2, frames=90)
+
+
+@pytest.fixture(scope="module")
+def examples(world):
+    return load_examples(world.store, world.train, world.features, world.labels)
+
+
+@pytest.mark.parametrize("kind", [Resident, Streamed])
+@pytest.mark.parametrize("center", [0.0, 0.5])
+def test_a_feed_gives_what_collate_makes_in_the_order_asked_for(examples, kind, center):
+    scaling = fit_scaling(examples, center)
+    windows = [window for item in examples for window in tile(item.recording, len(item), 40, 25, 7)]
+    windows = [windows[i] for i in np.random.default_rng(0).permutation(len(windows))]
+    assert len({len(window) for window in windows}) > 2  # padding occurs
+    chunks = [windows[at : at + 3] for at in range(0, len(windows), 3)]
+    by_id = {item.recording: item for item in examples}
+    made = list(kind(examples, scaling, "cpu").batches(chunks))
+    assert len(made) == len(chunks) > 3
+    for batch, chunk in zip(made, chunks, strict=True):
+        wanted = collate(by_id, chunk, scaling)
+        for name in ("x", "mask", "targets", "valid"):
+            assert np.array_equal(getattr(batch, name).numpy(), getattr(wanted, name)), name
+
+
+def test_examples_without_labels_are_fed_too(world):
+    examples = load_examples(world.store, world.train, world.features)
+    scaling = fit_scaling(examples)
+    chunk = tile(examples[0].recording, len(examples[0]), 40, 40)
+    for feed in (Resident(examples, scaling, "cpu"), Streamed(examples, scaling, "cpu")):
+        assert next(iter(feed.batches([chunk]))).targets.shape[2] == 0
+
+
+def test_what_fits_is_resident_and_what_does_not_is_streamed(examples):
+    scaling = fit_scaling(examples)
+    size = bytes_resident(examples)
+    assert size == sum(
+        part.nbytes for part in vars(Resident(examples, scaling, "cpu")).values() if hasattr(part, "nbytes")
+    )
+    assert isinstance(open_feed(examples, scaling, room=size), Resident)
+    assert isinstance(open_feed(examples, scaling, room=size - 1), Streamed)
+    assert 0 < free_bytes("cpu") < 1 << 50
+
+
+def test_streaming_trains_to_the_very_weights_of_a_resident_data_set(world, tmp_path):
+    runs = [
+        fit(
+            world.store,
+            train=world.train,
+            validation=world.validation,
+            labels=world.labels,
+            features=world.features,
+            recipe=load_recipe("tcn", SMALL),
+            task="au",
+            out=tmp_path / str(room),
+            room=room,
+        )
+        for room in (None, 0)
+    ]
+    weights = [load_weights(run)[0] for run in runs]
+    assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_recording_that_cannot_be_read_stops_the_feed_with_its_own_error(examples):
+    scaling = fit_scaling(examples)
+    feed = Streamed(examples[:1], scaling, "cpu")
+    with pytest.raises(KeyError, match=examples[1].recording):
+        list(feed.batches([tile(item.recording, len(item), 40, 40) for item in examples[:2]]))
+
+
+def test_deterministic_refuses_what_cannot_be_computed_twice_alike(world, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda on, warn_only=False: seen.append((on, warn_only)))
+    for strict in (False, True):
+        fit(
+            world.store,
+            train=world.train,
+            validation=world.validation,
+            labels=world.labels,
+            features=world.features,
+            recipe=load_recipe("baseline", ["epochs=1"]),
+            task="au",
+            out=tmp_path / str(strict),
+            deterministic=strict,
+        )
+    assert [entry for entry in seen if entry[0]] == [(True, True), (True, False)]
+
+
+@pytest.mark.slow
+def test_a_compiled_head_trains_to_nearly_the_same_scores(world, tmp_path):
+    runs = [
+        fit(
+            world.store,
+            train=world.train,
+            validation=world.validation,
+            labels=world.labels,
+            features=world.features,
+            recipe=load_recipe("tcn", SMALL),
+            task="au",
+            out=tmp_path / str(compiled),
+            compiled=compiled,
+        )
+        for compiled in (False, True)
+    ]
+    losses = [[epoch.loss for epoch in run.history] for run in runs]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
