@@ -1,4 +1,4 @@
-"""Where the commands of trained runs work: data set, store, device, shots, and the post-processing that was asked for."""
+"""Where the commands of trained runs work: data set, store, device, shots, and the post-processing asked for."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from aupipe.cli.options import (
     resolve,
     split_list,
 )
+from aupipe.cli.order import ORDER_FILE, Order, folds_of, numbers, read_order, write_order
 from aupipe.config import Config
 from aupipe.errors import AupipeError, UsageError
 from aupipe.types import Recording, Task
@@ -32,23 +33,6 @@ if TYPE_CHECKING:
     from aupipe.train.run import Run
 
 TASKS = ("au", "expr", "va")
-ORDER_FILE = "train.json"  # what was asked for, so that --resume can ask again
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a command asked to train; ``folds``: a number, or fold name -> recording ids; ``on``: train or all."""
-
-    name: str
-    recipe: Mapping[str, Any]
-    task: Task
-    features: tuple[str, ...]
-    seeds: tuple[int, ...]
-    folds: int | Mapping[str, Sequence[str]] | None
-    on: str
-    allow_missing: bool
-    deterministic: bool
-    threads: int
 
 
 @click.command()
@@ -112,11 +96,17 @@ def train(
     from aupipe.train.recipe import load_recipe
 
     if resume is not None:
-        given = {"--recipe": recipe, "--task": task, "--feature": features, "--set": overrides, "--out": out}
-        given |= {"--folds": folds, "--amp": amp}
+        given: dict[str, Any] = {
+            "--recipe": recipe,
+            "--task": task,
+            "--feature": features,
+            "--set": overrides,
+            "--out": out,
+        }
+        given |= {"--out": out, "--folds": folds, "--amp": amp}
         if extra := [name for name, value in given.items() if value]:
             raise UsageError(f"--resume goes on with what was begun: leave out {', '.join(extra)}")
-        order, out = _read_order(resume), resume
+        order, out = read_order(resume), resume
         config = require_config(resolve(config_file, store, **{"train.task": order.task}))
     else:
         config = require_config(resolve(config_file, store, **{"train.recipe": recipe, "train.task": task}))
@@ -126,8 +116,8 @@ def train(
             chosen.to_json(),
             config.train.task,
             tuple(split_list(features) or config.train.features),
-            _numbers(seeds),
-            _folds_of(folds),
+            numbers(seeds),
+            folds_of(folds),
             on,
             allow_missing,
             deterministic,
@@ -167,7 +157,7 @@ def _carry_out(
         raise UsageError(f"{out}: a run is there already: give another folder")
     fresh = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
-    _write_order(order, out)
+    write_order(order, out)
     try:
         if order.folds is None and len(order.seeds) == 1:
             if (out / "run.json").is_file() and load_run(out).finished:
@@ -289,39 +279,3 @@ def train_run(
 def _new_run_folder(config: Config, recipe: str) -> Path:
     base = config.file.parent if config.file else Path.cwd()
     return base / "runs" / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{recipe}-{config.train.task}"
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        found = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(f"--seed {text}: expected whole numbers with commas between, e.g. 0,1,2") from None
-    if len(set(found)) < len(found):
-        raise UsageError(f"--seed {text}: one of them is there twice")
-    return found
-
-
-def _folds_of(text: str | None) -> int | dict[str, list[str]] | None:
-    if text is None or text.isdigit():
-        return None if text is None else int(text)
-    try:
-        content = json.loads(Path(text).read_text(encoding="utf-8"))
-        return {str(name): [str(one) for one in ids] for name, ids in content.items()}
-    except (OSError, json.JSONDecodeError, AttributeError, TypeError) as error:
-        raise UsageError(f"--folds {text}: expected a number, or a JSON file {{fold: [ids]}} ({error})") from error
-
-
-def _write_order(order: Order, out: Path) -> None:
-    from aupipe.train.run import replace_file
-
-    replace_file(out / ORDER_FILE, json.dumps(asdict(order), indent=1).encode())
-
-
-def _read_order(folder: Path) -> Order:
-    try:
-        content = json.loads((folder / ORDER_FILE).read_text(encoding="utf-8"))
-        return Order(**{key: tuple(value) if key in ("features", "seeds") else value for key, value in content.items()})
-    except FileNotFoundError:
-        raise UsageError(f"{folder}: nothing to go on with: no {ORDER_FILE} there") from None
-    except (json.JSONDecodeError, TypeError) as error:
-        raise UsageError(f"{folder / ORDER_FILE}: not readable ({error}): begin anew in another folder") from error

@@ -177,11 +177,18 @@ def _routed(
     """Each recording by its own member alone."""
     routes = model.routes or {}
     places = {r.id: routes.get(r.id, routes.get(r.group, model.default)) for r in recordings}
+    if lost := [name for name, place in places.items() if place is None]:
+        raise UsageError(
+            f"{len(lost)} recordings have no route, e.g. {lost[0]!r}: name them or their video, or --default"
+        )
     members = {
-        str(place + 1): predict(run, [r for r in recordings if places[r.id] == place])
+        str(place): predict(run, own)
         for place, run in enumerate(model.runs)
+        if (own := [r for r in recordings if places[r.id] == place])
     }
-    return routed(members, {name: str(place + 1) for name, place in places.items() if place is not None} | {})
+    # Left out by allow_missing: neither predicted nor routed.
+    named = {name for found in members.values() for name in found}
+    return routed(members, {name: str(place) for name, place in places.items() if name in named})
 
 
 def predict_held_out(
