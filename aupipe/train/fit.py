@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import platform
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,20 +14,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from aupipe import __version__
 from aupipe.errors import AupipeError, UsageError
 from aupipe.store.base import Store
 from aupipe.train.average import Average
 from aupipe.train.data import Example, columns, common_dims, feature_specs, fit_scaling, load_examples
 from aupipe.train.evaluate import Scores, pooled, warn_absent
-from aupipe.train.feed import Feed, open_feed
+from aupipe.train.feed import DeviceBatch, Feed, open_feed
 from aupipe.train.heads import build_head
-from aupipe.train.labels import NAMES, check_labels, check_task, rates
+from aupipe.train.labels import NAMES, check_labels, check_task, official_valid, rates
 from aupipe.train.losses import build_loss
 from aupipe.train.postprocess import best_f1, fit_postprocess
 from aupipe.train.predict import predict, score, state
 from aupipe.train.predictions import Predictions
 from aupipe.train.recipe import Recipe, describe_missing
+from aupipe.train.reproducible import reproducible, versions
 from aupipe.train.resume import FILE as RESUME_FILE
 from aupipe.train.resume import check_same, load_standing, restore_standing, save_standing, standing_tensors
 from aupipe.train.run import Epoch, Run, save_postprocess, save_run, save_weights
@@ -87,7 +84,7 @@ def fit(
     by_id = {example.recording: example for example in examples}
     shares = torch.from_numpy(rates((item.labels for item in examples if item.labels), task)).float().to(device)
 
-    with _reproducible(seed, threads, device, deterministic):
+    with reproducible(seed, threads, device, deterministic):
         rng = np.random.default_rng(seed)
         head = build_head(recipe.head.kind, recipe.head.params, columns(dims), len(NAMES[task]), dims).to(device)
         run_head: Any = torch.compile(head, dynamic=True) if compiled else head  # the same parameters
@@ -96,7 +93,7 @@ def fit(
         annotated = {item.id: labels[item.id] for item in validation if item.id in labels}
         validate = _validate(held_out, open_feed(held_out, scaling, device, room), annotated, recipe, task)
         loss_of = build_loss(recipe.loss[task].kind, recipe.loss[task].params, task, shares)
-        _start(head, loss_of.start, examples, task)
+        _start(head, loss_of.start, lambda: feed.batches(_chunks(_epoch_windows(examples, recipe, None), recipe)), task)
         options = recipe.optimiser
         optimiser = build_optimiser(head, options)
         steps = math.ceil(len(_epoch_windows(examples, recipe, None)) / recipe.batch)  # per epoch, or one more
@@ -117,7 +114,7 @@ def fit(
             scores=validate(run_head)[1],
             train=tuple(by_id),
             validation=tuple(example.recording for example in held_out),
-            versions=_versions(),
+            versions=versions(),
         )
         history: list[Epoch] = []
         step, best = 0, -math.inf
@@ -136,8 +133,7 @@ def fit(
             losses = []
             head.train()
             windows = _epoch_windows(examples, recipe, rng)[: steps * recipe.batch if recipe.steps else None]
-            chunks = [windows[at : at + recipe.batch] for at in range(0, len(windows), recipe.batch)]
-            for batch in feed.batches(chunks):
+            for batch in feed.batches(_chunks(windows, recipe)):
                 factor = rate(step, steps, recipe.epochs, options) * plateau.factor
                 if options.warmup_only_first and step >= steps:
                     factor = plateau.factor
@@ -218,11 +214,24 @@ def _check(
 
 
 def _check_labelled(examples: Sequence[Example], task: Task, split: str) -> None:
+    """Whether there is anything to learn or to score; recordings that add nothing are named, never silent."""
     for example in examples:
         if example.labels is not None:
             check_labels(example.labels, task, example.recording)
-    if not any(example.labels is not None and example.labels.valid.any() for example in examples):
+    blank = [item.recording for item in examples if item.labels is None or not item.labels.valid.any()]
+    if len(blank) == len(examples):
         raise UsageError(f"no valid {task} label in {len(examples)} {split} recordings: check the annotation folder")
+    unseen = [item.recording for item in examples if not item.seen.any()]
+    for names, what in ((blank, f"no valid {task} label"), (unseen, "no frame with a face")):
+        if names:
+            log.warning("%d of %d %s recordings have %s: %s", len(names), len(examples), split, what, _few(names))
+    frames, seen = sum(map(len, examples)), sum(int(item.seen.sum()) for item in examples)
+    valid = sum(int(official_valid(item.labels).sum()) for item in examples if item.labels)
+    log.info("%s: %d frames of %d recordings, %d annotated, %d with a face", split, frames, len(examples), valid, seen)
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _epoch_windows(examples: Sequence[Example], recipe: Recipe, rng: np.random.Generator | None) -> list[Window]:
@@ -237,15 +246,20 @@ def _epoch_windows(examples: Sequence[Example], recipe: Recipe, rng: np.random.G
     return [windows[i] for i in rng.permutation(len(windows))] if rng else windows
 
 
-def _start(head: torch.nn.Module, start: torch.Tensor, examples: Sequence[Example], task: Task) -> None:
-    """What a head may know of the training labels before the first step: rates, and whatever it asks for itself."""
+def _start(
+    head: torch.nn.Module, start: torch.Tensor, batches: Callable[[], Iterable[DeviceBatch]], task: Task
+) -> None:
+    """What a head may know of the training split before the first step: rates, and whatever it asks for itself."""
     if "out.bias" in dict(head.named_parameters()):
         with torch.no_grad():
             head.get_parameter("out.bias").copy_(start)
     start_from: Any = getattr(head, "start_from", None)
     if start_from is not None:
-        kept = [item.labels.targets[item.labels.valid.all(axis=1)] for item in examples if item.labels]
-        start_from(np.concatenate(kept), task)
+        start_from(batches, task)
+
+
+def _chunks(windows: Sequence[Window], recipe: Recipe) -> list[Sequence[Window]]:
+    return [windows[at : at + recipe.batch] for at in range(0, len(windows), recipe.batch)]
 
 
 def _validate(
@@ -275,25 +289,3 @@ def _line(epoch: Epoch, run: Run, recipe: Recipe) -> str:
     best = f"best {run.scores.mean:.3f} (epoch {run.best_epoch})"
     score = f"validation {run.scores.metric} {epoch.score:.3f}"
     return f"epoch {epoch.epoch}/{recipe.epochs}  loss {epoch.loss:.4f}  {score}  {best}  {epoch.seconds:.1f} s"
-
-
-def _versions() -> dict[str, str]:
-    libraries = {"aupipe": __version__, "torch": torch.__version__, "numpy": np.__version__}
-    return {"python": platform.python_version(), **libraries}
-
-
-@contextmanager
-def _reproducible(seed: int, threads: int, device: str, strict: bool) -> Iterator[None]:
-    """Seeds, deterministic algorithms and a thread count for the time of a run; afterwards what was there before."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    if strict:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses to be deterministic
-    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
-        torch.manual_seed(seed)
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(True, warn_only=not strict)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before[0])
-            torch.use_deterministic_algorithms(before[1])

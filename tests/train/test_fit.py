@@ -204,6 +204,26 @@ def test_a_request_that_cannot_work_is_refused_before_anything_is_written(world,
     assert not (tmp_path / "run").exists()
 
 
+def test_recordings_without_a_label_or_a_face_are_named_and_counted(tmp_path, caplog):
+    world = make_world(train=4, validation=2, frames=60)
+    blank, faceless = world.train[1].id, world.train[3].id
+    item = world.labels[blank]
+    labels = world.labels | {blank: replace(item, valid=np.zeros_like(item.valid))}
+    rows = np.full((len(world.labels[faceless]), 16), np.nan, np.float32)
+    world.store.publish(faceless, FACE, rows)
+    with caplog.at_level("INFO"):
+        run = train(replace(world, labels=labels), tmp_path / "run", overrides=(*SMALL, "epochs=1"))
+    assert f"1 of 4 training recordings have no valid au label: {blank}" in caplog.text
+    assert f"1 of 4 training recordings have no frame with a face: {faceless}" in caplog.text
+    frames = sum(len(world.labels[r.id]) for r in world.train)
+    seen = frames - 4 * 6 - len(rows) + 6
+    assert (
+        f"training: {frames} frames of 4 recordings, {frames - 3 * 5 - len(item)} annotated, {seen} with a face"
+        in caplog.text
+    )
+    assert np.isfinite(run.history[0].loss)
+
+
 def test_no_valid_label_at_all_is_refused(world, tmp_path):
     blank = {n: replace(item, valid=np.zeros_like(item.valid)) for n, item in world.labels.items()}
     with pytest.raises(UsageError, match="no valid au label in 8 training recordings"):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from aupipe.errors import UsageError, WeightsMissingError
+from aupipe.train.feed import DeviceBatch
 from aupipe.train.heads import HEADS, build_head
 from aupipe.train.heads.tcn import TemporalConvNet
 
@@ -216,7 +217,7 @@ def test_the_chain_is_forward_backward():
     """Against the sum over all paths of a short window, one by one."""
     head = make("chain", states=3, channels=[]).eval().double()
     fit = torch.randn(1, 4, 3, dtype=torch.double)
-    follow = torch.diag(head.stay) + head.enter + head.table @ head.pairs @ head.table.T
+    follow = head.follow()
     total = torch.zeros(4, 3, dtype=torch.double)
     for path in product(range(3), repeat=4):
         log = head.first[path[0]] + sum(fit[0, t, s] for t, s in enumerate(path))
@@ -228,10 +229,51 @@ def test_the_chain_is_forward_backward():
 
 
 def test_the_chain_starts_from_the_configurations_the_labels_show():
+    targets = torch.zeros(40, 12)
+    targets[:12, 5] = 1
+    targets[12:16, [1, 2]] = 1
     head = build_head("chain", {"states": 4}, D, 12)
-    targets = np.zeros((10, 12))
-    targets[:3, 5] = 1
-    targets[3:4, [1, 2]] = 1
-    head.start_from(targets, "au")
+    head.start_from(lambda: [batch_of(targets)], "au")
     assert head.known.tolist() == [1, 1, 1, 0]
     assert head.table[:3].nonzero().tolist() == [[1, 5], [2, 1], [2, 2]]
+    assert (head.stay[:3] > 2).all()  # two changes in 40 frames
+
+
+@pytest.mark.parametrize("task", ["au", "expr", "va"])
+def test_the_chain_reads_features_it_has_not_been_trained_on_in_closed_form(task):
+    """Features that show the targets through noise that carries over: the start alone tells them apart."""
+    rng = torch.Generator().manual_seed(0)
+    columns, frames = {"au": 12, "expr": 8, "va": 2}[task], 3000
+    state = torch.randint(6, (frames // 10,), generator=rng).repeat_interleave(10)
+    table = (
+        torch.rand(6, 12, generator=rng).round() if task == "au" else torch.randint(-4, 5, (6, 2), generator=rng) / 5
+    )
+    targets = state[:, None].float() if task == "expr" else table[state]
+    shown = torch.eye(8)[state] if task == "expr" else targets
+    noise = torch.zeros(frames, D - 1)
+    for t in range(1, frames):
+        noise[t] = 0.8 * noise[t - 1] + 0.6 * torch.randn(D - 1, generator=rng)
+    x = shown @ torch.randn(columns, D - 1, generator=rng) + 0.3 * noise
+    head = build_head("chain", {}, D, columns).eval()
+    head.start_from(lambda: [batch_of(targets, x)], task)
+    with torch.no_grad():
+        out = head(torch.cat([x, torch.ones(frames, 1)], dim=1)[None], torch.ones(1, frames, dtype=torch.bool))[0]
+    if task == "au":
+        assert ((out > 0) == (targets > 0.5)).float().mean() > 0.97
+    elif task == "expr":
+        assert (out.argmax(dim=1) == state).float().mean() > 0.95
+    else:
+        assert np.corrcoef(out.flatten(), targets.flatten())[0, 1] > 0.95
+
+
+def batch_of(targets, x=None):
+    """One recording of one feature, all of it there."""
+    frames = len(targets)
+    x = torch.randn(frames, D - 1) if x is None else x
+    there = torch.ones(1, frames, dtype=torch.bool)
+    return DeviceBatch(
+        torch.cat([x, torch.ones(frames, 1)], dim=1)[None],
+        there,
+        targets[None],
+        there[..., None].expand(1, frames, targets.shape[1]),
+    )

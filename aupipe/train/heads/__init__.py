@@ -9,8 +9,7 @@ A head is one file with a frozen ``Config`` dataclass and an ``nn.Module``:
 
 A head that treats features apart says ``streams = True`` and is given ``dims: tuple[int, ...]``, the columns of each,
 in place of ``inputs``; behind them ``x`` has one presence column per feature (`blocks.split_streams`). A head that
-wants to see the training labels before training has a method ``start_from(targets, task)``, called once with the valid
-ones.
+wants to see training data before training has a method ``start_from(batches, task)``; ``batches()`` goes through them.
 
 If it has a linear map ``out`` at its end, training starts that map's bias at the training split's rates, so that no
 epoch is spent on learning how rare an AU is.

@@ -2,49 +2,45 @@
 
 A face shows few configurations, dwells in one and moves to another. The head has a table of states, each with the
 targets it stands for; every frame says how well each state fits, neighbouring states say how well they follow each
-other, and forward-backward sums over all paths. The table starts from the configurations seen most often in the
-training labels (`start_from`); its outputs are then learned with everything else.
+other, and forward-backward sums over all paths.
 
-Why this form: if targets are a function of a Markov chain's state and features are linear-Gaussian given the state,
-with AR(1) noise, the exact posterior is of this form. A frame's fit is then linear in the features of it and its two
-neighbours and linear in the state's targets; the rest is a constant per pair of states (`specs/training.md` 6). Real
-faces are not that, so ``channels`` can put a TCN beside the linear map.
+It starts from what training data say in closed form (`chain_start`): the configurations seen most often, how long they
+last, and a linear-Gaussian reading of each feature with noise that carries over from frame to frame. Of that model the
+exact posterior has this very form: a fit linear in the features of a frame and its two neighbours and in the state's
+targets, and a constant per pair of states (`specs/training.md` 6). Everything is then trained. Real faces are not
+linear-Gaussian, so ``channels`` adds a TCN's logits to the field's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aupipe.errors import UsageError
-from aupipe.train.heads.blocks import MaskedBatchNorm
+from aupipe.train.heads.chain_start import Start, estimate
 from aupipe.train.heads.tcn import TemporalConvNet
 from aupipe.types import Task
 
+if TYPE_CHECKING:
+    from aupipe.train.feed import DeviceBatch
+
 SURE = 5.0  # the logit at which a state starts to show an AU
-FLOOR = 1e-12  # a frame never rules a state out: one bad frame must not forbid a path
+FLOOR = 1e-15  # neither a frame nor a step rules a state out: one bad frame must not forbid a path
 
 
 @dataclass(frozen=True)
 class ChainConfig:
-    """``states``: size of the table. ``kernel_size``: frames a fit is read from. ``stay``: log-odds to keep a state.
+    """``states``: size of the table. ``stay``: log-odds to keep a state, before data say so.
 
-    ``changes``: a fit also reads what changed since the frame before, scaled to be as large as the features: under
-    noise that hardly moves, a small change is the evidence, and without the scale it is not found.
-
-    ``channels``: widths of a TCN beside the linear map; none: no TCN.
+    ``channels``: widths of a TCN whose logits are added; none: no TCN.
     """
 
     states: int = 40
-    kernel_size: int = 3
     stay: float = 3.0
-    changes: bool = True
     channels: tuple[int, ...] = ()
     width: int = 64
     dropout: float = 0.2
@@ -59,78 +55,92 @@ class ChainHead(nn.Module):
 
     def __init__(self, config: ChainConfig, dims: tuple[int, ...], targets: int) -> None:
         super().__init__()
-        if config.kernel_size % 2 == 0:
-            raise UsageError(f"head 'chain': kernel_size = {config.kernel_size} must be odd, or fits shift by a half")
         self.task: Task = "expr" if targets == 8 else "va" if targets == 2 else "au"
-        states = config.states
+        self.dims, inputs, states = dims, sum(dims) + len(dims), config.states
         self.dropout = nn.Dropout(config.input_dropout)
-        self.dims, inputs = dims, sum(dims) + len(dims)
-        self.scale = MaskedBatchNorm(sum(dims), affine=False) if config.changes else None
-        read = inputs + (sum(dims) if config.changes else 0)
-        self.fit = nn.Conv1d(read, targets, config.kernel_size, padding=config.kernel_size // 2)
-        nn.init.zeros_(self.fit.weight)
-        self.project = nn.Linear(inputs, config.width) if config.channels else None
-        self.tcn = (
-            TemporalConvNet(config.width, config.channels, 5, config.dropout, causal=False) if config.channels else None
-        )
-        self.deep = nn.Linear(config.channels[-1], targets, bias=False) if config.channels else None
+        self.now = nn.Linear(inputs, targets)  # the fit, from a frame ...
+        self.before, self.after = (
+            nn.Linear(sum(dims), targets, bias=False) for _ in range(2)
+        )  # ... and its neighbours
+        for part in (self.now, self.before, self.after):
+            nn.init.zeros_(part.weight)
+        nn.init.zeros_(self.now.bias)
+        self.owner: Tensor
+        self.register_buffer("owner", torch.repeat_interleave(torch.tensor(dims)))  # which feature a column is of
+        self.beside = Beside(config, inputs, targets) if config.channels else None
         self.table: Tensor
         self.known: Tensor
         self.register_buffer("table", torch.randn(states, targets))  # what a state shows, for the fit
         self.register_buffer("known", torch.ones(states))  # 0: no such state
         self.shows = nn.Parameter(self.table.clone())  # what a state shows, for the output
-        self.bias = nn.Parameter(torch.zeros(states))
+        self.bias = nn.Parameter(torch.zeros(len(dims) + 1, states))  # per feature that is there, and always
         self.first = nn.Parameter(torch.zeros(states))
         self.enter = nn.Parameter(torch.zeros(states))
         self.stay = nn.Parameter(torch.full((states,), config.stay))
-        self.pairs = nn.Parameter(torch.zeros(targets, targets))
+        self.pairs = nn.Parameter(torch.zeros(targets, targets))  # what a change of targets costs
 
-    def start_from(self, targets: NDArray[Any], task: Task) -> None:
-        """Fill the table from the valid training ``targets`` (N, K), for EXPR (N, 1)."""
+    def start_from(self, batches: Callable[[], Iterable[DeviceBatch]], task: Task) -> None:
+        """Fill table, fits and transitions from the training batches, gone through twice."""
         self.task = task
-        rows, shares = _configurations(targets, task, len(self.table), self.shows.shape[1])
-        count = len(rows)
-        with torch.no_grad():
-            self.table[:count] = torch.from_numpy(rows)
-            self.table[count:] = 0.0
-            self.known.zero_()[:count] = 1.0
-            self.shows.copy_(self.table if task == "va" else (2 * self.table - 1) * SURE)
-            for start in (self.first, self.enter):
-                start.zero_()[:count] = torch.from_numpy(np.log(shares))
+        self._set(estimate(batches, task, self.dims, len(self.table), self.shows.shape[1]))
+
+    @torch.no_grad()
+    def _set(self, start: Start) -> None:
+        count = len(start.table)
+        self.table.zero_()[:count] = start.table
+        self.known.zero_()[:count] = 1.0
+        self.shows.copy_(self.table if self.task == "va" else (2 * self.table - 1) * SURE)
+        for values in (self.first, self.enter):
+            values.zero_()[:count] = start.share.log()
+        self.stay[:count] = start.stay
+        self.now.weight.copy_(start.now)
+        for part in (self.before, self.after):
+            part.weight.copy_(start.beside[:, : sum(self.dims)])
+        self.pairs.copy_(start.pairs)
+        each = torch.einsum("sk,fkl,sl->fs", self.table, start.own, self.table)
+        self.bias[:-1] = -0.5 * each
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Logits, or values for VA: the expectation over states of what they show."""
-        there = mask[..., None]
-        x = self.dropout(x) * there  # (B, T, D); the kernel must not read padding
-        read = x if self.scale is None else torch.cat([x, self.scale(self._changes(x), mask) * there], dim=-1)
-        fit = self.fit(read.transpose(1, 2)).transpose(1, 2)  # (B, T, D) -> (B, T, K)
-        if self.tcn is not None and self.project is not None and self.deep is not None:
-            fit = fit + self.deep(self.tcn(self.project(x).transpose(1, 2), mask).transpose(1, 2))
+        presence = x[..., sum(self.dims) :] * mask[..., None]  # (B, T, F)
+        x = self.dropout(x) * mask[..., None]
+        fit = self.now(x) + self._beside(x[..., : sum(self.dims)], presence > 0)  # (B, T, D) -> (B, T, K)
         with torch.autocast(x.device.type, enabled=False):  # products of 100 frames need float32
-            weight = self.posterior(fit.float() @ self.table.T + self.bias, mask)  # (B, T, S)
+            bias = presence.float() @ self.bias[:-1] + self.bias[-1]
+            weight = self.posterior(fit.float() @ self.table.T + bias, mask)  # (B, T, S)
             if self.task == "va":
-                return weight @ self.shows
-            if self.task == "expr":
-                return (weight @ self.shows.softmax(dim=-1)).clamp(min=1e-6).log()
-            return torch.logit((weight @ self.shows.sigmoid()).clamp(1e-6, 1 - 1e-6))
+                out = weight @ self.shows
+            elif self.task == "expr":
+                out = (weight @ self.shows.softmax(dim=-1)).clamp(min=1e-6).log()
+            else:
+                out = torch.logit((weight @ self.shows.sigmoid()).clamp(1e-6, 1 - 1e-6))
+        return out if self.beside is None else out + self.beside(x, mask)
 
-    def _changes(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D - F) since the frame before; 0 where the feature is missing in either."""
-        columns = sum(self.dims)
-        presence = x[..., columns:].repeat_interleave(torch.tensor(self.dims, device=x.device), dim=-1)
-        both = presence[:, 1:] * presence[:, :-1]
-        return F.pad((x[:, 1:, :columns] - x[:, :-1, :columns]) * both, (0, 0, 1, 0))
+    def _beside(self, x: Tensor, there: Tensor) -> Tensor:
+        """What the neighbours say, (B, T, sum d) -> (B, T, K). One that is missing is taken to be as the frame itself:
+        a step from nothing to something would be read as a change of the face."""
+        known = F.pad(there, (0, 0, 1, 1))[..., self.owner]  # (B, T, F) -> (B, 1 + T + 1, sum d)
+        shifted = F.pad(x, (0, 0, 1, 1))
+        before = torch.where(known[:, :-2], shifted[:, :-2], x)
+        after = torch.where(known[:, 2:], shifted[:, 2:], x)
+        out: Tensor = self.before(before) + self.after(after)
+        return out
+
+    def follow(self) -> Tensor:
+        """(S, S) how well state j follows state i; a change costs half its square under ``pairs``."""
+        cost = self.table @ (self.pairs + self.pairs.T) @ self.table.T / 2
+        own = cost.diagonal()
+        absent = (1 - self.known) * -1e4
+        return torch.diag(self.stay) + self.enter + cost - (own + own[:, None]) / 2 + absent + absent[:, None]
 
     def posterior(self, fit: Tensor, mask: Tensor) -> Tensor:
         """P(state | window) (B, T, S) from the fits, by forward-backward with both directions in one batch."""
         absent = (1 - self.known) * -1e4
         fit = fit + absent
-        states = fit.shape[-1]
         each = (fit - fit.amax(dim=-1, keepdim=True)).exp().clamp(min=FLOOR)
         each = torch.where(mask[..., None], each, torch.ones_like(each)).transpose(0, 1)  # (T, B, S)
-        follow = torch.diag(self.stay) + self.enter + self.table @ self.pairs @ self.table.T
-        follow = follow + absent + absent[:, None]
-        step = (follow - follow.logsumexp(dim=(0, 1))).exp() * states  # (S, S)
+        follow = self.follow()
+        step = (follow - follow.amax()).exp().clamp(min=FLOOR) * self.known * self.known[:, None]  # (S, S)
         steps = torch.stack([step, step.T])
         start = torch.stack([(self.first + absent).softmax(dim=0), self.known / self.known.sum()])[:, None]  # (2, 1, S)
         both = torch.stack([each, each.flip(0)], dim=1).unbind(0)  # T x (2, B, S)
@@ -148,18 +158,25 @@ class ChainHead(nn.Module):
 
 
 def _normal(weight: Tensor) -> Tensor:
-    return F.normalize(weight, p=1.0, dim=-1, eps=1e-30)
+    weight = weight + 1e-18  # sums of products of these stay above what float32 can hold
+    return weight / weight.sum(dim=-1, keepdim=True)
 
 
-def _configurations(
-    targets: NDArray[Any], task: Task, states: int, columns: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Up to ``states`` rows (n, K) that training labels show most, and their shares (n,)."""
-    if task == "expr":
-        shares = np.bincount(targets[:, 0].astype(np.int64), minlength=columns)[:columns] + 1.0
-        return np.eye(columns, dtype=np.float32)[:states], (shares / shares.sum()).astype(np.float32)[:states]
-    if task == "va":  # a grid over the plane that keeps the places where faces are
-        targets = np.round(targets * 5) / 5
-    rows, counts = np.unique(targets, axis=0, return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:states]
-    return rows[order].astype(np.float32), (counts[order] / counts.sum()).astype(np.float32)
+class Beside(nn.Module):
+    """A TCN and a linear skip whose logits begin at 0; (B, T, D) -> (B, T, K)."""
+
+    def __init__(self, config: ChainConfig, inputs: int, targets: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(inputs, config.width)
+        self.tcn = TemporalConvNet(config.width, config.channels, 5, config.dropout, causal=False)
+        self.deep = nn.Linear(config.channels[-1], targets)
+        self.skip = nn.Linear(inputs, targets, bias=False)
+        for layer in (self.deep, self.skip):
+            nn.init.zeros_(layer.weight)
+        nn.init.zeros_(self.deep.bias)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """``mask`` (B, T), False at padding."""
+        hidden = self.tcn(self.project(x).transpose(1, 2), mask).transpose(1, 2)  # (B, T, D) -> (B, T, C)
+        out: Tensor = self.deep(hidden) + self.skip(x)
+        return out
