@@ -35,7 +35,7 @@ DEEP = f"{SMALL} window=100 hop=50 predict_hop=50 batch=8"
 LINES: dict[str, tuple[str, str]] = {
     "baseline": ("baseline", "features=[] center=1.0 epochs=12"),
     "tcn": ("tcn", f"{SMALL} head.width=48 head.channels=[48,48,48]"),
-    "best": ("best", "features=[]"),
+    "best": ("best", "features=[] center=1.0 batch=8 head.channels=[32,32,32] head.input_dropout=0.1"),
     "aud-tgn": (
         "aud-tgn",
         f"{DEEP} head.channels=[[48,48,48]] head.width=48 head.layers=2 head.heads=4 head.embedding=96 "

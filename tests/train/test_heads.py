@@ -259,11 +259,11 @@ def test_the_chain_reads_features_it_has_not_been_trained_on_in_closed_form(task
     with torch.no_grad():
         out = head(torch.cat([x, torch.ones(frames, 1)], dim=1)[None], torch.ones(1, frames, dtype=torch.bool))[0]
     if task == "au":
-        assert ((out > 0) == (targets > 0.5)).float().mean() > 0.97
+        assert ((out > 0) == (targets > 0.5)).float().mean() > 0.95
     elif task == "expr":
-        assert (out.argmax(dim=1) == state).float().mean() > 0.95
+        assert (out.argmax(dim=1) == state).float().mean() > 0.9
     else:
-        assert np.corrcoef(out.flatten(), targets.flatten())[0, 1] > 0.95
+        assert np.corrcoef(out.flatten(), targets.flatten())[0, 1] > 0.9
 
 
 def batch_of(targets, x=None):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from synau import LINES, SMOOTHED, known, score, train_line
-from synau_world import AUCORR, RATES, W1, affect, bayes, make_world, stationary, units
+from synau_world import AUCORR, RATES, W1, W2, affect, bayes, make_world, stationary, units
 
 from aupipe.train.evaluate import evaluate
 from aupipe.train.labels import AU_NAMES, NAMES
@@ -86,7 +86,7 @@ def test_seeing_more_is_better(small):
 
 def test_gate_1_and_2_best_is_far_above_linear_and_not_above_bayes(small):
     linear = train_line(small, "linear")[:2]
-    best = score(small, *train_line(small, "best", extra=("epochs=25", "patience=25"))[:2])[0].mean
+    best = score(small, *train_line(small, "best")[:2])[0].mean
     assert score(small, *linear)[0].mean + 0.13 < best < optimum(small).mean + MARGIN
     assert best > score(small, *linear, SMOOTHED)[0].mean + 0.03
 
@@ -161,8 +161,16 @@ def test_gate_1_heads_that_know_time_are_above_smoothing(reached):
 
 @pytest.mark.slow
 def test_best_reaches_what_was_asked_of_it_and_leads(reached):
-    assert reached("best") >= 0.76
+    assert reached("best") >= 0.8  # .76 was asked for, .840 measured
     assert all(reached("best") > reached(line) + 0.02 for line in LINES if line != "best")
+
+
+@pytest.mark.slow
+def test_best_reads_changes_where_noise_hardly_moves():
+    """World W2, in which smoothing gains nothing: measured .79 at full size, where a TCN has .60 and a GRU .62."""
+    world = make_world(replace(W2, videos=(60, 12, 24), frames=400))
+    linear, best = (score(world, *train_line(world, line)[:2])[0].mean for line in ("linear", "best"))
+    assert linear + 0.1 < best < optimum(world).mean + MARGIN
 
 
 @pytest.mark.slow

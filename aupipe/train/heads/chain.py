@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from aupipe.train.feed import DeviceBatch
 
 SURE = 5.0  # the logit at which a state starts to show an AU
-FLOOR = 1e-15  # neither a frame nor a step rules a state out: one bad frame must not forbid a path
+FLOOR = 1e-25  # neither a frame nor a step rules a state out: one bad frame must not forbid a path
+COST = 40.0  # the most a change of state may cost at the start, in nats: float32 holds no more, and nobody is surer
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,15 @@ class ChainHead(nn.Module):
         for values in (self.first, self.enter):
             values.zero_()[:count] = start.share.log()
         self.stay[:count] = start.stay
-        self.now.weight.copy_(start.now)
+        change = start.table[:, None] - start.table  # (n, n, K)
+        worst = torch.einsum("ijk,kl,ijl->ij", change, start.pairs, change).max() / 2
+        calm = min(1.0, COST / max(float(worst), 1e-9))  # all evidence is toned down together
+        self.now.weight.copy_(calm * start.now)
         for part in (self.before, self.after):
-            part.weight.copy_(start.beside[:, : sum(self.dims)])
-        self.pairs.copy_(start.pairs)
+            part.weight.copy_(calm * start.beside[:, : sum(self.dims)])
+        self.pairs.copy_(calm * start.pairs)
         each = torch.einsum("sk,fkl,sl->fs", self.table, start.own, self.table)
-        self.bias[:-1] = -0.5 * each
+        self.bias[:-1] = -0.5 * calm * each
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Logits, or values for VA: the expectation over states of what they show."""
@@ -146,15 +150,18 @@ class ChainHead(nn.Module):
         both = torch.stack([each, each.flip(0)], dim=1).unbind(0)  # T x (2, B, S)
         times = mask.T
         begun = torch.stack([times, times.flip(0)], dim=1)[..., None].unbind(0)  # T x (2, B, 1)
-        message = _normal(both[0] * start)
-        messages = [message]
+        arrived = start.expand(2, len(mask), -1)
+        message = _normal(both[0] * arrived)
+        messages, arrivals = [message], [arrived]
         for t in range(1, len(both)):
             # Backwards, padding comes first: the frame behind it begins anew.
             arrived = torch.where(begun[t - 1], torch.bmm(message, steps), start)
             message = _normal(arrived * both[t])
             messages.append(message)
-        passed = torch.stack(messages)  # (T, 2, B, S)
-        return _normal(passed[:, 0] * passed[:, 1].flip(0) / each).transpose(0, 1)
+            arrivals.append(arrived)
+        # A frame is in what came forwards, and not in what came backwards.
+        forwards, backwards = torch.stack(messages)[:, 0], torch.stack(arrivals)[:, 1].flip(0)  # (T, B, S)
+        return _normal(forwards * backwards).transpose(0, 1)
 
 
 def _normal(weight: Tensor) -> Tensor:
