@@ -25,6 +25,7 @@ class Order:
     seeds: tuple[int, ...]
     folds: int | Mapping[str, Sequence[str]] | None
     on: str
+    apart: bool
     allow_missing: bool
     deterministic: bool
     threads: int

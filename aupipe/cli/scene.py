@@ -16,13 +16,15 @@ from aupipe.cli.options import existing_store, require_config, resolve
 from aupipe.config import Config
 from aupipe.dataset import Dataset, open_dataset
 from aupipe.errors import UsageError
-from aupipe.types import Recording
+from aupipe.types import Labels, Recording, Task
 
 if TYPE_CHECKING:
     from aupipe.store.base import Store
+    from aupipe.train.bootstrap import Spread
+    from aupipe.train.evaluate import Scores
     from aupipe.train.model import Model
     from aupipe.train.postprocess import PostProcess
-    from aupipe.train.predictions import Predictions
+    from aupipe.train.predictions import Predictions, Threshold
 
 SPLITS = click.Choice(["train", "validation", "test"])
 POST = click.option(
@@ -102,3 +104,27 @@ def read_cuts(path: Path, dataset: Dataset) -> dict[str, list[int]]:
             raise UsageError(f"{path}: {name},{frame}: expected a recording of this data set and a frame from 1")
         found.setdefault(name, []).append(int(frame) - 1)
     return {item.id: found.get(item.id) or found.get(item.video_id) or [] for item in dataset.recordings}
+
+
+def trivial(labels: Mapping[str, Labels], task: Task) -> dict[str, Scores]:
+    """What needs no model, for the column beside."""
+    from aupipe.train.evaluate import always_positive
+
+    return {"always 1" if task == "au" else "constant": always_positive(labels, task)}
+
+
+def bounds(
+    predictions: Mapping[str, Predictions],
+    labels: Mapping[str, Labels],
+    task: Task,
+    threshold: Threshold,
+    recordings: Sequence[Recording],
+    draws: int = 1000,
+) -> Spread | None:
+    """Intervals by video; None where there is a single one to draw, or no draws are asked for."""
+    from aupipe.train.bootstrap import bootstrap
+
+    groups = {item.id: item.group for item in recordings}
+    if not draws or len({groups.get(name, name) for name in labels if name in predictions}) < 2:
+        return None
+    return bootstrap(predictions, labels, task, threshold, groups, draws)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,16 +12,16 @@ import click
 
 from aupipe.cli.data import chosen, labels_of
 from aupipe.cli.options import config_options, device_options, json_option
-from aupipe.cli.scene import CUTS, POST, SPLITS, Scene, open_scene, post_of
+from aupipe.cli.scene import CUTS, POST, SPLITS, Scene, bounds, open_scene, post_of, trivial
 from aupipe.dataset import label_name
 from aupipe.errors import UsageError
-from aupipe.types import Labels, Recording, Task
+from aupipe.types import Labels, Recording
 
 if TYPE_CHECKING:
     from aupipe.train.bootstrap import Spread
     from aupipe.train.evaluate import Scores
     from aupipe.train.model import Model
-    from aupipe.train.predictions import Predictions, Threshold
+    from aupipe.train.predictions import Threshold
 
 
 @click.command()
@@ -289,27 +289,3 @@ def tune(
         f"{out}; use it with --post {out}" if out else f"{model.path / 'postprocess.json'}; predict and evaluate use it"
     )
     click.echo(f"wrote {where}")
-
-
-def trivial(labels: Mapping[str, Labels], task: Task) -> dict[str, Scores]:
-    """What needs no model, for the column beside."""
-    from aupipe.train.evaluate import always_positive
-
-    return {"always 1" if task == "au" else "constant": always_positive(labels, task)}
-
-
-def bounds(
-    predictions: Mapping[str, Predictions],
-    labels: Mapping[str, Labels],
-    task: Task,
-    threshold: Threshold,
-    recordings: Sequence[Recording],
-    draws: int = 1000,
-) -> Spread | None:
-    """Intervals by video; None where there is a single one to draw, or no draws are asked for."""
-    from aupipe.train.bootstrap import bootstrap
-
-    groups = {item.id: item.group for item in recordings}
-    if not draws or len({groups.get(name, name) for name in labels if name in predictions}) < 2:
-        return None
-    return bootstrap(predictions, labels, task, threshold, groups, draws)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,7 @@ TASKS = ("au", "expr", "va")
     default="train",
     help="What folds divide: the training split, or with validation.",
 )
+@click.option("--apart", is_flag=True, help="A run per feature, and their mean: no feature drowns another.")
 @click.option("--threads", default=1, show_default=True, help="Torch threads; more are slower on a busy machine.")
 @click.option("--amp", is_flag=True, help="Run the head in bfloat16.")
 @click.option("--compile", "compiled", is_flag=True, help="Run the head through torch.compile.")
@@ -72,6 +74,7 @@ def train(
     seeds: str,
     folds: str | None,
     on: str,
+    apart: bool,
     threads: int,
     amp: bool,
     compiled: bool,
@@ -91,6 +94,7 @@ def train(
       aupipe train --recipe tcn-transformer --task va --set epochs=20 --set optimiser.lr=1e-4
       aupipe train --recipe best --seed 0,1,2
       aupipe train --recipe best --folds 5          # then evaluate and predict by the mean of the five
+      aupipe train --recipe baseline --feature hog,blendshapes --apart --folds 5
       aupipe train --resume runs/20260101-120000-best-au
     """
     from aupipe.train.recipe import load_recipe
@@ -119,6 +123,7 @@ def train(
             numbers(seeds),
             folds_of(folds),
             on,
+            apart,
             allow_missing,
             deterministic,
             threads,
@@ -159,7 +164,7 @@ def _carry_out(
     out.mkdir(parents=True, exist_ok=True)
     write_order(order, out)
     try:
-        if order.folds is None and len(order.seeds) == 1:
+        if order.folds is None and len(order.seeds) == 1 and not order.apart:
             if (out / "run.json").is_file() and load_run(out).finished:
                 click.echo(f"{out} is trained already", err=True)
                 run = load_run(out)
@@ -187,7 +192,7 @@ def _fit(
 
 
 def _fit_several(store: Store, data: Data, order: Order, out: Path, options: Any) -> list[Run]:
-    """A run per seed or per fold, each in a folder of its own; finished ones are kept."""
+    """A run per seed or fold and, if apart, per feature, each in a folder of its own; finished ones are kept."""
     from aupipe.train.crossval import Fold
     from aupipe.train.run import load_run
 
@@ -195,14 +200,18 @@ def _fit_several(store: Store, data: Data, order: Order, out: Path, options: Any
         members = [(Fold(f"seed{seed}", tuple(data.train), tuple(data.validation)), seed) for seed in order.seeds]
     else:
         members = [(fold, order.seeds[0]) for fold in _divide(data, order)]
+    parts = [(f"-{name}", {name: key}) for name, key in data.features.items()] if order.apart else [("", data.features)]
     runs = []
-    for fold, seed in members:
-        folder = out / fold.name
+    for (fold, seed), (suffix, features) in product(members, parts):
+        folder = out / f"{fold.name}{suffix}"
         if (folder / "run.json").is_file() and load_run(folder).finished:
             runs.append(load_run(folder))
             continue
-        click.echo(f"{fold.name}: {len(fold.train)} recordings to train on, {len(fold.validation)} held out", err=True)
-        runs.append(_fit(store, fold.train, fold.validation, folder, seed, options))
+        sizes = f"{len(fold.train)} recordings to train on, {len(fold.validation)} held out"
+        click.echo(f"{folder.name}: {sizes}", err=True)
+        recipe = replace(options["recipe"], features=tuple(features))
+        own = {**options, "features": features, "recipe": recipe}
+        runs.append(_fit(store, fold.train, fold.validation, folder, seed, own))
     return runs
 
 
@@ -217,7 +226,7 @@ def _divide(data: Data, order: Order) -> list[Fold]:
 
 
 def _show_run(run: Run, store: Store, data: Data, as_json: bool) -> None:
-    from aupipe.cli.score import bounds, trivial
+    from aupipe.cli.scene import bounds, trivial
     from aupipe.train.predict import predict
 
     recordings = [r for r in data.validation if r.id in run.validation]
@@ -236,7 +245,7 @@ def _show_run(run: Run, store: Store, data: Data, as_json: bool) -> None:
 
 def _show_several(runs: list[Run], out: Path, store: Store, data: Data, order: Order, as_json: bool) -> None:
     """Mean and spread of the runs, their ensemble, and what held-out recordings say of it."""
-    from aupipe.cli.score import bounds, trivial
+    from aupipe.cli.scene import bounds, trivial
     from aupipe.train.crossval import summarise
     from aupipe.train.evaluate import evaluate
     from aupipe.train.model import FILE, load_model, predict_held_out, save_ensemble

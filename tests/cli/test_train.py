@@ -73,7 +73,7 @@ def write_annotations(root: Path, split: str, name: str, targets: np.ndarray) ->
     (folder / f"{name}.txt").write_text("\n".join(rows) + "\n")
 
 
-def fill(root: Path, missing: tuple[str, ...] = ()) -> None:
+def fill(root: Path, missing: tuple[str, ...] = (), also: tuple[str, ...] = ()) -> None:
     """Videos that are no videos, labels that dwell, and features that show them, published as extraction would."""
     rng = np.random.default_rng(0)
     mixing = rng.normal(size=(12, 20))
@@ -101,7 +101,7 @@ def fill(root: Path, missing: tuple[str, ...] = ()) -> None:
     for recording in recordings:
         shown = np.clip(truth[recording.id], 0, 1) @ mixing + rng.normal(size=(FRAMES, 20))
         shown[20:25] = np.nan
-        for name in ("hog",):
+        for name in ("hog", *also):
             if recording.id not in missing:
                 spec = specs[ids[name]]
                 store.publish(recording.id, spec, shown.astype(np.float16), source=source_identity(recording.video))
@@ -207,6 +207,18 @@ def test_seeds_give_a_run_each_and_are_reported_by_mean_and_spread(project):
     assert {run.seed for run in map(load_run, (project.path / "runs/seeds").glob("seed*"))} == {0, 1}
     assert "mean of 2" in project.ask("evaluate", "runs/seeds", "--cpu")
     assert "there twice" in project.ask("train", "--seed", "1,1", code=2)
+
+
+def test_features_apart_are_a_run_each_and_their_mean(tmp_path):
+    fill(tmp_path, also=("geometry",))
+    folder = Folder(tmp_path)
+    said = folder.ask("train", "--recipe", "baseline", "--apart", *SMALL, "--folds", "2", "--out", "run")
+    assert "over 4 runs" in said
+    runs = {path.name: load_run(path) for path in (tmp_path / "run").glob("fold*")}
+    assert {name: list(run.features) for name, run in runs.items()} == {
+        f"fold{i}-{feature}": [feature] for i in (1, 2) for feature in ("hog", "geometry")
+    }
+    assert "mean of 4 baseline" in folder.ask("evaluate", "run", "--cpu")
 
 
 def test_trap_08_folds_keep_siblings_together_and_leave_the_validation_split_alone(project, folds):
