@@ -85,6 +85,20 @@ class Frames:
     def __len__(self) -> int:
         return len(self.rgb)
 
+    @property
+    def nbytes(self) -> int:
+        return self.rgb.nbytes
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the pictures."""
+        height, width = self.rgb.shape[1:3]
+        return height, width
+
+    def those(self, keep: NDArray[np.bool_]) -> Frames:
+        """The frames where ``keep`` (T,) is set."""
+        return self if keep.all() else Frames(self.rgb[keep], self.pts_s[keep], self.index[keep])
+
 
 @dataclass(frozen=True)
 class Waveform:

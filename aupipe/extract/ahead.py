@@ -5,11 +5,14 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING
 
 from aupipe.extract.decode import ImageReader, VideoReader
 from aupipe.extract.memory import RING_BYTES, Budget
 from aupipe.extract.meter import Meter
-from aupipe.types import Frames
+
+if TYPE_CHECKING:
+    from aupipe.extract.decode import Pictures
 
 DEPTH = 2  # chunks: more only hides what the budget already evens out
 
@@ -19,7 +22,7 @@ def ahead(
     budget: Budget | None = None,
     meter: Meter | None = None,
     on_frames: Callable[[int], None] = lambda n: None,
-) -> Generator[Frames, None, None]:
+) -> Generator[Pictures, None, None]:
     """Chunks of a reader, decoded in a thread of their own ahead of whoever reads them.
 
     A chunk's bytes are taken from ``budget`` before it is queued and given back when the next one is asked for.
@@ -27,10 +30,10 @@ def ahead(
     """
     budget = budget or Budget(RING_BYTES)
     meter = meter or Meter()
-    chunks: queue.Queue[Frames | BaseException | None] = queue.Queue(maxsize=DEPTH)
+    chunks: queue.Queue[Pictures | BaseException | None] = queue.Queue(maxsize=DEPTH)
     stopped = threading.Event()
 
-    def put(item: Frames | BaseException | None) -> bool:
+    def put(item: Pictures | BaseException | None) -> bool:
         while not stopped.is_set():
             try:
                 chunks.put(item, timeout=0.1)
@@ -50,9 +53,9 @@ def ahead(
                 on_frames(step.frames)
                 told = source.decoded
                 if chunk is not None:
-                    budget.take(chunk.rgb.nbytes)
+                    budget.take(chunk.nbytes)
                 if not put(chunk) and chunk is not None:
-                    budget.give_back(chunk.rgb.nbytes)
+                    budget.give_back(chunk.nbytes)
                     return
                 if chunk is None:
                     return
@@ -68,7 +71,7 @@ def ahead(
             try:
                 yield item
             finally:
-                budget.give_back(item.rgb.nbytes)
+                budget.give_back(item.nbytes)
     finally:
         stopped.set()
         while thread.is_alive():  # it may wait for bytes that lie in the queue
@@ -77,11 +80,11 @@ def ahead(
         _empty(chunks, budget)
 
 
-def _empty(chunks: queue.Queue[Frames | BaseException | None], budget: Budget) -> None:
+def _empty(chunks: queue.Queue[Pictures | BaseException | None], budget: Budget) -> None:
     while True:
         try:
             item = chunks.get_nowait()
         except queue.Empty:
             return
-        if isinstance(item, Frames):
-            budget.give_back(item.rgb.nbytes)
+        if item is not None and not isinstance(item, BaseException):
+            budget.give_back(item.nbytes)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 T = TypeVar("T")  # whom rows are for
 
@@ -19,11 +18,11 @@ ROOM = 4  # batches an encoder's pool holds before those who fill it have to wai
 
 @dataclass(frozen=True)
 class Part(Generic[T]):
-    """Inputs (n, ...) for one receiver; ``first``: the ordinal of the first among all it gets."""
+    """Inputs (n, ...) for one receiver, an array or a tensor; ``first``: the ordinal of the first among all it gets."""
 
     to: T
     first: int
-    inputs: NDArray[Any]
+    inputs: Any
 
 
 @dataclass
@@ -78,8 +77,8 @@ class Batches(Generic[T]):
             pool.waiting += len(part.inputs)
             self._changed.notify_all()
 
-    def take(self) -> tuple[str, list[Part[T]]] | None:
-        """The next batch and its encoder; waits for one. None when closed."""
+    def take(self, wait: bool = True) -> tuple[str, list[Part[T]]] | None:
+        """The next batch and its encoder; waits for one. None when closed, or when none is ready and ``wait`` is no."""
         with self._changed:
             while True:
                 ready = [
@@ -94,7 +93,7 @@ class Batches(Generic[T]):
                     pool.since_s = time.monotonic()
                     self._changed.notify_all()
                     return name, parts
-                if self._closed:
+                if self._closed or not wait:
                     return None
                 self._changed.wait()
 
@@ -121,10 +120,24 @@ class Batches(Generic[T]):
             return max((min(1.0, pool.waiting / (ROOM * pool.size)) for pool in self._pools.values()), default=0.0)
 
 
-def joined(parts: list[Part[T]], size: int = 0) -> NDArray[Any]:
-    """The inputs of a batch as one array (n, ...); (``size``, ...) with zeros at its end where a size is given."""
-    arrays = [part.inputs for part in parts]
-    missing = size - sum(map(len, arrays))
+def joined(parts: list[Part[T]], size: int = 0) -> Any:
+    """The inputs of a batch as one array (n, ...); (``size``, ...) with zeros at its end where a size is given.
+
+    A tensor where any of them is one, on its device.
+    """
+    inputs = [part.inputs for part in parts]
+    shape = inputs[0].shape[1:]
+    missing = size - sum(map(len, inputs))
+    if all(isinstance(each, np.ndarray) for each in inputs):
+        if missing > 0:
+            inputs.append(np.zeros((missing, *shape), inputs[0].dtype))
+        return inputs[0] if len(inputs) == 1 else np.concatenate(inputs)
+    import torch
+
+    from aupipe.extract.device.bus import upload
+
+    device = next(each.device for each in inputs if isinstance(each, torch.Tensor))
+    tensors = [upload(each, device) if isinstance(each, np.ndarray) else each for each in inputs]
     if missing > 0:
-        arrays.append(np.zeros((missing, *arrays[0].shape[1:]), arrays[0].dtype))
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+        tensors.append(tensors[0].new_zeros((missing, *shape)))
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)

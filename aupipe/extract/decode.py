@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import av
 import cv2
@@ -25,7 +25,12 @@ from aupipe.errors import RecordingError
 from aupipe.extract.container import open_media
 from aupipe.types import Frames
 
+if TYPE_CHECKING:
+    from aupipe.extract.device.frames import DeviceFrames
+
 log = logging.getLogger(__name__)
+
+Pictures: TypeAlias = "Frames | DeviceFrames"  # a chunk of decoded frames, on the host or on a device
 
 CHUNK_FRAMES = 32
 REORDER_S = 1.0  # B-frames are shown at most this long after their neighbours in the file
@@ -33,12 +38,53 @@ CHUNK_BYTES = 64 << 20  # of RGB: what bounds memory for large pictures
 MAX_PIXELS = 64_000_000  # a header may claim anything; this is refused before anything is allocated
 
 
+class Canvas(Protocol):
+    """Where decoded frames are gathered into a chunk."""
+
+    def add(self, frame: av.VideoFrame) -> bool:
+        """Put a frame with those before it; False where it begins another chunk, and is not put there."""
+        ...
+
+    def cut(self, pts_s: NDArray[np.float64], index: NDArray[np.int64]) -> Pictures:
+        """The frames put here since the last cut; there is at least one."""
+        ...
+
+
+class HostCanvas:
+    """RGB in host memory: gives `Frames`."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._reformatter = VideoReformatter()  # one for the whole file: a new one a frame costs more than its work
+        self._kind: tuple[int, ...] = ()
+        self._chunk: NDArray[np.uint8] = np.empty((0, 0, 0, 3), np.uint8)
+
+    def add(self, frame: av.VideoFrame) -> bool:
+        kind = frame.height, frame.width, frame.rotation
+        if self.count and (self.count == len(self._chunk) or kind != self._kind):
+            return False
+        (plane,) = self._reformatter.reformat(frame, format="rgb24", threads=1).planes
+        picture = rotated(plane_pixels(plane, 3), frame.rotation)
+        if not self.count:
+            self._kind = kind
+            self._chunk = np.empty((chunk_length(picture.nbytes), *picture.shape), np.uint8)
+        self._chunk[self.count] = picture
+        self.count += 1
+        return True
+
+    def cut(self, pts_s: NDArray[np.float64], index: NDArray[np.int64]) -> Frames:
+        chunk, self.count = self._chunk[: self.count], 0
+        self._chunk = self._chunk[:0]
+        return Frames(chunk, pts_s, index)
+
+
 @dataclass
 class VideoReader:
     """The frames of one video file, in decode order.
 
-    Iterate for chunks of RGB `Frames`, or call `clock` for timestamps alone (no colour conversion). After either,
-    ``notes`` says in words what was wrong with the file without making it unusable.
+    Iterate for chunks of what ``canvas`` makes of them (RGB `Frames` on the host), or call `clock` for timestamps alone
+    (no colour conversion). After either, ``notes`` says in words what was wrong with the file without making it
+    unusable.
 
     Stream: the first video stream that is no attached picture. Rotation metadata is honoured, as OpenCV does.
     Damaged packets are skipped, the rest goes on; frames the decoder flags as corrupt keep their row.
@@ -49,6 +95,7 @@ class VideoReader:
 
     path: Path
     wanted: Callable[[int], bool] = lambda row: True
+    canvas: Callable[[], Canvas] = HostCanvas
 
     def __post_init__(self) -> None:
         self.notes: list[str] = []
@@ -59,9 +106,8 @@ class VideoReader:
         """Frames decoded so far, wanted or not."""
         return len(self.times_s)
 
-    def __iter__(self) -> Iterator[Frames]:
-        reformatter = VideoReformatter()  # one for the whole file: a new one per frame costs more than the conversion
-        chunk: NDArray[np.uint8] = np.empty((0, 0, 0, 3), np.uint8)
+    def __iter__(self) -> Iterator[Pictures]:
+        canvas = self.canvas()
         rows: list[int] = []
         self.times_s = array("d")
         for frame, time_s in self._frames():
@@ -69,19 +115,16 @@ class VideoReader:
             self.times_s.append(time_s)
             if not self.wanted(row):
                 continue
-            picture = _rotated(_pixels(reformatter.reformat(frame, format="rgb24", threads=1)), frame.rotation)
-            if rows and (len(rows) == len(chunk) or picture.shape != chunk.shape[1:]):
-                yield self._chunk(chunk, rows)
+            if not canvas.add(frame):
+                yield self._cut(canvas, rows)
                 rows = []
-            if not rows:
-                chunk = np.empty((chunk_length(picture.nbytes), *picture.shape), np.uint8)
-            chunk[len(rows)] = picture
+                canvas.add(frame)
             rows.append(row)
         if rows:
-            yield self._chunk(chunk, rows)
+            yield self._cut(canvas, rows)
 
-    def _chunk(self, chunk: NDArray[np.uint8], rows: list[int]) -> Frames:
-        return Frames(chunk[: len(rows)], np.array([self.times_s[row] for row in rows]), np.array(rows))
+    def _cut(self, canvas: Canvas, rows: list[int]) -> Pictures:
+        return canvas.cut(np.array([self.times_s[row] for row in rows]), np.array(rows))
 
     def clock(self) -> NDArray[np.float64]:
         """(T,) presentation time of every frame, in seconds on the container's clock, in rising order."""
@@ -184,14 +227,14 @@ def _video_stream(container: Any, path: Path) -> Any:
     )
 
 
-def _pixels(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """(H, W, 3) the pixels of an rgb24 frame, where FFmpeg put them: to be copied before the next frame comes."""
-    (plane,) = frame.planes
-    lines = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
-    return lines[:, : 3 * frame.width].reshape(plane.height, frame.width, 3)
+def plane_pixels(plane: Any, channels: int = 1) -> NDArray[np.uint8]:
+    """(H, W) or (H, W, channels) where FFmpeg put them: to be copied before the next frame comes."""
+    lines = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+    pixels = lines[: plane.height, : channels * plane.width]
+    return pixels if channels == 1 else pixels.reshape(plane.height, plane.width, channels)
 
 
-def _rotated(picture: NDArray[Any], degrees: int) -> NDArray[np.uint8]:
+def rotated(picture: NDArray[Any], degrees: int) -> NDArray[np.uint8]:
     """The picture upright: FFmpeg's display matrix gives the anticlockwise angle to turn it by."""
     return np.rot90(picture, (degrees // 90) % 4) if degrees % 360 else picture
 

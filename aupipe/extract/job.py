@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from aupipe.dataset import source_changed, source_identity
 from aupipe.errors import AupipeError, DamageError, RecordingError
+from aupipe.extract.decode import Canvas, HostCanvas
 from aupipe.extract.encoders import AudioInput, Encode
-from aupipe.extract.faces import Detect
 from aupipe.extract.faces.align import CropTemplate
+from aupipe.extract.faces.find import Finder
 from aupipe.extract.plan import Job, Parts, source_paths
 from aupipe.store.base import ItemRecord, ItemWriter, Store
 from aupipe.types import FeatureSpec, Recording, SourceIdentity, Waveform
@@ -40,10 +41,16 @@ class Loaded:
 
     parts: Parts
     device: str
+    frames_on: str = ""  # the torch device that frames are decoded to; "" for the host. A CUDA device takes its own
+    on_load: Callable[[FeatureSpec, CropTemplate, Encode], None] = lambda spec, template, encode: None
     _local: threading.local = field(default_factory=threading.local)
     _encode: dict[str, tuple[Encode, tuple[int, ...]]] = field(default_factory=dict)
     _loading: threading.Lock = field(default_factory=threading.Lock)
     _tried: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        if self.device.startswith("cuda"):
+            self.frames_on = self.frames_on or self.device
 
     def prepare(self, job: Job) -> None:
         """Load and try once what a job needs, before its threads do: libraries that several threads import at the same
@@ -55,7 +62,8 @@ class Loaded:
             self._tried.add(item.spec.id)
             with suppress(Exception):
                 if item.spec.modality == "detections" and self.parts.detector is not None:
-                    self.parts.detector.load(self.device)
+                    self.canvas()
+                    self.finder()
                 for recording in job.recordings:
                     for spec, encoder in self.parts.chain(recording).encoders:
                         if spec.id == item.spec.id:
@@ -64,14 +72,30 @@ class Loaded:
                                 rate = encoder.reads.sample_rate
                                 function(Waveform(np.zeros(rate, np.float32), rate))
 
-    def detect(self) -> Detect:
+    def canvas(self) -> Canvas:
+        """What the frames of one video are decoded to."""
+        if not self.frames_on:
+            return HostCanvas()
+        from aupipe.extract.device.frames import DeviceCanvas
+
+        return DeviceCanvas(self.frames_on)
+
+    def finder(self) -> Finder:
         """A detector of the calling thread's own: most are not made to be shared, and all are small."""
-        if not hasattr(self._local, "detect"):
-            assert self.parts.detector is not None
+        if not hasattr(self._local, "finder"):
+            detector, faces = self.parts.detector, self.parts.faces
+            assert detector is not None  # or there would be no detections to make
             with self._loading:
-                self._local.detect = self.parts.detector.load(self.device)
-        detect: Detect = self._local.detect
-        return detect
+                load = getattr(detector, "load_tensor", None) if self.frames_on else None
+                self._local.finder = Finder(
+                    detector.load(self.device),
+                    faces.detect_px,
+                    faces.max_faces,
+                    detector.min_score,
+                    load(self.frames_on) if load else None,
+                )
+        finder: Finder = self._local.finder
+        return finder
 
     def encode(self, spec: FeatureSpec, encoder: Any) -> tuple[Encode, tuple[int, ...]]:
         """An encoder's function, which threads share, and the shape of one row of it."""
@@ -82,6 +106,7 @@ class Loaded:
                 shape: tuple[int, ...] = ()
                 if isinstance(reads, CropTemplate):
                     shape = function(np.zeros((1, reads.size_px, reads.size_px, 3), np.uint8)).shape[1:]
+                    self.on_load(spec, reads, function)
                 elif reads == "landmarks":
                     shape = function(np.zeros((1, 5, 2), np.float32)).shape[1:]
                 self._encode[spec.id] = (function, shape)

@@ -6,6 +6,7 @@ import threading
 
 RING_BYTES = 512 << 20  # decoded frames on their way to the detector
 KEPT_BYTES = 192 << 20  # crops that wait for the subject to be known, so that a video is decoded once
+KEPT_ON_DEVICE_BYTES = 1 << 30  # the same on a device
 
 
 class Budget:

@@ -16,22 +16,21 @@ from aupipe.errors import RecordingError
 from aupipe.extract.ahead import ahead
 from aupipe.extract.batches import Batches, Part
 from aupipe.extract.clock import masked_frames, to_frames
-from aupipe.extract.crops import KeptCrops, track_crops, whole_crops
-from aupipe.extract.decode import ImageReader, VideoReader, image_rows, in_order
+from aupipe.extract.crops import Crops, KeptCrops, track_crops, whole_crops
+from aupipe.extract.decode import Canvas, HostCanvas, ImageReader, Pictures, VideoReader, image_rows, in_order
 from aupipe.extract.encoders import AudioInput, WordsInput
 from aupipe.extract.encoders.text.transcript import Transcript, spoken_words
-from aupipe.extract.faces.align import CropTemplate
+from aupipe.extract.faces.align import CropTemplate, is_cut_on_host
 from aupipe.extract.faces.between import EveryNth
-from aupipe.extract.faces.find import find_faces
 from aupipe.extract.faces.table import FaceTable
 from aupipe.extract.faces.track import subject_track
 from aupipe.extract.job import Pass, failing, failing_alone
-from aupipe.extract.memory import KEPT_BYTES, RING_BYTES, Budget
+from aupipe.extract.memory import KEPT_BYTES, KEPT_ON_DEVICE_BYTES, RING_BYTES, Budget
 from aupipe.extract.meter import Meter
 from aupipe.extract.plan import Chain
 from aupipe.extract.sound import NoAudioError, read_audio
 from aupipe.extract.writing import Sink
-from aupipe.types import FaceTrack, FeatureSpec, Frames, Recording, Waveform
+from aupipe.types import FaceTrack, FeatureSpec, Recording, Waveform
 
 SOUND = ("audio", "text")
 
@@ -45,6 +44,7 @@ class Stages:
     meter: Meter = field(default_factory=Meter)
     ring: Budget = field(default_factory=lambda: Budget(RING_BYTES))
     kept: Budget = field(default_factory=lambda: Budget(KEPT_BYTES))
+    kept_on_device: Budget = field(default_factory=lambda: Budget(KEPT_ON_DEVICE_BYTES))
 
     def frames_of(self, reader: VideoReader | ImageReader, run: Pass) -> Any:
         """The chunks of a reader, decoded ahead within the ring's bytes; a context manager."""
@@ -79,13 +79,18 @@ class _Video:
     def __post_init__(self) -> None:
         self.first = self.run.job.recordings[0]
         self.chain: Chain = self.run.loaded.parts.chain(self.first)
-        self.kept = KeptCrops(self._templates(), self.stages.kept)
+        self.kept = KeptCrops(self._templates(), self.stages.kept, self.stages.kept_on_device)
 
     def _templates(self) -> list[CropTemplate]:
         """What the crops are wanted for that are cut from the video itself."""
         recordings = [recording for recording in self.run.job.recordings if not recording.aligned]
         reads = [item.encoder.reads for item in self.run.open_items(recordings, "visual")]
         return list(dict.fromkeys(read for read in reads if isinstance(read, CropTemplate)))
+
+    def _canvas(self) -> Callable[[], Canvas]:
+        """Where frames are decoded to: the device, unless all that is cut from them is cut on the host."""
+        on_host = self.chain.faces is None or (self.kept.templates and all(map(is_cut_on_host, self.kept.templates)))
+        return HostCanvas if on_host else self.run.loaded.canvas
 
     # The first look: how many frames, when, and where the faces are ---------------------------------------------------
 
@@ -147,32 +152,19 @@ class _Video:
     def _detect(self, clock: NDArray[np.float64] | None) -> NDArray[np.float64]:
         """Find the faces of a video and keep their crops while there is room; its clock."""
         run, meter = self.run, self.stages.meter
-        reader = _reader(self.first, clock)
-        options = run.loaded.parts.faces
-        detector = run.loaded.parts.detector
-        assert detector is not None  # or there would be no detections to make
+        every = run.loaded.parts.faces.detect_every
+        reader = _reader(self.first, clock, HostCanvas if every > 1 else self._canvas())
         with meter.timed("detect"):
-            detect = run.loaded.detect()
-
-        def find(rgb: NDArray[np.uint8]) -> FaceTable:
-            return find_faces(
-                rgb,
-                detect,
-                detect_px=options.detect_px,
-                max_faces=options.max_faces,
-                min_score=detector.min_score,
-            )
-
-        sparse = EveryNth(options.detect_every, find) if options.detect_every > 1 else None
+            find = run.loaded.finder()
+        sparse = EveryNth(every, find) if every > 1 else None
         tables: list[FaceTable] = []
         rows: list[NDArray[np.int64]] = []
         with self.stages.frames_of(reader, self.run) as chunks:
-            for frames in chunks:
-                with meter.timed("detect", len(frames)):
-                    if sparse is not None:
+            if sparse is not None:
+                for frames in chunks:
+                    with meter.timed("detect", len(frames)):
                         sparse.push(frames)
-                        continue
-                    found = find(frames.rgb)
+            for frames, found in find.over(chunks, meter):
                 tables.append(found)
                 rows.append(frames.index)
                 if self.kept.templates:
@@ -278,13 +270,13 @@ class _Video:
         clock: NDArray[np.float64],
         wanted: NDArray[np.bool_],
     ) -> None:
-        reader = _reader(self.first, clock)
+        reader = _reader(self.first, clock, self._canvas())
         if isinstance(reader, VideoReader):
             reader.wanted = lambda row: row < len(wanted) and bool(wanted[row])
         with self.stages.frames_of(reader, self.run) as chunks:
             for frames in chunks:
-                frames = _those(frames, wanted)
-                made: dict[tuple[str, CropTemplate], tuple[NDArray[np.int64], NDArray[np.uint8]]] = {}
+                frames = frames.those(wanted[frames.index])
+                made: dict[tuple[str, CropTemplate], tuple[NDArray[np.int64], Crops]] = {}
                 for sink in sinks:
                     name, template = sink.item.recording.id, sink.item.encoder.reads
                     if (name, template) not in made:
@@ -299,7 +291,7 @@ class _Video:
         if isinstance(reader, VideoReader):
             _same_length(self.first, len(reader.times_s), len(clock))
 
-    def _put_whole(self, sinks: list[Sink], frames: Frames) -> None:
+    def _put_whole(self, sinks: list[Sink], frames: Pictures) -> None:
         made: dict[CropTemplate, NDArray[np.uint8]] = {}
         for sink in sinks:
             template = sink.item.encoder.reads
@@ -308,7 +300,7 @@ class _Video:
                     made[template] = whole_crops(frames, template)
             self._put(sink, frames.index, made[template])
 
-    def _put(self, sink: Sink, index: NDArray[np.int64], inputs: NDArray[Any]) -> None:
+    def _put(self, sink: Sink, index: NDArray[np.int64], inputs: Any) -> None:
         if len(index) and not sink.dead:
             self.stages.batches.put(sink.item.spec.id, Part(sink, sink.expect(index), inputs))
 
@@ -346,16 +338,12 @@ class _Filling:
             self.stages.write(sink.finish if error is None else sink.abandon)
 
 
-def _those(frames: Frames, wanted: NDArray[np.bool_]) -> Frames:
-    """The wanted frames of a chunk."""
-    keep = wanted[frames.index]
-    return frames if keep.all() else Frames(frames.rgb[keep], frames.pts_s[keep], frames.index[keep])
-
-
-def _reader(recording: Recording, clock: NDArray[np.float64] | None) -> VideoReader | ImageReader:
+def _reader(
+    recording: Recording, clock: NDArray[np.float64] | None, canvas: Callable[[], Canvas]
+) -> VideoReader | ImageReader:
     """The frames of a recording: of its video, or of its folder of images on a known clock."""
     if recording.video is not None:
-        return VideoReader(recording.video)
+        return VideoReader(recording.video, canvas=canvas)
     if recording.images is None or clock is None:
         raise RecordingError(f"no video or image folder for {recording.id!r}")
     return ImageReader(recording.images, clock)

@@ -21,13 +21,14 @@ def run_jobs(
     batch: int = 0,
     on_frames: Callable[[int], None] = lambda n: None,
     meter: Meter | None = None,
+    frames_on: str = "",
 ) -> list[Outcome]:
-    """The outcomes in the order they came. Raises what stops a run."""
+    """The outcomes in the order they came. Raises what stops a run. ``frames_on``: a torch device to decode to."""
     outcomes: list[Outcome] = []
     errors: list[BaseException] = []
     line = Line(
         store,
-        Loaded(parts, "cpu"),
+        Loaded(parts, "cpu", frames_on),
         {},
         outcomes.append,
         errors.append,

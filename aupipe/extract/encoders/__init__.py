@@ -9,6 +9,10 @@ An encoder is a frozen dataclass of its parameters, importable without torch, so
 - a `WordsInput`: ``Transcript -> Track``, likewise.
 
 Every function accepts an empty batch and then returns an empty array of the right row shape.
+
+A function of crops that has a ``start`` besides is given them there: as an array, or as a tensor on the device if the
+frames were decoded to it. ``start`` returns the rows as a tensor, for which nobody has waited yet
+(`aupipe.extract.encoders.visual.pixels.TensorEncode`).
 """
 
 from __future__ import annotations
@@ -122,6 +126,20 @@ class Encoder(Protocol):
     def load(self, device: str) -> Encode:
         """The encoder, ready on a torch device (``cpu``, ``cuda:0``)."""
         ...
+
+
+def rows_of(encode: Encode, inputs: Any) -> Callable[[], NDArray[Any]]:
+    """Begin to encode a batch, an array or a tensor; calling what is returned waits for its rows."""
+    start = getattr(encode, "start", None)
+    if start is None and isinstance(inputs, np.ndarray):
+        rows = encode(inputs)
+        return lambda: rows
+    from aupipe.extract.device.bus import fetch, on_host
+
+    if start is None:
+        return rows_of(encode, on_host(inputs))
+    wait = fetch([start(inputs)])
+    return lambda: wait()[0]
 
 
 def build_encoder(config: EncoderConfig) -> Encoder:

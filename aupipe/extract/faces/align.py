@@ -79,6 +79,11 @@ class BoxCropTemplate(CropTemplate):
         raise UsageError("box crops are cut from boxes (aupipe.extract.faces.align.crop), not warped from landmarks")
 
 
+def is_cut_on_host(template: CropTemplate) -> bool:
+    """Whether no device cuts such crops: they are averages, over another area for every face."""
+    return isinstance(template, BoxCropTemplate | FfhqCropTemplate)
+
+
 def ffhq_square(
     left_eye: NDArray[np.complex128],
     right_eye: NDArray[np.complex128],

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.extract.faces import Detect
+from aupipe.extract.faces import Detect, DetectTensor
 from aupipe.extract.faces.align import shrink, shrink_factor
 from aupipe.extract.faces.table import COLUMNS, FaceTable
-from aupipe.types import Detections
+from aupipe.extract.meter import Meter
+from aupipe.types import Detections, Frames
+
+if TYPE_CHECKING:
+    from aupipe.extract.decode import Pictures
 
 
 def find_faces(
@@ -20,9 +28,81 @@ def find_faces(
     """
     height, width = rgb.shape[1:3]
     factor = shrink_factor(height, width, detect_px)
-    found = [face_rows(_above(one, min_score), factor, height, width, max_faces) for one in detect(shrink(rgb, factor))]
-    counts = np.array([len(rows) for rows in found], dtype=np.int64)
-    return FaceTable(counts, np.concatenate(found) if found else np.zeros((0, COLUMNS), np.float32))
+    found = [_above(one, min_score) for one in detect(shrink(rgb, factor))]
+    return as_table(found, factor, height, width, max_faces)
+
+
+@dataclass(frozen=True)
+class Finder:
+    """A detector with what the user asks of it; see `find_faces`.
+
+    ``detect_tensor``: the same detector for pictures on a device; where it has none, shrunk pictures go to the host.
+    """
+
+    detect: Detect
+    detect_px: int
+    max_faces: int
+    min_score: float
+    detect_tensor: DetectTensor | None = None
+
+    def __call__(self, rgb: NDArray[np.uint8]) -> FaceTable:
+        """The faces of frames (T, H, W, 3)."""
+        return find_faces(
+            rgb, self.detect, detect_px=self.detect_px, max_faces=self.max_faces, min_score=self.min_score
+        )
+
+    def over(self, chunks: Iterable[Pictures], meter: Meter) -> Iterator[tuple[Pictures, FaceTable]]:
+        """Chunks with their faces. Those on a device come one late, so that nobody waits for the device's answer."""
+        late: list[tuple[Pictures, Callable[[], FaceTable]]] = []
+        for frames in chunks:
+            with meter.timed("detect", len(frames)):
+                late.append((frames, self._begin(frames)))
+            while len(late) > (0 if isinstance(frames, Frames) else 1):
+                yield self._end(late, meter)
+        while late:
+            yield self._end(late, meter)
+
+    def _end(self, late: list[tuple[Pictures, Callable[[], FaceTable]]], meter: Meter) -> tuple[Pictures, FaceTable]:
+        frames, found = late.pop(0)
+        with meter.timed("detect"):
+            return frames, found()
+
+    def _begin(self, frames: Pictures) -> Callable[[], FaceTable]:
+        if isinstance(frames, Frames):
+            table = self(frames.rgb)
+            return lambda: table
+        from aupipe.extract.device.bus import fetch, on_host
+
+        height, width = frames.size
+        factor = shrink_factor(height, width, self.detect_px)
+        small = frames.shrunk(factor)
+        if self.detect_tensor is None:
+            found = self.detect(on_host(small.permute(0, 2, 3, 1)))
+            return lambda: self._table(found, factor, height, width)
+        tensors = self.detect_tensor(small)
+        wait = fetch(tensors)
+
+        def end() -> FaceTable:
+            box, landmarks, score, number, settled = wait()
+            found = [Detections(box[i, :n], landmarks[i, :n], score[i, :n]) for i, n in enumerate(number)]
+            if not settled.all():  # as rare as crowds: those frames again, by the patient way
+                again = np.flatnonzero(~settled)
+                pictures = on_host(small.permute(0, 2, 3, 1))[again]
+                for i, one in zip(again, self.detect(pictures), strict=True):
+                    found[i] = one
+            return self._table(found, factor, height, width)
+
+        return end
+
+    def _table(self, found: list[Detections], factor: int, height: int, width: int) -> FaceTable:
+        return as_table([_above(one, self.min_score) for one in found], factor, height, width, self.max_faces)
+
+
+def as_table(found: Sequence[Detections], factor: int, height: int, width: int, max_faces: int) -> FaceTable:
+    """What was found in frames of ``height`` x ``width`` that were shrunk by ``factor``."""
+    rows = [face_rows(one, factor, height, width, max_faces) for one in found]
+    counts = np.array([len(each) for each in rows], dtype=np.int64)
+    return FaceTable(counts, np.concatenate(rows) if rows else np.zeros((0, COLUMNS), np.float32))
 
 
 def _above(found: Detections, min_score: float) -> Detections:

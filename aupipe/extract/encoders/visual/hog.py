@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from aupipe.extract.encoders import Encode
+from aupipe.extract.encoders.visual.pixels import TensorEncode
 from aupipe.extract.faces.align import CropTemplate
 from aupipe.types import Modality
 
@@ -41,15 +38,8 @@ class Hog:
     def identify_weights(self) -> None:
         return None
 
-    def load(self, device: str) -> Encode:
-        import torch
-
-        def encode(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-            with torch.inference_mode():
-                grey = _grey(torch.from_numpy(crops).to(device))
-                return hog(grey, self.cell_px, self.bins).cpu().numpy()
-
-        return encode
+    def load(self, device: str) -> TensorEncode:
+        return TensorEncode(device, lambda crops: hog(_grey(crops), self.cell_px, self.bins))
 
 
 def _grey(crops: Tensor) -> Tensor:

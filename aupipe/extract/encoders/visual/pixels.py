@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.extract.encoders import Encode
 from aupipe.extract.faces.align import ArcFaceCropTemplate, BoxCropTemplate, CropTemplate
 from aupipe.extract.weights import RANDOM, RANDOM_SEED, find_weights, identify, random_weights
 from aupipe.types import Weights
@@ -31,29 +31,53 @@ def template(crop: Crop, size_px: int) -> CropTemplate:
     return ArcFaceCropTemplate(size_px) if crop == "aligned" else BoxCropTemplate(size_px)
 
 
+@dataclass(frozen=True)
+class TensorEncode:
+    """An encoder's function whose work is torch's: crops uint8 (B, S, S, 3) RGB -> (B, ...) float32.
+
+    ``forward`` does it on ``device``. Crops may lie on the device already; `start` leaves the rows there, unawaited.
+    """
+
+    device: str
+    forward: Callable[[Tensor], Tensor]
+
+    def start(self, crops: NDArray[np.uint8] | Tensor) -> Tensor:
+        """(B, ...) float32 on the device, for which nobody has waited yet."""
+        import torch
+
+        from aupipe.extract.device.bus import upload
+
+        with torch.inference_mode():
+            return self.forward(upload(crops, self.device) if isinstance(crops, np.ndarray) else crops)
+
+    def __call__(self, crops: NDArray[np.uint8] | Tensor) -> NDArray[np.float32]:
+        rows: NDArray[np.float32] = self.start(crops).cpu().numpy()
+        return rows
+
+
 def image_encoder(
     network: nn.Module,
     device: str,
     normal: Normal,
     forward: Callable[[Tensor], Tensor],
     precision: Precision = "float32",
-) -> Encode:
+) -> TensorEncode:
     """crops uint8 (B, S, S, 3) RGB -> (B, ...) float32: normalised on the device, in eval mode, as one batch."""
     import torch
 
+    from aupipe.extract.device.warp import normalize
+
     dtype = getattr(torch, precision)
-    network.eval().to(device=device, dtype=dtype)
-    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in normal)
+    network.eval().to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    mean, std = (torch.tensor(values, device=device) for values in normal)
 
-    def encode(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def encode(crops: Tensor) -> Tensor:
         # Not every network takes an empty batch; one black crop tells the shape of its rows.
-        batch = crops if len(crops) else np.zeros((1, *crops.shape[1:]), np.uint8)
-        with torch.inference_mode():
-            pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(device).permute(0, 3, 1, 2)  # to (B, 3, S, S)
-            rows = forward(((pixels.float() / 255 - mean) / std).to(dtype))
-            return rows.float().cpu().numpy()[: len(crops)]
+        batch = crops if len(crops) else crops.new_zeros((1, *crops.shape[1:]))
+        pixels = batch.permute(0, 3, 1, 2)  # (B, S, S, 3) -> (B, 3, S, S)
+        return forward(normalize(pixels, mean, std, dtype)).float()[: len(crops)]
 
-    return encode
+    return TensorEncode(device, encode)
 
 
 def identify_weights(weights: str, what: str, licence: str = "unknown") -> Weights:
