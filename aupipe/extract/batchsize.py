@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import os
+import tempfile
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 CPU_BATCH = 32  # throughput is flat from 16 on (specs/stages.md, section 5); not probed
-GPU_BATCH = 256  # where a probe has not said otherwise
+GPU_BATCH = 256  # where nothing could be probed
+PROBED = (32, 64, 128, 256, 512)
+WORTH = 1.03  # a batch twice the size has to be this much faster
+RUNS = 3  # timed, after one that is not
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -14,7 +26,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    said = ("out of memory", "can't allocate memory", "alloc_failed")  # the last is cuBLAS's and cuDNN's
+    return isinstance(error, RuntimeError) and any(words in text for words in said)
 
 
 @dataclass
@@ -23,7 +36,7 @@ class BatchSizes:
 
     fixed: int = 0
     default: int = CPU_BATCH
-    _halved: dict[str, int] = field(default_factory=dict)
+    _of: dict[str, int] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
@@ -34,16 +47,71 @@ class BatchSizes:
     def of(self, feature: str) -> int:
         """Inputs per batch of a feature id."""
         with self._lock:
-            return self._halved.get(feature, self.fixed or self.default)
+            return self._of.get(feature, self.fixed or self.default)
 
     def set(self, feature: str, size: int) -> None:
         """What a probe has found."""
         with self._lock:
-            self._halved[feature] = size
+            self._of[feature] = size
 
-    def halve(self, feature: str) -> int:
-        """Half of what it is now, at least 1; what comes out."""
+    def halve(self, feature: str, tried: int) -> tuple[int, bool]:
+        """Half of what was ``tried``, at least 1, unless it is less by now; and whether that is news."""
         with self._lock:
-            size = max(1, self._halved.get(feature, self.fixed or self.default) // 2)
-            self._halved[feature] = size
-            return size
+            now = self._of.get(feature, self.fixed or self.default)
+            size = min(now, max(1, tried // 2))
+            self._of[feature] = size
+            return size, size < now
+
+
+def probe(encode: Callable[[int], object], clock: Callable[[], float] = time.perf_counter) -> int:
+    """The batch size from which on doubling it is not worth while, at most 512; 0 where not even 32 fit in memory.
+
+    ``encode`` encodes a batch of so many inputs and returns when that is done.
+    """
+    best, rate = 0, 0.0
+    for size in PROBED:
+        try:
+            encode(size)
+            began = clock()
+            for _ in range(RUNS):
+                encode(size)
+            now = RUNS * size / max(clock() - began, 1e-9)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            break
+        if now < WORTH * rate:
+            break
+        best, rate = size, now
+    return best
+
+
+def remembered(key: str) -> int | None:
+    """What an earlier probe has found; None where there was none, or where the file of it is damaged."""
+    size = _read().get(key)
+    return size if isinstance(size, int) and 0 < size <= PROBED[-1] else None
+
+
+def remember(key: str, size: int) -> None:
+    """Write down what a probe has found. Where that cannot be done it is probed again another time."""
+    path = _path()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+            json.dump({**_read(), key: size}, file, indent=1, sort_keys=True)
+        os.replace(file.name, path)
+    except OSError as error:
+        log.info("%s: not written: %s", path, error)
+
+
+def _path() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "aupipe" / "batch_sizes.json"
+
+
+def _read() -> dict[str, object]:
+    try:
+        sizes = json.loads(_path().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return sizes if isinstance(sizes, dict) else {}

@@ -13,13 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.extract.batches import Batches, Part, joined
-from aupipe.extract.batchsize import BatchSizes, is_out_of_memory
+from aupipe.extract.batchsize import CPU_BATCH, BatchSizes, is_out_of_memory, probe, remember, remembered
+from aupipe.extract.encoders import Encode, rows_of
+from aupipe.extract.faces.align import CropTemplate
 from aupipe.extract.job import Crew, Loaded, Outcome, Pass, is_of_the_recording
 from aupipe.extract.meter import Meter
 from aupipe.extract.pipeline import Stages, film, listen
 from aupipe.extract.plan import Job
 from aupipe.extract.writing import Sink
 from aupipe.store.base import ItemRecord, Store
+from aupipe.types import FeatureSpec
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +59,8 @@ class Line:
         self._batches: Batches[Sink] = Batches(self._size_of)
         self._batches.flow(False)
         self._stages = Stages(self._batches, self._tasks.put, self.meter)
+        if self.loaded.device.startswith("cuda") and not self.sizes.fixed:
+            self.loaded.on_load = self._probe
         crew = [("film", self._film)] * self.crew.decoders + [("encode", self._encode)] * self.crew.encoders
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=f"{name}-{number}", daemon=True)
@@ -138,46 +143,115 @@ class Line:
                 task()
 
     def _encode(self) -> None:
-        while (batch := self._batches.take()) is not None:
-            feature, parts = batch
-            self._encode_batch(feature, parts, self.sizes.of(feature) if self.loaded.device != "cpu" else 0)
+        """Begin each batch before the rows of the one before are waited for: a device then never waits for this."""
+        late: _Begun | None = None
+        while (batch := self._batches.take(wait=late is None)) is not None or late is not None:
+            begun = self._begin(*batch) if batch is not None else None
+            if late is not None:
+                self._end(late)
+            late = begun
 
     # Batches ----------------------------------------------------------------------------------------------------------
 
     def _size_of(self, feature: str) -> int:
         return self.sizes.of(feature)
 
-    def _encode_batch(self, feature: str, parts: list[Part[Sink]], padded: int) -> None:
-        """Encode a batch; when it fails, each recording's share of it by itself, so that only the guilty one fails."""
+    def _probe(self, spec: FeatureSpec, template: CropTemplate, encode: Encode) -> None:
+        """Find the batch size of an encoder on this device, or remember it."""
+        if not hasattr(encode, "start"):
+            return
+        import torch
+
+        from aupipe.extract.device.bus import let_go
+
+        device = self.loaded.device
+        key = f"{spec.key} {torch.cuda.get_device_name(device)} {spec.params.get('precision', 'float32')}"
+        size = remembered(key)
+        if size is None:
+
+            def run(count: int) -> None:
+                encode(torch.zeros((count, template.size_px, template.size_px, 3), dtype=torch.uint8, device=device))
+
+            size = probe(run)
+            let_go()
+            if size:
+                remember(key, size)
+                log.info("%s: %d at a time", spec.name, size)
+        self.sizes.set(spec.id, size or CPU_BATCH)
+
+    def _begin(self, feature: str, parts: list[Part[Sink]]) -> _Begun | None:
+        """Begin to encode a batch; None where that has failed, and has been dealt with."""
         item = parts[0].to.item
         encode, _ = self.loaded.encode(item.spec, item.encoder)
-        count = sum(len(part.inputs) for part in parts)
+        # A device is given one size only: every size is a plan of its own, and rows may differ between sizes.
+        padded = self.sizes.of(feature) if self.loaded.device != "cpu" else 0
+        begun = _Begun(feature, parts, max(padded, sum(len(part.inputs) for part in parts)))
         try:
-            with self.meter.timed("encode", count):
-                rows = encode(joined(parts, padded))[:count]
-            if len(rows) != count:
-                raise ValueError(f"{item.spec.name}: {len(rows)} rows for {count} inputs")
+            with self.meter.timed("encode", begun.count):
+                begun.rows = rows_of(encode, joined(parts, padded))
         except Exception as error:
-            if is_out_of_memory(error) and count > 1:
-                size = self.sizes.halve(feature)
-                self._batches.resize(feature, size)
-                log.warning("%s: out of memory; %d at a time from now on", item.spec.name, size)
-                for some in _split(parts, size):
-                    self._encode_batch(feature, some, size if padded else 0)
-                return
-            if not is_of_the_recording(error):
-                raise
-            if len(parts) > 1:
-                for part in parts:
-                    self._encode_batch(feature, [part], padded)
-                return
+            failure = error
+        else:
+            return begun
+        self._failed(begun, failure)  # out here the error holds none of the memory it ran out of
+        return None
+
+    def _end(self, begun: _Begun) -> None:
+        """Hand the rows of a batch on."""
+        try:
+            with self.meter.timed("encode"):
+                rows = begun.rows()[: begun.count]
+            if len(rows) != begun.count:
+                raise ValueError(f"{begun.parts[0].to.item.spec.name}: {len(rows)} rows for {begun.count} inputs")
+        except Exception as error:
+            failure = error
+        else:
+            start = 0
+            for part in begun.parts:
+                stop = start + len(part.inputs)
+                self._tasks.put(_task(part.to.give, part.first, rows[start:stop]))
+                start = stop
+            return
+        self._failed(begun, failure)
+
+    def _failed(self, begun: _Begun, error: Exception) -> None:
+        """Try a batch again in smaller ones, or each recording's share by itself, so that only the guilty one fails."""
+        feature, parts = begun.feature, begun.parts
+        if is_out_of_memory(error) and begun.size > 1:
+            error.__traceback__ = None  # which holds what was made before memory ran out
+            if self.loaded.device != "cpu":
+                from aupipe.extract.device.bus import let_go
+
+                let_go()
+            size, fewer = self.sizes.halve(feature, begun.size)
+            self._batches.resize(feature, size)
+            if fewer:
+                log.warning("%s: out of memory; %d at a time from now on", parts[0].to.item.spec.name, size)
+            again = _split(parts, size)
+        elif not is_of_the_recording(error):
+            raise error
+        elif len(parts) > 1:
+            again = [[part] for part in parts]
+        else:
             self._tasks.put(_task(parts[0].to.fail, error))
             return
-        start = 0
-        for part in parts:
-            stop = start + len(part.inputs)
-            self._tasks.put(_task(part.to.give, part.first, rows[start:stop]))
-            start = stop
+        for some in again:
+            if (begun_again := self._begin(feature, some)) is not None:
+                self._end(begun_again)
+
+
+@dataclass
+class _Begun:
+    """A batch whose rows are being made. ``size``: inputs and padding."""
+
+    feature: str
+    parts: list[Part[Sink]]
+    size: int
+    rows: Callable[[], NDArray[Any]] = field(init=False)
+
+    @property
+    def count(self) -> int:
+        return sum(len(part.inputs) for part in self.parts)
 
 
 def _split(parts: list[Part[Sink]], size: int) -> list[list[Part[Sink]]]:
