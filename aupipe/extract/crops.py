@@ -162,4 +162,10 @@ class KeptCrops:
 
 
 def _chosen(crops: Crops, keep: NDArray[np.int64]) -> Crops:
-    return crops if len(keep) == len(crops) else crops[keep]
+    if len(keep) == len(crops):
+        return crops
+    if isinstance(crops, np.ndarray):
+        return crops[keep]
+    from aupipe.extract.device.bus import upload
+
+    return crops[upload(keep, crops.device)]

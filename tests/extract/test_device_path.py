@@ -144,6 +144,7 @@ class Watched(TorchFunctionMode):
     """Notes the calls for which the host would wait for a device."""
 
     WAITS: ClassVar = {"cpu", "item", "tolist", "numpy", "nonzero", "__bool__", "__int__", "__float__", "unique"}
+    WAITS |= {"tensor", "new_tensor", "as_tensor"}  # from the host's memory, and not through `upload`
 
     def __init__(self) -> None:
         super().__init__()
@@ -151,7 +152,7 @@ class Watched(TorchFunctionMode):
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.__name__ in self.WAITS:
-            self.waits.append((func.__name__, tuple(args[0].shape)))
+            self.waits.append((func.__name__, tuple(getattr(args[0], "shape", ()))))
         if func.__name__ == "__getitem__" and any(
             isinstance(index, torch.Tensor) and index.dtype == torch.bool
             for index in (args[1] if isinstance(args[1], tuple) else (args[1],))

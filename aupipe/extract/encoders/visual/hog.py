@@ -39,19 +39,15 @@ class Hog:
         return None
 
     def load(self, device: str) -> TensorEncode:
-        return TensorEncode(device, lambda crops: hog(_grey(crops), self.cell_px, self.bins))
+        import torch
 
+        luma = torch.tensor([0.299, 0.587, 0.114], device=device)  # ITU-R BT.601
 
-def _grey(crops: Tensor) -> Tensor:
-    """(B, S, S, 3) uint8 RGB -> (B, S, S) luma in [0, 1], ITU-R BT.601."""
-    weights = crops.new_tensor([0.299, 0.587, 0.114], dtype=_float32())
-    return (crops.to(weights.dtype) @ weights) / 255
+        def encode(crops: Tensor) -> Tensor:
+            grey = (crops.to(torch.float32) @ luma) / 255  # (B, S, S, 3) -> (B, S, S) in [0, 1]
+            return hog(grey, self.cell_px, self.bins)
 
-
-def _float32():  # type: ignore[no-untyped-def]
-    import torch
-
-    return torch.float32
+        return TensorEncode(device, encode)
 
 
 def hog(grey: Tensor, cell_px: int, bins: int) -> Tensor:
