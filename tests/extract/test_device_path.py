@@ -137,7 +137,7 @@ def test_memory_is_given_back_and_kept_crops_spare_a_decode(
     for stages in made:
         assert (stages.ring.taken_bytes, stages.kept.taken_bytes, stages.kept_on_device.taken_bytes) == (0, 0, 0)
     gc.collect()
-    assert not [each for each in gc.get_objects() if isinstance(each, DeviceFrames)]
+    assert not [each for each in gc.get_objects() if type(each) is DeviceFrames]
 
 
 class Watched(TorchFunctionMode):
