@@ -17,7 +17,7 @@ def test_every_registered_name_can_be_had(registry: Registry) -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_nearest_and_the_list() -> None:
-    with pytest.raises(UsageError, match=r"unknown encoder 'hogg'\. Did you mean 'hog'\? Available: geometry, hog"):
+    with pytest.raises(UsageError, match=r"unknown encoder 'hogg'\. Did you mean 'hog'\? Available: arcface, .*hog"):
         ENCODERS.get("hogg")
 
 

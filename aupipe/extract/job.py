@@ -9,20 +9,22 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.dataset import source_changed, source_identity
 from aupipe.errors import AupipeError, DamageError, RecordingError
-from aupipe.extract.decode import Canvas, HostCanvas
 from aupipe.extract.encoders import AudioInput, Encode
 from aupipe.extract.faces.align import CropTemplate
 from aupipe.extract.faces.find import Finder
 from aupipe.extract.plan import Job, Parts, source_paths
 from aupipe.store.base import ItemRecord, ItemWriter, Store
 from aupipe.types import FeatureSpec, Recording, SourceIdentity, Waveform
+
+if TYPE_CHECKING:  # the run that only hears of jobs needs no decoder
+    from aupipe.extract.decode import Canvas
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +77,8 @@ class Loaded:
     def canvas(self) -> Canvas:
         """What the frames of one video are decoded to."""
         if not self.frames_on:
+            from aupipe.extract.decode import HostCanvas
+
             return HostCanvas()
         from aupipe.extract.device.frames import DeviceCanvas
 
@@ -98,10 +102,12 @@ class Loaded:
         return finder
 
     def encode(self, spec: FeatureSpec, encoder: Any) -> tuple[Encode, tuple[int, ...]]:
-        """An encoder's function, which threads share, and the shape of one row of it."""
+        """An encoder's function, which threads may share, and the shape of one row of it."""
         with self._loading:
             if spec.id not in self._encode:
                 function = encoder.load(self.device)
+                if not (hasattr(function, "start") or getattr(encoder, "shareable", False)):
+                    function = _one_at_a_time(function)
                 reads = encoder.reads
                 shape: tuple[int, ...] = ()
                 if isinstance(reads, CropTemplate):
@@ -111,6 +117,17 @@ class Loaded:
                     shape = function(np.zeros((1, 5, 2), np.float32)).shape[1:]
                 self._encode[spec.id] = (function, shape)
             return self._encode[spec.id]
+
+
+def _one_at_a_time(function: Encode) -> Encode:
+    """The same function for several threads: what is not known to bear two at once (OpenCV's networks do not) waits."""
+    lock = threading.Lock()
+
+    def encode(inputs: Any) -> Any:
+        with lock:
+            return function(inputs)
+
+    return encode
 
 
 @dataclass

@@ -184,6 +184,32 @@ def test_out_of_memory_halves_the_batch_and_goes_on_with_the_same_numbers(
     assert "out of memory" in caplog.text
 
 
+@dataclass(frozen=True)
+class Alone(Dislikes):
+    """An encoder that breaks when two threads are in it."""
+
+    def load(self, device: str) -> Callable[[np.ndarray], np.ndarray]:
+        import threading
+        import time
+
+        inside = threading.Lock()
+
+        def encode(crops: np.ndarray) -> np.ndarray:
+            if not inside.acquire(blocking=False):
+                raise ArithmeticError("two at once")
+            time.sleep(0.005)
+            inside.release()
+            return crops.mean(axis=(1, 2)).astype(np.float32)
+
+        return encode
+
+
+def test_an_encoder_that_does_not_say_it_bears_several_threads_meets_one_at_a_time(tmp_path: Path) -> None:
+    items = [pictures(tmp_path / name, grey, 40) for name, grey in (("a", 10), ("b", 90), ("c", 30))]
+    _, outcomes = extracted(tmp_path / "features", items, with_encoder(Alone()), crew=Crew(2, 4), batch=2)
+    assert not any(outcome.failed for outcome in outcomes)
+
+
 def test_whole_pictures_are_encoded_where_no_face_is_asked_for(assets: Path, tmp_path: Path) -> None:
     config = replace(CONFIG, faces=FacesConfig(detector="none"), encoders=(TIMM, CONFIG.encoders[1]))
     parts = build_parts(config)

@@ -35,6 +35,7 @@ class Onnx:
 
     modality: ClassVar[Modality] = "visual"
     file_is_network: ClassVar[bool] = True
+    shareable: ClassVar[bool] = True  # onnxruntime's sessions bear several threads
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
