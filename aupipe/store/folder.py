@@ -13,6 +13,7 @@ import os
 import stat
 import time
 import weakref
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -84,34 +85,34 @@ class FolderStore(ItemStore):
 
     # What a backend adds ---------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def open_sink(self, path: str, layout: Layout) -> Sink:
         """Begin an item's files at ``path``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def data_file(self, path: str, record: ItemRecord) -> str:
         """The file with the array, of the item at ``path``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def item_files(self, path: str, record: ItemRecord) -> list[str]:
         """Every file of the item at ``path``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def map_rows(self, path: str, record: ItemRecord) -> Rows:
         """Map the item at ``path``. Raises FileNotFoundError, or DamageError when its size is not the record's."""
-        raise NotImplementedError
 
+    @abstractmethod
     def checksums(self, path: str, record: ItemRecord) -> tuple[int, int]:
         """crc32c of the array's bytes, and of every other byte of the item's files."""
-        raise NotImplementedError
 
     def measure(self, path: str, record: ItemRecord) -> ItemRecord:
         """The record with the size of the data file at ``path`` and the array's place in it, as found there."""
         size = os.path.getsize(self.data_file(path, record)) if record.frames else 0
         return replace(record, nbytes=size)
 
+    @abstractmethod
     def read_metadata(self, path: str) -> str:
         """The text an item at ``path`` carries of itself: `item_metadata`."""
-        raise NotImplementedError
 
     # Publishing ------------------------------------------------------------------------------------------------------
 

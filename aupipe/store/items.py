@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -46,7 +47,7 @@ class PlainRows:
         out[...] = self.rows[start : start + len(out)]
 
 
-class ItemStore:
+class ItemStore(ABC):
     """The store protocol; see `aupipe.store.base.Store` for what each method promises."""
 
     backend = ""
@@ -59,29 +60,29 @@ class ItemStore:
 
     # What a backend adds ---------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def _stage(self, spec: FeatureSpec, layout: Layout) -> Sink:
         """Begin an item where nobody looks."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _publish(self, spec: FeatureSpec, record: ItemRecord, sink: Sink) -> ItemRecord:
         """Make a finished item visible, and acknowledge it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _discard(self, sink: Sink) -> None:
         """Forget an item that was begun."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _acknowledge(self, record: ItemRecord) -> ItemRecord:
         """Write down a record for good."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _make_feature(self, spec: FeatureSpec) -> None:
         """Keep a feature's spec."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _rows(self, recording: str, feature: str) -> Rows:
         """The rows of a published item. Raises KeyError, DamageError."""
-        raise NotImplementedError
 
     # Publishing ------------------------------------------------------------------------------------------------------
 
@@ -193,29 +194,29 @@ class ItemStore:
 
         return feature_view(self, feature)
 
+    @abstractmethod
     def features(self) -> list[FeatureSpec]:
         """Every feature there is a spec of, by id."""
-        raise NotImplementedError
 
+    @abstractmethod
     def spec(self, feature: str) -> FeatureSpec:
         """The spec of a feature id. Raises KeyError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def delete(self, recording: str, feature: str) -> None:
         """Remove an item and its bytes. Raises KeyError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def verify(self, *, quick: bool = False) -> list[str]:
         """One line per damage found."""
-        raise NotImplementedError
 
+    @abstractmethod
     def refresh(self) -> None:
         """See what other processes have published."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of everything open."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self
