@@ -1,4 +1,4 @@
-"""One job under way: what is loaded, what has been published, and how an error becomes a failure of some items."""
+"""One job under way: what has been published, and how an error becomes a failure of some items."""
 
 from __future__ import annotations
 
@@ -6,25 +6,19 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.dataset import source_changed, source_identity
 from aupipe.errors import AupipeError, DamageError, RecordingError
-from aupipe.extract.encoders import AudioInput, Encode
-from aupipe.extract.faces.align import CropTemplate
-from aupipe.extract.faces.find import Finder
-from aupipe.extract.plan import Job, Parts, source_paths
+from aupipe.extract.loaded import Loaded
+from aupipe.extract.plan import Job, source_paths
 from aupipe.store.base import ItemRecord, ItemWriter, Store
-from aupipe.types import FeatureSpec, Recording, SourceIdentity, Waveform
-
-if TYPE_CHECKING:  # the run that only hears of jobs needs no decoder
-    from aupipe.extract.decode import Canvas
+from aupipe.types import FeatureSpec, Recording, SourceIdentity
 
 log = logging.getLogger(__name__)
 
@@ -35,99 +29,6 @@ class Crew:
 
     decoders: int = 1
     encoders: int = 1
-
-
-@dataclass
-class Loaded:
-    """Detector and encoders of one process, loaded on first use; asked by any of its threads."""
-
-    parts: Parts
-    device: str
-    frames_on: str = ""  # the torch device that frames are decoded to; "" for the host. A CUDA device takes its own
-    on_load: Callable[[FeatureSpec, CropTemplate, Encode], None] = lambda spec, template, encode: None
-    _local: threading.local = field(default_factory=threading.local)
-    _encode: dict[str, tuple[Encode, tuple[int, ...]]] = field(default_factory=dict)
-    _loading: threading.Lock = field(default_factory=threading.Lock)
-    _tried: set[str] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        if self.device.startswith("cuda"):
-            self.frames_on = self.frames_on or self.device
-
-    def prepare(self, job: Job) -> None:
-        """Load and try once what a job needs, before its threads do: libraries that several threads import at the same
-        time break each other's imports. Errors are left to whoever needs the thing, who can say for which recording.
-        """
-        for item in job.items:
-            if item.spec.id in self._tried:
-                continue
-            self._tried.add(item.spec.id)
-            with suppress(Exception):
-                if item.spec.modality == "detections" and self.parts.detector is not None:
-                    self.canvas()
-                    self.finder()
-                for recording in job.recordings:
-                    for spec, encoder in self.parts.chain(recording).encoders:
-                        if spec.id == item.spec.id:
-                            function, _ = self.encode(spec, encoder)
-                            if isinstance(encoder.reads, AudioInput):
-                                rate = encoder.reads.sample_rate
-                                function(Waveform(np.zeros(rate, np.float32), rate))
-
-    def canvas(self) -> Canvas:
-        """What the frames of one video are decoded to."""
-        if not self.frames_on:
-            from aupipe.extract.decode import HostCanvas
-
-            return HostCanvas()
-        from aupipe.extract.device.frames import DeviceCanvas
-
-        return DeviceCanvas(self.frames_on)
-
-    def finder(self) -> Finder:
-        """A detector of the calling thread's own: most are not made to be shared, and all are small."""
-        if not hasattr(self._local, "finder"):
-            detector, faces = self.parts.detector, self.parts.faces
-            assert detector is not None  # or there would be no detections to make
-            with self._loading:
-                load = getattr(detector, "load_tensor", None) if self.frames_on else None
-                self._local.finder = Finder(
-                    detector.load(self.device),
-                    faces.detect_px,
-                    faces.max_faces,
-                    detector.min_score,
-                    load(self.frames_on) if load else None,
-                )
-        finder: Finder = self._local.finder
-        return finder
-
-    def encode(self, spec: FeatureSpec, encoder: Any) -> tuple[Encode, tuple[int, ...]]:
-        """An encoder's function, which threads may share, and the shape of one row of it."""
-        with self._loading:
-            if spec.id not in self._encode:
-                function = encoder.load(self.device)
-                if not (hasattr(function, "start") or getattr(encoder, "shareable", False)):
-                    function = _one_at_a_time(function)
-                reads = encoder.reads
-                shape: tuple[int, ...] = ()
-                if isinstance(reads, CropTemplate):
-                    shape = function(np.zeros((1, reads.size_px, reads.size_px, 3), np.uint8)).shape[1:]
-                    self.on_load(spec, reads, function)
-                elif reads == "landmarks":
-                    shape = function(np.zeros((1, 5, 2), np.float32)).shape[1:]
-                self._encode[spec.id] = (function, shape)
-            return self._encode[spec.id]
-
-
-def _one_at_a_time(function: Encode) -> Encode:
-    """The same function for several threads: what is not known to bear two at once (OpenCV's networks do not) waits."""
-    lock = threading.Lock()
-
-    def encode(inputs: Any) -> Any:
-        with lock:
-            return function(inputs)
-
-    return encode
 
 
 @dataclass

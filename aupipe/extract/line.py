@@ -16,9 +16,11 @@ from aupipe.extract.batches import Batches, Part, joined
 from aupipe.extract.batchsize import CPU_BATCH, BatchSizes, is_out_of_memory, probe, remember, remembered
 from aupipe.extract.encoders import Encode, rows_of
 from aupipe.extract.faces.align import CropTemplate
-from aupipe.extract.job import Crew, Loaded, Outcome, Pass, is_of_the_recording
+from aupipe.extract.hearing import listen
+from aupipe.extract.job import Crew, Outcome, Pass, is_of_the_recording
+from aupipe.extract.loaded import Loaded
 from aupipe.extract.meter import Meter
-from aupipe.extract.pipeline import Stages, film, listen
+from aupipe.extract.pipeline import Stages, film
 from aupipe.extract.plan import Job
 from aupipe.extract.writing import Sink
 from aupipe.store.base import ItemRecord, Store

@@ -1,12 +1,11 @@
-"""The stages one video goes through: decode, detect, follow, align; then its sound. Knows nothing of threads."""
+"""The stages the pictures of one video go through: decode, detect, follow, align. Knows nothing of threads."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,8 @@ from numpy.typing import NDArray
 from aupipe.errors import RecordingError
 from aupipe.extract.ahead import ahead
 from aupipe.extract.batches import Batches, Part
-from aupipe.extract.clock import masked_frames, to_frames
 from aupipe.extract.crops import Crops, KeptCrops, track_crops, whole_crops
 from aupipe.extract.decode import Canvas, HostCanvas, ImageReader, Pictures, VideoReader, image_rows, in_order
-from aupipe.extract.encoders import AudioInput, WordsInput
-from aupipe.extract.encoders.text.transcript import Transcript, spoken_words
 from aupipe.extract.faces.align import CropTemplate, is_cut_on_host
 from aupipe.extract.faces.between import EveryNth
 from aupipe.extract.faces.table import FaceTable
@@ -28,9 +24,8 @@ from aupipe.extract.job import Pass, failing, failing_alone
 from aupipe.extract.memory import KEPT_BYTES, KEPT_ON_DEVICE_BYTES, RING_BYTES, Budget
 from aupipe.extract.meter import Meter
 from aupipe.extract.plan import Chain
-from aupipe.extract.sound import NoAudioError, read_audio
 from aupipe.extract.writing import Sink
-from aupipe.types import FaceTrack, FeatureSpec, Recording, Waveform
+from aupipe.types import FaceTrack, FeatureSpec, Recording
 
 SOUND = ("audio", "text")
 
@@ -164,12 +159,13 @@ class _Video:
                 for frames in chunks:
                     with meter.timed("detect", len(frames)):
                         sparse.push(frames)
-            for frames, found in find.over(chunks, meter):
-                tables.append(found)
-                rows.append(frames.index)
-                if self.kept.templates:
-                    with meter.timed("align", len(frames)):
-                        self.kept.add_faces(frames, found)
+            else:
+                for frames, found in find.over(chunks, meter):
+                    tables.append(found)
+                    rows.append(frames.index)
+                    if self.kept.templates:
+                        with meter.timed("align", len(frames)):
+                            self.kept.add_faces(frames, found)
         run.outcome.notes += reader.notes
         if isinstance(reader, VideoReader):
             if clock is None:
@@ -229,7 +225,7 @@ class _Video:
         sinks = self._sinks([recording], len(clock))
         with self._filling(sinks), self.stages.frames_of(reader, self.run) as chunks:
             for frames in chunks:
-                self._put_whole(sinks, frames)
+                self._put_chunk(sinks, frames, {recording.id: None})
             self.run.outcome.notes += reader.notes
 
     def _encode_video(
@@ -276,29 +272,24 @@ class _Video:
         with self.stages.frames_of(reader, self.run) as chunks:
             for frames in chunks:
                 frames = frames.those(wanted[frames.index])
-                made: dict[tuple[str, CropTemplate], tuple[NDArray[np.int64], Crops]] = {}
-                for sink in sinks:
-                    name, template = sink.item.recording.id, sink.item.encoder.reads
-                    if (name, template) not in made:
-                        track = tracks[name]
-                        with self.stages.meter.timed("align", len(frames)):
-                            made[name, template] = (
-                                (frames.index, whole_crops(frames, template))
-                                if track is None
-                                else track_crops(frames, track, template)
-                            )
-                    self._put(sink, *made[name, template])
+                self._put_chunk(sinks, frames, tracks)
         if isinstance(reader, VideoReader):
             _same_length(self.first, len(reader.times_s), len(clock))
 
-    def _put_whole(self, sinks: list[Sink], frames: Pictures) -> None:
-        made: dict[CropTemplate, NDArray[np.uint8]] = {}
+    def _put_chunk(self, sinks: list[Sink], frames: Pictures, tracks: dict[str, FaceTrack | None]) -> None:
+        """The crops of a chunk, one for each recording and template; whole pictures where there is no track."""
+        made: dict[tuple[str, CropTemplate], tuple[NDArray[np.int64], Crops]] = {}
         for sink in sinks:
-            template = sink.item.encoder.reads
-            if template not in made:
+            name, template = key = sink.item.recording.id, sink.item.encoder.reads
+            if key not in made:
+                track = tracks[name]
                 with self.stages.meter.timed("align", len(frames)):
-                    made[template] = whole_crops(frames, template)
-            self._put(sink, frames.index, made[template])
+                    made[key] = (
+                        (frames.index, whole_crops(frames, template))
+                        if track is None
+                        else track_crops(frames, track, template)
+                    )
+            self._put(sink, *made[key])
 
     def _put(self, sink: Sink, index: NDArray[np.int64], inputs: Any) -> None:
         if len(index) and not sink.dead:
@@ -319,23 +310,17 @@ class _Video:
                 sinks.append(Sink(run, item, shape, length))
         return sinks
 
-    def _filling(self, sinks: list[Sink]) -> Any:
-        return _Filling(self.stages, sinks)
-
-
-@dataclass
-class _Filling:
-    """A context in which sinks are filled: left well they are finished, left by an error they are given up."""
-
-    stages: Stages
-    sinks: list[Sink]
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
-        for sink in self.sinks:
-            self.stages.write(sink.finish if error is None else sink.abandon)
+    @contextmanager
+    def _filling(self, sinks: list[Sink]) -> Iterator[None]:
+        """Fill sinks inside: left well they are finished, left by an error they are given up."""
+        try:
+            yield
+        except BaseException:
+            for sink in sinks:
+                self.stages.write(sink.abandon)
+            raise
+        for sink in sinks:
+            self.stages.write(sink.finish)
 
 
 def _reader(
@@ -361,43 +346,3 @@ def _image_clock(recording: Recording) -> NDArray[np.float64]:
 def _same_length(recording: Recording, found: int, clock: int) -> None:
     if found != clock:
         raise RecordingError(f"{recording.video}: gives {found} frames now and gave {clock} before")
-
-
-def listen(run: Pass, stages: Stages, clock: NDArray[np.float64]) -> None:
-    """Audio and text features of a video: what was heard and said, brought to the frames.
-
-    Sound is decoded once per sample rate, the transcript read once.
-    """
-    recording = run.job.recordings[0]
-    heard: dict[AudioInput | WordsInput, Waveform | Transcript] = {}
-    for item in run.open_items(run.job.recordings, *SOUND):
-        with failing_alone(run, item):
-            began = time.perf_counter()
-            if recording.video is None:
-                raise RecordingError(f"no {item.spec.modality}: {recording.id!r} is a folder of images without a video")
-            reads = item.encoder.reads
-            with stages.meter.timed("sound", len(clock)):
-                encode, _ = run.loaded.encode(item.spec, item.encoder)
-                try:
-                    if reads not in heard:
-                        heard[reads] = _hear(recording.video, reads)
-                    rows = to_frames(encode(heard[reads]), clock, item.encoder)
-                except NoAudioError:
-                    if not run.loaded.parts.mask_missing_audio:
-                        raise
-                    rows = masked_frames(encode, reads, clock, item.encoder)
-            run.begin()
-            stages.write(_publishing(run, item, rows, began))
-
-
-def _publishing(run: Pass, item: Any, rows: NDArray[Any], began_s: float) -> Callable[[], None]:
-    def publish() -> None:
-        with failing_alone(run, item):
-            run.publish(item.recording, item.spec, [rows], len(rows), began_s)
-        run.end()
-
-    return publish
-
-
-def _hear(video: Path, reads: AudioInput | WordsInput) -> Waveform | Transcript:
-    return read_audio(video, reads.sample_rate) if isinstance(reads, AudioInput) else spoken_words(video)

@@ -73,8 +73,8 @@ def serve(connection: Connection, voice: Voice) -> None:
     import torch
 
     from aupipe.extract.batchsize import BatchSizes
-    from aupipe.extract.job import Loaded
     from aupipe.extract.line import Line
+    from aupipe.extract.loaded import Loaded
     from aupipe.store import open_store
 
     # One thread per call: torch's own threads fight each other for the cores as soon as anything else runs (ten times

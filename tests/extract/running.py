@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from aupipe.extract.batchsize import BatchSizes
-from aupipe.extract.job import Crew, Loaded, Outcome
+from aupipe.extract.job import Crew, Outcome
 from aupipe.extract.line import Line
+from aupipe.extract.loaded import Loaded
 from aupipe.extract.meter import Meter
 from aupipe.extract.plan import Job, Parts
 from aupipe.store.base import Store

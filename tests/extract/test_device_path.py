@@ -32,7 +32,8 @@ from aupipe.extract.faces.align import ArcFaceCropTemplate, BoxCropTemplate, Cro
 from aupipe.extract.faces.find import Finder
 from aupipe.extract.faces.table import FaceTable
 from aupipe.extract.faces.yunet import YuNet
-from aupipe.extract.job import Loaded, Outcome
+from aupipe.extract.job import Outcome
+from aupipe.extract.loaded import Loaded
 from aupipe.extract.memory import Budget
 from aupipe.extract.meter import Meter
 from aupipe.extract.plan import Parts, build_parts, make_plan
