@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from aupipe.config import DEFAULT_ENCODERS, FILE_NAME, find_config, load_config, template
+from aupipe.cli.template import template
+from aupipe.config import DEFAULT_ENCODERS, FILE_NAME, find_config, load_config
 from aupipe.errors import UsageError
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import click
 
 from aupipe.cli.data import labels_of
-from aupipe.cli.extract import open_or_create, run_plan
+from aupipe.cli.extract import open_or_create
+from aupipe.cli.running import run_plan
+from aupipe.cli.template import template
 from aupipe.cli.train import train_run
-from aupipe.config import FILE_NAME, load_config, template
+from aupipe.config import FILE_NAME, load_config
 from aupipe.dataset import open_dataset
 from aupipe.errors import UsageError
 

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,13 +20,13 @@ from aupipe.cli.options import (
     resolve,
     split_list,
 )
+from aupipe.cli.running import counts, run_plan
 from aupipe.config import Config
 from aupipe.errors import UsageError
 
 if TYPE_CHECKING:
     from aupipe.extract.plan import Item, Parts, Plan
     from aupipe.store.base import Store
-    from aupipe.store.folder import FolderStore
     from aupipe.types import Recording
 
 MODALITIES = ("visual", "audio", "text")
@@ -249,14 +249,10 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
 def _nothing_to_do(plan: Plan, as_json: bool) -> int:
     failed = [item for item in plan.items if item.state == "failed before"]
     if as_json:
-        click.echo(json.dumps({"message_type": "summary", "done": 0, **_counts(plan), "failed": len(failed)}))
+        click.echo(json.dumps({"message_type": "summary", "done": 0, **counts(plan), "failed": len(failed)}))
     else:
         click.echo(f"nothing to do: {plan.counts['done']} items are stored" + _failed_before(failed))
     return 3 if failed else 0
-
-
-def _counts(plan: Plan) -> dict[str, int]:
-    return {"already_done": plan.counts["done"], "failed_before": plan.counts["failed before"]}
 
 
 def _failed_before(failed: list[Item]) -> str:
@@ -266,90 +262,3 @@ def _failed_before(failed: list[Item]) -> str:
     shown = "".join(f"\n  {line}" for line in lines[:10])
     more = f"\n  ... and {len(lines) - 10} more: aupipe status --failed" if len(lines) > 10 else ""
     return f", {len(failed)} failed before:{shown}{more}\nretry: aupipe extract --retry-failed"
-
-
-def run_plan(
-    plan: Plan,
-    store: Store,
-    devices: list[str],
-    workers: int = 0,
-    fail_fast: bool = False,
-    as_json: bool = False,
-    batch_size: int = 0,
-    profile: Path | None = None,
-) -> int:
-    """Run the plan, say what came of it, and give the exit code: plan minus published, not the absence of errors."""
-    from contextlib import closing
-
-    from aupipe.cli.progress import Progress
-    from aupipe.extract.run import extract as run
-    from aupipe.store.verify import sweep
-
-    sweep(cast("FolderStore", store))  # what killed runs left half written
-
-    failures = []
-    published = set()
-    with Progress(len(plan.jobs), quiet=as_json) as progress:
-        # Closed, so that an interrupt ends the workers here and not whenever the generator is collected.
-        running = run(
-            plan,
-            store,
-            devices,
-            workers=workers,
-            batch_size=batch_size,
-            trace=profile is not None,
-            on_frames=progress.on_frames,
-            on_measured=progress.on_measured,
-        )
-        with closing(running) as outcomes:
-            for outcome in outcomes:
-                progress.on_outcome(outcome)
-                failures += outcome.failed
-                published |= {(record.recording, record.feature) for record in outcome.published}
-                if as_json:
-                    _json_outcome(outcome)
-                if fail_fast and outcome.failed:
-                    break
-        seconds, frames = progress.seconds, progress.frames
-        stages, limit, cpu_s = progress.stages(), progress.limit(), progress.cpu_s()
-        if profile is not None:
-            progress.write_trace(profile)
-    store.refresh()  # the workers have published, not this process
-    wanted = [item for item in plan.items if item.todo]
-    done = [item for item in wanted if (item.key, item.spec.id) in published]
-    missing = len(wanted) - len(done)
-    before = plan.counts["failed before"]
-    summary = {"done": len(done), **_counts(plan), "failed": missing, "seconds": round(seconds, 3), "frames": frames}
-    if as_json:
-        cost = {"cpu_s": round(cpu_s, 3), "stages": stages}
-        click.echo(json.dumps({"message_type": "summary", **summary, **cost}))
-        return 3 if missing or before else 0
-    speed = f"{frames / max(seconds, 1e-9):.0f} frames/s, {', '.join(devices)}"
-    rate = f"{frames:,} frames decoded in {seconds:.1f} s ({speed})"
-    click.echo(f"done {len(done)}   already done {plan.counts['done']}   failed {missing + before}   {rate}")
-    if limit:
-        click.echo(limit)
-    for line in failure_lines(
-        (record.recording, record.feature.partition("@")[0], record.reason) for record in failures
-    ):
-        click.echo(f"FAILED  {line}")
-    if before:
-        click.echo(f"{before} items failed in earlier runs and were left alone: aupipe status --failed")
-    if missing > len(failures):
-        click.echo(f"{missing - len(failures)} items were not reached")
-    if missing or before:
-        click.echo("retry: aupipe extract --retry-failed")
-    return 3 if missing or before else 0
-
-
-def _json_outcome(outcome: Any) -> None:
-    for record in (*outcome.published, *outcome.failed):
-        row = {
-            "message_type": "item",
-            "recording": record.recording,
-            "feature": record.feature,
-            "state": record.state,
-            "frames": record.frames,
-            "valid_frames": record.valid_frames,
-        }
-        click.echo(json.dumps(row | ({"reason": record.reason} if record.reason else {})))

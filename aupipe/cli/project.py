@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 from aupipe.cli.options import json_option, resolve
-from aupipe.config import FILE_NAME, SECTIONS, template
+from aupipe.cli.template import template
+from aupipe.config import FILE_NAME, SECTIONS
 from aupipe.dataset import IMAGE_SUFFIXES, VIDEO_FOLDERS, walk_videos
 from aupipe.errors import UsageError
 

@@ -1,0 +1,67 @@
+"""The text of the `aupipe.toml` that `aupipe init` writes."""
+
+from __future__ import annotations
+
+GEOMETRY = """[[encoder]]
+name = "geometry"
+modality = "visual"
+kind = "geometry"
+
+"""
+
+
+def template(
+    layout: str,
+    *,
+    videos: str = "videos",
+    frames: str = "video",
+    detector: str = "mtcnn",
+    task: str = "au",
+    fps: float | None = None,
+) -> str:
+    """The text `aupipe init` writes: the default configuration for a folder of this layout, with comments."""
+    dataset = [f'layout = "{layout}"']
+    if layout == "affwild2":
+        dataset += ['root = "."', f'frames = "{frames}"                # or "cropped_aligned": the organisers\' crops']
+    else:
+        dataset += [f'videos = "{videos}"']
+    if fps is not None:
+        dataset += [f"fps = {fps:g}                           # images carry no clock: say how fast they were taken"]
+    body = "\n".join(dataset)
+    geometry = (
+        "" if frames == "cropped_aligned" else GEOMETRY  # crops carry no landmarks
+    )
+    return f"""# aupipe: what to process, with what, to where. `aupipe config show` prints every value and its origin.
+
+[dataset]
+{body}
+
+[store]
+path = "features"
+backend = "zarr"                  # or "hdf5"
+
+[faces]
+detector = "{detector}"                # "mtcnn": weights bundled; "yunet": faster, weights from AUPIPE_WEIGHTS
+subject = "largest"               # or "center", "left", "right"
+
+[[encoder]]
+name = "hog"                      # the feature's name
+modality = "visual"
+kind = "hog"
+
+{geometry}[[encoder]]
+name = "mfcc"
+modality = "audio"
+kind = "mfcc"
+
+# A pretrained backbone: any timm name.
+# [[encoder]]
+# name = "swin_t"
+# modality = "visual"
+# kind = "timm"
+# model = "swin_tiny_patch4_window7_224.ms_in1k"
+
+[train]
+recipe = "tcn"
+task = "{task}"
+"""
