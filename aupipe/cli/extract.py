@@ -114,6 +114,8 @@ def extract(
     from aupipe.extract.plan import make_plan
 
     batch = _batch_size(batch_size)
+    if profile is not None and not profile.absolute().parent.is_dir():  # said now, not after hours
+        raise UsageError(f"--profile {profile}: there is no folder {profile.absolute().parent}; make it first")
     overrides: dict[str, Any] = {"store.backend": backend, "faces.detect_every": detect_every}
     if no_face:
         overrides["faces.detector"] = "none"

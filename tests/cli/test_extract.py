@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import time
@@ -352,3 +353,21 @@ def test_all_twenty_clips_are_done_or_failed_with_a_reason(
     ):
         assert hogs[name]["valid_frames"] == 0
     assert project.run("extract", "--cpu").out.startswith("nothing to do: 56 items are stored, 4 failed before")
+
+
+def test_a_run_says_what_its_stages_did_and_traces_them(project: Project, assets: Path) -> None:
+    take(project, assets, TWO_CLIPS[0])
+    project.configure(YUNET)
+    nowhere = project.run("extract", "--cpu", "--profile", "none/trace.json")
+    assert (nowhere.code, "no folder" in nowhere.err) == (2, True)
+    answer = project.run("extract", "--cpu", "--json", "--profile", "trace.json")
+    assert answer.code == 0, answer.err
+    summary = answer.json()[-1]
+    stages = summary["stages"]
+    assert list(stages) == ["decode", "detect", "align", "encode", "write", "sound"]
+    assert stages["decode"]["frames"] == stages["detect"]["frames"] == summary["frames"] > 0
+    assert 0 < sum(stage["cpu_s"] for stage in stages.values()) < summary["cpu_s"]
+    events = json.loads((project.folder / "trace.json").read_text())["traceEvents"]
+    assert {event["name"] for event in events} == set(stages)
+    assert {event["ph"] for event in events} == {"X"}
+    assert "stages busy: " in project.run("extract", "--cpu", "--force").out
