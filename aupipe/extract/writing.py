@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,6 +126,3 @@ class Sink:
         if writer is not None:
             writer.__exit__(None, None, None)  # of a published item there is nothing left to discard
         self.run.end()
-
-
-Task = Callable[[], None]
