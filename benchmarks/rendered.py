@@ -23,9 +23,10 @@ from aupipe.cli.data import gather
 from aupipe.config import load_config
 from aupipe.store import open_store
 from aupipe.train.bootstrap import bootstrap
-from aupipe.train.crossval import cross_validate, group_folds
+from aupipe.train.committee import load_committee, train_committee
+from aupipe.train.crossval import group_folds
 from aupipe.train.evaluate import always_positive, evaluate, evaluate_post
-from aupipe.train.model import predict_held_out, predict_model, save_ensemble
+from aupipe.train.model import predict_held_out, predict_model
 from aupipe.train.postprocess import DEFAULTS, apply_postprocess, fit_postprocess
 from aupipe.train.recipe import load_recipe
 
@@ -35,7 +36,8 @@ DEEP = f"{SMALL} window=100 hop=50 predict_hop=50 batch=8"
 LINES: dict[str, tuple[str, str]] = {
     "baseline": ("baseline", "features=[] center=1.0 epochs=12"),
     "tcn": ("tcn", f"{SMALL} head.width=48 head.channels=[48,48,48]"),
-    "best": ("best", "features=[] center=1.0 batch=8 head.channels=[32,32,32] head.input_dropout=0.1"),
+    "field": ("field", "features=[] center=1.0 batch=8 head.channels=[32,32,32] head.input_dropout=0.1"),
+    "best": ("best", "features=[]"),
     "aud-tgn": (
         "aud-tgn",
         f"{DEEP} head.channels=[[48,48,48]] head.width=48 head.layers=2 head.heads=4 head.embedding=96 "
@@ -68,16 +70,21 @@ def run_line(
 ) -> tuple[str, float]:
     """The row of one line, and its processor seconds."""
     name, changes = LINES[line]
-    recipe = load_recipe(name, [*changes.split(), *extra])
-    recipe = replace(recipe, features=tuple(data.features))
+    committee = load_committee(name, [*changes.split(), *extra]).on(tuple(data.features))
     began = time.process_time()
     frames = {key: len(value) for key, value in data.labels.items()}
-    options = {"labels": data.labels, "features": data.features, "recipe": recipe, "task": task, "seed": seed}
-    runs = cross_validate(store, group_folds(data.train, folds, 0, frames), out=out, **options)
+    model = train_committee(
+        store,
+        committee,
+        [(fold, seed) for fold in group_folds(data.train, folds, 0, frames)],
+        labels=data.labels,
+        features=data.features,
+        task=task,
+        out=out,
+    )
     spent = time.process_time() - began
-    model = save_ensemble(out, runs)
     held = predict_held_out(model, store, data.train)
-    chosen = recipe.postprocess.get(task, DEFAULTS[task])
+    chosen = committee.members[0].recipe.postprocess.get(task, DEFAULTS[task])
     if task == "au":
         chosen = replace(chosen, threshold="tune", smooth="gaussian", width="tune")
     post = fit_postprocess(held, data.labels, task, chosen)

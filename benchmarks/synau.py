@@ -17,13 +17,13 @@ import torch
 from synau_world import AUCORR, W1, W2, View, World, bayes, make_world, units
 
 from aupipe.train.bootstrap import bootstrap
+from aupipe.train.committee import load_committee, train_committee
+from aupipe.train.crossval import Fold
 from aupipe.train.evaluate import Scores, evaluate, evaluate_post
-from aupipe.train.fit import fit
 from aupipe.train.labels import AU_NAMES
+from aupipe.train.model import predict_model
 from aupipe.train.postprocess import Options, PostProcess, fit_postprocess
-from aupipe.train.predict import predict
 from aupipe.train.predictions import Predictions
-from aupipe.train.recipe import load_recipe
 
 WORLDS = {"W1": W1, "W2": W2, "AUcorr": AUCORR}
 # What each line trains: a recipe, and what a world of 44 columns and one core asks to be smaller; one key a line.
@@ -102,7 +102,11 @@ LINES: dict[str, tuple[str, str]] = {
         batch=32""",
     ),
     "cross-attention": ("tcn", CALM + "head={kind='cross_attention', width=24}"),
-    "best": ("best", ""),
+    "field": ("field", ""),
+    "best": (
+        "best",
+        QUICK.replace("epochs=8", "field.epochs=8") + "tcn.batch=32\ntcn.optimiser={lr=3e-3}\nlinear.epochs=8",
+    ),
 }
 SMOOTHED = Options(threshold="tune", smooth="gaussian")
 PLAIN = Options(threshold="tune")
@@ -128,20 +132,20 @@ def train_line(
     """Predictions of the validation and the test split by one line of the table, and its processor seconds."""
     name, changes = LINES[line]
     began = time.process_time()
+    committee = load_committee(name, ["monitor=tuned", *filter(None, map(str.strip, changes.splitlines())), *extra])
+    fold = Fold("run", tuple(world.splits["train"]), tuple(world.splits["validation"]))
     with tempfile.TemporaryDirectory() as folder:
-        run = fit(
+        model = train_committee(
             world.store,
-            train=world.splits["train"],
-            validation=world.splits["validation"],
+            committee,
+            [(fold, seed)],
             labels=world.of("train") | world.of("validation"),
             features={key: value for key, value in world.features.items() if key in (features or world.features)},
-            recipe=load_recipe(name, ["monitor=tuned", *filter(None, map(str.strip, changes.splitlines())), *extra]),
             task="au",
-            out=Path(folder) / "run",
-            seed=seed,
+            out=Path(folder),
         )
         spent = time.process_time() - began
-        found = [predict(run, world.store, world.splits[split]) for split in ("validation", "test")]
+        found = [predict_model(model, world.store, world.splits[split]) for split in ("validation", "test")]
     return found[0], found[1], spent
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +15,7 @@ from aupipe.types import Labels, Recording, Task
 
 if TYPE_CHECKING:
     from aupipe.store.base import Store
+    from aupipe.train.recipe import Asking
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Data:
 
 
 def gather(
-    config: Config, store: Store, recipe: Any, task: Task, names: Sequence[str] = (), allow_missing: bool = False
+    config: Config, store: Store, recipe: Asking, task: Task, names: Sequence[str] = (), allow_missing: bool = False
 ) -> Data:
     """The splits, labels and features of a configuration; ``names`` go before the recipe's own features.
 
@@ -37,8 +38,8 @@ def gather(
     from aupipe.extract.plan import build_parts, feature_ids
     from aupipe.train.recipe import describe_missing
 
-    recipe = replace(recipe, features=tuple(names) or recipe.features)
-    if missing := describe_missing(recipe, [encoder.name for encoder in config.encoders]):
+    asked = tuple(names) or recipe.features
+    if missing := describe_missing(recipe, [encoder.name for encoder in config.encoders], asked):
         raise UsageError(missing)
     dataset = open_dataset(config.dataset)
     splits = {name: dataset.split(task, name) for name in ("train", "validation")}
@@ -47,7 +48,7 @@ def gather(
             where = config.dataset.annotations or config.dataset.root
             raise UsageError(f"no recording of the {name} split has {task} annotations in {where}")
     everyone = [*splits["train"], *splits["validation"]]
-    features = feature_ids(build_parts(config, names=list(recipe.features)), everyone, recipe.features)
+    features = feature_ids(build_parts(config, names=list(asked)), everyone, asked)
     splits = {name: up_to_date(config, store, found, features, allow_missing) for name, found in splits.items()}
     return Data(splits["train"], splits["validation"], labels_of(dataset, everyone, task), features)
 

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import click
 
-from aupipe.cli.data import labels_of
+from aupipe.cli.data import gather, labels_of
 from aupipe.cli.extract import open_or_create
 from aupipe.cli.running import run_plan
 from aupipe.cli.template import template
-from aupipe.cli.train import train_run
 from aupipe.config import FILE_NAME, load_config
 from aupipe.dataset import open_dataset
 from aupipe.errors import UsageError
@@ -24,6 +23,7 @@ def run_demo(folder: Path, *, recordings: int, seconds: float, seed: int) -> Non
     """Draw, extract, train a linear head and a TCN, score both on the validation split."""
     from aupipe.extract.plan import build_parts, make_plan
     from aupipe.train.evaluate import always_positive
+    from aupipe.train.fit import fit
     from aupipe.train.predict import predict
     from aupipe.train.predictions import write_csv
     from aupipe.train.recipe import load_recipe
@@ -52,7 +52,19 @@ def run_demo(folder: Path, *, recordings: int, seconds: float, seed: int) -> Non
             runs[name] = load_run(out)
         else:
             _clear(out)
-            runs[name] = train_run(config, store, load_recipe(name), names=(), out=out)
+            recipe = load_recipe(name)
+            data = gather(config, store, recipe, "au")
+            runs[name] = fit(
+                store,
+                train=data.train,
+                validation=data.validation,
+                labels=data.labels,
+                features=data.features,
+                recipe=recipe,
+                task="au",
+                out=out,
+                progress=lambda line: click.echo(line, err=True),
+            )
     write_csv(
         predict(runs["tcn"], store, dataset.split("au", "validation")), folder / "runs" / "tcn-au" / "predictions.csv"
     )

@@ -16,16 +16,15 @@ ORDER_FILE = "train.json"  # what was asked for, so that --resume can ask again
 
 @dataclass(frozen=True)
 class Order:
-    """What a command asked to train; ``folds``: a number, or fold name -> recording ids; ``on``: train or all."""
+    """What a command asked to train; ``recipe``: `Committee.to_json`; ``folds``: a number, or fold name -> recording
+    ids; ``on``: train or all."""
 
-    name: str
     recipe: Mapping[str, Any]
     task: Task
     features: tuple[str, ...]
     seeds: tuple[int, ...]
     folds: int | Mapping[str, Sequence[str]] | None
     on: str
-    apart: bool
     allow_missing: bool
     deterministic: bool
     threads: int

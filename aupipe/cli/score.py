@@ -197,7 +197,7 @@ def _scored(
     names = list(labels)
     if not held_out:
         check_unseen(model.trained_on, names, "trained this model", on_tuned)
-        check_unseen(model.tuned_on, names, "chose thresholds of a voter", on_tuned)
+        check_unseen(model.tuned_on, names, "chose weights or thresholds of its members", on_tuned)
     predictions = scene.predict(model, recordings, held_out)
     fitted = post_of(model, post)
     if held_out:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +24,13 @@ from aupipe.cli.options import (
 from aupipe.cli.order import ORDER_FILE, Order, folds_of, numbers, read_order, write_order
 from aupipe.config import Config
 from aupipe.errors import AupipeError, UsageError
-from aupipe.types import Recording, Task
+from aupipe.types import Task
 
 if TYPE_CHECKING:
     from aupipe.store.base import Store
+    from aupipe.train.committee import Seat
     from aupipe.train.crossval import Fold
+    from aupipe.train.model import Model
     from aupipe.train.run import Run
 
 TASKS = ("au", "expr", "va")
@@ -55,7 +55,7 @@ TASKS = ("au", "expr", "va")
     default="train",
     help="What folds divide: the training split, or with validation.",
 )
-@click.option("--apart", is_flag=True, help="A run per feature, and their mean: no feature drowns another.")
+@click.option("--apart", is_flag=True, help="A run per feature, and their weighted mean: no feature drowns another.")
 @click.option("--threads", default=1, show_default=True, help="Torch threads; more are slower on a busy machine.")
 @click.option("--amp", is_flag=True, help="Run the head in bfloat16.")
 @click.option("--compile", "compiled", is_flag=True, help="Run the head through torch.compile.")
@@ -88,6 +88,9 @@ def train(
 ) -> None:
     """Train a head on stored features; the epoch that is best on the validation split is kept.
 
+    A recipe of several members (best), several seeds, folds and --apart make a run each and their mean; members and
+    features are weighted by what held-out recordings say of them.
+
     \b
     Examples:
       aupipe train --recipe tcn --task au
@@ -97,7 +100,7 @@ def train(
       aupipe train --recipe baseline --feature hog,blendshapes --apart --folds 5
       aupipe train --resume runs/20260101-120000-best-au
     """
-    from aupipe.train.recipe import load_recipe
+    from aupipe.train.committee import load_committee
 
     if resume is not None:
         given: dict[str, Any] = {
@@ -114,16 +117,14 @@ def train(
         config = require_config(resolve(config_file, store, **{"train.task": order.task}))
     else:
         config = require_config(resolve(config_file, store, **{"train.recipe": recipe, "train.task": task}))
-        chosen = load_recipe(config.train.recipe, [*overrides, *(["amp=true"] if amp else [])])
+        chosen = load_committee(config.train.recipe, [*overrides, *(["amp=true"] if amp else [])], apart)
         order = Order(
-            chosen.name,
             chosen.to_json(),
             config.train.task,
             tuple(split_list(features) or config.train.features),
             numbers(seeds),
             folds_of(folds),
             on,
-            apart,
             allow_missing,
             deterministic,
             threads,
@@ -140,23 +141,24 @@ def _carry_out(
     config: Config, store: Store, order: Order, out: Path, device: str, compiled: bool, as_json: bool
 ) -> None:
     """Train what was ordered, or what is left of it, and show how it went."""
-    from aupipe.train.recipe import recipe_from
+    from aupipe.train.committee import committee_from_json, seats, train_committee
     from aupipe.train.run import load_run
 
     if order.folds is not None and len(order.seeds) > 1:
         raise UsageError("folds with several seeds: give one of the two")
-    recipe = recipe_from(order.recipe, order.name)
-    data = gather(config, store, recipe, order.task, order.features, order.allow_missing)
+    committee = committee_from_json(order.recipe)
+    data = gather(config, store, committee, order.task, order.features, order.allow_missing)
+    if order.features:  # over those the recipes name
+        committee = committee.on(order.features)
     options: dict[str, Any] = {
         "labels": data.labels,
-        "features": data.features,
-        "recipe": replace(recipe, features=tuple(data.features)),
         "task": order.task,
         "device": device,
         "threads": order.threads,
         "allow_missing": order.allow_missing,
         "deterministic": order.deterministic,
         "compiled": compiled,
+        "progress": lambda line: click.echo(line, err=True),
     }
     if (out / "run.json").is_file() and not (out / ORDER_FILE).is_file():
         raise UsageError(f"{out}: a run is there already: give another folder")
@@ -164,15 +166,17 @@ def _carry_out(
     out.mkdir(parents=True, exist_ok=True)
     write_order(order, out)
     try:
-        if order.folds is None and len(order.seeds) == 1 and not order.apart:
+        only, *others = seats(committee, data.features)
+        if order.folds is None and len(order.seeds) == 1 and not others:
             if (out / "run.json").is_file() and load_run(out).finished:
                 click.echo(f"{out} is trained already", err=True)
                 run = load_run(out)
             else:
-                run = _fit(store, data.train, data.validation, out, order.seeds[0], options)
+                run = _fit(store, data, out, only, order.seeds[0], options)
             _show_run(run, store, data, as_json)
         else:
-            _show_several(_fit_several(store, data, order, out, options), out, store, data, order, as_json)
+            model = train_committee(store, committee, _folds(data, order), features=data.features, out=out, **options)
+            _show_several(model, store, data, committee.name, as_json)
     except AupipeError:
         if fresh and {item.name for item in out.iterdir()} == {ORDER_FILE}:  # refused before anything was trained
             (out / ORDER_FILE).unlink()
@@ -180,49 +184,29 @@ def _carry_out(
         raise
 
 
-def _fit(
-    store: Store, train: Sequence[Recording], validation: Sequence[Recording], out: Path, seed: int, options: Any
-) -> Run:
+def _fit(store: Store, data: Data, out: Path, seat: Seat, seed: int, options: Any) -> Run:
     from aupipe.train.fit import fit
 
-    def progress(line: str) -> None:
-        click.echo(line, err=True)
+    split: dict[str, Any] = {"train": data.train, "validation": data.validation}
+    own: dict[str, Any] = {"features": seat.features, "recipe": seat.recipe, "seed": seed}
+    return fit(store, out=out, resume=True, **split, **own, **options)
 
-    return fit(store, train=train, validation=validation, out=out, seed=seed, resume=True, progress=progress, **options)
 
-
-def _fit_several(store: Store, data: Data, order: Order, out: Path, options: Any) -> list[Run]:
-    """A run per seed or fold and, if apart, per feature, each in a folder of its own; finished ones are kept."""
-    from aupipe.train.crossval import Fold
-    from aupipe.train.run import load_run
+def _folds(data: Data, order: Order) -> list[tuple[Fold, int]]:
+    """What is trained and held out, each with its seed: the split of the data, or folds."""
+    from aupipe.train.crossval import Fold, custom_folds, group_folds
 
     if order.folds is None:
-        members = [(Fold(f"seed{seed}", tuple(data.train), tuple(data.validation)), seed) for seed in order.seeds]
-    else:
-        members = [(fold, order.seeds[0]) for fold in _divide(data, order)]
-    parts = [(f"-{name}", {name: key}) for name, key in data.features.items()] if order.apart else [("", data.features)]
-    runs = []
-    for (fold, seed), (suffix, features) in product(members, parts):
-        folder = out / f"{fold.name}{suffix}"
-        if (folder / "run.json").is_file() and load_run(folder).finished:
-            runs.append(load_run(folder))
-            continue
-        sizes = f"{len(fold.train)} recordings to train on, {len(fold.validation)} held out"
-        click.echo(f"{folder.name}: {sizes}", err=True)
-        recipe = replace(options["recipe"], features=tuple(features))
-        own = {**options, "features": features, "recipe": recipe}
-        runs.append(_fit(store, fold.train, fold.validation, folder, seed, own))
-    return runs
-
-
-def _divide(data: Data, order: Order) -> list[Fold]:
-    from aupipe.train.crossval import custom_folds, group_folds
-
+        several = len(order.seeds) > 1
+        names = {seed: f"seed{seed}" if several else "" for seed in order.seeds}
+        return [(Fold(name, tuple(data.train), tuple(data.validation)), seed) for seed, name in names.items()]
     recordings = data.train + (data.validation if order.on == "all" else [])
     if isinstance(order.folds, int):
         frames = {name: len(labels) for name, labels in data.labels.items()}
-        return group_folds(recordings, order.folds, order.seeds[0], frames)
-    return custom_folds(recordings, order.folds or {})
+        folds = group_folds(recordings, order.folds, order.seeds[0], frames)
+    else:
+        folds = custom_folds(recordings, order.folds)
+    return [(fold, order.seeds[0]) for fold in folds]
 
 
 def _show_run(run: Run, store: Store, data: Data, as_json: bool) -> None:
@@ -243,46 +227,37 @@ def _show_run(run: Run, store: Store, data: Data, as_json: bool) -> None:
     click.echo(f"next: aupipe predict {run.path}")
 
 
-def _show_several(runs: list[Run], out: Path, store: Store, data: Data, order: Order, as_json: bool) -> None:
-    """Mean and spread of the runs, their ensemble, and what held-out recordings say of it."""
+def _show_several(model: Model, store: Store, data: Data, name: str, as_json: bool) -> None:
+    """Mean and spread of the runs, their weights, and what held-out recordings say of the whole."""
     from aupipe.cli.scene import bounds, trivial
     from aupipe.train.crossval import summarise
     from aupipe.train.evaluate import evaluate
-    from aupipe.train.model import FILE, load_model, predict_held_out, save_ensemble
-    from aupipe.train.postprocess import fit_postprocess
-    from aupipe.train.run import save_postprocess
+    from aupipe.train.model import predict_held_out
 
-    model = load_model(out) if (out / FILE).is_file() else save_ensemble(out, runs)
-    summary = summarise(runs)
+    summary = summarise(model.runs)
     everyone = data.train + data.validation
     found = predict_held_out(model, store, everyone)
     labels = {name: data.labels[name] for name in found if name in data.labels}
-    scores = replace(
-        evaluate(found, labels, order.task), caveats=("each by members not trained on it, their epoch chosen on it",)
-    )
-    options = runs[0].recipe.postprocess.get(order.task)
-    # Runs of several seeds share their validation split: tuned on that, it is for another split.
-    if options is not None and not (out / "postprocess.json").is_file():
-        save_postprocess(model, fit_postprocess(found, labels, order.task, options))
-    spread = bounds(found, labels, order.task, 0.5, [r for r in everyone if r.id in found])
+    weighed = " and their weights" if model.weighed_on else ""
+    caveat = f"each by members not trained on it, their epoch{weighed} chosen on it"
+    scores = replace(evaluate(found, labels, model.task), caveats=(caveat,))
+    spread = bounds(found, labels, model.task, 0.5, [r for r in everyone if r.id in found])
+    weights = {run.path.name: weight for run, weight in zip(model.runs, model.weights, strict=False)}
     if as_json:
-        document = {"model": str(out), "runs": [str(run.path) for run in runs], "summary": asdict(summary)}
-        click.echo(json.dumps(document | {"scores": scores.to_json(), "spread": spread.to_json() if spread else None}))
+        document = {"model": str(model.path), "runs": [str(run.path) for run in model.runs], "weights": weights}
+        document |= {"summary": asdict(summary), "scores": scores.to_json()}
+        click.echo(json.dumps(document | {"spread": spread.to_json() if spread else None}))
         return
-    click.echo(scores.table(trivial(labels, order.task), name=order.name, spread=spread))
+    click.echo(scores.table(trivial(labels, model.task), name=name, spread=spread))
     click.echo(str(summary))
-    click.echo(f"ensemble: {out} (the mean of {len(runs)})")
-    click.echo(f"next: aupipe evaluate {out}")
-
-
-def train_run(
-    config: Config, store: Store, recipe: Any, *, names: Sequence[str], out: Path, device: str = "cpu", seed: int = 0
-) -> Run:
-    """Train on the configuration's splits and features."""
-    data = gather(config, store, recipe, config.train.task, names or config.train.features)
-    options = {"labels": data.labels, "features": data.features, "task": config.train.task, "device": device}
-    recipe = replace(recipe, features=tuple(data.features))
-    return _fit(store, data.train, data.validation, out, seed, {**options, "recipe": recipe})
+    if weights:
+        click.echo("weights: " + ", ".join(f"{name} {weight:g}" for name, weight in weights.items()))
+    click.echo(f"ensemble: {model.path} (the {'weighted ' if weights else ''}mean of {len(model.runs)})")
+    post = model.post
+    if {r.id for r in data.validation} & {*model.weighed_on, *(post.tuned_on if post else ())}:
+        click.echo(f"next: aupipe predict {model.path} (an honest score needs --folds, or another split)")
+    else:
+        click.echo(f"next: aupipe evaluate {model.path}")
 
 
 def _new_run_folder(config: Config, recipe: str) -> Path:

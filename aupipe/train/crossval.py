@@ -5,13 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from aupipe.errors import UsageError
-from aupipe.train.predictions import Predictions
 from aupipe.types import Recording
 
 
@@ -88,40 +86,6 @@ def custom_folds(recordings: Sequence[Recording], named: Mapping[str, Sequence[s
 def official_fold(train: Sequence[Recording], validation: Sequence[Recording]) -> Fold:
     """The challenge's own split, whatever it parts; `fit` warns where it parts a group."""
     return Fold("official", tuple(train), tuple(validation))
-
-
-def cross_validate(store: Any, folds: Sequence[Fold], *, out: Path, **options: Any) -> list[Any]:
-    """One `aupipe.train.fit.fit` per fold, in ``out/<fold>``; ``options`` are its arguments. Finished folds are kept.
-
-    A killed fold is continued. Returns the runs.
-    """
-    from aupipe.train.fit import fit
-    from aupipe.train.run import load_run
-
-    runs = []
-    for fold in folds:
-        folder = out / fold.name
-        if (folder / "run.json").is_file() and load_run(folder).finished:
-            runs.append(load_run(folder))
-            continue
-        runs.append(fit(store, train=fold.train, validation=fold.validation, out=folder, **{**options, "resume": True}))
-    return runs
-
-
-def out_of_fold(runs: Sequence[Any], folds: Sequence[Fold], store: Any, **options: Any) -> dict[str, Predictions]:
-    """Every recording predicted by the one run that was not trained on it.
-
-    Each run's epoch was still chosen on the recordings it predicts here, so the pooled score flatters a little.
-    """
-    from aupipe.train.predict import predict
-
-    found: dict[str, Predictions] = {}
-    for run, fold in zip(runs, folds, strict=True):
-        own = set(run.train) & {recording.id for recording in fold.validation}
-        if own:
-            raise UsageError(f"{run.path}: was trained on {min(own)!r}, which fold {fold.name!r} validates on")
-        found |= predict(run, store, list(fold.validation), **options)
-    return found
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,9 @@ RULES = ("mean", "vote", "routed")
 
 @dataclass(frozen=True)
 class Model:
-    """``runs`` and how they are joined. ``routes``: recording id or group -> place of its member in ``runs``."""
+    """``runs`` and how they are joined. ``routes``: recording id or group -> place of its member in ``runs``.
+    ``weighed_on``: the recordings that chose the ``weights``, if any did.
+    """
 
     path: Path
     id: str
@@ -39,6 +41,7 @@ class Model:
     rule: Rule = "single"
     ties: Ties = "mean"
     weights: tuple[float, ...] = ()
+    weighed_on: tuple[str, ...] = ()
     routes: Mapping[str, int] | None = None
     default: int | None = None
 
@@ -69,9 +72,9 @@ class Model:
 
     @property
     def tuned_on(self) -> frozenset[str]:
-        """Recordings that chose a voter's thresholds or smoothing."""
+        """Recordings that chose a voter's thresholds or smoothing, or the members' weights."""
         posts = [load_postprocess(run) for run in self.runs] if self.rule == "vote" else []
-        return frozenset(name for post in posts if post for name in post.tuned_on)
+        return frozenset([*(name for post in posts if post for name in post.tuned_on), *self.weighed_on])
 
 
 def load_model(path: str | Path) -> Model:
@@ -86,7 +89,8 @@ def load_model(path: str | Path) -> Model:
         if content.pop("format") > FORMAT:
             raise UsageError(f"{file}: made by a newer aupipe: update aupipe")
         members = [folder / member for member in content.pop("members")]
-        content["weights"] = tuple(content["weights"])
+        for key in ("weights", "weighed_on"):
+            content[key] = tuple(content.get(key, ()))
         return Model(path=folder, runs=tuple(load_run(member) for member in members), **content)
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise DamageError(f"{file}: not readable as an ensemble ({error!r}); make it anew") from error
@@ -99,6 +103,7 @@ def save_ensemble(
     *,
     ties: Ties = "mean",
     weights: Sequence[float] = (),
+    weighed_on: Sequence[str] = (),
     routes: Mapping[str, int] | None = None,
     default: int | None = None,
 ) -> Model:
@@ -140,6 +145,7 @@ def save_ensemble(
         "rule": rule,
         "ties": ties,
         "weights": list(weights),
+        "weighed_on": list(weighed_on),
         "routes": dict(routes) if routes is not None else None,
         "default": default,
     }
@@ -159,9 +165,11 @@ def predict_model(
 
     if model.rule == "routed":
         return _routed(model, lambda run, own: predict(run, store, own, **options), recordings)
-    found = [predict(run, store, recordings, **options) for run in model.runs]
+    shares = model.weights or (1.0,) * len(model.runs)
+    # One that counts for nothing need not be asked, nor its features be there.
+    found = [predict(run, store, recordings, **options) for run, share in zip(model.runs, shares, strict=True) if share]
     if model.rule != "vote":
-        return mean(found, model.weights or None)
+        return mean(found, [share for share in shares if share])
     limits: list[Threshold] = []
     for place, run in enumerate(model.runs):
         post = load_postprocess(run)
@@ -197,15 +205,31 @@ def predict_held_out(
     """Each recording by the members that validated on it and were not trained on it, averaged; others are left out.
 
     The epoch of those members was chosen on it, so a score flatters a little; thresholds tuned on it are for others.
+    Raises UsageError where no member held any of them out.
     """
-    from aupipe.train.predict import predict
-
-    found: dict[str, list[Predictions]] = {}
-    for run in model.runs:
-        unseen = set(run.validation) - set(run.train)
-        for name, item in predict(run, store, [r for r in recordings if r.id in unseen], **options).items():
-            found.setdefault(name, []).append(item)
+    found = held_out_of(model.runs, store, recordings, model.weights, **options)
     if not found:
         raise UsageError(f"{model.path}: no member held any of these {len(recordings)} recordings out")
-    order = [r.id for r in recordings if r.id in found]
-    return {name: mean([{name: item} for item in found[name]])[name] for name in order}
+    return found
+
+
+def held_out_of(
+    runs: Sequence[Run],
+    store: Store,
+    recordings: Sequence[Recording],
+    weights: Sequence[float] = (),
+    **options: Any,
+) -> dict[str, Predictions]:
+    """What `predict_held_out` does, for runs that are no ensemble yet; ``weights``: one per run, none: all alike."""
+    from aupipe.train.predict import predict
+
+    found: dict[str, list[tuple[Predictions, float]]] = {}
+    for run, weight in zip(runs, weights or (1.0,) * len(runs), strict=True):
+        unseen = set(run.validation) - set(run.train)
+        for name, item in predict(run, store, [r for r in recordings if r.id in unseen and weight], **options).items():
+            found.setdefault(name, []).append((item, weight))
+    return {
+        r.id: mean([{r.id: item} for item, _ in found[r.id]], [weight for _, weight in found[r.id]])[r.id]
+        for r in recordings
+        if r.id in found
+    }

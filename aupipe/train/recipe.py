@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
@@ -87,8 +87,17 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     """A recipe by its name or from a TOML file, with ``key=value`` changes (``head.width=32``, ``epochs=5``) applied.
 
     Values are TOML; what is not is taken as text. Raises UsageError for an unknown recipe, head, loss or key, with the
-    nearest known one, and for values of the wrong type.
+    nearest known one, for values of the wrong type, and for a committee (`aupipe.train.committee.load_committee`).
     """
+    name, tables = read_tables(name_or_path)
+    if "member" in tables:
+        members = ", ".join(tables["member"])
+        raise UsageError(f"recipe {name!r} is a committee of {members}, not one head: load_committee reads it")
+    return recipe_from(apply_overrides(tables, overrides), name)
+
+
+def read_tables(name_or_path: str | Path) -> tuple[str, dict[str, Any]]:
+    """The name of a recipe or of a TOML file, and its tables. Raises UsageError where there is none."""
     path = Path(name_or_path)
     if path.suffix == ".toml":
         if not path.is_file():
@@ -103,10 +112,9 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
             )
         text = (resources.files("aupipe.train") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
     try:
-        tables = tomllib.loads(text)
+        return name, tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"recipe {name_or_path}: {error}") from error
-    return recipe_from(apply_overrides(tables, overrides), name)
 
 
 def apply_overrides(tables: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -152,9 +160,23 @@ def recipe_from(tables: Mapping[str, Any], name: str) -> Recipe:
     )
 
 
-def describe_missing(recipe: Recipe, available: Sequence[str]) -> str:
-    """Which of the recipe's features are not among these names, and the lines that make them; '' where none is."""
-    missing = [name for name in recipe.features if name not in available]
+class Asking(Protocol):
+    """A recipe or a committee, as far as it asks for features."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def features(self) -> tuple[str, ...]: ...
+
+    @property
+    def needs(self) -> Mapping[str, str]: ...
+
+
+def describe_missing(recipe: Asking, available: Sequence[str], asked: Sequence[str] = ()) -> str:
+    """Which of the recipe's features, or of those ``asked`` for instead, are not among the available ones, and the
+    lines that make them; '' where none is."""
+    missing = [name for name in asked or recipe.features if name not in available]
     if not missing:
         return ""
     first = f"recipe {recipe.name!r} asks for feature {missing[0]!r}.{nearest(missing[0], available)}"

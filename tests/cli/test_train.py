@@ -125,7 +125,7 @@ def trained(project):
 @pytest.fixture(scope="module")
 def folds(project):
     """Three folds with post-processing fitted on what each held out."""
-    project.ask("train", "--recipe", "best", "--feature", "hog", *SMALL, *FOLDED, "--out", "runs/folds")
+    project.ask("train", "--recipe", "field", "--feature", "hog", *SMALL, *FOLDED, "--out", "runs/folds")
     return "runs/folds"
 
 
@@ -219,6 +219,28 @@ def test_features_apart_are_a_run_each_and_their_mean(tmp_path):
         f"fold{i}-{feature}": [feature] for i in (1, 2) for feature in ("hog", "geometry")
     }
     assert "mean of 4 baseline" in folder.ask("evaluate", "run", "--cpu")
+
+
+def test_a_committee_is_one_command_says_its_weights_and_is_not_scored_on_what_chose_them(tmp_path):
+    fill(tmp_path, also=("geometry",))
+    folder = Folder(tmp_path)
+    ask = ("train", "--recipe", "best", *SMALL, "--set", "predict_hop=32", "--out")
+    said = folder.ask(*ask, "run")
+    assert "over 4 runs" in said
+    line = next(line for line in said.splitlines() if line.startswith("weights: "))
+    assert [part.split()[0] for part in line.removeprefix("weights: ").split(", ")] == [
+        "field",
+        "tcn",
+        "linear-hog",
+        "linear-geometry",
+    ]
+    assert "chose weights" in folder.ask("evaluate", "run", "--cpu", code=2)
+    assert 0 < folder.json("evaluate", "run", "--on-tuned", "--cpu")["mean"] <= 1
+    assert "an honest score needs --folds" in folder.ask("train", "--resume", "run", "--cpu")
+    assert "next: aupipe evaluate" in folder.ask(*ask, "folds", "--folds", "2")
+    honest = folder.json("evaluate", "folds", "--cpu")
+    assert honest["tuned_on_itself"] is False
+    assert "trained this model" in folder.ask("evaluate", "folds", "--split", "train", code=2)
 
 
 def test_trap_08_folds_keep_siblings_together_and_leave_the_validation_split_alone(project, folds):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from aupipe.errors import UsageError
-from aupipe.train.crossval import cross_validate, custom_folds, group_folds, official_fold, out_of_fold, summarise
+from aupipe.train.committee import load_committee, train_committee
+from aupipe.train.crossval import custom_folds, group_folds, official_fold, summarise
 from aupipe.train.ensemble import mean, routed, vote
 from aupipe.train.labels import NAMES
 from aupipe.train.predictions import Predictions
-from aupipe.train.recipe import load_recipe
 from aupipe.types import Recording
 
 from .worlds import make_world
@@ -73,25 +73,12 @@ def test_custom_folds_are_checked():
     assert official_fold(people()[:3], people()[3:]).name == "official"
 
 
-def test_cross_validation_predicts_everybody_by_a_run_that_never_saw_them(tmp_path):
-    world = make_world(train=6, validation=0, frames=60)
-    folds = group_folds(world.train, 2)
-    options = {"labels": world.labels, "features": world.features, "task": "au"}
-    recipe = load_recipe("baseline", ["epochs=2"])
-    runs = cross_validate(world.store, folds, out=tmp_path, recipe=recipe, **options)
-    found = out_of_fold(runs, folds, world.store)
-    assert found.keys() == {r.id for r in world.train}
-    again = cross_validate(world.store, folds, out=tmp_path, recipe=recipe, **options)
-    assert [run.id for run in again] == [run.id for run in runs]  # finished folds are kept
-    with pytest.raises(UsageError, match="was trained on"):
-        out_of_fold(runs[::-1], folds, world.store)
-
-
 def test_trap_02_runs_are_reported_by_their_mean_and_spread_never_by_the_best(tmp_path):
     world = make_world(train=6, validation=0, frames=60)
-    folds = group_folds(world.train, 3)
+    folds = [(fold, 0) for fold in group_folds(world.train, 3)]
     options = {"labels": world.labels, "features": world.features, "task": "au"}
-    runs = cross_validate(world.store, folds, out=tmp_path, recipe=load_recipe("baseline", ["epochs=2"]), **options)
+    committee = load_committee("baseline", ["epochs=2"])
+    runs = train_committee(world.store, committee, folds, out=tmp_path, **options).runs
     each = [run.scores.mean for run in runs]
     found = summarise(runs)
     assert found.mean == pytest.approx(np.mean(each)) != pytest.approx(max(each))

@@ -11,7 +11,7 @@ from aupipe.train.labels import NAMES
 from aupipe.train.recipe import load_recipe, recipe_from, recipe_names
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", sorted(set(recipe_names()) - {"best"}))
 def test_every_recipe_that_comes_with_aupipe_loads_and_survives_json(name):
     recipe = load_recipe(name)
     assert recipe.name == name

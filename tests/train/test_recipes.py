@@ -7,8 +7,11 @@ import pytest
 
 from aupipe.errors import UsageError
 from aupipe.store import create_store
+from aupipe.train.committee import load_committee, train_committee
+from aupipe.train.crossval import official_fold
 from aupipe.train.fit import fit
 from aupipe.train.heads import HEADS
+from aupipe.train.model import predict_model
 from aupipe.train.predict import predict
 from aupipe.train.recipe import describe_missing, load_recipe, recipe_names
 from aupipe.types import FeatureSpec
@@ -51,11 +54,12 @@ def test_a_paper_s_recipe_has_its_head_features_and_window(name):
 
 
 def test_every_recipe_is_a_paper_s_or_our_own():
-    assert set(recipe_names()) == set(PAPERS) | {"baseline", "tcn", "best"}
+    assert set(recipe_names()) == set(PAPERS) | {"baseline", "tcn", "field", "best"}
 
 
 def test_every_head_that_a_recipe_names_is_registered():
-    assert {load_recipe(name).head.kind for name in recipe_names()} <= set(HEADS.names())
+    members = [member for name in recipe_names() for member in load_committee(name).members]
+    assert {member.recipe.head.kind for member in members} <= set(HEADS.names())
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -78,13 +82,13 @@ def test_a_recipe_without_its_features_says_what_makes_them(name, tmp_path):
     assert describe_missing(load_recipe(name), PAPERS[name][1]) == ""
 
 
-def published_world(recipe, task, frames=60):
+def published_world(names, task, frames=60):
     """Random features of the published widths."""
     rng = np.random.default_rng(0)
     world = make_world(task, train=3, validation=1, frames=frames)
     store = create_store("published", "memory")
     features = {}
-    for name in recipe.features or ("hog",):
+    for name in names or ("hog",):
         dim, modality = DIMS.get(name, (20, "visual"))
         shape = (440, 4, 4) if name == "regnet_map" else (dim,)
         spec = FeatureSpec(name, modality, "random", 1, dtype="float32")
@@ -99,31 +103,30 @@ def published_world(recipe, task, frames=60):
 @pytest.mark.parametrize("task", ["au", "expr", "va"])
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_trains_at_its_published_size_and_predicts_every_frame(name, task, tmp_path):
-    recipe = load_recipe(name, ["epochs=1", "batch=2"])
-    world = published_world(recipe, task)
-    run = fit(
+    committee = load_committee(name, ["epochs=1", "batch=2"])
+    world = published_world(committee.features, task)
+    fold = official_fold(world.train, world.validation)
+    model = train_committee(
         world.store,
-        train=world.train,
-        validation=world.validation,
+        committee,
+        [(fold, 0)],
         labels=world.labels,
         features=world.features,
-        recipe=recipe,
         task=task,
         out=tmp_path / "run",
     )
-    assert np.isfinite(run.history[0].loss)
-    found = predict(run, world.store, world.validation)
+    assert all(np.isfinite(run.history[0].loss) and run.finished for run in model.runs)
+    found = predict_model(model, world.store, world.validation)
     assert all(np.isfinite(item.scores).all() for item in found.values())
-    assert run.finished
 
 
-@pytest.mark.parametrize("name", ["tmf-ensemble", "usc-multimodal", "best"])
+@pytest.mark.parametrize("name", ["tmf-ensemble", "usc-multimodal", "field"])
 @pytest.mark.parametrize("task", ["au", "expr", "va"])
 def test_a_batch_normalised_run_and_ours_come_back_from_disk_as_they_were(name, task, tmp_path):
     small = {
         "tmf-ensemble": ("head.width=16", "head.encoder_width=16", "head.layers=1"),
         "usc-multimodal": ("head.static=[]", "head.width=8", "head.layers=1", "head.hidden=16", "batch=4"),
-        "best": (),
+        "field": (),
     }[name]
     world = make_world(task, train=4, validation=2, frames=60)
     run = fit(

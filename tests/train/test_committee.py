@@ -1,0 +1,177 @@
+"""Recipes trained side by side: who may change what, what is trained, and who decides how much each counts."""
+
+import json
+
+import numpy as np
+import pytest
+
+from aupipe.errors import UsageError
+from aupipe.train.committee import choose_weights, committee_from_json, load_committee, seats, train_committee
+from aupipe.train.crossval import group_folds, official_fold
+from aupipe.train.evaluate import evaluate
+from aupipe.train.labels import NAMES
+from aupipe.train.model import load_model, predict_held_out, predict_model
+from aupipe.train.predictions import Predictions
+from aupipe.train.recipe import load_recipe, recipe_names
+from aupipe.types import Labels
+
+from .worlds import make_world
+
+MINE = """
+[member.one]
+recipe = "baseline"
+apart = true
+epochs = 2
+[member.two]
+recipe = "tcn"
+epochs = 2
+window = 64
+head.width = 8
+head.channels = [8]
+[postprocess.au]
+threshold = "tune"
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    (tmp_path / "mine.toml").write_text(MINE)
+    return tmp_path / "mine.toml"
+
+
+def options(world):
+    return {"labels": world.labels, "features": world.features, "task": world.task}
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_a_committee_and_survives_json(name):
+    committee = load_committee(name)
+    assert committee_from_json(json.loads(json.dumps(committee.to_json()))) == committee
+
+
+def test_a_committee_is_not_one_head():
+    with pytest.raises(UsageError, match="'best' is a committee of field, tcn, linear"):
+        load_recipe("best")
+
+
+def test_a_member_is_its_recipe_with_what_its_table_and_the_file_change(mine):
+    one, two = load_committee(mine).members
+    assert (one.name, one.apart, one.recipe.name, one.recipe.epochs) == ("one", True, "baseline", 2)
+    assert one.recipe.optimiser == load_recipe("baseline").optimiser
+    assert two.recipe.head.params["channels"] == (8,)
+    assert two.recipe.head.params["dropout"] == load_recipe("tcn").head.params["dropout"]
+    assert one.recipe.postprocess == two.recipe.postprocess
+    assert two.recipe.postprocess["au"].threshold == "tune"
+
+
+def test_a_change_is_for_the_member_it_names_or_for_all(mine):
+    one, two = load_committee(mine, ["two.epochs=7", "batch=3", "two.head.width=4"]).members
+    assert (one.recipe.epochs, two.recipe.epochs) == (2, 7)
+    assert one.recipe.batch == two.recipe.batch == 3
+    assert two.recipe.head.params["width"] == 4
+    with pytest.raises(UsageError, match="unknown key 'three'"):
+        load_committee(mine, ["three.epochs=7"])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("member = 3", "expected a table per member"),
+        ("[member]\none = 3", "expected a table per member"),
+        ("[member.one]\nepochs = 3", r"\[member.one\]: the key 'recipe' is missing"),
+        ("[member.one]\nrecipe = 'best'", "'best' is a committee itself"),
+        ("[member.one]\nrecipe = 'tcm'", "unknown recipe 'tcm'. Did you mean 'tcn'"),
+        ("[member.one]\nrecipe = 'tcn'\napart = 1", "apart = 1: expected true or false"),
+        ("[member.one]\nrecipe = 'tcn'\nepoch = 1", "unknown key 'epoch'"),
+    ],
+)
+def test_a_broken_committee_is_refused_in_one_line(tmp_path, text, message):
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(UsageError, match=message) as caught:
+        load_committee(tmp_path / "mine.toml")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_member_apart_has_a_seat_per_feature(mine):
+    features = {"face": "f", "sound": "s"}
+    found = seats(load_committee(mine), features)
+    assert [(seat.name, list(seat.features)) for seat in found] == [
+        ("one-face", ["face"]),
+        ("one-sound", ["sound"]),
+        ("two", ["face", "sound"]),
+    ]
+    assert [seat.name for seat in seats(load_committee("tcn"), features)] == [""]
+    assert [seat.name for seat in seats(load_committee("tcn", apart=True), features)] == ["face", "sound"]
+    with pytest.raises(UsageError, match="asks for feature 'eff'"):
+        seats(load_committee("tcn-transformer"), features)
+
+
+def test_every_fold_trains_every_seat_and_the_same_call_goes_on(mine, tmp_path):
+    world = make_world(train=6, validation=2, frames=60)
+    folds = [(fold, 0) for fold in group_folds(world.train, 2)]
+    said = []
+    model = train_committee(
+        world.store, load_committee(mine), folds, out=tmp_path / "run", progress=said.append, **options(world)
+    )
+    names = [f"fold{number}-{seat}" for seat in ("one-face", "one-sound", "two") for number in (1, 2)]
+    assert [run.path.name for run in model.runs] == names
+    assert model.weights[0::2] == model.weights[1::2]  # a weight is a seat's, in every fold
+    assert sum(model.weights) > 0
+    found = predict_held_out(model, world.store, [*world.train, *world.validation])
+    assert found.keys() == {r.id for r in world.train}  # each by runs that never saw it, the others by none
+    assert set(model.weighed_on) == model.tuned_on == {r.id for r in world.train}
+    again = train_committee(world.store, load_committee(mine), folds, out=tmp_path / "run", **options(world))
+    assert again == model == load_model(tmp_path / "run")
+    assert len([line for line in said if "held out" in line]) == len(names)
+
+
+def test_a_member_that_counts_for_nothing_is_not_asked(mine, tmp_path, monkeypatch):
+    """Nor need the features it was trained on be there."""
+    world = make_world(train=5, validation=2, frames=60)
+    folds = [(official_fold(world.train, world.validation), 0)]
+    model = train_committee(world.store, load_committee(mine), folds, out=tmp_path / "run", **options(world))
+    assert model.weights[1] == 0  # the sound is noise
+    asked = []
+    from aupipe.train import predict as module
+
+    real = module.predict
+    monkeypatch.setattr(module, "predict", lambda run, *rest, **more: (asked.append(run), real(run, *rest, **more))[1])
+    predict_model(model, world.store, world.validation)
+    assert [run.path for run in asked] == [
+        run.path for run, weight in zip(model.runs, model.weights, strict=True) if weight
+    ]
+
+
+def told(labels: Labels, share: float, seed: int) -> dict[str, Predictions]:
+    """Scores that say what is so in about ``share`` of all frames."""
+    rng = np.random.default_rng(seed)
+    right = rng.random(labels.targets.shape) < share
+    scores = np.where(right, labels.targets, 1 - labels.targets) * 0.6 + 0.2 + 0.1 * rng.random(right.shape)
+    frames = len(scores)
+    return {
+        "a": Predictions("a", "au", NAMES["au"], scores.astype(np.float32), np.ones(frames, bool), np.zeros(frames))
+    }
+
+
+def test_weights_go_to_those_who_know_and_a_guesser_gets_none():
+    rng = np.random.default_rng(0)
+    targets = (rng.random((3000, 12)) < 0.3).astype(np.float32)
+    labels = Labels("au", NAMES["au"], targets, np.ones(targets.shape, bool))
+    good, other, guesser = (told(labels, share, seed) for seed, share in enumerate((0.8, 0.8, 0.5)))
+    weights = choose_weights([guesser, good, other], {"a": labels}, "au")
+    assert weights[0] == 0
+    assert weights[1] > 0
+    assert weights[2] > 0
+    assert choose_weights([guesser, told(labels, 1.0, 9), good], {"a": labels}, "au") == (0, 1, 0)
+
+
+@pytest.mark.parametrize("task", ["au", "expr", "va"])
+def test_best_trains_every_task_and_is_not_worse_than_its_worst_member(task, tmp_path):
+    world = make_world(task, train=6, validation=3, frames=120)
+    folds = [(official_fold(world.train, world.validation), 0)]
+    small = ["epochs=3", "window=50", "hop=50", "predict_hop=50"]
+    model = train_committee(world.store, load_committee("best", small), folds, out=tmp_path / "run", **options(world))
+    labels = {item.id: world.labels[item.id] for item in world.validation}
+    whole = evaluate(predict_model(model, world.store, world.validation), labels, task).mean
+    assert whole >= min(run.scores.mean for run in model.runs)
+    assert len(model.runs) == 4
