@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from aupipe.allocator import keep_freed_memory
 from aupipe.cli.data import gather
 from aupipe.config import load_config
 from aupipe.store import open_store
@@ -114,6 +115,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as `aupipe train` does
     config = load_config(options.project / "aupipe.toml")
     store = open_store(config.store.path)
     data = gather(config, store, load_recipe("tcn"), options.task, options.features.split(","))

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from synau_world import AUCORR, W1, W2, View, World, bayes, make_world, units
 
+from aupipe.allocator import keep_freed_memory
 from aupipe.train.bootstrap import bootstrap
 from aupipe.train.committee import load_committee, train_committee
 from aupipe.train.crossval import Fold
@@ -175,6 +176,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as `aupipe train` does
     world = make_world(WORLDS[options.world])
     print(f"{'':16s} F1 at thresholds tuned  and smoothed    @ 0.5  cpu s")
     views: tuple[View, ...] = ("frame", "filter", "smooth")

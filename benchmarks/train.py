@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from aupipe.allocator import keep_freed_memory
 from aupipe.store import create_store, open_store
 from aupipe.train.data import Scaling, columns, fit_scaling, load_examples
 from aupipe.train.feed import DeviceBatch, Resident, Streamed
@@ -78,6 +79,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as `aupipe train` does
     device = options.device
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aupipe.allocator import keep_freed_memory
 from aupipe.cli.data import Data, gather
 from aupipe.cli.extract import pick_devices
 from aupipe.cli.options import (
@@ -141,6 +142,7 @@ def _carry_out(
     config: Config, store: Store, order: Order, out: Path, device: str, compiled: bool, as_json: bool
 ) -> None:
     """Train what was ordered, or what is left of it, and show how it went."""
+    keep_freed_memory()
     from aupipe.train.committee import committee_from_json, seats, train_committee
     from aupipe.train.run import load_run
 

@@ -172,7 +172,13 @@ def train_committee(
                 continue
             if progress:
                 progress(f"{folder.name}: {len(fold.train)} recordings to train on, {len(fold.validation)} held out")
-            given: dict[str, Any] = {"features": seat.features, "recipe": seat.recipe, "labels": labels, "task": task, "seed": seed}
+            given: dict[str, Any] = {
+                "features": seat.features,
+                "recipe": seat.recipe,
+                "labels": labels,
+                "task": task,
+                "seed": seed,
+            }
             split: dict[str, Any] = {"train": fold.train, "validation": fold.validation}
             own.append(fit(store, out=folder, resume=True, progress=progress, **split, **given, **options))
     if (out / FILE).is_file():

@@ -104,6 +104,8 @@ def _gpt2(config: GPT2Config) -> Any:
             embd_pdrop=config.dropout,
             attn_pdrop=config.dropout,
             resid_pdrop=config.dropout,
+            bos_token_id=None,  # of words, which there are none of
+            eos_token_id=None,
         )
         model = GPT2Model(options)
     model.wte = nn.Identity()
