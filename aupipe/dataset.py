@@ -89,7 +89,18 @@ def open_dataset(config: DatasetConfig) -> Dataset:
         what = "videos" if config.layout == "folder" else "folders of images"
         raise UsageError(f"no {what} in {config.videos} ({len(ignored)} other files there): check [dataset]")
     annotations = find_annotations(config.annotations) if config.annotations else {}
+    _name_strangers({label_name(recording) for recording in recordings}, annotations, config.videos)
     return Dataset(tuple(recordings), annotations, ignored=tuple(ignored))
+
+
+def _name_strangers(known: set[str], annotations: Mapping[Task, Mapping[str, tuple[str, Path]]], folder: Path) -> None:
+    """Say which annotated tracks are none of the recordings: they would be missing from every score."""
+    strangers = sorted({track for table in annotations.values() for track in table} - known)
+    if not strangers:
+        return
+    sides = any((side := SIDES.fullmatch(track)) and side[1] in known for track in strangers)
+    hint = '; layout = "affwild2" knows people by the side of the picture they are on' if sides else ""
+    log.warning("%d annotated tracks are not in %s, e.g. %s%s", len(strangers), folder, strangers[0], hint)
 
 
 def _videos(config: DatasetConfig) -> tuple[list[Recording], list[Path]]:

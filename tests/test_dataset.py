@@ -219,3 +219,16 @@ def test_a_track_of_a_missing_video_keeps_its_kind_and_tracks_without_any_video_
     by_id = {recording.id: recording for recording in open_dataset(config).recordings}
     assert by_id["v_left"].video == tree / "videos" / "v.mp4"  # expected there, and missing by name
     assert by_id["v_left"].video_id == by_id["v_right"].video_id == "v"
+
+
+def test_annotated_tracks_that_a_folder_does_not_hold_are_named(tmp_path: Path, rendered: Path, caplog) -> None:
+    for video in rendered.glob("videos/*.mp4"):
+        if video.stem != "rend-003":
+            (tmp_path / video.name).symlink_to(video)
+    open_dataset(DatasetConfig(layout="folder", videos=tmp_path, annotations=rendered / "annotations"))
+    (line,) = caplog.messages
+    assert "5 annotated tracks are not in" in line
+    assert "e.g. rend-003; layout" in line  # and the four people of the two videos with two
+    caplog.clear()
+    open_dataset(DatasetConfig(layout="affwild2", root=rendered))
+    assert not caplog.messages

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "aupipe"
 # Each layer may import itself and what stands to its left (docs/design.md).
 LAYERS = [
     {"types", "errors"},
-    {"registry", "tables", "config", "annotations", "dataset"},
+    {"allocator", "registry", "tables", "config", "annotations", "dataset"},
     {"store"},
     {"extract", "train", "demo"},
     {"report"},

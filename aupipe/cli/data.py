@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Data:
-    """What a configuration has to train on: the recordings of both splits, their labels, the features by id."""
+    """What a configuration has to train on: the recordings of both splits, their labels, the features by id; ``also``:
+    the labels of tasks trained along."""
 
     train: list[Recording]
     validation: list[Recording]
     labels: dict[str, Labels]
     features: dict[str, str]
+    also: dict[Task, dict[str, Labels]]
 
 
 def gather(
@@ -50,7 +52,8 @@ def gather(
     everyone = [*splits["train"], *splits["validation"]]
     features = feature_ids(build_parts(config, names=list(asked)), everyone, asked)
     splits = {name: up_to_date(config, store, found, features, allow_missing) for name, found in splits.items()}
-    return Data(splits["train"], splits["validation"], labels_of(dataset, everyone, task), features)
+    also = {other: labels_of(dataset, everyone, other) for other in recipe.beside(task)}
+    return Data(splits["train"], splits["validation"], labels_of(dataset, everyone, task), features, also)
 
 
 def up_to_date(

@@ -154,6 +154,7 @@ def _carry_out(
         committee = committee.on(order.features)
     options: dict[str, Any] = {
         "labels": data.labels,
+        "also": data.also,
         "task": order.task,
         "device": device,
         "threads": order.threads,
@@ -178,7 +179,8 @@ def _carry_out(
             _show_run(run, store, data, as_json)
         else:
             model = train_committee(store, committee, _folds(data, order), features=data.features, out=out, **options)
-            _show_several(model, store, data, committee.name, as_json)
+            chairs = [seat.name for seat in seats(committee, data.features)]
+            _show_several(model, store, data, committee.name, chairs, as_json)
     except AupipeError:
         if fresh and {item.name for item in out.iterdir()} == {ORDER_FILE}:  # refused before anything was trained
             (out / ORDER_FILE).unlink()
@@ -229,7 +231,7 @@ def _show_run(run: Run, store: Store, data: Data, as_json: bool) -> None:
     click.echo(f"next: aupipe predict {run.path}")
 
 
-def _show_several(model: Model, store: Store, data: Data, name: str, as_json: bool) -> None:
+def _show_several(model: Model, store: Store, data: Data, name: str, chairs: list[str], as_json: bool) -> None:
     """Mean and spread of the runs, their weights, and what held-out recordings say of the whole."""
     from aupipe.cli.scene import bounds, trivial
     from aupipe.train.crossval import summarise
@@ -244,7 +246,8 @@ def _show_several(model: Model, store: Store, data: Data, name: str, as_json: bo
     caveat = f"each by members not trained on it, their epoch{weighed} chosen on it"
     scores = replace(evaluate(found, labels, model.task), caveats=(caveat,))
     spread = bounds(found, labels, model.task, 0.5, [r for r in everyone if r.id in found])
-    weights = {run.path.name: weight for run, weight in zip(model.runs, model.weights, strict=False)}
+    folds = len(model.runs) // len(chairs)  # a weight is the same in all of them
+    weights = dict(zip(chairs, model.weights[::folds], strict=False))
     if as_json:
         document = {"model": str(model.path), "runs": [str(run.path) for run in model.runs], "weights": weights}
         document |= {"summary": asdict(summary), "scores": scores.to_json()}

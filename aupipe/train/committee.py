@@ -53,6 +53,10 @@ class Committee:
         each = [member.recipe.features for member in self.members]
         return tuple(dict.fromkeys(name for names in each for name in names)) if all(each) else ()
 
+    def beside(self, task: Task) -> tuple[Task, ...]:
+        """The tasks that some member trains along with ``task``."""
+        return tuple(dict.fromkeys(other for m in self.members for other in m.recipe.beside(task)))
+
     @property
     def needs(self) -> Mapping[str, str]:
         """How the features that members ask for are made."""

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from aupipe.errors import DamageError, RecordingError, UsageError
 from aupipe.store.base import Store, derive_valid
-from aupipe.train.labels import match
-from aupipe.types import PER_VIDEO, FeatureSpec, Labels, Recording, Window
+from aupipe.train.labels import blank_labels, match
+from aupipe.types import PER_VIDEO, FeatureSpec, Labels, Recording, Task, Window
 
 # A dimension that hardly moved in training must not explode elsewhere.
 CLIP = 10.0
@@ -27,7 +27,8 @@ CLIP = 10.0
 class Example:
     """One recording: ``parts[i]`` (T, ...) is the view of feature i, ``present`` (T, F) where it has a row.
 
-    ``labels`` have T rows; ``surplus`` is by how many there were more. ``seen`` (T,): the face was found.
+    ``labels`` have T rows; ``surplus`` is by how many there were more. ``seen`` (T,): the face was found. ``also``: the
+    labels of other tasks that are trained along.
     """
 
     recording: str
@@ -36,6 +37,7 @@ class Example:
     seen: NDArray[np.bool_]
     labels: Labels | None = None
     surplus: int = 0
+    also: tuple[Labels, ...] = ()
 
     def __len__(self) -> int:
         return len(self.present)
@@ -44,6 +46,22 @@ class Example:
     def dims(self) -> tuple[int, ...]:
         """Columns of each feature, whatever the shape of its rows."""
         return tuple(int(np.prod(part.shape[1:])) for part in self.parts)
+
+    @cached_property
+    def targets(self) -> NDArray[np.float32]:
+        """(T, K) targets of the task, and behind them those of the tasks beside it; K = 0 without labels."""
+        return np.concatenate([item.targets for item in self._annotations], axis=1, dtype=np.float32)
+
+    @cached_property
+    def valid(self) -> NDArray[np.bool_]:
+        """(T, K) which of ``targets`` are annotated."""
+        return np.concatenate([item.valid for item in self._annotations], axis=1, dtype=bool)
+
+    @property
+    def _annotations(self) -> tuple[Labels, ...]:
+        none = np.zeros((len(self), 0))
+        own = self.labels if self.labels is not None else Labels("au", (), none.astype(np.float32), none.astype(bool))
+        return own, *self.also
 
     @cached_property
     def means(self) -> tuple[NDArray[np.float32], ...]:
@@ -98,8 +116,11 @@ def load_examples(
     features: Mapping[str, str],
     labels: Mapping[str, Labels] | None = None,
     allow_missing: bool = False,
+    also: Sequence[tuple[Task, Mapping[str, Labels]]] = (),
 ) -> list[Example]:
     """The recordings as examples, with labels if ``labels`` is given; no feature row is copied.
+
+    ``also``: labels of further tasks; a recording without them has rows that are all invalid.
 
     Raises UsageError listing the recordings that lack a feature (or labels), unless ``allow_missing`` leaves them out;
     RecordingError where the features of a recording have different lengths.
@@ -125,7 +146,7 @@ def load_examples(
                 f"{recording.id}: features of different lengths {lengths}, but each has one row per decoded frame: "
                 "extract them anew from one version of the video"
             )
-        examples.append(_example(recording.id, parts, list(specs.values()), labels))
+        examples.append(_example(recording.id, parts, list(specs.values()), labels, also))
     if missing and not allow_missing:
         listed = "; ".join(missing[:20]) + (f"; and {len(missing) - 20} more" if len(missing) > 20 else "")
         raise UsageError(
@@ -146,7 +167,11 @@ def _failure(store: Store, recording: str, feature: str) -> str:
 
 
 def _example(
-    recording: str, parts: Sequence[NDArray[Any]], specs: Sequence[FeatureSpec], labels: Mapping[str, Labels] | None
+    recording: str,
+    parts: Sequence[NDArray[Any]],
+    specs: Sequence[FeatureSpec],
+    labels: Mapping[str, Labels] | None,
+    also: Sequence[tuple[Task, Mapping[str, Labels]]],
 ) -> Example:
     frames = len(parts[0])
     present = np.stack([derive_valid(part) for part in parts], axis=1)  # F x (T,) -> (T, F)
@@ -154,7 +179,10 @@ def _example(
     personal = [spec.modality not in PER_VIDEO for spec in specs]
     seen = np.all(present[:, personal], axis=1) if any(personal) else np.any(present, axis=1)
     matched, surplus = match(labels[recording], frames, recording) if labels is not None else (None, 0)
-    return Example(recording, tuple(parts), present, np.asarray(seen), matched, surplus)
+    beside = tuple(
+        match(known.get(recording) or blank_labels(task, frames), frames, recording)[0] for task, known in also
+    )
+    return Example(recording, tuple(parts), present, np.asarray(seen), matched, surplus, beside)
 
 
 def common_dims(examples: Sequence[Example]) -> tuple[int, ...]:
@@ -228,7 +256,7 @@ def collate(examples: Mapping[str, Example], windows: Sequence[Window], scaling:
     """One batch of windows, the shorter ones padded behind with zeros that are masked and invalid."""
     longest = max(len(window) for window in windows)
     first = examples[windows[0].recording]
-    targets = first.labels.targets.shape[1] if first.labels is not None else 0
+    targets = first.targets.shape[1]
     batch = Batch(
         x=np.zeros((len(windows), longest, columns(first.dims)), dtype=np.float32),
         mask=np.zeros((len(windows), longest), dtype=bool),
@@ -239,7 +267,6 @@ def collate(examples: Mapping[str, Example], windows: Sequence[Window], scaling:
         example, size = examples[window.recording], len(window)
         fill(example, window.start, window.stop, scaling, batch.x[row, :size])
         batch.mask[row, :size] = True
-        if example.labels is not None:
-            batch.targets[row, :size] = example.labels.targets[window.start : window.stop]
-            batch.valid[row, :size] = example.labels.valid[window.start : window.stop]
+        batch.targets[row, :size] = example.targets[window.start : window.stop]
+        batch.valid[row, :size] = example.valid[window.start : window.stop]
     return batch

@@ -57,7 +57,7 @@ def bytes_resident(examples: Sequence[Example]) -> int:
     """What `Resident` takes: float32 rows, targets, and a byte per validity."""
     if not examples:
         return 0
-    targets = max((item.labels.targets.shape[1] for item in examples if item.labels), default=0)
+    targets = max(item.targets.shape[1] for item in examples)
     return (sum(map(len, examples)) + 1) * (4 * columns(examples[0].dims) + 5 * targets)
 
 
@@ -78,8 +78,7 @@ class Resident:
 
     def __init__(self, examples: Sequence[Example], scaling: Scaling, device: str) -> None:
         width = columns(common_dims(examples))
-        labelled = next((item.labels for item in examples if item.labels is not None), None)
-        targets = labelled.targets.shape[1] if labelled is not None else 0
+        targets = max(item.targets.shape[1] for item in examples)
         frames = sum(map(len, examples))
         # The last row, all zero, is what padding reads.
         self.rows = torch.zeros((frames + 1, width), device=device)
@@ -93,9 +92,9 @@ class Resident:
             fill(example, 0, len(example), scaling, host)
             if device != "cpu":
                 self.rows[at:stop] = torch.from_numpy(host)
-            if example.labels is not None:
-                self.targets[at:stop] = torch.from_numpy(example.labels.targets.astype(np.float32))
-                self.valid[at:stop] = torch.from_numpy(example.labels.valid)
+            if example.targets.shape[1]:
+                self.targets[at:stop] = torch.from_numpy(example.targets)
+                self.valid[at:stop] = torch.from_numpy(example.valid)
             at = stop
 
     def batches(self, chunks: Sequence[Sequence[Window]]) -> Iterator[DeviceBatch]:

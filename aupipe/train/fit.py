@@ -20,11 +20,11 @@ from aupipe.train.average import Average
 from aupipe.train.data import Example, columns, common_dims, feature_specs, fit_scaling, load_examples
 from aupipe.train.evaluate import Scores, pooled, warn_absent
 from aupipe.train.feed import DeviceBatch, Feed, open_feed
-from aupipe.train.heads import build_head
-from aupipe.train.labels import NAMES, check_labels, check_task, official_valid, rates
-from aupipe.train.losses import build_loss
+from aupipe.train.heads import HEADS, build_head
+from aupipe.train.labels import NAMES, check_labels, check_task, official_valid, rates, target_columns
+from aupipe.train.losses import JointLoss, build_loss
 from aupipe.train.postprocess import best_f1, fit_postprocess
-from aupipe.train.predict import predict, score, state
+from aupipe.train.predict import outputs, predict, score, state
 from aupipe.train.predictions import Predictions
 from aupipe.train.recipe import Recipe, describe_missing
 from aupipe.train.reproducible import reproducible, versions
@@ -48,6 +48,7 @@ def fit(
     recipe: Recipe,
     task: Task,
     out: Path,
+    also: Mapping[Task, Mapping[str, Labels]] | None = None,
     device: str = "cpu",
     seed: int = 0,
     threads: int = 1,
@@ -66,7 +67,8 @@ def fit(
     seed and ``threads`` on a CPU: the same run; ``deterministic`` promises it on a GPU too, by refusing what it cannot
     compute twice alike. More threads seldom help so small a head, and hurt much on a shared machine (specs/training.md
     4). ``compiled`` runs the head through torch.compile. ``room``: bytes the standardised features may take on the
-    device, else they are streamed; None: half of what is free.
+    device, else they are streamed; None: half of what is free. ``also``: annotations of the tasks that the recipe
+    trains along; a recording without them trains only the others.
 
     Raises UsageError for recordings without features or labels (unless ``allow_missing``), for a task the recipe has no
     loss for, for recordings in both splits, and when ``out`` holds a run already; AupipeError if the loss diverges.
@@ -75,24 +77,24 @@ def fit(
     standing = load_standing(out) if resume else None
     _check(train, validation, recipe, task, out if standing is None else None)
     specs = feature_specs(store, features)
-    examples = load_examples(store, train, features, labels, allow_missing)
+    beside = _beside(recipe, task, also or {}, train)
+    examples = load_examples(store, train, features, labels, allow_missing, beside)
     held_out = load_examples(store, validation, features, labels, allow_missing)
     _check_labelled(examples, task, "training")
     _check_labelled(held_out, task, "validation")
     dims = common_dims([*examples, *held_out])
     scaling = fit_scaling(examples, recipe.center)  # of the training split alone: trap 9
     by_id = {example.recording: example for example in examples}
-    shares = torch.from_numpy(rates((item.labels for item in examples if item.labels), task)).float().to(device)
 
     with reproducible(seed, threads, device, deterministic):
         rng = np.random.default_rng(seed)
-        head = build_head(recipe.head.kind, recipe.head.params, columns(dims), len(NAMES[task]), dims).to(device)
+        head = build_head(recipe.head.kind, recipe.head.params, columns(dims), outputs(recipe, task), dims).to(device)
         run_head: Any = torch.compile(head, dynamic=True) if compiled else head  # the same parameters
         feed = open_feed(examples, scaling, device, room)
         # The labels as given: those cut off or without features must show in the coverage.
         annotated = {item.id: labels[item.id] for item in validation if item.id in labels}
         validate = _validate(held_out, open_feed(held_out, scaling, device, room), annotated, recipe, task)
-        loss_of = build_loss(recipe.loss[task].kind, recipe.loss[task].params, task, shares)
+        loss_of = _loss(examples, recipe, task, device)
         _start(head, loss_of.start, lambda: feed.batches(_chunks(_epoch_windows(examples, recipe, None), recipe)), task)
         options = recipe.optimiser
         optimiser = build_optimiser(head, options)
@@ -140,8 +142,8 @@ def fit(
                 for group in optimiser.param_groups:
                     group["lr"] = options.lr * factor
                 with torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=recipe.amp):
-                    outputs = run_head(batch.x, batch.mask)  # (B, T, D) -> (B, T, K)
-                loss = loss_of(outputs.float(), batch.targets, batch.valid)  # -> scalar
+                    found = run_head(batch.x, batch.mask)  # (B, T, D) -> (B, T, K)
+                loss = loss_of(found.float(), batch.targets, batch.valid)  # -> scalar
                 losses.append(float(loss.detach()))
                 if not math.isfinite(losses[-1]):
                     raise AupipeError(f"epoch {epoch}: loss {losses[-1]}; lower optimiser.lr (now {options.lr:g})")
@@ -228,6 +230,36 @@ def _check_labelled(examples: Sequence[Example], task: Task, split: str) -> None
     frames, seen = sum(map(len, examples)), sum(int(item.seen.sum()) for item in examples)
     valid = sum(int(official_valid(item.labels).sum()) for item in examples if item.labels)
     log.info("%s: %d frames of %d recordings, %d annotated, %d with a face", split, frames, len(examples), valid, seen)
+
+
+def _beside(
+    recipe: Recipe, task: Task, also: Mapping[Task, Mapping[str, Labels]], train: Sequence[Recording]
+) -> list[tuple[Task, Mapping[str, Labels]]]:
+    """Annotations of the tasks trained along. Raises UsageError where there is none for any training recording."""
+    for other in recipe.beside(task):
+        if not any(item.id in also.get(other, {}) for item in train):
+            raise UsageError(f"recipe {recipe.name!r} trains {other} along, of which no training recording has labels")
+        if hasattr(HEADS.get(recipe.head.kind), "start_from"):
+            raise UsageError(f"head {recipe.head.kind!r} starts from the labels of one task: leave out also.{other}")
+    return [(other, also[other]) for other in recipe.beside(task)]
+
+
+def _loss(examples: Sequence[Example], recipe: Recipe, task: Task, device: str) -> Any:
+    """The task's loss, or the weighted sum with those of the tasks beside it."""
+
+    def build(one: Task, labels: Iterable[Labels]) -> Any:
+        shares = torch.from_numpy(rates(labels, one)).float().to(device)
+        return build_loss(recipe.loss[one].kind, recipe.loss[one].params, one, shares)
+
+    own = build(task, (item.labels for item in examples if item.labels))
+    beside = recipe.beside(task)
+    if not beside:
+        return own
+    parts = [(own, 1.0, len(NAMES[task]), target_columns(task))]
+    for place, (other, weight) in enumerate(beside.items()):
+        loss = build(other, (item.also[place] for item in examples))
+        parts.append((loss, weight, len(NAMES[other]), target_columns(other)))
+    return JointLoss(parts)
 
 
 def _few(names: Sequence[str]) -> str:

@@ -30,15 +30,26 @@ def check_task(task: str) -> None:
         raise UsageError(f"unknown task {task!r}.{nearest(task, NAMES)} Available: {', '.join(NAMES)}")
 
 
+def target_columns(task: str) -> int:
+    """K of the targets of a task; for EXPR 1, the number of the class."""
+    return 1 if task == "expr" else len(NAMES[task])
+
+
 def check_labels(labels: Labels, task: str, recording: str) -> None:
     """Raise UsageError unless these are labels of ``task`` with its very columns, classes within range."""
     if labels.task != task:
         raise UsageError(f"{recording}: labels for {labels.task!r}, asked for {task!r}")
-    columns = 1 if task == "expr" else len(NAMES[task])
+    columns = target_columns(task)
     if tuple(labels.names) != NAMES[task] or labels.targets.shape[1] != columns:
         raise UsageError(f"{recording}: columns {', '.join(labels.names)}: expected {', '.join(NAMES[task])}")
     if task == "expr" and labels.valid.any() and not 0 <= labels.targets[labels.valid].max() < len(EXPR_NAMES):
         raise UsageError(f"{recording}: a class number beyond {len(EXPR_NAMES) - 1}: give invalid frames valid=False")
+
+
+def blank_labels(task: Task, frames: int) -> Labels:
+    """Labels (frames, K) of which none is annotated."""
+    shape = (frames, target_columns(task))
+    return Labels(task, NAMES[task], np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=bool))
 
 
 def match(labels: Labels, frames: int, recording: str) -> tuple[Labels, int]:

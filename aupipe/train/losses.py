@@ -12,7 +12,7 @@ A loss is a frozen ``Config`` and a class built from it and from the training la
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,29 @@ def build_loss(kind: str, params: Mapping[str, Any], task: str, rates: Tensor) -
         if value not in ("none", "balanced") and (isinstance(value, str) or len(value) != len(rates)):
             raise UsageError(f"loss {kind!r}: {field} = {value!r}: expected 'none', 'balanced' or {len(rates)} numbers")
     return LOSSES.get(kind)(config, rates)
+
+
+class JointLoss:
+    """The loss of a task and, times their weights, of tasks trained along: multi-task learning.
+
+    ``parts``: (loss, its weight, its output columns, its target columns), one behind the other in outputs and targets.
+    A task without an annotated entry in a batch adds nothing there.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Any, float, int, int]]) -> None:
+        import torch
+
+        self.parts = parts
+        self.start = torch.cat([loss.start for loss, *_ in parts])
+
+    def __call__(self, outputs: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
+        """``outputs`` (B, T, K) of all tasks, ``targets`` and ``valid`` (B, T, L); -> scalar."""
+        total, out, at = outputs.new_zeros(()), 0, 0
+        for loss, weight, columns, width in self.parts:
+            own = slice(at, at + width)
+            total = total + weight * loss(outputs[..., out : out + columns], targets[..., own], valid[..., own])
+            out, at = out + columns, at + width
+        return total
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,9 @@ def predict(
         if example.dims != run.dims:
             raise DamageError(f"{example.recording}: features of {example.dims} columns, the run has {run.dims}")
     weights, scaling = load_weights(run)
-    head = build_head(run.recipe.head.kind, run.recipe.head.params, columns(run.dims), len(NAMES[run.task]), run.dims)
+    head = build_head(
+        run.recipe.head.kind, run.recipe.head.params, columns(run.dims), outputs(run.recipe, run.task), run.dims
+    )
     _restore(head, weights, run)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -82,7 +84,7 @@ def score(
     for chunk, batch in zip(chunks, feed.batches(chunks), strict=True):
         with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=recipe.amp):
             out = head(batch.x, batch.mask)
-        table = _link(out.float(), task).cpu().numpy()  # (B, T, K)
+        table = _link(out[..., : len(NAMES[task])].float(), task).cpu().numpy()  # (B, T, K)
         values += [table[row, : len(window)] for row, window in enumerate(chunk)]
     scores = {}
     rest = iter(values)
@@ -92,6 +94,11 @@ def score(
         if not np.isfinite(scores[example.recording]).all():
             raise AupipeError(f"{example.recording}: the head's output is not finite; train it anew")
     return scores
+
+
+def outputs(recipe: Recipe, task: Task) -> int:
+    """Columns of a head's output: those of the task, and behind them those of the tasks trained along."""
+    return len(NAMES[task]) + sum(len(NAMES[other]) for other in recipe.beside(task))
 
 
 def _link(out: torch.Tensor, task: Task) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -17,9 +17,11 @@ from aupipe.train.labels import check_task
 from aupipe.train.losses import loss_config
 from aupipe.train.postprocess import Options as PostOptions
 from aupipe.train.schedule import Optimiser
+from aupipe.types import Task
 
 MONITORS = ("score", "tuned")
-TABLES = ("head", "loss", "optimiser", "needs", "postprocess")
+TASKS: tuple[Task, ...] = ("au", "expr", "va")
+TABLES = ("head", "loss", "also", "optimiser", "needs", "postprocess")
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,10 @@ class Recipe:
     """``window`` and ``hop`` in frames, ``batch`` in windows; ``patience``: epochs without a better validation score.
 
     ``center``: how much of a recording's own mean is taken off its features (`aupipe.train.data.Scaling`).
-    ``loss`` holds a part per task the recipe can train. ``features`` are names from the configuration; none: all that
-    are given. ``needs`` says of a feature's name how it is made, ``postprocess`` what follows the head, by task.
+    ``loss`` holds a part per task the recipe can train; ``also`` the tasks that are trained along with whichever is
+    asked for, and the weights of their losses (the task itself has 1). ``features`` are names from the configuration;
+    none: all that are given. ``needs`` says of a feature's name how it is made, ``postprocess`` what follows the head,
+    by task.
 
     ``predict_window``, ``predict_hop``: other windows than in training; 0: the same. ``steps``: at most so many per
     epoch; 0: all. ``ema``: the share of the averaged weights kept at every step; 0: no averaging. ``amp``: the head
@@ -46,6 +50,7 @@ class Recipe:
     name: str
     head: Part
     loss: Mapping[str, Part]
+    also: Mapping[str, float] = field(default_factory=dict)
     optimiser: Optimiser = field(default_factory=Optimiser)
     window: int = 128
     hop: int = 64
@@ -67,6 +72,10 @@ class Recipe:
     def predict_windows(self) -> tuple[int, int]:
         """Window and hop of prediction."""
         return self.predict_window or self.window, self.predict_hop or min(self.hop, self.predict_window or self.window)
+
+    def beside(self, task: str) -> dict[Task, float]:
+        """The tasks trained along with ``task``, and the weights of their losses; always in the same order."""
+        return {other: self.also[other] for other in TASKS if other != task and self.also.get(other)}
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `recipe_from` turns back into an equal recipe."""
@@ -149,6 +158,14 @@ def recipe_from(tables: Mapping[str, Any], name: str) -> Recipe:
         loss[task] = Part(kind, asdict(loss_config(kind, params, task)))
     if not loss:
         raise UsageError(f"{where}: no [loss.<task>] table; give one per task, e.g. [loss.au] kind = 'bce'")
+    also = {}
+    for task, weight in tables.get("also", {}).items():
+        check_task(task)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
+            raise UsageError(f"{where}: also.{task} = {weight!r}: expected a weight, 0 or more")
+        if task not in loss:
+            raise UsageError(f"{where}: also.{task} needs a [loss.{task}] table")
+        also[task] = float(weight)
     optimiser = build(Optimiser, tables.get("optimiser", {}), f"{where}: [optimiser]")
     post = {}
     for task, table in tables.get("postprocess", {}).items():
@@ -156,12 +173,19 @@ def recipe_from(tables: Mapping[str, Any], name: str) -> Recipe:
         post[task] = build(PostOptions, table, f"{where}: [postprocess.{task}]")
     needs = {str(feature): str(line) for feature, line in tables.get("needs", {}).items()}
     return Recipe(
-        name=name, head=head, loss=loss, optimiser=optimiser, needs=needs, postprocess=post, **asdict(settings)
+        name=name,
+        head=head,
+        loss=loss,
+        also=also,
+        optimiser=optimiser,
+        needs=needs,
+        postprocess=post,
+        **asdict(settings),
     )
 
 
 class Asking(Protocol):
-    """A recipe or a committee, as far as it asks for features."""
+    """A recipe or a committee, as far as it asks for data."""
 
     @property
     def name(self) -> str: ...
@@ -171,6 +195,8 @@ class Asking(Protocol):
 
     @property
     def needs(self) -> Mapping[str, str]: ...
+
+    def beside(self, task: Task) -> Iterable[Task]: ...
 
 
 def describe_missing(recipe: Asking, available: Sequence[str], asked: Sequence[str] = ()) -> str:

@@ -1,0 +1,154 @@
+"""Tasks trained along: each has its own loss and its own annotated frames, and only the task itself is predicted."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from aupipe.errors import UsageError
+from aupipe.train.fit import fit
+from aupipe.train.labels import NAMES
+from aupipe.train.losses import JointLoss, build_loss
+from aupipe.train.predict import predict
+from aupipe.train.recipe import load_recipe, recipe_from
+from aupipe.train.run import load_run, load_weights
+from aupipe.types import Labels
+
+from .test_losses import batch, rates
+from .worlds import make_world
+
+SMALL = ("window=48", "hop=24", "batch=4", "head.width=24", "head.channels=[24]", "epochs=4")
+
+
+def train(world, also, out, *overrides, **options):
+    arguments = {"task": "au", "labels": world.labels, "features": world.features} | options
+    return fit(
+        world.store,
+        train=world.train,
+        validation=world.validation,
+        recipe=load_recipe("tcn", [*SMALL, *overrides]),
+        also=also,
+        out=out,
+        **arguments,
+    )
+
+
+@pytest.fixture(scope="module")
+def world():
+    return make_world(train=6, frames=120)
+
+
+@pytest.fixture(scope="module")
+def also(world):
+    """Expression classes and VA that follow from the AUs; one recording has no VA, another none of either."""
+    names = list(world.labels)
+    expr = {
+        name: Labels("expr", NAMES["expr"], item.targets[:, :1] + 2 * item.targets[:, 3:4], item.valid[:, :1])
+        for name, item in world.labels.items()
+        if name != names[1]
+    }
+    va = {
+        name: Labels("va", NAMES["va"], item.targets[:, 4:6] - 0.5, item.valid[:, :2])
+        for name, item in world.labels.items()
+        if name not in names[:2]
+    }
+    return {"expr": expr, "va": va}
+
+
+def test_the_joint_loss_is_the_weighted_sum_each_over_its_own_columns_and_frames():
+    losses = {
+        task: build_loss(kind, {}, task, rates(task)) for task, kind in (("au", "bce"), ("expr", "ce"), ("va", "ccc"))
+    }
+    parts = {task: batch(task, seed) for seed, task in enumerate(losses)}
+    outputs, targets, valid = (torch.cat([part[i] for part in parts.values()], dim=-1) for i in range(3))
+    joint = JointLoss([(losses["au"], 1.0, 12, 12), (losses["expr"], 0.3, 8, 1), (losses["va"], 0.5, 2, 2)])
+    each = {task: loss(*parts[task]) for task, loss in losses.items()}
+    torch.testing.assert_close(joint(outputs, targets, valid), each["au"] + 0.3 * each["expr"] + 0.5 * each["va"])
+    assert joint.start.shape == (22,)
+    valid[..., 12:] = False  # nobody annotated the others: what is left is the task's own
+    torch.testing.assert_close(joint(outputs, targets, valid), each["au"])
+
+
+def test_only_the_task_itself_is_scored_and_predicted_and_the_run_comes_back(world, also, tmp_path):
+    run = train(world, also, tmp_path / "run", "also={expr=0.5, va=0.5}")
+    found = predict(load_run(run.path), world.store, world.validation)
+    assert all(item.scores.shape == (len(world.labels[name]), 12) for name, item in found.items())
+    assert run.scores.task == "au"
+    assert load_weights(run)[0]["out.bias"].shape == (22,)
+    assert run.recipe.beside("va") == {"expr": 0.5}
+    assert recipe_from(run.recipe.to_json(), "tcn") == run.recipe
+
+
+def test_tasks_beside_it_move_the_weights_and_a_weight_of_0_does_not(world, also, tmp_path):
+    alone, silent, joint = (
+        load_weights(train(world, labels, tmp_path / name, override))[0]
+        for name, labels, override in (
+            ("alone", None, "epochs=2"),
+            ("silent", also, "also={expr=0, va=0.0}"),
+            ("joint", also, "also={expr=1}"),
+        )
+    )
+    silent_run = train(world, also, tmp_path / "silent2", "also={expr=0}", "epochs=2")
+    again = load_weights(silent_run)[0]
+    assert all(np.array_equal(alone[name], again[name]) for name in alone)
+    assert silent["out.bias"].shape == (12,)
+    assert joint["out.bias"].shape == (20,)
+    assert any(not np.array_equal(silent[n], joint[n]) for n in silent if silent[n].shape == joint[n].shape)
+
+
+def test_a_killed_multi_task_run_goes_on_to_the_same_weights(world, also, tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def stop(line):
+        if "epoch 2/" in line:
+            raise Killed
+
+    whole = train(world, also, tmp_path / "whole", "also={va=1.0}")
+    with pytest.raises(Killed):
+        train(world, also, tmp_path / "killed", "also={va=1.0}", progress=stop)
+    killed = train(world, also, tmp_path / "killed", "also={va=1.0}", resume=True)
+    first, second = load_weights(whole)[0], load_weights(killed)[0]
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_streamed_and_resident_targets_of_all_tasks_are_the_same(world, also, tmp_path):
+    first, second = (
+        load_weights(train(world, also, tmp_path / str(room), "also={va=1.0}", "epochs=2", room=room))[0]
+        for room in (None, 0)
+    )
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["also.va=-1"], "also.va = -1: expected a weight"),
+        (["also.va=true"], "also.va = True: expected a weight"),
+        (["also.v=1"], "unknown task 'v'"),
+        (["also=3"], r"expected a table, \[also\]"),
+    ],
+)
+def test_a_wrong_weight_is_refused_by_name(overrides, message):
+    with pytest.raises(UsageError, match=message):
+        load_recipe("tcn", overrides)
+
+
+def test_labels_that_are_not_there_and_a_head_that_cannot_are_refused(world, also, tmp_path):
+    with pytest.raises(UsageError, match="trains va along, of which no training recording has labels"):
+        train(world, {}, tmp_path / "run", "also.va=1")
+    recipe = replace(load_recipe("field"), also={"va": 1.0})
+    with pytest.raises(UsageError, match=r"head 'chain' starts from the labels of one task: leave out also\.va"):
+        fit(
+            world.store,
+            train=world.train,
+            validation=world.validation,
+            labels=world.labels,
+            features=world.features,
+            recipe=recipe,
+            task="au",
+            also=also,
+            out=tmp_path / "run",
+        )
+    assert not (tmp_path / "run").exists()
