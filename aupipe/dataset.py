@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from stat import S_ISDIR
 
 from aupipe.annotations import find_annotations, read_annotation, test_tracks
 from aupipe.config import FILE_NAME, DatasetConfig
@@ -258,8 +259,11 @@ def _images(folder: Path) -> list[Path]:
 
 def _measure(path: Path) -> tuple[int, int]:
     """Size and newest modification time of a file or of a folder of images, without reading any."""
-    found = [image.stat() for image in _images(path)] if path.is_dir() else [path.stat()]
-    return sum(one.st_size for one in found), max((one.st_mtime_ns for one in found), default=0)
+    found = path.stat()
+    if not S_ISDIR(found.st_mode):
+        return found.st_size, found.st_mtime_ns
+    images = [image.stat() for image in _images(path)]
+    return sum(image.st_size for image in images), max((image.st_mtime_ns for image in images), default=0)
 
 
 def source_changed(paths: tuple[Path, ...], known: SourceIdentity) -> bool:
@@ -268,12 +272,11 @@ def source_changed(paths: tuple[Path, ...], known: SourceIdentity) -> bool:
     A copy with a new date is the same; a source that has vanished has not changed: its features stay good.
     """
     try:
-        measured = [_measure(path) for path in paths]
-        now = (sum(size for size, _ in measured), max(mtime for _, mtime in measured))
-        if now == (known.size, known.mtime_ns):
-            return False
-        if now[0] != known.size:
+        sizes, mtimes = zip(*map(_measure, paths), strict=True)
+        if sum(sizes) != known.size:
             return True
+        if max(mtimes) == known.mtime_ns:
+            return False
         return source_identity(*paths).digest != known.digest
     except (OSError, RecordingError):
         return False

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:  # numpy is most of what `aupipe --help` would load
     import numpy as np
@@ -55,11 +55,11 @@ class Recording:
         return self.video_id if modality in PER_VIDEO else self.id
 
 
-@dataclass(frozen=True)
-class SourceIdentity:
+class SourceIdentity(NamedTuple):
     """Which file, exactly, a feature was computed from.
 
-    Size and modification time answer quickly; the digest decides when only the time differs (a copied data set).
+    Size and modification time answer quickly; the digest decides when only the time differs (a copied data set). A
+    tuple, because planning makes and compares one for every file of a corpus.
     """
 
     size: int
@@ -208,7 +208,7 @@ class FeatureSpec:
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    @property
+    @cached_property
     def id(self) -> str:
         """``<name>@<key>``: the folder this feature lives in."""
         return f"{self.name}@{self.key}"

@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "aupipe"
 
 # Each layer may import itself and what stands to its left (docs/design.md).
 LAYERS = [
-    {"types", "errors"},
-    {"allocator", "registry", "tables", "config", "annotations", "dataset"},
+    {"types", "errors", "allocator", "collection"},
+    {"registry", "tables", "config", "annotations", "dataset"},
     {"store"},
     {"extract", "train", "demo"},
     {"report"},

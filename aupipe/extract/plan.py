@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from aupipe.collection import collection_paused
 from aupipe.config import Config, EncoderConfig, FacesConfig
 from aupipe.dataset import source_changed
 from aupipe.errors import UsageError
@@ -21,9 +22,11 @@ from aupipe.extract.faces.track import TrackParams
 from aupipe.registry import nearest
 from aupipe.store.base import ItemState, Store
 from aupipe.tables import build
-from aupipe.types import FeatureSpec, Recording, SourceIdentity
+from aupipe.types import FeatureSpec, Modality, Recording, SourceIdentity
 
 State = Literal["done", "new", "spec changed", "source changed", "failed before", "forced"]
+
+Looked = list[tuple[tuple[Path, ...], SourceIdentity, bool]]  # files of a job, an identity they had: is it another?
 
 NO_DETECTOR = "none"
 DECODE_VERSION = 1  # raised when decoding gives other rows: order, stream choice, time base
@@ -37,6 +40,27 @@ class Chain:
     detections: FeatureSpec | None
     faces: FeatureSpec | None
     encoders: tuple[tuple[FeatureSpec, Encoder], ...]
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """The encoders' features by modality."""
+        modalities = dict.fromkeys(spec.modality for spec, _ in self.encoders)
+        return tuple(
+            Group(modality, tuple(spec for spec, _ in self.encoders if spec.modality == modality))
+            for modality in modalities
+        )
+
+
+@dataclass(frozen=True)
+class Group:
+    """Features of one modality: they are computed from the same files and stored under the same key."""
+
+    modality: Modality
+    specs: tuple[FeatureSpec, ...]
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(spec.id for spec in self.specs)
 
 
 @dataclass(frozen=True)
@@ -138,9 +162,8 @@ def _build_parts(config: Config, modalities: Sequence[str], names: Sequence[str]
     )
 
 
-@dataclass(frozen=True)
-class Item:
-    """One (recording, feature) of a plan and what is to happen to it."""
+class Item(NamedTuple):
+    """One (recording, feature) of a plan and what is to happen to it; a tuple, because there may be a million."""
 
     key: str  # the id it is stored under: the recording's, or the video's for what siblings share
     spec: FeatureSpec
@@ -196,27 +219,47 @@ def make_plan(
     An item is done when it was published under exactly this spec and its source is still the same file. An item that
     failed before is left alone until its source or spec changes, or ``retry_failed``.
     """
-    stored = _Stored(store)
-    requested: dict[tuple[str, str], Item] = {}
-    jobs: dict[str, Job] = {}
-    for recording in recordings:
+    stored = _Stored(store, retry_failed, force)
+    videos: dict[str, list[Recording]] = {}
+    items: list[Item] = []
+    jobs: list[Job] = []
+    with collection_paused():
+        for recording in recordings:
+            videos.setdefault(recording.video_id, []).append(recording)
+        for video_id, siblings in videos.items():
+            job = Job(video_id, siblings)
+            items += _plan_job(job, parts, stored)
+            if job.items:
+                jobs.append(job)
+    return Plan(parts, tuple(items), tuple(jobs))
+
+
+def _plan_job(job: Job, parts: Parts, stored: _Stored) -> list[Item]:
+    """The items that are asked for of a job's recordings; those to be made are added to the job, and what they need."""
+    found: list[Item] = []
+    asked: set[tuple[str, tuple[str, ...]]] = set()
+    looked: Looked = []
+    for recording in job.recordings:
         chain = parts.chain(recording)
-        job = jobs.setdefault(recording.video_id, Job(recording.video_id, []))
-        job.recordings.append(recording)
-        for spec, _ in chain.encoders:
-            key = recording.key_for(spec.modality)
-            if (key, spec.id) not in requested:
-                item = stored.judge(key, spec, recording, retry_failed, force)
-                requested[key, spec.id] = item
-                if item.todo:
-                    job.items.append(item)
+        for group in chain.groups:
+            key = recording.key_for(group.modality)
+            if (key, group.ids) in asked:  # by a sibling
+                continue
+            asked.add((key, group.ids))
+            known = stored.states(key, group.ids)
+            if stored.are_done(known, recording, group.modality, looked):
+                found += [Item(key, spec, "done") for spec in group.specs]
+            else:
+                states = zip(group.specs, known, strict=True)
+                items = [stored.judge(key, spec, state, recording, looked) for spec, state in states]
+                found += items
+                job.items += [item for item in items if item.todo]
         if job.items:
-            _add_inputs(job, recording, chain, stored, force)
-    todo = tuple(job for job in jobs.values() if job.items)
-    return Plan(parts, tuple(requested.values()), todo)
+            _add_inputs(job, recording, chain, stored, looked)
+    return found
 
 
-def _add_inputs(job: Job, recording: Recording, chain: Chain, stored: _Stored, force: bool) -> None:
+def _add_inputs(job: Job, recording: Recording, chain: Chain, stored: _Stored, looked: Looked) -> None:
     """The clock, detections and face track that the recording's missing features need and the store does not have."""
     keys = {recording.id, recording.video_id}
     mine = [item for item in job.items if item.key in keys]
@@ -225,61 +268,84 @@ def _add_inputs(job: Job, recording: Recording, chain: Chain, stored: _Stored, f
     wanted += [spec for spec in (chain.detections, chain.faces) if spec is not None and visual]
     for spec in wanted:
         key = recording.key_for(spec.modality)
-        item = stored.judge(key, spec, recording, True, force)
+        (known,) = stored.states(key, (spec.id,))
+        item = stored.judge(key, spec, known, recording, looked, needed=True)
         if item.todo and not job.wants(spec, key):
             job.items.append(item)
 
 
 class _Stored:
-    """What the store knows, asked once per feature and once per source file."""
+    """What the store knows, asked once per feature."""
 
-    def __init__(self, store: Store | None) -> None:
-        self.store = store
-        self._states: dict[str, dict[str, ItemState]] = {}
-        self._changed: dict[tuple[tuple[Path, ...], SourceIdentity], bool] = {}
+    def __init__(self, store: Store | None, retry_failed: bool, force: bool) -> None:
+        self.store, self.retry_failed, self.force = store, retry_failed, force
+        self._states: dict[tuple[str, ...], dict[str, tuple[ItemState | None, ...]]] = {}
         self._ids: dict[str, list[str]] = {}  # feature name -> ids
         for spec in store.features() if store else []:
             self._ids.setdefault(spec.name, []).append(spec.id)
 
-    def state(self, key: str, feature: str) -> ItemState | None:
-        if self.store is None:
-            return None
-        if feature not in self._states:
-            self._states[feature] = self.store.states(feature)
-        return self._states[feature].get(key)
+    def states(self, key: str, features: tuple[str, ...]) -> tuple[ItemState | None, ...]:
+        """What is known of each of these features' items under a key."""
+        if features not in self._states:
+            self._states[features] = self.store.states(features) if self.store else {}
+        return self._states[features].get(key) or (None,) * len(features)
 
-    def judge(self, key: str, spec: FeatureSpec, recording: Recording, retry_failed: bool, force: bool) -> Item:
-        """What is to happen to one item, and why."""
-        known = self.state(key, spec.id)
+    def are_done(
+        self, known: tuple[ItemState | None, ...], recording: Recording, modality: Modality, looked: Looked
+    ) -> bool:
+        """Would `judge` say of all these items that they are done? Nearly always so, and quick to tell."""
+        first = known[0]
+        if self.force or first is None or first.state != "done" or known.count(first) < len(known):
+            return False
+        return not _source_changed(recording, modality, first.source, looked)
+
+    def judge(
+        self,
+        key: str,
+        spec: FeatureSpec,
+        known: ItemState | None,
+        recording: Recording,
+        looked: Looked,
+        needed: bool = False,
+    ) -> Item:
+        """What is to happen to one item, and why; one that others need is tried again."""
         if known is None or known.state == "deleted":
-            older = any(self.state(key, other) for other in self._ids.get(spec.name, ()) if other != spec.id)
+            others = (other for other in self._ids.get(spec.name, ()) if other != spec.id)
+            older = any(self.states(key, (other,)) != (None,) for other in others)
             return Item(key, spec, "spec changed" if older else "new")
-        if self._source_changed(source_paths(recording, spec.modality), known.source):
+        if _source_changed(recording, spec.modality, known.source, looked):
             return Item(key, spec, "source changed")
-        if force:
+        if self.force:
             return Item(key, spec, "forced")
         if known.state == "failed":
             assert self.store is not None
             record = self.store.record(key, spec.id)
-            return Item(key, spec, "new" if retry_failed else "failed before", record.reason if record else "")
+            state: State = "new" if needed or self.retry_failed else "failed before"
+            return Item(key, spec, state, record.reason if record else "")
         return Item(key, spec, "done")
 
-    def _source_changed(self, paths: tuple[Path, ...], known: SourceIdentity | None) -> bool:
-        if known is None:  # it failed when there was nothing to read, or while the source was changing
-            return all(path.exists() for path in paths) and bool(paths)
-        if (paths, known) not in self._changed:
-            self._changed[paths, known] = source_changed(paths, known)
-        return self._changed[paths, known]
+
+def _source_changed(recording: Recording, modality: Modality, known: SourceIdentity | None, looked: Looked) -> bool:
+    """Is what features of this modality are computed from another file by now? ``looked`` saves a second look."""
+    paths = source_paths(recording, modality)
+    if known is None:  # it failed when there was nothing to read, or while the source was changing
+        return all(path.exists() for path in paths) and bool(paths)
+    for before, identity, changed in looked:
+        if before == paths and identity == known:
+            return changed
+    changed = source_changed(paths, known)
+    looked.append((paths, known, changed))
+    return changed
 
 
 def source_paths(recording: Recording, modality: str) -> tuple[Path, ...]:
     """The files or folders a feature of this modality is computed from, the one that carries the clock among them."""
-    paths: list[Path | None] = [recording.video or recording.images]
-    if modality == "visual" and recording.aligned:
+    paths = [recording.video or recording.images]
+    if modality == "visual" and recording.aligned and recording.video:
         paths.append(recording.images)
     if modality == "text" and recording.video:
         paths.append(find_transcript(recording.video))
-    return tuple(dict.fromkeys(path for path in paths if path is not None))
+    return tuple([path for path in paths if path is not None])
 
 
 def feature_ids(parts: Parts, recordings: Sequence[Recording], names: Sequence[str] = ()) -> dict[str, str]:

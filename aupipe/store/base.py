@@ -8,7 +8,7 @@ is not an item. Items are immutable: to change one is to publish it anew.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
 
@@ -163,8 +163,11 @@ class Store(Protocol):
         """The newest record of every item (of one feature), deleted ones left out, without reading any data."""
         ...
 
-    def states(self, feature: str) -> dict[str, ItemState]:
-        """State and source of every item of a feature, by recording: one call to plan a whole corpus with."""
+    def states(self, features: Sequence[str]) -> dict[str, tuple[ItemState | None, ...]]:
+        """State and source of every item of some features: one call to plan a whole corpus with.
+
+        Recording -> one for each feature, None where nothing was ever said of the item.
+        """
         ...
 
     def all_published(self, feature: str | None = None) -> Iterator[ItemRecord]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from aupipe.collection import collection_paused
 from aupipe.errors import DamageError
 from aupipe.store.base import ItemRecord, ItemState
 from aupipe.store.journal import Line, read_lines
@@ -103,12 +104,18 @@ class Catalogue:
             if record is not None:
                 yield record
 
-    def states(self, feature: str) -> dict[str, ItemState]:
-        """The newest state and source of every item of a feature, by recording: what to ask when planning."""
-        states = self._base.states(feature) if self._base else {}
-        for (recording, other), entry in list(self._entries.items()):  # another thread may publish meanwhile
-            if other == feature:
-                states[recording] = ItemState(entry.newest.record.state, entry.newest.record.source)
+    def states(self, features: Sequence[str]) -> dict[str, tuple[ItemState | None, ...]]:
+        """The newest state and source of every item of some features, by recording: what to ask when planning."""
+        with collection_paused():
+            states = self._base.states(features) if self._base else {}
+            unknown = (None,) * len(features)
+            for (recording, feature), entry in list(self._entries.items()):  # another thread may publish meanwhile
+                if feature in features:
+                    record, row = entry.newest.record, states.get(recording, unknown)
+                    state = ItemState(record.state, record.source)
+                    states[recording] = tuple(
+                        state if name == feature else known for name, known in zip(features, row, strict=True)
+                    )
         return states
 
     def entries(self, feature: str | None = None) -> Iterator[Entry]:
@@ -119,7 +126,7 @@ class Catalogue:
         for name in sorted({*tail, *(self._base.features if self._base else ())}):
             if feature not in (None, name):
                 continue
-            recordings = set(self._base.states(name)) if self._base else set()
+            recordings = set(self._base.recordings_of(name)) if self._base else set()
             for recording in sorted(recordings | tail.get(name, set())):
                 entry = self._entry((recording, name))
                 if entry is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -156,9 +156,9 @@ class ItemStore(ABC):
         """The newest record of every item, deleted ones left out."""
         return self._catalogue.records(feature)
 
-    def states(self, feature: str) -> dict[str, ItemState]:
-        """State and source of every item of a feature, by recording: one call to plan a whole corpus with."""
-        return self._catalogue.states(feature)
+    def states(self, features: Sequence[str]) -> dict[str, tuple[ItemState | None, ...]]:
+        """State and source of every item of some features, by recording: one call to plan a whole corpus with."""
+        return self._catalogue.states(features)
 
     def published(self, recording: str, feature: str) -> ItemRecord:
         """The record of the data `read` reads, which a failure since has not changed. Raises KeyError."""

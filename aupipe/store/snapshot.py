@@ -11,8 +11,11 @@ import itertools
 import json
 import os
 import re
+import struct
+import zipfile
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal, cast
 
 import google_crc32c
@@ -27,6 +30,8 @@ from aupipe.types import SourceIdentity
 
 NAME = re.compile(r"base-(\d{8})-([0-9a-f]{8})\.npz")
 STATES: tuple[Literal["done", "failed", "deleted"], ...] = ("done", "failed", "deleted")
+_ZIP_HEAD, _ZIP_PADDING = 30, 0xD935  # bytes before a member's name; the id `zipalign` pads with
+_NPY_HEAD = 4096  # far more than the head of one column
 _NUMBERS = {"frames": "Q", "valid_frames": "Q", "nbytes": "Q", "offset": "I", "crc32c": "I", "rest_crc32c": "I"}
 _TEXTS = ("feature", "dtype", "video_id", "reason")
 _KINDS = {
@@ -77,14 +82,45 @@ def write_snapshot(folder: str, staged: str, lines: Iterable[Line], consumed: Ma
     arrays |= {"size": np.array(sizes, "i8"), "mtime_ns": np.array(stamps, "i8"), "time_utc": np.array(times, "S")}
     arrays["digest"] = np.array([digest.encode() for digest in digests], "S")
     about = {"texts": list(texts.numbers), "recordings": list(recordings.numbers), "consumed": dict(consumed)}
-    buffer = io.BytesIO()
-    np.savez(buffer, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)
-    content = buffer.getvalue()
+    arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    content = _npz(arrays)
     path = os.path.join(folder, f"base-{number:08d}-{google_crc32c.value(content):08x}.npz")
     fs.write_file(staged, [content])
     fs.make_folders(folder)
     fs.rename(staged, path)
     return path
+
+
+def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """What `np.savez` writes, but each array begins at a multiple of 64 bytes and can be used where it lies."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, array in arrays.items():
+            member, text = zipfile.ZipInfo(f"{name}.npy"), io.BytesIO()
+            np.lib.format.write_array(text, array, version=(1, 0), allow_pickle=False)
+            padding = -(buffer.tell() + _ZIP_HEAD + len(member.filename) + 4) % 64
+            member.extra = struct.pack("<HH", _ZIP_PADDING, padding) + bytes(padding)
+            archive.writestr(member, text.getvalue())
+    return buffer.getvalue()
+
+
+def read_arrays(content: bytes) -> dict[str, NDArray[Any]]:
+    """The arrays of an uncompressed npz where they lie, or copies of those that do not lie at a multiple of their size.
+
+    `np.load` would copy them all and checksum them, which the whole file has been already.
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = archive.infolist()
+    found = {}
+    for member in members:
+        start = member.header_offset + _ZIP_HEAD
+        start += sum(struct.unpack_from("<HH", content, start - 4))  # the lengths of its name and its padding
+        head = io.BytesIO(content[start : start + _NPY_HEAD])
+        np.lib.format.read_magic(head)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(head)
+        array: NDArray[Any] = np.ndarray(shape, dtype, content, start + head.tell())
+        found[member.filename.removesuffix(".npy")] = np.require(array, requirements="A")
+    return found
 
 
 def snapshot_paths(folder: str) -> list[str]:
@@ -119,17 +155,14 @@ class Snapshot:
             content = file.read()
         if not _is_named(path, content):
             raise DamageError(f"{path} is damaged: `aupipe store verify --repair`")
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            about = json.loads(arrays["about"].tobytes())
-            self._columns: dict[str, NDArray[Any]] = {name: arrays[name] for name in arrays.files if name != "about"}
+        self._columns = read_arrays(content)
+        about = json.loads(self._columns.pop("about").tobytes())
         self.consumed: dict[str, int] = about["consumed"]
         self.texts: list[str] = about["texts"]
         self.recordings: list[str] = about["recordings"]
         # a memoryview hands out Python numbers, and three times faster than an array hands out its own
         self._cells = {name: memoryview(cast(Any, self._columns[name])) for name in _KINDS}
-        self._numbers = {name: number for number, name in enumerate(self.recordings)}
-        self._sources: dict[int, SourceIdentity] = {}
-        self._states: dict[int, ItemState] = {}
+        self._states: dict[int, list[ItemState]] = {}
         self._parsed: dict[int, Any] = {}
         self.last_seq = int(self._columns["seq"].max(initial=0))
         self._features: dict[str, NDArray[np.int64]] = {}
@@ -141,6 +174,10 @@ class Snapshot:
             numbers = self._columns["recording"][start:stop]
             first[numbers[::-1]] = np.arange(stop - 1, start - 1, -1)  # of several rows the first is assigned last
             self._features[self.texts[features[start]]] = first
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.recordings)}
 
     @property
     def features(self) -> list[str]:
@@ -159,33 +196,50 @@ class Snapshot:
             found.append(self._line(row, recording, feature))
         return found
 
-    def states(self, feature: str) -> dict[str, ItemState]:
-        """The newest state and source of every item of a feature, by recording."""
+    def recordings_of(self, feature: str) -> list[str]:
+        """The recordings that something was said of for this feature."""
         first = self._features.get(feature)
-        if first is None:
+        return [] if first is None else [self.recordings[number] for number in np.flatnonzero(first >= 0).tolist()]
+
+    def states(self, features: Sequence[str]) -> dict[str, tuple[ItemState | None, ...]]:
+        """The newest state and source of every item of some features, by recording."""
+        nowhere = np.full(len(self.recordings), -1, np.int64)
+        rows = [self._features.get(feature, nowhere) for feature in features]  # the newest line of an item comes first
+        if not rows:
             return {}
-        numbers = np.flatnonzero(first >= 0)
-        rows = first[numbers]  # the newest line of an item comes first
-        # one object per distinct (state, source), which the features of a recording share
-        codes = self._columns["source"][rows].astype(np.int64) * len(STATES) + self._columns["state"][rows]
-        known = self._states
-        for code in np.unique(codes).tolist():
-            if code not in known:
-                source, state = divmod(code, len(STATES))
-                known[code] = ItemState(STATES[state], self._source(source))
-        names = map(self.recordings.__getitem__, numbers.tolist())
-        return dict(zip(names, map(known.__getitem__, codes.tolist()), strict=True))
+        anything = np.any([first >= 0 for first in rows], axis=0)
+        columns = zip(*(self._column(first) for first in rows), strict=True)
+        return dict(itertools.compress(zip(self.recordings, columns, strict=True), anything.tolist()))
+
+    def _column(self, rows: NDArray[np.int64]) -> Iterable[ItemState | None]:
+        """State and source at each row, None at -1."""
+        states, sources = self._columns["state"][rows], self._columns["source"][rows]
+        table: list[ItemState | None] = [None]
+        starts = np.zeros(len(STATES), np.int64)
+        for state in np.unique(states).tolist():
+            starts[state] = len(table)
+            table += self._states_of(state)
+        places = starts[states] + np.where(sources < 0, len(self._sources) - 1, sources)
+        places[rows < 0] = 0
+        return map(table.__getitem__, places.tolist())
+
+    def _states_of(self, state: int) -> list[ItemState]:
+        """A state with each source there is, and with none as the last: one object for all features of a file."""
+        if state not in self._states:
+            self._states[state] = list(map(ItemState, itertools.repeat(STATES[state]), self._sources))
+        return self._states[state]
+
+    @cached_property
+    def _sources(self) -> list[SourceIdentity | None]:
+        sizes, stamps, digests = (self._columns[name].tolist() for name in ("size", "mtime_ns", "digest"))
+        return [*map(SourceIdentity, sizes, stamps, map(bytes.decode, digests)), None]
 
     def _source(self, number: int) -> SourceIdentity | None:
         if number < 0:
             return None
-        source = self._sources.get(number)
-        if source is None:
-            columns = self._columns
-            digest = columns["digest"][number].decode()
-            source = SourceIdentity(int(columns["size"][number]), int(columns["mtime_ns"][number]), digest)
-            self._sources[number] = source
-        return source
+        columns = self._columns
+        digest = columns["digest"][number].decode()
+        return SourceIdentity(int(columns["size"][number]), int(columns["mtime_ns"][number]), digest)
 
     def _json(self, number: int) -> Any:
         if number not in self._parsed:

@@ -156,3 +156,29 @@ def test_heads_refuse_one_name_for_two_features(recording: Recording, tmp_path: 
         feature_ids(build_parts(CONFIG), [recording, crops], ["hog"])
     with pytest.raises(UsageError, match=r"no feature 'hug'.*Did you mean 'hog'"):
         feature_ids(build_parts(CONFIG), [recording], ["hug"])
+
+
+def test_siblings_share_a_job_and_their_sound_wherever_they_stand(recording: Recording) -> None:
+    left = replace(recording, id="a_left", video_id="a")
+    other = replace(recording, id="b", video_id="b")
+    right = replace(recording, id="a_right", video_id="a")
+    plan = make_plan([left, other, right], build_parts(CONFIG), None)
+    assert [(item.key, item.spec.name) for item in plan.items] == [
+        ("a_left", "hog"),
+        ("a", "mfcc"),
+        ("a_right", "hog"),
+        ("b", "hog"),
+        ("b", "mfcc"),
+    ]
+    assert [[one.id for one in job.recordings] for job in plan.jobs] == [["a_left", "a_right"], ["b"]]
+
+
+def test_a_file_is_looked_at_once_for_all_of_its_features(
+    recording: Recording, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = build_parts(CONFIG)
+    publish(store, recording, parts)
+    looks = []
+    monkeypatch.setattr("aupipe.extract.plan.source_changed", lambda paths, known: bool(looks.append(paths)))
+    assert states(make_plan([recording], parts, store)) == {"hog": "done", "mfcc": "done"}
+    assert looks == [(recording.video,)]

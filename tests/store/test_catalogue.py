@@ -1,10 +1,12 @@
 """The compacted catalogue says what the journals say, and is never needed."""
 
+import io
 import json
 import os
 import shutil
 from pathlib import Path
 
+import google_crc32c
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,7 +17,7 @@ from aupipe.store.base import ItemRecord
 from aupipe.store.catalogue import Catalogue
 from aupipe.store.journal import Line
 from aupipe.store.repair import compact, rebuild
-from aupipe.store.snapshot import snapshot_paths, write_snapshot
+from aupipe.store.snapshot import read_arrays, snapshot_paths, write_snapshot
 from aupipe.store.verify import check
 
 from .contract import CLOCK, SOURCE, SPEC, WIDE, random_rows, same
@@ -43,7 +45,7 @@ def everything(store):
     return (
         list(store.records()),
         list(store.all_published()),
-        {feature.id: store.states(feature.id) for feature in store.features()},
+        store.states([feature.id for feature in store.features()]),
         [store.record(name, SPEC.id) for name in ("a", "b\n", "bad\udcff", "", "never", "unknown")],
     )
 
@@ -144,20 +146,42 @@ def test_any_records_survive_compaction_in_any_order(tmp_path_factory, drawn):
     for catalogue in (backwards, loaded):
         assert list(catalogue.records()) == list(straight.records())
         assert list(catalogue.all_published()) == list(straight.all_published())
-        assert all(catalogue.states(feature) == straight.states(feature) for feature in FEATURES)
+        assert catalogue.states(FEATURES) == straight.states(FEATURES)
         assert catalogue.last_seq == straight.last_seq or not lines
 
 
 def test_states_are_what_records_say(filled):
     for store in (filled, open_store(filled.path)):
-        for feature in (SPEC.id, CLOCK.id, WIDE.id):
-            for recording, state in store.states(feature).items():
+        features = [SPEC.id, "nope@0123456789ab", CLOCK.id, WIDE.id]
+        states = store.states(features)
+        assert set(states) == {"a", "b\n", "bad\udcff", "", "never"}
+        for recording, row in states.items():
+            for feature, state in zip(features, row, strict=True):
                 record = store.record(recording, feature)
-                assert (record.state, record.source) == state
-    assert filled.states("nope@0123456789ab") == {}
+                assert state == (record and (record.state, record.source))
+        assert store.states(["nope@0123456789ab"]) == store.states([]) == {}
 
 
 def test_a_base_is_plain_numpy_without_pickles(filled):
     with np.load(compact(filled), allow_pickle=False) as arrays:
         assert json.loads(arrays["about"].tobytes())["recordings"]
         assert len(arrays["seq"]) >= 8
+
+
+def test_a_base_that_numpy_wrote_says_the_same(filled):
+    """Bases written before arrays were aligned are `np.savez` files."""
+    path = Path(compact(filled))
+    before = everything(filled)
+    buffer = io.BytesIO()
+    with np.load(path) as arrays:
+        np.savez(buffer, **arrays)
+    path.unlink()
+    name = f"base-00000007-{google_crc32c.value(buffer.getvalue()):08x}.npz"
+    (path.parent / name).write_bytes(buffer.getvalue())
+    shutil.rmtree(os.path.join(filled.root, "journal"))
+    assert everything(open_store(filled.path)) == before
+
+
+def test_what_compaction_writes_is_used_where_it_lies(filled):
+    columns = read_arrays(Path(compact(filled)).read_bytes())
+    assert not any(column.flags.owndata for column in columns.values())
