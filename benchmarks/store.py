@@ -21,11 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from aupipe.config import FacesConfig
+from aupipe.extract.faces.track import TrackParams
 from aupipe.store import create_store, open_store
 from aupipe.store.base import ItemRecord
 from aupipe.store.journal import encode_line
 from aupipe.store.repair import compact
-from aupipe.types import FeatureSpec, SourceIdentity
+from aupipe.types import FeatureSpec, Recording, SourceIdentity
 
 DIMS = (1280, 512, 768, 1024)
 SPECS = [FeatureSpec(f"d{dim}", "visual", "benchmark", 1, {"dim": dim}) for dim in DIMS]
@@ -193,8 +195,20 @@ def writing(folder: Path, rounds: int) -> dict[str, float]:
     return found
 
 
+def _name(number: int) -> str:
+    return f"corpus/part {number % 40}/video {number:06d}.mp4"
+
+
+def _make_video(path: Path, source: SourceIdentity) -> None:
+    """A file without content that looks like its source from outside."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        file.truncate(source.size)
+    os.utime(path, ns=(source.mtime_ns, source.mtime_ns))
+
+
 def make_catalogue(folder: Path, recordings: int) -> None:
-    """A store that says it has ``recordings`` x 4 items, written by eight processes, compacted."""
+    """A store that says it has ``recordings`` x 4 items, written by eight processes, compacted; and their videos."""
     store = create_store(folder / "large")
     for spec in SPECS:
         store.fail("x", spec, "makes the feature's folder")
@@ -202,11 +216,12 @@ def make_catalogue(folder: Path, recordings: int) -> None:
     for writer in range(8):
         with open(folder / "large" / "journal" / f"00000000-{writer}-00000000.jsonl", "wb") as file:
             for number in range(writer, recordings, 8):
-                source = SourceIdentity(10**7 + number, seq + number, f"{number:064x}")
+                source = SourceIdentity(10**7 + number, (1_700_000_000 + number) * 10**9, f"{number:064x}")
+                _make_video(folder / "videos" / _name(number), source)
                 for spec, dim in zip(SPECS, DIMS, strict=True):
                     seq += 1000
                     record = ItemRecord(
-                        recording=f"corpus/part {number % 40}/video {number:06d}.mp4",
+                        recording=_name(number),
                         feature=spec.id,
                         state="done",
                         frames=4000 + number % 999,
@@ -226,20 +241,25 @@ def make_catalogue(folder: Path, recordings: int) -> None:
     compact(open_store(folder / "large"))
 
 
-def plan(path: str, recordings: int) -> None:
-    """Open and plan, in this process, and print what it took. Run in a fresh one."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    names = [f"corpus/part {number % 40}/video {number:06d}.mp4" for number in range(recordings)]
-    store = open_store(path)
-    todo = 0
-    for spec in store.features():
-        states = store.states(spec.id)
-        for number, name in enumerate(names):
-            state = states.get(name)
-            current = state is not None and state.state == "done" and state.source is not None
-            todo += not current or states[name].source.size != 10**7 + number  # type: ignore[union-attr]
+def plan(folder: Path, recordings: int, look: bool) -> None:
+    """Open and plan as `aupipe extract` does, in this process, and print what it took. Run in a fresh one.
+
+    ``look``: at each video, whether it has changed; without it what is measured is the store and the plan alone.
+    """
+    from aupipe.extract import plan as planner
+
+    names = [_name(number) for number in range(recordings)]
+    asked = [Recording(name, folder / "videos" / name) for name in names]
+    parts = planner.Parts(None, TrackParams(), FacesConfig(), ())
+    parts._chains[True, False, None] = planner.Chain(SPECS[0], None, None, tuple((spec, None) for spec in SPECS))  # type: ignore[misc]
+    if not look:
+        planner.source_changed = lambda paths, known: False
+    before, wall, cpu = _peak_mib(), time.perf_counter(), time.process_time()
+    found = planner.make_plan(asked, parts, open_store(folder / "large"))
     took = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
-    print(json.dumps(took | {"mib": _peak_mib(), "todo": todo}))
+    assert found.counts == {"done": recordings * len(SPECS)}
+    assert not found.jobs
+    print(json.dumps(took | {"mib": _peak_mib(), "mib_before": before}))
 
 
 def _peak_mib() -> float:
@@ -251,11 +271,15 @@ def _peak_mib() -> float:
 def planning(folder: Path, recordings: int, rounds: int) -> dict[str, float]:
     """Open + plan over ``recordings`` x 4, each time in a fresh process; its imports are not counted."""
     make_catalogue(folder, recordings)
-    command = [sys.executable, __file__, "--plan", str(folder / "large"), "--recordings", str(recordings)]
-    runs = [json.loads(subprocess.run(command, check=True, capture_output=True).stdout) for _ in range(rounds)]
-    assert all(run["todo"] == 0 for run in runs)
-    label = f"open and plan {recordings:,} x {len(SPECS)}"
-    return {f"{label}: {key}": statistics.median(run[key] for run in runs) for key in ("wall_s", "cpu_s", "mib")}
+    command = [sys.executable, __file__, "--plan", str(folder), "--recordings", str(recordings)]
+    found = {}
+    for label, more in (("", []), (", looking at each video", ["--look"])):
+        runs = [json.loads(subprocess.check_output(command + more)) for _ in range(rounds)]
+        for key in runs[0]:
+            found[f"open and plan {recordings:,} x {len(SPECS)}{label}: {key}"] = statistics.median(
+                run[key] for run in runs
+            )
+    return found
 
 
 def files_per_item(folder: Path) -> dict[str, float]:
@@ -275,10 +299,11 @@ def main() -> None:
     parser.add_argument("--recordings", type=int, default=100_000, help="of the catalogue")
     parser.add_argument("--clips", type=int, default=24, help="of the corpus that is read (97 MB each, three times)")
     parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--plan", help=argparse.SUPPRESS)
+    parser.add_argument("--plan", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--look", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.plan:
-        plan(options.plan, options.recordings)
+        plan(options.plan, options.recordings, options.look)
         return
     folder = Path(tempfile.mkdtemp(prefix="aupipe-benchmark-", dir=options.folder))
     try:
