@@ -82,30 +82,37 @@ def strike_and_run_again(path, backend, expected, fault):
     return status != 0
 
 
-def loop(tmp_path, undisturbed, point, kind, first, step):
-    backend, expected = undisturbed
-    number, hurt = first, 0
-    while strike_and_run_again(tmp_path / f"{number}", backend, expected, f"{point}:{number}:{kind}"):
-        number, hurt = number + step, hurt + 1
-    return hurt
+@pytest.fixture
+def loop(tmp_path, undisturbed, record_property):
+    """A run struck at every ``step``-th operation until one is unhurt; how many were hurt is in the JUnit report."""
+
+    def strike(point, kind, first, step):
+        backend, expected = undisturbed
+        number, hurt = first, 0
+        while strike_and_run_again(tmp_path / f"{number}", backend, expected, f"{point}:{number}:{kind}"):
+            number, hurt = number + step, hurt + 1
+        record_property("faults", hurt)
+        return hurt
+
+    return strike
 
 
 @pytest.mark.parametrize(("kind", "first"), [("kill", 1), ("eio", 4), ("enospc", 8)])
-def test_a_fault_here_and_there_leaves_no_trace_after_the_next_run(tmp_path, undisturbed, kind, first):
-    assert loop(tmp_path, undisturbed, "any", kind, first, step=23) > 3
+def test_a_fault_here_and_there_leaves_no_trace_after_the_next_run(loop, kind, first):
+    assert loop("any", kind, first, step=23) > 3
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["kill", "eio", "enospc"])
-def test_a_fault_at_any_operation_leaves_no_trace_after_the_next_run(tmp_path, undisturbed, kind):
-    assert loop(tmp_path, undisturbed, "any", kind, 1, step=1) > 80
+def test_a_fault_at_any_operation_leaves_no_trace_after_the_next_run(loop, kind):
+    assert loop("any", kind, 1, step=1) > 80
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", fs.POINTS)
 @pytest.mark.parametrize("kind", ["kill", "enospc"])
-def test_each_kind_of_operation_is_really_struck(tmp_path, undisturbed, point, kind):
-    assert loop(tmp_path, undisturbed, point, kind, 1, step=1) >= 1
+def test_each_kind_of_operation_is_really_struck(loop, point, kind):
+    assert loop(point, kind, 1, step=1) >= 1
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -219,7 +226,9 @@ def _state(path):
 @pytest.mark.parametrize("operate", [_repair, _purge, _compact, _migrate], ids=lambda operate: operate.__name__[1:])
 @pytest.mark.parametrize("kind", ["kill", "enospc"])
 @pytest.mark.parametrize("step", [14, pytest.param(1, marks=pytest.mark.slow)])
-def test_an_operation_broken_off_anywhere_can_simply_be_run_again(tmp_path, undisturbed, operate, kind, step):
+def test_an_operation_broken_off_anywhere_can_simply_be_run_again(
+    tmp_path, undisturbed, operate, kind, step, record_property
+):
     backend, _ = undisturbed
     template = tmp_path / "template"
     assert run(template, backend) == 0
@@ -248,6 +257,7 @@ def test_an_operation_broken_off_anywhere_can_simply_be_run_again(tmp_path, undi
         if operate is _migrate:
             assert _state(tmp_path / f"{number}-there") == _state(tmp_path / "straight-there"), number
         number += step
+    record_property("faults", (number - 1) // step)
     assert number > 1
 
 
