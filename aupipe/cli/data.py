@@ -50,7 +50,7 @@ def gather(
             where = config.dataset.annotations or config.dataset.root
             raise UsageError(f"no recording of the {name} split has {task} annotations in {where}")
     everyone = [*splits["train"], *splits["validation"]]
-    features = feature_ids(build_parts(config, names=list(asked)), everyone, asked)
+    features = feature_ids(build_parts(config, names=list(asked), known=store.features()), everyone, asked)
     splits = {name: up_to_date(config, store, found, features, allow_missing) for name, found in splits.items()}
     also = {other: labels_of(dataset, everyone, other) for other in recipe.beside(task)}
     return Data(splits["train"], splits["validation"], labels_of(dataset, everyone, task), features, also)
@@ -67,7 +67,7 @@ def up_to_date(
     from aupipe.extract.plan import build_parts, make_plan
 
     known = {encoder.name for encoder in config.encoders}
-    parts = build_parts(config, names=[name for name in features if name in known])
+    parts = build_parts(config, names=[name for name in features if name in known], known=store.features())
     stale = {
         item.key: item.state if item.state == "source changed" else f"failed: {item.reason}"
         for item in make_plan(recordings, parts, store).items

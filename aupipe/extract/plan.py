@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from aupipe.collection import collection_paused
 from aupipe.config import Config, EncoderConfig, FacesConfig
 from aupipe.dataset import source_changed
-from aupipe.errors import UsageError
+from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.extract.encoders import Encoder, build_encoder, params_of
 from aupipe.extract.encoders.text.transcript import find_transcript
 from aupipe.extract.faces import DETECTORS, Detector
@@ -65,13 +65,18 @@ class Group:
 
 @dataclass(frozen=True)
 class Parts:
-    """A configuration's detector and encoders, built; the same for every recording."""
+    """A configuration's detector and encoders, built; the same for every recording.
+
+    ``known``: the features of a store, for who only reads them. Where weights are not on this machine, the one known
+    feature that differs in nothing else says which they were.
+    """
 
     detector: Detector | None  # None: whole pictures are encoded
     track: TrackParams
     faces: FacesConfig
     encoders: tuple[tuple[EncoderConfig, Encoder], ...]
     mask_missing_audio: bool = False  # a video without sound gets rows that are all invalid, and does not fail
+    known: tuple[FeatureSpec, ...] = ()
 
     @cached_property
     def _chains(self) -> dict[tuple[bool, bool, float | None], Chain]:
@@ -94,16 +99,11 @@ class Parts:
             params = params_of(self.detector) | {"detect_px": self.faces.detect_px, "max_faces": self.faces.max_faces}
             if self.faces.detect_every > 1:
                 params["detect_every"] = self.faces.detect_every
-            detections = FeatureSpec(
-                "detections",
-                "detections",
-                self.faces.detector,
-                self.detector.version,
-                params,
-                self.detector.identify_weights(),
-                "float32",
-                from_clock,
+            version = self.detector.version
+            bare = FeatureSpec(
+                "detections", "detections", self.faces.detector, version, params, None, "float32", from_clock
             )
+            detections = self._with_weights(bare, self.detector)
             inputs = from_clock | {"detections": detections.id}
             faces = FeatureSpec(
                 "faces", "faces", "subject", TRACK_VERSION, params_of(self.track), None, "float32", inputs
@@ -119,23 +119,38 @@ class Parts:
                     inputs["faces"] = faces.id
                 else:
                     params["crops"] = "given" if aligned else "whole"  # by somebody else; the middle of the picture
-            weights = encoder.identify_weights()
             params.pop("weights", None)  # which file they come from does not matter, only what is in it
-            dtype = "float16"
-            spec = FeatureSpec(
-                config.name, encoder.modality, config.kind, encoder.version, params, weights, dtype, inputs
+            bare = FeatureSpec(
+                config.name, encoder.modality, config.kind, encoder.version, params, None, "float16", inputs
             )
-            specs.append((spec, encoder))
+            specs.append((self._with_weights(bare, encoder), encoder))
         return Chain(clock, detections, faces, tuple(specs))
 
+    def _with_weights(self, bare: FeatureSpec, part: Detector | Encoder) -> FeatureSpec:
+        """The spec with the weights that are here, or with those of the only stored feature it can be."""
+        try:
+            return replace(bare, weights=part.identify_weights())
+        except WeightsMissingError:
+            stored = {spec.id: spec for spec in self.known if replace(spec, weights=None).id == bare.id}
+            if len(stored) != 1:
+                raise
+            return next(iter(stored.values()))
 
-def build_parts(config: Config, modalities: Sequence[str] = (), names: Sequence[str] = ()) -> Parts:
+
+def build_parts(
+    config: Config,
+    modalities: Sequence[str] = (),
+    names: Sequence[str] = (),
+    known: Sequence[FeatureSpec] = (),
+) -> Parts:
     """The detector and the encoders of a configuration, those of ``modalities`` and ``names`` only where given.
+
+    ``known``: the features of a store (`Parts`), for who reads them without having the weights.
 
     Raises UsageError for unknown detectors, encoders, parameters and names, WeightsMissingError when a plan is made.
     """
     try:
-        return _build_parts(config, modalities, names)
+        return replace(_build_parts(config, modalities, names), known=tuple(known))
     except UsageError as error:
         if config.file is None or str(config.file) in str(error):
             raise

@@ -10,7 +10,7 @@ import pytest
 
 from aupipe.config import Config, EncoderConfig, FacesConfig
 from aupipe.dataset import source_identity
-from aupipe.errors import UsageError
+from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.extract.plan import Parts, Plan, build_parts, feature_ids, make_plan
 from aupipe.store import create_store
 from aupipe.store.base import Store
@@ -182,3 +182,28 @@ def test_a_file_is_looked_at_once_for_all_of_its_features(
     monkeypatch.setattr("aupipe.extract.plan.source_changed", lambda paths, known: bool(looks.append(paths)))
     assert states(make_plan([recording], parts, store)) == {"hog": "done", "mfcc": "done"}
     assert looks == [(recording.video,)]
+
+
+def test_features_are_read_without_the_weights_that_made_them(
+    recording: Recording, store: Store, assets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heads are trained where nothing is extracted. Which weights it were, the store knows, unless it knows two."""
+    config = replace(CONFIG, faces=FacesConfig(detector="yunet"))
+    monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
+    parts = build_parts(config)
+    made = feature_ids(parts, [recording])
+    publish(store, recording, parts)
+    monkeypatch.delenv("AUPIPE_WEIGHTS")
+    with pytest.raises(WeightsMissingError):
+        feature_ids(build_parts(config), [recording])
+    reading = build_parts(config, known=store.features())
+    assert feature_ids(reading, [recording]) == made
+    assert states(make_plan([recording], reading, store)) == {"hog": "done", "mfcc": "done"}
+    other = replace(config, faces=FacesConfig(detector="yunet", detect_px=320))
+    with pytest.raises(WeightsMissingError):  # of those settings nothing is stored
+        feature_ids(build_parts(other, known=store.features()), [recording])
+    (detections,) = (spec for spec in store.features() if spec.name == "detections")
+    assert detections.weights is not None
+    twin = replace(detections, weights=replace(detections.weights, sha256="0" * 64))
+    with pytest.raises(WeightsMissingError):
+        feature_ids(build_parts(config, known=[*store.features(), twin]), [recording])
