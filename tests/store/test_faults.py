@@ -110,7 +110,7 @@ def test_a_fault_at_any_operation_leaves_no_trace_after_the_next_run(loop, kind)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", fs.POINTS)
-@pytest.mark.parametrize("kind", ["kill", "enospc"])
+@pytest.mark.parametrize("kind", ["kill", "eio", "enospc"])
 def test_each_kind_of_operation_is_really_struck(loop, point, kind):
     assert loop(point, kind, 1, step=1) >= 1
 
@@ -224,7 +224,7 @@ def _state(path):
 
 
 @pytest.mark.parametrize("operate", [_repair, _purge, _compact, _migrate], ids=lambda operate: operate.__name__[1:])
-@pytest.mark.parametrize("kind", ["kill", "enospc"])
+@pytest.mark.parametrize("kind", ["kill", "eio", "enospc"])
 @pytest.mark.parametrize("step", [14, pytest.param(1, marks=pytest.mark.slow)])
 def test_an_operation_broken_off_anywhere_can_simply_be_run_again(
     tmp_path, undisturbed, operate, kind, step, record_property
