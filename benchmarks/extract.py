@@ -23,7 +23,20 @@ from typing import Any
 
 import numpy as np
 from extract_clips import FPS, cut_clips, join_clips
-from extract_run import ASSETS, CORES, Bench, Cost, Encoders, RefusedError, beyond_start, in_turn, median_ratio, verdict
+from extract_run import (
+    ASSETS,
+    BFLOAT16,
+    CORES,
+    PRECISIONS,
+    Bench,
+    Cost,
+    Encoders,
+    RefusedError,
+    beyond_start,
+    in_turn,
+    median_ratio,
+    verdict,
+)
 
 # Every real clip of the test material with one face in every frame and pictures of 640x360 or less.
 ONE_FACE = (
@@ -82,7 +95,7 @@ def naive(bench: Bench, clips: list[Path]) -> None:
         targets = {"aupipe float32": 4.5, "aupipe bfloat16": 7.5} if model == REGNET else {}
         print(f" {model}", flush=True)
         runs = {"script": loop_pair(bench, clips, "faces", model, "--threads", str(bench.threads))}
-        for precision in ("float32", "bfloat16"):
+        for precision in PRECISIONS:
             runs[f"aupipe {precision}"] = pair(bench, clips, {"x": timm(model, precision)})
         costs = beyond_start(runs, bench.rounds)
         frames = costs["script"][0].said["frames"]
@@ -126,8 +139,8 @@ def peer(bench: Bench, clips: list[Path]) -> None:
     ours = "aupipe --no-face"
     try:
         bench.aupipe(bench.one_frame_clips(clips), {"x": timm(REGNET)}, "--no-face")
-        runs[f"{ours} float32"] = pair(bench, clips, {"x": timm(REGNET)}, "--no-face")
-        runs[f"{ours} bfloat16"] = pair(bench, clips, {"x": timm(REGNET, "bfloat16")}, "--no-face")
+        for precision in PRECISIONS:
+            runs[f"{ours} {precision}"] = pair(bench, clips, {"x": timm(REGNET, precision)}, "--no-face")
     except RefusedError as error:
         print(f"  {ours}: not measured, refused: {error}", flush=True)
     costs = beyond_start(runs, bench.rounds)
@@ -143,7 +156,7 @@ def peer(bench: Bench, clips: list[Path]) -> None:
 
 def plumbing(bench: Bench, clips: list[Path]) -> None:
     """What is not in a stage: 1 - the sum of the stages' CPU time over the CPU time of all processes."""
-    for precision in ("float32", "bfloat16"):
+    for precision in PRECISIONS:
         run, start = pair(bench, clips, {"x": timm(REGNET, precision)})
         costs = in_turn({precision: run, "start-up": start}, bench.rounds)
         if len(costs) < 2:
@@ -261,8 +274,9 @@ def main() -> None:
             for clip in clips[:]:
                 clips.append(Path(folder) / f"again_{clip.name}")
                 clips[-1].symlink_to(clip)
-        bf16 = any(flag in Path("/proc/cpuinfo").read_text() for flag in ("avx512_bf16", "amx_bf16"))
-        print(f"{CORES} cores, {'with' if bf16 else 'WITHOUT'} bfloat16 instructions")
+        print(
+            f"{CORES} cores, " + ("with bfloat16" if BFLOAT16 else "no bfloat16 instructions: bfloat16 is not measured")
+        )
         for name in options.sections or SECTIONS:
             print(f"{name}: {SECTIONS[name].__doc__}\n  load {os.getloadavg()[0]:.1f}", flush=True)
             SECTIONS[name](bench, clips)

@@ -20,6 +20,10 @@ from extract_clips import cut_clips
 ASSETS = Path(os.environ.get("AUPIPE_TEST_ASSETS", Path(__file__).parents[2] / "shared" / "assets")).resolve()
 USAGE = 2  # aupipe's exit code for an option or key it does not know
 CORES = len(os.sched_getaffinity(0))
+BFLOAT16 = any(flag in Path("/proc/cpuinfo").read_text() for flag in ("avx512_bf16", "amx_bf16"))
+PRECISIONS = (
+    ("float32", "bfloat16") if BFLOAT16 else ("float32",)
+)  # without the instructions it is several times slower
 AUPIPE = [sys.executable, "-c", "from aupipe.cli import main; main()"]
 
 Run = Callable[[], "Cost"]
