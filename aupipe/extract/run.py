@@ -29,7 +29,9 @@ from aupipe.store.base import ItemRecord, Store
 
 log = logging.getLogger(__name__)
 
-LIBRARIES = ("aupipe", "torch", "opencv-python-headless", "av", "librosa", "timm", "facenet-pytorch", "numpy")
+LIBRARIES = (
+    "aupipe", "torch", "opencv-python-headless", "av", "librosa", "timm", "facenet-pytorch", "numpy", "onnxruntime"
+)  # fmt: skip
 
 
 def choose_devices(gpu: str | None, cpu: bool) -> list[str]:

@@ -61,4 +61,4 @@ class ArcFace:
             rows = network(x)
             return F.normalize(rows) if self.normalise else rows
 
-        return image_encoder(network, device, HALF, forward, self.precision)
+        return image_encoder(network, device, HALF, forward, self.precision, self.reads.size_px)

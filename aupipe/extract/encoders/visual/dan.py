@@ -66,4 +66,4 @@ class Dan:
             logits, _, heads = network(x)
             return logits if self.tap == "logits" else heads.sum(dim=1)
 
-        return image_encoder(network, device, IMAGENET, forward, self.precision)
+        return image_encoder(network, device, IMAGENET, forward, self.precision, self.reads.size_px)

@@ -95,7 +95,8 @@ class GhFeat:
                 x = F.interpolate(torch.cat(faces), size=(SIZE_PX, SIZE_PX), mode="area") * 2 - 1
             return network(x)
 
-        return image_encoder(network, device, HALF, forward, self.precision)
+        size_px = 0 if enlarger else SIZE_PX  # a loop over faces is no graph
+        return image_encoder(network, device, HALF, forward, self.precision, size_px)
 
     def _network(self) -> Any:
         from aupipe.extract.nets.ghfeat import GHFeatEncoder, depth_of

@@ -58,7 +58,7 @@ class HsEmotion:
             pooled = network.forward_head(network.forward_features(x), pre_logits=True)
             return pooled if self.tap == "features" else network.classifier(pooled)
 
-        return image_encoder(network, device, IMAGENET, forward, self.precision)
+        return image_encoder(network, device, IMAGENET, forward, self.precision, self.reads.size_px)
 
     def _network(self) -> Any:
         import timm

@@ -64,7 +64,7 @@ class Mae:
                 return tokens[:, 1:]
             return tokens[:, 0] if self.tap == "cls" else tokens[:, 1:].mean(dim=1)
 
-        return image_encoder(network, device, IMAGENET, forward, self.precision)
+        return image_encoder(network, device, IMAGENET, forward, self.precision, self.reads.size_px)
 
     def _network(self) -> Any:
         import timm

@@ -56,4 +56,4 @@ class RegNet:
             features = network.trunk_output(network.stem(x))
             return features if self.tap == "map" else features.mean(dim=(2, 3))
 
-        return image_encoder(network, device, IMAGENET, forward, self.precision)
+        return image_encoder(network, device, IMAGENET, forward, self.precision, self.reads.size_px)

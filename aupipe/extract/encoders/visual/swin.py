@@ -60,7 +60,9 @@ class Swin:
             tokens = network.forward_features(x).flatten(1, 2)  # (B, 7, 7, 768) -> (B, 49, 768)
             return tokens if self.tap == "tokens" else tokens.mean(dim=1)
 
-        return image_encoder(network, device, HALF if self.normal == "half" else IMAGENET, forward, self.precision)
+        return image_encoder(
+            network, device, HALF if self.normal == "half" else IMAGENET, forward, self.precision, self.reads.size_px
+        )
 
     def _network(self) -> Any:
         import timm

@@ -66,7 +66,7 @@ class Timm:
         config = _pretrained_config(self.model)
         network = self._network()
         forward = network if self.output == "pooled" else network.forward_features
-        return image_encoder(network, device, (config.mean, config.std), forward, self.precision)
+        return image_encoder(network, device, (config.mean, config.std), forward, self.precision, self.reads.size_px)
 
     def _network(self) -> Any:
         import timm

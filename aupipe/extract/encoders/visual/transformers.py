@@ -76,7 +76,7 @@ class Transformers:
                 return tokens[:, 0]
             return tokens if self.tap == "tokens" else tokens[:, prefix:].mean(dim=1)
 
-        return image_encoder(network, device, self._normal(), forward, self.precision)
+        return image_encoder(network, device, self._normal(), forward, self.precision, self.reads.size_px)
 
     def _folder(self) -> Path:
         path = Path(self.model).expanduser()
