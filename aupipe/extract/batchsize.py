@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
-log = logging.getLogger(__name__)
+from aupipe.extract.remembered import keep, recall
 
 CPU_BATCH = 32  # throughput is flat from 16 on (specs/stages.md, section 5); not probed
 GPU_BATCH = 256  # where nothing could be probed
 PROBED = (32, 64, 128, 256, 512)
 WORTH = 1.03  # a batch twice the size has to be this much faster
 RUNS = 3  # timed, after one that is not
+FILE = "batch_sizes.json"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -88,30 +84,10 @@ def probe(encode: Callable[[int], object], clock: Callable[[], float] = time.per
 
 def remembered(key: str) -> int | None:
     """What an earlier probe has found; None where there was none, or where the file of it is damaged."""
-    size = _read().get(key)
+    size = recall(FILE).get(key)
     return size if isinstance(size, int) and 0 < size <= PROBED[-1] else None
 
 
 def remember(key: str, size: int) -> None:
     """Write down what a probe has found. Where that cannot be done it is probed again another time."""
-    path = _path()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-            json.dump({**_read(), key: size}, file, indent=1, sort_keys=True)
-        os.replace(file.name, path)
-    except OSError as error:
-        log.info("%s: not written: %s", path, error)
-
-
-def _path() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "aupipe" / "batch_sizes.json"
-
-
-def _read() -> dict[str, object]:
-    try:
-        sizes = json.loads(_path().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return sizes if isinstance(sizes, dict) else {}
+    keep(FILE, key, size)

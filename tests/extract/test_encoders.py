@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -217,6 +219,22 @@ def test_timm_reads_a_local_file_and_gives_what_the_model_gives(
         expected = model.forward_head(model.forward_features(pixels), pre_logits=True)
     np.testing.assert_allclose(encoder.load("cpu")(crops), expected, rtol=1e-4, atol=1e-4)
     assert encoder.identify_weights().name == "mine.safetensors"
+
+
+def test_what_timm_knows_of_a_model_is_asked_once_so_that_plans_load_neither_timm_nor_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from aupipe.extract.encoders.visual.timm import Timm\n"
+        "print(Timm('test_resnet.r160_in1k', 'random').reads.size_px, {'timm', 'torch'} & {*sys.modules} == set())"
+    )
+
+    def said() -> str:
+        environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+        return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True).stdout
+
+    assert [said(), said()] == ["160 False\n", "160 True\n"]
+    kept = tmp_path / "aupipe" / "timm_models.json"
+    kept.write_text(kept.read_text().replace("160", '"many"'))
+    assert [said(), said()] == ["160 False\n", "160 True\n"]
 
 
 def test_timm_without_weights_stops_with_the_command_that_gets_them(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -10,8 +13,12 @@ from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.extract.encoders import Encode
 from aupipe.extract.encoders.visual.pixels import Precision, image_encoder, seeded
 from aupipe.extract.faces.align import CropTemplate
+from aupipe.extract.remembered import keep, recall
 from aupipe.extract.weights import RANDOM, file_sha256, find_weights, random_weights
+from aupipe.tables import build
 from aupipe.types import Modality, Weights
+
+FILE = "timm_models.json"
 
 
 @dataclass(frozen=True)
@@ -35,44 +42,41 @@ class Timm:
 
     @property
     def reads(self) -> CropTemplate:
-        return CropTemplate(self.size_px or _pretrained_config(self.model).input_size[-1])
+        return CropTemplate(self.size_px or published(self.model).size_px)
 
     def identify_weights(self) -> Weights:
         if self.weights == RANDOM:
             return random_weights(self.model)
         path = self._file()
-        licence = getattr(_pretrained_config(self.model), "license", None) or "unknown"
-        return Weights(path.name, file_sha256(path), licence)
+        return Weights(path.name, file_sha256(path), published(self.model).licence)
 
     def _file(self) -> Path:
         if self.weights != "hub":
             return find_weights(self.weights)
         from huggingface_hub import try_to_load_from_cache
 
-        config = _pretrained_config(self.model)
-        repository = config.hf_hub_id
-        if not repository:
+        known = published(self.model)
+        if not known.repository:
             raise WeightsMissingError(f"timm model {self.model!r} has no published weights; name a file in weights")
-        filename = config.hf_hub_filename or "model.safetensors"
-        cached = try_to_load_from_cache(repository, filename)
+        cached = try_to_load_from_cache(known.repository, known.filename)
         if not isinstance(cached, str):
             raise WeightsMissingError(
-                f"weights of timm model {self.model!r} are not on this machine: get {filename} with "
-                f"`hf download {repository} {filename}`, or set weights to a file in AUPIPE_WEIGHTS"
+                f"weights of timm model {self.model!r} are not on this machine: get {known.filename} with "
+                f"`hf download {known.repository} {known.filename}`, or set weights to a file in AUPIPE_WEIGHTS"
             )
         return Path(cached)
 
     def load(self, device: str) -> Encode:
-        config = _pretrained_config(self.model)
+        known = published(self.model)
         network = self._network()
         forward = network if self.output == "pooled" else network.forward_features
-        return image_encoder(network, device, (config.mean, config.std), forward, self.precision, self.reads.size_px)
+        return image_encoder(network, device, (known.mean, known.std), forward, self.precision, self.reads.size_px)
 
     def _network(self) -> Any:
         import timm
 
         options: dict[str, Any] = {"num_classes": 0}
-        if self.size_px and _pretrained_config(self.model).fixed_input_size:  # transformers are built for one size
+        if self.size_px and published(self.model).fixed_size:  # transformers are built for one size
             options["img_size"] = self.size_px
         if self.weights == RANDOM:
             return seeded(lambda: timm.create_model(self.model, pretrained=False, **options))
@@ -88,7 +92,35 @@ class Timm:
             ) from error
 
 
-def _pretrained_config(model: str) -> Any:
+@dataclass(frozen=True)
+class Published:
+    """What timm knows of a model: the square pictures it was trained on, and where its weights lie on the hub."""
+
+    size_px: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fixed_size: bool = False
+    licence: str = "unknown"
+    repository: str = ""
+    filename: str = "model.safetensors"
+
+
+@lru_cache
+def published(model: str) -> Published:
+    """Of a model by name. It is remembered, because timm and torch take seconds to import and a plan needs this alone.
+
+    Raises UsageError for a model, or a tag of one, that timm does not have.
+    """
+    key = f"{model} of timm {version('timm')}"
+    if isinstance(kept := recall(FILE).get(key), dict):
+        with suppress(UsageError):  # damaged: it is found out again
+            return build(Published, kept, FILE)
+    found = _ask_timm(model)
+    keep(FILE, key, asdict(found))
+    return found
+
+
+def _ask_timm(model: str) -> Published:
     import timm
 
     architecture = model.partition(".")[0]
@@ -99,4 +131,12 @@ def _pretrained_config(model: str) -> Any:
     config = timm.get_pretrained_cfg(model, allow_unregistered=True)
     if config is None:
         raise UsageError(f"timm has no weights named {model!r}; known: {', '.join(timm.list_pretrained(architecture))}")
-    return config
+    return Published(
+        config.input_size[-1],
+        tuple(config.mean),
+        tuple(config.std),
+        bool(config.fixed_input_size),
+        config.license or "unknown",
+        config.hf_hub_id or "",
+        config.hf_hub_filename or "model.safetensors",
+    )

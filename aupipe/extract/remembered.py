@@ -1,0 +1,41 @@
+"""What was found out once and need not be again: small JSON files in ``~/.cache/aupipe`` (XDG_CACHE_HOME is honoured).
+
+Deleting them loses nothing but time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+def recall(file: str) -> dict[str, Any]:
+    """All that is kept in one file; empty where there is none, or where it is damaged."""
+    try:
+        kept = json.loads(_path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def keep(file: str, key: str, value: Any) -> None:
+    """Write down a JSON value. Where that cannot be done it is found out again another time."""
+    path = _path(file)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as written:
+            json.dump({**recall(file), key: value}, written, indent=1, sort_keys=True)
+        os.replace(written.name, path)
+    except OSError as error:
+        log.info("%s: not written: %s", path, error)
+
+
+def _path(file: str) -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "aupipe" / file
