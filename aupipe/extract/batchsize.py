@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from aupipe.extract.remembered import keep, recall
 
-CPU_BATCH = 32  # throughput is flat from 16 on (specs/stages.md, section 5); not probed
+CPU_BATCH = 32  # throughput is flat from 16 on for networks in torch, whatever the size for exported ones; not probed
 GPU_BATCH = 256  # where nothing could be probed
 PROBED = (32, 64, 128, 256, 512)
 WORTH = 1.03  # a batch twice the size has to be this much faster

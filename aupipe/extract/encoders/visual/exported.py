@@ -1,7 +1,7 @@
 """Convolutional networks on the CPU through onnxruntime, which is an optional dependency: up to twice torch's speed.
 
-Transformers gain nothing and stay in torch. What onnxruntime computes differs from torch by 1e-7 of the rows, far less
-than a GPU does: which of them ran is no part of a feature's identity.
+Transformers gain nothing and stay in torch. What onnxruntime computes differs from torch by 1e-7 to 4e-6 of the rows,
+less than a GPU does: which of them ran is no part of a feature's identity.
 """
 
 from __future__ import annotations
