@@ -45,12 +45,16 @@ def read_clip_table(readme: Path) -> dict[str, int]:
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """No AUPIPE_ variable of the person running the tests changes what they test; no test reaches for a network."""
+def _own_environment(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """No AUPIPE_ variable of the person running the tests changes what they test, nor does what their aupipe remembers;
+    no test reaches for a network."""
     for name in list(os.environ):
         if name.startswith("AUPIPE_") and name not in ("AUPIPE_TEST_ASSETS", "AUPIPE_FORBID_SKIPS"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 def write_video(
