@@ -82,7 +82,7 @@ def another_when_traced(x: Tensor) -> Tensor:
 def test_a_network_whose_export_fails_or_gives_other_rows_stays_in_torch_and_says_so(
     forward, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger=room.log.name):
         assert exported(convolutions(), forward, 32) is None
     (record,) = caplog.records
     assert words in record.message
