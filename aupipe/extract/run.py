@@ -65,6 +65,19 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def largest_first(jobs: Sequence[Job]) -> list[Job]:
+    """By the bytes of their videos, so that at the end of a run no core waits for a long one; equals stay in order."""
+
+    def size(job: Job) -> int:
+        video = job.recordings[0].video
+        try:
+            return video.stat().st_size if video is not None else 0
+        except OSError:  # it will fail by name
+            return 0
+
+    return sorted(jobs, key=size, reverse=True)
+
+
 def library_versions() -> dict[str, str]:
     """What made the numbers, for each item's record."""
     found = {}
@@ -122,7 +135,7 @@ def extract(
     crew = crew_for(devices, workers)
     setup = Setup(plan.parts, str(store.path), "", library_versions(), log.getEffectiveLevel(), crew, batch_size, trace)
     staff = _Staff(setup, list(devices), on_frames, on_measured)
-    jobs, suspects = deque(plan.jobs), deque[Job]()
+    jobs, suspects = deque(largest_first(plan.jobs)), deque[Job]()
     # Jobs a worker holds: enough to fill a batch from short clips, few enough to try again when it dies.
     room = crew.decoders + (IN_FLIGHT_CPU if devices[0] == "cpu" else IN_FLIGHT_GPU)
     try:

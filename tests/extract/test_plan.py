@@ -12,6 +12,7 @@ from aupipe.config import Config, EncoderConfig, FacesConfig
 from aupipe.dataset import source_identity
 from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.extract.plan import Parts, Plan, build_parts, feature_ids, make_plan
+from aupipe.extract.run import largest_first
 from aupipe.store import create_store
 from aupipe.store.base import Store
 from aupipe.types import Recording
@@ -207,3 +208,15 @@ def test_features_are_read_without_the_weights_that_made_them(
     twin = replace(detections, weights=replace(detections.weights, sha256="0" * 64))
     with pytest.raises(WeightsMissingError):
         feature_ids(build_parts(config, known=[*store.features(), twin]), [recording])
+
+
+def test_the_largest_videos_are_begun_first_and_equals_stay_in_order(tmp_path: Path) -> None:
+    """Or one core would be left with a long one at the end of a run."""
+    recordings = []
+    for name, size in (("a", 5), ("b", 9), ("c", 5), ("gone", None)):
+        video = tmp_path / f"{name}.mp4"
+        if size is not None:
+            video.write_bytes(bytes(size))
+        recordings.append(Recording(name, video=video))
+    plan = make_plan(recordings, build_parts(CONFIG), None)
+    assert [job.video_id for job in largest_first(plan.jobs)] == ["b", "a", "c", "gone"]
