@@ -188,8 +188,12 @@ def train_committee(
     if (out / FILE).is_file():
         return load_model(out)
     everyone = list({item.id: item for fold, _ in folds for item in fold.validation}.values())
-    held = [held_out_of(own, store, everyone) for own in runs]
-    known = {name: labels[name] for name in held[0] if name in labels}
+    where = {key: options[key] for key in ("device", "threads") if key in options}
+    held = [held_out_of(own, store, everyone, **where) for own in runs]
+    # With allow_missing a member may have gone without a recording that another one had.
+    shared = [name for name in held[0] if all(name in found for found in held)]
+    held = [{name: found[name] for name in shared} for found in held]
+    known = {name: labels[name] for name in shared if name in labels}
     weights = choose_weights(held, known, task) if len(chairs) > 1 else (1.0,)
     shares = [weight for weight, own in zip(weights, runs, strict=True) for _ in own]
     options_of = chairs[0].recipe.postprocess.get(task)

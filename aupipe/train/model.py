@@ -47,13 +47,12 @@ class Model:
 
     @property
     def name(self) -> str:
-        """For the head of a table."""
-        recipes = dict.fromkeys(run.recipe.name for run in self.runs)
-        return (
-            self.runs[0].recipe.name
-            if self.rule == "single"
-            else f"{self.rule} of {len(self.runs)} {'+'.join(recipes)}"
-        )
+        """For the head of a table; who counts for nothing is not named."""
+        if self.rule == "single":
+            return self.runs[0].recipe.name
+        counted = [run for run, share in zip(self.runs, self.weights or (1.0,) * len(self.runs), strict=True) if share]
+        recipes = dict.fromkeys(run.recipe.name for run in counted)
+        return f"{'weighted ' if self.weights else ''}{self.rule} of {len(counted)} {'+'.join(recipes)}"
 
     @property
     def post(self) -> PostProcess | None:

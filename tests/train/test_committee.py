@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from aupipe.errors import UsageError
+from aupipe.store import create_store
 from aupipe.train.committee import choose_weights, committee_from_json, load_committee, seats, train_committee
 from aupipe.train.crossval import group_folds, official_fold
 from aupipe.train.evaluate import evaluate
@@ -175,3 +176,20 @@ def test_best_trains_every_task_and_is_not_worse_than_its_worst_member(task, tmp
     whole = evaluate(predict_model(model, world.store, world.validation), labels, task).mean
     assert whole >= min(run.scores.mean for run in model.runs)
     assert len(model.runs) == 4
+
+
+def test_a_recording_that_one_member_goes_without_weighs_nobody(mine, tmp_path):
+    world = make_world(train=6, validation=2, frames=60)
+    left_out = world.train[2]
+    store = create_store("lacking", "memory")
+    for spec in world.store.features():
+        for record in world.store.records(spec.id):
+            if (record.recording, spec.name) != (left_out.video_id, "sound"):
+                store.publish(record.recording, spec, world.store.read(record.recording, spec.id))
+    folds = [(fold, 0) for fold in group_folds(world.train, 2)]
+    model = train_committee(
+        store, load_committee(mine), folds, out=tmp_path / "run", allow_missing=True, **options(world)
+    )
+    assert left_out.id in {name for run in model.runs for name in run.train}  # by the member that reads faces alone
+    assert left_out.id not in model.weighed_on
+    assert len(model.weighed_on) == len(world.train) - 1
