@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from aupipe.train.data import Example, Scaling, collate, columns, common_dims, f
 from aupipe.types import Window
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 AHEAD = 2  # batches made while one is computed on
 SHARE = 0.5  # of the free memory that a resident data set may take
@@ -73,6 +75,18 @@ def free_bytes(device: str) -> int:
     return int(SHARE * free)
 
 
+def _ahead(make: Callable[[Sequence[Window]], T], chunks: Iterable[Sequence[Window]]) -> Iterator[T]:
+    """What ``make`` makes of each chunk, in order, by a thread that is `AHEAD` of who asks."""
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(1, "aupipe-feed") as thread:
+        for chunk in chunks:
+            waiting.append(thread.submit(make, chunk))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
 class Resident:
     """All recordings one after another in one matrix on the device, standardised once; a batch is a gather."""
 
@@ -99,7 +113,8 @@ class Resident:
 
     def batches(self, chunks: Sequence[Sequence[Window]]) -> Iterator[DeviceBatch]:
         """One batch per chunk, in order."""
-        return map(self._gather, chunks)
+        # A GPU gathers faster than it is asked; a processor's memory is the limit, and waits while the head computes.
+        return map(self._gather, chunks) if self.rows.is_cuda else _ahead(self._gather, chunks)
 
     def _gather(self, windows: Sequence[Window]) -> DeviceBatch:
         begins = np.array([self.starts[window.recording] + window.start for window in windows])
@@ -128,15 +143,7 @@ class Streamed:
 
     def batches(self, chunks: Sequence[Sequence[Window]]) -> Iterator[DeviceBatch]:
         """One batch per chunk, in order."""
-        waiting: deque[Future[tuple[DeviceBatch, torch.cuda.Event | None]]] = deque()
-        rest = iter(chunks)
-        with ThreadPoolExecutor(1, "aupipe-feed") as thread:
-            for chunk in rest:
-                waiting.append(thread.submit(self._make, chunk))
-                if len(waiting) > AHEAD:
-                    yield self._take(waiting.popleft())
-            while waiting:
-                yield self._take(waiting.popleft())
+        return map(self._take, _ahead(self._make, chunks))
 
     def _make(self, windows: Sequence[Window]) -> tuple[DeviceBatch, torch.cuda.Event | None]:
         batch = collate(self.by_id, windows, self.scaling)
@@ -147,8 +154,8 @@ class Streamed:
             sent = DeviceBatch(*(part.pin_memory().to(self.device, non_blocking=True) for part in parts))
             return sent, self.copies.record_event()
 
-    def _take(self, future: Future[tuple[DeviceBatch, torch.cuda.Event | None]]) -> DeviceBatch:
-        batch, copied = future.result()
+    def _take(self, made: tuple[DeviceBatch, torch.cuda.Event | None]) -> DeviceBatch:
+        batch, copied = made
         if copied is not None:
             here = torch.cuda.current_stream(self.device)
             here.wait_event(copied)
