@@ -21,7 +21,10 @@ def assets() -> Path:
     """The folder of real clips, photos and weights; skips where it is absent, except where skipping is forbidden."""
     folder = Path(os.environ.get("AUPIPE_TEST_ASSETS", REPOSITORY / ".." / "shared" / "assets")).resolve()
     if not (folder / "README.md").is_file():
-        message = f"no test material at {folder}: set AUPIPE_TEST_ASSETS"
+        message = (
+            f"real clips, photos and weights are not part of the project, and there are none at {folder}: "
+            "set AUPIPE_TEST_ASSETS to their folder"
+        )
         if os.environ.get("AUPIPE_FORBID_SKIPS"):
             pytest.fail(message)
         pytest.skip(message)
@@ -51,7 +54,7 @@ def _own_environment(
     """No AUPIPE_ variable of the person running the tests changes what they test, nor does what their aupipe remembers;
     no test reaches for a network."""
     for name in list(os.environ):
-        if name.startswith("AUPIPE_") and name not in ("AUPIPE_TEST_ASSETS", "AUPIPE_FORBID_SKIPS"):
+        if name.startswith("AUPIPE_") and not name.startswith("AUPIPE_TEST_") and name != "AUPIPE_FORBID_SKIPS":
             monkeypatch.delenv(name)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
