@@ -37,7 +37,7 @@ def gather(
 
     Raises UsageError for an empty split, and for features that are not configured, with the lines that make them.
     """
-    from aupipe.extract.plan import build_parts, feature_ids
+    from aupipe.extract.parts import build_parts, feature_ids
     from aupipe.train.recipe import describe_missing
 
     asked = tuple(names) or recipe.features
@@ -64,7 +64,8 @@ def up_to_date(
     Raises UsageError naming those whose source has changed since, or on which extraction failed; ``allow_missing``
     leaves them out instead, and says so. Features that are simply not there yet are for the training part to name.
     """
-    from aupipe.extract.plan import build_parts, make_plan
+    from aupipe.extract.parts import build_parts
+    from aupipe.extract.plan import make_plan
 
     known = {encoder.name for encoder in config.encoders}
     parts = build_parts(config, names=[name for name in features if name in known], known=store.features())

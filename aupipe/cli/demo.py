@@ -21,7 +21,8 @@ CORPUS_FILE = "demo.json"  # how the corpus in this folder was drawn
 
 def run_demo(folder: Path, *, recordings: int, seconds: float, seed: int) -> None:
     """Draw, extract, train a linear head and a TCN, score both on the validation split."""
-    from aupipe.extract.plan import build_parts, make_plan
+    from aupipe.extract.parts import build_parts
+    from aupipe.extract.plan import make_plan
     from aupipe.train.evaluate import always_positive
     from aupipe.train.fit import fit
     from aupipe.train.predict import predict

@@ -25,7 +25,8 @@ from aupipe.config import Config
 from aupipe.errors import UsageError
 
 if TYPE_CHECKING:
-    from aupipe.extract.plan import Item, Parts, Plan
+    from aupipe.extract.parts import Parts
+    from aupipe.extract.plan import Item, Plan
     from aupipe.store.base import Store
     from aupipe.types import Recording
 
@@ -191,7 +192,7 @@ def requested(
     config: Config, modalities: list[str], features: list[str], limit: int | None
 ) -> tuple[list[Recording], Parts]:
     from aupipe.dataset import open_dataset
-    from aupipe.extract.plan import build_parts
+    from aupipe.extract.parts import build_parts
     from aupipe.registry import nearest
 
     for modality in modalities:

@@ -13,7 +13,8 @@ import numpy as np
 from aupipe.extract.encoders import AudioInput, Encode
 from aupipe.extract.faces.align import CropTemplate
 from aupipe.extract.faces.find import Finder
-from aupipe.extract.plan import Job, Parts
+from aupipe.extract.parts import Parts
+from aupipe.extract.plan import Job
 from aupipe.types import FeatureSpec, Waveform
 
 if TYPE_CHECKING:  # the run that only hears of jobs needs no decoder

@@ -23,7 +23,7 @@ from aupipe.extract.faces.track import subject_track
 from aupipe.extract.job import Pass, failing, failing_alone
 from aupipe.extract.memory import KEPT_BYTES, KEPT_ON_DEVICE_BYTES, RING_BYTES, Budget
 from aupipe.extract.meter import Meter
-from aupipe.extract.plan import Chain
+from aupipe.extract.parts import Chain
 from aupipe.extract.writing import Sink
 from aupipe.types import FaceTrack, FeatureSpec, Recording
 

@@ -19,7 +19,8 @@ from typing import Any
 from aupipe.errors import AupipeError
 from aupipe.extract.job import Crew
 from aupipe.extract.meter import Meter
-from aupipe.extract.plan import Job, Parts
+from aupipe.extract.parts import Parts
+from aupipe.extract.plan import Job
 
 LOOK_EVERY_S = 0.5
 

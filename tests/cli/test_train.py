@@ -15,7 +15,7 @@ from aupipe.cli import cli
 from aupipe.config import load_config
 from aupipe.dataset import open_dataset, source_identity
 from aupipe.errors import UsageError
-from aupipe.extract.plan import build_parts, feature_ids
+from aupipe.extract.parts import build_parts, feature_ids
 from aupipe.store import create_store, open_store
 from aupipe.train.labels import AU_NAMES
 from aupipe.train.run import load_run, load_weights

@@ -9,7 +9,8 @@ from aupipe.extract.job import Crew, Outcome
 from aupipe.extract.line import Line
 from aupipe.extract.loaded import Loaded
 from aupipe.extract.meter import Meter
-from aupipe.extract.plan import Job, Parts
+from aupipe.extract.parts import Parts
+from aupipe.extract.plan import Job
 from aupipe.store.base import Store
 
 

@@ -36,7 +36,8 @@ from aupipe.extract.job import Outcome
 from aupipe.extract.loaded import Loaded
 from aupipe.extract.memory import Budget
 from aupipe.extract.meter import Meter
-from aupipe.extract.plan import Parts, build_parts, make_plan
+from aupipe.extract.parts import Parts, build_parts
+from aupipe.extract.plan import make_plan
 from aupipe.store import create_store
 from aupipe.store.base import Store
 from aupipe.types import FaceTrack, Frames, Recording

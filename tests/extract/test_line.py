@@ -20,7 +20,8 @@ from aupipe.extract.decode import VideoReader
 from aupipe.extract.faces.align import CropTemplate
 from aupipe.extract.job import Crew, Outcome
 from aupipe.extract.meter import Meter, trace_events
-from aupipe.extract.plan import Parts, build_parts, make_plan
+from aupipe.extract.parts import Parts, build_parts
+from aupipe.extract.plan import make_plan
 from aupipe.store import create_store
 from aupipe.store.base import Store
 from aupipe.types import Recording

@@ -14,7 +14,8 @@ from aupipe.config import Config, EncoderConfig, FacesConfig
 from aupipe.extract.encoders import AudioInput, Track
 from aupipe.extract.faces.align import CropTemplate
 from aupipe.extract.job import Outcome
-from aupipe.extract.plan import Parts, build_parts, make_plan
+from aupipe.extract.parts import Parts, build_parts
+from aupipe.extract.plan import make_plan
 from aupipe.store import create_store
 from aupipe.store.base import Store
 from aupipe.types import Recording

@@ -10,8 +10,8 @@ import pytest
 
 from aupipe.config import Config, EncoderConfig, FacesConfig
 from aupipe.dataset import source_identity
-from aupipe.errors import UsageError, WeightsMissingError
-from aupipe.extract.plan import Parts, Plan, build_parts, feature_ids, make_plan
+from aupipe.extract.parts import Parts, build_parts, feature_ids
+from aupipe.extract.plan import Plan, make_plan
 from aupipe.extract.run import largest_first
 from aupipe.store import create_store
 from aupipe.store.base import Store
@@ -140,25 +140,6 @@ def test_two_tracks_of_a_video_are_one_job_and_share_what_is_the_videos(tmp_path
     assert len(plan.items) == 3
 
 
-def test_the_name_of_a_feature_is_not_part_of_its_key_and_its_numbers_are(recording: Recording) -> None:
-    def keys(**params) -> str:
-        config = replace(CONFIG, encoders=(EncoderConfig("x", "hog", "visual", params),))
-        return build_parts(config).chain(recording).encoders[0][0].key
-
-    other_name = replace(CONFIG, encoders=(EncoderConfig("y", "hog", "visual"),))
-    assert keys() == build_parts(other_name).chain(recording).encoders[0][0].key
-    assert len({keys(), keys(cell_px=8), keys(bins=8), keys(size_px=224)}) == 4
-    assert keys(cell_px=14) == keys()  # said or not, it is the default
-
-
-def test_heads_refuse_one_name_for_two_features(recording: Recording, tmp_path: Path) -> None:
-    crops = Recording("t", images=tmp_path, aligned=True, fps=30.0)
-    with pytest.raises(UsageError, match="do not mix"):
-        feature_ids(build_parts(CONFIG), [recording, crops], ["hog"])
-    with pytest.raises(UsageError, match=r"no feature 'hug'.*Did you mean 'hog'"):
-        feature_ids(build_parts(CONFIG), [recording], ["hug"])
-
-
 def test_siblings_share_a_job_and_their_sound_wherever_they_stand(recording: Recording) -> None:
     left = replace(recording, id="a_left", video_id="a")
     other = replace(recording, id="b", video_id="b")
@@ -183,31 +164,6 @@ def test_a_file_is_looked_at_once_for_all_of_its_features(
     monkeypatch.setattr("aupipe.extract.plan.source_changed", lambda paths, known: bool(looks.append(paths)))
     assert states(make_plan([recording], parts, store)) == {"hog": "done", "mfcc": "done"}
     assert looks == [(recording.video,)]
-
-
-def test_features_are_read_without_the_weights_that_made_them(
-    recording: Recording, store: Store, assets: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Heads are trained where nothing is extracted. Which weights it were, the store knows, unless it knows two."""
-    config = replace(CONFIG, faces=FacesConfig(detector="yunet"))
-    monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
-    parts = build_parts(config)
-    made = feature_ids(parts, [recording])
-    publish(store, recording, parts)
-    monkeypatch.delenv("AUPIPE_WEIGHTS")
-    with pytest.raises(WeightsMissingError):
-        feature_ids(build_parts(config), [recording])
-    reading = build_parts(config, known=store.features())
-    assert feature_ids(reading, [recording]) == made
-    assert states(make_plan([recording], reading, store)) == {"hog": "done", "mfcc": "done"}
-    other = replace(config, faces=FacesConfig(detector="yunet", detect_px=320))
-    with pytest.raises(WeightsMissingError):  # of those settings nothing is stored
-        feature_ids(build_parts(other, known=store.features()), [recording])
-    (detections,) = (spec for spec in store.features() if spec.name == "detections")
-    assert detections.weights is not None
-    twin = replace(detections, weights=replace(detections.weights, sha256="0" * 64))
-    with pytest.raises(WeightsMissingError):
-        feature_ids(build_parts(config, known=[*store.features(), twin]), [recording])
 
 
 def test_the_largest_videos_are_begun_first_and_equals_stay_in_order(tmp_path: Path) -> None:
