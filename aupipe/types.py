@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 if TYPE_CHECKING:  # numpy is most of what `aupipe --help` would load
     import numpy as np
@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # numpy is most of what `aupipe --help` would load
 
 Modality = Literal["clock", "detections", "faces", "visual", "audio", "text"]
 Task = Literal["au", "expr", "va"]
+TASKS: tuple[Task, ...] = get_args(Task)
 Subject = Literal["largest", "center", "left", "right"]
 
 # A video's clock, its detections, its sound and its words are the same for everybody in it; a face is one person's.

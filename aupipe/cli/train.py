@@ -25,7 +25,7 @@ from aupipe.cli.options import (
 from aupipe.cli.order import ORDER_FILE, Order, folds_of, numbers, read_order, write_order
 from aupipe.config import Config
 from aupipe.errors import AupipeError, UsageError
-from aupipe.types import Task
+from aupipe.types import TASKS, Task
 
 if TYPE_CHECKING:
     from aupipe.store.base import Store
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from aupipe.train.crossval import Fold
     from aupipe.train.model import Model
     from aupipe.train.run import Run
-
-TASKS = ("au", "expr", "va")
 
 
 @click.command()

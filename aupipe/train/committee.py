@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 
 from aupipe.errors import UsageError
-from aupipe.registry import nearest
 from aupipe.train.crossval import Fold
 from aupipe.train.ensemble import mean
 from aupipe.train.evaluate import pooled
 from aupipe.train.model import FILE, Model, held_out_of, load_model, save_ensemble
 from aupipe.train.postprocess import best_f1, fit_postprocess
 from aupipe.train.predictions import Predictions
-from aupipe.train.recipe import Recipe, apply_overrides, read_tables, recipe_from
+from aupipe.train.recipe import Recipe, apply_overrides, describe_missing, read_tables, recipe_from
 from aupipe.train.run import Run, load_run, save_postprocess
 from aupipe.types import Labels, Task
 
@@ -130,12 +129,9 @@ def seats(committee: Committee, features: Mapping[str, str]) -> list[Seat]:
     """What is trained per fold on ``features`` (name -> id). Raises UsageError where a member asks for another."""
     found = []
     for member in committee.members:
+        if missing := describe_missing(member.recipe, list(features)):
+            raise UsageError(missing)
         asked = member.recipe.features or tuple(features)
-        if missing := [name for name in asked if name not in features]:
-            raise UsageError(
-                f"recipe {member.recipe.name!r} asks for feature {missing[0]!r}.{nearest(missing[0], features)} "
-                f"Given: {', '.join(features)}"
-            )
         label = member.name if len(committee.members) > 1 else ""
         for names in [(name,) for name in asked] if member.apart else [asked]:
             name = "-".join(filter(None, [label, *(names if member.apart else ())]))

@@ -17,10 +17,9 @@ from aupipe.train.labels import check_task
 from aupipe.train.losses import loss_config
 from aupipe.train.postprocess import Options as PostOptions
 from aupipe.train.schedule import Optimiser
-from aupipe.types import Task
+from aupipe.types import TASKS, Task
 
 MONITORS = ("score", "tuned")
-TASKS: tuple[Task, ...] = ("au", "expr", "va")
 TABLES = ("head", "loss", "also", "optimiser", "needs", "postprocess")
 
 

@@ -22,15 +22,16 @@ SMALL = ("window=48", "hop=24", "batch=4", "head.width=24", "head.channels=[24]"
 
 
 def train(world, also, out, *overrides, **options):
-    arguments = {"task": "au", "labels": world.labels, "features": world.features} | options
     return fit(
         world.store,
         train=world.train,
         validation=world.validation,
-        recipe=load_recipe("tcn", [*SMALL, *overrides]),
+        labels=world.labels,
+        features=world.features,
+        task="au",
         also=also,
         out=out,
-        **arguments,
+        **{"recipe": load_recipe("tcn", [*SMALL, *overrides]), **options},
     )
 
 
@@ -140,15 +141,5 @@ def test_labels_that_are_not_there_and_a_head_that_cannot_are_refused(world, als
         train(world, {}, tmp_path / "run", "also.va=1")
     recipe = replace(load_recipe("field"), also={"va": 1.0})
     with pytest.raises(UsageError, match=r"head 'chain' starts from the labels of one task: leave out also\.va"):
-        fit(
-            world.store,
-            train=world.train,
-            validation=world.validation,
-            labels=world.labels,
-            features=world.features,
-            recipe=recipe,
-            task="au",
-            also=also,
-            out=tmp_path / "run",
-        )
+        train(world, also, tmp_path / "run", recipe=recipe)
     assert not (tmp_path / "run").exists()
