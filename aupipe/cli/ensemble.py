@@ -40,6 +40,8 @@ def ensemble(
 ) -> None:
     """Join RUNs of one task, across folds, seeds or recipes; the result is used like a RUN.
 
+    Where one of them has weighted members (train --recipe best), all RUNs count alike, each with its weights.
+
     \b
     Examples:
       aupipe ensemble runs/best-au runs/tcn-au --out runs/both
@@ -48,11 +50,19 @@ def ensemble(
     """
     from aupipe.train.model import load_model, save_ensemble
 
-    members = [run for path in runs for run in load_model(path).runs]
+    models = [load_model(path) for path in runs]
+    members = [run for model in models for run in model.runs]
     shares = _floats(weights) if weights else ()
+    weighed = sorted({name for model in models for name in model.weighed_on})
+    if own := [model for model in models if model.weights]:
+        if rule != "mean" or weights:
+            raise UsageError(f"{own[0].path}: its members have weights of their own: join it by --rule mean alone")
+        shares = tuple(share for model in models for share in model.shares)
     table = {name: _member(text, routes) for name, text in read_pairs(routes, "name,member")} if routes else None
     default = default_member - 1 if default_member else None
-    model = save_ensemble(out, members, rule, ties=ties, weights=shares, routes=table, default=default)
+    model = save_ensemble(
+        out, members, rule, ties=ties, weights=shares, weighed_on=weighed, routes=table, default=default
+    )
     click.echo(f"{model.name}: {model.path}")
     click.echo(f"next: aupipe evaluate {model.path}")
 

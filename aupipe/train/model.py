@@ -50,9 +50,15 @@ class Model:
         """For the head of a table; who counts for nothing is not named."""
         if self.rule == "single":
             return self.runs[0].recipe.name
-        counted = [run for run, share in zip(self.runs, self.weights or (1.0,) * len(self.runs), strict=True) if share]
+        counted = [run for run, share in zip(self.runs, self.shares, strict=True) if share]
         recipes = dict.fromkeys(run.recipe.name for run in counted)
         return f"{'weighted ' if self.weights else ''}{self.rule} of {len(counted)} {'+'.join(recipes)}"
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """How much of the whole each run is; together 1."""
+        weights = self.weights or (1.0,) * len(self.runs)
+        return tuple(weight / sum(weights) for weight in weights)
 
     @property
     def post(self) -> PostProcess | None:
@@ -164,11 +170,12 @@ def predict_model(
 
     if model.rule == "routed":
         return _routed(model, lambda run, own: predict(run, store, own, **options), recordings)
-    shares = model.weights or (1.0,) * len(model.runs)
     # One that counts for nothing need not be asked, nor its features be there.
-    found = [predict(run, store, recordings, **options) for run, share in zip(model.runs, shares, strict=True) if share]
+    found = [
+        predict(run, store, recordings, **options) for run, share in zip(model.runs, model.shares, strict=True) if share
+    ]
     if model.rule != "vote":
-        return mean(found, [share for share in shares if share])
+        return mean(found, [share for share in model.shares if share])
     limits: list[Threshold] = []
     for place, run in enumerate(model.runs):
         post = load_postprocess(run)

@@ -245,6 +245,24 @@ def test_a_committee_is_one_command_says_its_weights_and_is_not_scored_on_what_c
     assert "trained this model" in folder.ask("evaluate", "folds", "--split", "train", code=2)
 
 
+def test_a_committee_keeps_its_weights_in_an_ensemble_and_what_chose_them(tmp_path):
+    fill(tmp_path, also=("geometry",))
+    folder = Folder(tmp_path)
+    small = (*SMALL, "--set", "predict_hop=32", "--out")
+    folder.ask("train", "--recipe", "best", *small, "best")
+    folder.ask("train", "--recipe", "tcn", "--feature", "hog", *small, "tcn")
+    folder.ask("ensemble", "best", "tcn", "--out", "both")
+    one, both = (json.loads((tmp_path / name / "ensemble.json").read_text()) for name in ("best", "both"))
+    total = sum(one["weights"])
+    assert both["weights"] == pytest.approx([*(weight / total for weight in one["weights"]), 1.0])
+    assert both["weighed_on"] == one["weighed_on"] != []
+    assert "chose weights" in folder.ask("evaluate", "both", "--cpu", code=2)
+    for wrong in (("--rule", "vote"), ("--weights", "1,1,1,1,1")):
+        said = folder.ask("ensemble", "best", "tcn", *wrong, "--out", "no", code=2)
+        assert "its members have weights of their own" in said
+    assert not (tmp_path / "no").exists()
+
+
 def test_trap_08_folds_keep_siblings_together_and_leave_the_validation_split_alone(project, folds):
     runs = [load_run(path) for path in sorted((project.path / folds).glob("fold*"))]
     assert len(runs) == 3
