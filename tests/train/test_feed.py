@@ -1,11 +1,15 @@
 """Batches on the device: resident or streamed, they are what `collate` makes, to the last bit."""
 
+import gc
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
 
 from aupipe.train.data import collate, fit_scaling, load_examples
-from aupipe.train.feed import Resident, Streamed, bytes_resident, free_bytes, open_feed
+from aupipe.train.feed import AHEAD, Resident, Streamed, bytes_resident, free_bytes, open_feed
 from aupipe.train.fit import fit
 from aupipe.train.recipe import load_recipe
 from aupipe.train.run import load_weights
@@ -86,6 +90,25 @@ def test_a_recording_that_cannot_be_read_stops_the_feed_with_its_own_error(examp
     feed = Streamed(examples[:1], scaling, "cpu")
     with pytest.raises(KeyError, match=examples[1].recording):
         list(feed.batches([tile(item.recording, len(item), 40, 40) for item in examples[:2]]))
+
+
+@pytest.mark.parametrize("kind", [Resident, Streamed])
+def test_a_feed_is_a_little_ahead_and_stops_when_nobody_asks_any_more(examples, kind, monkeypatch):
+    feed, made = kind(examples, fit_scaling(examples), "cpu"), []
+    name = "_gather" if kind is Resident else "_make"
+    make = getattr(feed, name)
+    monkeypatch.setattr(feed, name, lambda chunk: made.append(chunk) or make(chunk))
+    chunks = [[window] for item in examples for window in tile(item.recording, len(item), 10, 10)]
+    before = {thread for thread in threading.enumerate() if thread.name == "aupipe-feed"}
+    batches = feed.batches(chunks)
+    for taken in range(1, 4):
+        next(batches)
+        time.sleep(0.05)
+        assert taken <= len(made) <= taken + AHEAD
+    del batches
+    gc.collect()
+    assert len(made) < len(chunks)
+    assert before >= {thread for thread in threading.enumerate() if thread.name == "aupipe-feed"}
 
 
 def test_deterministic_refuses_what_cannot_be_computed_twice_alike(world, tmp_path, monkeypatch):
