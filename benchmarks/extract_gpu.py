@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from extract_clips import FPS, cut_clips, join_clips
-from extract_run import CORES, Bench, Cost, beyond_start, verdict
+from extract_run import CORES, Bench, Cost, RefusedError, beyond_start, verdict
 
 BACKBONES = ("swin_tiny_patch4_window7_224", "vit_base_patch16_224", "regnety_004")
 PRECISION = "float16"
@@ -44,9 +45,38 @@ def measure(bench: Bench, source: Path, device: str = "cuda:0") -> None:
             print(f"    with the detector's busy time in the limit {verdict(rate / limit, 0.95)}")
         if len(models) > 1:
             print(f"    time over the sum of forwards {verdict(wall_s / (frames * networks_s), 1.05, at_most=True)}")
+    options(bench, clips, frames)
 
 
-def end_to_end(bench: Bench, clips: Sequence[Path], models: Sequence[str]) -> tuple[float, Cost, float]:
+def options(bench: Bench, clips: Sequence[Path], frames: int) -> None:
+    """What decoding on the GPU and compiled encoders gain, and what they do to the rows."""
+    plain = None
+    for chosen in ((), ("--nvdec",), ("--compile",), ("--nvdec", "--compile")):
+        try:
+            wall_s, _, idle = end_to_end(bench, clips, BACKBONES[:1], *chosen)
+        except RefusedError as error:
+            print(f"  {' '.join(chosen)}: refused: {error}")
+            continue
+        rows = rows_of(bench, clips[0].name)
+        plain = rows if plain is None else plain
+        far = np.linalg.norm(rows - plain) / np.linalg.norm(plain)
+        print(
+            f"  {BACKBONES[0]} {' '.join(chosen) or 'plain'}: {frames / wall_s:.0f} frames/s, GPU idle {idle:.0%}, "
+            f"rows {far:.1e} from plain",
+            flush=True,
+        )
+
+
+def rows_of(bench: Bench, clip: str) -> np.ndarray:
+    """Of the last run, where there is a face."""
+    from aupipe.store import open_store
+
+    with open_store(bench.folder / "project" / "features") as store:
+        feature = next(spec.id for spec in store.features() if spec.name == "x0")
+        return np.nan_to_num(store.read(clip, feature).astype(np.float32))
+
+
+def end_to_end(bench: Bench, clips: Sequence[Path], models: Sequence[str], *options: str) -> tuple[float, Cost, float]:
     """Median wall seconds beyond start-up, one run's cost, the idle share of the GPU in the last run."""
     encoders = {
         f"x{number}": {"kind": "timm", "model": model, "weights": "random", "precision": PRECISION}
@@ -56,14 +86,15 @@ def end_to_end(bench: Bench, clips: Sequence[Path], models: Sequence[str]) -> tu
 
     def run() -> Cost:
         with busy_samples() as samples:
-            cost = bench.aupipe(clips, encoders)
+            cost = bench.aupipe(clips, encoders, *options)
         # Start-up and the end keep the GPU idle: from the first busy sample to the last.
         at = [number for number, busy in enumerate(samples) if busy]
         shares.append(1 - statistics.fmean(samples[at[0] : at[-1] + 1]) / 100 if at else 1.0)
         return cost
 
     name = " + ".join(models)
-    costs = beyond_start({name: (run, lambda: bench.aupipe(bench.one_frame_clips(clips), encoders))}, bench.rounds)
+    start = bench.one_frame_clips(clips)
+    costs = beyond_start({name: (run, lambda: bench.aupipe(start, encoders, *options))}, bench.rounds)
     return statistics.median(cost.wall_s for cost in costs[name]), costs[name][-1], shares[-1]
 
 

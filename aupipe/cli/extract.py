@@ -25,6 +25,7 @@ from aupipe.config import Config
 from aupipe.errors import UsageError
 
 if TYPE_CHECKING:
+    from aupipe.extract.means import Means
     from aupipe.extract.parts import Parts
     from aupipe.extract.plan import Item, Plan
     from aupipe.store.base import Store
@@ -55,6 +56,8 @@ MODALITIES = ("visual", "audio", "text")
     metavar="N",
     help="Faces an encoder gets at once; auto finds it. Speed and memory only: never part of a feature's identity.",
 )
+@click.option("--nvdec", is_flag=True, help="Decode H.264, HEVC, VP8, VP9 and AV1 on the GPU, to the same pixels.")
+@click.option("--compile", "compiled", is_flag=True, help="Run the encoders through torch.compile, on a GPU.")
 @click.option("--no-face", is_flag=True, help="Encode whole pictures: no detection, the middle square of each frame.")
 @click.option(
     "--detect-every",
@@ -88,6 +91,8 @@ def extract(
     backend: str | None,
     workers: int,
     batch_size: str,
+    nvdec: bool,
+    compiled: bool,
     no_face: bool,
     detect_every: int | None,
     profile: Path | None,
@@ -112,9 +117,10 @@ def extract(
       aupipe extract --retry-failed
       aupipe extract --cpu --profile trace.json    # open it in chrome://tracing or Perfetto
     """
+    from aupipe.extract.means import Means
     from aupipe.extract.plan import make_plan
 
-    batch = _batch_size(batch_size)
+    means = Means(workers, _batch_size(batch_size), nvdec, compiled)
     if profile is not None and not profile.absolute().parent.is_dir():  # said now, not after hours
         raise UsageError(f"--profile {profile}: there is no folder {profile.absolute().parent}; make it first")
     overrides: dict[str, Any] = {"store.backend": backend, "faces.detect_every": detect_every}
@@ -131,7 +137,7 @@ def extract(
     if weights == "random":
         config = _with_random_weights(config)
     if gpu is not None and not dry_run:
-        devices = pick_devices(gpu, cpu)  # before anything else: the answer does not depend on the data
+        devices = _devices(gpu, cpu, means)  # before anything else: the answer does not depend on the data
     recordings, parts = requested(config, split_list(modalities), split_list(features), limit)
     parts = replace(parts, mask_missing_audio=on_missing_audio == "mask")
     opened = open_or_create(config, create=False)
@@ -142,10 +148,20 @@ def extract(
     if not plan.jobs:
         return _nothing_to_do(plan, as_json)
     if gpu is None:
-        devices = pick_devices(gpu, cpu)
+        devices = _devices(gpu, cpu, means)
     opened = opened or open_or_create(config, create=True)
     assert opened is not None
-    return run_plan(plan, opened, devices, workers, fail_fast, as_json, batch, profile)
+    return run_plan(plan, opened, devices, means, fail_fast, as_json, profile)
+
+
+def _devices(gpu: str | None, cpu: bool, means: Means) -> list[str]:
+    """The devices to run on. Raises UsageError for what these have not."""
+    devices = pick_devices(gpu, cpu)
+    if devices == ["cpu"] and means.nvdec:
+        raise UsageError("--nvdec decodes on a GPU, and this runs on the processor: leave it out")
+    if devices == ["cpu"] and means.compiled:
+        raise UsageError("--compile is for GPUs; on the processor encoders run by faster routes: leave it out")
+    return devices
 
 
 def _batch_size(text: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -11,6 +12,7 @@ import click
 from aupipe.cli.options import failure_lines
 
 if TYPE_CHECKING:
+    from aupipe.extract.means import Means
     from aupipe.extract.plan import Plan
     from aupipe.store.base import Store
     from aupipe.store.folder import FolderStore
@@ -25,16 +27,16 @@ def run_plan(
     plan: Plan,
     store: Store,
     devices: list[str],
-    workers: int = 0,
+    means: Means | None = None,
     fail_fast: bool = False,
     as_json: bool = False,
-    batch_size: int = 0,
     profile: Path | None = None,
 ) -> int:
     """Run the plan, say what came of it, and give the exit code: plan minus published, not the absence of errors."""
     from contextlib import closing
 
     from aupipe.cli.progress import Progress
+    from aupipe.extract.means import Means
     from aupipe.extract.run import extract as run
     from aupipe.store.verify import sweep
 
@@ -48,9 +50,7 @@ def run_plan(
             plan,
             store,
             devices,
-            workers=workers,
-            batch_size=batch_size,
-            trace=profile is not None,
+            replace(means or Means(), trace=profile is not None),
             on_frames=progress.on_frames,
             on_measured=progress.on_measured,
         )

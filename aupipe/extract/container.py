@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 import av
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 
 from aupipe.errors import RecordingError
@@ -87,8 +88,11 @@ def _is_text(head: bytes) -> bool:
     return b"\0" not in head
 
 
-def open_media(path: Path) -> InputContainer:
-    """A PyAV container of a local media file. Raises RecordingError with FFmpeg's reason when it cannot be opened."""
+def open_media(path: Path, hardware: HWAccel | None = None) -> InputContainer:
+    """A PyAV container of a local media file, decoded by ``hardware`` where that can.
+
+    Raises RecordingError with FFmpeg's reason when it cannot be opened.
+    """
     demuxer = sniff(path)
     # An absolute path, so that a name like `http:x.avi` or `concat:a|b` is a name. Bytes that are no UTF-8 cannot be
     # passed as a name at all, so the open file is passed.
@@ -99,7 +103,7 @@ def open_media(path: Path) -> InputContainer:
     except UnicodeEncodeError:
         source = path.open("rb")
     try:
-        return av.open(source, mode="r", format=demuxer, metadata_errors="replace")
+        return av.open(source, mode="r", format=demuxer, metadata_errors="replace", hwaccel=hardware)
     except (av.FFmpegError, ValueError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RecordingError(f"{path} cannot be opened as {demuxer}: {reason}") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import av
 import cv2
 import numpy as np
+from av.codec.hwaccel import HWAccel
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
@@ -38,8 +39,28 @@ CHUNK_BYTES = 64 << 20  # of RGB: what bounds memory for large pictures
 MAX_PIXELS = 64_000_000  # a header may claim anything; this is refused before anything is allocated
 
 
+class Hardware(Protocol):
+    """A decoder beside the processor."""
+
+    @property
+    def accel(self) -> HWAccel: ...
+
+    def decodes(self, stream: Any) -> bool:
+        """Whether it gives the processor's samples for a video stream."""
+        ...
+
+    def planar(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """A frame of its as the processor's decoder would give it."""
+        ...
+
+
 class Canvas(Protocol):
     """Where decoded frames are gathered into a chunk."""
+
+    @property
+    def hardware(self) -> Hardware | None:
+        """What may decode the frames that come here; None for the processor alone."""
+        ...
 
     def add(self, frame: av.VideoFrame) -> bool:
         """Put a frame with those before it; False where it begins another chunk, and is not put there."""
@@ -52,6 +73,8 @@ class Canvas(Protocol):
 
 class HostCanvas:
     """RGB in host memory: gives `Frames`."""
+
+    hardware = None
 
     def __init__(self) -> None:
         self.count = 0
@@ -110,7 +133,7 @@ class VideoReader:
         canvas = self.canvas()
         rows: list[int] = []
         self.times_s = array("d")
-        for frame, time_s in self._frames():
+        for frame, time_s in self._frames(canvas.hardware):
             row = len(self.times_s)
             self.times_s.append(time_s)
             if not self.wanted(row):
@@ -131,10 +154,35 @@ class VideoReader:
         times_s = np.array([time_s for _, time_s in self._frames()], dtype=np.float64)
         return in_order(times_s, self.path)
 
-    def _frames(self) -> Iterator[tuple[av.VideoFrame, float]]:
+    def _frames(self, hardware: Hardware | None = None) -> Iterator[tuple[av.VideoFrame, float]]:
+        """Decoded frames with their times, by ``hardware`` where its first picture is the processor's to the bit."""
+        if hardware is not None and (first := self._first_for(hardware)) is not None:
+            frames = self._decoded(hardware)
+            begun = next(frames, None)
+            if begun is not None and same_picture(begun[0], first):
+                yield begun
+                yield from frames
+                return
+            frames.close()
+            log.info("%s: the GPU's first picture is another one than the processor's, which decodes it all", self.path)
+        yield from self._decoded()
+
+    def _first_for(self, hardware: Hardware) -> av.VideoFrame | None:
+        """The first frame, of what ``hardware`` decodes."""
+        with open_media(self.path) as container:
+            stream = _video_stream(container, self.path)
+            if not hardware.decodes(stream):
+                return None
+            stream.codec_context.thread_count = 1
+            try:
+                return next(container.decode(stream), None)
+            except av.FFmpegError:
+                return None  # damaged from the start: the processor says how
+
+    def _decoded(self, hardware: Hardware | None = None) -> Generator[tuple[av.VideoFrame, float], None, None]:
         """Decoded frames with their times; a frame without a timestamp follows its predecessor by one period."""
         self.notes = []
-        with open_media(self.path) as container:
+        with open_media(self.path, hardware.accel if hardware else None) as container:
             stream = _video_stream(container, self.path)
             stream.codec_context.thread_count = 1  # many recordings run beside each other, not many threads on one
             period_s = float(1 / stream.average_rate) if stream.average_rate else 0.04
@@ -162,7 +210,9 @@ class VideoReader:
                         time_s = frame.time
                     count += 1
                     corrupt += frame.is_corrupt
-                    yield frame, time_s
+                    yield (hardware.planar(frame) if hardware else frame), time_s
+            if hardware is not None and damaged:  # each decoder goes on in its own way: rows would be other rows
+                raise RecordingError(f"{self.path}: {damaged} damaged packets: decode it without --nvdec")
             if count == 0:
                 raise RecordingError(f"{self.path}: no frame could be decoded ({damaged} damaged packets)")
             self._note(damaged, corrupt, untimed, time_s + period_s, stream)
@@ -183,6 +233,14 @@ class VideoReader:
             self.notes.append(f"truncated: frames end at {end_s:.2f} s of {declared_s:.2f} s declared")
         for note in self.notes:  # which whoever runs this reports, once; a file may be decoded several times
             log.info("%s: %s", self.path, note)
+
+
+def same_picture(one: av.VideoFrame, other: av.VideoFrame) -> bool:
+    """Whether two frames of three planes hold the same samples at the same time."""
+    return one.time == other.time and all(
+        np.array_equal(plane_pixels(ours), plane_pixels(theirs))
+        for ours, theirs in zip(one.planes, other.planes, strict=True)
+    )
 
 
 def in_order(times_s: NDArray[np.float64], path: Path) -> NDArray[np.float64]:

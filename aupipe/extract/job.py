@@ -23,14 +23,6 @@ from aupipe.types import FeatureSpec, Recording, SourceIdentity
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Crew:
-    """How many threads each stage has. ``decoders``: videos looked at side by side."""
-
-    decoders: int = 1
-    encoders: int = 1
-
-
 @dataclass
 class Outcome:
     """What came of one job: records published, failures (feature id -> reason), words of warning."""

@@ -17,8 +17,9 @@ from aupipe.extract.batchsize import CPU_BATCH, BatchSizes, is_out_of_memory, pr
 from aupipe.extract.encoders import Encode, rows_of
 from aupipe.extract.faces.align import CropTemplate
 from aupipe.extract.hearing import listen
-from aupipe.extract.job import Crew, Outcome, Pass, is_of_the_recording
+from aupipe.extract.job import Outcome, Pass, is_of_the_recording
 from aupipe.extract.loaded import Loaded
+from aupipe.extract.means import Crew
 from aupipe.extract.meter import Meter
 from aupipe.extract.pipeline import Stages, film
 from aupipe.extract.plan import Job

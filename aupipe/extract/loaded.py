@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +28,8 @@ class Loaded:
     parts: Parts
     device: str
     frames_on: str = ""  # the torch device that frames are decoded to; "" for the host. A CUDA device takes its own
+    nvdec: bool = False  # as in `aupipe.extract.means.Means`
+    compiled: bool = False
     on_load: Callable[[FeatureSpec, CropTemplate, Encode], None] = lambda spec, template, encode: None
     _local: threading.local = field(default_factory=threading.local)
     _encode: dict[str, tuple[Encode, tuple[int, ...]]] = field(default_factory=dict)
@@ -66,7 +68,11 @@ class Loaded:
             return HostCanvas()
         from aupipe.extract.device.frames import DeviceCanvas
 
-        return DeviceCanvas(self.frames_on)
+        if not self.nvdec:
+            return DeviceCanvas(self.frames_on)
+        from aupipe.extract.device.nvdec import nvdec
+
+        return DeviceCanvas(self.frames_on, nvdec(self.frames_on))
 
     def finder(self) -> Finder:
         """A detector of the calling thread's own: most are not made to be shared, and all are small."""
@@ -97,10 +103,23 @@ class Loaded:
                 if isinstance(reads, CropTemplate):
                     shape = function(np.zeros((1, reads.size_px, reads.size_px, 3), np.uint8)).shape[1:]
                     self.on_load(spec, reads, function)
+                    # Not before: whatever size it sees first is another one, and every size is compiled anew.
+                    function = _compiled(function) if self.compiled else function
                 elif reads == "landmarks":
                     shape = function(np.zeros((1, 5, 2), np.float32)).shape[1:]
                 self._encode[spec.id] = (function, shape)
             return self._encode[spec.id]
+
+
+def _compiled(function: Encode) -> Encode:
+    """The same through torch.compile, from pixels to rows, for the sizes it is going to see; where it is torch's."""
+    from aupipe.extract.encoders.visual.pixels import TensorEncode
+
+    if not isinstance(function, TensorEncode):
+        return function
+    import torch
+
+    return replace(function, forward=torch.compile(function.forward, dynamic=False))
 
 
 def _one_at_a_time(function: Encode) -> Encode:

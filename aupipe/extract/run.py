@@ -21,7 +21,8 @@ from typing import Any
 import aupipe
 from aupipe.dataset import source_identity
 from aupipe.errors import AupipeError, UsageError
-from aupipe.extract.job import Crew, Outcome
+from aupipe.extract.job import Outcome
+from aupipe.extract.means import Crew, Means
 from aupipe.extract.meter import Measured
 from aupipe.extract.plan import Job, Plan, source_paths
 from aupipe.extract.worker import READY, Setup, Stop
@@ -113,17 +114,14 @@ def extract(
     plan: Plan,
     store: Store,
     devices: Sequence[str],
+    means: Means,
     *,
-    workers: int = 0,
-    batch_size: int = 0,
-    trace: bool = False,
     on_frames: Callable[[int], None] = lambda n: None,
     on_measured: Callable[[int, Measured], None] = lambda worker, measured: None,
 ) -> Generator[Outcome, None, None]:
     """Run a plan's jobs in worker processes, one per device, yielding what came of each video as it ends.
 
-    ``workers``: videos decoded side by side in each process; 0 leaves it to `crew_for`. ``batch_size`` 0: found by the
-    worker. ``on_measured`` hears, twice a second, what the stages of each worker (by number) have done so far.
+    ``on_measured`` hears, twice a second, what the stages of each worker (by number) have done so far.
 
     A recording that fails, fails alone; whatever is published stays published. When a worker dies, the videos it had in
     flight are tried once more, one at a time and each alone, and the one that kills again is failed by name; so is one
@@ -132,8 +130,9 @@ def extract(
 
     Raises AupipeError for what is nobody's recording's fault: a full disk, missing weights, workers that cannot start.
     """
-    crew = crew_for(devices, workers)
-    setup = Setup(plan.parts, str(store.path), "", library_versions(), log.getEffectiveLevel(), crew, batch_size, trace)
+    crew = crew_for(devices, means.workers)
+    versions = library_versions() | ({"encoders": "through torch.compile"} if means.compiled else {})
+    setup = Setup(plan.parts, str(store.path), "", versions, log.getEffectiveLevel(), crew, means)
     staff = _Staff(setup, list(devices), on_frames, on_measured)
     jobs, suspects = deque(largest_first(plan.jobs)), deque[Job]()
     # Jobs a worker holds: enough to fill a batch from short clips, few enough to try again when it dies.

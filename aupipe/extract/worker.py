@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from aupipe.errors import AupipeError
-from aupipe.extract.job import Crew
+from aupipe.extract.means import Crew, Means
 from aupipe.extract.meter import Meter
 from aupipe.extract.parts import Parts
 from aupipe.extract.plan import Job
@@ -35,8 +35,7 @@ class Setup:
     versions: dict[str, str]
     log_level: int
     crew: Crew
-    batch_size: int = 0  # 0: found by the worker
-    trace: bool = False
+    means: Means
 
 
 @dataclass(frozen=True)
@@ -83,8 +82,9 @@ def serve(connection: Connection, voice: Voice) -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     store = open_store(setup.store)
-    meter = Meter(trace=setup.trace)
-    loaded = Loaded(setup.parts, setup.device)
+    means = setup.means
+    meter = Meter(trace=means.trace)
+    loaded = Loaded(setup.parts, setup.device, nvdec=means.nvdec, compiled=means.compiled)
     line = Line(
         store,
         loaded,
@@ -92,7 +92,7 @@ def serve(connection: Connection, voice: Voice) -> None:
         on_outcome=voice.say,
         on_error=lambda error: _give_up(voice, error),
         crew=setup.crew,
-        sizes=BatchSizes.on(setup.device, setup.batch_size),
+        sizes=BatchSizes.on(setup.device, means.batch_size),
         on_frames=voice.say,
         on_published=voice.say,
         meter=meter,

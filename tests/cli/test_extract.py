@@ -136,6 +136,8 @@ def test_bad_files_fail_by_name_and_the_others_are_finished(project: Project, as
         ("", ["--feature", "hug"], 2, "no [[encoder]] is named 'hug'"),
         ("", ["--gpu", "0"], 2, "--cpu"),
         ("", ["--gpu", "zero"], 2, "expected a number"),
+        ("", ["--nvdec"], 2, "--nvdec decodes on a GPU"),
+        ("", ["--compile"], 2, "--compile is for GPUs"),
         ('[dataset]\nvideos="nowhere"\n', [], 2, "no folder"),
         (YUNET, [], 12, "face_detection_yunet_2023mar.onnx"),
         ('[[encoder]]\nname="a"\nkind="timm"\nmodality="visual"\nmodel="resnet18"\nweights="w.pth"\n', [], 12, "w.pth"),

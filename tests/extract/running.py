@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from aupipe.extract.batchsize import BatchSizes
-from aupipe.extract.job import Crew, Outcome
+from aupipe.extract.job import Outcome
 from aupipe.extract.line import Line
 from aupipe.extract.loaded import Loaded
+from aupipe.extract.means import Crew
 from aupipe.extract.meter import Meter
 from aupipe.extract.parts import Parts
 from aupipe.extract.plan import Job

@@ -305,6 +305,6 @@ def test_pyav_is_told_to_use_one_thread_per_video(tmp_path: Path, monkeypatch: p
     from aupipe.extract import decode
 
     real = decode.open_media
-    monkeypatch.setattr(decode, "open_media", lambda path: Container(real(path)))
+    monkeypatch.setattr(decode, "open_media", lambda *how: Container(real(*how)))
     VideoReader(write_video(tmp_path / "a.mp4")).clock()
     assert seen == [1]

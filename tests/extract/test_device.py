@@ -13,7 +13,7 @@ from av.video.reformatter import VideoReformatter
 
 from aupipe.extract.decode import read_image
 from aupipe.extract.device.warp import normalize, shrink, similarity, warp, warp_yuv
-from aupipe.extract.device.yuv import Colour, colour_of, covers, split_nv12, to_rgb
+from aupipe.extract.device.yuv import colour_of, covers, to_rgb
 from aupipe.extract.faces import align
 
 REFORMATTER = VideoReformatter()
@@ -82,15 +82,6 @@ def test_what_swscale_does_otherwise_is_not_covered() -> None:
     assert not covers("yuv444p", 64, 1)
     assert not covers("yuv420p", 64, 9)  # BT.2020
     assert not covers("nv12", 64, 1)
-
-
-def test_interleaved_chroma_gives_the_same_rgb() -> None:
-    random = np.random.default_rng(0)
-    y, u, v = (
-        torch.from_numpy(random.integers(0, 256, (2, *s), dtype=np.uint8)) for s in [(48, 64), (24, 32), (24, 32)]
-    )
-    interleaved = torch.stack([u, v], dim=-1).flatten(2)
-    assert torch.equal(to_rgb(y, *split_nv12(interleaved), Colour(709)), to_rgb(y, u, v, Colour(709)))
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3, 4, 5, 6])

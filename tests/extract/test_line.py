@@ -18,7 +18,8 @@ from aupipe.extract.batches import Batches, Part, joined
 from aupipe.extract.crops import whole_crops
 from aupipe.extract.decode import VideoReader
 from aupipe.extract.faces.align import CropTemplate
-from aupipe.extract.job import Crew, Outcome
+from aupipe.extract.job import Outcome
+from aupipe.extract.means import Crew
 from aupipe.extract.meter import Meter, trace_events
 from aupipe.extract.parts import Parts, build_parts
 from aupipe.extract.plan import make_plan

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from aupipe.extract.decode import HostCanvas, chunk_length, plane_pixels, rotated
 from aupipe.extract.device.bus import on_host, upload
+from aupipe.extract.device.nvdec import Nvdec
 from aupipe.extract.device.warp import shrink, warp_yuv
 from aupipe.extract.device.yuv import Colour, colour_of, covers, to_rgb
 from aupipe.extract.faces.align import CropTemplate, crop, is_cut_on_host
@@ -107,10 +108,12 @@ class _Kind:
 class DeviceCanvas:
     """Puts the planes of decoded frames on a device, where `covers` holds; other frames become RGB on the host.
 
-    On CUDA the planes of a chunk are gathered in pinned memory and go over in a stream of their own.
+    On CUDA the planes of a chunk are gathered in pinned memory and go over in a stream of their own. ``hardware``: what
+    decodes the frames that come here, where it can.
     """
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, hardware: Nvdec | None = None) -> None:
+        self.hardware = hardware
         self._device = torch.device(device)
         self._cuda = self._device.type == "cuda"
         self._stream = torch.cuda.Stream(self._device) if self._cuda else None

@@ -1,9 +1,8 @@
 """YUV 4:2:0 to RGB as FFmpeg's swscale does it on x86, bit for bit (specs/stages.md, section 1).
 
 Covered: ``yuv420p`` and ``yuvj420p`` of even height and any width, untagged, BT.601 and BT.709, limited and full range.
-NV12 from a hardware decoder holds the same samples, interleaved: `split_nv12` first; the RGB is then that of the
-software decoder's yuv420p (swscale's own nv12 conversion interpolates the chroma and gives other numbers). Odd heights,
-10 bit, 4:2:2, 4:4:4 and other matrices take other roads through swscale: `covers` is False, convert on the host.
+Odd heights, 10 bit, 4:2:2, 4:4:4, NV12 and other matrices take other roads through swscale: `covers` is False, convert
+on the host.
 """
 
 from __future__ import annotations
@@ -42,12 +41,6 @@ def covers(pixel_format: str, height: int, colourspace: int) -> bool:
 def colour_of(pixel_format: str, colourspace: int, colour_range: int) -> Colour:
     """The `Colour` of a frame by its tags (AVFrame.colorspace, AVFrame.color_range). KeyError where not covered."""
     return Colour(TAGS[colourspace], pixel_format == "yuvj420p" or colour_range == 2)
-
-
-def split_nv12(chroma: Tensor) -> tuple[Tensor, Tensor]:
-    """U and V (B, h, w), as views, of NV12's interleaved plane (B, h, 2 w)."""
-    pairs = chroma.unflatten(-1, (-1, 2))
-    return pairs[..., 0], pairs[..., 1]
 
 
 def to_rgb(y: Tensor, u: Tensor, v: Tensor, colour: Colour) -> Tensor:

@@ -1,0 +1,145 @@
+"""Decoding by a GPU's circuit. There is no GPU here: frames are the processor's, interleaved as NVDEC leaves them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from av.video.reformatter import VideoReformatter
+
+from aupipe.errors import RecordingError, UsageError
+from aupipe.extract.decode import VideoReader
+from aupipe.extract.device import nvdec as module
+from aupipe.extract.device.frames import DeviceCanvas, DeviceFrames
+from aupipe.extract.device.nvdec import Nvdec, nvdec
+from tests.conftest import write_video
+
+CLIPS = {
+    "carphone_qcif_no_audio.mp4": True,
+    "asl_again_no_audio.mkv": True,  # full range
+    "face_then_noface_vfr_hevc.mov": True,
+    "selfie_expressions_portrait_no_audio.mp4": True,  # turned by rotation metadata
+    "derived_hamilton_vp9_opus_mono.webm": True,
+    "derived_face_leaves_and_returns.avi": False,  # MPEG-4 part 2: its standard lets decoders round
+    "derived_hamilton_wmv2.wmv": False,
+    "grid_swwp2s_speech.mpg": False,
+}
+FIRST = 40
+
+
+class Interleaved(Nvdec):
+    """The circuit's frames, made of the processor's."""
+
+    TO_NV12 = VideoReformatter()
+
+    def planar(self, frame: av.VideoFrame) -> av.VideoFrame:
+        kept = {"src_color_range": frame.color_range, "dst_color_range": frame.color_range}
+        nv12 = self.TO_NV12.reformat(frame, format="nv12", threads=1, **kept)
+        assert nv12.format.name == "nv12"
+        return super().planar(nv12)
+
+
+def circuit(kind: type[Nvdec] = Interleaved) -> Nvdec:
+    return kind(None)  # type: ignore[arg-type]  # opened with None a file is decoded by the processor
+
+
+def chunks(path: Path, hardware: Nvdec | None) -> list[DeviceFrames]:
+    reader = VideoReader(path, canvas=lambda: DeviceCanvas("cpu", hardware))
+    reader.wanted = lambda row: row < FIRST
+    return list(reader)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("clip", [clip for clip, exact in CLIPS.items() if exact])
+def test_frames_of_the_circuit_are_the_processors_pixel_for_pixel(assets: Path, clip: str) -> None:
+    path = assets / "videos" / clip
+    ours, theirs = (chunks(path, hardware) for hardware in (circuit(), None))
+    assert sum(map(len, theirs)) == FIRST
+    for one, other in zip(ours, theirs, strict=True):
+        assert isinstance(one, DeviceFrames)
+        assert one.colour == other.colour
+        np.testing.assert_array_equal(one.pts_s, other.pts_s)
+        np.testing.assert_array_equal(one.rgb, other.rgb)
+
+
+@pytest.mark.parametrize(("clip", "exact"), CLIPS.items())
+def test_only_codecs_that_define_every_sample_are_given_to_the_circuit(assets: Path, clip: str, exact: bool) -> None:
+    with av.open(str(assets / "videos" / clip)) as container:
+        assert circuit().decodes(container.streams.video[0]) == exact
+
+
+@pytest.mark.parametrize(
+    ("pixel_format", "height", "exact"), [("yuv420p", 48, True), ("yuv444p", 48, False), ("yuv420p10le", 48, False)]
+)
+def test_only_pictures_whose_colours_the_device_converts_are_given_to_the_circuit(
+    tmp_path: Path, pixel_format: str, height: int, exact: bool
+) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("h264", rate=25, options={"threads": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, height, pixel_format
+        picture = np.full((height, 64, 3), 90, dtype=np.uint8)
+        container.mux([*stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")), *stream.encode(None)])
+    with av.open(str(path)) as container:
+        assert circuit().decodes(container.streams.video[0]) == exact
+
+
+def test_damage_is_refused_for_decoders_go_on_after_it_in_their_own_ways(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "a.mp4", 60)
+    blob = bytearray(whole.read_bytes())
+    middle = blob.find(b"mdat") + 1200
+    blob[middle : middle + 400] = bytes(400)
+    broken = tmp_path / "b.mp4"
+    broken.write_bytes(blob)
+    reader = VideoReader(broken)
+    assert sum(map(len, reader)) > 0
+    assert "damaged packets" in reader.notes[0]
+    with pytest.raises(RecordingError, match=r"b\.mp4: \d+ damaged packets: decode it without --nvdec"):
+        chunks(broken, circuit())
+
+
+@pytest.mark.parametrize("wrong", ["picture", "time"])
+def test_a_file_whose_first_picture_differs_is_decoded_by_the_processor(tmp_path: Path, wrong: str) -> None:
+    class Off(Interleaved):
+        asked = 0
+
+        def planar(self, frame: av.VideoFrame) -> av.VideoFrame:
+            type(self).asked += 1
+            frame = super().planar(frame)
+            if wrong == "picture":
+                np.frombuffer(frame.planes[2], np.uint8)[0] ^= 1
+            else:
+                frame.pts += 1
+            return frame
+
+    path = write_video(tmp_path / "a.mp4", 20)
+    (ours,), (theirs,) = (chunks(path, hardware) for hardware in (circuit(Off), None))
+    assert Off.asked == 1
+    np.testing.assert_array_equal(ours.rgb, theirs.rgb)
+    np.testing.assert_array_equal(ours.pts_s, theirs.pts_s)
+
+
+def test_pictures_that_turn_into_another_format_are_refused(tmp_path: Path) -> None:
+    class Ten(Interleaved):
+        def planar(self, frame: av.VideoFrame) -> av.VideoFrame:
+            if not frame.pts:
+                return super().planar(frame)
+            return Nvdec.planar(self, VideoReformatter().reformat(frame, format="p010le"))
+
+    with pytest.raises(RecordingError, match=r"turn to p010le at 0\.04 s: decode it without --nvdec"):
+        chunks(write_video(tmp_path / "a.mp4", 3), circuit(Ten))
+
+
+def test_where_there_is_no_circuit_it_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Without:
+        def __init__(self, kind: str, device: str, options: dict[str, str]) -> None:
+            assert (kind, device, options) == ("cuda", "1", {"primary_ctx": "1"})
+
+        def create(self, codec: Any) -> None:
+            raise av.error.PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(module, "HWAccel", Without)
+    with pytest.raises(UsageError, match=r"--nvdec: FFmpeg cannot decode on cuda:1 .*not permitted.*; run without it"):
+        nvdec("cuda:1")
