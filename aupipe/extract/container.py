@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 from av.codec.hwaccel import HWAccel
@@ -13,6 +16,7 @@ from av.container import InputContainer
 from aupipe.errors import RecordingError
 
 HEAD_BYTES = 4096
+MOST_DAMAGED = 10_000  # packets of a stream, after which nothing more is expected of it
 
 
 def sniff(path: Path) -> str:
@@ -107,3 +111,36 @@ def open_media(path: Path, hardware: HWAccel | None = None) -> InputContainer:
     except (av.FFmpegError, ValueError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RecordingError(f"{path} cannot be opened as {demuxer}: {reason}") from error
+
+
+@dataclass
+class StreamFrames:
+    """The frames of one stream, in decode order. Damaged packets are left out, and counted in ``damaged``."""
+
+    container: InputContainer
+    stream: Any
+    damaged: int = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        packets = self.container.demux(self.stream)
+        while True:
+            try:
+                packet = next(packets, None)
+                frames = packet.decode() if packet is not None else []
+            except av.error.EOFError:
+                return
+            except av.FFmpegError as error:
+                self.damaged += 1
+                if _is_lost(error) or self.damaged > MOST_DAMAGED:
+                    return
+                continue
+            if packet is None:
+                return
+            yield from frames
+
+
+def _is_lost(error: Exception) -> bool:
+    """True when the demuxer itself cannot go on: reading again would give the same error for ever."""
+    return isinstance(error, (av.error.OSError, av.error.MemoryError)) and not isinstance(
+        error, av.error.InvalidDataError
+    )

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from aupipe.dataset import IMAGE_SUFFIXES
 from aupipe.errors import RecordingError
-from aupipe.extract.container import open_media
+from aupipe.extract.container import StreamFrames, open_media
 from aupipe.types import Frames
 
 if TYPE_CHECKING:
@@ -174,10 +174,7 @@ class VideoReader:
             if not hardware.decodes(stream):
                 return None
             stream.codec_context.thread_count = 1
-            try:
-                return next(container.decode(stream), None)
-            except av.FFmpegError:
-                return None  # damaged from the start: the processor says how
+            return next(iter(StreamFrames(container, stream)), None)
 
     def _decoded(self, hardware: Hardware | None = None) -> Generator[tuple[av.VideoFrame, float], None, None]:
         """Decoded frames with their times; a frame without a timestamp follows its predecessor by one period."""
@@ -186,31 +183,19 @@ class VideoReader:
             stream = _video_stream(container, self.path)
             stream.codec_context.thread_count = 1  # many recordings run beside each other, not many threads on one
             period_s = float(1 / stream.average_rate) if stream.average_rate else 0.04
-            damaged = untimed = corrupt = count = 0
+            untimed = corrupt = count = 0
             time_s = -period_s
-            packets = container.demux(stream)
-            while True:
-                try:
-                    packet = next(packets, None)
-                    frames = packet.decode() if packet is not None else []
-                except av.error.EOFError:
-                    break
-                except av.FFmpegError as error:
-                    damaged += 1
-                    if packet_lost(error) or damaged > 10_000:
-                        break
-                    continue
-                if packet is None:
-                    break
-                for frame in frames:
-                    if frame.time is None:
-                        untimed += 1
-                        time_s += period_s
-                    else:
-                        time_s = frame.time
-                    count += 1
-                    corrupt += frame.is_corrupt
-                    yield (hardware.planar(frame) if hardware else frame), time_s
+            frames = StreamFrames(container, stream)
+            for frame in frames:
+                if frame.time is None:
+                    untimed += 1
+                    time_s += period_s
+                else:
+                    time_s = frame.time
+                count += 1
+                corrupt += frame.is_corrupt
+                yield (hardware.planar(frame) if hardware else frame), time_s
+            damaged = frames.damaged
             if hardware is not None and damaged:  # each decoder goes on in its own way: rows would be other rows
                 raise RecordingError(f"{self.path}: {damaged} damaged packets: decode it without --nvdec")
             if count == 0:
@@ -263,13 +248,6 @@ def in_order(times_s: NDArray[np.float64], path: Path) -> NDArray[np.float64]:
 def chunk_length(picture_bytes: int) -> int:
     """How many pictures of this size are decoded, detected and encoded together."""
     return max(1, min(CHUNK_FRAMES, CHUNK_BYTES // picture_bytes))
-
-
-def packet_lost(error: Exception) -> bool:
-    """True when the demuxer itself cannot go on: reading again would give the same error for ever."""
-    return isinstance(error, (av.error.OSError, av.error.MemoryError)) and not isinstance(
-        error, av.error.InvalidDataError
-    )
 
 
 def _video_stream(container: Any, path: Path) -> Any:

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import soxr
 from numpy.typing import NDArray
 
 from aupipe.errors import RecordingError
-from aupipe.extract.container import open_media
-from aupipe.extract.decode import REORDER_S, packet_lost
+from aupipe.extract.container import StreamFrames, open_media
+from aupipe.extract.decode import REORDER_S
 from aupipe.types import Waveform
 
 log = logging.getLogger(__name__)
@@ -85,25 +84,11 @@ def _blocks(path: Path) -> Iterator[tuple[NDArray[np.float32], int, float | None
         if not container.streams.audio:
             raise NoAudioError(f"{path}: no audio stream (--on-missing-audio mask gives it invalid rows instead)")
         stream = container.streams.audio[0]
-        packets = container.demux(stream)
-        damaged = 0
-        while True:
-            try:
-                packet = next(packets, None)
-                frames = packet.decode() if packet is not None else []
-            except av.error.EOFError:
-                break
-            except av.FFmpegError as error:
-                damaged += 1
-                if packet_lost(error) or damaged > 10_000:
-                    break
-                continue
-            if packet is None:
-                break
-            for frame in frames:
-                yield _mono(frame), frame.sample_rate, frame.time
-        if damaged:
-            log.warning("%s: %d damaged audio packets skipped", path, damaged)
+        frames = StreamFrames(container, stream)
+        for frame in frames:
+            yield _mono(frame), frame.sample_rate, frame.time
+        if frames.damaged:
+            log.warning("%s: %d damaged audio packets skipped", path, frames.damaged)
 
 
 def _mono(frame: Any) -> NDArray[np.float32]:
