@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from extract_clips import FPS, cut_clips, join_clips
-from extract_run import CORES, Bench, Cost, RefusedError, beyond_start, verdict
+from extract_run import CORES, Bench, Cost, beyond_start, verdict
 
 BACKBONES = ("swin_tiny_patch4_window7_224", "vit_base_patch16_224", "regnety_004")
 PRECISION = "float16"
@@ -34,7 +34,7 @@ def measure(bench: Bench, source: Path, device: str = "cuda:0") -> None:
     print(f"  {frames} frames of 360p; decoding alone {decoded:.0f} frames/s on {decoders()} threads", flush=True)
     forward_s = {model: forward(model, device) for model in BACKBONES}
     for models in ((BACKBONES[0],), (BACKBONES[1],), BACKBONES):
-        wall_s, cost, idle = end_to_end(bench, clips, models)
+        wall_s, cost, idle, _ = end_to_end(bench, clips, models)
         detect = cost.said.get("stages", {}).get("detect", {}).get("busy_s")
         networks_s = sum(forward_s[model] for model in models)
         rate, limit = frames / wall_s, min(decoded, 1 / networks_s)
@@ -52,12 +52,7 @@ def options(bench: Bench, clips: Sequence[Path], frames: int) -> None:
     """What decoding on the GPU and compiled encoders gain, and what they do to the rows."""
     plain = None
     for chosen in ((), ("--nvdec",), ("--compile",), ("--nvdec", "--compile")):
-        try:
-            wall_s, _, idle = end_to_end(bench, clips, BACKBONES[:1], *chosen)
-        except RefusedError as error:
-            print(f"  {' '.join(chosen)}: refused: {error}")
-            continue
-        rows = rows_of(bench, clips[0].name)
+        wall_s, _, idle, rows = end_to_end(bench, clips, BACKBONES[:1], *chosen)
         plain = rows if plain is None else plain
         far = np.linalg.norm(rows - plain) / np.linalg.norm(plain)
         print(
@@ -76,13 +71,15 @@ def rows_of(bench: Bench, clip: str) -> np.ndarray:
         return np.nan_to_num(store.read(clip, feature).astype(np.float32))
 
 
-def end_to_end(bench: Bench, clips: Sequence[Path], models: Sequence[str], *options: str) -> tuple[float, Cost, float]:
-    """Median wall seconds beyond start-up, one run's cost, the idle share of the GPU in the last run."""
+def end_to_end(
+    bench: Bench, clips: Sequence[Path], models: Sequence[str], *options: str
+) -> tuple[float, Cost, float, np.ndarray]:
+    """Median wall seconds beyond start-up, one run's cost; of the last run the GPU's idle share and one clip's rows."""
     encoders = {
         f"x{number}": {"kind": "timm", "model": model, "weights": "random", "precision": PRECISION}
         for number, model in enumerate(models)
     }
-    shares = []
+    shares, rows = [], []
 
     def run() -> Cost:
         with busy_samples() as samples:
@@ -90,12 +87,13 @@ def end_to_end(bench: Bench, clips: Sequence[Path], models: Sequence[str], *opti
         # Start-up and the end keep the GPU idle: from the first busy sample to the last.
         at = [number for number, busy in enumerate(samples) if busy]
         shares.append(1 - statistics.fmean(samples[at[0] : at[-1] + 1]) / 100 if at else 1.0)
+        rows[:] = [rows_of(bench, clips[0].name)]
         return cost
 
     name = " + ".join(models)
     start = bench.one_frame_clips(clips)
     costs = beyond_start({name: (run, lambda: bench.aupipe(start, encoders, *options))}, bench.rounds)
-    return statistics.median(cost.wall_s for cost in costs[name]), costs[name][-1], shares[-1]
+    return statistics.median(cost.wall_s for cost in costs[name]), costs[name][-1], shares[-1], rows[0]
 
 
 def decoders() -> int:

@@ -56,7 +56,7 @@ MODALITIES = ("visual", "audio", "text")
     metavar="N",
     help="Faces an encoder gets at once; auto finds it. Speed and memory only: never part of a feature's identity.",
 )
-@click.option("--nvdec", is_flag=True, help="Decode H.264, HEVC, VP8, VP9 and AV1 on the GPU, to the same pixels.")
+@click.option("--nvdec", is_flag=True, help="Decode H.264, HEVC, VP8 and VP9 on the GPU, to the same pixels.")
 @click.option("--compile", "compiled", is_flag=True, help="Run the encoders through torch.compile, on a GPU.")
 @click.option("--no-face", is_flag=True, help="Encode whole pictures: no detection, the middle square of each frame.")
 @click.option(
@@ -137,7 +137,7 @@ def extract(
     if weights == "random":
         config = _with_random_weights(config)
     if gpu is not None and not dry_run:
-        devices = _devices(gpu, cpu, means)  # before anything else: the answer does not depend on the data
+        devices = _devices(gpu, cpu, means, config)  # before anything else: the answer does not depend on the data
     recordings, parts = requested(config, split_list(modalities), split_list(features), limit)
     parts = replace(parts, mask_missing_audio=on_missing_audio == "mask")
     opened = open_or_create(config, create=False)
@@ -148,17 +148,19 @@ def extract(
     if not plan.jobs:
         return _nothing_to_do(plan, as_json)
     if gpu is None:
-        devices = _devices(gpu, cpu, means)
+        devices = _devices(gpu, cpu, means, config)
     opened = opened or open_or_create(config, create=True)
     assert opened is not None
     return run_plan(plan, opened, devices, means, fail_fast, as_json, profile)
 
 
-def _devices(gpu: str | None, cpu: bool, means: Means) -> list[str]:
+def _devices(gpu: str | None, cpu: bool, means: Means, config: Config) -> list[str]:
     """The devices to run on. Raises UsageError for what these have not."""
     devices = pick_devices(gpu, cpu)
     if devices == ["cpu"] and means.nvdec:
         raise UsageError("--nvdec decodes on a GPU, and this runs on the processor: leave it out")
+    if means.nvdec and (config.faces.detector == "none" or config.faces.detect_every > 1):
+        raise UsageError("--nvdec: whole pictures, and frames of --detect-every, are decoded on the host: leave it out")
     if devices == ["cpu"] and means.compiled:
         raise UsageError("--compile is for GPUs; on the processor encoders run by faster routes: leave it out")
     return devices

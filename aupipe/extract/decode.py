@@ -9,6 +9,7 @@ import logging
 import re
 from array import array
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -158,13 +159,16 @@ class VideoReader:
         """Decoded frames with their times, by ``hardware`` where its first picture is the processor's to the bit."""
         if hardware is not None and (first := self._first_for(hardware)) is not None:
             frames = self._decoded(hardware)
-            begun = next(frames, None)
+            begun = None
+            with suppress(RecordingError):  # whether that is the GPU's fault or the file's, the processor shows
+                begun = next(frames)
             if begun is not None and same_picture(begun[0], first):
                 yield begun
                 yield from frames
                 return
             frames.close()
-            log.info("%s: the GPU's first picture is another one than the processor's, which decodes it all", self.path)
+            what = "has another first picture" if begun else "fails at the first picture"
+            log.warning("%s: NVDEC %s; decoded by the processor", self.path, what)
         yield from self._decoded()
 
     def _first_for(self, hardware: Hardware) -> av.VideoFrame | None:
@@ -184,6 +188,7 @@ class VideoReader:
             stream.codec_context.thread_count = 1  # many recordings run beside each other, not many threads on one
             period_s = float(1 / stream.average_rate) if stream.average_rate else 0.04
             untimed = corrupt = count = 0
+            beside = False  # whether the hardware has done it, and not the processor in its place
             time_s = -period_s
             frames = StreamFrames(container, stream)
             for frame in frames:
@@ -194,10 +199,14 @@ class VideoReader:
                     time_s = frame.time
                 count += 1
                 corrupt += frame.is_corrupt
-                yield (hardware.planar(frame) if hardware else frame), time_s
+                shown = hardware.planar(frame) if hardware else frame
+                beside |= shown is not frame
+                yield shown, time_s
             damaged = frames.damaged
-            if hardware is not None and damaged:  # each decoder goes on in its own way: rows would be other rows
-                raise RecordingError(f"{self.path}: {damaged} damaged packets: decode it without --nvdec")
+            if beside and (damaged or corrupt):  # each decoder goes on in its own way: rows would be other rows
+                raise RecordingError(f"{self.path}: {damaged + corrupt} damaged packets: decode it without --nvdec")
+            if hardware is not None and not beside:
+                log.info("%s: this GPU does not decode it; decoded by the processor", self.path)
             if count == 0:
                 raise RecordingError(f"{self.path}: no frame could be decoded ({damaged} damaged packets)")
             self._note(damaged, corrupt, untimed, time_s + period_s, stream)
@@ -221,11 +230,11 @@ class VideoReader:
 
 
 def same_picture(one: av.VideoFrame, other: av.VideoFrame) -> bool:
-    """Whether two frames of three planes hold the same samples at the same time."""
-    return one.time == other.time and all(
-        np.array_equal(plane_pixels(ours), plane_pixels(theirs))
-        for ours, theirs in zip(one.planes, other.planes, strict=True)
-    )
+    """Whether two frames of planes of bytes hold the same samples at the same time."""
+    if one.time != other.time or len(one.planes) != len(other.planes):
+        return False
+    planes = zip(one.planes, other.planes, strict=True)
+    return all(np.array_equal(plane_pixels(ours), plane_pixels(theirs)) for ours, theirs in planes)
 
 
 def in_order(times_s: NDArray[np.float64], path: Path) -> NDArray[np.float64]:

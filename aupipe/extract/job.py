@@ -132,7 +132,7 @@ class Pass:
                 frames=frames,
                 row_shape=row_shape,
                 source=self.source(item.recording, item.spec.modality),
-                versions=self.versions,
+                versions=self.versions | self.loaded.made_by.get(item.spec.id, {}),
                 video_id=self.job.video_id,
             )
 

@@ -50,6 +50,7 @@ class Line:
     on_frames: Callable[[int], None] = lambda n: None
     on_published: Callable[[ItemRecord], None] = lambda record: None
     meter: Meter = field(default_factory=Meter)
+    compiled: bool = False  # encoders go through torch.compile
 
     def __post_init__(self) -> None:
         self._jobs: queue.Queue[Job | None] = queue.Queue()
@@ -62,8 +63,7 @@ class Line:
         self._batches: Batches[Sink] = Batches(self._size_of)
         self._batches.flow(False)
         self._stages = Stages(self._batches, self._tasks.put, self.meter)
-        if self.loaded.device.startswith("cuda") and not self.sizes.fixed:
-            self.loaded.on_load = self._probe
+        self.loaded.on_load = self._settle
         crew = [("film", self._film)] * self.crew.decoders + [("encode", self._encode)] * self.crew.encoders
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,), name=f"{name}-{number}", daemon=True)
@@ -105,7 +105,8 @@ class Line:
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
-            work()
+            with self.loaded.stream():
+                work()
         except BaseException as error:
             self.on_error(error)
 
@@ -158,6 +159,19 @@ class Line:
 
     def _size_of(self, feature: str) -> int:
         return self.sizes.of(feature)
+
+    def _settle(self, spec: FeatureSpec, template: CropTemplate, encode: Encode) -> Encode:
+        """Find the batch size of an encoder on a device, and compile it for that where asked to."""
+        if self.loaded.device.startswith("cuda") and not self.sizes.fixed:
+            self._probe(spec, template, encode)
+        if not self.compiled:
+            return encode
+        from aupipe.extract.compiled import compiled
+
+        made = compiled(encode, template.size_px, self.sizes.of(spec.id))
+        if made is not encode:
+            self.loaded.made_by[spec.id] = {"torch.compile": "inductor"}
+        return made
 
     def _probe(self, spec: FeatureSpec, template: CropTemplate, encode: Encode) -> None:
         """Find the batch size of an encoder on this device, or remember it."""

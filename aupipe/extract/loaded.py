@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,13 +28,14 @@ class Loaded:
     parts: Parts
     device: str
     frames_on: str = ""  # the torch device that frames are decoded to; "" for the host. A CUDA device takes its own
-    nvdec: bool = False  # as in `aupipe.extract.means.Means`
-    compiled: bool = False
-    on_load: Callable[[FeatureSpec, CropTemplate, Encode], None] = lambda spec, template, encode: None
+    nvdec: bool = False  # whether a CUDA device's own circuit decodes
+    on_load: Callable[[FeatureSpec, CropTemplate, Encode], Encode] = lambda spec, template, encode: encode
+    made_by: dict[str, dict[str, str]] = field(default_factory=dict)  # feature id -> what else its records name
     _local: threading.local = field(default_factory=threading.local)
     _encode: dict[str, tuple[Encode, tuple[int, ...]]] = field(default_factory=dict)
     _loading: threading.Lock = field(default_factory=threading.Lock)
     _tried: set[str] = field(default_factory=set)
+    _stream: Any = None
 
     def __post_init__(self) -> None:
         if self.device.startswith("cuda"):
@@ -59,6 +60,22 @@ class Loaded:
                             if isinstance(encoder.reads, AudioInput):
                                 rate = encoder.reads.sample_rate
                                 function(Waveform(np.zeros(rate, np.float32), rate))
+
+    def stream(self) -> AbstractContextManager[Any]:
+        """Where the calling thread's work on a device goes: every thread that detects or encodes works in here.
+
+        FFmpeg brings NVDEC's frames to the host in CUDA's default stream, where each would wait for all batches before
+        it; so with NVDEC they have a stream of their own, one for all threads, since they hand tensors to each other.
+        """
+        if not (self.nvdec and self.device.startswith("cuda")):
+            return nullcontext()
+        import torch
+
+        with self._loading:
+            if self._stream is None:
+                self._stream = torch.cuda.Stream(self.device)
+        context: AbstractContextManager[Any] = torch.cuda.stream(self._stream)
+        return context
 
     def canvas(self) -> Canvas:
         """What the frames of one video are decoded to."""
@@ -102,24 +119,11 @@ class Loaded:
                 shape: tuple[int, ...] = ()
                 if isinstance(reads, CropTemplate):
                     shape = function(np.zeros((1, reads.size_px, reads.size_px, 3), np.uint8)).shape[1:]
-                    self.on_load(spec, reads, function)
-                    # Not before: whatever size it sees first is another one, and every size is compiled anew.
-                    function = _compiled(function) if self.compiled else function
+                    function = self.on_load(spec, reads, function)
                 elif reads == "landmarks":
                     shape = function(np.zeros((1, 5, 2), np.float32)).shape[1:]
                 self._encode[spec.id] = (function, shape)
             return self._encode[spec.id]
-
-
-def _compiled(function: Encode) -> Encode:
-    """The same through torch.compile, from pixels to rows, for the sizes it is going to see; where it is torch's."""
-    from aupipe.extract.encoders.visual.pixels import TensorEncode
-
-    if not isinstance(function, TensorEncode):
-        return function
-    import torch
-
-    return replace(function, forward=torch.compile(function.forward, dynamic=False))
 
 
 def _one_at_a_time(function: Encode) -> Encode:

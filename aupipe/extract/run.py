@@ -131,8 +131,7 @@ def extract(
     Raises AupipeError for what is nobody's recording's fault: a full disk, missing weights, workers that cannot start.
     """
     crew = crew_for(devices, means.workers)
-    versions = library_versions() | ({"encoders": "through torch.compile"} if means.compiled else {})
-    setup = Setup(plan.parts, str(store.path), "", versions, log.getEffectiveLevel(), crew, means)
+    setup = Setup(plan.parts, str(store.path), "", library_versions(), log.getEffectiveLevel(), crew, means)
     staff = _Staff(setup, list(devices), on_frames, on_measured)
     jobs, suspects = deque(largest_first(plan.jobs)), deque[Job]()
     # Jobs a worker holds: enough to fill a batch from short clips, few enough to try again when it dies.

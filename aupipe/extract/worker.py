@@ -84,7 +84,7 @@ def serve(connection: Connection, voice: Voice) -> None:
     store = open_store(setup.store)
     means = setup.means
     meter = Meter(trace=means.trace)
-    loaded = Loaded(setup.parts, setup.device, nvdec=means.nvdec, compiled=means.compiled)
+    loaded = Loaded(setup.parts, setup.device, nvdec=means.nvdec)
     line = Line(
         store,
         loaded,
@@ -96,6 +96,7 @@ def serve(connection: Connection, voice: Voice) -> None:
         on_frames=voice.say,
         on_published=voice.say,
         meter=meter,
+        compiled=means.compiled,
     )
     voice.say(READY)
     jobs: queue.Queue[Job | None] = queue.Queue()
@@ -109,7 +110,8 @@ def serve(connection: Connection, voice: Voice) -> None:
             continue
         if job is None:
             break
-        loaded.prepare(job)
+        with loaded.stream():
+            loaded.prepare(job)
         line.submit(job)
     line.close()
     voice.say(meter.snapshot())

@@ -6,11 +6,15 @@ import json
 import shutil
 import signal
 import time
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from aupipe.config import Config, FacesConfig
+from aupipe.errors import UsageError
+from aupipe.extract.means import Means
 from tests.cli.conftest import Project
 from tests.conftest import write_video
 
@@ -156,6 +160,17 @@ def test_a_wrong_request_stops_before_decoding_with_one_line(
     assert words in answer.err
     assert len(answer.err.strip().splitlines()) == 1, answer.err
     assert not (project.folder / "features").exists()
+
+
+@pytest.mark.parametrize("faces", [FacesConfig(detector="none"), FacesConfig(detect_every=3)])
+def test_decoding_on_a_gpu_is_refused_where_it_would_do_nothing(
+    monkeypatch: pytest.MonkeyPatch, faces: FacesConfig
+) -> None:
+    module = import_module("aupipe.cli.extract")
+    monkeypatch.setattr(module, "pick_devices", lambda gpu, cpu: ["cuda:0"])
+    with pytest.raises(UsageError, match="--nvdec: whole pictures, and frames of --detect-every"):
+        module._devices("0", False, Means(nvdec=True), Config(faces=faces))
+    assert module._devices("0", False, Means(nvdec=True, compiled=True), Config()) == ["cuda:0"]
 
 
 def test_init_takes_the_bundled_detector_where_yunet_cannot_be_had_and_says_why(project: Project) -> None:

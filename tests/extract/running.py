@@ -25,6 +25,7 @@ def run_jobs(
     on_frames: Callable[[int], None] = lambda n: None,
     meter: Meter | None = None,
     frames_on: str = "",
+    compiled: bool = False,
 ) -> list[Outcome]:
     """The outcomes in the order they came. Raises what stops a run. ``frames_on``: a torch device to decode to."""
     outcomes: list[Outcome] = []
@@ -39,6 +40,7 @@ def run_jobs(
         sizes=BatchSizes.on("cpu", batch),
         on_frames=on_frames,
         meter=meter or Meter(),
+        compiled=compiled,
     )
     for job in jobs:
         line.submit(job)

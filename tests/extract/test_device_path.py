@@ -25,7 +25,6 @@ from aupipe.extract.batches import Part, joined
 from aupipe.extract.crops import KeptCrops, face_crops, track_crops
 from aupipe.extract.decode import HostCanvas, VideoReader
 from aupipe.extract.device.frames import DeviceCanvas, DeviceFrames
-from aupipe.extract.encoders.visual.geometry import Geometry
 from aupipe.extract.encoders.visual.hog import Hog
 from aupipe.extract.encoders.visual.pixels import TensorEncode
 from aupipe.extract.encoders.visual.timm import Timm
@@ -41,7 +40,7 @@ from aupipe.extract.parts import Parts, build_parts
 from aupipe.extract.plan import make_plan
 from aupipe.store import create_store
 from aupipe.store.base import Store
-from aupipe.types import FaceTrack, FeatureSpec, Frames, Recording
+from aupipe.types import FaceTrack, Frames, Recording
 from tests.conftest import write_video
 from tests.extract.running import run_jobs
 
@@ -342,22 +341,6 @@ def test_an_encoder_of_arrays_alone_is_given_arrays(tmp_path: Path, recording: R
     _, host = run(create_store(tmp_path / "host", "zarr"), recording, parts, "")
     _, device = run(create_store(tmp_path / "device", "zarr"), recording, parts, "cpu")
     np.testing.assert_allclose(device["means"], host["means"], atol=0.25)  # float16 in the store
-
-
-@pytest.mark.slow  # a compiler runs for half a minute
-def test_compiled_encoders_give_the_same_rows_and_leave_what_is_not_torchs_alone() -> None:
-    parts = build_parts(replace(CONFIG, encoders=()))
-    crops = np.random.default_rng(0).integers(0, 256, (8, 160, 160, 3), dtype=np.uint8)
-    for encoder in (Hog(), Timm("test_vit.r160_in1k", "random", size_px=160)):
-        spec = FeatureSpec("x", "visual", type(encoder).__name__, 1)
-        plain, compiled = (Loaded(parts, "cpu", "cpu", compiled=yes).encode(spec, encoder) for yes in (False, True))
-        assert plain[1] == compiled[1]  # the shape of a row
-        size = encoder.reads.size_px
-        expected = plain[0](crops[:, :size, :size])
-        assert compiled[0] != plain[0]
-        np.testing.assert_allclose(compiled[0](crops[:, :size, :size]), expected, rtol=1e-4, atol=1e-5)
-    geometry = FeatureSpec("g", "visual", "geometry", 1), Geometry()
-    assert Loaded(parts, "cpu", compiled=True).encode(*geometry)[1] == Loaded(parts, "cpu").encode(*geometry)[1]
 
 
 def test_cuda_takes_the_device_path_and_the_processor_does_not() -> None:

@@ -34,8 +34,10 @@ class Interleaved(Nvdec):
     """The circuit's frames, made of the processor's."""
 
     TO_NV12 = VideoReformatter()
+    asked = 0
 
     def planar(self, frame: av.VideoFrame) -> av.VideoFrame:
+        type(self).asked += 1
         kept = {"src_color_range": frame.color_range, "dst_color_range": frame.color_range}
         nv12 = self.TO_NV12.reformat(frame, format="nv12", threads=1, **kept)
         assert nv12.format.name == "nv12"
@@ -55,8 +57,9 @@ def chunks(path: Path, hardware: Nvdec | None) -> list[DeviceFrames]:
 @pytest.mark.parametrize("clip", [clip for clip, exact in CLIPS.items() if exact])
 def test_frames_of_the_circuit_are_the_processors_pixel_for_pixel(assets: Path, clip: str) -> None:
     path = assets / "videos" / clip
+    Interleaved.asked = 0
     ours, theirs = (chunks(path, hardware) for hardware in (circuit(), None))
-    assert sum(map(len, theirs)) == FIRST
+    assert sum(map(len, theirs)) == FIRST <= Interleaved.asked  # it was not left to the processor
     for one, other in zip(ours, theirs, strict=True):
         assert isinstance(one, DeviceFrames)
         assert one.colour == other.colour
@@ -71,16 +74,16 @@ def test_only_codecs_that_define_every_sample_are_given_to_the_circuit(assets: P
 
 
 @pytest.mark.parametrize(
-    ("pixel_format", "height", "exact"), [("yuv420p", 48, True), ("yuv444p", 48, False), ("yuv420p10le", 48, False)]
+    ("pixel_format", "exact"), [("yuv420p", True), ("yuvj420p", True), ("yuv444p", False), ("yuv420p10le", False)]
 )
 def test_only_pictures_whose_colours_the_device_converts_are_given_to_the_circuit(
-    tmp_path: Path, pixel_format: str, height: int, exact: bool
+    tmp_path: Path, pixel_format: str, exact: bool
 ) -> None:
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("h264", rate=25, options={"threads": "1"})
-        stream.width, stream.height, stream.pix_fmt = 64, height, pixel_format
-        picture = np.full((height, 64, 3), 90, dtype=np.uint8)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, pixel_format
+        picture = np.full((48, 64, 3), 90, dtype=np.uint8)
         container.mux([*stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")), *stream.encode(None)])
     with av.open(str(path)) as container:
         assert circuit().decodes(container.streams.video[0]) == exact
@@ -100,14 +103,17 @@ def test_damage_is_refused_for_decoders_go_on_after_it_in_their_own_ways(tmp_pat
         chunks(broken, circuit())
 
 
-@pytest.mark.parametrize("wrong", ["picture", "time"])
-def test_a_file_whose_first_picture_differs_is_decoded_by_the_processor(tmp_path: Path, wrong: str) -> None:
+@pytest.mark.parametrize("wrong", ["picture", "time", "nothing comes"])
+def test_a_file_whose_first_picture_differs_is_decoded_by_the_processor_and_said(
+    tmp_path: Path, wrong: str, caplog: pytest.LogCaptureFixture
+) -> None:
     class Off(Interleaved):
         asked = 0
 
         def planar(self, frame: av.VideoFrame) -> av.VideoFrame:
-            type(self).asked += 1
             frame = super().planar(frame)
+            if wrong == "nothing comes":
+                raise RecordingError("no memory left on the GPU")
             if wrong == "picture":
                 np.frombuffer(frame.planes[2], np.uint8)[0] ^= 1
             else:
@@ -117,6 +123,8 @@ def test_a_file_whose_first_picture_differs_is_decoded_by_the_processor(tmp_path
     path = write_video(tmp_path / "a.mp4", 20)
     (ours,), (theirs,) = (chunks(path, hardware) for hardware in (circuit(Off), None))
     assert Off.asked == 1
+    assert "a.mp4: NVDEC" in caplog.text
+    assert "decoded by the processor" in caplog.text
     np.testing.assert_array_equal(ours.rgb, theirs.rgb)
     np.testing.assert_array_equal(ours.pts_s, theirs.pts_s)
 
@@ -132,14 +140,38 @@ def test_pictures_that_turn_into_another_format_are_refused(tmp_path: Path) -> N
         chunks(write_video(tmp_path / "a.mp4", 3), circuit(Ten))
 
 
-def test_where_there_is_no_circuit_it_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_that_the_processor_made_after_all_are_left_as_they_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    path = write_video(tmp_path / "a.mp4", 20)
+    (ours,), (theirs,) = (chunks(path, hardware) for hardware in (circuit(Nvdec), None))
+    np.testing.assert_array_equal(ours.rgb, theirs.rgb)
+    assert "a.mp4: this GPU does not decode it; decoded by the processor" in caplog.text
+
+
+@pytest.mark.parametrize("missing", ["driver", "context"])
+def test_where_there_is_no_circuit_it_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    made_current: list[str] = []
+
     class Without:
         def __init__(self, kind: str, device: str, options: dict[str, str]) -> None:
-            assert (kind, device, options) == ("cuda", "1", {"primary_ctx": "1"})
+            assert (kind, device, options) == ("cuda", "1", {"current_ctx": "1"})
+            assert made_current == ["cuda:1"]
 
         def create(self, codec: Any) -> None:
             raise av.error.PermissionError(1, "Operation not permitted")
 
+    def load(name: str) -> None:
+        if missing == "driver":
+            raise OSError(f"{name}: cannot open shared object file")
+
     monkeypatch.setattr(module, "HWAccel", Without)
-    with pytest.raises(UsageError, match=r"--nvdec: FFmpeg cannot decode on cuda:1 .*not permitted.*; run without it"):
+    monkeypatch.setattr(module.ctypes, "CDLL", load)
+    monkeypatch.setattr(module.torch, "zeros", lambda n, device: made_current.append(device))
+    words = {
+        "driver": r"--nvdec: the driver's video part is not here \(libnvcuvid.* needs the capability 'video'",
+        "context": r"--nvdec: FFmpeg cannot decode on cuda:1 .*not permitted.*; run without it",
+    }
+    with pytest.raises(UsageError, match=words[missing]):
         nvdec("cuda:1")

@@ -2,11 +2,13 @@
 
 So only codecs whose standard defines every sample, and only what `aupipe.extract.device.yuv` converts: MPEG-1, 2 and 4
 and JPEG leave a decoder free to round, and what one gives the other would not. Those are decoded on the processor, and
-so is what this GPU's circuit does not know. `VideoReader` compares the first picture of each file.
+so is what this GPU's circuit does not know. `VideoReader` compares the first picture of each file. Damage inside a
+picture is not told by the circuit: what it makes of that may be other pixels than the processor's.
 """
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +21,7 @@ from av.video.reformatter import VideoReformatter
 from aupipe.errors import RecordingError, UsageError
 from aupipe.extract.device.yuv import covers
 
-EXACT = ("h264", "hevc", "vp8", "vp9", "av1")
+EXACT = ("h264", "hevc", "vp8", "vp9")  # AV1 would be too, but FFmpeg here gives it to dav1d
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,20 @@ class Nvdec:
 
 
 def nvdec(device: str) -> Nvdec:
-    """The circuit of a CUDA device. Raises UsageError where FFmpeg or the driver has none."""
-    # The context that torch uses: one of its own for every video would take hundreds of megabytes each.
-    accel = HWAccel("cuda", str(torch.device(device).index or 0), options={"primary_ctx": "1"})
+    """The circuit of a CUDA device, for files that the calling thread opens.
+
+    Raises UsageError where FFmpeg or the driver has none.
+    """
+    try:  # FFmpeg looks for it at the first frame, and without it decodes on the processor and says nothing
+        ctypes.CDLL("libnvcuvid.so.1")
+    except OSError as error:
+        raise UsageError(
+            f"--nvdec: the driver's video part is not here ({error}); a container needs the capability 'video'"
+        ) from error
+    # torch's context, which this makes the thread's current one: a context of its own for every video would take
+    # hundreds of megabytes each, and FFmpeg will not share the primary one with torch's flags.
+    torch.zeros(1, device=device)
+    accel = HWAccel("cuda", str(torch.device(device).index or 0), options={"current_ctx": "1"})
     try:
         accel.create(Codec("h264", "r"))
     except (av.FFmpegError, NotImplementedError) as error:

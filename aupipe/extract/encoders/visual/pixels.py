@@ -40,6 +40,7 @@ class TensorEncode:
 
     device: str
     forward: Callable[[Tensor], Tensor]
+    is_graph: bool = True  # the same operations whatever the batch and what is in it
 
     def start(self, crops: NDArray[np.uint8] | Tensor) -> Tensor:
         """(B, ...) float32 on the device, for which nobody has waited yet."""
@@ -65,7 +66,8 @@ def image_encoder(
 ) -> TensorEncode:
     """crops uint8 (B, S, S, 3) RGB -> (B, ...) float32: normalised on the device, in eval mode, as one batch.
 
-    ``size_px``: S, where it is always the same; on the CPU the network then runs by the fastest route there is.
+    ``size_px``: S, where it is always the same and so are the operations; on the CPU the network then runs by the
+    fastest route there is.
     """
     import torch
 
@@ -84,7 +86,7 @@ def image_encoder(
         pixels = batch.permute(0, 3, 1, 2)  # (B, S, S, 3) -> (B, 3, S, S)
         return forward(normalize(pixels, mean, std, dtype)).float()[: len(crops)]
 
-    return TensorEncode(device, encode)
+    return TensorEncode(device, encode, is_graph=bool(size_px))
 
 
 def identify_weights(weights: str, what: str, licence: str = "unknown") -> Weights:
