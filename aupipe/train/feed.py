@@ -103,6 +103,7 @@ def _ahead(make: Callable[[Sequence[Window]], T], chunks: Iterable[Sequence[Wind
                 raise batch.error
             room.release()
             yield batch
+            del batch  # or it would be one more that lives while the next is waited for
     finally:
         left.set()
         room.release()
