@@ -91,7 +91,9 @@ def main() -> None:
         began = time.perf_counter()
         resident = Resident(examples, scaling, device)
         placed = time.perf_counter() - began
-        windows = [w for e in examples for w in tile(e.recording, len(e), options.window, options.window, 37)]
+        windows = [
+            w for e in examples for w in tile(e.recording, len(e), options.window, options.window, 37 % options.window)
+        ]
         windows = [windows[i] for i in np.random.default_rng(1).permutation(len(windows))]
         chunks = [windows[at : at + options.batch] for at in range(0, len(windows), options.batch)]
         ready = list(resident.batches(chunks))

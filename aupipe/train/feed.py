@@ -21,9 +21,11 @@ from aupipe.types import Window
 
 log = logging.getLogger(__name__)
 
+S = TypeVar("S")
 T = TypeVar("T")
 
-AHEAD = 2  # batches made while one is computed on
+AHEAD = 2  # batches, or groups of small ones, made while one is computed on
+GATHERED = 2048  # frames of one gather: small batches are made together, each costs python's lock by itself
 SHARE = 0.5  # of the free memory that a resident data set may take
 
 
@@ -75,7 +77,7 @@ def free_bytes(device: str) -> int:
     return int(SHARE * free)
 
 
-def _ahead(make: Callable[[Sequence[Window]], T], chunks: Iterable[Sequence[Window]]) -> Iterator[T]:
+def _ahead(make: Callable[[S], T], chunks: Iterable[S]) -> Iterator[T]:
     """What ``make`` makes of each chunk, in order, by a thread that is at most `AHEAD` of who asks.
 
     A queue and no pool of threads: handing on a batch by futures costs a linear head a twentieth of its time.
@@ -115,6 +117,21 @@ class _Raised:
     error: BaseException
 
 
+def _groups(chunks: Iterable[Sequence[Window]]) -> Iterator[list[Sequence[Window]]]:
+    """The chunks in order, in groups of about `GATHERED` frames, of chunks alone whose longest windows are as long."""
+    group: list[Sequence[Window]] = []
+    frames, longest = 0, 0
+    for chunk in chunks:
+        own = max(map(len, chunk))
+        if group and (frames >= GATHERED or own != longest):
+            yield group
+            group, frames = [], 0
+        group.append(chunk)
+        frames, longest = frames + sum(map(len, chunk)), own
+    if group:
+        yield group
+
+
 class Resident:
     """All recordings one after another in one matrix on the device, standardised once; a batch is a gather."""
 
@@ -141,21 +158,31 @@ class Resident:
 
     def batches(self, chunks: Sequence[Sequence[Window]]) -> Iterator[DeviceBatch]:
         """One batch per chunk, in order."""
+        groups = _groups(chunks)
         # A GPU gathers faster than it is asked; a processor's memory is the limit, and waits while the head computes.
-        return map(self._gather, chunks) if self.rows.is_cuda else _ahead(self._gather, chunks)
+        gathered = map(self._gather, groups) if self.rows.is_cuda else _ahead(self._gather, groups)
+        for batches in gathered:
+            yield from batches
 
-    def _gather(self, windows: Sequence[Window]) -> DeviceBatch:
+    def _gather(self, chunks: Sequence[Sequence[Window]]) -> list[DeviceBatch]:
+        """The batches of some chunks, as pieces of one gather."""
+        windows = [window for chunk in chunks for window in chunk]
         begins = np.array([self.starts[window.recording] + window.start for window in windows])
         sizes = np.array([len(window) for window in windows])
         frame = np.arange(sizes.max())
-        there = frame < sizes[:, None]  # (B, T)
-        index = np.where(there, begins[:, None] + frame, len(self.rows) - 1)  # (B, T) -> row of the matrix
+        there = frame < sizes[:, None]  # (N, T) of all windows
+        index = np.where(there, begins[:, None] + frame, len(self.rows) - 1)  # (N, T) -> row of the matrix
         device, shape = self.rows.device, index.shape
         flat = torch.from_numpy(index.ravel()).to(device)
-        return DeviceBatch(
-            *(self.rows.index_select(0, flat).view(*shape, -1), torch.from_numpy(there).to(device)),
-            *(part.index_select(0, flat).view(*shape, part.shape[1]) for part in (self.targets, self.valid)),
+        x, targets, valid = (
+            part.index_select(0, flat).view(*shape, part.shape[1]) for part in (self.rows, self.targets, self.valid)
         )
+        mask = torch.from_numpy(there).to(device)
+        made, at = [], 0
+        for chunk in chunks:
+            own = slice(at, at := at + len(chunk))
+            made.append(DeviceBatch(x[own], mask[own], targets[own], valid[own]))
+        return made
 
 
 class Streamed:

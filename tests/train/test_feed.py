@@ -7,13 +7,16 @@ import time
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aupipe.train.data import collate, fit_scaling, load_examples
-from aupipe.train.feed import AHEAD, Resident, Streamed, bytes_resident, free_bytes, open_feed
+from aupipe.train.feed import AHEAD, Resident, Streamed, _groups, bytes_resident, free_bytes, open_feed
 from aupipe.train.fit import fit
 from aupipe.train.recipe import load_recipe
 from aupipe.train.run import load_weights
 from aupipe.train.windows import tile
+from aupipe.types import Window
 
 from .worlds import make_world
 
@@ -31,8 +34,9 @@ def examples(world):
 
 
 @pytest.mark.parametrize("kind", [Resident, Streamed])
-@pytest.mark.parametrize("center", [0.0, 0.5])
-def test_a_feed_gives_what_collate_makes_in_the_order_asked_for(examples, kind, center):
+@pytest.mark.parametrize(("center", "gathered"), [(0.0, 2048), (0.5, 1), (0.0, 150)])
+def test_a_feed_gives_what_collate_makes_in_the_order_asked_for(examples, kind, center, gathered, monkeypatch):
+    monkeypatch.setattr("aupipe.train.feed.GATHERED", gathered)
     scaling = fit_scaling(examples, center)
     windows = [window for item in examples for window in tile(item.recording, len(item), 40, 25, 7)]
     windows = [windows[i] for i in np.random.default_rng(0).permutation(len(windows))]
@@ -45,6 +49,18 @@ def test_a_feed_gives_what_collate_makes_in_the_order_asked_for(examples, kind, 
         wanted = collate(by_id, chunk, scaling)
         for name in ("x", "mask", "targets", "valid"):
             assert np.array_equal(getattr(batch, name).numpy(), getattr(wanted, name)), name
+
+
+@given(st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=4), max_size=30), st.integers(1, 200))
+def test_small_batches_are_gathered_together_and_never_padded_beyond_their_own(lengths, gathered):
+    chunks = [[Window("r", 0, length) for length in chunk] for chunk in lengths]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aupipe.train.feed.GATHERED", gathered)
+        groups = list(_groups(chunks))
+    assert [chunk for group in groups for chunk in group] == chunks
+    for group in groups:
+        assert len({max(map(len, chunk)) for chunk in group}) == 1
+        assert sum(len(window) for chunk in group[:-1] for window in chunk) < gathered
 
 
 def test_examples_without_labels_are_fed_too(world):
@@ -94,6 +110,7 @@ def test_a_recording_that_cannot_be_read_stops_the_feed_with_its_own_error(examp
 
 @pytest.mark.parametrize("kind", [Resident, Streamed])
 def test_a_feed_is_a_little_ahead_and_stops_when_nobody_asks_any_more(examples, kind, monkeypatch):
+    monkeypatch.setattr("aupipe.train.feed.GATHERED", 1)  # each chunk by itself
     feed, made = kind(examples, fit_scaling(examples), "cpu"), []
     name = "_gather" if kind is Resident else "_make"
     make = getattr(feed, name)
