@@ -107,6 +107,8 @@ def test_damage_is_refused_for_decoders_go_on_after_it_in_their_own_ways(tmp_pat
 def test_a_file_whose_first_picture_differs_is_decoded_by_the_processor_and_said(
     tmp_path: Path, wrong: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", logger="aupipe.extract.decode")
+
     class Off(Interleaved):
         asked = 0
 
@@ -143,7 +145,7 @@ def test_pictures_that_turn_into_another_format_are_refused(tmp_path: Path) -> N
 def test_frames_that_the_processor_made_after_all_are_left_as_they_are(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="aupipe.extract.decode")
     path = write_video(tmp_path / "a.mp4", 20)
     (ours,), (theirs,) = (chunks(path, hardware) for hardware in (circuit(Nvdec), None))
     np.testing.assert_array_equal(ours.rgb, theirs.rgb)
