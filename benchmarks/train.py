@@ -1,9 +1,10 @@
 """What feeding costs: ``python benchmarks/train.py``. An epoch from the store against one from tensors in memory.
 
-The same windows in the same order through the same head, forward, backward and step: from batches that are tensors
-already (1.00), from a data set that was put on the device once (what `fit` does where it fits), streamed from the
-mapped store, and by a naive loop that opens each recording's file for each window. Turns are interleaved, figures are
-medians of ratios within a turn.
+The same windows in the same order through the same head, forward, backward and step: from tensors in memory, of which
+each batch takes its windows by index (1.00: what an epoch in a new order costs at least, by torch's usual means), from
+batches that are tensors already and cannot be drawn anew, from a data set that was put on the device once (what `fit`
+does where it fits), streamed from the mapped store, and by a naive loop that opens each recording's file for each
+window. Turns are interleaved, figures are medians of ratios within a turn.
 """
 
 from __future__ import annotations
@@ -45,6 +46,13 @@ def make_store(folder: Path, recordings: int, frames: int, dim: int) -> tuple[li
         targets = (rng.random((frames, 12)) < 0.2).astype(np.float32)
         labels[made[-1].id] = Labels("au", NAMES["au"], targets, np.ones(targets.shape, bool))
     return made, labels, spec.id
+
+
+def indexed(whole: DeviceBatch, order: torch.Tensor, batch: int) -> Iterable[DeviceBatch]:
+    """Batches of windows that lie in memory one by one, as a TensorDataset gives them to a batch sampler."""
+    for at in range(0, len(order), batch):
+        some = order[at : at + batch]
+        yield DeviceBatch(*(part[some] for part in (whole.x, whole.mask, whole.targets, whole.valid)))
 
 
 def naive(
@@ -94,12 +102,15 @@ def main() -> None:
         windows = [
             w for e in examples for w in tile(e.recording, len(e), options.window, options.window, 37 % options.window)
         ]
-        windows = [windows[i] for i in np.random.default_rng(1).permutation(len(windows))]
+        (whole,) = resident.batches([windows])
+        order = np.random.default_rng(1).permutation(len(windows))
+        windows = [windows[i] for i in order]
         chunks = [windows[at : at + options.batch] for at in range(0, len(windows), options.batch)]
         ready = list(resident.batches(chunks))
         streamed = Streamed(examples, scaling, device)
         epochs: dict[str, Epoch] = {
-            "in memory": lambda: ready,
+            "in memory": lambda: indexed(whole, torch.from_numpy(order).to(device), options.batch),
+            "made": lambda: ready,
             "resident": lambda: resident.batches(chunks),
             "streamed": lambda: streamed.batches(chunks),
             "naive": lambda: naive(folder, chunks, labels, scaling, device),
@@ -109,7 +120,8 @@ def main() -> None:
             f"{frames:,} frames of {options.dim} columns, {len(chunks)} batches of {options.batch} x {options.window} "
             f"on {device}; opened and scaled in {opened:.2f} s, put on the device in {placed:.2f} s, once"
         )
-        print(f"{'head':8s} {'s/epoch in memory':>18s} {'resident':>10s} {'streamed':>10s} {'naive':>8s}   x in memory")
+        names = [name for name in epochs if name != "in memory"]
+        print(f"{'head':8s} {'s/epoch in memory':>18s}" + "".join(f"{name:>10s}" for name in names) + "   x in memory")
         for head in options.heads.split(","):
             taken = {name: [] for name in epochs}
             step = make_step(head, examples[0].dims, device)
@@ -122,10 +134,7 @@ def main() -> None:
                 for name, seconds in taken.items()
             }
             base = statistics.median(taken["in memory"])
-            print(
-                f"{head:8s} {base:18.3f} {ratio['resident']:10.2f} {ratio['streamed']:10.2f} {ratio['naive']:8.2f}",
-                flush=True,
-            )
+            print(f"{head:8s} {base:18.3f}" + "".join(f"{ratio[name]:10.2f}" for name in names), flush=True)
 
 
 def make_step(head: str, dims: tuple[int, ...], device: str) -> Callable[[DeviceBatch], None]:
