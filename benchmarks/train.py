@@ -1,10 +1,9 @@
 """What feeding costs: ``python benchmarks/train.py``. An epoch from the store against one from tensors in memory.
 
-The same windows in the same order through the same head, forward, backward and step: from tensors in memory, of which
-each batch takes its windows by index (1.00: what an epoch in a new order costs at least, by torch's usual means), from
-batches that are tensors already and cannot be drawn anew, from a data set that was put on the device once (what `fit`
-does where it fits), streamed from the mapped store, and by a naive loop that opens each recording's file for each
-window. Turns are interleaved, figures are medians of ratios within a turn.
+The same windows in the same order through the same head, forward, backward and step: from batches that are tensors
+already (1.00), from windows that are, each batch taking its own by index, from a data set that was put on the device
+once (what `fit` does where it fits), streamed from the mapped store, and by a naive loop that opens each recording's
+file for each window. Turns are interleaved, figures are medians of ratios within a turn.
 """
 
 from __future__ import annotations
@@ -109,8 +108,8 @@ def main() -> None:
         ready = list(resident.batches(chunks))
         streamed = Streamed(examples, scaling, device)
         epochs: dict[str, Epoch] = {
-            "in memory": lambda: indexed(whole, torch.from_numpy(order).to(device), options.batch),
-            "made": lambda: ready,
+            "in memory": lambda: ready,
+            "by index": lambda: indexed(whole, torch.from_numpy(order).to(device), options.batch),
             "resident": lambda: resident.batches(chunks),
             "streamed": lambda: streamed.batches(chunks),
             "naive": lambda: naive(folder, chunks, labels, scaling, device),
