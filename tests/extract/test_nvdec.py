@@ -152,7 +152,7 @@ def test_frames_that_the_processor_made_after_all_are_left_as_they_are(
     assert "a.mp4: this GPU does not decode it; decoded by the processor" in caplog.text
 
 
-@pytest.mark.parametrize("missing", ["driver", "context"])
+@pytest.mark.parametrize("missing", ["driver", "context", "build"])
 def test_where_there_is_no_circuit_it_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     made_current: list[str] = []
 
@@ -162,17 +162,19 @@ def test_where_there_is_no_circuit_it_is_said_at_the_start(monkeypatch: pytest.M
             assert made_current == ["cuda:1"]
 
         def create(self, codec: Any) -> None:
-            raise av.error.PermissionError(1, "Operation not permitted")
+            raise NotImplementedError if missing == "build" else av.error.PermissionError(1, "Operation not permitted")
 
     def load(name: str) -> None:
         if missing == "driver":
             raise OSError(f"{name}: cannot open shared object file")
 
+    module._accel.cache_clear()
     monkeypatch.setattr(module, "HWAccel", Without)
     monkeypatch.setattr(module.ctypes, "CDLL", load)
     monkeypatch.setattr(module.torch, "zeros", lambda n, device: made_current.append(device))
     words = {
         "driver": r"--nvdec: the driver's video part is not here \(libnvcuvid.* needs the capability 'video'",
+        "build": "--nvdec: this PyAV has an FFmpeg without CUDA; run without it",
         "context": r"--nvdec: FFmpeg cannot decode on cuda:1 .*not permitted.*; run without it",
     }
     with pytest.raises(UsageError, match=words[missing]):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import av
@@ -60,19 +61,26 @@ def nvdec(device: str) -> Nvdec:
 
     Raises UsageError where FFmpeg or the driver has none.
     """
+    # torch's context, which this makes the thread's current one: a context of its own for every video would take
+    # hundreds of megabytes each, and FFmpeg will not share the primary one with torch's flags.
+    torch.zeros(1, device=device)
+    return Nvdec(_accel(device))
+
+
+@lru_cache  # asked once per process, not per video
+def _accel(device: str) -> HWAccel:
+    """What tells FFmpeg to decode on a device, tried with the codec that every circuit knows."""
     try:  # FFmpeg looks for it at the first frame, and without it decodes on the processor and says nothing
         ctypes.CDLL("libnvcuvid.so.1")
     except OSError as error:
         raise UsageError(
             f"--nvdec: the driver's video part is not here ({error}); a container needs the capability 'video'"
         ) from error
-    # torch's context, which this makes the thread's current one: a context of its own for every video would take
-    # hundreds of megabytes each, and FFmpeg will not share the primary one with torch's flags.
-    torch.zeros(1, device=device)
     accel = HWAccel("cuda", str(torch.device(device).index or 0), options={"current_ctx": "1"})
     try:
         accel.create(Codec("h264", "r"))
-    except (av.FFmpegError, NotImplementedError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"--nvdec: FFmpeg cannot decode on {device} ({reason}); run without it") from error
-    return Nvdec(accel)
+    except NotImplementedError as error:  # PyAV's word for a codec that its FFmpeg was built to decode nowhere else
+        raise UsageError("--nvdec: this PyAV has an FFmpeg without CUDA; run without it") from error
+    except av.FFmpegError as error:  # the driver or the device refuses, and strerror says how
+        raise UsageError(f"--nvdec: FFmpeg cannot decode on {device} ({error.strerror}); run without it") from error
+    return accel
