@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
-from aupipe.extract.decode import ImageReader, VideoReader
+from aupipe.extract.decode import VideoReader
+from aupipe.extract.images import ImageReader
 from aupipe.extract.memory import RING_BYTES, Budget
 from aupipe.extract.meter import Meter
 

@@ -1,4 +1,4 @@
-"""Pictures: a video file or a folder of images to `Frames`, one row per decoded frame, in decode order.
+"""Pictures of a video file: `Frames`, one row per decoded frame, in decode order.
 
 Container frame counts are never used: they were wrong in 12 of 33 files (specs/stages.md, section 1).
 """
@@ -6,7 +6,6 @@ Container frame counts are never used: they were wrong in 12 of 33 files (specs/
 from __future__ import annotations
 
 import logging
-import re
 from array import array
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
@@ -15,14 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import av
-import cv2
 import numpy as np
 from av.codec.hwaccel import HWAccel
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from aupipe.dataset import IMAGE_SUFFIXES
 from aupipe.errors import RecordingError
 from aupipe.extract.container import StreamFrames, open_media
 from aupipe.types import Frames
@@ -282,82 +279,3 @@ def plane_pixels(plane: Any, channels: int = 1) -> NDArray[np.uint8]:
 def rotated(picture: NDArray[Any], degrees: int) -> NDArray[np.uint8]:
     """The picture upright: FFmpeg's display matrix gives the anticlockwise angle to turn it by."""
     return np.rot90(picture, (degrees // 90) % 4) if degrees % 360 else picture
-
-
-def image_rows(folder: Path) -> dict[int, Path]:
-    """Row -> image of a folder of numbered images; numbers may be missing, and a missing number is a missing row.
-
-    The number is the last run of digits in the name. Numbering starts at 1 as in Aff-Wild2 (00001.jpg is row 0), or at
-    0 where an image 0 exists. Raises RecordingError for an empty folder, a name without number, or a number twice.
-    """
-    try:
-        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-    except OSError as error:
-        raise RecordingError(f"cannot read {folder}: {error.strerror or error}") from error
-    if not files:
-        raise RecordingError(f"{folder}: no images in it")
-    numbered: dict[int, Path] = {}
-    for file in files:
-        digits = re.findall(r"\d+", file.stem)
-        if not digits:
-            raise RecordingError(f"{file}: no frame number in the name; expected 00001{file.suffix}")
-        if (number := int(digits[-1])) in numbered:
-            raise RecordingError(f"{file} and {numbered[number].name} are both frame {number}")
-        numbered[number] = file
-    first = 0 if 0 in numbered else 1
-    return {number - first: file for number, file in sorted(numbered.items())}
-
-
-@dataclass
-class ImageReader:
-    """The frames of a folder of numbered images, as `VideoReader` gives those of a file.
-
-    ``clock_s`` (T,): the times of all rows, present or not. Rows without an image are not yielded. Images whose row
-    lies beyond the clock are left out with a note, when they are few: numbering by another decoder differs by a frame
-    or two; more than that is a folder of another video and raises RecordingError.
-    """
-
-    folder: Path
-    clock_s: NDArray[np.float64]
-
-    def __post_init__(self) -> None:
-        self.notes: list[str] = []
-        self.decoded = 0
-
-    def __iter__(self) -> Iterator[Frames]:
-        self.decoded = 0
-        rows = image_rows(self.folder)
-        beyond = [row for row in rows if row >= len(self.clock_s)]
-        if len(beyond) > max(2, len(self.clock_s) // 100):
-            raise RecordingError(
-                f"{self.folder}: numbers run to {rows[beyond[-1]].name}, but its video has {len(self.clock_s)} frames"
-            )
-        if beyond:
-            self.notes = [f"{len(beyond)} images beyond the video's last frame left out: {rows[beyond[0]].name} ..."]
-            log.warning("%s: %s", self.folder, self.notes[0])
-        pictures: list[NDArray[np.uint8]] = []
-        index: list[int] = []
-        for row, file in rows.items():
-            if row >= len(self.clock_s):
-                break
-            picture = read_image(file)
-            self.decoded += 1
-            if pictures and (len(pictures) >= chunk_length(pictures[0].nbytes) or picture.shape != pictures[0].shape):
-                yield Frames(np.stack(pictures), self.clock_s[index], np.array(index))
-                pictures, index = [], []
-            pictures.append(picture)
-            index.append(row)
-        if pictures:
-            yield Frames(np.stack(pictures), self.clock_s[index], np.array(index))
-
-
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """One image as RGB uint8 (H, W, 3). Raises RecordingError when it cannot be decoded."""
-    try:
-        data = np.fromfile(path, dtype=np.uint8)  # not cv2.imread: names that are no UTF-8 crash it
-    except OSError as error:
-        raise RecordingError(f"cannot read {path}: {error.strerror or error}") from error
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if picture is None:
-        raise RecordingError(f"{path}: not an image that can be read")
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]

@@ -15,11 +15,12 @@ from aupipe.errors import RecordingError
 from aupipe.extract.ahead import ahead
 from aupipe.extract.batches import Batches, Part
 from aupipe.extract.crops import Crops, KeptCrops, track_crops, whole_crops
-from aupipe.extract.decode import Canvas, HostCanvas, ImageReader, Pictures, VideoReader, image_rows, in_order
+from aupipe.extract.decode import Canvas, HostCanvas, Pictures, VideoReader, in_order
 from aupipe.extract.faces.align import CropTemplate, is_cut_on_host
 from aupipe.extract.faces.between import EveryNth
 from aupipe.extract.faces.table import FaceTable
 from aupipe.extract.faces.track import subject_track
+from aupipe.extract.images import ImageReader, image_rows
 from aupipe.extract.job import Pass, failing, failing_alone
 from aupipe.extract.memory import KEPT_BYTES, KEPT_ON_DEVICE_BYTES, RING_BYTES, Budget
 from aupipe.extract.meter import Meter

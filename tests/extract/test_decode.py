@@ -13,7 +13,8 @@ import pytest
 from aupipe.errors import RecordingError
 from aupipe.extract.ahead import ahead
 from aupipe.extract.container import sniff
-from aupipe.extract.decode import ImageReader, VideoReader, chunk_length, image_rows, in_order
+from aupipe.extract.decode import VideoReader, chunk_length, in_order
+from aupipe.extract.images import ImageReader, image_rows
 from aupipe.extract.memory import Budget
 from aupipe.extract.sound import read_audio
 from tests.conftest import write_video

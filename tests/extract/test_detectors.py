@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from aupipe.errors import UsageError, WeightsMissingError
-from aupipe.extract.decode import VideoReader, read_image
+from aupipe.extract.decode import VideoReader
 from aupipe.extract.faces import DETECTORS
 from aupipe.extract.faces.align import shrink, shrink_factor
 from aupipe.extract.faces.retinaface import STRIDES, RetinaFace, anchors
 from aupipe.extract.faces.scrfd import Scrfd, decode, fit, suppress
+from aupipe.extract.images import read_image
 from aupipe.extract.weights import RefusedWeightsError
 
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from av.video.reformatter import VideoReformatter
 
-from aupipe.extract.decode import read_image
 from aupipe.extract.device.warp import normalize, shrink, similarity, warp, warp_yuv
 from aupipe.extract.device.yuv import colour_of, covers, to_rgb
 from aupipe.extract.faces import align
+from aupipe.extract.images import read_image
 
 REFORMATTER = VideoReformatter()
 

@@ -11,12 +11,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from aupipe.errors import WeightsMissingError
-from aupipe.extract.decode import VideoReader, read_image
+from aupipe.extract.decode import VideoReader
 from aupipe.extract.faces import DETECTORS
 from aupipe.extract.faces.align import ARCFACE_112, CropTemplate, shrink, shrink_factor, similarity, warp
 from aupipe.extract.faces.find import enlarged, face_rows, find_faces
 from aupipe.extract.faces.table import FaceTable
 from aupipe.extract.faces.track import TrackParams, iou, subject_track
+from aupipe.extract.images import read_image
 from aupipe.types import Detections
 
 PHOTOS = {

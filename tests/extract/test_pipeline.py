@@ -190,7 +190,7 @@ def test_rows_of_every_feature_are_those_of_the_frames(tmp_path: Path, assets: P
 
 
 def _photo(assets: Path) -> np.ndarray:
-    from aupipe.extract.decode import read_image
+    from aupipe.extract.images import read_image
 
     picture = read_image(assets / "images" / "smiling_man.jpg")
     return np.ascontiguousarray(picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2])

@@ -12,7 +12,6 @@ from torch import nn
 
 from aupipe.config import EncoderConfig
 from aupipe.errors import UsageError, WeightsMissingError
-from aupipe.extract.decode import read_image
 from aupipe.extract.encoders import ENCODERS, build_encoder
 from aupipe.extract.encoders.visual import blendshapes
 from aupipe.extract.encoders.visual.pixels import IMAGENET
@@ -29,6 +28,7 @@ from aupipe.extract.faces.align import (
     shrink_factor,
     warp,
 )
+from aupipe.extract.images import read_image
 from aupipe.extract.weights import RefusedWeightsError
 from aupipe.types import Detections
 

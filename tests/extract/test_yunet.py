@@ -12,10 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aupipe.extract.decode import VideoReader, read_image
+from aupipe.extract.decode import VideoReader
 from aupipe.extract.faces.align import shrink, shrink_factor
 from aupipe.extract.faces.suppress import suppress
 from aupipe.extract.faces.yunet import YuNet
+from aupipe.extract.images import read_image
 from aupipe.extract.nets.yunet import load_yunet
 from aupipe.extract.weights import RefusedWeightsError
 from aupipe.extract.weights.onnx_file import read_convolutions, with_free_sizes
