@@ -1,6 +1,6 @@
 """One worker process: jobs come in through a pipe, signs of life and outcomes go out.
 
-Run by `aupipe.extract.run` as ``python -m aupipe.extract.worker <file descriptor>``. A codec that takes the process
+Run by `aupipe.extract.staff` as ``python -m aupipe.extract.worker <file descriptor>``. A codec that takes the process
 down takes the videos in flight with it, and nothing else.
 """
 
