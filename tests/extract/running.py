@@ -24,7 +24,9 @@ def run_jobs(
     batch: int = 0,
     on_frames: Callable[[int], None] = lambda n: None,
     meter: Meter | None = None,
+    device: str = "cpu",
     frames_on: str = "",
+    nvdec: bool = False,
     compiled: bool = False,
 ) -> list[Outcome]:
     """The outcomes in the order they came. Raises what stops a run. ``frames_on``: a torch device to decode to."""
@@ -32,12 +34,12 @@ def run_jobs(
     errors: list[BaseException] = []
     line = Line(
         store,
-        Loaded(parts, "cpu", frames_on),
+        Loaded(parts, device, frames_on, nvdec),
         {},
         outcomes.append,
         errors.append,
         crew=crew or Crew(2, 2),
-        sizes=BatchSizes.on("cpu", batch),
+        sizes=BatchSizes.on(device, batch),
         on_frames=on_frames,
         meter=meter or Meter(),
         compiled=compiled,

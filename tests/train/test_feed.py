@@ -54,9 +54,7 @@ def test_a_feed_gives_what_collate_makes_in_the_order_asked_for(examples, kind, 
 @given(st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=4), max_size=30), st.integers(1, 200))
 def test_small_batches_are_gathered_together_and_never_padded_beyond_their_own(lengths, gathered):
     chunks = [[Window("r", 0, length) for length in chunk] for chunk in lengths]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("aupipe.train.feed.GATHERED", gathered)
-        groups = list(_groups(chunks))
+    groups = list(_groups(chunks, gathered))
     assert [chunk for group in groups for chunk in group] == chunks
     for group in groups:
         assert len({max(map(len, chunk)) for chunk in group}) == 1

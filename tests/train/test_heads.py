@@ -34,6 +34,14 @@ def make(name, dims=None, **params):
     return head
 
 
+def in_training_without_dropout(name):
+    head = make(name).train()
+    for module in head.modules():
+        if isinstance(module, nn.Dropout | nn.GRU | nn.MultiheadAttention):
+            setattr(module, "p" if isinstance(module, nn.Dropout) else "dropout", 0.0)
+    return head
+
+
 @every_head
 def test_a_head_maps_every_frame_to_its_targets(name):
     head = make(name).eval()
@@ -80,10 +88,7 @@ def test_trap_05_padding_moves_no_gradient_either(name):
     """In training too, batch statistics included: a padded frame is nowhere."""
     found = []
     for padding in (0, 9):
-        head = make(name).train()
-        for module in head.modules():
-            if isinstance(module, nn.Dropout | nn.GRU | nn.MultiheadAttention):
-                setattr(module, "p" if isinstance(module, nn.Dropout) else "dropout", 0.0)
+        head = in_training_without_dropout(name)
         torch.manual_seed(1)
         x = torch.cat([torch.randn(2, 12, D), 50 * torch.ones(2, padding, D)], dim=1)
         mask = torch.arange(12 + padding).expand(2, -1) < 12
