@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Event, Semaphore, Thread
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from aupipe.train.data import Example, Scaling, collate, columns, common_dims, fill
@@ -26,6 +27,7 @@ T = TypeVar("T")
 
 AHEAD = 2  # batches, or groups of small ones, made while one is computed on
 GATHERED = 2048  # frames of one gather: small batches are made together, each costs python's lock by itself
+GATHERED_ON_GPU = 256 << 20  # bytes of one gather: there launching it is all that it costs
 SHARE = 0.5  # of the free memory that a resident data set may take
 
 
@@ -117,13 +119,13 @@ class _Raised:
     error: BaseException
 
 
-def _groups(chunks: Iterable[Sequence[Window]]) -> Iterator[list[Sequence[Window]]]:
-    """The chunks in order, in groups of about `GATHERED` frames, of chunks alone whose longest windows are as long."""
+def _groups(chunks: Iterable[Sequence[Window]], most: int) -> Iterator[list[Sequence[Window]]]:
+    """The chunks in order, in groups of about ``most`` frames, of chunks alone whose longest windows are as long."""
     group: list[Sequence[Window]] = []
     frames, longest = 0, 0
     for chunk in chunks:
         own = max(map(len, chunk))
-        if group and (frames >= GATHERED or own != longest):
+        if group and (frames >= most or own != longest):
             yield group
             group, frames = [], 0
         group.append(chunk)
@@ -158,9 +160,11 @@ class Resident:
 
     def batches(self, chunks: Sequence[Sequence[Window]]) -> Iterator[DeviceBatch]:
         """One batch per chunk, in order."""
-        groups = _groups(chunks)
-        # A GPU gathers faster than it is asked; a processor's memory is the limit, and waits while the head computes.
-        gathered = map(self._gather, groups) if self.rows.is_cuda else _ahead(self._gather, groups)
+        gathered: Iterator[list[DeviceBatch]]
+        if self.rows.is_cuda:
+            gathered = map(self._gather, _groups(chunks, max(GATHERED, GATHERED_ON_GPU // (4 * self.rows.shape[1]))))
+        else:  # memory is the limit, and waits while the head computes
+            gathered = _ahead(self._gather, _groups(chunks, GATHERED))
         for batches in gathered:
             yield from batches
 
@@ -172,17 +176,22 @@ class Resident:
         frame = np.arange(sizes.max())
         there = frame < sizes[:, None]  # (N, T) of all windows
         index = np.where(there, begins[:, None] + frame, len(self.rows) - 1)  # (N, T) -> row of the matrix
-        device, shape = self.rows.device, index.shape
-        flat = torch.from_numpy(index.ravel()).to(device)
+        shape = index.shape
+        flat = self._sent(index.ravel())
         x, targets, valid = (
             part.index_select(0, flat).view(*shape, part.shape[1]) for part in (self.rows, self.targets, self.valid)
         )
-        mask = torch.from_numpy(there).to(device)
+        mask = self._sent(there)
         made, at = [], 0
         for chunk in chunks:
             own = slice(at, at := at + len(chunk))
             made.append(DeviceBatch(x[own], mask[own], targets[own], valid[own]))
         return made
+
+    def _sent(self, array: NDArray[Any]) -> Tensor:
+        """An array on the device; a GPU's steps that are under way are not waited for."""
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory().to(self.rows.device, non_blocking=True) if self.rows.is_cuda else tensor
 
 
 class Streamed:

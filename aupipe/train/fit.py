@@ -132,7 +132,7 @@ def fit(
             if run.best_epoch and epoch - 1 - run.best_epoch >= recipe.patience:
                 break
             began = time.perf_counter()
-            losses = []
+            losses: list[torch.Tensor] = []  # looked at when the epoch is over: a GPU is not waited for at every step
             head.train()
             windows = _epoch_windows(examples, recipe, rng)[: steps * recipe.batch if recipe.steps else None]
             for batch in feed.batches(_chunks(windows, recipe)):
@@ -144,9 +144,7 @@ def fit(
                 with torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=recipe.amp):
                     found = run_head(batch.x, batch.mask)  # (B, T, D) -> (B, T, K)
                 loss = loss_of(found.float(), batch.targets, batch.valid)  # -> scalar
-                losses.append(float(loss.detach()))
-                if not math.isfinite(losses[-1]):
-                    raise AupipeError(f"epoch {epoch}: loss {losses[-1]}; lower optimiser.lr (now {options.lr:g})")
+                losses.append(loss.detach())
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 if options.clip_value:
@@ -157,6 +155,9 @@ def fit(
                 average.update(head)
                 step += 1
 
+            mean = float(torch.stack(losses).double().mean())
+            if not math.isfinite(mean):
+                raise AupipeError(f"epoch {epoch}: loss {mean}; lower optimiser.lr (now {options.lr:g})")
             if not all(torch.isfinite(value).all() for value in head.parameters()):
                 raise AupipeError(f"epoch {epoch}: weights are not finite; lower optimiser.lr (now {options.lr:g})")
             with average.in_place_of(head):
@@ -164,7 +165,7 @@ def fit(
                 weights = {name: tensor.detach().cpu().numpy().copy() for name, tensor in state(head).items()}
             plateau.see(reached, options)
             spent = time.perf_counter() - began
-            history.append(Epoch(epoch, float(np.mean(losses)), reached, options.lr * factor, round(spent, 3)))
+            history.append(Epoch(epoch, mean, reached, options.lr * factor, round(spent, 3)))
             if reached > best or run.best_epoch == 0:
                 best = reached
                 run = replace(run, best_epoch=epoch, scores=scores)

@@ -74,6 +74,9 @@ def standing_tensors(head: torch.nn.Module, optimiser: torch.optim.Optimizer, av
         for name, value in entries.items():
             if value is not None:
                 tensors[f"optimiser.{number}.{name}"] = torch.as_tensor(value)
+    device = next(head.parameters()).device
+    if device.type == "cuda":  # which draws dropout's masks from a generator of its own
+        tensors["random.device"] = torch.cuda.get_rng_state(device)
     return tensors | {"random": torch.get_rng_state()}
 
 
@@ -93,3 +96,6 @@ def restore_standing(
             entries.setdefault(int(number), {})[key] = value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": entries})
     torch.set_rng_state(tensors["random"])
+    device = next(head.parameters()).device
+    if device.type == "cuda" and "random.device" in tensors:  # not where a run goes on elsewhere than it began
+        torch.cuda.set_rng_state(tensors["random.device"], device)
