@@ -19,6 +19,7 @@ from aupipe.types import FeatureSpec, Waveform
 
 if TYPE_CHECKING:  # the run that only hears of jobs needs no decoder
     from aupipe.extract.decode import Canvas
+    from aupipe.extract.device.detect import DeviceDetector
 
 
 @dataclass
@@ -36,9 +37,13 @@ class Loaded:
     _loading: threading.Lock = field(default_factory=threading.Lock)
     _tried: set[str] = field(default_factory=set)
     _stream: Any = None
+    _device_detector: DeviceDetector | None = None
 
     def __post_init__(self) -> None:
         if self.device.startswith("cuda"):
+            from aupipe.extract.device.numerics import compute_as_written
+
+            compute_as_written()
             self.frames_on = self.frames_on or self.device
 
     def prepare(self, job: Job) -> None:
@@ -97,16 +102,23 @@ class Loaded:
             detector, faces = self.parts.detector, self.parts.faces
             assert detector is not None  # or there would be no detections to make
             with self._loading:
-                load = getattr(detector, "load_tensor", None) if self.frames_on else None
                 self._local.finder = Finder(
                     detector.load(self.device),
                     faces.detect_px,
                     faces.max_faces,
                     detector.min_score,
-                    load(self.frames_on) if load else None,
+                    self._on_device(detector),
                 )
         finder: Finder = self._local.finder
         return finder
+
+    def _on_device(self, detector: Any) -> DeviceDetector | None:
+        """The detector for frames on the device, one for all threads; None where it has no such form."""
+        if self._device_detector is None and self.frames_on and hasattr(detector, "load_tensor"):
+            from aupipe.extract.device.detect import DeviceDetector
+
+            self._device_detector = DeviceDetector(detector.load_tensor(self.frames_on))
+        return self._device_detector
 
     def encode(self, spec: FeatureSpec, encoder: Any) -> tuple[Encode, tuple[int, ...]]:
         """An encoder's function, which threads may share, and the shape of one row of it."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from aupipe.extract.decode import VideoReader
 from aupipe.extract.faces.between import EveryNth, Schedule, thumbnails
 from aupipe.extract.faces.between import fill_between as fill_table
-from aupipe.extract.faces.find import face_rows
+from aupipe.extract.faces.find import as_table, in_places
 from aupipe.extract.faces.table import FaceTable
 from aupipe.types import Detections, Frames
 
@@ -30,8 +30,8 @@ def face(x: float, y: float = 100, side: float = 80, score: float = 0.9) -> np.n
 
 def rows_of(faces: list[np.ndarray], most: int = 4, size: tuple[int, int] = SIZE) -> np.ndarray:
     found = np.array(faces, np.float32).reshape(-1, 15)
-    here = face_rows(Detections(found[:, :4], found[:, 4:14].reshape(-1, 5, 2), found[:, 14]), 1, *size, most)
-    return dense(FaceTable(np.array([len(here)]), here), most)[0]
+    here = Detections(found[:, :4], found[:, 4:14].reshape(-1, 5, 2), found[:, 14])
+    return dense(as_table(in_places([here]), 1, *size, most), most)[0]
 
 
 def dense(table: FaceTable, most: int) -> np.ndarray:

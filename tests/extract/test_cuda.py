@@ -19,7 +19,9 @@ from aupipe.extract.batchsize import remembered
 from aupipe.extract.compiled import compiled
 from aupipe.extract.crops import face_crops
 from aupipe.extract.decode import VideoReader
+from aupipe.extract.device.detect import DeviceDetector
 from aupipe.extract.device.frames import DeviceCanvas, DeviceFrames
+from aupipe.extract.device.numerics import compute_as_written
 from aupipe.extract.device.nvdec import nvdec
 from aupipe.extract.encoders import ENCODERS, AudioInput, build_encoder
 from aupipe.extract.encoders.text.transcript import Transcript
@@ -62,6 +64,7 @@ HALF = 2**-11  # of a float16's value, the most it is rounded by
 @pytest.fixture(autouse=True)
 def _weights(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
+    compute_as_written()
 
 
 @pytest.fixture
@@ -102,7 +105,7 @@ def chunk_on(device: str, path: Path) -> DeviceFrames:
 
 def finder(device: str) -> Finder:
     detector = YuNet()
-    return Finder(detector.load(device), 320, 8, detector.min_score, detector.load_tensor(device))
+    return Finder(detector.load(device), 320, 8, detector.min_score, DeviceDetector(detector.load_tensor(device)))
 
 
 # Pictures and faces ---------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from aupipe.extract import line, pipeline
 from aupipe.extract.batches import Part, joined
 from aupipe.extract.crops import KeptCrops, face_crops, track_crops
 from aupipe.extract.decode import HostCanvas, VideoReader
+from aupipe.extract.device.detect import DeviceDetector
 from aupipe.extract.device.frames import DeviceCanvas, DeviceFrames
 from aupipe.extract.encoders.visual.hog import Hog
 from aupipe.extract.encoders.visual.pixels import TensorEncode
@@ -70,7 +71,7 @@ def chunks_of(path: Path, most: int = 1) -> list[DeviceFrames]:
 
 def finder() -> Finder:
     detector = YuNet()
-    return Finder(detector.load("cpu"), 640, 8, detector.min_score, detector.load_tensor("cpu"))
+    return Finder(detector.load("cpu"), 640, 8, detector.min_score, DeviceDetector(detector.load_tensor("cpu")))
 
 
 def run(store: Store, recording: Recording, parts: Parts, frames_on: str, **how: Any) -> tuple[Outcome, dict[str, Any]]:
@@ -176,8 +177,8 @@ def test_from_planes_to_rows_the_host_waits_for_boxes_alone(recording: Recording
     assert rows.shape == (32, 1764)
     assert watched.waits
     assert {name for name, _ in watched.waits} == {"numpy"}
-    assert len(watched.waits) == 2 * 5  # boxes, points, scores, numbers and doubts of each chunk
-    assert all(np.prod(shape) <= 32 * 256 * 10 for _, shape in watched.waits)
+    assert len(watched.waits) == 2  # the faces of each chunk
+    assert all(np.prod(shape) <= 32 * (256 * 15 + 2) for _, shape in watched.waits)
 
 
 def test_faces_come_a_chunk_late_from_a_device_and_at_once_from_the_host(recording: Recording) -> None:
@@ -198,22 +199,22 @@ def test_faces_come_a_chunk_late_from_a_device_and_at_once_from_the_host(recordi
 
 
 def test_frames_on_which_a_device_is_not_sure_are_looked_at_again(recording: Recording) -> None:
-    find = finder()
+    find, detect = finder(), YuNet().load_tensor("cpu")
     (frames,) = chunks_of(recording.video)
     sure = next(iter(find.over([frames], Meter())))[1]
 
     def unsure(pictures: torch.Tensor) -> Any:
-        found = find.detect_tensor(pictures)
+        found = detect(pictures)
         doubt = torch.arange(len(pictures)) % 2 == 0
         return found._replace(box=found.box * (~doubt)[:, None, None], settled=~doubt)
 
-    again = next(iter(replace(find, detect_tensor=unsure).over([frames], Meter())))[1]
+    again = next(iter(replace(find, on_device=DeviceDetector(unsure)).over([frames], Meter())))[1]
     np.testing.assert_array_equal(again.counts, sure.counts)
     np.testing.assert_allclose(again.rows, sure.rows, atol=5e-3)
 
 
 def test_a_detector_without_a_tensor_form_sees_the_same_small_pictures(recording: Recording) -> None:
-    find = replace(finder(), detect_tensor=None)
+    find = replace(finder(), on_device=None)
     (frames,) = chunks_of(recording.video)
     ((_, table),) = find.over([frames], Meter())
     expected = find(next(iter(VideoReader(recording.video))).rgb)

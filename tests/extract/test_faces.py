@@ -14,7 +14,7 @@ from aupipe.errors import WeightsMissingError
 from aupipe.extract.decode import VideoReader
 from aupipe.extract.faces import DETECTORS
 from aupipe.extract.faces.align import ARCFACE_112, CropTemplate, shrink, shrink_factor, similarity, warp
-from aupipe.extract.faces.find import enlarged, face_rows, find_faces
+from aupipe.extract.faces.find import as_table, enlarged, find_faces, in_places
 from aupipe.extract.faces.table import FaceTable
 from aupipe.extract.faces.track import TrackParams, iou, subject_track
 from aupipe.extract.images import read_image
@@ -47,7 +47,8 @@ def detect(request: pytest.FixtureRequest, assets: Path, monkeypatch: pytest.Mon
         factor = shrink_factor(*picture.shape[:2], 640)
         found = loaded(shrink(picture[None], factor))[0]
         keep = found.score >= detector.min_score
-        return enlarged(Detections(found.box[keep], found.landmarks[keep], found.score[keep]), factor)
+        box, landmarks = (enlarged(part[keep], factor) for part in (found.box, found.landmarks))
+        return Detections(box, landmarks, found.score[keep])
 
     return find
 
@@ -100,9 +101,8 @@ def test_shrinking_keeps_coordinates(assets: Path) -> None:
     picture[45:48, 60:63] = 255  # one block of the picture shrunk three times
     small = shrink(picture[None], 3)[0]
     y, x = np.argwhere(small[..., 0] == 255)[0]
-    point = np.array([[[x, y]] * 5], np.float32)
-    big = enlarged(Detections(np.zeros((1, 4), np.float32), point, np.ones(1, np.float32)), 3)
-    np.testing.assert_allclose(big.landmarks[0, 0], [61, 46])  # the middle of the white block
+    big = enlarged(np.array([x, y], np.float32), 3)
+    np.testing.assert_allclose(big, [61, 46])  # the middle of the white block
 
 
 angles = st.floats(-3.1, 3.1)
@@ -161,8 +161,7 @@ def faces_at(*boxes: tuple[float, float, float]) -> Detections:
 
 
 def rows(*frames: Detections) -> FaceTable:
-    parts = [face_rows(found, 1, 240, 480, 4) for found in frames]
-    return FaceTable(np.array([len(part) for part in parts]), np.concatenate(parts))
+    return as_table(in_places(frames), 1, 240, 480, 4)
 
 
 LEFT, RIGHT = (60.0, 80.0, 60.0), (330.0, 70.0, 90.0)

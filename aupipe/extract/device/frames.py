@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import av
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from aupipe.extract.decode import HostCanvas, chunk_length, plane_pixels, rotated
 from aupipe.extract.device.bus import on_host, upload
+from aupipe.extract.device.graphs import Graphed
 from aupipe.extract.device.nvdec import Nvdec
 from aupipe.extract.device.warp import shrink, warp_yuv
 from aupipe.extract.device.yuv import Colour, colour_of, covers, to_rgb
@@ -19,6 +21,7 @@ from aupipe.extract.faces.align import CropTemplate, crop, is_cut_on_host
 from aupipe.types import Frames
 
 Planes = tuple[Tensor, Tensor, Tensor]
+PLACES = 32  # faces are cut in multiples of this many, so that there are few graphs
 
 
 @dataclass(frozen=True)
@@ -83,14 +86,21 @@ class DeviceFrames:
 
         Templates that average are cut on the host: their pictures go there and their crops come back.
         """
-        device = self.planes[0].device
+        device, (height, width) = self.planes[0].device, self.size
         if is_cut_on_host(template):
             which, again = np.unique(at, return_inverse=True)
             rgb = self.those(np.isin(np.arange(len(self)), which)).rgb
             return upload(crop(rgb[again], boxes, landmarks, template), device)
         matrices = upload(template.matrices(landmarks), device)
-        crops = warp_yuv(self.here(), upload(at, device), matrices, template.size_px, self.colour)
+        length, places = chunk_length(3 * height * width), -(-len(at) // PLACES) * PLACES
+        inputs = *self.here(), upload(at, device), matrices
+        crops = _warp(template.size_px, self.colour)(inputs, (length,) * 3 + (places,) * 2, len(at))
         return crops.permute(0, 2, 3, 1)  # (K, 3, S, S) -> (K, S, S, 3)
+
+
+@lru_cache
+def _warp(size_px: int, colour: Colour) -> Graphed:
+    return Graphed(lambda y, u, v, at, matrices: warp_yuv((y, u, v), at, matrices, size_px, colour))
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.extract.faces import Detect, DetectTensor
+from aupipe.extract.faces import Detect
 from aupipe.extract.faces.align import shrink, shrink_factor
 from aupipe.extract.faces.table import COLUMNS, FaceTable
 from aupipe.extract.meter import Meter
@@ -17,6 +17,7 @@ from aupipe.types import Detections, Frames
 
 if TYPE_CHECKING:
     from aupipe.extract.decode import Pictures
+    from aupipe.extract.device.detect import DeviceDetector
 
 
 def find_faces(
@@ -28,22 +29,21 @@ def find_faces(
     """
     height, width = rgb.shape[1:3]
     factor = shrink_factor(height, width, detect_px)
-    found = [_above(one, min_score) for one in detect(shrink(rgb, factor))]
-    return as_table(found, factor, height, width, max_faces)
+    return as_table(in_places(detect(shrink(rgb, factor))), factor, height, width, max_faces, min_score)
 
 
 @dataclass(frozen=True)
 class Finder:
     """A detector with what the user asks of it; see `find_faces`.
 
-    ``detect_tensor``: the same detector for pictures on a device; where it has none, shrunk pictures go to the host.
+    ``on_device``: the same detector for frames on a device; where it has none, shrunk pictures go to the host.
     """
 
     detect: Detect
     detect_px: int
     max_faces: int
     min_score: float
-    detect_tensor: DetectTensor | None = None
+    on_device: DeviceDetector | None = None
 
     def __call__(self, rgb: NDArray[np.uint8]) -> FaceTable:
         """The faces of frames (T, H, W, 3)."""
@@ -71,64 +71,92 @@ class Finder:
         if isinstance(frames, Frames):
             table = self(frames.rgb)
             return lambda: table
-        from aupipe.extract.device.bus import fetch, on_host
+        from aupipe.extract.device.bus import on_host
 
         height, width = frames.size
         factor = shrink_factor(height, width, self.detect_px)
-        small = frames.shrunk(factor)
-        if self.detect_tensor is None:
-            found = self.detect(on_host(small.permute(0, 2, 3, 1)))
-            return lambda: self._table(found, factor, height, width)
-        tensors = self.detect_tensor(small)
-        wait = fetch(tensors)
+        if self.on_device is None:
+            found = self.detect(on_host(frames.shrunk(factor).permute(0, 2, 3, 1)))
+            return lambda: self._table(in_places(found), factor, height, width)
+        wait = self.on_device.start(frames, factor)
 
         def end() -> FaceTable:
-            box, landmarks, score, number, settled = wait()
-            found = [Detections(box[i, :n], landmarks[i, :n], score[i, :n]) for i, n in enumerate(number)]
-            if not settled.all():  # as rare as crowds: those frames again, by the patient way
-                again = np.flatnonzero(~settled)
-                pictures = on_host(small.permute(0, 2, 3, 1))[again]
+            places = wait()
+            if not places.settled.all():  # as rare as crowds: those frames again, by the patient way
+                again = np.flatnonzero(~places.settled)
+                pictures = on_host(frames.shrunk(factor).permute(0, 2, 3, 1))[again]
+                found = places.to_detections()
                 for i, one in zip(again, self.detect(pictures), strict=True):
                     found[i] = one
-            return self._table(found, factor, height, width)
+                places = in_places(found)
+            return self._table(places, factor, height, width)
 
         return end
 
-    def _table(self, found: list[Detections], factor: int, height: int, width: int) -> FaceTable:
-        return as_table([_above(one, self.min_score) for one in found], factor, height, width, self.max_faces)
+    def _table(self, found: FacePlaces, factor: int, height: int, width: int) -> FaceTable:
+        return as_table(found, factor, height, width, self.max_faces, self.min_score)
 
 
-def as_table(found: Sequence[Detections], factor: int, height: int, width: int, max_faces: int) -> FaceTable:
-    """What was found in frames of ``height`` x ``width`` that were shrunk by ``factor``."""
-    rows = [face_rows(one, factor, height, width, max_faces) for one in found]
-    counts = np.array([len(each) for each in rows], dtype=np.int64)
-    return FaceTable(counts, np.concatenate(rows) if rows else np.zeros((0, COLUMNS), np.float32))
+class FacePlaces(NamedTuple):
+    """The faces of B frames in K places each, of which the first ``number`` (B,) hold one.
 
-
-def _above(found: Detections, min_score: float) -> Detections:
-    keep = found.score >= min_score
-    return Detections(found.box[keep], found.landmarks[keep], found.score[keep])
-
-
-def face_rows(found: Detections, factor: int, height: int, width: int, max_faces: int) -> NDArray[np.float32]:
-    """(k, 17) the faces found in a frame shrunk by ``factor``, largest first: box, five points, score, frame size.
-
-    Coordinates are those of the whole frame of ``height`` x ``width``.
+    ``box`` (B, K, 4) xyxy px, ``landmarks`` (B, K, 5, 2) px, ``score`` (B, K); ``settled`` (B,): whether that is sure.
     """
-    found = enlarged(found, factor)
-    area = np.prod(found.box[:, 2:] - found.box[:, :2], axis=1)
-    kept = np.argsort(-area, kind="stable")[:max_faces]
-    rows = np.empty((len(kept), COLUMNS), dtype=np.float32)
-    rows[:, :4] = found.box[kept]
-    rows[:, 4:14] = found.landmarks[kept].reshape(-1, 10)  # (k, 5, 2) -> (k, 10)
-    rows[:, 14] = found.score[kept]
+
+    box: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+    score: NDArray[np.float32]
+    number: NDArray[np.int64]
+    settled: NDArray[np.bool_]
+
+    def to_detections(self) -> list[Detections]:
+        """Frame by frame."""
+        return [
+            Detections(self.box[i, :n], self.landmarks[i, :n], self.score[i, :n]) for i, n in enumerate(self.number)
+        ]
+
+
+def in_places(found: Sequence[Detections]) -> FacePlaces:
+    """What was found frame by frame, as one array."""
+    number = np.array([len(one.score) for one in found], dtype=np.int64)
+    shape = len(found), int(number.max(initial=0))
+    places = FacePlaces(
+        np.zeros((*shape, 4), np.float32),
+        np.zeros((*shape, 5, 2), np.float32),
+        np.zeros(shape, np.float32),
+        number,
+        np.ones(len(found), bool),
+    )
+    for i, one in enumerate(found):
+        for place, values in zip(places[:3], (one.box, one.landmarks, one.score), strict=True):
+            place[i, : len(values)] = values
+    return places
+
+
+def as_table(
+    found: FacePlaces, factor: int, height: int, width: int, max_faces: int, min_score: float = -np.inf
+) -> FaceTable:
+    """The faces of frames of ``height`` x ``width`` that were shrunk by ``factor``, largest first, ``max_faces`` each.
+
+    Coordinates are those of the whole frame.
+    """
+    most = int(found.number.max(initial=0))
+    score = found.score[:, :most]
+    there = (np.arange(most) < found.number[:, None]) & (score >= min_score)  # (B, K)
+    box, points = (enlarged(part[:, :most], factor) for part in (found.box, found.landmarks))
+    area = np.prod(box[..., 2:] - box[..., :2], axis=-1)
+    order = np.argsort(np.where(there, -area, np.inf), axis=1, kind="stable")[:, :max_faces]
+    counts = np.minimum(there.sum(axis=1), max_faces)
+    row, place = np.nonzero(np.arange(order.shape[1]) < counts[:, None])
+    taken = row, order[row, place]
+    rows = np.empty((len(row), COLUMNS), dtype=np.float32)
+    rows[:, :4] = box[taken]
+    rows[:, 4:14] = points[taken].reshape(-1, 10)  # (n, 5, 2) -> (n, 10)
+    rows[:, 14] = score[taken]
     rows[:, 15:] = height, width
-    return rows
+    return FaceTable(counts, rows)
 
 
-def enlarged(found: Detections, factor: int) -> Detections:
+def enlarged(coordinates: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
     """Coordinates in a picture shrunk by a whole factor, in the full picture: pixel centres map to block centres."""
-    if factor == 1:
-        return found
-    shift = np.float32((factor - 1) / 2)
-    return Detections(found.box * factor + shift, found.landmarks * factor + shift, found.score)
+    return coordinates * np.float32(factor) + np.float32((factor - 1) / 2)

@@ -5,7 +5,6 @@ Restated from the published graphs. OpenCV's steps around the network are those 
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +111,7 @@ def find_faces(
     looked at; for ``rounds`` see `aupipe.extract.faces.suppress.suppress`.
     """
     height, width = pictures.shape[2:]
-    with torch.inference_mode(), _exact_convolutions():
+    with torch.inference_mode():
         x = pictures.to(torch.float32)
         x = F.pad(x, (0, -width % STRIDES[-1], 0, -height % STRIDES[-1])).contiguous(memory_format=torch.channels_last)
         said = network(x)  # (B, N, 16)
@@ -149,8 +148,3 @@ def _cells(height: int, width: int, device: torch.device) -> Tensor:
         index = torch.arange(rows * columns, device=device)
         levels.append(torch.stack([index % columns, index // columns, torch.full_like(index, stride)], dim=1))
     return torch.cat(levels).to(torch.float32)
-
-
-def _exact_convolutions() -> AbstractContextManager[None]:
-    """On CUDA: fp32 as it is written, and the same algorithm every time."""
-    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
