@@ -259,3 +259,31 @@ def test_the_face_that_leaves_and_returns_is_found_where_it_is_visible(
     track = subject_track(FaceTable.joined(found), TrackParams())
     assert track.valid[visible == 1].mean() > 0.99
     assert not track.valid[visible == 0].any()
+
+
+@given(
+    st.lists(st.integers(0, 5), min_size=1, max_size=6),
+    st.sampled_from([1, 2, 3]),
+    st.integers(1, 4),
+    st.sampled_from([-np.inf, 0.5]),
+    st.randoms(use_true_random=False),
+)
+def test_a_table_holds_the_largest_sure_faces_of_each_frame_in_the_pixels_of_the_whole(
+    counts: list[int], factor: int, most: int, min_score: float, random
+) -> None:
+    found = []
+    for count in counts:
+        sides = [(random.randint(0, 50), random.randint(0, 50), random.choice([10, 20, 30])) for _ in range(count)]
+        one = faces_at(*sides)  # some are equally large
+        found.append(Detections(one.box, one.landmarks, np.array([random.random() for _ in sides], np.float32)))
+    table = as_table(in_places(found), factor, 240, 480, most, min_score)
+    for rows, one in zip(table, found, strict=True):
+        sure = [i for i in range(len(one.score)) if one.score[i] >= min_score]
+        sure.sort(key=lambda i: -np.prod(one.box[i, 2:] - one.box[i, :2]))  # stable: equals stay as they were found
+        assert len(rows) == min(len(sure), most)
+        for row, i in zip(rows, sure, strict=False):
+            whole = np.concatenate([one.box[i], one.landmarks[i].reshape(-1)]) * factor + (factor - 1) / 2
+            np.testing.assert_allclose(row, [*whole, one.score[i], 240, 480], rtol=1e-6)
+    for one, back in zip(found, in_places(found).to_detections(), strict=True):
+        np.testing.assert_array_equal(back.box, one.box)
+        np.testing.assert_array_equal(back.landmarks, one.landmarks)

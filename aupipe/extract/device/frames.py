@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aupipe.extract.decode import HostCanvas, chunk_length, plane_pixels, rotated
+from aupipe.extract.device import kernels
 from aupipe.extract.device.bus import on_host, upload
 from aupipe.extract.device.graphs import Graphed
 from aupipe.extract.device.nvdec import Nvdec
-from aupipe.extract.device.warp import shrink, warp_yuv
 from aupipe.extract.device.yuv import Colour, colour_of, covers, to_rgb
 from aupipe.extract.faces.align import CropTemplate, crop, is_cut_on_host
 from aupipe.types import Frames
@@ -73,7 +73,7 @@ class DeviceFrames:
 
     def shrunk(self, factor: int) -> Tensor:
         """(T, 3, H // factor, W // factor) uint8 RGB, box averages."""
-        return shrink(to_rgb(*self.here(), self.colour), factor)
+        return kernels.small(*self.here(), self.colour, factor)
 
     def crop(
         self,
@@ -94,13 +94,12 @@ class DeviceFrames:
         matrices = upload(template.matrices(landmarks), device)
         length, places = chunk_length(3 * height * width), -(-len(at) // PLACES) * PLACES
         inputs = *self.here(), upload(at, device), matrices
-        crops = _warp(template.size_px, self.colour)(inputs, (length,) * 3 + (places,) * 2, len(at))
-        return crops.permute(0, 2, 3, 1)  # (K, 3, S, S) -> (K, S, S, 3)
+        return _crops(template.size_px, self.colour)(inputs, (length,) * 3 + (places,) * 2, len(at))
 
 
 @lru_cache
-def _warp(size_px: int, colour: Colour) -> Graphed:
-    return Graphed(lambda y, u, v, at, matrices: warp_yuv((y, u, v), at, matrices, size_px, colour))
+def _crops(size_px: int, colour: Colour) -> Graphed:
+    return Graphed(lambda y, u, v, at, matrices: kernels.crops((y, u, v), at, matrices, size_px, colour))
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,12 @@ def suppress(corners: Tensor, valid: Tensor, threshold: float, rounds: int) -> t
     the decision is final for every box whose chain of better, overlapping boxes is shorter than n. The second value
     (B,) says where nothing would change any more; there the result is that of the greedy loop.
     """
-    area = (corners[..., 2:] - corners[..., :2]).prod(dim=-1)  # (B, K)
+    width, height = (corners[..., 2:] - corners[..., :2]).unbind(-1)
+    area = width * height  # (B, K)
     low = torch.maximum(corners[:, :, None, :2], corners[:, None, :, :2])
     high = torch.minimum(corners[:, :, None, 2:], corners[:, None, :, 2:])
-    common = (high - low).clamp_(min=0).prod(dim=-1)  # (B, K, K)
+    width, height = (high - low).clamp_(min=0).unbind(-1)
+    common = width * height  # (B, K, K)
     overlap = common > threshold * (area[:, :, None] + area[:, None] - common)
     better = overlap.triu_(diagonal=1).to(corners.dtype)  # [b, i, j]: i is better than j and overlaps it
     kept = valid
