@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-from aupipe.extract.remembered import keep, recall
+from aupipe.extract.remembered import alone, keep, recall
 
 CPU_BATCH = 32  # throughput is flat from 16 on for networks in torch, whatever the size for exported ones; not probed
 GPU_BATCH = 256  # where nothing could be probed
@@ -91,3 +92,8 @@ def remembered(key: str) -> int | None:
 def remember(key: str, size: int) -> None:
     """Write down what a probe has found. Where that cannot be done it is probed again another time."""
     keep(FILE, key, size)
+
+
+def one_prober() -> AbstractContextManager[None]:
+    """Held while probing: two at a time on one device would each find what half of it can do."""
+    return alone(FILE)

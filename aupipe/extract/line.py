@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.extract.batches import Batches, Part, joined
-from aupipe.extract.batchsize import CPU_BATCH, BatchSizes, is_out_of_memory, probe, remember, remembered
+from aupipe.extract.batchsize import CPU_BATCH, BatchSizes, is_out_of_memory, one_prober, probe, remember, remembered
 from aupipe.extract.encoders import Encode, rows_of
 from aupipe.extract.faces.align import CropTemplate
 from aupipe.extract.hearing import listen
 from aupipe.extract.job import Outcome, Pass, is_of_the_recording
 from aupipe.extract.loaded import Loaded
 from aupipe.extract.means import Crew
+from aupipe.extract.memory import KEPT_ON_DEVICE_BYTES, Budget
 from aupipe.extract.meter import Meter
 from aupipe.extract.pipeline import Stages, film
 from aupipe.extract.plan import Job
@@ -51,6 +52,7 @@ class Line:
     on_published: Callable[[ItemRecord], None] = lambda record: None
     meter: Meter = field(default_factory=Meter)
     compiled: bool = False  # encoders go through torch.compile
+    kept_on_device: int = KEPT_ON_DEVICE_BYTES
 
     def __post_init__(self) -> None:
         self._jobs: queue.Queue[Job | None] = queue.Queue()
@@ -62,7 +64,7 @@ class Line:
         self._store_lock = threading.RLock()
         self._batches: Batches[Sink] = Batches(self._size_of)
         self._batches.flow(False)
-        self._stages = Stages(self._batches, self._tasks.put, self.meter)
+        self._stages = Stages(self._batches, self._tasks.put, self.meter, kept_on_device=Budget(self.kept_on_device))
         self.loaded.on_load = self._settle
         crew = [("film", self._film)] * self.crew.decoders + [("encode", self._encode)] * self.crew.encoders
         self._threads = [
@@ -183,17 +185,18 @@ class Line:
 
         device = self.loaded.device
         key = f"{spec.key} {torch.cuda.get_device_name(device)} {spec.params.get('precision', 'float32')}"
-        size = remembered(key)
-        if size is None:
 
-            def run(count: int) -> None:
-                encode(torch.zeros((count, template.size_px, template.size_px, 3), dtype=torch.uint8, device=device))
+        def run(count: int) -> None:
+            encode(torch.zeros((count, template.size_px, template.size_px, 3), dtype=torch.uint8, device=device))
 
-            size = probe(run)
-            let_go()
-            if size:
-                remember(key, size)
-                log.info("%s: %d at a time", spec.name, size)
+        with one_prober():  # the other processes of this device wait, and then remember
+            size = remembered(key)
+            if size is None:
+                size = probe(run)
+                let_go()
+                if size:
+                    remember(key, size)
+                    log.info("%s: %d at a time", spec.name, size)
         self.sizes.set(spec.id, size or CPU_BATCH)
 
     def _begin(self, feature: str, parts: list[Part[Sink]]) -> _Begun | None:

@@ -6,7 +6,18 @@ import threading
 
 RING_BYTES = 512 << 20  # decoded frames on their way to the detector
 KEPT_BYTES = 192 << 20  # crops that wait for the subject to be known, so that a video is decoded once
-KEPT_ON_DEVICE_BYTES = 1 << 30  # the same on a device
+KEPT_ON_DEVICE_BYTES = 1 << 30  # the same on a device, at least
+KEPT_SHARE = 8  # of its memory, all processes together: an eighth
+
+
+def kept_on(device: str, processes: int = 1) -> int:
+    """How many bytes of crops each of the processes on a torch device may keep there."""
+    if not device.startswith("cuda"):
+        return KEPT_ON_DEVICE_BYTES
+    import torch
+
+    total = torch.cuda.get_device_properties(device).total_memory
+    return max(KEPT_ON_DEVICE_BYTES, total // KEPT_SHARE // processes)
 
 
 class Budget:

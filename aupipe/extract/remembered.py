@@ -9,6 +9,8 @@ import json
 import logging
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,21 @@ def keep(file: str, key: str, value: Any) -> None:
         os.replace(written.name, path)
     except OSError as error:
         log.info("%s: not written: %s", path, error)
+
+
+@contextmanager
+def alone(file: str) -> Iterator[None]:
+    """Held by one process at a time; by whoever comes where the folder cannot be written or the system has no locks."""
+    path = _path(file).with_suffix(".lock")
+    with ExitStack() as held:
+        try:
+            import fcntl
+
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(held.enter_context(path.open("w")), fcntl.LOCK_EX)  # let go of when closed, however that comes
+        except (ImportError, OSError) as error:
+            log.info("%s: not locked: %s", path, error)
+        yield
 
 
 def _path(file: str) -> Path:

@@ -80,11 +80,26 @@ def library_versions() -> dict[str, str]:
     return found
 
 
-IN_FLIGHT_CPU, IN_FLIGHT_GPU = 16, 64  # jobs beyond those being decoded
+IN_FLIGHT_CPU, IN_FLIGHT_GPU = 16, 64  # jobs beyond those being decoded, on each device
+MOST_DECODERS = 14  # beside one GPU (specs/stages.md, section 8)
+PROCESSES, CORES_EACH, MEMORY_EACH = 4, 4, 10 << 30  # of the workers of one GPU
 
 
-def crew_for(devices: Sequence[str], decoders: int = 0) -> Crew:
-    """The threads of each worker process, of which there is one per device.
+def processes_on(devices: Sequence[str]) -> int:
+    """Worker processes per device: one on the CPU, up to four on a GPU that has the cores and the memory for them.
+
+    Python runs one thread at a time, and a large GPU asks for more frames a second than one process can hand on.
+    """
+    if devices[0] == "cpu":
+        return 1
+    import torch
+
+    memory = min(torch.cuda.get_device_properties(device).total_memory for device in devices)
+    return max(1, min(PROCESSES, available_cores() // len(devices) // CORES_EACH, memory // MEMORY_EACH))
+
+
+def crew_for(devices: Sequence[str], processes: int = 1, decoders: int = 0) -> Crew:
+    """The threads of each worker process, of which there are ``processes`` per device; ``decoders`` are a device's.
 
     On the CPU every core may decode and every core may encode: whichever stage is behind gets them. Beside a GPU one
     thread feeds it, and the cores decode; two are left for feeding and writing (specs/stages.md, section 8).
@@ -92,7 +107,8 @@ def crew_for(devices: Sequence[str], decoders: int = 0) -> Crew:
     cores = available_cores()
     if devices[0] == "cpu":
         return Crew(decoders or cores, cores)
-    return Crew(decoders or max(1, min(14, (cores - 2) // len(devices))), 1)
+    decoders = decoders or min(MOST_DECODERS, (cores - 2) // len(devices))
+    return Crew(max(1, -(-decoders // processes)), 1)
 
 
 def extract(
@@ -104,7 +120,7 @@ def extract(
     on_frames: Callable[[int], None] = lambda n: None,
     on_measured: Callable[[int, Measured], None] = lambda worker, measured: None,
 ) -> Generator[Outcome, None, None]:
-    """Run a plan's jobs in worker processes, one per device, yielding what came of each video as it ends.
+    """Run a plan's jobs in worker processes, some per device, yielding what came of each video as it ends.
 
     ``on_measured`` hears, twice a second, what the stages of each worker (by number) have done so far.
 
@@ -115,12 +131,15 @@ def extract(
 
     Raises AupipeError for what is nobody's recording's fault: a full disk, missing weights, workers that cannot start.
     """
-    crew = crew_for(devices, means.workers)
-    setup = Setup(plan.parts, str(store.path), "", library_versions(), log.getEffectiveLevel(), crew, means)
-    staff = Staff(setup, list(devices), on_frames, on_measured)
+    processes = processes_on(devices)
+    if means.workers:
+        processes = min(processes, means.workers)
+    crew = crew_for(devices, processes, means.workers)
+    setup = Setup(plan.parts, str(store.path), "", processes, library_versions(), log.getEffectiveLevel(), crew, means)
+    staff = Staff(setup, [device for device in devices for _ in range(processes)], on_frames, on_measured)
     jobs, suspects = deque(largest_first(plan.jobs)), deque[Job]()
     # Jobs a worker holds: enough to fill a batch from short clips, few enough to try again when it dies.
-    room = crew.decoders + (IN_FLIGHT_CPU if devices[0] == "cpu" else IN_FLIGHT_GPU)
+    room = crew.decoders + (IN_FLIGHT_CPU if devices[0] == "cpu" else IN_FLIGHT_GPU) // processes
     try:
         while jobs or suspects or staff.busy:
             while jobs and (worker := staff.least_busy(room)) is not None:

@@ -42,7 +42,7 @@ class _Worker:
     number: int
     process: subprocess.Popen[bytes]
     connection: Connection
-    device: str
+    place: int  # which of the staff's
     jobs: dict[str, Job] = field(default_factory=dict)  # by video
     ready: bool = False
     moved: int = 0  # frames, by all its stages, when it last said
@@ -54,7 +54,7 @@ class Staff:
     """The worker processes of one run."""
 
     setup: Setup
-    devices: list[str]
+    places: list[str]  # the device of each worker there may be
     on_frames: Callable[[int], None]
     on_measured: Callable[[int, Measured], None]
     workers: list[_Worker] = field(default_factory=list)
@@ -67,10 +67,10 @@ class Staff:
         return [worker for worker in self.workers if worker.jobs]
 
     def least_busy(self, room: int, alone: bool = False) -> _Worker | None:
-        """A worker with fewer than ``room`` jobs, a new one where a device has none; None when all are full."""
-        idle = [device for device in self.devices if device not in [worker.device for worker in self.workers]]
-        if idle and not (alone and self.workers):
-            return self._hire(idle[0])
+        """A worker with fewer than ``room`` jobs, a new one where a place is free; None when all are full."""
+        free = set(range(len(self.places))) - {worker.place for worker in self.workers}
+        if free and not (alone and self.workers):
+            return self._hire(min(free))
         worker = min(self.workers, key=lambda worker: len(worker.jobs))
         return worker if len(worker.jobs) < room else None
 
@@ -82,7 +82,7 @@ class Staff:
         with suppress(OSError):  # a worker that has died since is noticed in `listen`
             worker.connection.send(job)
 
-    def _hire(self, device: str) -> _Worker:
+    def _hire(self, place: int) -> _Worker:
         ours, theirs = Pipe()
         package = str(Path(aupipe.__file__).parent.parent)
         path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
@@ -95,9 +95,9 @@ class Staff:
             env=os.environ | ALLOCATOR | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
         )
         theirs.close()
-        worker = _Worker(self.hired, process, ours, device)
+        worker = _Worker(self.hired, process, ours, place)
         self.hired += 1
-        worker.connection.send(replace(self.setup, device=device))
+        worker.connection.send(replace(self.setup, device=self.places[place]))
         self.workers.append(worker)
         return worker
 

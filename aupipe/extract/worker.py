@@ -32,6 +32,7 @@ class Setup:
     parts: Parts
     store: str  # path
     device: str
+    beside: int  # worker processes on the device, this one too
     versions: dict[str, str]
     log_level: int
     crew: Crew
@@ -75,6 +76,7 @@ def serve(connection: Connection, voice: Voice) -> None:
     from aupipe.extract.batchsize import BatchSizes
     from aupipe.extract.line import Line
     from aupipe.extract.loaded import Loaded
+    from aupipe.extract.memory import kept_on
     from aupipe.store import open_store
 
     # One thread per call: torch's own threads fight each other for the cores as soon as anything else runs (ten times
@@ -97,6 +99,7 @@ def serve(connection: Connection, voice: Voice) -> None:
         on_published=voice.say,
         meter=meter,
         compiled=means.compiled,
+        kept_on_device=kept_on(setup.device, setup.beside),
     )
     voice.say(READY)
     jobs: queue.Queue[Job | None] = queue.Queue()

@@ -28,6 +28,7 @@ def run_jobs(
     frames_on: str = "",
     nvdec: bool = False,
     compiled: bool = False,
+    kept_on_device: int = 1 << 30,
 ) -> list[Outcome]:
     """The outcomes in the order they came. Raises what stops a run. ``frames_on``: a torch device to decode to."""
     outcomes: list[Outcome] = []
@@ -43,6 +44,7 @@ def run_jobs(
         on_frames=on_frames,
         meter=meter or Meter(),
         compiled=compiled,
+        kept_on_device=kept_on_device,
     )
     for job in jobs:
         line.submit(job)

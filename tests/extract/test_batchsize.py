@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from aupipe.extract.batchsize import BatchSizes, is_out_of_memory, probe, remember, remembered
+from aupipe.extract.batchsize import BatchSizes, is_out_of_memory, one_prober, probe, remember, remembered
 
 
 @pytest.fixture(autouse=True)
@@ -104,3 +106,34 @@ def test_memory_running_out_is_known_by_every_name_it_has() -> None:
     assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
     assert not is_out_of_memory(RuntimeError("shapes do not match"))
     assert not is_out_of_memory(ValueError("out of memory"))
+
+
+def test_one_process_probes_at_a_time(cache: Path) -> None:
+    held = """
+import sys
+from aupipe.extract.batchsize import one_prober
+with one_prober():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    other = subprocess.Popen([sys.executable, "-c", held], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    entered = threading.Event()
+
+    def enter() -> None:
+        with one_prober():
+            entered.set()
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    assert not entered.wait(0.3)
+    other.communicate()
+    assert entered.wait(30)
+    thread.join()
+
+
+def test_where_no_lock_can_be_had_probing_goes_on(cache: Path) -> None:
+    cache.parent.write_text("a file where the folder should be")
+    with one_prober():
+        pass

@@ -118,20 +118,18 @@ def test_memory_is_given_back_and_kept_crops_spare_a_decode(
     made: list[pipeline.Stages] = []
 
     class Seen(pipeline.Stages):
-        limit = 1 << 30
-
-        def __init__(self, *things: Any) -> None:
-            super().__init__(*things)
+        def __init__(self, *things: Any, **named: Any) -> None:
+            super().__init__(*things, **named)
             made.append(self)
-            self.kept_on_device = Budget(self.limit)
 
     monkeypatch.setattr(line, "Stages", Seen)
     parts = build_parts(replace(CONFIG, encoders=CONFIG.encoders[:1]))
     decoded: dict[int, int] = {}
     rows = {}
     for limit in (1 << 30, 40 * 3 * 112**2):  # of 75 crops: all, those of one chunk
-        Seen.limit, counted = limit, []
-        _, read = run(create_store(tmp_path / f"{limit}", "zarr"), recording, parts, "cpu", on_frames=counted.append)
+        counted: list[int] = []
+        how = {"on_frames": counted.append, "kept_on_device": limit}
+        _, read = run(create_store(tmp_path / f"{limit}", "zarr"), recording, parts, "cpu", **how)
         rows[limit], decoded[limit] = read["hog"], sum(counted)
     whole, one_chunk = rows.values()
     assert list(decoded.values()) == [len(whole), 2 * len(whole)]

@@ -1,0 +1,94 @@
+"""One machine's workers: how many, with which threads, and the same items whichever of them made them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from aupipe.config import Config, EncoderConfig, FacesConfig
+from aupipe.extract import run as module
+from aupipe.extract.means import Means
+from aupipe.extract.memory import KEPT_ON_DEVICE_BYTES, kept_on
+from aupipe.extract.parts import build_parts
+from aupipe.extract.plan import make_plan
+from aupipe.extract.run import crew_for, extract, processes_on
+from aupipe.store import create_store
+from aupipe.types import Recording
+from tests.conftest import write_video
+
+GIB = 1 << 30
+
+
+def a_gpu(monkeypatch: pytest.MonkeyPatch, cores: int, memory_gib: int) -> None:
+    monkeypatch.setattr(module, "available_cores", lambda: cores)
+    properties = SimpleNamespace(total_memory=memory_gib * GIB)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory_gib", "gpus", "processes", "decoders"),
+    [
+        (16, 141, 1, 4, 4),  # a large GPU is more than one python can feed
+        (16, 24, 1, 2, 7),  # each process has networks of its own
+        (16, 8, 1, 1, 14),
+        (6, 80, 1, 1, 4),  # no cores for more
+        (2, 80, 1, 1, 1),
+        (64, 80, 1, 4, 4),
+        (64, 80, 8, 2, 4),
+        (64, 80, 4, 4, 4),
+    ],
+)
+def test_a_gpu_has_as_many_workers_as_its_memory_and_the_cores_allow(
+    monkeypatch: pytest.MonkeyPatch, cores: int, memory_gib: int, gpus: int, processes: int, decoders: int
+) -> None:
+    a_gpu(monkeypatch, cores, memory_gib)
+    devices = [f"cuda:{number}" for number in range(gpus)]
+    assert processes_on(devices) == processes
+    crew = crew_for(devices, processes)
+    assert (crew.decoders, crew.encoders) == (decoders, 1)
+    assert crew_for(devices, processes, decoders=8).decoders == -(-8 // processes)  # what the user says is a device's
+
+
+def test_the_processor_has_one_worker_with_every_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "available_cores", lambda: 6)
+    assert processes_on(["cpu"]) == 1
+    assert (crew_for(["cpu"]).decoders, crew_for(["cpu"]).encoders) == (6, 6)
+    assert crew_for(["cpu"], decoders=2).decoders == 2
+
+
+def test_crops_kept_on_a_device_take_an_eighth_of_it_and_on_a_small_one_a_gibibyte(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for memory_gib, processes, expected in ((128, 1, 16 * GIB), (128, 4, 4 * GIB), (8, 2, KEPT_ON_DEVICE_BYTES)):
+        a_gpu(monkeypatch, 16, memory_gib)
+        assert kept_on("cuda:0", processes) == expected
+    assert kept_on("cpu") == KEPT_ON_DEVICE_BYTES
+
+
+def test_workers_of_one_device_share_the_videos_and_the_items_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(faces=FacesConfig(detector="none"), encoders=(EncoderConfig("hog", "hog", "visual"),))
+    parts = build_parts(config)
+    recordings = [
+        Recording(f"{number}.mp4", video=write_video(tmp_path / f"{number}.mp4", 10 + number)) for number in range(5)
+    ]
+    sums = []
+    for processes in (1, 3):
+        monkeypatch.setattr(module, "processes_on", lambda devices, processes=processes: processes)
+        store = create_store(tmp_path / f"by-{processes}", "zarr")
+        frames: dict[int, int] = {}
+
+        def hear(worker: int, measured, frames: dict[int, int] = frames) -> None:
+            frames[worker] = measured.stages["decode"].frames if "decode" in measured.stages else 0
+
+        plan = make_plan(recordings, parts, store)
+        outcomes = list(extract(plan, store, ["cpu"], Means(workers=3), on_measured=hear))
+        sums.append({(r.recording, r.feature): r.crc32c for outcome in outcomes for r in outcome.published})
+        assert len(frames) == processes
+        assert all(frames.values())
+    assert sums[0] == sums[1]
+    assert len(sums[0]) == 2 * len(recordings)  # clock and hog
