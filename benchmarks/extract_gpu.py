@@ -2,62 +2,69 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from extract_clips import FPS, cut_clips, join_clips
-from extract_run import CORES, Bench, Cost, beyond_start, verdict
+from extract_clips import FPS, cut_clips
+from extract_run import ASSETS, CORES, Bench, Cost, beyond_start, verdict
 
 BACKBONES = ("swin_tiny_patch4_window7_224", "vit_base_patch16_224", "regnety_004")
 PRECISION = "float16"
 BATCH = 256
+SECONDS = 18  # of a clip: what is encoded waits for the first clips to be seen whole, and the end for the last
 
 
 def measure(bench: Bench, source: Path, device: str = "cuda:0") -> None:
     """Print, per backbone and for all together, frames/s over the limit, and the share of time the GPU did nothing."""
     bench.device = ("--gpu", device.removeprefix("cuda:"))
-    piece = cut_clips(source, bench.cache / "eighteen-seconds", 1, frames=18 * FPS)
-    minute = join_clips(piece * 4, bench.cache / "gpu-minute.mp4")
-    clips = [bench.folder / f"minute_{number:03d}.mp4" for number in range(8 if bench.quick else 64)]
-    for clip in clips:
-        clip.symlink_to(minute)
-    frames = len(clips) * 4 * 18 * FPS
+    clips = cut_clips(source, bench.cache / "gpu", 64 if bench.quick else 128, frames=SECONDS * FPS)
+    frames = len(clips) * SECONDS * FPS
     decoded = decode_rate(clips[: 4 * CORES])
     print(f"  {frames} frames of 360p; decoding alone {decoded:.0f} frames/s on {decoders()} threads", flush=True)
     forward_s = {model: forward(model, device) for model in BACKBONES}
+    detector_s = detector(bench, clips[0], device)
+    for name, seconds in {**forward_s, "yunet at 320 px": detector_s}.items():
+        print(f"  {name}: forward alone {1 / seconds:.0f} frames/s", flush=True)
+    bench.aupipe(bench.one_frame_clips(clips), named(BACKBONES))  # finds the batch sizes
+    plain = np.zeros(0)
     for models in ((BACKBONES[0],), (BACKBONES[1],), BACKBONES):
-        wall_s, cost, idle, _ = end_to_end(bench, clips, models)
-        detect = cost.said.get("stages", {}).get("detect", {}).get("busy_s")
+        wall_s, _, idle, rows = end_to_end(bench, clips, models)
+        plain = rows if models == BACKBONES[:1] else plain
         networks_s = sum(forward_s[model] for model in models)
-        rate, limit = frames / wall_s, min(decoded, 1 / networks_s)
+        rate, limit = frames / wall_s, min(decoded, 1 / (detector_s + networks_s))
         print(f"  {' + '.join(models)}: {rate:.0f} frames/s, GPU idle {idle:.0%} (nvidia-smi)")
-        print(f"    of decoding and the encoders' forwards {verdict(rate / limit, 0.95)}")
-        if detect is not None:
-            limit = min(decoded, 1 / (networks_s + detect / frames))
-            print(f"    with the detector's busy time in the limit {verdict(rate / limit, 0.95)}")
+        print(f"    of decoding, and the forwards of detector and encoders {verdict(rate / limit, 0.95)}", flush=True)
         if len(models) > 1:
-            print(f"    time over the sum of forwards {verdict(wall_s / (frames * networks_s), 1.05, at_most=True)}")
-    options(bench, clips, frames)
+            print(f"    time over the sum of forwards {verdict(wall_s * limit / frames, 1.05, at_most=True)}")
+    options(bench, clips, frames, plain)
 
 
-def options(bench: Bench, clips: Sequence[Path], frames: int) -> None:
-    """What decoding on the GPU and compiled encoders gain, and what they do to the rows."""
-    plain = None
-    for chosen in ((), ("--nvdec",), ("--compile",), ("--nvdec", "--compile")):
+def named(models: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Encoder tables."""
+    return {
+        f"x{number}": {"kind": "timm", "model": model, "weights": "random", "precision": PRECISION}
+        for number, model in enumerate(models)
+    }
+
+
+def options(bench: Bench, clips: Sequence[Path], frames: int, plain: np.ndarray) -> None:
+    """What decoding on the GPU and compiled encoders gain, and how far they move rows."""
+    for chosen in (("--nvdec",), ("--compile",)):
+        bench.aupipe(bench.one_frame_clips(clips), named(BACKBONES[:1]), *chosen)  # what is compiled is kept
         wall_s, _, idle, rows = end_to_end(bench, clips, BACKBONES[:1], *chosen)
-        plain = rows if plain is None else plain
         far = np.linalg.norm(rows - plain) / np.linalg.norm(plain)
         print(
-            f"  {BACKBONES[0]} {' '.join(chosen) or 'plain'}: {frames / wall_s:.0f} frames/s, GPU idle {idle:.0%}, "
-            f"rows {far:.1e} from plain",
+            f"  {BACKBONES[0]} {' '.join(chosen)}: {frames / wall_s:.0f} frames/s, GPU idle {idle:.0%}, "
+            f"rows {far:.1e} from those without",
             flush=True,
         )
 
@@ -75,10 +82,7 @@ def end_to_end(
     bench: Bench, clips: Sequence[Path], models: Sequence[str], *options: str
 ) -> tuple[float, Cost, float, np.ndarray]:
     """Median wall seconds beyond start-up, one run's cost; of the last run the GPU's idle share and one clip's rows."""
-    encoders = {
-        f"x{number}": {"kind": "timm", "model": model, "weights": "random", "precision": PRECISION}
-        for number, model in enumerate(models)
-    }
+    encoders = named(models)
     shares, rows = [], []
 
     def run() -> Cost:
@@ -110,6 +114,38 @@ def decode_rate(clips: Sequence[Path]) -> float:
     return frames / (time.perf_counter() - began)
 
 
+def detector(bench: Bench, clip: Path, device: str) -> float:
+    """Seconds per picture of the detector's forward pass alone, network and suppression, without launching kernels."""
+
+    from aupipe.extract.decode import VideoReader
+    from aupipe.extract.device.frames import DeviceCanvas
+    from aupipe.extract.device.graphs import Graphed
+    from aupipe.extract.device.numerics import compute_as_written
+    from aupipe.extract.faces.yunet import YuNet
+
+    compute_as_written()
+    os.environ.setdefault("AUPIPE_WEIGHTS", str(ASSETS / "weights"))
+    frames: Any = next(iter(VideoReader(clip, canvas=lambda: DeviceCanvas(device))))
+    detect, pictures = YuNet().load_tensor(device), frames.shrunk(2)
+    graph = Graphed(lambda pictures: detect(pictures).box.flatten(1))
+    return timed(lambda: graph([pictures], [len(pictures)], len(pictures)), 16) / len(pictures)
+
+
+def timed(work: Callable[[], object], times: int) -> float:
+    """Median seconds of one of ``times`` calls in a row, in its steady state."""
+    import torch
+
+    took = []
+    for _ in range(8):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        for _ in range(times):
+            work()
+        torch.cuda.synchronize()
+        took.append((time.perf_counter() - began) / times)
+    return statistics.median(took[3:])  # the first ones choose algorithms
+
+
 def forward(model: str, device: str, batch: int = BATCH) -> float:
     """Seconds per picture of the forward pass alone, in its steady state, eager, channels_last."""
     import timm
@@ -118,17 +154,8 @@ def forward(model: str, device: str, batch: int = BATCH) -> float:
     dtype = getattr(torch, PRECISION)
     network: Any = timm.create_model(model, num_classes=0).eval().to(device, dtype, memory_format=torch.channels_last)
     pixels = torch.randn(batch, 3, 224, 224, device=device).to(dtype).to(memory_format=torch.channels_last)
-    synchronize = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
-    took = []
     with torch.inference_mode():
-        for _ in range(8):
-            synchronize()
-            began = time.perf_counter()
-            for _ in range(4):
-                network(pixels)
-            synchronize()
-            took.append((time.perf_counter() - began) / (4 * batch))
-    return statistics.median(took[3:])  # the first ones choose algorithms
+        return timed(lambda: network(pixels), 4) / batch
 
 
 @contextmanager
