@@ -119,19 +119,27 @@ class _Raised:
     error: BaseException
 
 
-def _groups(chunks: Iterable[Sequence[Window]], most: int) -> Iterator[list[Sequence[Window]]]:
-    """The chunks in order, in groups of about ``most`` frames, of chunks alone whose longest windows are as long."""
-    group: list[Sequence[Window]] = []
-    frames, longest = 0, 0
-    for chunk in chunks:
-        own = max(map(len, chunk))
-        if group and (frames >= most or own != longest):
-            yield group
-            group, frames = [], 0
-        group.append(chunk)
-        frames, longest = frames + sum(map(len, chunk)), own
-    if group:
-        yield group
+@dataclass(frozen=True)
+class _Group:
+    """Batches that are gathered together: all their windows, as numbers, in order."""
+
+    begins: NDArray[np.int64]  # rows of the matrix
+    sizes: NDArray[np.int64]
+    counts: list[int]  # windows of each batch
+
+
+def _groups(begins: NDArray[np.int64], sizes: NDArray[np.int64], counts: Sequence[int], most: int) -> Iterator[_Group]:
+    """Batches of ``counts`` windows in order, in groups of about ``most`` frames, each of batches that are as long."""
+    firsts = np.cumsum([0, *counts])
+    longest = np.maximum.reduceat(sizes, firsts[:-1]).tolist() if len(counts) else []
+    frames = np.add.reduceat(sizes, firsts[:-1]).tolist() if len(counts) else []
+    first = taken = 0
+    for i in range(1, len(counts) + 1):
+        taken += frames[i - 1]
+        if i == len(counts) or taken >= most or longest[i] != longest[first]:
+            own = slice(firsts[first], firsts[i])
+            yield _Group(begins[own], sizes[own], list(counts[first:i]))
+            first, taken = i, 0
 
 
 class Resident:
@@ -160,33 +168,30 @@ class Resident:
 
     def batches(self, chunks: Sequence[Sequence[Window]]) -> Iterator[DeviceBatch]:
         """One batch per chunk, in order."""
-        gathered: Iterator[list[DeviceBatch]]
-        if self.rows.is_cuda:
-            gathered = map(self._gather, _groups(chunks, max(GATHERED, GATHERED_ON_GPU // (4 * self.rows.shape[1]))))
-        else:  # memory is the limit, and waits while the head computes
-            gathered = _ahead(self._gather, _groups(chunks, GATHERED))
+        # All of an epoch's arithmetic at once: what a thread does in python costs the head as much again.
+        begins = [self.starts[window.recording] + window.start for chunk in chunks for window in chunk]
+        sizes = [len(window) for chunk in chunks for window in chunk]
+        most = max(GATHERED, GATHERED_ON_GPU // (4 * self.rows.shape[1])) if self.rows.is_cuda else GATHERED
+        groups = _groups(np.array(begins), np.array(sizes), [len(chunk) for chunk in chunks], most)
+        # A GPU gathers faster than it is asked; a processor's memory is the limit, and waits while the head computes.
+        gathered = map(self._gather, groups) if self.rows.is_cuda else _ahead(self._gather, groups)
         for batches in gathered:
             yield from batches
 
-    def _gather(self, chunks: Sequence[Sequence[Window]]) -> list[DeviceBatch]:
-        """The batches of some chunks, as pieces of one gather."""
-        windows = [window for chunk in chunks for window in chunk]
-        begins = np.array([self.starts[window.recording] + window.start for window in windows])
-        sizes = np.array([len(window) for window in windows])
-        frame = np.arange(sizes.max())
-        there = frame < sizes[:, None]  # (N, T) of all windows
-        index = np.where(there, begins[:, None] + frame, len(self.rows) - 1)  # (N, T) -> row of the matrix
-        shape = index.shape
-        flat = self._sent(index.ravel())
+    def _gather(self, group: _Group) -> list[DeviceBatch]:
+        """The batches of a group, as pieces of one gather."""
+        frame = np.arange(group.sizes.max())
+        there = frame < group.sizes[:, None]  # (N, T)
+        index = np.where(there, group.begins[:, None] + frame, len(self.rows) - 1)  # (N, T) -> row of the matrix
+        flat, mask = self._sent(index.ravel()), self._sent(there)
         x, targets, valid = (
-            part.index_select(0, flat).view(*shape, part.shape[1]) for part in (self.rows, self.targets, self.valid)
+            part.index_select(0, flat).view(*index.shape, part.shape[1])
+            for part in (self.rows, self.targets, self.valid)
         )
-        mask = self._sent(there)
-        made, at = [], 0
-        for chunk in chunks:
-            own = slice(at, at := at + len(chunk))
-            made.append(DeviceBatch(x[own], mask[own], targets[own], valid[own]))
-        return made
+        if len(group.counts) == 1:
+            return [DeviceBatch(x, mask, targets, valid)]
+        parts = (part.split(group.counts) for part in (x, mask, targets, valid))
+        return [DeviceBatch(*one) for one in zip(*parts, strict=True)]
 
     def _sent(self, array: NDArray[Any]) -> Tensor:
         """An array on the device; a GPU's steps that are under way are not waited for."""

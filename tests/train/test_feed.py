@@ -16,7 +16,6 @@ from aupipe.train.fit import fit
 from aupipe.train.recipe import load_recipe
 from aupipe.train.run import load_weights
 from aupipe.train.windows import tile
-from aupipe.types import Window
 
 from .worlds import make_world
 
@@ -52,13 +51,18 @@ def test_a_feed_gives_what_collate_makes_in_the_order_asked_for(examples, kind, 
 
 
 @given(st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=4), max_size=30), st.integers(1, 200))
-def test_small_batches_are_gathered_together_and_never_padded_beyond_their_own(lengths, gathered):
-    chunks = [[Window("r", 0, length) for length in chunk] for chunk in lengths]
-    groups = list(_groups(chunks, gathered))
-    assert [chunk for group in groups for chunk in group] == chunks
+def test_small_batches_are_gathered_together_and_never_padded_beyond_their_own(lengths, most):
+    sizes = np.array([size for batch in lengths for size in batch], dtype=int)
+    groups = list(_groups(1000 + np.arange(len(sizes)), sizes, [len(batch) for batch in lengths], most))
+    given_back, place = [], 0
     for group in groups:
-        assert len({max(map(len, chunk)) for chunk in group}) == 1
-        assert sum(len(window) for chunk in group[:-1] for window in chunk) < gathered
+        np.testing.assert_array_equal(group.begins, 1000 + place + np.arange(len(group.sizes)))
+        place += len(group.sizes)
+        batches = np.split(group.sizes, np.cumsum(group.counts)[:-1])
+        assert len({max(batch) for batch in batches}) == 1
+        assert sum(map(sum, batches[:-1])) < most
+        given_back += [batch.tolist() for batch in batches]
+    assert given_back == lengths
 
 
 def test_examples_without_labels_are_fed_too(world):
