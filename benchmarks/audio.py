@@ -22,6 +22,7 @@ import numpy as np
 from aupipe.config import EncoderConfig
 from aupipe.errors import AupipeError
 from aupipe.extract.clock import to_frames
+from aupipe.extract.device.numerics import compute_as_written
 from aupipe.extract.encoders import build_encoder
 from aupipe.types import Waveform
 
@@ -50,6 +51,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(options.threads)
+    compute_as_written()  # as runs do
     with tempfile.TemporaryDirectory() as folder:
         encoders = tables(Path(folder), options.large)
         if options.only:
