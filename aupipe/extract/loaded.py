@@ -69,17 +69,20 @@ class Loaded:
     def stream(self) -> AbstractContextManager[Any]:
         """Where the calling thread's work on a device goes: every thread that detects or encodes works in here.
 
-        FFmpeg brings NVDEC's frames to the host in CUDA's default stream, where each would wait for all batches before
-        it; so with NVDEC they have a stream of their own, one for all threads, since they hand tensors to each other.
+        The device is the thread's current one. FFmpeg brings NVDEC's frames to the host in CUDA's default stream, where
+        each would wait for all batches before it; so with NVDEC they have a stream of their own, one for all threads,
+        since they hand tensors to each other.
         """
-        if not (self.nvdec and self.device.startswith("cuda")):
+        if not self.device.startswith("cuda"):
             return nullcontext()
         import torch
 
+        if not self.nvdec:
+            return torch.cuda.device(self.device)
         with self._loading:
             if self._stream is None:
                 self._stream = torch.cuda.Stream(self.device)
-        context: AbstractContextManager[Any] = torch.cuda.stream(self._stream)
+        context: AbstractContextManager[Any] = torch.cuda.stream(self._stream)  # and its device
         return context
 
     def canvas(self) -> Canvas:

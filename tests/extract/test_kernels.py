@@ -23,23 +23,21 @@ from aupipe.extract.device.yuv import Colour, to_rgb
 
 assert differs("cpu") == "", differs("cpu")
 random = torch.Generator().manual_seed(1)
-for height, width in ((2, 2), (16, 33), (38, 64), (50, 20)):
+for height, width in ((2, 2), (16, 33), (26, 18)):
     half = (height + 1) // 2, (width + 1) // 2
     shapes = (3, height, width), (3, *half), (3, *half)
     y, u, v = (torch.randint(0, 256, shape, generator=random, dtype=torch.uint8) for shape in shapes)
-    for matrix in (601, 709):
-        for full in (False, True):
-            colour = Colour(matrix, full)
-            for factor in (1, 2, 3, 5):
-                if min(height, width) >= factor:
-                    ours = small_kernel(y, u, v, colour, factor)
-                    assert torch.equal(ours, shrink(to_rgb(y, u, v, colour), factor)), (height, width, factor)
-            at = torch.tensor([0, 2, 1, 2])
-            matrices = torch.randn((4, 2, 3), generator=random, dtype=torch.float64)
-            matrices[..., 2] *= 20
-            matrices[3] = float("nan")  # a face that cannot be aligned
-            ours = crop_kernel((y, u, v), at, matrices, 19, colour)
-            assert torch.equal(ours, warp_yuv((y, u, v), at, matrices, 19, colour).permute(0, 2, 3, 1)), (height, width)
+    for colour in (Colour(709), Colour(601, full_range=True)):
+        for factor in (1, 2, 5):
+            if min(height, width) >= factor:
+                ours = small_kernel((y, u, v), colour, factor)
+                assert torch.equal(ours, shrink(to_rgb(y, u, v, colour), factor)), (height, width, factor)
+        at = torch.tensor([0, 2, 1, 2])
+        matrices = torch.randn((4, 2, 3), generator=random, dtype=torch.float64)
+        matrices[..., 2] *= 20
+        matrices[3] = float("nan")  # a face that cannot be aligned
+        ours = crop_kernel((y, u, v), at, matrices, 19, colour)
+        assert torch.equal(ours, warp_yuv((y, u, v), at, matrices, 19, colour).permute(0, 2, 3, 1)), (height, width)
 print("the same")
 """
 
@@ -76,7 +74,7 @@ def test_where_they_do_not_compile_or_differ_torch_does_it_and_it_is_said(
 
 def test_without_a_gpu_torch_does_it() -> None:
     y, u, v = (torch.full(shape, 90, dtype=torch.uint8) for shape in ((2, 8, 8), (2, 4, 4), (2, 4, 4)))
-    assert torch.equal(small(y, u, v, Colour(), 2), shrink(to_rgb(y, u, v, Colour()), 2))
+    assert torch.equal(small((y, u, v), Colour(), 2), shrink(to_rgb(y, u, v, Colour()), 2))
     at, matrices = torch.tensor([1]), torch.eye(2, 3, dtype=torch.float64)[None]
     expected = warp_yuv((y, u, v), at, matrices, 6, Colour()).permute(0, 2, 3, 1)
     assert torch.equal(crops((y, u, v), at, matrices, 6, Colour()), expected)

@@ -43,7 +43,7 @@ class DeviceDetector:
 
     def _graph(self, colour: Colour, factor: int) -> Graphed:
         def find(y: Tensor, u: Tensor, v: Tensor) -> Tensor:
-            found = self._detect(small(y, u, v, colour, factor))
+            found = self._detect(small((y, u, v), colour, factor))
             faces = torch.cat([found.box, found.landmarks.flatten(2), found.score[..., None]], dim=-1)  # (B, K, 15)
             about = torch.stack([found.number, found.settled], dim=1).to(faces.dtype)  # (B, 2)
             return torch.cat([faces.flatten(1), about], dim=1)

@@ -15,12 +15,12 @@ from aupipe.extract.decode import HostCanvas, chunk_length, plane_pixels, rotate
 from aupipe.extract.device import kernels
 from aupipe.extract.device.bus import on_host, upload
 from aupipe.extract.device.graphs import Graphed
+from aupipe.extract.device.kernels import Planes
 from aupipe.extract.device.nvdec import Nvdec
 from aupipe.extract.device.yuv import Colour, colour_of, covers, to_rgb
 from aupipe.extract.faces.align import CropTemplate, crop, is_cut_on_host
 from aupipe.types import Frames
 
-Planes = tuple[Tensor, Tensor, Tensor]
 PLACES = 32  # faces are cut in multiples of this many, so that there are few graphs
 
 
@@ -73,7 +73,7 @@ class DeviceFrames:
 
     def shrunk(self, factor: int) -> Tensor:
         """(T, 3, H // factor, W // factor) uint8 RGB, box averages."""
-        return kernels.small(*self.here(), self.colour, factor)
+        return kernels.small(self.here(), self.colour, factor)
 
     def crop(
         self,

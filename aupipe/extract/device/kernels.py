@@ -146,41 +146,35 @@ if triton is not None:
         tl.store(out + 2, _to_even(blues).to(tl.int32).to(tl.uint8), mask=there)
 
 
-# torch rounds after each step: factors and sums are not to be joined into one operation of another rounding.
-EXACT: dict[str, Any] = {"enable_fp_fusion": False}
+def _launch(kernel: Any, planes: Planes, blocks: tuple[int, int], *arguments: Any, **constants: int) -> None:
+    # On the planes' device: Triton launches on the current one. And without fusion: torch rounds after each step.
+    with torch.cuda.device_of(planes[0]):
+        kernel[blocks](*planes, *arguments, **constants, BLOCK=BLOCK, enable_fp_fusion=False)
 
 
-def small_kernel(y: Tensor, u: Tensor, v: Tensor, colour: Colour, factor: int) -> Tensor:
-    """(B, 3, H // factor, W // factor) uint8: `shrink` of `to_rgb` of planes in one piece, on CUDA."""
-    count, height, width = y.shape
+def small_kernel(planes: Planes, colour: Colour, factor: int) -> Tensor:
+    """(B, 3, H // factor, W // factor) uint8: `shrink` of `to_rgb` of planes, in one piece."""
+    count, height, width = planes[0].shape
     rows, columns = height // factor, width // factor
-    out = torch.empty((count, 3, rows, columns), dtype=torch.uint8, device=y.device)
-    grid = count, triton.cdiv(rows * columns, BLOCK)
-    _small_kernel[grid](
-        y, u, v, out, height, width, rows, columns, 1 / factor**2, *colour.coefficients(),
-        FACTOR=factor, BLOCK=BLOCK, **EXACT,
-    )  # fmt: skip
+    out = torch.empty((count, 3, rows, columns), dtype=torch.uint8, device=planes[0].device)
+    arguments = out, height, width, rows, columns, 1 / factor**2, *colour.coefficients()
+    _launch(_small_kernel, planes, (count, triton.cdiv(rows * columns, BLOCK)), *arguments, FACTOR=factor)
     return out
 
 
-def crop_kernel(
-    planes: tuple[Tensor, Tensor, Tensor], frame: Tensor, matrices: Tensor, size: int, colour: Colour
-) -> Tensor:
-    """(K, S, S, 3) uint8: `warp_yuv`, channels last; ``frame`` (K,) int64, ``matrices`` (K, 2, 3) float64, on CUDA."""
-    y, u, v = planes
-    out = torch.empty((len(frame), size, size, 3), dtype=torch.uint8, device=y.device)
-    grid = len(frame), triton.cdiv(size * size, BLOCK)
-    _crop_kernel[grid](
-        y, u, v, frame, matrices, out, *y.shape[1:], size, *colour.coefficients(), BLOCK=BLOCK, **EXACT
-    )  # fmt: skip
+def crop_kernel(planes: Planes, frame: Tensor, matrices: Tensor, size: int, colour: Colour) -> Tensor:
+    """(K, S, S, 3) uint8: `warp_yuv`, channels last; ``frame`` (K,) int64, ``matrices`` (K, 2, 3) float64."""
+    out = torch.empty((len(frame), size, size, 3), dtype=torch.uint8, device=planes[0].device)
+    arguments = frame, matrices, out, *planes[0].shape[1:], size, *colour.coefficients()
+    _launch(_crop_kernel, planes, (len(frame), triton.cdiv(size * size, BLOCK)), *arguments)
     return out
 
 
-def small(y: Tensor, u: Tensor, v: Tensor, colour: Colour, factor: int) -> Tensor:
+def small(planes: Planes, colour: Colour, factor: int) -> Tensor:
     """(B, 3, H // factor, W // factor) uint8 RGB of planes (B, H, W), (B, h, w), (B, h, w): box averages."""
-    if y.is_cuda and usable(y.device):
-        return small_kernel(y, u, v, colour, factor)
-    return shrink(to_rgb(y, u, v, colour), factor)
+    if planes[0].is_cuda and usable(planes[0].device):
+        return small_kernel(planes, colour, factor)
+    return shrink(to_rgb(*planes, colour), factor)
 
 
 def crops(planes: Planes, frame: Tensor, matrices: Tensor, size: int, colour: Colour) -> Tensor:
@@ -212,6 +206,7 @@ def differs(device: torch.device | str) -> str:
     random = torch.Generator().manual_seed(0)
     shapes = (2, 46, 71), (2, 23, 36), (2, 23, 36)
     y, u, v = (torch.randint(0, 256, shape, generator=random, dtype=torch.uint8).to(device) for shape in shapes)
+    planes = y, u, v
     frame = torch.tensor([1, 0, 1], device=device)
     matrices = torch.tensor(
         [[[0.9, -0.3, 4], [0.3, 0.9, -6]], [[2.1, 0.4, -31], [-0.4, 2.1, 5]], [[0, 0, 1], [0, 0, 2]]]
@@ -219,9 +214,9 @@ def differs(device: torch.device | str) -> str:
     matrices = matrices.to(device, torch.float64)
     for colour in (Colour(), Colour(709, full_range=True)):
         for factor in (1, 2, 3):
-            if not torch.equal(small_kernel(y, u, v, colour, factor), shrink(to_rgb(y, u, v, colour), factor)):
+            if not torch.equal(small_kernel(planes, colour, factor), shrink(to_rgb(*planes, colour), factor)):
                 return f"pictures shrunk by {factor}"
-        ours = crop_kernel((y, u, v), frame, matrices, 24, colour)
-        if not torch.equal(ours, warp_yuv((y, u, v), frame, matrices, 24, colour).permute(0, 2, 3, 1)):
+        ours = crop_kernel(planes, frame, matrices, 24, colour)
+        if not torch.equal(ours, warp_yuv(planes, frame, matrices, 24, colour).permute(0, 2, 3, 1)):
             return "crops"
     return ""

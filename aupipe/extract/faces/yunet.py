@@ -74,9 +74,11 @@ class YuNet:
         return detect
 
     def _torch_finder(self, path: Path, device: str) -> Callable[[Tensor, int, int], FaceTensors]:
+        import torch
+
         from aupipe.extract.nets.yunet import find_faces, load_yunet
 
-        network = load_yunet(path).to(device)
+        network = load_yunet(path).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
         def find(pictures: Tensor, candidates: int, rounds: int) -> FaceTensors:
             candidates = min(candidates, self.top_k)
