@@ -52,6 +52,7 @@ class Line:
     on_published: Callable[[ItemRecord], None] = lambda record: None
     meter: Meter = field(default_factory=Meter)
     compiled: bool = False  # encoders go through torch.compile
+    beside: int = 1  # processes on the device, this one too
     kept_on_device: int = KEPT_ON_DEVICE_BYTES
 
     def __post_init__(self) -> None:
@@ -185,6 +186,7 @@ class Line:
 
         device = self.loaded.device
         key = f"{spec.key} {torch.cuda.get_device_name(device)} {spec.params.get('precision', 'float32')}"
+        key += f" 1/{self.beside}" * (self.beside > 1)  # of its memory
 
         def run(count: int) -> None:
             encode(torch.zeros((count, template.size_px, template.size_px, 3), dtype=torch.uint8, device=device))

@@ -93,6 +93,10 @@ class Loaded:
             return HostCanvas()
         from aupipe.extract.device.frames import DeviceCanvas
 
+        if self.frames_on.startswith("cuda"):
+            import torch
+
+            torch.cuda.set_device(self.frames_on)  # of the decoding thread, which would wake the first GPU otherwise
         if not self.nvdec:
             return DeviceCanvas(self.frames_on)
         from aupipe.extract.device.nvdec import nvdec

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 from collections import deque
@@ -90,12 +91,28 @@ def processes_on(devices: Sequence[str]) -> int:
 
     Python runs one thread at a time, and a large GPU asks for more frames a second than one process can hand on.
     """
-    if devices[0] == "cpu":
+    if devices[0] == "cpu" or not all(map(shares, devices)):
         return 1
     import torch
 
     memory = min(torch.cuda.get_device_properties(device).total_memory for device in devices)
     return max(1, min(PROCESSES, available_cores() // len(devices) // CORES_EACH, memory // MEMORY_EACH))
+
+
+COMPUTE_MODE, SHARED = 20, 0  # CU_DEVICE_ATTRIBUTE_COMPUTE_MODE, CU_COMPUTEMODE_DEFAULT
+
+
+def shares(device: str) -> bool:
+    """Whether a GPU lets several processes use it at once; some clusters set theirs not to."""
+    mode = ctypes.c_int(-1)
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+        failed = cuda.cuInit(0) or cuda.cuDeviceGetAttribute(
+            ctypes.byref(mode), COMPUTE_MODE, int(device.split(":")[1])
+        )
+    except (OSError, AttributeError):  # another system's name for it, or none
+        return False
+    return not failed and mode.value == SHARED
 
 
 def crew_for(devices: Sequence[str], processes: int = 1, decoders: int = 0) -> Crew:
@@ -132,8 +149,8 @@ def extract(
     Raises AupipeError for what is nobody's recording's fault: a full disk, missing weights, workers that cannot start.
     """
     processes = processes_on(devices)
-    if means.workers:
-        processes = min(processes, means.workers)
+    while means.workers % processes:  # as many videos at once as the user says, not more
+        processes -= 1
     crew = crew_for(devices, processes, means.workers)
     setup = Setup(plan.parts, str(store.path), "", processes, library_versions(), log.getEffectiveLevel(), crew, means)
     staff = Staff(setup, [device for device in devices for _ in range(processes)], on_frames, on_measured)

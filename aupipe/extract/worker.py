@@ -23,6 +23,7 @@ from aupipe.extract.parts import Parts
 from aupipe.extract.plan import Job
 
 LOOK_EVERY_S = 0.5
+SHARED = 0.9  # of a GPU's memory, by all its worker processes: each needs some that torch does not count
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,10 @@ def serve(connection: Connection, voice: Voice) -> None:
     # slower was measured), and the stages have threads enough.
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    if setup.device.startswith("cuda"):
+        torch.zeros(1, device=setup.device)  # a GPU that cannot be had is no video's fault
+        if setup.beside > 1:  # each has its share: none can take back what another keeps
+            torch.cuda.set_per_process_memory_fraction(SHARED / setup.beside, setup.device)
     store = open_store(setup.store)
     means = setup.means
     meter = Meter(trace=means.trace)
@@ -99,6 +104,7 @@ def serve(connection: Connection, voice: Voice) -> None:
         on_published=voice.say,
         meter=meter,
         compiled=means.compiled,
+        beside=setup.beside,
         kept_on_device=kept_on(setup.device, setup.beside),
     )
     voice.say(READY)

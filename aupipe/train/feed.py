@@ -171,12 +171,17 @@ class Resident:
         # All of an epoch's arithmetic at once: what a thread does in python costs the head as much again.
         begins = [self.starts[window.recording] + window.start for chunk in chunks for window in chunk]
         sizes = [len(window) for chunk in chunks for window in chunk]
-        most = max(GATHERED, GATHERED_ON_GPU // (4 * self.rows.shape[1])) if self.rows.is_cuda else GATHERED
+        most = self._most_gathered() if self.rows.is_cuda else GATHERED
         groups = _groups(np.array(begins), np.array(sizes), [len(chunk) for chunk in chunks], most)
         # A GPU gathers faster than it is asked; a processor's memory is the limit, and waits while the head computes.
         gathered = map(self._gather, groups) if self.rows.is_cuda else _ahead(self._gather, groups)
         for batches in gathered:
             yield from batches
+
+    def _most_gathered(self) -> int:
+        """Frames of one gather on a GPU."""
+        frame = 4 * self.rows.shape[1] + 5 * self.targets.shape[1] + 9  # bytes, with its index and its mask
+        return max(GATHERED, min(GATHERED_ON_GPU, free_bytes(str(self.rows.device)) // 4) // frame)
 
     def _gather(self, group: _Group) -> list[DeviceBatch]:
         """The batches of a group, as pieces of one gather."""

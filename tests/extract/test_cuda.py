@@ -19,6 +19,7 @@ from aupipe.extract.batchsize import remembered
 from aupipe.extract.compiled import compiled
 from aupipe.extract.crops import face_crops
 from aupipe.extract.decode import VideoReader
+from aupipe.extract.device import graphs, kernels
 from aupipe.extract.device.detect import DeviceDetector
 from aupipe.extract.device.frames import DeviceCanvas, DeviceFrames
 from aupipe.extract.device.numerics import compute_as_written
@@ -141,6 +142,13 @@ def test_the_detector_finds_the_same_faces(assets: Path) -> None:
         theirs = finder("cpu")(next(iter(VideoReader(path))).rgb)
         np.testing.assert_array_equal(ours.counts, theirs.counts)
         np.testing.assert_allclose(ours.rows[:, :14], theirs.rows[:, :14], atol=5e-3)  # px
+
+
+def test_kernels_and_graphs_are_what_runs_here(tmp_path: Path, recordings: list[Recording]) -> None:
+    assert kernels.usable(torch.device(CUDA))
+    run(tmp_path / "features", recordings[:1], build_parts(CONFIG), device=CUDA)
+    assert graphs._GRAPHS.recorded
+    assert not graphs._GRAPHS.failed
 
 
 # The whole way --------------------------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ import pytest
 import torch
 from av.video.reformatter import VideoReformatter
 
-from aupipe.extract.device.warp import normalize, shrink, similarity, warp, warp_yuv
-from aupipe.extract.device.yuv import colour_of, covers, to_rgb
+from aupipe.extract.device.warp import normalize, shrink, warp_yuv
+from aupipe.extract.device.yuv import Colour, colour_of, covers, to_rgb
 from aupipe.extract.faces import align
 from aupipe.extract.images import read_image
 
@@ -104,18 +104,8 @@ def some_landmarks(count: int, height: int, width: int, side: float = 0.4) -> np
     return (turned + random.normal(0, 1, turned.shape)).astype(np.float32)
 
 
-def test_similarities_are_those_of_the_host() -> None:
-    landmarks = some_landmarks(40, 1080, 1920)
-    landmarks[0] = 7  # five equal points have none; both say the same all the same
-    for template in (align.CropTemplate(112), align.CropTemplate(256), align.ArcFaceCropTemplate(224)):
-        found = similarity(torch.from_numpy(landmarks), torch.from_numpy(template.points()))
-        np.testing.assert_allclose(found.numpy(), align.similarity(landmarks, template.points()), atol=1e-9, rtol=1e-9)
-
-
 @pytest.mark.parametrize("template", [align.CropTemplate(112), align.CropTemplate(128), align.ArcFaceCropTemplate(224)])
-def test_warps_of_rgb_and_of_planes_are_opencvs_within_one_grey_level(
-    template: align.CropTemplate, assets: Path
-) -> None:
+def test_warps_of_planes_are_opencvs_within_one_grey_level(template: align.CropTemplate, assets: Path) -> None:
     assert cv2.__version__.startswith("5"), "OpenCV 4 warps with 5-bit weights: up to 4 grey levels from OpenCV 5"
     for clip in ("selfie_expressions_portrait_no_audio.mp4", "carphone_qcif_no_audio.mp4"):
         frames = some_frames(assets / "videos" / clip, most=2, every=30)
@@ -123,26 +113,22 @@ def test_warps_of_rgb_and_of_planes_are_opencvs_within_one_grey_level(
         landmarks = some_landmarks(12, *rgb.shape[1:3])
         where = np.arange(12) % 2
         expected = align.warp(rgb[where], landmarks, template).astype(int)
-        matrices = similarity(torch.from_numpy(landmarks), torch.from_numpy(template.points()))
+        matrices = torch.from_numpy(template.matrices(landmarks))
         planes = tuple(torch.cat(each) for each in zip(*map(planes_of, frames), strict=True))
         first = frames[0]
         colour = colour_of(first.format.name, int(first.colorspace), int(first.color_range))
-        frame = torch.from_numpy(where)
-        pictures = torch.from_numpy(rgb).permute(0, 3, 1, 2)
-        by_rgb = warp(pictures, frame, matrices, template.size_px)
-        by_planes = warp_yuv(planes, frame, matrices, template.size_px, colour)  # type: ignore[arg-type]
-        assert torch.equal(by_rgb, by_planes)
-        difference = np.abs(by_rgb.permute(0, 2, 3, 1).numpy() - expected)
+        crops = warp_yuv(planes, torch.from_numpy(where), matrices, template.size_px, colour)  # type: ignore[arg-type]
+        difference = np.abs(crops.permute(0, 2, 3, 1).numpy() - expected)
         assert expected.any(axis=(1, 2, 3)).all()
         assert difference.max() <= 1
         assert difference.mean() < 1e-3
 
 
 def test_a_face_that_cannot_be_aligned_gives_a_black_crop() -> None:
-    pictures = torch.full((1, 3, 32, 32), 200, dtype=torch.uint8)
+    planes = tuple(torch.full((1, side, side), 200, dtype=torch.uint8) for side in (32, 16, 16))
     matrices = torch.zeros(2, 2, 3, dtype=torch.float64)
     matrices[1] = float("nan")
-    assert not warp(pictures, torch.zeros(2, dtype=torch.int64), matrices, 16).any()
+    assert not warp_yuv(planes, torch.zeros(2, dtype=torch.int64), matrices, 16, Colour()).any()  # type: ignore[arg-type]
 
 
 def test_normalising_is_the_encoders_own_in_channels_last() -> None:

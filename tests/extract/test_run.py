@@ -24,6 +24,7 @@ GIB = 1 << 30
 
 def a_gpu(monkeypatch: pytest.MonkeyPatch, cores: int, memory_gib: int) -> None:
     monkeypatch.setattr(module, "available_cores", lambda: cores)
+    monkeypatch.setattr(module, "shares", lambda device: True)
     properties = SimpleNamespace(total_memory=memory_gib * GIB)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
 
@@ -50,6 +51,26 @@ def test_a_gpu_has_as_many_workers_as_its_memory_and_the_cores_allow(
     crew = crew_for(devices, processes)
     assert (crew.decoders, crew.encoders) == (decoders, 1)
     assert crew_for(devices, processes, decoders=8).decoders == -(-8 // processes)  # what the user says is a device's
+
+
+@pytest.mark.parametrize(("mode", "answer", "processes"), [(0, 0, 4), (3, 0, 1), (0, 1, 1), (None, 0, 1)])
+def test_a_gpu_that_takes_one_process_only_has_one_worker(
+    monkeypatch: pytest.MonkeyPatch, mode: int | None, answer: int, processes: int
+) -> None:
+    def ask(found, attribute: int, number: int) -> int:
+        assert (attribute, number) == (20, 1)
+        found._obj.value = mode
+        return answer
+
+    def load(name: str) -> SimpleNamespace:
+        if mode is None:
+            raise OSError(f"{name}: cannot open shared object file")
+        return SimpleNamespace(cuInit=lambda flags: 0, cuDeviceGetAttribute=ask)
+
+    monkeypatch.setattr(module, "available_cores", lambda: 16)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=141 * GIB))
+    monkeypatch.setattr(module.ctypes, "CDLL", load)
+    assert processes_on(["cuda:1"]) == processes
 
 
 def test_the_processor_has_one_worker_with_every_core(monkeypatch: pytest.MonkeyPatch) -> None:

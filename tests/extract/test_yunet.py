@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aupipe.extract.decode import VideoReader
@@ -145,6 +145,7 @@ boxes = st.lists(
 )
 
 
+@example(boxes=[(0, 0, 1, 1), (0, 0, 1, 10)], threshold=0.1, rounds=2)  # on the threshold
 @given(boxes=boxes, threshold=st.sampled_from([0.1, 0.3, 0.6]), rounds=st.integers(1, 14))
 def test_suppression_in_rounds_is_opencvs_wherever_it_says_it_has_settled(
     boxes: list[tuple[int, int, int, int]], threshold: float, rounds: int

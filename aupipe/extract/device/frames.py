@@ -117,15 +117,15 @@ class _Kind:
 class DeviceCanvas:
     """Puts the planes of decoded frames on a device, where `covers` holds; other frames become RGB on the host.
 
-    On CUDA the planes of a chunk are gathered in pinned memory and go over in a stream of their own. ``hardware``: what
-    decodes the frames that come here, where it can.
+    On CUDA the planes of a chunk are gathered in pinned memory and go over in a stream for that alone. ``hardware``:
+    what decodes the frames that come here, where it can.
     """
 
     def __init__(self, device: str, hardware: Nvdec | None = None) -> None:
         self.hardware = hardware
         self._device = torch.device(device)
         self._cuda = self._device.type == "cuda"
-        self._stream = torch.cuda.Stream(self._device) if self._cuda else None
+        self._stream = _copies(self._device) if self._cuda else None
         self._host = HostCanvas()
         self._kind: _Kind | None = None
         self._planes: tuple[Tensor, ...] = ()
@@ -175,6 +175,12 @@ class DeviceCanvas:
             arrived = torch.cuda.Event()
             arrived.record(self._stream)
         return DeviceFrames((y, u, v), colour, pts_s, index, arrived)
+
+
+@lru_cache
+def _copies(device: torch.device) -> torch.cuda.Stream:
+    """The stream of a process in which frames go over: the bus takes one after another anyway."""
+    return torch.cuda.Stream(device)
 
 
 def _covered(kind: _Kind) -> bool:

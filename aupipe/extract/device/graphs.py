@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,30 +18,22 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-MOST = 16  # graphs of one function: sizes of videos; the one that was not used for longest goes
+MOST = 64  # graphs of a process, each of one size of video; the one that was not used for longest goes
 
-Key = tuple[tuple[torch.Size, torch.dtype], ...]
-
-
-@dataclass(frozen=True)
-class _Recorded:
-    graph: torch.cuda.CUDAGraph
-    inputs: list[Tensor]
-    output: Tensor
+Function = Callable[..., Tensor]
+Shapes = tuple[tuple[torch.Size, torch.dtype], ...]
 
 
 class Graphed:
     """A function of tensors to one tensor that launches kernels alone: it waits for nothing and copies nothing over.
 
-    On CUDA it is recorded once per shape of its inputs. The threads that call it share one stream. Elsewhere, and
-    where it cannot be recorded, it is called as it is.
+    On CUDA it is recorded when a shape of its inputs comes for the second time. The threads that call it work in one
+    stream (`aupipe.extract.loaded.Loaded.stream`). Elsewhere, and where recording fails, it is called as it is. What it
+    calls must not use cuBLAS: a graph that goes takes the workspace of the others with it (pytorch#193402).
     """
 
-    _pool: Any = None  # memory of all graphs: they run one after another, and what they give is copied out of it
-
-    def __init__(self, function: Callable[..., Tensor]) -> None:
+    def __init__(self, function: Function) -> None:
         self._function = function
-        self._recorded: OrderedDict[Key, _Recorded | None] = OrderedDict()
 
     def __call__(self, inputs: Sequence[Tensor], lengths: Sequence[int], take: int) -> Tensor:
         """The first ``take`` rows of the function's value.
@@ -49,51 +41,88 @@ class Graphed:
         On CUDA each input is filled up to a length of its own, with whatever lies there: rows of the value must depend
         on no row of that.
         """
-        if not inputs[0].is_cuda:
+        if not on_cuda(inputs[0]):
             return self._function(*inputs)[:take]
-        key = tuple(
-            (torch.Size((length, *each.shape[1:])), each.dtype) for each, length in zip(inputs, lengths, strict=True)
-        )
-        with _LOCK, torch.inference_mode():
-            if key not in self._recorded:
-                self._recorded[key] = self._record(key, inputs)
-                if len(self._recorded) > MOST:
-                    torch.cuda.synchronize(inputs[0].device)
-                    self._recorded.popitem(last=False)
-            self._recorded.move_to_end(key)
-            recorded = self._recorded[key]
-            if recorded is None:
-                return self._function(*inputs)[:take]
-            _fill(recorded.inputs, inputs)
-            recorded.graph.replay()
-            return recorded.output[:take].clone()
+        sizes = zip(inputs, lengths, strict=True)
+        shapes = tuple((torch.Size((length, *each.shape[1:])), each.dtype) for each, length in sizes)
+        with _GRAPHS.lock:
+            recorded = _GRAPHS.of(self._function, shapes, inputs[0].device)
+            with torch.inference_mode():
+                held = recorded.inputs if recorded else _zeros(shapes, inputs[0].device)
+                for there, here in zip(held, inputs, strict=True):
+                    there[: len(here)].copy_(here)
+                if recorded:
+                    recorded.replay()
+                output = recorded.output if recorded else self._function(*held)
+            return output[:take].clone()  # where the next replay, of whichever graph, does not write
 
-    def _record(self, key: Key, inputs: Sequence[Tensor]) -> _Recorded | None:
-        device = inputs[0].device
-        held = [torch.zeros(shape, dtype=dtype, device=device) for shape, dtype in key]
-        _fill(held, inputs)
-        if Graphed._pool is None:
-            Graphed._pool = torch.cuda.graph_pool_handle()
-        stream, graph = torch.cuda.Stream(device), torch.cuda.CUDAGraph()
-        stream.wait_stream(torch.cuda.current_stream(device))
-        try:
-            with torch.cuda.stream(stream):
-                self._function(*held)  # what libraries do once must not be part of a graph
-            torch.cuda.current_stream(device).wait_stream(stream)
-            # Other threads go on: what they do meanwhile is no part of it, and no error.
-            with torch.cuda.graph(graph, Graphed._pool, stream, capture_error_mode="thread_local"):
-                output = self._function(*held)
-        except torch.cuda.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            log.warning("not recorded as a CUDA graph, and slower for it: %s", str(error).splitlines()[0])
+
+@dataclass(frozen=True)
+class Recorded:
+    """A graph: copy into ``inputs``, replay, copy from ``output``."""
+
+    inputs: list[Tensor]
+    replay: Callable[[], None]
+    output: Tensor
+
+
+@dataclass
+class Graphs:
+    """All graphs of a process. They share the memory of what they compute, since they run one after another."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    recorded: OrderedDict[tuple[Function, Shapes], Recorded] = field(default_factory=OrderedDict)
+    seen: Counter[tuple[Function, Shapes]] = field(default_factory=Counter)
+    failed: bool = False  # recording, after which nothing more is recorded: what it leaves behind is not sure
+    _pool: Any = None
+    _stream: Any = None
+
+    def of(self, function: Function, shapes: Shapes, device: torch.device) -> Recorded | None:
+        """The graph of a function for inputs of these shapes; None while it is not worth one, or cannot be had."""
+        key = function, shapes
+        if key in self.recorded:
+            self.recorded.move_to_end(key)
+            return self.recorded[key]
+        self.seen[key] += 1
+        if self.failed or self.seen[key] < 2:
             return None
-        return _Recorded(graph, held, output)
+        if len(self.recorded) == MOST:
+            torch.cuda.synchronize(device)  # it may still run
+            self.recorded.popitem(last=False)
+        try:
+            self.recorded[key] = self._record(function, shapes, device)
+        except RuntimeError as error:  # CUDA's and cuDNN's, out of memory among them
+            self.failed = True
+            log.warning("no CUDA graphs from here on, which is slower: %s", str(error).splitlines()[0])
+            return None
+        return self.recorded[key]
+
+    def _record(self, function: Function, shapes: Shapes, device: torch.device) -> Recorded:
+        if self._stream is None:
+            self._pool = torch.cuda.graph_pool_handle()
+            # Streams are handed out again after 32 of a priority, and what another thread did in this one would be
+            # recorded with it: nobody else asks for this priority.
+            self._stream = torch.cuda.Stream(device, priority=-1)
+        graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
+        with torch.inference_mode():
+            held = _zeros(shapes, device)
+            self._stream.wait_stream(here)
+            with torch.cuda.stream(self._stream):
+                function(*held)  # what libraries do once must not be part of a graph
+            here.wait_stream(self._stream)
+            # Other threads go on: what they do meanwhile is no part of it, and no error.
+            with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+                output = function(*held)
+        return Recorded(held, graph.replay, output)
 
 
-_LOCK = threading.Lock()  # of all graphs, since they share their memory
+_GRAPHS = Graphs()
 
 
-def _fill(held: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
-    for there, here in zip(held, inputs, strict=True):
-        there[: len(here)].copy_(here)
+def on_cuda(tensor: Tensor) -> bool:
+    """Whether a tensor lies where graphs can be had."""
+    return tensor.is_cuda
+
+
+def _zeros(shapes: Shapes, device: torch.device) -> list[Tensor]:
+    return [torch.zeros(shape, dtype=dtype, device=device) for shape, dtype in shapes]

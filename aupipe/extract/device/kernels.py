@@ -61,8 +61,8 @@ if triton is not None:
         luma_at, u_at, v_at, out_at, height, width, rows, columns, share,
         zero, luma, red, blue, green_u, green_v, FACTOR: tl.constexpr, BLOCK: tl.constexpr,
     ):  # fmt: skip
-        frame = tl.program_id(0).to(tl.int64)
-        place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+        frame = tl.program_id(1).to(tl.int64)
+        place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
         there = place < rows * columns
         row, column = place // columns, place % columns
         half_width = (width + 1) // 2
@@ -93,8 +93,8 @@ if triton is not None:
         luma_at, u_at, v_at, frame_at, matrix_at, out_at, height, width, size,
         zero, luma, red, blue, green_u, green_v, BLOCK: tl.constexpr,
     ):  # fmt: skip
-        face = tl.program_id(0).to(tl.int64)
-        place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+        face = tl.program_id(1).to(tl.int64)
+        place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
         there = place < size * size
         frame = tl.load(frame_at + face)
         half_width = (width + 1) // 2
@@ -158,7 +158,7 @@ def small_kernel(planes: Planes, colour: Colour, factor: int) -> Tensor:
     rows, columns = height // factor, width // factor
     out = torch.empty((count, 3, rows, columns), dtype=torch.uint8, device=planes[0].device)
     arguments = out, height, width, rows, columns, 1 / factor**2, *colour.coefficients()
-    _launch(_small_kernel, planes, (count, triton.cdiv(rows * columns, BLOCK)), *arguments, FACTOR=factor)
+    _launch(_small_kernel, planes, (triton.cdiv(rows * columns, BLOCK), count), *arguments, FACTOR=factor)
     return out
 
 
@@ -166,7 +166,7 @@ def crop_kernel(planes: Planes, frame: Tensor, matrices: Tensor, size: int, colo
     """(K, S, S, 3) uint8: `warp_yuv`, channels last; ``frame`` (K,) int64, ``matrices`` (K, 2, 3) float64."""
     out = torch.empty((len(frame), size, size, 3), dtype=torch.uint8, device=planes[0].device)
     arguments = frame, matrices, out, *planes[0].shape[1:], size, *colour.coefficients()
-    _launch(_crop_kernel, planes, (len(frame), triton.cdiv(size * size, BLOCK)), *arguments)
+    _launch(_crop_kernel, planes, (triton.cdiv(size * size, BLOCK), len(frame)), *arguments)
     return out
 
 

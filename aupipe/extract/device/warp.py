@@ -1,12 +1,10 @@
-"""Shrinking, aligning and warping of pictures that are tensors already, as OpenCV 5 does it on the host.
+"""Shrinking and warping of pictures that are tensors already, as OpenCV 5 does it on the host.
 
 Box crops and FFHQ's squares (`BoxCropTemplate`, `FfhqCropTemplate`) are cut on the host: they average, and the factor
 differs from face to face.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -24,47 +22,16 @@ def shrink(pictures: Tensor, factor: int) -> Tensor:
     return ((mean + 0.5).floor_() if factor == 2 else mean.round_()).to(torch.uint8)
 
 
-def similarity(landmarks: Tensor, template: Tensor) -> Tensor:
-    """(B, 2, 3) float64: what `aupipe.extract.faces.align.similarity` gives for (B, 5, 2) points and (5, 2)."""
-    points, goal = landmarks.to(torch.float64), template.to(torch.float64)
-    mean, goal_mean = points.mean(dim=1), goal.mean(dim=0)
-    (x, y), (p, q) = (points - mean[:, None]).unbind(-1), (goal - goal_mean).unbind(-1)
-    spread = (x * x + y * y).sum(dim=1).clamp_(min=1e-12)
-    a, b = (x * p + y * q).sum(dim=1) / spread, (x * q - y * p).sum(dim=1) / spread  # w = (a + ib) z
-    shift_x = goal_mean[0] - (a * mean[:, 0] - b * mean[:, 1])
-    shift_y = goal_mean[1] - (b * mean[:, 0] + a * mean[:, 1])
-    return torch.stack([a, -b, shift_x, b, a, shift_y], dim=1).unflatten(1, (2, 3))
-
-
-def warp(pictures: Tensor, frame: Tensor, matrices: Tensor, size_px: int) -> Tensor:
-    """(K, 3, S, S) uint8: `cv2.warpAffine` (bilinear, black outside) of K faces, within one grey level.
-
-    ``pictures`` (B, 3, H, W) uint8, ``frame`` (K,) which of them each face is in, ``matrices`` (K, 2, 3) into the crop.
-    """
-
-    def take(x: Tensor, y: Tensor) -> Tensor:
-        return pictures[frame[:, None, None], :, y, x].movedim(-1, 1)  # (K, S, S, 3) -> (K, 3, S, S)
-
-    return _bilinear(take, pictures.shape[2:], matrices, size_px)
-
-
 def warp_yuv(
     planes: tuple[Tensor, Tensor, Tensor], frame: Tensor, matrices: Tensor, size_px: int, colour: Colour
 ) -> Tensor:
-    """`warp` of the RGB of YUV 4:2:0 planes (B, H, W), (B, h, w), (B, h, w), without making it but where it is seen."""
+    """(K, 3, S, S) uint8: `cv2.warpAffine` (bilinear, black outside) of K faces, within one grey level of OpenCV 5's.
+
+    ``planes`` (B, H, W), (B, h, w), (B, h, w) uint8, whose RGB is made where it is seen; ``frame`` (K,) which of them
+    each face is in, ``matrices`` (K, 2, 3) into the crop.
+    """
     luma, u, v = planes
-
-    def take(x: Tensor, y: Tensor) -> Tensor:
-        here = frame[:, None, None]
-        half = y >> 1, x >> 1
-        return samples_to_rgb(luma[here, y, x], u[here, *half], v[here, *half], colour)
-
-    return _bilinear(take, luma.shape[1:], matrices, size_px)
-
-
-def _bilinear(take: Callable[[Tensor, Tensor], Tensor], size: Sequence[int], matrices: Tensor, size_px: int) -> Tensor:
-    """Four taps of ``take`` ((K, S, S) columns and rows -> (K, 3, S, S)), weighed; taps outside ``size`` are black."""
-    height, width = size
+    height, width = luma.shape[1:]
     a, b, shift_x, c, d, shift_y = matrices.to(torch.float64).flatten(1)[..., None, None].unbind(1)  # each (K, 1, 1)
     grid = torch.arange(size_px, device=matrices.device, dtype=torch.float64)
     across, down = grid[None, None, :] - shift_x, grid[None, :, None] - shift_y
@@ -76,13 +43,17 @@ def _bilinear(take: Callable[[Tensor, Tensor], Tensor], size: Sequence[int], mat
     left, top = x.floor(), y.floor()
     part_x, part_y = (x - left).to(torch.float32), (y - top).to(torch.float32)
     left, top = left.to(torch.int64), top.to(torch.int64)
+    here = frame[:, None, None]
     crop = torch.zeros((), device=matrices.device)
     for step_y in (0, 1):
         for step_x in (0, 1):
             at_x, at_y = left + step_x, top + step_y
             inside = (at_x >= 0) & (at_x < width) & (at_y >= 0) & (at_y < height)
             weight = (part_x if step_x else 1 - part_x) * (part_y if step_y else 1 - part_y) * inside
-            crop = crop + take(at_x.clamp(0, width - 1), at_y.clamp(0, height - 1)) * weight[:, None]
+            at_x, at_y = at_x.clamp(0, width - 1), at_y.clamp(0, height - 1)
+            half = at_y >> 1, at_x >> 1
+            rgb = samples_to_rgb(luma[here, at_y, at_x], u[here, *half], v[here, *half], colour)  # (K, 3, S, S)
+            crop = crop + rgb * weight[:, None]
     return crop.round().to(torch.uint8)
 
 

@@ -145,7 +145,7 @@ def as_table(
     there = (np.arange(most) < found.number[:, None]) & (score >= min_score)  # (B, K)
     box, points = (enlarged(part[:, :most], factor) for part in (found.box, found.landmarks))
     area = np.prod(box[..., 2:] - box[..., :2], axis=-1)
-    order = np.argsort(np.where(there, -area, np.inf), axis=1, kind="stable")[:, :max_faces]
+    order = np.lexsort((-area, ~there), axis=1)[:, :max_faces]
     counts = np.minimum(there.sum(axis=1), max_faces)
     row, place = np.nonzero(np.arange(order.shape[1]) < counts[:, None])
     taken = row, order[row, place]

@@ -13,16 +13,17 @@ def suppress(corners: Tensor, valid: Tensor, threshold: float, rounds: int) -> t
     the decision is final for every box whose chain of better, overlapping boxes is shorter than n. The second value
     (B,) says where nothing would change any more; there the result is that of the greedy loop.
     """
-    width, height = (corners[..., 2:] - corners[..., :2]).unbind(-1)
+    width, height = (corners[..., 2:] - corners[..., :2]).to(torch.float64).unbind(-1)
     area = width * height  # (B, K)
     low = torch.maximum(corners[:, :, None, :2], corners[:, None, :, :2])
     high = torch.minimum(corners[:, :, None, 2:], corners[:, None, :, 2:])
-    width, height = (high - low).clamp_(min=0).unbind(-1)
-    common = width * height  # (B, K, K)
-    overlap = common > threshold * (area[:, :, None] + area[:, None] - common)
-    better = overlap.triu_(diagonal=1).to(corners.dtype)  # [b, i, j]: i is better than j and overlaps it
+    width, height = (high - low).clamp_(min=0).to(torch.float64).unbind(-1)
+    common, total = width * height, area[:, :, None] + area[:, None]  # (B, K, K)
+    # As OpenCV rounds it, so that what lies on the threshold falls to the same side; two boxes of no area overlap.
+    apart = torch.where(total > 0, 1 - common / (total - common), 0).to(torch.float32)
+    better = (1 - apart > threshold).triu_(diagonal=1)  # [b, i, j]: i is better than j and overlaps it
     kept = valid
     for _ in range(rounds):
         before = kept
-        kept = valid & (torch.matmul(before[:, None].to(corners.dtype), better)[:, 0] == 0)
+        kept = valid & ~(before[:, :, None] & better).any(dim=1)
     return kept, (kept == before).all(dim=1)

@@ -76,8 +76,11 @@ class YuNet:
     def _torch_finder(self, path: Path, device: str) -> Callable[[Tensor, int, int], FaceTensors]:
         import torch
 
+        from aupipe.extract.device.numerics import compute_as_written
         from aupipe.extract.nets.yunet import find_faces, load_yunet
 
+        if device.startswith("cuda"):
+            compute_as_written()
         network = load_yunet(path).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
         def find(pictures: Tensor, candidates: int, rounds: int) -> FaceTensors:
