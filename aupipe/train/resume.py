@@ -1,7 +1,8 @@
 """Where a training run stands after an epoch: written beside its best weights, gone when it has finished.
 
 Everything the next epoch depends on is in it (weights, optimiser, averaged weights, random states, plateau), so that a
-run killed and continued ends with the very weights of one that was left alone, on a CPU, and on a deterministic GPU. Nothing in it executes.
+run killed and continued ends with the very weights of one that was left alone, on a CPU and on a deterministic GPU.
+Nothing in it executes.
 """
 
 from __future__ import annotations
