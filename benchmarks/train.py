@@ -120,7 +120,8 @@ def main() -> None:
             f"on {device}; opened and scaled in {opened:.2f} s, put on the device in {placed:.2f} s, once"
         )
         names = [name for name in epochs if name != "in memory"]
-        print(f"{'head':8s} {'s/epoch in memory':>18s}" + "".join(f"{name:>10s}" for name in names) + "   x in memory")
+        titles = "".join(f"{name:>10s}" for name in names) + "   x in memory" + f"{'resident / by index':>22s}"
+        print(f"{'head':8s} {'s/epoch in memory':>18s}{titles}")
         for head in options.heads.split(","):
             taken = {name: [] for name in epochs}
             step = make_step(head, examples[0].dims, device)
@@ -133,7 +134,9 @@ def main() -> None:
                 for name, seconds in taken.items()
             }
             base = statistics.median(taken["in memory"])
-            print(f"{head:8s} {base:18.3f}" + "".join(f"{ratio[name]:10.2f}" for name in names), flush=True)
+            new = statistics.median(a / b for a, b in zip(taken["resident"], taken["by index"], strict=True))
+            figures = "".join(f"{ratio[name]:10.2f}" for name in names)
+            print(f"{head:8s} {base:18.3f}{figures}{'':14}{new:22.2f}", flush=True)
 
 
 def make_step(head: str, dims: tuple[int, ...], device: str) -> Callable[[DeviceBatch], None]:

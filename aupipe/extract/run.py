@@ -104,11 +104,13 @@ COMPUTE_MODE, SHARED = 20, 0  # CU_DEVICE_ATTRIBUTE_COMPUTE_MODE, CU_COMPUTEMODE
 
 def shares(device: str) -> bool:
     """Whether a GPU lets several processes use it at once; some clusters set theirs not to."""
-    mode = ctypes.c_int(-1)
+    number, gpu, mode = int(device.removeprefix("cuda:")), ctypes.c_int(), ctypes.c_int(-1)
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
-        failed = cuda.cuInit(0) or cuda.cuDeviceGetAttribute(
-            ctypes.byref(mode), COMPUTE_MODE, int(device.split(":")[1])
+        failed = (
+            cuda.cuInit(0)
+            or cuda.cuDeviceGet(ctypes.byref(gpu), number)
+            or cuda.cuDeviceGetAttribute(ctypes.byref(mode), COMPUTE_MODE, gpu)
         )
     except (OSError, AttributeError):  # another system's name for it, or none
         return False

@@ -57,15 +57,19 @@ def test_a_gpu_has_as_many_workers_as_its_memory_and_the_cores_allow(
 def test_a_gpu_that_takes_one_process_only_has_one_worker(
     monkeypatch: pytest.MonkeyPatch, mode: int | None, answer: int, processes: int
 ) -> None:
-    def ask(found, attribute: int, number: int) -> int:
-        assert (attribute, number) == (20, 1)
+    def get(found, number: int) -> int:
+        found._obj.value = 40 + number
+        return 0
+
+    def ask(found, attribute: int, gpu) -> int:
+        assert (attribute, gpu.value) == (20, 41)
         found._obj.value = mode
         return answer
 
     def load(name: str) -> SimpleNamespace:
         if mode is None:
             raise OSError(f"{name}: cannot open shared object file")
-        return SimpleNamespace(cuInit=lambda flags: 0, cuDeviceGetAttribute=ask)
+        return SimpleNamespace(cuInit=lambda flags: 0, cuDeviceGet=get, cuDeviceGetAttribute=ask)
 
     monkeypatch.setattr(module, "available_cores", lambda: 16)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=141 * GIB))
