@@ -55,21 +55,16 @@ def test_rows_are_the_functions_however_full_the_inputs_and_are_nobody_elses(mad
     assert len(made.recorded) == 1
 
 
-def test_a_shape_is_recorded_when_it_comes_again(made: Graphs) -> None:
-    graphed, shift = Graphed(Doubled()), torch.zeros(1, 1)
-    for times, recorded in ((1, 0), (2, 1), (3, 1)):
-        graphed([torch.ones(2, 3), shift], [4, 1], 2)
-        assert len(made.recorded) == recorded, times
-    graphed([torch.ones(2, 5), shift], [4, 1], 2)
-    assert len(made.recorded) == 1
-
-
-def test_the_graph_that_was_not_used_for_longest_goes(made: Graphs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shape_is_recorded_once_and_where_there_is_no_room_only_if_it_comes_again(
+    made: Graphs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(graphs, "MOST", 2)
     graphed, shift = Graphed(Doubled()), torch.zeros(1, 1)
-    for width in (1, 1, 2, 2, 1, 3, 3):
+    there: list[list[int]] = []
+    for width in (1, 1, 2, 1, 3, 4, 3):
         graphed([torch.ones(2, width), shift], [4, 1], 2)
-    assert [shapes[0][0][1] for _, shapes in made.recorded] == [1, 3]
+        there.append([shapes[0][0][1] for _, shapes in made.recorded])
+    assert there == [[1], [1], [1, 2], [2, 1], [2, 1], [2, 1], [1, 3]]  # last the one that was used last
 
 
 def test_where_recording_fails_the_function_is_called_and_it_is_said_once(

@@ -27,9 +27,9 @@ Shapes = tuple[tuple[torch.Size, torch.dtype], ...]
 class Graphed:
     """A function of tensors to one tensor that launches kernels alone: it waits for nothing and copies nothing over.
 
-    On CUDA it is recorded when a shape of its inputs comes for the second time. The threads that call it work in one
-    stream (`aupipe.extract.loaded.Loaded.stream`). Elsewhere, and where recording fails, it is called as it is. What it
-    calls must not use cuBLAS: a graph that goes takes the workspace of the others with it (pytorch#193402).
+    On CUDA it is recorded once per shape of its inputs. The threads that call it work in one stream
+    (`aupipe.extract.loaded.Loaded.stream`). Elsewhere, and where recording fails, it is called as it is. What it calls
+    must not use cuBLAS: a graph that goes takes the workspace of the others with it (pytorch#193402).
     """
 
     def __init__(self, function: Function) -> None:
@@ -84,9 +84,10 @@ class Graphs:
             self.recorded.move_to_end(key)
             return self.recorded[key]
         self.seen[key] += 1
-        if self.failed or self.seen[key] < 2:
+        full = len(self.recorded) == MOST
+        if self.failed or (full and self.seen[key] < 2):  # what comes once is not worth what has to go for it
             return None
-        if len(self.recorded) == MOST:
+        if full:
             torch.cuda.synchronize(device)  # it may still run
             self.recorded.popitem(last=False)
         try:
