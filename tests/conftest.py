@@ -27,7 +27,7 @@ def assets() -> Path:
         )
         if os.environ.get("AUPIPE_FORBID_SKIPS"):
             pytest.fail(message)
-        pytest.skip(message)  # of a bare clone; most tests need no material, and those are worth running there
+        pytest.skip(message)  # only where somebody has nothing but a clone; the gate sets the variable above
     return folder
 
 

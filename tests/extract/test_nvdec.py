@@ -162,6 +162,7 @@ def test_where_there_is_no_circuit_it_is_said_at_the_start(monkeypatch: pytest.M
             assert made_current == ["cuda:1"]
 
         def create(self, codec: Any) -> None:
+            # What PyAV raises without CUDA in its FFmpeg, and what it raises when the driver refuses.
             raise NotImplementedError if missing == "build" else av.error.PermissionError(1, "Operation not permitted")
 
     def load(name: str) -> None:

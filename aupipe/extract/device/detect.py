@@ -7,7 +7,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from aupipe.extract.decode import chunk_length
 from aupipe.extract.device.bus import fetch
 from aupipe.extract.device.frames import DeviceFrames
 from aupipe.extract.device.graphs import Graphed
@@ -28,9 +27,7 @@ class DeviceDetector:
 
     def start(self, frames: DeviceFrames, factor: int) -> Callable[[], FacePlaces]:
         """Begin to look for faces in frames shrunk by ``factor``; calling what is returned waits for the answer."""
-        height, width = frames.size
-        lengths = (chunk_length(3 * height * width),) * 3
-        packed = self._graph(frames.colour, factor)(frames.here(), lengths, len(frames))  # (B, 15 K + 2)
+        packed = self._graph(frames.colour, factor)(frames.here(), (frames.room,) * 3, len(frames))  # (B, 15 K + 2)
         wait = fetch([packed])
 
         def end() -> FacePlaces:

@@ -50,6 +50,12 @@ class DeviceFrames:
         height, width = self.planes[0].shape[1:]
         return height, width
 
+    @property
+    def room(self) -> int:
+        """How many pictures a full chunk of this size holds, as many as on the host."""
+        height, width = self.size
+        return chunk_length(3 * height * width)
+
     def here(self) -> Planes:
         """The planes, for the current stream: it waits for them to arrive, and they outlive its use of them."""
         if self.arrived is not None:
@@ -86,15 +92,15 @@ class DeviceFrames:
 
         Templates that average are cut on the host: their pictures go there and their crops come back.
         """
-        device, (height, width) = self.planes[0].device, self.size
+        device = self.planes[0].device
         if is_cut_on_host(template):
             which, again = np.unique(at, return_inverse=True)
             rgb = self.those(np.isin(np.arange(len(self)), which)).rgb
             return upload(crop(rgb[again], boxes, landmarks, template), device)
         matrices = upload(template.matrices(landmarks), device)
-        length, places = chunk_length(3 * height * width), -(-len(at) // PLACES) * PLACES
+        places = -(-len(at) // PLACES) * PLACES
         inputs = *self.here(), upload(at, device), matrices
-        return _crops(template.size_px, self.colour)(inputs, (length,) * 3 + (places,) * 2, len(at))
+        return _crops(template.size_px, self.colour)(inputs, (self.room,) * 3 + (places,) * 2, len(at))
 
 
 @lru_cache
