@@ -24,7 +24,7 @@ from aupipe.cli.store import store
 from aupipe.cli.train import train
 from aupipe.cli.transcribe import transcribe
 from aupipe.cli.weights import weights
-from aupipe.errors import AupipeError
+from aupipe.errors import AupipeError, explain
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -99,8 +99,7 @@ def main() -> NoReturn:
         code = 0  # somebody read the first lines and went away
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # so that the interpreter's last flush says nothing
     except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        click.echo(f"aupipe: {error.strerror or error}{where}", err=True)
+        click.echo(f"aupipe: {explain(error) or error}", err=True)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -23,11 +23,12 @@ def ahead(
     budget: Budget | None = None,
     meter: Meter | None = None,
     on_frames: Callable[[int], None] = lambda n: None,
+    video: str = "",
 ) -> Generator[Pictures, None, None]:
     """Chunks of a reader, decoded in a thread of their own ahead of whoever reads them.
 
     A chunk's bytes are taken from ``budget`` before it is queued and given back when the next one is asked for.
-    ``on_frames`` hears how many frames were decoded since it last heard.
+    ``on_frames`` hears how many frames were decoded since it last heard. ``video``: whose frames these are.
     """
     budget = budget or Budget(RING_BYTES)
     meter = meter or Meter()
@@ -48,7 +49,7 @@ def ahead(
         told = 0
         try:
             while True:
-                with meter.timed("decode") as step:
+                with meter.video(video), meter.timed("decode", progress=lambda: source.decoded) as step:
                     chunk = next(reader, None)
                     step.frames = source.decoded - told
                 on_frames(step.frames)

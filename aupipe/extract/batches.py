@@ -13,6 +13,7 @@ import numpy as np
 
 T = TypeVar("T")  # whom rows are for
 
+LINGER_S = 10.0  # a batch that is not full waits so long for inputs that may come
 ROOM = 4  # batches an encoder's pool holds before those who fill it have to wait
 
 
@@ -33,6 +34,7 @@ class Pool(Generic[T]):
     parts: deque[Part[T]] = field(default_factory=deque)
     waiting: int = 0
     since_s: float = 0.0
+    fed_s: float = 0.0  # when inputs came last
 
     def take(self) -> list[Part[T]]:
         """At most a batch, oldest first."""
@@ -54,7 +56,8 @@ class Batches(Generic[T]):
     """The pools of all encoders. Threads that make inputs `put`, threads that encode `take`.
 
     A batch is given out when it is full, whichever recordings it is of; one that is not full waits as long as more may
-    come (``flowing``).
+    come (``flowing``), but not for somebody who has brought nothing for `LINGER_S`: a video that hangs keeps no other
+    from its last rows.
     """
 
     def __init__(self, size_of: Callable[[str], int]) -> None:
@@ -73,6 +76,7 @@ class Batches(Generic[T]):
             self._changed.wait_for(lambda: pool.waiting < ROOM * pool.size or self._closed)
             if not pool.waiting:
                 pool.since_s = time.monotonic()
+            pool.fed_s = time.monotonic()
             pool.parts.append(part)
             pool.waiting += len(part.inputs)
             self._changed.notify_all()
@@ -84,7 +88,7 @@ class Batches(Generic[T]):
                 ready = [
                     (pool.waiting < pool.size, pool.since_s, name)
                     for name, pool in self._pools.items()
-                    if pool.waiting >= (pool.size if self._flowing else 1)
+                    if pool.waiting >= (1 if self._is_over(pool) else pool.size)
                 ]
                 if ready:
                     name = min(ready)[2]
@@ -95,7 +99,11 @@ class Batches(Generic[T]):
                     return name, parts
                 if self._closed or not wait:
                     return None
-                self._changed.wait()
+                self._changed.wait(LINGER_S if any(pool.waiting for pool in self._pools.values()) else None)
+
+    def _is_over(self, pool: Pool[T]) -> bool:
+        """Whether no more inputs are to be waited for."""
+        return not self._flowing or time.monotonic() - pool.fed_s >= LINGER_S
 
     def resize(self, encoder: str, size: int) -> None:
         """Give an encoder smaller batches from now on."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
+from aupipe.errors import is_out_of_memory
 from aupipe.extract.remembered import alone, keep, recall
 
 CPU_BATCH = 32  # throughput is flat from 16 on for networks in torch, whatever the size for exported ones; not probed
@@ -16,15 +17,6 @@ PROBED = (32, 64, 128, 256, 512)
 WORTH = 1.03  # a batch twice the size has to be this much faster
 RUNS = 3  # timed, after one that is not
 FILE = "batch_sizes.json"
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """True for the ways in which torch and numpy say that memory has run out."""
-    if isinstance(error, MemoryError):
-        return True
-    text = str(error).lower()
-    said = ("out of memory", "can't allocate memory", "alloc_failed")  # the last is cuBLAS's and cuDNN's
-    return isinstance(error, RuntimeError) and any(words in text for words in said)
 
 
 @dataclass

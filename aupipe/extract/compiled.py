@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from aupipe.errors import UsageError
-from aupipe.extract.batchsize import is_out_of_memory
+from aupipe.errors import UsageError, is_out_of_memory
 from aupipe.extract.encoders import Encode
 from aupipe.extract.encoders.visual.pixels import TensorEncode
 

@@ -33,8 +33,9 @@ def listen(run: Pass, stages: Stages, clock: NDArray[np.float64]) -> None:
             if recording.video is None:
                 raise RecordingError(f"no {item.spec.modality}: {recording.id!r} is a folder of images without a video")
             reads = item.encoder.reads
-            with stages.meter.timed("sound", len(clock)):
+            with stages.meter.timed("load"):
                 encode, _ = run.loaded.encode(item.spec, item.encoder)
+            with stages.meter.timed("sound", len(clock)):
                 try:
                     if reads not in heard:
                         heard[reads] = _hear(recording.video, reads)

@@ -35,6 +35,18 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
+    def __add__(self, other: Outcome) -> Outcome:
+        """What came of two attempts at one video, one after the other."""
+        return Outcome(
+            self.job,
+            max(self.frames, other.frames),
+            self.faces | other.faces,
+            self.published + other.published,
+            self.failed + other.failed,
+            list(dict.fromkeys(self.notes + other.notes)),
+            self.seconds + other.seconds,
+        )
+
 
 class SourceChangedError(RecordingError):
     """A source is not the file it was when the run was planned, or when this job began; the next run tries again."""
@@ -116,6 +128,8 @@ class Pass:
         """A stored clock, detections or face track. Raises SourceChangedError when it was made from another file."""
         key = recording.key_for(spec.modality)
         with self.store_lock:
+            if self.store.record(key, spec.id) is None:  # another worker has published it since this one began
+                self.store.refresh()
             made_from, source = self.store.published(key, spec.id).source, self.source(recording, spec.modality)
             if made_from and source and (made_from.size, made_from.digest) != (source.size, source.digest):
                 raise SourceChangedError(

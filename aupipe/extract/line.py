@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aupipe.errors import is_out_of_memory
 from aupipe.extract.batches import Batches, Part, joined
-from aupipe.extract.batchsize import CPU_BATCH, BatchSizes, is_out_of_memory, one_prober, probe, remember, remembered
+from aupipe.extract.batchsize import CPU_BATCH, BatchSizes, one_prober, probe, remember, remembered
 from aupipe.extract.encoders import Encode, rows_of
 from aupipe.extract.faces.align import CropTemplate
 from aupipe.extract.hearing import listen
@@ -115,6 +116,14 @@ class Line:
 
     def _film(self) -> None:
         while (job := self._jobs.get()) is not None:
+            with self.meter.video(job.video_id):
+                self._film_one(job)
+            with self._lock:
+                self._filming -= 1
+                self._batches.flow(self._filming > 0)
+
+    def _film_one(self, job: Job) -> None:
+        with self.meter.timed("decode"):  # what its sources are is read from them
             run = Pass(
                 job,
                 self.store,
@@ -126,22 +135,20 @@ class Line:
                 self._store_lock,
                 self.on_outcome,
             )
+        run.begin()
+
+        def hear(clock: NDArray[np.float64]) -> None:
             run.begin()
+            self._heard.put((run, clock))
 
-            def hear(clock: NDArray[np.float64], run: Pass = run) -> None:
-                run.begin()
-                self._heard.put((run, clock))
-
-            film(run, self._stages, hear)
-            run.end()
-            with self._lock:
-                self._filming -= 1
-                self._batches.flow(self._filming > 0)
+        film(run, self._stages, hear)
+        run.end()
 
     def _listen(self) -> None:
         while (heard := self._heard.get()) is not None:
             run, clock = heard
-            listen(run, self._stages, clock)
+            with self.meter.video(run.job.video_id, media_s=float(clock[-1] - clock[0]) if len(clock) else 0.0):
+                listen(run, self._stages, clock)
             run.end()
 
     def _write(self) -> None:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aupipe.errors import AupipeError, UsageError, explain, is_out_of_memory
 from aupipe.extract.encoders import AudioInput, Encode
 from aupipe.extract.faces.align import CropTemplate
 from aupipe.extract.faces.find import Finder
 from aupipe.extract.parts import Parts
 from aupipe.extract.plan import Job
-from aupipe.types import FeatureSpec, Waveform
+from aupipe.extract.weights import RefusedWeightsError
+from aupipe.types import FeatureSpec, Waveform, Weights
 
 if TYPE_CHECKING:  # the run that only hears of jobs needs no decoder
     from aupipe.extract.decode import Canvas
     from aupipe.extract.device.detect import DeviceDetector
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -108,7 +113,7 @@ class Loaded:
         if not hasattr(self._local, "finder"):
             detector, faces = self.parts.detector, self.parts.faces
             assert detector is not None  # or there would be no detections to make
-            with self._loading:
+            with self._loading, _loading_errors(f"detector {faces.detector!r}", detector.identify_weights()):
                 self._local.finder = Finder(
                     detector.load(self.device),
                     faces.detect_px,
@@ -131,18 +136,54 @@ class Loaded:
         """An encoder's function, which threads may share, and the shape of one row of it."""
         with self._loading:
             if spec.id not in self._encode:
-                function = encoder.load(self.device)
+                with _loading_errors(f"encoder {spec.name!r}", spec.weights):
+                    function = encoder.load(self.device)
                 if not (hasattr(function, "start") or getattr(encoder, "shareable", False)):
                     function = _one_at_a_time(function)
                 reads = encoder.reads
                 shape: tuple[int, ...] = ()
                 if isinstance(reads, CropTemplate):
-                    shape = function(np.zeros((1, reads.size_px, reads.size_px, 3), np.uint8)).shape[1:]
+                    shape = _row_shape(spec, function, np.zeros((1, reads.size_px, reads.size_px, 3), np.uint8))
                     function = self.on_load(spec, reads, function)
                 elif reads == "landmarks":
-                    shape = function(np.zeros((1, 5, 2), np.float32)).shape[1:]
+                    shape = _row_shape(spec, function, np.zeros((1, 5, 2), np.float32))
                 self._encode[spec.id] = (function, shape)
             return self._encode[spec.id]
+
+
+@contextmanager
+def _loading_errors(what: str, weights: Weights | None) -> Iterator[None]:
+    """What keeps a network from being loaded is no recording's fault, whichever library says so and how."""
+    try:
+        yield
+    except AupipeError:
+        raise
+    except Exception as error:
+        reason = explain(error)
+        if reason is not None:
+            raise AupipeError(f"{what} cannot be loaded: {reason}") from error
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        log.info("%s cannot be loaded", what, exc_info=error)
+        if weights is None:
+            raise AupipeError(f"{what} cannot be loaded: {reason}") from error
+        raise RefusedWeightsError(
+            f"{what} cannot be loaded from {weights.name}: {reason}; is the file whole, and for this encoder?"
+        ) from error
+
+
+def _row_shape(spec: FeatureSpec, function: Encode, inputs: Any) -> tuple[int, ...]:
+    """The shape of one row, by trying; what cannot take in the shape it asked for is configured wrongly."""
+    try:
+        shape: tuple[int, ...] = function(inputs).shape[1:]
+    except Exception as error:
+        if isinstance(error, AupipeError) or is_out_of_memory(error):
+            raise
+        log.info("encoder %s cannot be run", spec.name, exc_info=error)
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UsageError(
+            f"encoder {spec.name!r} cannot take in {inputs.shape} {inputs.dtype}: {reason}; check its parameters"
+        ) from error
+    return shape
 
 
 def _one_at_a_time(function: Encode) -> Encode:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+STALL_S = 600.0
+
 
 @dataclass(frozen=True)
 class Crew:
@@ -22,3 +24,4 @@ class Means:
     nvdec: bool = False  # videos are decoded by the GPUs' own circuits, where those give the same samples
     compiled: bool = False  # encoders go through torch.compile
     trace: bool = False  # what every stage did when is kept
+    stall_s: float = STALL_S  # a video whose decoding or encoding stands still for so long is failed

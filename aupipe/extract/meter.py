@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+QUIET_S = 1.0  # steps that take less are not told of
 STAGES = ("decode", "detect", "align", "encode", "write", "sound")  # in the order a frame goes through them
 
 
@@ -34,6 +35,23 @@ class Step:
     """One piece of work of one stage; ``frames`` may be set while it runs."""
 
     frames: int = 0
+    stage: str = ""
+    video: str = ""  # "" for work on several at once
+    media_s: float = 0.0  # length of the media it goes through, where it goes through all
+    progress: Callable[[], int] = lambda: 0  # anything that changes while the step gets on
+    seen: int = 0  # what `progress` gave last
+    since_s: float = field(default_factory=time.monotonic)  # when that was another
+
+
+@dataclass(frozen=True)
+class QuietStep:
+    """A step that runs and has not got on for ``quiet_s`` seconds."""
+
+    stage: str
+    video: str  # "" for work on several at once
+    frames: int
+    media_s: float
+    quiet_s: float
 
 
 @dataclass(frozen=True)
@@ -57,12 +75,32 @@ class Meter:
     events: list[Event] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _running: dict[str, int] = field(default_factory=dict)
+    _steps: dict[int, Step] = field(default_factory=dict)  # by thread: steps do not nest
+    _local: threading.local = field(default_factory=threading.local)
 
     @contextmanager
-    def timed(self, stage: str, frames: int = 0) -> Iterator[Step]:
-        """Count what happens inside as one step of ``stage``. Steps do not nest."""
-        step = Step(frames)
+    def video(self, video_id: str, media_s: float = 0.0) -> Iterator[None]:
+        """The steps of the calling thread are, inside, of this video; ``media_s``: how long it is, where known."""
+        before = self._of_thread()
+        self._local.video = video_id, media_s
+        try:
+            yield
+        finally:
+            self._local.video = before
+
+    def _of_thread(self) -> tuple[str, float]:
+        return getattr(self._local, "video", ("", 0.0))
+
+    @contextmanager
+    def timed(self, stage: str, frames: int = 0, progress: Callable[[], int] = lambda: 0) -> Iterator[Step]:
+        """Count what happens inside as one step of ``stage``. Steps do not nest.
+
+        ``progress`` gives a number that changes while the step gets on: a step may take long, and must not stand still.
+        """
+        step = Step(frames, stage, *self._of_thread(), progress)
+        thread = threading.get_ident()
         with self._lock:
+            self._steps[thread] = step
             total = self.totals.setdefault(stage, StageTotals())
             self._running[stage] = self._running.get(stage, 0) + 1
             total.at_once = max(total.at_once, self._running[stage])
@@ -76,6 +114,7 @@ class Meter:
         finally:
             cpu, busy = time.thread_time() - cpu, time.perf_counter() - began
             with self._lock:
+                self._steps.pop(thread, None)
                 self._running[stage] -= 1
                 total.frames += step.frames
                 total.busy_s += busy
@@ -92,7 +131,18 @@ class Meter:
                 dict(self.filled),
                 time.process_time(),
                 tuple(events),
+                self._quiet(time.monotonic()),
             )
+
+    def _quiet(self, now_s: float) -> tuple[QuietStep, ...]:
+        """The running steps that have not got on for a while."""
+        found = []
+        for step in self._steps.values():
+            if (progress := step.progress()) != step.seen:
+                step.seen, step.since_s = progress, now_s
+            elif now_s - step.since_s >= QUIET_S:
+                found.append(QuietStep(step.stage, step.video, step.frames, step.media_s, now_s - step.since_s))
+        return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -103,6 +153,7 @@ class Measured:
     filled: dict[str, float]
     cpu_s: float
     events: tuple[Event, ...] = ()
+    quiet: tuple[QuietStep, ...] = ()
 
 
 def trace_events(worker: int, events: tuple[Event, ...]) -> list[dict[str, object]]:

@@ -44,7 +44,7 @@ class Stages:
 
     def frames_of(self, reader: VideoReader | ImageReader, run: Pass) -> Any:
         """The chunks of a reader, decoded ahead within the ring's bytes; a context manager."""
-        return closing(ahead(reader, self.ring, self.meter, run.on_frames))
+        return closing(ahead(reader, self.ring, self.meter, run.on_frames, run.job.video_id))
 
 
 def film(run: Pass, stages: Stages, hear: Callable[[NDArray[np.float64]], None]) -> None:
@@ -150,7 +150,7 @@ class _Video:
         run, meter = self.run, self.stages.meter
         every = run.loaded.parts.faces.detect_every
         reader = _reader(self.first, clock, HostCanvas if every > 1 else self._canvas())
-        with meter.timed("detect"):
+        with meter.timed("load"):
             find = run.loaded.finder()
         sparse = EveryNth(every, find) if every > 1 else None
         tables: list[FaceTable] = []
@@ -305,7 +305,7 @@ class _Video:
                 if item.encoder.reads == "landmarks" and run.loaded.parts.chain(item.recording).faces is None:
                     kind = "cropped_aligned images" if item.recording.aligned else "whole pictures"
                     raise RecordingError(f"{item.spec.name} needs landmarks, and {kind} carry none")
-                with self.stages.meter.timed("encode"):
+                with self.stages.meter.timed("load"):
                     _, shape = run.loaded.encode(item.spec, item.encoder)
                 run.begin()
                 sinks.append(Sink(run, item, shape, length))

@@ -6,18 +6,20 @@ import ctypes
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 
 from aupipe.dataset import source_identity
-from aupipe.errors import UsageError
+from aupipe.errors import RecordingError, UsageError
 from aupipe.extract.job import Outcome
 from aupipe.extract.means import Crew, Means
+from aupipe.extract.messages import WorkerConfig
 from aupipe.extract.meter import Measured
 from aupipe.extract.plan import Job, Plan, source_paths
-from aupipe.extract.staff import Death, Staff
-from aupipe.extract.worker import Setup
-from aupipe.store.base import ItemRecord, Store
+from aupipe.extract.retry import Attempt, RetryPolicy
+from aupipe.extract.worker_pool import JobEnded, JobHangs, JobReturned, WorkerDied, WorkerPool
+from aupipe.store.base import Store
 
 log = logging.getLogger(__name__)
 
@@ -143,49 +145,94 @@ def extract(
 
     ``on_measured`` hears, twice a second, what the stages of each worker (by number) have done so far.
 
-    A recording that fails, fails alone; whatever is published stays published. When a worker dies, the videos it had in
-    flight are tried once more, one at a time and each alone, and the one that kills again is failed by name; so is one
-    on which a worker hangs. When the caller stops iterating, the workers are killed and what they were writing is as it
-    was before.
+    A recording that fails, fails alone; whatever is published stays published. What is done about workers that die and
+    videos that hang stands in `aupipe.extract.retry`. When the caller stops iterating, the workers are killed and what
+    they were writing is as it was before.
 
-    Raises AupipeError for what is nobody's recording's fault: a full disk, missing weights, workers that cannot start.
+    Raises AupipeError for what is no recording's fault: a full disk, missing weights, workers that cannot start or keep
+    dying.
     """
+    store.check_writable()
     processes = processes_on(devices)
     while means.workers % processes:  # as many videos at once as the user says, not more
         processes -= 1
     crew = crew_for(devices, processes, means.workers)
-    setup = Setup(plan.parts, str(store.path), "", processes, library_versions(), log.getEffectiveLevel(), crew, means)
-    staff = Staff(setup, [device for device in devices for _ in range(processes)], on_frames, on_measured)
-    jobs, suspects = deque(largest_first(plan.jobs)), deque[Job]()
+    level = log.getEffectiveLevel()
+    config = WorkerConfig(plan.parts, str(store.path), "", processes, library_versions(), level, crew, means)
+    policy = RetryPolicy()
+    slots = [device for device in devices for _ in range(processes)]
+    pool = WorkerPool(config, slots, on_frames, on_measured, policy.note_published)
+    jobs = deque(Attempt(job) for job in largest_first(plan.jobs))
+    videos = {job.video_id: _Video(job) for job in plan.jobs}
     # Jobs a worker holds: enough to fill a batch from short clips, few enough to try again when it dies.
-    room = crew.decoders + (IN_FLIGHT_CPU if devices[0] == "cpu" else IN_FLIGHT_GPU) // processes
+    limit = crew.decoders + (IN_FLIGHT_CPU if devices[0] == "cpu" else IN_FLIGHT_GPU) // processes
     try:
-        while jobs or suspects or staff.busy:
-            while jobs and (worker := staff.least_busy(room)) is not None:
-                staff.give(worker, jobs.popleft())
-            if not jobs and not staff.busy and suspects:
-                staff.give(staff.least_busy(1, alone=True), suspects.popleft())
-            for job, ended in staff.listen():
-                if isinstance(ended, Outcome):
-                    yield ended
-                elif job.video_id in staff.died_on:
-                    yield _failed(job, store, ended, staff.published.pop(job.video_id, []))
-                else:
-                    log.warning("%s: %s; it is tried once more, alone, at the end", job.video_id, ended.reason)
-                    staff.died_on.add(job.video_id)
-                    suspects.append(job)
-        staff.release()
+        while True:
+            while jobs and pool.assign(jobs[0], limit):
+                jobs.popleft()
+            if not jobs and not pool.busy:
+                suspect = policy.next_suspect()
+                if suspect is None:
+                    break
+                if any(item.requested for item in suspect.job.items):
+                    pool.assign(suspect, 1)
+                else:  # another attempt has published all of it
+                    yield from videos[suspect.job.video_id].add(Outcome(suspect.job), policy)
+                    continue
+            for event in pool.poll():
+                match event:
+                    case JobEnded(attempt, outcome):
+                        if outcome.published:
+                            policy.note_success()
+                        yield from videos[attempt.job.video_id].add(outcome, policy)
+                    case JobHangs(attempt, reason):
+                        log.warning("%s: %s; given up, the others go on", attempt.job.video_id, reason)
+                        policy.note_guilty(attempt, reason)
+                    case WorkerDied(attempts, reason):
+                        for attempt in attempts:
+                            what = "given up" if attempt.alone else "it is tried once more, alone, at the end"
+                            log.warning("%s: %s; %s", attempt.job.video_id, reason, what)
+                        policy.note_death(attempts, reason)
+                    case JobReturned(attempt):
+                        jobs.appendleft(replace(attempt, job=policy.without_published(attempt.job)))
+            yield from _failed(policy, store, videos)
+        policy.settle()
+        yield from _failed(policy, store, videos)
+        pool.shutdown()
     finally:
-        staff.dismiss()
+        pool.kill_all()
 
 
-def _failed(job: Job, store: Store, death: Death, published: list[ItemRecord]) -> Outcome:
-    """The outcome of a job whose worker died: what was published counts, the rest is failed by name."""
-    outcome = Outcome(job, published=published)
-    done = {(record.recording, record.feature) for record in published}
-    for item in job.items:
-        if item.requested and (item.key, item.spec.id) not in done:
-            recording = next(r for r in job.recordings if r.key_for(item.spec.modality) == item.key)
-            source = source_identity(*source_paths(recording, item.spec.modality))
-            outcome.failed.append(store.fail(item.key, item.spec, f"{item.key}: {death.reason}", source=source))
-    return outcome
+@dataclass
+class _Video:
+    """What came of a video until now; it may be tried several times, and in parts."""
+
+    job: Job
+    outcome: Outcome | None = None
+
+    def add(self, outcome: Outcome, policy: RetryPolicy) -> Iterator[Outcome]:
+        """Take in what came of one attempt; yields what came of the whole video when that is known."""
+        if self.outcome is None:
+            self.outcome = replace(outcome, job=self.job)
+        else:
+            self.outcome = self.outcome + outcome
+        if not policy.is_open(self.job.video_id):
+            policy.published.pop(self.job.video_id, None)
+            yield self.outcome
+
+
+def _failed(policy: RetryPolicy, store: Store, videos: Mapping[str, _Video]) -> Iterator[Outcome]:
+    """The outcomes of verdicts that are settled: what was published counts, the rest is failed by name."""
+    while policy.settled:
+        verdict = policy.settled.pop(0)
+        job = policy.without_published(verdict.attempt.job)
+        outcome = Outcome(job)
+        for item in job.items:
+            if item.requested:
+                recording = next(r for r in job.recordings if r.key_for(item.spec.modality) == item.key)
+                try:
+                    source = source_identity(*source_paths(recording, item.spec.modality))
+                except RecordingError:  # gone since; whatever comes in its place is another source
+                    source = None
+                outcome.failed.append(store.fail(item.key, item.spec, f"{item.key}: {verdict.reason}", source=source))
+        yield from videos[job.video_id].add(outcome, policy)

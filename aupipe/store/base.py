@@ -186,6 +186,10 @@ class Store(Protocol):
         """One line per damage found, naming recording and feature; quick compares sizes, full compares checksums."""
         ...
 
+    def check_writable(self) -> None:
+        """Raises OSError unless items could be published now; cheap, and asked before hours of work."""
+        ...
+
     def refresh(self) -> None:
         """See what other processes have published since this store was opened."""
         ...

@@ -34,6 +34,7 @@ from aupipe.types import FeatureSpec
 
 LOOK_AGAIN_S = (0.01, 0.05, 0.2, 0.5)  # waits before an item that is not in its place is called missing
 COMPACT_LINES = 20_000  # journal lines beyond the base that take a tenth of a second to open
+PROBE_BYTES = 64 << 10
 MAX_MAPS = 16384  # of the 65530 mappings Linux allows a process
 
 _open_stores: weakref.WeakSet[FolderStore] = weakref.WeakSet()
@@ -115,6 +116,17 @@ class FolderStore(ItemStore):
         """The text an item at ``path`` carries of itself: `item_metadata`."""
 
     # Publishing ------------------------------------------------------------------------------------------------------
+
+    def check_writable(self) -> None:
+        """Raises OSError unless items could be published now: a small file is staged, and folders may be written."""
+        path = self._staging_path()
+        try:
+            fs.write_file(path, [bytes(PROBE_BYTES)])
+        finally:
+            fs.try_remove(path)
+        for folder in (self.root, self._journal.folder):
+            if os.path.isdir(folder) and not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
 
     def _stage(self, spec: FeatureSpec, layout: Layout) -> Sink:
         self._make_feature(spec)

@@ -1,7 +1,8 @@
 """Every change the store makes on disk, one function each, so that each can be made to fail in a test.
 
-``AUPIPE_FAULT=<point>:<n>:<kill|eio|enospc>`` strikes the n-th operation at ``point`` (``mkdir``, ``write``, ``fsync``,
-``rename``, ``link``, ``remove``, or ``any``). A struck write leaves half of its bytes behind, as a full disk does.
+``AUPIPE_FAULT=<point>:<n>:<kind>`` strikes the n-th operation at ``point`` (``mkdir``, ``write``, ``fsync``,
+``rename``, ``link``, ``remove``, or ``any``) of a process. ``kind``: ``kill``, or the error it gives: ``eio``, ``enospc``,
+``edquot``, ``erofs``. A struck write leaves half of its bytes behind, as a full disk does.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from typing import Any
 
 FLUSH_AHEAD_BYTES = 4 << 20
 POINTS = ("mkdir", "write", "fsync", "rename", "link", "remove")
-_ERRORS = {"eio": errno.EIO, "enospc": errno.ENOSPC}
+_ERRORS = {"eio": errno.EIO, "enospc": errno.ENOSPC, "edquot": errno.EDQUOT, "erofs": errno.EROFS}
 _count = 0
 
 
 def _due(point: str) -> str | None:
-    """What shall go wrong at this very operation: ``kill``, ``eio``, ``enospc`` or nothing."""
+    """What shall go wrong at this very operation: ``kill``, an error or nothing."""
     plan = os.environ.get("AUPIPE_FAULT")
     if not plan:
         return None

@@ -210,6 +210,9 @@ class ItemStore(ABC):
     def verify(self, *, quick: bool = False) -> list[str]:
         """One line per damage found."""
 
+    def check_writable(self) -> None:  # noqa: B027  # memory can always be written
+        """Raises OSError unless items could be published now."""
+
     @abstractmethod
     def refresh(self) -> None:
         """See what other processes have published."""

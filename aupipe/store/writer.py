@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, Self
@@ -137,7 +138,8 @@ class StagedItem:
         step = max(1, BLOCK_BYTES // self.layout.row_bytes)
         for start in range(0, len(rows), step):
             block, valid = checked_rows(rows[start : start + step], self.layout.dtype, self.where, self.appended)
-            sink.write(block)
+            with self._sized():
+                sink.write(block)
             self.crc32c = google_crc32c.extend(self.crc32c, block.reshape(-1).view(np.uint8))
             self._valid += valid
             self.appended += len(block)
@@ -149,7 +151,8 @@ class StagedItem:
             raise ValueError(f"{self.where}: {self.appended} rows appended, {self.layout.frames} announced")
         item = replace(self.item, valid_frames=self._valid, crc32c=self.crc32c)
         metadata = item_metadata(item)
-        rest = sink.finish(item, metadata)
+        with self._sized():
+            rest = sink.finish(item, metadata)
         item = replace(
             item,
             nbytes=sink.nbytes,
@@ -162,6 +165,15 @@ class StagedItem:
         record = self._publish(item, sink)
         self._sink = None
         return record
+
+    @contextmanager
+    def _sized(self) -> Iterator[None]:
+        """An error of the disk says how large the item is that did not fit."""
+        try:
+            yield
+        except OSError as error:
+            error.item_bytes = self.layout.frames * self.layout.row_bytes  # type: ignore[attr-defined]
+            raise
 
     def _open_sink(self) -> Sink:
         if self._sink is None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from aupipe.extract.batchsize import BatchSizes, is_out_of_memory, one_prober, probe, remember, remembered
+from aupipe.errors import is_out_of_memory
+from aupipe.extract.batchsize import BatchSizes, one_prober, probe, remember, remembered
 
 
 @pytest.fixture(autouse=True)

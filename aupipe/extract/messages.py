@@ -1,0 +1,51 @@
+"""What a run and its worker processes say to each other: small records, in a module both sides import.
+
+A worker sends `READY`, an int (frames decoded since it last said so), an `ItemRecord` (published), an `Outcome` (a job
+has ended), a `Measured` (what its stages do) or a `Fatal`. They are pickled, so none of them may be defined in the
+module that a worker runs as ``__main__``.
+"""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+
+from aupipe.errors import AupipeError, explain
+from aupipe.extract.means import Crew, Means
+from aupipe.extract.parts import Parts
+
+READY = "ready"
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """What a worker needs to know before its first job."""
+
+    parts: Parts
+    store: str  # path
+    device: str
+    processes: int  # workers on the device, this one too
+    versions: dict[str, str]
+    log_level: int
+    crew: Crew
+    means: Means
+
+
+@dataclass(frozen=True)
+class Fatal:
+    """The run cannot go on: the disk is full, weights cannot be used, memory is too small, or aupipe is wrong."""
+
+    message: str  # one line
+    exit_code: int
+    details: str = ""  # the traceback of an error nobody foresaw
+
+
+def fatal_of(error: BaseException) -> Fatal:
+    """What the user is told of an error that is no recording's fault."""
+    if isinstance(error, AupipeError):
+        return Fatal(str(error), error.exit_code)
+    foreseen = explain(error)
+    if foreseen is not None:
+        return Fatal(foreseen, 1)
+    message = f"{type(error).__name__}: {' '.join(str(error).split())} (in a worker process; -v shows where)"
+    return Fatal(message, 1, "".join(traceback.format_exception(error)))

@@ -1,0 +1,134 @@
+"""What is tried again when worker processes die or hang, and when that is no video's fault; knows no processes.
+
+A worker that dies takes all its videos in flight with it, and one of them, or none, is the reason. So:
+
+- each of them is tried once more, alone (`Attempt.alone`);
+- one that kills again is tried by modality (pictures, sound, words), each part alone: what sound kills costs no visual
+  feature, and the reverse. A part that kills, or a video with one part only, is to be failed by name;
+- a video that hangs is known, and is tried by modality at once;
+- workers that keep dying on different videos, while nothing succeeds, stop the run, and no video is failed. For that
+  the verdicts wait (`held`) until a video succeeds, or nothing is left to try.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from aupipe.errors import AupipeError
+from aupipe.extract.plan import Job
+from aupipe.store.base import ItemRecord
+
+BREAK_AFTER = 3  # deaths in a row, nothing having succeeded between them
+PICTURES = ("clock", "detections", "faces", "visual")  # modalities that come and go together
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at a job, or at one modality of it."""
+
+    job: Job
+    alone: bool = False  # no other job may be in flight
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be said of the items of an attempt that were not published."""
+
+    attempt: Attempt
+    reason: str
+
+
+@dataclass
+class RetryPolicy:
+    """The attempts still to be made because of deaths and hangs, and the verdicts."""
+
+    suspects: deque[Attempt] = field(default_factory=deque)
+    held: list[Verdict] = field(default_factory=list)
+    settled: list[Verdict] = field(default_factory=list)
+    published: dict[str, set[tuple[str, str]]] = field(default_factory=dict)  # video -> items, by unfinished attempts
+    _deaths: int = 0  # of workers with several jobs, since the last success
+    _guilty: list[str] = field(default_factory=list)  # videos that killed alone, or hung, since the last success
+    _from_back: bool = False
+
+    def note_published(self, record: ItemRecord) -> None:
+        """An item that need not be made again."""
+        self.published.setdefault(record.video_id or record.recording, set()).add((record.recording, record.feature))
+
+    def note_success(self) -> None:
+        """A video came through: deaths until now were those videos' own."""
+        self._deaths, self._guilty = 0, []
+        self.settle()
+
+    def settle(self) -> None:
+        """Nothing more will be learned: what is held is so."""
+        self.settled += self.held
+        self.held = []
+
+    def note_death(self, attempts: Sequence[Attempt], reason: str) -> None:
+        """A worker died with these in flight. Raises AupipeError when that is no video's fault."""
+        if len(attempts) == 1 and attempts[0].alone:
+            self.note_guilty(attempts[0], reason)
+            return
+        self._deaths += 1
+        self.suspects += [replace(attempt, alone=True) for attempt in attempts]
+        if self._deaths >= BREAK_AFTER:
+            raise _broken(reason, [attempt.job.video_id for attempt in attempts])
+
+    def note_guilty(self, attempt: Attempt, reason: str) -> None:
+        """This one killed a worker alone, or hung. Raises AupipeError when too many in a row do."""
+        video = attempt.job.video_id
+        if video not in self._guilty:
+            self._guilty.append(video)
+            self._from_back = not self._from_back  # the neighbours of a guilty one may be of its kind
+        if len(self._guilty) >= BREAK_AFTER:
+            raise _broken(reason, self._guilty)
+        parts = by_modality(attempt.job)
+        if len(parts) > 1:
+            self.suspects.extendleft(Attempt(part, alone=True) for part in reversed(parts))
+        else:
+            self.held.append(Verdict(attempt, reason))
+
+    def next_suspect(self) -> Attempt | None:
+        """The next to be tried alone, without what has been published of it since."""
+        if not self.suspects:
+            return None
+        attempt = self.suspects.pop() if self._from_back and not self._in_parts() else self.suspects.popleft()
+        return replace(attempt, job=self.without_published(attempt.job))
+
+    def is_open(self, video_id: str) -> bool:
+        """Whether anything of a video that is not in flight is still to be tried or said."""
+        waiting = [*self.suspects, *(verdict.attempt for verdict in (*self.held, *self.settled))]
+        return any(attempt.job.video_id == video_id for attempt in waiting)
+
+    def without_published(self, job: Job) -> Job:
+        """The job without the items that earlier attempts have published."""
+        done = self.published.get(job.video_id, set())
+        return replace(job, items=[item for item in job.items if (item.key, item.spec.id) not in done])
+
+    def _in_parts(self) -> bool:
+        """Parts of one video wait at the front: they come first."""
+        return bool(self._guilty) and self.suspects[0].job.video_id == self._guilty[-1]
+
+
+def by_modality(job: Job) -> list[Job]:
+    """One job for the pictures, one for the sound, one for the words, as far as those are asked for.
+
+    The clock is in each: whichever comes first makes it, and a part that kills may never have come to it.
+    """
+    asked = dict.fromkeys(item.spec.modality for item in job.items if item.requested)
+    parts = []
+    for modality in asked:
+        wanted: Iterable[str] = PICTURES if modality == "visual" else ("clock", modality)
+        parts.append(replace(job, items=[item for item in job.items if item.spec.modality in wanted]))
+    return parts
+
+
+def _broken(reason: str, videos: Sequence[str]) -> AupipeError:
+    shown = ", ".join(videos[:BREAK_AFTER]) + (f" and {len(videos) - BREAK_AFTER} more" * (len(videos) > BREAK_AFTER))
+    return AupipeError(
+        f"worker processes keep failing: {reason}; {BREAK_AFTER} times in a row on different videos ({shown}), so the "
+        "videos are probably not the reason and none is marked failed: look at memory, GPU, disk and installation, "
+        "then run the same command again (if these videos alone do it, take them out)"
+    )

@@ -1,0 +1,314 @@
+"""The worker processes of a run on this machine: spawned, given jobs, listened to, and ended when they die or hang."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection, Pipe
+from multiprocessing.connection import wait as connection_wait
+from pathlib import Path
+from typing import Any
+
+import aupipe
+from aupipe.errors import AupipeError
+from aupipe.extract.job import Outcome
+from aupipe.extract.messages import READY, Fatal, WorkerConfig
+from aupipe.extract.meter import Measured, QuietStep
+from aupipe.extract.retry import Attempt
+from aupipe.store.base import ItemRecord
+
+SILENCE_S = 120.0  # a worker talks twice a second; one that is silent for so long stands still as a whole
+START_S = 1800.0  # until it has imported its libraries and opened its device
+LOAD_S = 3600.0  # until networks are loaded, tuned and compiled
+GRACE_S = 30.0  # the neighbours of a video that hangs may end, as long as they get on at least this often
+FRAME_S = 10.0  # what one frame may take of a step on many
+MEDIA_FACTOR = 20.0  # what sound may take of its own length
+ALLOCATOR = {  # without these, glibc maps and faults in every large activation anew (docs/pipeline.md, Memory)
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+}
+
+
+@dataclass(frozen=True)
+class JobEnded:
+    """A job ended as it should; some of its items may have failed."""
+
+    attempt: Attempt
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class JobHangs:
+    """A job does not get on, and its items that are not published are not coming."""
+
+    attempt: Attempt
+    reason: str
+
+
+@dataclass(frozen=True)
+class WorkerDied:
+    """A worker ended before its jobs did; any of them may be the reason."""
+
+    attempts: tuple[Attempt, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class JobReturned:
+    """A job whose worker was ended because of another one."""
+
+    attempt: Attempt
+
+
+PoolEvent = JobEnded | JobHangs | WorkerDied | JobReturned
+
+
+@dataclass
+class _Worker:
+    number: int
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    slot: int
+    attempts: dict[str, Attempt] = field(default_factory=dict)  # by video
+    hung: int = 0  # jobs that were given up and still occupy it
+    ready: bool = False
+    frames: int = 0  # by all its stages, when it last told
+    measured: Measured | None = None
+    heard_s: float = field(default_factory=time.monotonic)
+    moved_s: float = field(default_factory=time.monotonic)
+
+
+@dataclass
+class WorkerPool:
+    """Supervised worker processes, at most one in each slot; ``slots``: the device of each."""
+
+    config: WorkerConfig
+    slots: list[str]
+    on_frames: Callable[[int], None]
+    on_measured: Callable[[int, Measured], None]
+    on_published: Callable[[ItemRecord], None]
+    workers: list[_Worker] = field(default_factory=list)
+    spawned: int = 0
+    _oom_kills: int = field(default_factory=lambda: oom_kills())
+
+    @property
+    def busy(self) -> bool:
+        """Whether any job is under way."""
+        return any(worker.attempts for worker in self.workers)
+
+    def free_slot(self) -> int | None:
+        """A slot without a worker."""
+        return min(set(range(len(self.slots))) - {worker.slot for worker in self.workers}, default=None)
+
+    def least_busy(self, limit: int) -> _Worker | None:
+        """The worker with the fewest jobs, of those with fewer than ``limit`` in which none hangs."""
+        able = [worker for worker in self.workers if not worker.hung and len(worker.attempts) < limit]
+        return min(able, key=lambda worker: len(worker.attempts), default=None)
+
+    def assign(self, attempt: Attempt, limit: int) -> bool:
+        """Give a job to a worker with fewer than ``limit`` of them, to a new one where a slot is free; else False.
+
+        What is to be alone goes to a worker without jobs; the caller sees to it that the others have none either.
+        """
+        worker = self.least_busy(1 if attempt.alone else limit)
+        slot = self.free_slot()
+        if slot is not None and not (attempt.alone and worker is not None):
+            worker = self.spawn(slot)
+        if worker is None:
+            return False
+        worker.attempts[attempt.job.video_id] = attempt
+        worker.heard_s = worker.moved_s = time.monotonic()
+        with suppress(OSError):  # a worker that has died since is noticed in `poll`
+            worker.connection.send(attempt.job)
+        return True
+
+    def spawn(self, slot: int) -> _Worker:
+        """Start a worker process."""
+        ours, theirs = Pipe()
+        package = str(Path(aupipe.__file__).parent.parent)
+        path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "aupipe.extract.worker", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=2,  # stderr: results alone go to stdout, whatever a library prints
+            start_new_session=True,  # Ctrl-C is for whoever was asked; the workers are told by their pipe
+            env=os.environ | ALLOCATOR | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+        )
+        theirs.close()
+        worker = _Worker(self.spawned, process, ours, slot)
+        self.spawned += 1
+        with suppress(OSError):  # one that has died already is noticed in `poll`
+            worker.connection.send(replace(self.config, device=self.slots[slot]))
+        self.workers.append(worker)
+        return worker
+
+    def poll(self, timeout_s: float = 1.0) -> Iterator[PoolEvent]:
+        """Wait for messages of the workers; yields what they mean for jobs. Raises AupipeError for a `Fatal` one."""
+        workers = [worker for worker in self.workers if worker.attempts]
+        heard = connection_wait([worker.connection for worker in workers], timeout=timeout_s)
+        for worker in workers:
+            if worker.connection in heard:
+                try:
+                    message = worker.connection.recv()
+                except (EOFError, OSError):
+                    attempts = tuple(worker.attempts.values())
+                    yield WorkerDied(attempts, self.reap(worker))
+                    continue
+                if (event := self._receive(worker, message)) is not None:
+                    yield event
+            yield from self._check(worker)
+
+    def _receive(self, worker: _Worker, message: Any) -> PoolEvent | None:
+        if isinstance(message, Fatal):
+            raise _error_of(message)
+        worker.heard_s = now_s = time.monotonic()
+        if isinstance(message, Measured):  # told twice a second, whether anything moves or not
+            worker.measured = message
+            self.on_measured(worker.number, message)
+            if worker.frames == (frames := sum(stage.frames for stage in message.stages.values())):
+                return None
+            worker.frames = frames
+        worker.moved_s = now_s
+        if isinstance(message, int):
+            self.on_frames(message)
+        elif isinstance(message, ItemRecord):
+            self.on_published(message)
+        elif isinstance(message, Outcome):
+            attempt = worker.attempts.pop(message.job.video_id, None)
+            if attempt is None:  # it had been given up
+                worker.hung -= 1
+                return None
+            return JobEnded(attempt, message)
+        elif message == READY:
+            worker.ready = True
+        return None
+
+    # What does not get on -----------------------------------------------------------------------------------------
+
+    def _check(self, worker: _Worker) -> Iterator[PoolEvent]:
+        """Give up jobs that hang, and end a worker in which nothing else gets on."""
+        if not worker.attempts:
+            return
+        now_s = time.monotonic()
+        silent_s, still_s = now_s - worker.heard_s, now_s - worker.moved_s
+        if not worker.ready:
+            if silent_s > START_S:
+                raise AupipeError(f"a worker process did not start within {START_S / 60:.0f} minutes: see its output")
+            return
+        if silent_s > min(SILENCE_S, self.config.means.stall_s):
+            yield self._end_for(worker, f"the worker process stood still for {silent_s:.0f} s")
+            return
+        quiet = worker.measured.quiet if worker.measured else ()
+        for step in quiet:
+            if step.quiet_s <= self.limit_s(step):
+                continue
+            if step.stage == "write":
+                raise AupipeError(
+                    f"{self.config.store}: writing has not got on for {step.quiet_s:.0f} s: look at its disk or "
+                    "network file system, then run the same command again"
+                )
+            if step.video in worker.attempts:
+                worker.hung += 1
+                yield JobHangs(worker.attempts.pop(step.video), _hang_of(step))
+            elif not step.video:
+                yield self._end_for(worker, _hang_of(step))
+                return
+        if worker.hung and (not worker.attempts or still_s > min(GRACE_S, self.config.means.stall_s)):
+            returned = [JobReturned(attempt) for attempt in worker.attempts.values()]
+            self._end(worker)
+            yield from returned
+        elif not quiet and still_s > LOAD_S:
+            yield self._end_for(worker, f"nothing moved in the worker process for {still_s / 60:.0f} minutes")
+
+    def limit_s(self, step: QuietStep) -> float:
+        """For how long a step may stand still."""
+        stall_s = self.config.means.stall_s
+        if step.stage == "load":
+            return max(stall_s, LOAD_S)
+        return max(stall_s, FRAME_S * step.frames * (step.stage in ("detect", "encode")), MEDIA_FACTOR * step.media_s)
+
+    def _end_for(self, worker: _Worker, reason: str) -> WorkerDied:
+        attempts = tuple(worker.attempts.values())
+        self._end(worker)
+        return WorkerDied(attempts, reason)
+
+    def _end(self, worker: _Worker) -> None:
+        worker.process.kill()
+        worker.process.wait()
+        worker.connection.close()
+        self.workers.remove(worker)
+
+    def reap(self, worker: _Worker) -> str:
+        """Let go of a worker that has ended; of what it died, in words. Raises AupipeError when it never started."""
+        self.workers.remove(worker)
+        worker.connection.close()
+        code = worker.process.wait()
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        if code == -signal.SIGKILL:
+            kills, self._oom_kills = oom_kills() - self._oom_kills, oom_kills()
+            how += " (killed by the kernel: out of memory)" if kills > 0 else " (out of memory?)"
+        if not worker.ready:
+            raise AupipeError(
+                f"a worker process could not start ({how}): its output is above; too little memory is the usual reason"
+            )
+        return f"the worker process died on {how}"
+
+    # The end --------------------------------------------------------------------------------------------------------
+
+    def shutdown(self) -> None:
+        """Let every worker put its things in order and end; one that takes more than a minute is not waited for."""
+        able = [worker for worker in self.workers if not worker.hung]
+        for worker in able:
+            with suppress(OSError):
+                worker.connection.send(None)
+        for worker in able:
+            with suppress(EOFError, OSError):
+                while worker.connection.poll(60):
+                    if isinstance(message := worker.connection.recv(), Measured):
+                        self.on_measured(worker.number, message)
+            with suppress(subprocess.TimeoutExpired):
+                worker.process.wait(timeout=60)
+
+    def kill_all(self) -> None:
+        """End every worker, now. The store is made for that: nothing half written is ever seen."""
+        for worker in self.workers:
+            worker.process.kill()
+        for worker in self.workers:
+            worker.process.wait()
+            worker.connection.close()
+        self.workers.clear()
+
+
+def oom_kills() -> int:
+    """How many processes of this control group the kernel has killed for want of memory; 0 where it cannot tell."""
+    try:
+        groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+        for _, controllers, path in groups:
+            root = {"": "/sys/fs/cgroup", "memory": "/sys/fs/cgroup/memory"}.get(controllers)
+            name = "memory.events" if controllers == "" else "memory.oom_control"
+            file = Path(f"{root}{path}", name)
+            if root and file.is_file():
+                for line in file.read_text().splitlines():
+                    word, _, count = line.partition(" ")
+                    if word == "oom_kill":
+                        return int(count)
+    except (OSError, ValueError):
+        pass
+    return 0
+
+
+def _hang_of(step: QuietStep) -> str:
+    return f"{step.stage}: no progress for {step.quiet_s:.0f} s (--stall-timeout)"
+
+
+def _error_of(fatal: Fatal) -> AupipeError:
+    error = AupipeError(fatal.message)
+    error.exit_code = fatal.exit_code
+    return error

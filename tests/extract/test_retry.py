@@ -1,0 +1,138 @@
+"""What is tried again when workers die, and when that is no video's fault: the policy alone, without processes."""
+
+from __future__ import annotations
+
+import pytest
+
+from aupipe.errors import AupipeError
+from aupipe.extract.plan import Item, Job
+from aupipe.extract.retry import BREAK_AFTER, Attempt, RetryPolicy, Verdict, by_modality
+from aupipe.store.base import ItemRecord
+from aupipe.types import FeatureSpec
+
+CLOCK, FACES = FeatureSpec("clock", "clock", "pts", 1), FeatureSpec("faces", "faces", "subject", 1)
+HOG, MFCC = FeatureSpec("hog", "visual", "hog", 1), FeatureSpec("mfcc", "audio", "mfcc", 1)
+WORDS = FeatureSpec("words", "text", "text", 1)
+ALL = (CLOCK, FACES, HOG, MFCC, WORDS)
+
+
+def a_job(name: str, *specs: FeatureSpec) -> Job:
+    return Job(name, [], [Item(name, spec, "new") for spec in specs or (CLOCK, HOG)])
+
+
+def names(job: Job) -> list[str]:
+    return [item.spec.name for item in job.items]
+
+
+def published(name: str, spec: FeatureSpec) -> ItemRecord:
+    return ItemRecord(name, spec.id, "done")
+
+
+def alone(name: str, *specs: FeatureSpec) -> Attempt:
+    return Attempt(a_job(name, *specs), alone=True)
+
+
+def test_every_video_in_flight_is_tried_once_more_alone_when_a_worker_dies() -> None:
+    policy = RetryPolicy()
+    policy.note_death([Attempt(a_job("a")), Attempt(a_job("b"))], "died")
+    suspects = [policy.next_suspect(), policy.next_suspect(), policy.next_suspect()]
+    assert [(each.job.video_id, each.alone) for each in suspects if each] == [("a", True), ("b", True)]
+    assert suspects[2] is None
+    assert not policy.held
+
+
+def test_what_was_published_before_the_death_is_not_made_again() -> None:
+    policy = RetryPolicy()
+    policy.note_published(published("a", CLOCK))
+    policy.note_death([Attempt(a_job("a", *ALL))], "died")
+    suspect = policy.next_suspect()
+    assert suspect is not None
+    assert names(suspect.job) == ["faces", "hog", "mfcc", "words"]
+
+
+def test_a_job_falls_into_pictures_sound_and_words_each_with_the_clock() -> None:
+    assert [names(part) for part in by_modality(a_job("a", *ALL))] == [
+        ["clock", "faces", "hog"],
+        ["clock", "mfcc"],
+        ["clock", "words"],
+    ]
+    assert [names(part) for part in by_modality(a_job("a", CLOCK, MFCC))] == [["clock", "mfcc"]]
+
+
+def test_one_that_kills_alone_is_tried_by_modality_and_only_the_part_that_kills_is_failed() -> None:
+    policy = RetryPolicy()
+    policy.note_death(
+        [
+            alone("a", CLOCK, HOG, MFCC),
+        ],
+        "died",
+    )
+    pictures = policy.next_suspect()
+    assert pictures is not None
+    assert names(pictures.job) == ["clock", "hog"]
+    policy.note_published(published("a", CLOCK))
+    policy.note_published(published("a", HOG))
+    policy.note_success()
+    sound = policy.next_suspect()
+    assert sound is not None
+    assert names(sound.job) == ["mfcc"]
+    assert sound.alone
+    policy.note_death([sound], "died again")
+    assert policy.held == [Verdict(sound, "died again")]
+    assert policy.is_open("a")
+    policy.settle()
+    assert [verdict.attempt for verdict in policy.settled] == [sound]
+
+
+def test_a_video_that_hangs_is_known_and_need_not_be_tried_alone_first() -> None:
+    policy = RetryPolicy()
+    policy.note_guilty(Attempt(a_job("a", CLOCK, MFCC)), "no progress")
+    assert [verdict.reason for verdict in policy.held] == ["no progress"]
+    assert policy.next_suspect() is None
+
+
+def test_workers_that_keep_dying_on_different_videos_stop_the_run_and_fail_nobody() -> None:
+    policy = RetryPolicy()
+    for name in "abc"[: BREAK_AFTER - 1]:
+        policy.note_death([alone(name)], "died on SIGKILL")
+    with pytest.raises(AupipeError, match=r"SIGKILL.*different videos \(a, b, c\).*none is marked failed") as error:
+        policy.note_death([alone("c")], "died on SIGKILL")
+    assert error.value.exit_code == 1
+    assert not policy.settled
+
+
+def test_workers_with_many_videos_that_die_in_a_row_stop_the_run_too() -> None:
+    policy = RetryPolicy()
+    for number in range(BREAK_AFTER - 1):
+        policy.note_death([Attempt(a_job(f"{number}-{k}")) for k in range(4)], "died")
+    with pytest.raises(AupipeError, match="none is marked failed"):
+        policy.note_death([Attempt(a_job("x")), Attempt(a_job("y"))], "died")
+
+
+def test_a_video_that_succeeds_in_between_settles_the_guilt_of_those_before() -> None:
+    policy = RetryPolicy()
+    for round_ in range(3 * BREAK_AFTER):
+        policy.note_death([alone(str(round_))], "died")
+        policy.note_success()
+    assert len(policy.settled) == 3 * BREAK_AFTER
+
+
+def test_one_video_that_kills_by_picture_and_by_sound_is_one_video() -> None:
+    policy = RetryPolicy()
+    policy.note_death([alone("a", CLOCK, HOG, MFCC, WORDS)], "died")
+    for _ in range(3):
+        part = policy.next_suspect()
+        assert part is not None
+        policy.note_death([part], "died")
+    assert len(policy.held) == 3
+
+
+def test_after_a_guilty_one_the_next_is_taken_from_the_other_end() -> None:
+    policy = RetryPolicy()
+    policy.note_death([Attempt(a_job(name)) for name in "abcd"], "died")
+    first = policy.next_suspect()
+    assert first is not None
+    policy.note_death([first], "died")
+    second = policy.next_suspect()
+    assert second is not None
+    assert [first.job.video_id, second.job.video_id] == ["a", "d"]
