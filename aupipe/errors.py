@@ -62,6 +62,7 @@ REMEDIES = {
     errno.ENOMEM: "too little memory: use fewer --workers, or a machine with more",
     errno.EAGAIN: "no more processes or threads may be started: raise `ulimit -u`, or use fewer --workers",
 }
+FEW_INODES = 32  # what was being written has been removed again by the time anybody looks
 MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed", "bad_alloc")
 MAPPING_WORDS = ("failed to map segment", "cannot allocate memory", "cannot create shared object descriptor")
 
@@ -100,7 +101,7 @@ def _room(error: OSError) -> str:
         found = os.statvfs(folder)
     except OSError:
         return ""
-    if found.f_files and not found.f_favail:
+    if found.f_files and found.f_favail < FEW_INODES and found.f_bavail:
         return " (no inodes are free: too many files on this file system; a HDF5 store takes fewer)"
     needed = getattr(error, "item_bytes", 0)
     free = f"{found.f_bavail * found.f_frsize / 1e6:,.1f} MB are free"

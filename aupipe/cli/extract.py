@@ -70,6 +70,14 @@ MODALITIES = ("visual", "audio", "text")
 @click.option("--dry-run", is_flag=True, help="Say what would run and why, and stop.")
 @click.option("--retry-failed", is_flag=True, help="Try again what failed before.")
 @click.option("--force", is_flag=True, help="Make everything anew; the old stays until the new is published.")
+@click.option(
+    "--stall-timeout",
+    type=click.FloatRange(min=1),
+    default=600.0,
+    metavar="S",
+    show_default=True,
+    help="Give a video up that makes no progress for so many seconds (sound: 20 times its length if that is more).",
+)
 @click.option("--fail-fast", is_flag=True, help="Stop at the first recording that fails.")
 @click.option(
     "--on-missing-audio",
@@ -100,6 +108,7 @@ def extract(
     dry_run: bool,
     retry_failed: bool,
     force: bool,
+    stall_timeout: float,
     fail_fast: bool,
     on_missing_audio: str,
     weights: str | None,
@@ -120,7 +129,7 @@ def extract(
     from aupipe.extract.means import Means
     from aupipe.extract.plan import make_plan
 
-    means = Means(workers, _batch_size(batch_size), nvdec, compiled)
+    means = Means(workers, _batch_size(batch_size), nvdec, compiled, stall_s=stall_timeout)
     if profile is not None and not profile.absolute().parent.is_dir():  # said now, not after hours
         raise UsageError(f"--profile {profile}: there is no folder {profile.absolute().parent}; make it first")
     overrides: dict[str, Any] = {"store.backend": backend, "faces.detect_every": detect_every}

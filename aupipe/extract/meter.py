@@ -40,7 +40,7 @@ class Step:
     media_s: float = 0.0  # length of the media it goes through, where it goes through all
     progress: Callable[[], int] = lambda: 0  # anything that changes while the step gets on
     seen: int = 0  # what `progress` gave last
-    since_s: float = field(default_factory=time.monotonic)  # when that was another
+    since_s: float = field(default_factory=lambda: time.monotonic())  # when that was another
 
 
 @dataclass(frozen=True)

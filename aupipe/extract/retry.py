@@ -47,14 +47,15 @@ class RetryPolicy:
     suspects: deque[Attempt] = field(default_factory=deque)
     held: list[Verdict] = field(default_factory=list)
     settled: list[Verdict] = field(default_factory=list)
-    published: dict[str, set[tuple[str, str]]] = field(default_factory=dict)  # video -> items, by unfinished attempts
+    published: dict[str, dict[tuple[str, str], ItemRecord]] = field(default_factory=dict)  # by video, while it is open
     _deaths: int = 0  # of workers with several jobs, since the last success
     _guilty: list[str] = field(default_factory=list)  # videos that killed alone, or hung, since the last success
     _from_back: bool = False
 
     def note_published(self, record: ItemRecord) -> None:
         """An item that need not be made again."""
-        self.published.setdefault(record.video_id or record.recording, set()).add((record.recording, record.feature))
+        items = self.published.setdefault(record.video_id or record.recording, {})
+        items[record.recording, record.feature] = record
 
     def note_success(self) -> None:
         """A video came through: deaths until now were those videos' own."""
@@ -104,7 +105,7 @@ class RetryPolicy:
 
     def without_published(self, job: Job) -> Job:
         """The job without the items that earlier attempts have published."""
-        done = self.published.get(job.video_id, set())
+        done = self.published.get(job.video_id, {})
         return replace(job, items=[item for item in job.items if (item.key, item.spec.id) not in done])
 
     def _in_parts(self) -> bool:

@@ -7,7 +7,7 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 
 from aupipe.dataset import source_identity
@@ -208,17 +208,17 @@ class _Video:
     """What came of a video until now; it may be tried several times, and in parts."""
 
     job: Job
-    outcome: Outcome | None = None
+    outcome: Outcome = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.outcome = Outcome(self.job)
 
     def add(self, outcome: Outcome, policy: RetryPolicy) -> Iterator[Outcome]:
         """Take in what came of one attempt; yields what came of the whole video when that is known."""
-        if self.outcome is None:
-            self.outcome = replace(outcome, job=self.job)
-        else:
-            self.outcome = self.outcome + outcome
+        self.outcome = self.outcome + outcome
         if not policy.is_open(self.job.video_id):
-            policy.published.pop(self.job.video_id, None)
-            yield self.outcome
+            records = policy.published.pop(self.job.video_id, {})  # those of attempts that ended badly, too
+            yield replace(self.outcome, published=list(records.values()))
 
 
 def _failed(policy: RetryPolicy, store: Store, videos: Mapping[str, _Video]) -> Iterator[Outcome]:

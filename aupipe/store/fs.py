@@ -1,8 +1,8 @@
 """Every change the store makes on disk, one function each, so that each can be made to fail in a test.
 
 ``AUPIPE_FAULT=<point>:<n>:<kind>`` strikes the n-th operation at ``point`` (``mkdir``, ``write``, ``fsync``,
-``rename``, ``link``, ``remove``, or ``any``) of a process. ``kind``: ``kill``, or the error it gives: ``eio``, ``enospc``,
-``edquot``, ``erofs``. A struck write leaves half of its bytes behind, as a full disk does.
+``rename``, ``link``, ``remove``, or ``any``) of a process. ``kind``: ``kill``, or the error it gives: ``eio``,
+``enospc``, ``edquot``, ``erofs``. A struck write leaves half of its bytes behind, as a full disk does.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import errno
 import os
 import signal
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 FLUSH_AHEAD_BYTES = 4 << 20
@@ -41,6 +41,16 @@ def _strike(kind: str | None, path: str) -> None:
         raise OSError(_ERRORS[kind], os.strerror(_ERRORS[kind]) + " (AUPIPE_FAULT)", path)
 
 
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Errors of a file descriptor say which file it is."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or path
+        raise
+
+
 def create(path: str) -> int:
     """A new file, open for writing; never an existing one, never through a link."""
     _strike(_due("write"), path)
@@ -56,7 +66,8 @@ def write(fd: int, parts: Sequence[Any], path: str) -> None:
         os.write(fd, whole[: len(whole) // 2])
         _strike(kind, path)
     while views:
-        written = os.writev(fd, views[:512])  # IOV_MAX is 1024 on Linux, less elsewhere
+        with _naming(path):
+            written = os.writev(fd, views[:512])  # IOV_MAX is 1024 on Linux, less elsewhere
         while views and written >= len(views[0]):
             written -= len(views.pop(0))
         if written:
@@ -67,13 +78,15 @@ def overwrite(fd: int, content: bytes, offset: int, path: str) -> None:
     """Replace bytes in place; only ever done to erase."""
     _strike(_due("write"), path)
     while content:
-        written = os.pwrite(fd, content, offset)
+        with _naming(path):
+            written = os.pwrite(fd, content, offset)
         content, offset = content[written:], offset + written
 
 
 def fsync(fd: int, path: str) -> None:
     _strike(_due("fsync"), path)
-    os.fsync(fd)
+    with _naming(path):
+        os.fsync(fd)
 
 
 class NewFile:
@@ -116,7 +129,8 @@ def fsync_folder(path: str) -> None:
     _strike(_due("fsync"), path)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        with _naming(path):
+            os.fsync(fd)
     finally:
         os.close(fd)
 
