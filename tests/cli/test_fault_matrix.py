@@ -1,0 +1,215 @@
+"""Faults of machine, storage and input that no other test has, through the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Project
+from tests.cli.test_worker_failures import PICTURES, SOUND, TREE, add_tracks, failed_lines, one_line, plugged
+from tests.conftest import write_video
+
+WHOLE = '[faces]\ndetector="none"\n'
+__all__ = ["plugged"]  # a fixture
+
+BROKEN_NUMBERS = """
+from dataclasses import dataclass
+from typing import ClassVar
+import numpy as np
+from faulty import Pictures
+
+@dataclass(frozen=True)
+class Numbers(Pictures):
+    def load(self, device):
+        def encode(crops):
+            rows = crops.reshape(len(crops), -1)[:, :4].astype(np.float32)
+            rows[crops.reshape(len(crops), -1).max(axis=1) > 100, 1] = %s
+            return rows
+        return encode
+"""
+
+
+def workers_of(process: subprocess.Popen) -> list[int]:
+    """The worker processes whose parent a process is."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            command = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if int(fields[1]) == process.pid and b"aupipe.extract.worker" in command:
+            found.append(int(folder.name))
+    return found
+
+
+def wait_until(true, what: str, process: subprocess.Popen | None = None) -> None:
+    deadline = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < deadline, what
+        assert process is None or process.poll() is None, what
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc")
+def test_the_workers_of_a_killed_run_end_by_themselves(plugged: Project) -> None:
+    add_tracks(plugged, bright=200)
+    plugged.configure(TREE + PICTURES)
+    process = plugged.start("extract", "--cpu", FAIL="sleeps")
+    wait_until((plugged.folder / "loaded").exists, "no worker loads its encoder", process)
+    workers = workers_of(process)
+    assert workers
+    process.kill()
+    process.wait()
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), "workers outlive their run")
+    assert plugged.run("extract", "--cpu").code == 0
+
+
+def test_two_runs_at_once_over_the_same_videos_leave_one_whole_store(plugged: Project, arrays) -> None:
+    for number in range(4):
+        write_video(plugged.folder / "videos" / f"{number}.mp4", frames=5 + number, tone_hz=300)
+    plugged.configure(WHOLE + PICTURES + SOUND)
+    assert plugged.run("extract", "--cpu", "--store", "alone").code == 0
+    processes = [plugged.start("extract", "--cpu", "--store", "shared") for _ in range(2)]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0], [p.stderr.read() for p in processes]
+    assert arrays(plugged.folder / "shared") == arrays(plugged.folder / "alone")
+    assert plugged.run("store", "verify", "--store", "shared").code == 0
+
+
+def test_any_name_of_a_video_is_processed_and_printed_on_one_line(plugged: Project) -> None:
+    names = [
+        "with space.mp4", 'quote".mp4', "new\nline.mp4", "-dash.mp4", "%03d.mp4", "star*.mp4", "\U0001f600.mp4",
+        "\u05d0\u05d1.mp4", "\x1b[31mred.mp4", "a/same.mp4", "b/same.mp4", "Case.mp4", "case.mp4", "zarr.json.mp4",
+        "con.mp4", "caf\u00e9.mp4", "cafe\u0301.mp4", "x" * 240 + ".mp4", "no\udcffutf8.mp4", "http:x.mp4",
+    ]  # fmt: skip
+    made = write_video(plugged.folder / "made.mp4", frames=2).read_bytes()
+    for name in names:
+        path = plugged.folder / "videos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(made)
+    plugged.configure(WHOLE + PICTURES)
+    answer = plugged.run("extract", "--cpu")
+    assert answer.code == 0, answer.err
+    assert f"done {len(names)} " in answer.out
+    assert "\x1b" not in answer.out + answer.err
+    assert sum(line.startswith("[") for line in answer.err.splitlines()) == len(names)
+    stored = {row["recording"] for row in plugged.run("store", "ls", "--json").json() if "recording" in row}
+    assert {os.fsencode(name) for name in names} <= {os.fsencode(name) for name in stored}
+
+
+def test_links_loops_and_vanished_videos_are_one_row_each(plugged: Project) -> None:
+    videos = plugged.folder / "videos"
+    write_video(plugged.folder / "elsewhere" / "out.mp4", frames=2)
+    write_video(videos / "in.mp4", frames=2)
+    (videos / "loop").symlink_to(videos)
+    (videos / "outside").symlink_to(plugged.folder / "elsewhere")
+    (videos / "gone.mp4").symlink_to(plugged.folder / "nowhere.mp4")
+    plugged.configure(WHOLE + PICTURES)
+    answer = plugged.run("extract", "--cpu")
+    assert answer.code == 3
+    assert "done 2 " in answer.out
+    (line,) = failed_lines(answer)
+    assert line.startswith("FAILED  gone.mp4")
+    assert "No such file" in line
+    (plugged.folder / "elsewhere" / "out.mp4").unlink()
+    assert plugged.run("extract", "--cpu").code == 3
+    status = [row for row in plugged.run("store", "ls", "--json").json() if row.get("recording") == "outside/out.mp4"]
+    assert status  # what was made of a video that is gone stays
+
+
+@pytest.mark.parametrize(("value", "words"), [("np.inf", "infinite"), ("np.nan", "NaN"), ("1e6", "float16")])
+def test_numbers_that_are_none_are_refused_by_name_and_never_stored(plugged: Project, value: str, words: str) -> None:
+    (plugged.folder / "site" / "numbers_.py").write_text(BROKEN_NUMBERS % value)
+    entries = plugged.folder / "site" / "faulty-1.0.dist-info" / "entry_points.txt"
+    entries.write_text(entries.read_text() + "numbers = numbers_:Numbers\n")
+    add_tracks(plugged, dark=10, bright=200)
+    plugged.configure(TREE + PICTURES.replace('"pictures"', '"numbers"'))
+    answer = plugged.run("extract", "--cpu")
+    assert answer.code == 3, answer.err
+    (line,) = failed_lines(answer)
+    assert line.startswith("FAILED  bright  mine: ")
+    assert words in line
+    assert "done 1 " in answer.out
+
+
+def memory_group() -> Path | None:
+    """A control group of one's own with a limit, where this machine lets one make it (version 1, as root)."""
+    try:
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers == "memory":
+                group = Path(f"/sys/fs/cgroup/memory{path}", f"aupipe-test-{os.getpid()}")
+                group.mkdir()
+                return group
+    except OSError:
+        pass
+    return None
+
+
+@pytest.mark.slow
+def test_a_worker_killed_for_want_of_memory_says_so_and_the_others_end(plugged: Project) -> None:
+    group = memory_group()
+    if group is None:
+        pytest.skip("needs to make a memory control group (version 1, root)")
+    hungry = "\nimport faulty\ndef fail():\n    import numpy as np\n    kept = [np.ones(1 << 27) for _ in range(40)]\n"
+    (plugged.folder / "site" / "faulty.py").open("a").write(hungry.replace("import faulty\n", ""))
+    add_tracks(plugged, dark=10, bright=200, dim=20)
+    plugged.configure(TREE + PICTURES)
+    try:
+        (group / "memory.limit_in_bytes").write_text(str(2 << 30))
+        script = f"echo $$ > {group}/cgroup.procs; exec {sys.executable} -c 'from aupipe.cli import main; main()' "
+        result = subprocess.run(
+            ["sh", "-c", script + "extract --cpu --batch-size 5"],
+            cwd=plugged.folder, env=plugged.environment | {"FAIL": "memory"}, capture_output=True, text=True,
+            timeout=300, check=False,
+        )  # fmt: skip
+    finally:
+        wait_until(lambda: not (group / "cgroup.procs").read_text(), "processes in the group")
+        group.rmdir()
+    assert result.returncode == 3, result.stderr
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("FAILED")]
+    assert line.startswith("FAILED  bright  mine: ")
+    assert "out of memory" in line
+    assert "done 2 " in result.stdout
+
+
+def test_a_signal_to_one_worker_costs_no_item(plugged: Project, arrays) -> None:
+    """SIGKILL of a worker from outside, in the midst of encoding: its videos are tried again, exit code 0."""
+    for number in range(3):
+        write_video(plugged.folder / "videos" / f"{number}.mp4", frames=400)
+    plugged.configure(WHOLE + PICTURES)
+    assert plugged.run("extract", "--cpu", "--store", "alone").code == 0
+    (plugged.folder / "loaded").unlink()
+    process = plugged.start("extract", "--cpu", "--workers", "1", "--batch-size", "1")
+    wait_until((plugged.folder / "loaded").exists, "no worker loads its encoder", process)
+    for pid in workers_of(process):
+        os.kill(pid, signal.SIGKILL)
+    assert process.wait(timeout=300) == 0, process.stderr.read()
+    assert arrays(plugged.folder / "features") == arrays(plugged.folder / "alone")
+
+
+def test_a_request_for_another_store_kind_or_place_touches_nothing(plugged: Project) -> None:
+    write_video(plugged.folder / "videos" / "a.mp4", frames=2)
+    plugged.configure(WHOLE + PICTURES)
+    (plugged.folder / "file").write_text("mine")
+    (plugged.folder / "foreign").mkdir()
+    (plugged.folder / "foreign" / "thesis.tex").write_text("mine")
+    for place in ("file", "foreign"):
+        answer = plugged.run("extract", "--cpu", "--store", place)
+        assert answer.code == 2
+        assert place in one_line(answer)
+    assert (plugged.folder / "file").read_text() == "mine"
+    assert os.listdir(plugged.folder / "foreign") == ["thesis.tex"]
+    assert plugged.run("extract", "--cpu").code == 0
+    document = plugged.folder / "features" / "store.json"
+    document.write_text(json.dumps(json.loads(document.read_text()) | {"version": 99}))
+    answer = plugged.run("extract", "--cpu")
+    assert answer.code == 11
+    assert "install a newer aupipe" in one_line(answer)
