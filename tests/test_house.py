@@ -76,7 +76,7 @@ def test_no_file_imports_from_a_layer_above_it(module: str, path: Path) -> None:
     ("module", "source"),
     [
         ("aupipe.train.fit", "from aupipe.extract.plan import make_plan"),
-        ("aupipe.extract.run", "def f():\n    import aupipe.train.heads"),
+        ("aupipe.extract.devices", "def f():\n    import aupipe.train.heads"),
         ("aupipe.store.base", "from aupipe.extract import decode"),
         ("aupipe.types", "from aupipe.registry import Registry"),
         ("aupipe.config", "from aupipe import store"),

@@ -206,7 +206,7 @@ def _with_random_weights(config: Config) -> Config:
 
 def pick_devices(gpu: str | None, cpu: bool) -> list[str]:
     """The devices to run on; what was not asked for is said."""
-    from aupipe.extract.run import choose_devices
+    from aupipe.extract.devices import choose_devices
 
     devices = choose_devices(gpu, cpu)
     if gpu is None and not cpu:

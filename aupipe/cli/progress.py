@@ -15,6 +15,7 @@ import click
 from aupipe.cli.options import printable
 
 if TYPE_CHECKING:
+    from aupipe.extract.executors import ExecutorEvent
     from aupipe.extract.job import Outcome
     from aupipe.extract.meter import Measured
 
@@ -48,6 +49,15 @@ class Progress:
     @property
     def seconds(self) -> float:
         return time.monotonic() - self.began
+
+    def on_event(self, event: ExecutorEvent) -> None:
+        """Called with everything an executor tells of."""
+        from aupipe.extract.executors import FramesDecoded, StagesMeasured
+
+        if isinstance(event, FramesDecoded):
+            self.on_frames(event.count)
+        elif isinstance(event, StagesMeasured):
+            self.on_measured(event.process, event.measured)
 
     def on_frames(self, count: int) -> None:
         """Called for every chunk; a frame that is decoded twice counts twice, as it costs."""

@@ -36,8 +36,9 @@ def run_plan(
     from contextlib import closing
 
     from aupipe.cli.progress import Progress
+    from aupipe.extract.executors.driver import extract as run
+    from aupipe.extract.executors.local import local_executor
     from aupipe.extract.means import Means
-    from aupipe.extract.run import extract as run
     from aupipe.store.verify import sweep
 
     sweep(cast("FolderStore", store))  # what killed runs left half written
@@ -46,14 +47,9 @@ def run_plan(
     published = set()
     with Progress(len(plan.jobs), quiet=as_json) as progress:
         # Closed, so that an interrupt ends the workers here and not whenever the generator is collected.
-        running = run(
-            plan,
-            store,
-            devices,
-            replace(means or Means(), trace=profile is not None),
-            on_frames=progress.on_frames,
-            on_measured=progress.on_measured,
-        )
+        means = replace(means or Means(), trace=profile is not None)
+        executor = local_executor(plan.parts, store.path, devices, means)
+        running = run(plan, store, executor, on_event=progress.on_event)
         with closing(running) as outcomes:
             for outcome in outcomes:
                 progress.on_outcome(outcome)

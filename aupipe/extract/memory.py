@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 RING_BYTES = 512 << 20  # decoded frames on their way to the detector
 KEPT_BYTES = 192 << 20  # crops that wait for the subject to be known, so that a video is decoded once
@@ -18,6 +19,24 @@ def kept_on(device: str, processes: int = 1) -> int:
 
     total = torch.cuda.get_device_properties(device).total_memory
     return max(KEPT_ON_DEVICE_BYTES, total // KEPT_SHARE // processes)
+
+
+def oom_kills() -> int:
+    """How many processes of this control group the kernel has killed for want of memory; 0 where it cannot tell."""
+    try:
+        groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+        for _, controllers, path in groups:
+            root = {"": "/sys/fs/cgroup", "memory": "/sys/fs/cgroup/memory"}.get(controllers)
+            name = "memory.events" if controllers == "" else "memory.oom_control"
+            file = Path(f"{root}{path}", name)
+            if root and file.is_file():
+                for line in file.read_text().splitlines():
+                    word, _, count = line.partition(" ")
+                    if word == "oom_kill":
+                        return int(count)
+    except (OSError, ValueError):
+        pass
+    return 0
 
 
 class Budget:

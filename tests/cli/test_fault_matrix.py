@@ -45,7 +45,7 @@ def workers_of(process: subprocess.Popen) -> list[int]:
             command = (folder / "cmdline").read_bytes()
         except OSError:
             continue
-        if int(fields[1]) == process.pid and b"aupipe.extract.worker" in command:
+        if int(fields[1]) == process.pid and b"aupipe.extract.executors.worker" in command:
             found.append(int(folder.name))
     return found
 

@@ -13,10 +13,11 @@ import pytest
 from aupipe.extract import batches as batches_module
 from aupipe.extract import meter as meter_module
 from aupipe.extract.batches import Batches, Part
+from aupipe.extract.executors.local import LOAD_S, LocalExecutor
+from aupipe.extract.executors.messages import WorkerConfig
 from aupipe.extract.means import Crew, Means
-from aupipe.extract.messages import WorkerConfig
+from aupipe.extract.memory import oom_kills
 from aupipe.extract.meter import Meter, QuietStep
-from aupipe.extract.worker_pool import LOAD_S, WorkerPool, oom_kills
 
 
 def test_a_batch_that_is_not_full_does_not_wait_for_a_video_that_brings_nothing(
@@ -68,9 +69,8 @@ def test_a_step_is_quiet_when_its_progress_stands_still_and_not_when_it_takes_lo
     ],
 )
 def test_what_a_step_may_take_follows_from_its_work(step: QuietStep, limit_s: float) -> None:
-    config: Any = WorkerConfig(None, "", "cpu", 1, {}, 0, Crew(), Means())  # type: ignore[arg-type]
-    pool = WorkerPool(config, [], lambda n: None, lambda n, measured: None, lambda record: None)
-    assert pool.limit_s(step) == limit_s
+    config: Any = WorkerConfig(None, "", "cpu", 1, 0, Crew(), Means())  # type: ignore[arg-type]
+    assert LocalExecutor(config, [], 1).limit_s(step) == limit_s
 
 
 def test_kills_for_want_of_memory_are_counted_by_the_control_group(

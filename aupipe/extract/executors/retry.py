@@ -17,19 +17,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from aupipe.errors import AupipeError
+from aupipe.extract.executors import Attempt
 from aupipe.extract.plan import Job
 from aupipe.store.base import ItemRecord
 
 BREAK_AFTER = 3  # deaths in a row, nothing having succeeded between them
 PICTURES = ("clock", "detections", "faces", "visual")  # modalities that come and go together
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One try at a job, or at one modality of it."""
-
-    job: Job
-    alone: bool = False  # no other job may be in flight
 
 
 @dataclass(frozen=True)
@@ -91,10 +84,8 @@ class RetryPolicy:
         else:
             self.held.append(Verdict(attempt, reason))
 
-    def next_suspect(self) -> Attempt | None:
-        """The next to be tried alone, without what has been published of it since."""
-        if not self.suspects:
-            return None
+    def next_suspect(self) -> Attempt:
+        """The next of the suspects, of which there is one, without what has been published of it since."""
         attempt = self.suspects.pop() if self._from_back and not self._in_parts() else self.suspects.popleft()
         return replace(attempt, job=self.without_published(attempt.job))
 

@@ -25,7 +25,6 @@ class WorkerConfig:
     store: str  # path
     device: str
     processes: int  # workers on the device, this one too
-    versions: dict[str, str]
     log_level: int
     crew: Crew
     means: Means

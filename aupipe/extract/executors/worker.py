@@ -1,7 +1,7 @@
 """One worker process: jobs come in through a pipe, signs of life and outcomes go out.
 
-Run by `aupipe.extract.worker_pool` as ``python -m aupipe.extract.worker <file descriptor>``. A codec that takes the
-process down takes the videos in flight with it, and nothing else.
+Run by `aupipe.extract.executors.local` as ``python -m aupipe.extract.executors.worker <file descriptor>``. A codec that
+takes the process down takes the videos in flight with it, and nothing else.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import threading
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
-from aupipe.extract.messages import READY, WorkerConfig, fatal_of
+from aupipe.extract.executors.messages import READY, WorkerConfig, fatal_of
 from aupipe.extract.meter import Meter
 from aupipe.extract.plan import Job
 
@@ -57,6 +57,7 @@ def serve(connection: Connection, sender: MessageSender) -> None:
     from aupipe.extract.line import Line
     from aupipe.extract.loaded import Loaded
     from aupipe.extract.memory import kept_on
+    from aupipe.extract.versions import library_versions
     from aupipe.store import open_store
 
     # One thread per call: torch's own threads fight each other for the cores as soon as anything else runs (ten times
@@ -74,7 +75,7 @@ def serve(connection: Connection, sender: MessageSender) -> None:
     line = Line(
         store,
         loaded,
-        config.versions,
+        library_versions(),
         on_outcome=sender.send,
         on_error=sender.give_up,
         crew=config.crew,

@@ -1,23 +1,15 @@
-"""One machine's workers: how many, with which threads, and the same items whichever of them made them."""
+"""The devices of a machine: how many processes each has, and with which threads."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from aupipe.config import Config, EncoderConfig, FacesConfig
-from aupipe.extract import run as module
-from aupipe.extract.means import Means
+from aupipe.extract import devices as module
+from aupipe.extract.devices import crew_for, processes_on
 from aupipe.extract.memory import KEPT_ON_DEVICE_BYTES, kept_on
-from aupipe.extract.parts import build_parts
-from aupipe.extract.plan import make_plan
-from aupipe.extract.run import crew_for, extract, processes_on
-from aupipe.store import create_store
-from aupipe.types import Recording
-from tests.conftest import write_video
 
 GIB = 1 << 30
 
@@ -91,29 +83,3 @@ def test_crops_kept_on_a_device_take_an_eighth_of_it_and_on_a_small_one_a_gibiby
         a_gpu(monkeypatch, 16, memory_gib)
         assert kept_on("cuda:0", processes) == expected
     assert kept_on("cpu") == KEPT_ON_DEVICE_BYTES
-
-
-def test_workers_of_one_device_share_the_videos_and_the_items_are_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = Config(faces=FacesConfig(detector="none"), encoders=(EncoderConfig("hog", "hog", "visual"),))
-    parts = build_parts(config)
-    recordings = [
-        Recording(f"{number}.mp4", video=write_video(tmp_path / f"{number}.mp4", 10 + number)) for number in range(5)
-    ]
-    sums = []
-    for processes in (1, 3):
-        monkeypatch.setattr(module, "processes_on", lambda devices, processes=processes: processes)
-        store = create_store(tmp_path / f"by-{processes}", "zarr")
-        frames: dict[int, int] = {}
-
-        def hear(worker: int, measured, frames: dict[int, int] = frames) -> None:
-            frames[worker] = measured.stages["decode"].frames if "decode" in measured.stages else 0
-
-        plan = make_plan(recordings, parts, store)
-        outcomes = list(extract(plan, store, ["cpu"], Means(workers=3), on_measured=hear))
-        sums.append({(r.recording, r.feature): r.crc32c for outcome in outcomes for r in outcome.published})
-        assert len(frames) == processes
-        assert all(frames.values())
-    assert sums[0] == sums[1]
-    assert len(sums[0]) == 2 * len(recordings)  # clock and hog

@@ -1,13 +1,14 @@
-"""The worker processes of a run on this machine: spawned, given jobs, listened to, and ended when they die or hang."""
+"""Supervised worker processes on this machine: spawned, given jobs, listened to, and ended when they die or hang."""
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, Pipe
@@ -17,12 +18,28 @@ from typing import Any
 
 import aupipe
 from aupipe.errors import AupipeError
+from aupipe.extract.devices import crew_for, processes_on
+from aupipe.extract.executors import (
+    Attempt,
+    ExecutorEvent,
+    FramesDecoded,
+    ItemPublished,
+    JobEnded,
+    JobHangs,
+    JobReturned,
+    StagesMeasured,
+    WorkerDied,
+)
+from aupipe.extract.executors.messages import READY, Fatal, WorkerConfig
 from aupipe.extract.job import Outcome
-from aupipe.extract.messages import READY, Fatal, WorkerConfig
+from aupipe.extract.means import Means
+from aupipe.extract.memory import oom_kills
 from aupipe.extract.meter import Measured, QuietStep
-from aupipe.extract.retry import Attempt
+from aupipe.extract.parts import Parts
 from aupipe.store.base import ItemRecord
 
+IN_FLIGHT_CPU, IN_FLIGHT_GPU = 16, 64  # jobs beyond those being decoded, on each device
+POLL_S = 1.0
 SILENCE_S = 120.0  # a worker talks twice a second; one that is silent for so long stands still as a whole
 START_S = 1800.0  # until it has imported its libraries and opened its device
 LOAD_S = 3600.0  # until networks are loaded, tuned and compiled
@@ -33,40 +50,6 @@ ALLOCATOR = {  # without these, glibc maps and faults in every large activation 
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
 }
-
-
-@dataclass(frozen=True)
-class JobEnded:
-    """A job ended as it should; some of its items may have failed."""
-
-    attempt: Attempt
-    outcome: Outcome
-
-
-@dataclass(frozen=True)
-class JobHangs:
-    """A job does not get on, and its items that are not published are not coming."""
-
-    attempt: Attempt
-    reason: str
-
-
-@dataclass(frozen=True)
-class WorkerDied:
-    """A worker ended before its jobs did; any of them may be the reason."""
-
-    attempts: tuple[Attempt, ...]
-    reason: str
-
-
-@dataclass(frozen=True)
-class JobReturned:
-    """A job whose worker was ended because of another one."""
-
-    attempt: Attempt
-
-
-PoolEvent = JobEnded | JobHangs | WorkerDied | JobReturned
 
 
 @dataclass
@@ -83,50 +66,55 @@ class _Worker:
     heard_s: float = field(default_factory=time.monotonic)
     moved_s: float = field(default_factory=time.monotonic)
 
+    def takes(self, most_jobs: int) -> bool:
+        """Whether it can have one more job: none of its jobs hangs, none has to be alone."""
+        alone = any(attempt.alone for attempt in self.attempts.values())
+        return not self.hung and not alone and len(self.attempts) < most_jobs
+
 
 @dataclass
-class WorkerPool:
-    """Supervised worker processes, at most one in each slot; ``slots``: the device of each."""
+class LocalExecutor:
+    """Worker processes, at most one in each slot; see `aupipe.extract.executors.Executor`.
+
+    ``slots``: the device of each process. ``most_jobs``: how many one of them holds: enough to fill a batch from short
+    clips, few enough to be tried again when it dies.
+    """
 
     config: WorkerConfig
-    slots: list[str]
-    on_frames: Callable[[int], None]
-    on_measured: Callable[[int, Measured], None]
-    on_published: Callable[[ItemRecord], None]
+    slots: Sequence[str]
+    most_jobs: int
     workers: list[_Worker] = field(default_factory=list)
     spawned: int = 0
-    _oom_kills: int = field(default_factory=lambda: oom_kills())
+    _oom_kills: int = field(default_factory=oom_kills)
 
     @property
     def busy(self) -> bool:
         """Whether any job is under way."""
         return any(worker.attempts for worker in self.workers)
 
-    def free_slot(self) -> int | None:
-        """A slot without a worker."""
-        return min(set(range(len(self.slots))) - {worker.slot for worker in self.workers}, default=None)
+    def has_room(self, alone: bool = False) -> bool:
+        """Whether a job can be assigned now; ``alone``: to a process that has no other."""
+        return self.free_slot() is not None or self.least_busy(alone) is not None
 
-    def least_busy(self, limit: int) -> _Worker | None:
-        """The worker with the fewest jobs, of those with fewer than ``limit`` in which none hangs."""
-        able = [worker for worker in self.workers if not worker.hung and len(worker.attempts) < limit]
-        return min(able, key=lambda worker: len(worker.attempts), default=None)
-
-    def assign(self, attempt: Attempt, limit: int) -> bool:
-        """Give a job to a worker with fewer than ``limit`` of them, to a new one where a slot is free; else False.
-
-        What is to be alone goes to a worker without jobs; the caller sees to it that the others have none either.
-        """
-        worker = self.least_busy(1 if attempt.alone else limit)
-        slot = self.free_slot()
-        if slot is not None and not (attempt.alone and worker is not None):
+    def assign(self, attempt: Attempt) -> None:
+        """Give a job to a process; there must be room for it."""
+        worker, slot = self.least_busy(attempt.alone), self.free_slot()
+        if worker is None or (slot is not None and not attempt.alone):
+            assert slot is not None
             worker = self.spawn(slot)
-        if worker is None:
-            return False
         worker.attempts[attempt.job.video_id] = attempt
         worker.heard_s = worker.moved_s = time.monotonic()
         with suppress(OSError):  # a worker that has died since is noticed in `poll`
             worker.connection.send(attempt.job)
-        return True
+
+    def free_slot(self) -> int | None:
+        """A slot without a process."""
+        return min(set(range(len(self.slots))) - {worker.slot for worker in self.workers}, default=None)
+
+    def least_busy(self, alone: bool = False) -> _Worker | None:
+        """The process with the fewest jobs, of those that can take one more."""
+        able = [worker for worker in self.workers if worker.takes(1 if alone else self.most_jobs)]
+        return min(able, key=lambda worker: len(worker.attempts), default=None)
 
     def spawn(self, slot: int) -> _Worker:
         """Start a worker process."""
@@ -134,7 +122,7 @@ class WorkerPool:
         package = str(Path(aupipe.__file__).parent.parent)
         path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "aupipe.extract.worker", str(theirs.fileno())],
+            [sys.executable, "-P", "-m", "aupipe.extract.executors.worker", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=2,  # stderr: results alone go to stdout, whatever a library prints
@@ -149,10 +137,10 @@ class WorkerPool:
         self.workers.append(worker)
         return worker
 
-    def poll(self, timeout_s: float = 1.0) -> Iterator[PoolEvent]:
-        """Wait for messages of the workers; yields what they mean for jobs. Raises AupipeError for a `Fatal` one."""
+    def poll(self) -> Iterator[ExecutorEvent]:
+        """Wait for messages of the workers. Raises AupipeError for a `Fatal` one."""
         workers = [worker for worker in self.workers if worker.attempts]
-        heard = connection_wait([worker.connection for worker in workers], timeout=timeout_s)
+        heard = connection_wait([worker.connection for worker in workers], timeout=POLL_S)
         for worker in workers:
             if worker.connection in heard:
                 try:
@@ -165,34 +153,32 @@ class WorkerPool:
                     yield event
             yield from self._check(worker)
 
-    def _receive(self, worker: _Worker, message: Any) -> PoolEvent | None:
+    def _receive(self, worker: _Worker, message: Any) -> ExecutorEvent | None:
         if isinstance(message, Fatal):
             raise _error_of(message)
         worker.heard_s = now_s = time.monotonic()
         if isinstance(message, Measured):  # told twice a second, whether anything moves or not
             worker.measured = message
-            self.on_measured(worker.number, message)
-            if worker.frames == (frames := sum(stage.frames for stage in message.stages.values())):
-                return None
-            worker.frames = frames
+            if worker.frames != (frames := sum(stage.frames for stage in message.stages.values())):
+                worker.frames, worker.moved_s = frames, now_s
+            return StagesMeasured(worker.number, message)
         worker.moved_s = now_s
         if isinstance(message, int):
-            self.on_frames(message)
-        elif isinstance(message, ItemRecord):
-            self.on_published(message)
-        elif isinstance(message, Outcome):
+            return FramesDecoded(message)
+        if isinstance(message, ItemRecord):
+            return ItemPublished(message)
+        if isinstance(message, Outcome):
             attempt = worker.attempts.pop(message.job.video_id, None)
-            if attempt is None:  # it had been given up
-                worker.hung -= 1
-                return None
-            return JobEnded(attempt, message)
+            if attempt is not None:
+                return JobEnded(attempt, message)
+            worker.hung -= 1  # it had been given up
         elif message == READY:
             worker.ready = True
         return None
 
     # What does not get on -----------------------------------------------------------------------------------------
 
-    def _check(self, worker: _Worker) -> Iterator[PoolEvent]:
+    def _check(self, worker: _Worker) -> Iterator[ExecutorEvent]:
         """Give up jobs that hang, and end a worker in which nothing else gets on."""
         if not worker.attempts:
             return
@@ -262,7 +248,7 @@ class WorkerPool:
 
     # The end --------------------------------------------------------------------------------------------------------
 
-    def shutdown(self) -> None:
+    def shutdown(self) -> Iterator[ExecutorEvent]:
         """Let every worker put its things in order and end; one that takes more than a minute is not waited for."""
         able = [worker for worker in self.workers if not worker.hung]
         for worker in able:
@@ -272,7 +258,7 @@ class WorkerPool:
             with suppress(EOFError, OSError):
                 while worker.connection.poll(60):
                     if isinstance(message := worker.connection.recv(), Measured):
-                        self.on_measured(worker.number, message)
+                        yield StagesMeasured(worker.number, message)
             with suppress(subprocess.TimeoutExpired):
                 worker.process.wait(timeout=60)
 
@@ -286,22 +272,17 @@ class WorkerPool:
         self.workers.clear()
 
 
-def oom_kills() -> int:
-    """How many processes of this control group the kernel has killed for want of memory; 0 where it cannot tell."""
-    try:
-        groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
-        for _, controllers, path in groups:
-            root = {"": "/sys/fs/cgroup", "memory": "/sys/fs/cgroup/memory"}.get(controllers)
-            name = "memory.events" if controllers == "" else "memory.oom_control"
-            file = Path(f"{root}{path}", name)
-            if root and file.is_file():
-                for line in file.read_text().splitlines():
-                    word, _, count = line.partition(" ")
-                    if word == "oom_kill":
-                        return int(count)
-    except (OSError, ValueError):
-        pass
-    return 0
+def local_executor(parts: Parts, store: Path, devices: Sequence[str], means: Means) -> LocalExecutor:
+    """As many worker processes and threads as the devices and cores of this machine suggest, or the user says."""
+    processes = processes_on(devices)
+    while means.workers % processes:  # as many videos at once as the user says, not more
+        processes -= 1
+    crew = crew_for(devices, processes, means.workers)
+    level = logging.getLogger("aupipe").getEffectiveLevel()
+    config = WorkerConfig(parts, str(store), "", processes, level, crew, means)
+    in_flight = IN_FLIGHT_CPU if devices[0] == "cpu" else IN_FLIGHT_GPU
+    slots = [device for device in devices for _ in range(processes)]
+    return LocalExecutor(config, slots, crew.decoders + in_flight // processes)
 
 
 def _hang_of(step: QuietStep) -> str:

@@ -1,0 +1,138 @@
+"""The one loop that runs a plan, whatever the executor: largest jobs first, suspects alone, verdicts by name."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from aupipe.dataset import source_identity
+from aupipe.errors import RecordingError
+from aupipe.extract.executors import (
+    Attempt,
+    Executor,
+    ExecutorEvent,
+    ItemPublished,
+    JobEnded,
+    JobHangs,
+    JobReturned,
+    WorkerDied,
+)
+from aupipe.extract.executors.retry import RetryPolicy
+from aupipe.extract.job import Outcome
+from aupipe.extract.plan import Job, Plan, source_paths
+from aupipe.store.base import Store
+
+log = logging.getLogger(__name__)
+
+
+def extract(
+    plan: Plan,
+    store: Store,
+    executor: Executor,
+    *,
+    halted: Callable[[], bool] = lambda: False,
+    on_event: Callable[[ExecutorEvent], None] = lambda event: None,
+) -> Generator[Outcome, None, None]:
+    """Run a plan's jobs, yielding what came of each video when that is known.
+
+    A recording that fails, fails alone; whatever is published stays published. What is done about processes that die
+    and videos that hang stands in `aupipe.extract.executors.retry`. Once ``halted`` says yes no more jobs are handed
+    out, and those under way end. When the caller stops iterating, the executor's processes are killed, and what they
+    were writing is as it was before. ``on_event`` hears of everything the executor tells.
+
+    Raises AupipeError for what no recording is the reason of: a full disk, missing weights, workers that cannot start
+    or keep dying; OSError when the store cannot be written, before any work.
+    """
+    store.check_writable()
+    policy = RetryPolicy()
+    jobs = deque(Attempt(job) for job in largest_first(plan.jobs))
+    videos = {job.video_id: _Video(job) for job in plan.jobs}
+    try:
+        while True:
+            if not halted():
+                while jobs and executor.has_room():
+                    executor.assign(jobs.popleft())
+                while not jobs and policy.suspects and executor.has_room(alone=True):
+                    suspect = policy.next_suspect()
+                    if any(item.requested for item in suspect.job.items):
+                        executor.assign(suspect)
+                    else:  # another attempt has published all of it
+                        yield from videos[suspect.job.video_id].add(Outcome(suspect.job), policy)
+            if not executor.busy:
+                break
+            for event in executor.poll():
+                on_event(event)
+                match event:
+                    case ItemPublished(record):
+                        policy.note_published(record)
+                    case JobEnded(attempt, outcome):
+                        if outcome.published:
+                            policy.note_success()
+                        yield from videos[attempt.job.video_id].add(outcome, policy)
+                    case JobHangs(attempt, reason):
+                        log.warning("%s: %s; given up, the others go on", attempt.job.video_id, reason)
+                        policy.note_guilty(attempt, reason)
+                    case WorkerDied(attempts, reason):
+                        for attempt in attempts:
+                            what = "given up" if attempt.alone else "it is tried once more, alone, at the end"
+                            log.warning("%s: %s; %s", attempt.job.video_id, reason, what)
+                        policy.note_death(attempts, reason)
+                    case JobReturned(attempt):
+                        jobs.appendleft(replace(attempt, job=policy.without_published(attempt.job)))
+            yield from _failed(policy, store, videos)
+        policy.settle()
+        yield from _failed(policy, store, videos)
+        for event in executor.shutdown():
+            on_event(event)
+    finally:
+        executor.kill_all()
+
+
+def largest_first(jobs: Sequence[Job]) -> list[Job]:
+    """By the bytes of their videos, so that at the end of a run no core waits for a long one; equals stay in order."""
+
+    def size(job: Job) -> int:
+        video = job.recordings[0].video
+        try:
+            return video.stat().st_size if video is not None else 0
+        except OSError:  # it will fail by name
+            return 0
+
+    return sorted(jobs, key=size, reverse=True)
+
+
+@dataclass
+class _Video:
+    """What came of a video until now; it may be tried several times, and in parts."""
+
+    job: Job
+    outcome: Outcome = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.outcome = Outcome(self.job)
+
+    def add(self, outcome: Outcome, policy: RetryPolicy) -> Iterator[Outcome]:
+        """Take in what came of one attempt; yields what came of the whole video when that is known."""
+        self.outcome = self.outcome + outcome
+        if not policy.is_open(self.job.video_id):
+            records = policy.published.pop(self.job.video_id, {})  # those of attempts that ended badly, too
+            yield replace(self.outcome, published=list(records.values()))
+
+
+def _failed(policy: RetryPolicy, store: Store, videos: Mapping[str, _Video]) -> Iterator[Outcome]:
+    """The outcomes of verdicts that are settled: what was published counts, the rest is failed by name."""
+    while policy.settled:
+        verdict = policy.settled.pop(0)
+        job = policy.without_published(verdict.attempt.job)
+        outcome = Outcome(job)
+        for item in job.items:
+            if item.requested:
+                recording = next(r for r in job.recordings if r.key_for(item.spec.modality) == item.key)
+                try:
+                    source = source_identity(*source_paths(recording, item.spec.modality))
+                except RecordingError:  # gone since; whatever comes in its place is another source
+                    source = None
+                outcome.failed.append(store.fail(item.key, item.spec, f"{item.key}: {verdict.reason}", source=source))
+        yield from videos[job.video_id].add(outcome, policy)

@@ -1,0 +1,272 @@
+"""What every executor promises, over worker processes and over one in this process; what the driver makes of it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from aupipe.config import Config, EncoderConfig, FacesConfig
+from aupipe.errors import AupipeError
+from aupipe.extract.executors import (
+    Attempt,
+    Executor,
+    ExecutorEvent,
+    FramesDecoded,
+    ItemPublished,
+    JobEnded,
+    JobHangs,
+    JobReturned,
+    StagesMeasured,
+    WorkerDied,
+)
+from aupipe.extract.executors.driver import extract
+from aupipe.extract.executors.local import local_executor
+from aupipe.extract.job import Outcome
+from aupipe.extract.means import Means
+from aupipe.extract.parts import Parts, build_parts
+from aupipe.extract.plan import Plan, make_plan
+from aupipe.store import create_store
+from aupipe.store.base import Store
+from aupipe.types import Recording
+from tests.conftest import write_video
+from tests.extract.running import run_jobs
+
+CONFIG = Config(
+    faces=FacesConfig(detector="none"),
+    encoders=(EncoderConfig("hog", "hog", "visual"), EncoderConfig("mfcc", "mfcc", "audio")),
+)
+FRAMES = {f"{number}.mp4": 4 + number for number in range(5)}
+
+
+@dataclass
+class InProcess:
+    """Jobs one after the other in this process. ``accidents``: what happens instead, by video, oldest first."""
+
+    store: Store
+    parts: Parts
+    accidents: dict[str, list[str]] = field(default_factory=dict)
+    at_once: int = 2
+    held: deque[Attempt] = field(default_factory=deque)
+    assigned: list[Attempt] = field(default_factory=list)
+    ended: int = 0
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.held)
+
+    def has_room(self, alone: bool = False) -> bool:
+        limit = 1 if alone or any(attempt.alone for attempt in self.held) else self.at_once
+        return len(self.held) < limit
+
+    def assign(self, attempt: Attempt) -> None:
+        assert self.has_room(attempt.alone)
+        self.assigned.append(attempt)
+        self.held.append(attempt)
+
+    def poll(self) -> Iterator[ExecutorEvent]:
+        attempt = self.held[0]
+        accidents = self.accidents.get(attempt.job.video_id, [])
+        kind = accidents.pop(0) if accidents else ""
+        if kind == "dies":
+            held, self.held = tuple(self.held), deque()
+            yield WorkerDied(held, "died")
+        elif kind.startswith("dies on "):
+            accidents.insert(0, kind)
+            if any(item.spec.modality == kind.removeprefix("dies on ") for item in attempt.job.items):
+                held, self.held = tuple(self.held), deque()
+                yield WorkerDied(held, "died")
+            else:
+                yield from self._run(attempt)
+        elif kind == "hangs":
+            self.held.popleft()
+            yield JobHangs(attempt, "no progress")
+        elif kind == "returned":
+            self.held.popleft()
+            yield JobReturned(attempt)
+        else:
+            yield from self._run(attempt)
+
+    def _run(self, attempt: Attempt) -> Iterator[ExecutorEvent]:
+        self.held.popleft()
+        (outcome,) = run_jobs([attempt.job], self.store, self.parts)
+        yield FramesDecoded(outcome.frames)
+        yield from map(ItemPublished, outcome.published)
+        yield JobEnded(attempt, outcome)
+
+    def shutdown(self) -> Iterator[ExecutorEvent]:
+        self.ended += 1
+        yield from ()
+
+    def kill_all(self) -> None:
+        self.held.clear()
+
+
+Make = Callable[[Plan, Store], Executor]
+
+
+def in_process(plan: Plan, store: Store) -> Executor:
+    return InProcess(store, plan.parts)
+
+
+def worker_processes(plan: Plan, store: Store) -> Executor:
+    executor = local_executor(plan.parts, store.path, ["cpu"], Means(workers=2))
+    return replace(executor, slots=["cpu", "cpu"])
+
+
+EXECUTORS: dict[str, Make] = {"in process": in_process, "worker processes": worker_processes}
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
+    folder = tmp_path_factory.mktemp("videos")
+    return [Recording(name, video=write_video(folder / name, n, tone_hz=300)) for name, n in FRAMES.items()]
+
+
+@pytest.fixture
+def planned(tmp_path: Path, recordings: list[Recording]) -> tuple[Plan, Store]:
+    store = create_store(tmp_path / "features")
+    return make_plan(recordings, build_parts(CONFIG), store), store
+
+
+def sums(store: Store) -> dict[tuple[str, str], int]:
+    store.refresh()
+    return {(record.recording, record.feature): record.crc32c for record in store.all_published()}
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory, recordings: list[Recording]) -> dict[tuple[str, str], int]:
+    store = create_store(tmp_path_factory.mktemp("expected") / "features")
+    parts = build_parts(CONFIG)
+    run_jobs(make_plan(recordings, parts, store).jobs, store, parts)
+    return sums(store)
+
+
+# The contract ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", EXECUTORS.values(), ids=EXECUTORS)
+def test_every_job_comes_back_once_after_its_items_and_with_the_same_bytes(
+    make: Make, planned: tuple[Plan, Store], expected: dict[tuple[str, str], int]
+) -> None:
+    plan, store = planned
+    executor = make(plan, store)
+    events: list[ExecutorEvent] = []
+    outcomes = list(extract(plan, store, executor, on_event=events.append))
+    assert sorted(outcome.job.video_id for outcome in outcomes) == sorted(FRAMES)
+    assert sums(store) == expected
+    told: set[tuple[str, str]] = set()
+    for event in events:
+        if isinstance(event, ItemPublished):
+            told.add((event.record.recording, event.record.feature))
+        if isinstance(event, JobEnded):
+            assert {(record.recording, record.feature) for record in event.outcome.published} <= told
+    assert told == set(expected)
+    assert sum(event.count for event in events if isinstance(event, FramesDecoded)) >= sum(FRAMES.values())
+    assert sum(isinstance(event, JobEnded) for event in events) == len(FRAMES)
+    assert not executor.busy
+    executor.kill_all()  # may be called at any time
+
+
+@pytest.mark.parametrize("make", EXECUTORS.values(), ids=EXECUTORS)
+def test_a_run_that_is_halted_ends_what_is_under_way_and_begins_nothing(
+    make: Make, planned: tuple[Plan, Store]
+) -> None:
+    plan, store = planned
+    asked = [False]
+
+    def halted() -> bool:
+        asked.append(len(asked) > 1)
+        return asked[-1]
+
+    outcomes = list(extract(plan, store, make(plan, store), halted=halted))
+    assert all(not outcome.failed and len(outcome.published) == 3 for outcome in outcomes)
+    assert len(sums(store)) == 3 * len(outcomes)
+
+
+@pytest.mark.parametrize("make", EXECUTORS.values(), ids=EXECUTORS)
+def test_a_caller_who_stops_listening_leaves_no_process_and_nothing_in_part(
+    make: Make, planned: tuple[Plan, Store], expected: dict[tuple[str, str], int]
+) -> None:
+    plan, store = planned
+    executor = make(plan, store)
+    running = extract(plan, store, executor)
+    next(running)
+    running.close()
+    assert not executor.busy
+    assert sums(store).items() <= expected.items()
+    assert store.verify() == []
+
+
+def test_several_processes_share_the_videos(planned: tuple[Plan, Store]) -> None:
+    plan, store = planned
+    processes = set()
+
+    def hear(event: ExecutorEvent) -> None:
+        if isinstance(event, StagesMeasured) and "decode" in event.measured.stages:
+            processes.add(event.process)
+
+    list(extract(plan, store, worker_processes(plan, store), on_event=hear))
+    assert processes == {0, 1}
+
+
+# What the driver makes of accidents ------------------------------------------------------------------------------
+
+
+def run_with(planned: tuple[Plan, Store], **accidents: list[str]) -> tuple[InProcess, dict[str, Outcome]]:
+    plan, store = planned
+    executor = InProcess(store, plan.parts, {f"{name.removeprefix('v')}.mp4": list(a) for name, a in accidents.items()})
+    return executor, {outcome.job.video_id: outcome for outcome in extract(plan, store, executor)}
+
+
+def failed(outcomes: dict[str, Outcome]) -> list[tuple[str, str]]:
+    records = [record for outcome in outcomes.values() for record in outcome.failed]
+    return sorted((record.recording, record.feature.partition("@")[0]) for record in records)
+
+
+def test_a_death_costs_nobody_when_the_second_try_succeeds(
+    planned: tuple[Plan, Store], expected: dict[tuple[str, str], int]
+) -> None:
+    executor, outcomes = run_with(planned, v3=["dies"])
+    assert failed(outcomes) == []
+    assert sums(planned[1]) == expected
+    assert [attempt.alone for attempt in executor.assigned].count(True) == 2  # it, and the one beside it
+
+
+@pytest.mark.parametrize(
+    ("accident", "made"),
+    [("dies on audio", {"clock", "hog"}), ("dies on visual", {"clock", "mfcc"})],
+)
+def test_what_one_modality_kills_is_made_without_it(planned: tuple[Plan, Store], accident: str, made: set[str]) -> None:
+    _, outcomes = run_with(planned, v3=[accident])
+    lost = ({"hog", "mfcc"} - made).pop()
+    assert failed(outcomes) == [("3.mp4", lost)]
+    assert {record.feature.partition("@")[0] for record in outcomes["3.mp4"].published} == made
+    assert "died" in outcomes["3.mp4"].failed[0].reason
+
+
+def test_a_video_that_hangs_in_every_part_fails_alone(planned: tuple[Plan, Store]) -> None:
+    _, outcomes = run_with(planned, v1=["hangs"] * 3)
+    assert failed(outcomes) == [("1.mp4", "hog"), ("1.mp4", "mfcc")]
+    assert set(outcomes) == set(FRAMES)
+
+
+def test_a_job_that_is_given_back_is_simply_run_again(
+    planned: tuple[Plan, Store], expected: dict[tuple[str, str], int]
+) -> None:
+    executor, outcomes = run_with(planned, v2=["returned", "returned"])
+    assert failed(outcomes) == []
+    assert sums(planned[1]) == expected
+    assert not any(attempt.alone for attempt in executor.assigned)
+
+
+def test_deaths_on_every_video_stop_the_run_and_mark_nothing_failed(planned: tuple[Plan, Store]) -> None:
+    plan, store = planned
+    executor = InProcess(store, plan.parts, {name: ["dies"] * 9 for name in FRAMES})
+    with pytest.raises(AupipeError, match="none is marked failed"):
+        list(extract(plan, store, executor))
+    assert not executor.busy
+    assert not [record for record in store.records() if record.state == "failed"]
