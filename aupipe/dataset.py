@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from stat import S_ISDIR
 
@@ -52,9 +53,23 @@ class Dataset:
         return [recording for recording in self.recordings if label_name(recording) in wanted]
 
     def labels(self, recording: Recording, task: Task) -> Labels | None:
-        """The annotations of one recording, or None where it has none."""
-        entry = self.annotations.get(task, {}).get(label_name(recording))
+        """The annotations of one recording, or None where it has none.
+
+        Raises UsageError where two recordings go by the name that is annotated.
+        """
+        name = label_name(recording)
+        entry = self.annotations.get(task, {}).get(name)
+        if entry and len(self._named[name]) > 1:
+            raise UsageError(f"{entry[1]} could be of {' or '.join(self._named[name])}: take one of them out")
         return read_annotation(entry[1], task) if entry else None
+
+    @cached_property
+    def _named(self) -> dict[str, list[str]]:
+        """The ids of the recordings that go by each name in annotation files."""
+        found: dict[str, list[str]] = {}
+        for recording in self.recordings:
+            found.setdefault(label_name(recording), []).append(recording.id)
+        return found
 
     def select(self, ids: Iterable[str]) -> list[Recording]:
         """The recordings of these ids, in this order. Raises UsageError for one that does not exist."""

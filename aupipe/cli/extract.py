@@ -20,9 +20,11 @@ from aupipe.cli.options import (
     resolve,
     split_list,
 )
+from aupipe.cli.outputs import overwrite_option
 from aupipe.cli.running import counts, run_plan
 from aupipe.config import Config
 from aupipe.errors import UsageError
+from aupipe.files import refuse_existing
 
 if TYPE_CHECKING:
     from aupipe.extract.means import Means
@@ -66,6 +68,7 @@ MODALITIES = ("visual", "audio", "text")
     help="Look for faces in every Nth frame and draw straight lines between, never across a cut. Over the file's 1.",
 )
 @click.option("--profile", type=click.Path(path_type=Path), metavar="FILE", help="Write what every stage did when.")
+@overwrite_option("FILE of --profile")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N recordings.")
 @click.option("--dry-run", is_flag=True, help="Say what would run and why, and stop.")
 @click.option("--retry-failed", is_flag=True, help="Try again what failed before.")
@@ -96,6 +99,7 @@ def extract(
     no_face: bool,
     detect_every: int | None,
     profile: Path | None,
+    overwrite: bool,
     limit: int | None,
     dry_run: bool,
     retry_failed: bool,
@@ -123,6 +127,8 @@ def extract(
     means = Means(workers, _batch_size(batch_size), nvdec, compiled)
     if profile is not None and not profile.absolute().parent.is_dir():  # said now, not after hours
         raise UsageError(f"--profile {profile}: there is no folder {profile.absolute().parent}; make it first")
+    if profile is not None:
+        refuse_existing(profile, overwrite)
     overrides: dict[str, Any] = {"store.backend": backend, "faces.detect_every": detect_every}
     if no_face:
         overrides["faces.detector"] = "none"
@@ -151,7 +157,7 @@ def extract(
         devices = _devices(gpu, cpu, means, config)
     opened = opened or open_or_create(config, create=True)
     assert opened is not None
-    return run_plan(plan, opened, devices, means, fail_fast, as_json, profile)
+    return run_plan(plan, opened, devices, means, fail_fast, as_json, profile, overwrite)
 
 
 def _devices(gpu: str | None, cpu: bool, means: Means, config: Config) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from aupipe.extract.weights import (
     safetensors_metadata,
     weights_folder,
 )
+from aupipe.files import staged_file
 from aupipe.registry import nearest
 
 COPIED = (".onnx", ".tflite", ".task", ".safetensors")  # what imports as it is; every other file is converted
@@ -92,20 +92,14 @@ def import_weights(source: Path, name: str | None = None, folder: Path | None = 
     target = folder / (name or default)
     if target.suffix != (source.suffix if copied else ".safetensors"):
         raise UsageError(f"import {source.name} as {target.name!r}: the name must end in {Path(default).suffix}")
-    part = target.with_name(f"{target.name}.part")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with staged_file(target, overwrite=True) as part:
         if copied:
             if source.suffix == ".safetensors":
                 safetensors_metadata(source)
             shutil.copyfile(source, part)
         else:
             _convert(source, part, known)
-        if target.exists() and file_sha256(target) != file_sha256(part):
-            raise UsageError(f"{target} exists and holds other weights: give another with --name, or remove it")
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+        _refuse_other(target, part)
     return target
 
 
@@ -147,12 +141,17 @@ def pull_weights(name: str, folder: Path | None = None) -> Path:
         fetched = hf_hub_download(repository, file)
     except Exception as error:  # offline, refused, moved: the hub's own kinds are many
         raise WeightsMissingError(f"{file} of {repository} could not be fetched ({error}); {known.how}") from error
-    find_weights(str(Path(fetched).resolve()), known)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.part")
-    shutil.copyfile(fetched, part)
-    os.replace(part, target)
+    source = find_weights(str(Path(fetched).resolve()), known)
+    _refuse_other(target, source)
+    with staged_file(target, overwrite=True) as part:
+        shutil.copyfile(source, part)
     return target
+
+
+def _refuse_other(target: Path, source: Path) -> None:
+    """Raises UsageError where a file is there already whose content is another."""
+    if target.exists() and file_sha256(target) != file_sha256(source):
+        raise UsageError(f"{target} exists and holds other weights: remove it, or import under another --name")
 
 
 def _folder(folder: Path | None) -> Path:
