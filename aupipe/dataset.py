@@ -71,6 +71,15 @@ class Dataset:
             found.setdefault(label_name(recording), []).append(recording.id)
         return found
 
+    def within(self, folder: Path) -> Dataset:
+        """The recordings whose video or images lie in a folder, with their ids. Raises UsageError for none."""
+        found = [r for r in self.recordings if any(path and _lies_in(path, folder) for path in (r.video, r.images))]
+        if not found:
+            raise UsageError(f"no recording of this data set lies in {folder}: check [dataset]")
+        return replace(
+            self, recordings=tuple(found), ignored=tuple(path for path in self.ignored if _lies_in(path, folder))
+        )
+
     def select(self, ids: Iterable[str]) -> list[Recording]:
         """The recordings of these ids, in this order. Raises UsageError for one that does not exist."""
         by_id = {recording.id: recording for recording in self.recordings}
@@ -86,6 +95,18 @@ def label_name(recording: Recording) -> str:
     """The name a recording goes by in annotation and submission files: its id without a file suffix."""
     path = Path(recording.id)
     return str(path.with_suffix("")) if path.suffix.lower() in VIDEO_SUFFIXES else recording.id
+
+
+def part_of(folder: Path, config: DatasetConfig) -> bool:
+    """Does a folder lie in the configured data set (or is it that)? Its recordings then have ids there."""
+    root = config.root if config.layout == "affwild2" else config.videos
+    return _lies_in(folder, root)
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    """As the paths are written, or with their links resolved."""
+    as_written = Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
+    return as_written or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def open_dataset(config: DatasetConfig) -> Dataset:
@@ -247,7 +268,12 @@ def source_identity(*paths: Path) -> SourceIdentity:
     except OSError as error:
         raise RecordingError(f"cannot read {error.filename or paths[0]}: {error.strerror or error}") from error
     digest = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-    return SourceIdentity(sum(sizes), max(mtimes), digest)
+    return SourceIdentity(sum(sizes), max(mtimes), digest, source_folder(paths[0]))
+
+
+def source_folder(path: Path) -> str:
+    """The folder a file or folder of images lies in, links resolved."""
+    return os.path.realpath(path.parent)
 
 
 def _identify(path: Path) -> tuple[int, int, str]:

@@ -39,8 +39,10 @@ def run_plan(
     from aupipe.cli.progress import Progress
     from aupipe.extract.means import Means
     from aupipe.extract.run import extract as run
+    from aupipe.store.links import refuse_links
     from aupipe.store.verify import sweep
 
+    refuse_links(cast("FolderStore", store))  # said once, and not of every recording
     sweep(cast("FolderStore", store))  # what killed runs left half written
 
     failures = []

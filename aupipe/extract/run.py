@@ -148,8 +148,10 @@ def extract(
     on which a worker hangs. When the caller stops iterating, the workers are killed and what they were writing is as it
     was before.
 
-    Raises AupipeError for what is nobody's recording's fault: a full disk, missing weights, workers that cannot start.
+    Raises AupipeError for what is nobody's recording's fault: a full disk, missing weights, workers that cannot start;
+    UsageError where the plan would replace what is stored of other files.
     """
+    plan.refuse_others()
     processes = processes_on(devices)
     while means.workers % processes:  # as many videos at once as the user says, not more
         processes -= 1

@@ -107,7 +107,7 @@ def export(
         _pyarrow()
     root = os.path.abspath(target)
     if os.path.lexists(root) and (form != "hdf5" or os.path.isdir(root)):
-        raise UsageError(f"{target} is there already: choose a new path to export to")
+        raise UsageError(f"{target} exists: choose a new path to export to")
     refuse_existing(Path(root), overwrite)
     if not os.path.isdir(os.path.dirname(root)):
         raise UsageError(f"no folder {os.path.dirname(root)} to export into: make it first")

@@ -20,6 +20,7 @@ from aupipe.extract.weights import (
     safetensors_metadata,
     weights_folder,
 )
+from aupipe.extract.weights.onnx_external import external_files
 from aupipe.files import staged_file
 from aupipe.registry import nearest
 
@@ -80,8 +81,8 @@ def import_weights(source: Path, name: str | None = None, folder: Path | None = 
 
     Checkpoints are read by the restricted reader and written as safetensors with the sha256, name and licence of the
     original inside; ONNX, TFLite and safetensors files are copied. A wrong digest is refused before anything parses
-    the file. Raises RefusedWeightsError for a file that holds no weights, UsageError when the target exists with other
-    content.
+    the file. An ONNX file brings the files it keeps tensors in. Raises RefusedWeightsError for a file that holds no
+    weights, UsageError when the target exists with other content.
     """
     folder = _folder(folder)
     source = source.expanduser().absolute()
@@ -92,6 +93,11 @@ def import_weights(source: Path, name: str | None = None, folder: Path | None = 
     target = folder / (name or default)
     if target.suffix != (source.suffix if copied else ".safetensors"):
         raise UsageError(f"import {source.name} as {target.name!r}: the name must end in {Path(default).suffix}")
+    beside = external_files(source) if source.suffix == ".onnx" else []
+    for location, file in beside:  # first what the network needs: one that is there is whole
+        _refuse_other(target.parent / location, file)
+        with staged_file(target.parent / location, overwrite=True) as part:
+            shutil.copyfile(file, part)
     with staged_file(target, overwrite=True) as part:
         if copied:
             if source.suffix == ".safetensors":
