@@ -101,7 +101,7 @@ def test_an_import_brings_every_file_and_replaces_none(tmp_path: Path) -> None:
     rows = np.ones((1, 3, SIDE, SIDE), np.float32)
     assert open_session(target, "cpu").run(None, {"x": rows})[0].max() == 3
     save(source, 4.0)
-    with pytest.raises(UsageError, match="net.onnx.data exists and holds other weights"):
+    with pytest.raises(UsageError, match=r"net\.onnx\.data exists and holds other weights"):
         import_weights(source, "new.onnx", folder)
     assert not (folder / "new.onnx").exists()
     assert open_session(target, "cpu").run(None, {"x": rows})[0].max() == 3

@@ -63,7 +63,7 @@ LEVELS = ["feature", "items", "shard", "item", "journal"]
 def test_purge_refuses_a_link_at_any_level_and_erases_nothing(theirs: Path, tmp_path: Path, level: str) -> None:
     place = link(tmp_path / "mine", theirs, level)
     before, own = content(theirs), content(tmp_path / "mine")
-    with pytest.raises(DamageError, match="is a symlink in the store .*not followed") as caught:
+    with pytest.raises(DamageError, match=r"is a symlink in the store .*not followed") as caught:
         purge(open_store(tmp_path / "mine"), "a.mp4")
     assert str(place) in str(caught.value)
     assert content(theirs) == before
