@@ -91,15 +91,19 @@ def test_an_ensemble_of_ensembles_routes_each_recording_to_the_right_model(runs:
 
 
 def test_the_command_line_numbers_the_runs_as_they_were_given(runs: Runs) -> None:
-    runs.join("folds", "a b c")
+    parts = [str(runs.folder / name) for name in "abc"]
+    assert CliRunner().invoke(ensemble, [*parts, "--out", str(runs.folder / "folds")]).exit_code == 0
     first, second, third = (r.id for r in runs.world.validation)
     routes = runs.folder / "routes.csv"
-    routes.write_text(f"name,member\n{first},2\n{second},{runs.folder / 'folds'}\n")
+    routes.write_text(f"name,member\n{first},2\n{second},1\n")
     given = [str(runs.folder / name) for name in ("folds", "d", "e")]
     ask = [*given, "--rule", "routed", "--routes", str(routes), "--default", "3", "--out"]
     answer = CliRunner().invoke(ensemble, [*ask, str(runs.folder / "scenes")])
     assert answer.exit_code == 0, answer.output
     assert runs.ask(load_model(runs.folder / "scenes")) == {first: 0.4, second: 0.2, third: 0.9}
+    routes.write_text(f"{first},{runs.folder / 'd'}\n{second},{runs.folder / 'folds'}\n")  # by name is the same
+    assert CliRunner().invoke(ensemble, [*ask, str(runs.folder / "named")]).exit_code == 0
+    assert runs.ask(load_model(runs.folder / "named")) == runs.ask(load_model(runs.folder / "scenes"))
     for text, said in (
         (f"{first},4\n", "member '4': expected one of 1 "),  # of five runs the fourth, of what was given none
         (f"{first},0\n", "member '0': expected one of 1 "),
