@@ -176,7 +176,7 @@ def test_two_videos_never_share_a_transcript_that_was_written_for_one(tmp_path: 
     assert "videos/a.mkv and a.mp4 would share the transcript a.json: rename one of them" in said
     (tmp_path / "a.json").write_bytes(PRECIOUS)
     with pytest.raises(UsageError, match=r"a\.json is there already"):
-        write_transcript(tmp_path / "a.json", Transcript("video", ()))
+        write_transcript(tmp_path / "a.json", Transcript())
     assert (tmp_path / "a.json").read_bytes() == PRECIOUS
 
 
