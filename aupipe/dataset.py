@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from stat import S_ISDIR
 
@@ -52,9 +53,32 @@ class Dataset:
         return [recording for recording in self.recordings if label_name(recording) in wanted]
 
     def labels(self, recording: Recording, task: Task) -> Labels | None:
-        """The annotations of one recording, or None where it has none."""
-        entry = self.annotations.get(task, {}).get(label_name(recording))
+        """The annotations of one recording, or None where it has none.
+
+        Raises UsageError where two recordings go by the name that is annotated.
+        """
+        name = label_name(recording)
+        entry = self.annotations.get(task, {}).get(name)
+        if entry and len(self._named[name]) > 1:
+            raise UsageError(f"{entry[1]} could be of {' or '.join(self._named[name])}: take one of them out")
         return read_annotation(entry[1], task) if entry else None
+
+    @cached_property
+    def _named(self) -> dict[str, list[str]]:
+        """The ids of the recordings that go by each name in annotation files."""
+        found: dict[str, list[str]] = {}
+        for recording in self.recordings:
+            found.setdefault(label_name(recording), []).append(recording.id)
+        return found
+
+    def within(self, folder: Path) -> Dataset:
+        """The recordings whose video or images lie in a folder, with their ids. Raises UsageError for none."""
+        found = [r for r in self.recordings if any(path and _lies_in(path, folder) for path in (r.video, r.images))]
+        if not found:
+            raise UsageError(f"no recording of this data set lies in {folder}: check [dataset]")
+        return replace(
+            self, recordings=tuple(found), ignored=tuple(path for path in self.ignored if _lies_in(path, folder))
+        )
 
     def select(self, ids: Iterable[str]) -> list[Recording]:
         """The recordings of these ids, in this order. Raises UsageError for one that does not exist."""
@@ -71,6 +95,18 @@ def label_name(recording: Recording) -> str:
     """The name a recording goes by in annotation and submission files: its id without a file suffix."""
     path = Path(recording.id)
     return str(path.with_suffix("")) if path.suffix.lower() in VIDEO_SUFFIXES else recording.id
+
+
+def part_of(folder: Path, config: DatasetConfig) -> bool:
+    """Does a folder lie in the configured data set (or is it that)? Its recordings then have ids there."""
+    root = config.root if config.layout == "affwild2" else config.videos
+    return _lies_in(folder, root)
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    """As the paths are written, or with their links resolved."""
+    as_written = Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
+    return as_written or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def open_dataset(config: DatasetConfig) -> Dataset:
@@ -232,7 +268,12 @@ def source_identity(*paths: Path) -> SourceIdentity:
     except OSError as error:
         raise RecordingError(f"cannot read {error.filename or paths[0]}: {error.strerror or error}") from error
     digest = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-    return SourceIdentity(sum(sizes), max(mtimes), digest)
+    return SourceIdentity(sum(sizes), max(mtimes), digest, source_folder(paths[0]))
+
+
+def source_folder(path: Path) -> str:
+    """The folder a file or folder of images lies in, links resolved."""
+    return os.path.realpath(path.parent)
 
 
 def _identify(path: Path) -> tuple[int, int, str]:

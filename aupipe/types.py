@@ -59,13 +59,15 @@ class Recording:
 class SourceIdentity(NamedTuple):
     """Which file, exactly, a feature was computed from.
 
-    Size and modification time answer quickly; the digest decides when only the time differs (a copied data set). A
-    tuple, because planning makes and compares one for every file of a corpus.
+    Size and modification time answer quickly; the digest decides when only the time differs (a copied data set). Where
+    the digest differs, the folder tells a file that has changed from another file of the same name. A tuple, because
+    planning makes and compares one for every file of a corpus.
     """
 
     size: int
     mtime_ns: int
     digest: str  # sha256 over size, first and last MiB (a file) or over names and sizes (a folder)
+    folder: str = ""  # absolute, links resolved, that it lay in; empty where that was not written down
 
 
 @dataclass(frozen=True)

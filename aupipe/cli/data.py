@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from aupipe.train.recipe import Asking
 
 
+STALE = {"source changed": "", "other file": "", "failed before": "failed: "}  # what to say before the reason
+
+
 @dataclass(frozen=True)
 class Data:
     """What a configuration has to train on: the recordings of both splits, their labels, the features by id; ``also``:
@@ -70,9 +73,9 @@ def up_to_date(
     known = {encoder.name for encoder in config.encoders}
     parts = build_parts(config, names=[name for name in features if name in known], known=store.features())
     stale = {
-        item.key: item.state if item.state == "source changed" else f"failed: {item.reason}"
+        item.key: item.state if item.state == "source changed" else f"{STALE[item.state]}{item.reason}"
         for item in make_plan(recordings, parts, store).items
-        if item.spec.id in features.values() and item.state in ("source changed", "failed before")
+        if item.spec.id in features.values() and item.state in STALE
     }
     left_out = [r for r in recordings if r.id in stale or r.video_id in stale]
     if left_out and not allow_missing:

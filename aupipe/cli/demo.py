@@ -66,9 +66,8 @@ def run_demo(folder: Path, *, recordings: int, seconds: float, seed: int) -> Non
                 out=out,
                 progress=lambda line: click.echo(line, err=True),
             )
-    write_csv(
-        predict(runs["tcn"], store, dataset.split("au", "validation")), folder / "runs" / "tcn-au" / "predictions.csv"
-    )
+    predictions = predict(runs["tcn"], store, dataset.split("au", "validation"))
+    write_csv(predictions, folder / "runs" / "tcn-au" / "predictions.csv", overwrite=True)  # the demo's own, as before
     labels = labels_of(dataset, dataset.split("au", "validation"), "au")
     others = {"linear": runs["baseline"].scores, "always 1": always_positive(labels, "au")}
     click.echo()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from aupipe.cli.outputs import refuse_nonempty
 from aupipe.cli.scene import read_pairs
 from aupipe.errors import UsageError
+
+if TYPE_CHECKING:
+    from aupipe.train.model import Model
 
 
 @click.command()
@@ -26,7 +30,7 @@ from aupipe.errors import UsageError
 @click.option(
     "--routes",
     type=click.Path(path_type=Path, exists=True),
-    help="CSV name,member: a recording or its video, and a RUN by number from 1.",
+    help="CSV name,member: a recording or its video, and a RUN by its number from 1 or as it is named here.",
 )
 @click.option("--default", "default_member", type=click.IntRange(min=1), help="The RUN of recordings without a route.")
 def ensemble(
@@ -40,7 +44,8 @@ def ensemble(
 ) -> None:
     """Join RUNs of one task, across folds, seeds or recipes; the result is used like a RUN.
 
-    Where one of them has weighted members (train --recipe best), all RUNs count alike, each with its weights.
+    Each RUN is one member, also where it is an ensemble: it counts, votes and is routed to as one, by its own rule. A
+    single RUN that is an ensemble (folds, seeds) stands for its members.
 
     \b
     Examples:
@@ -50,27 +55,40 @@ def ensemble(
     """
     from aupipe.train.model import load_model, save_ensemble
 
-    models = [load_model(path) for path in runs]
-    members = [run for model in models for run in model.runs]
+    refuse_nonempty(out)
+    members = [load_model(path) for path in runs]
+    names = [str(path) for path in runs]
+    if len(members) == 1 and members[0].members:
+        members = _members_of(members[0])
+        names = [str(member.path) for member in members]
     shares = _floats(weights) if weights else ()
-    weighed = sorted({name for model in models for name in model.weighed_on})
-    if own := [model for model in models if model.weights]:
-        if rule != "mean" or weights:
-            raise UsageError(f"{own[0].path}: its members have weights of their own: join it by --rule mean alone")
-        shares = tuple(share for model in models for share in model.shares)
-    table = {name: _member(text, routes) for name, text in read_pairs(routes, "name,member")} if routes else None
+    table = _read_routes(routes, names) if routes else None
     default = default_member - 1 if default_member else None
-    model = save_ensemble(
-        out, members, rule, ties=ties, weights=shares, weighed_on=weighed, routes=table, default=default
-    )
+    model = save_ensemble(out, members, rule, ties=ties, weights=shares, routes=table, default=default)
     click.echo(f"{model.name}: {model.path}")
     click.echo(f"next: aupipe evaluate {model.path}")
 
 
-def _member(text: str, path: Path | None) -> int:
-    if not text.isdigit() or text == "0":
-        raise UsageError(f"{path}: member {text!r}: expected a RUN by number, from 1")
-    return int(text) - 1
+def _members_of(model: Model) -> list[Model]:
+    """The members of a single ensemble, to be joined anew. Raises UsageError where another rule has joined them."""
+    if model.rule != "mean" or model.weights:
+        why = "weighted members" if model.weights else f"members joined by {model.rule}"
+        raise UsageError(f"{model.path} has {why}: give further RUNs, or its members themselves")
+    return list(model.members)
+
+
+def _read_routes(path: Path, names: list[str]) -> dict[str, int]:
+    """Recording or video -> place of its RUN, which a row names by its number from 1 or as it was given."""
+    known = ", ".join(f"{number} {name}" for number, name in enumerate(names, 1))
+    places = {str(number): number - 1 for number in range(1, len(names) + 1)}
+    places |= {name: place for place, name in enumerate(names) if not name.isdigit() and names.count(name) == 1}
+    found: dict[str, int] = {}
+    for name, member in read_pairs(path, "name,member"):
+        if member not in places:
+            raise UsageError(f"{path}: member {member!r}: expected one of {known}")
+        if found.setdefault(name, places[member]) != places[member]:
+            raise UsageError(f"{path}: {name!r} has two routes")
+    return found
 
 
 def _floats(text: str) -> tuple[float, ...]:

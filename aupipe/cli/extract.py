@@ -20,9 +20,12 @@ from aupipe.cli.options import (
     resolve,
     split_list,
 )
+from aupipe.cli.outputs import overwrite_option
 from aupipe.cli.running import counts, run_plan
 from aupipe.config import Config
+from aupipe.dataset import part_of
 from aupipe.errors import UsageError
+from aupipe.files import refuse_existing
 
 if TYPE_CHECKING:
     from aupipe.extract.means import Means
@@ -66,6 +69,7 @@ MODALITIES = ("visual", "audio", "text")
     help="Look for faces in every Nth frame and draw straight lines between, never across a cut. Over the file's 1.",
 )
 @click.option("--profile", type=click.Path(path_type=Path), metavar="FILE", help="Write what every stage did when.")
+@overwrite_option("FILE of --profile")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N recordings.")
 @click.option("--dry-run", is_flag=True, help="Say what would run and why, and stop.")
 @click.option("--retry-failed", is_flag=True, help="Try again what failed before.")
@@ -104,6 +108,7 @@ def extract(
     no_face: bool,
     detect_every: int | None,
     profile: Path | None,
+    overwrite: bool,
     limit: int | None,
     dry_run: bool,
     retry_failed: bool,
@@ -116,7 +121,7 @@ def extract(
 ) -> int:
     """Decode, find faces, encode, store. What is stored already is left alone, so a stopped run goes on where it was.
 
-    VIDEOS: a folder of videos instead of the configured one.
+    VIDEOS: a folder of the configured data set, to take its videos alone; or any other folder of videos.
 
     \b
     Examples:
@@ -132,35 +137,43 @@ def extract(
     means = Means(workers, _batch_size(batch_size), nvdec, compiled, stall_s=stall_timeout)
     if profile is not None and not profile.absolute().parent.is_dir():  # said now, not after hours
         raise UsageError(f"--profile {profile}: there is no folder {profile.absolute().parent}; make it first")
+    if profile is not None:
+        refuse_existing(profile, overwrite)
+    selected: Path | None = None
     overrides: dict[str, Any] = {"store.backend": backend, "faces.detect_every": detect_every}
     if no_face:
         overrides["faces.detector"] = "none"
-    if videos is not None:
-        overrides |= {"dataset.videos": videos, "dataset.layout": "folder"}
     config = resolve(config_file, store, **overrides)
     if videos is None:
         require_config(config)
-    elif config.file is None and store is None:
+    elif config.file is not None and videos.is_dir() and part_of(videos, config.dataset):
+        selected = videos
+    else:
+        overrides |= {"dataset.videos": videos, "dataset.layout": "folder"}
+        config = resolve(config_file, store, **overrides)
+    if videos is not None and config.file is None and store is None:
         # Recordings go by their path in the folder: two folders in one store would overwrite each other.
         config = resolve(None, videos / "features", **overrides)
     if weights == "random":
         config = _with_random_weights(config)
     if gpu is not None and not dry_run:
         devices = _devices(gpu, cpu, means, config)  # before anything else: the answer does not depend on the data
-    recordings, parts = requested(config, split_list(modalities), split_list(features), limit)
+    recordings, parts = requested(config, split_list(modalities), split_list(features), limit, selected)
+    _name_twins(recordings, parts)
     parts = replace(parts, mask_missing_audio=on_missing_audio == "mask")
     opened = open_or_create(config, create=False)
     plan = make_plan(recordings, parts, opened, retry_failed=retry_failed, force=force)
     if dry_run:
         _show_plan(plan, as_json)
         return 0
+    plan.refuse_others()
     if not plan.jobs:
         return _nothing_to_do(plan, as_json)
     if gpu is None:
         devices = _devices(gpu, cpu, means, config)
     opened = opened or open_or_create(config, create=True)
     assert opened is not None
-    return run_plan(plan, opened, devices, means, fail_fast, as_json, profile)
+    return run_plan(plan, opened, devices, means, fail_fast, as_json, profile, overwrite)
 
 
 def _devices(gpu: str | None, cpu: bool, means: Means, config: Config) -> list[str]:
@@ -204,6 +217,15 @@ def _with_random_weights(config: Config) -> Config:
     return replace(config, encoders=encoders)
 
 
+def _name_twins(recordings: list[Recording], parts: Parts) -> None:
+    """Say where two features are the same numbers: harmless, but made and kept twice."""
+    named: dict[str, str] = {}
+    for spec, _ in parts.chain(recordings[0]).encoders if recordings else ():
+        twin = named.setdefault(spec.key, spec.name)
+        if twin != spec.name:
+            click.echo(f"aupipe: features {twin!r} and {spec.name!r} are the same numbers: one is enough", err=True)
+
+
 def pick_devices(gpu: str | None, cpu: bool) -> list[str]:
     """The devices to run on; what was not asked for is said."""
     from aupipe.extract.devices import choose_devices
@@ -216,8 +238,9 @@ def pick_devices(gpu: str | None, cpu: bool) -> list[str]:
 
 
 def requested(
-    config: Config, modalities: list[str], features: list[str], limit: int | None
+    config: Config, modalities: list[str], features: list[str], limit: int | None, within: Path | None = None
 ) -> tuple[list[Recording], Parts]:
+    """The recordings of the data set, or of those in a folder of it, and the features asked for."""
     from aupipe.dataset import open_dataset
     from aupipe.extract.parts import build_parts
     from aupipe.registry import nearest
@@ -233,6 +256,8 @@ def requested(
         wanted = f" of {' and '.join(asked)}" if asked else ""
         raise UsageError(f"{config.file or 'the defaults'}: no [[encoder]]{wanted}; add one, or ask for another")
     dataset = open_dataset(config.dataset)
+    if within is not None:
+        dataset = dataset.within(within)
     if dataset.ignored:
         kinds = Counter(path.suffix or "no suffix" for path in dataset.ignored)
         names = ", ".join(f"{count} {suffix}" for suffix, count in kinds.most_common(5))

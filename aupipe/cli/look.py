@@ -76,7 +76,7 @@ def _show_status(plan: Plan, store: Store, failed: bool) -> None:
     click.echo(f"{'feature':32} {'done':>7} {'missing':>7} {'stale':>7} {'failed':>7}")
     for feature, items in _by_feature(plan.items).items():
         states = Counter(item.state for item in items)
-        stale = states["spec changed"] + states["source changed"]
+        stale = states["spec changed"] + states["source changed"] + states["other file"]
         row = f"{feature:32} {states['done']:>7} {states['new']:>7} {stale:>7} {states['failed before']:>7}"
         click.echo(row)
     broken = [item for item in plan.items if item.state == "failed before"]
@@ -90,7 +90,10 @@ def _show_status(plan: Plan, store: Store, failed: bool) -> None:
         click.echo(f"next: aupipe extract ({left} items to make)")
     if broken:
         click.echo("retry: aupipe extract --retry-failed")
-    if not left and not broken:
+    others = [item for item in plan.items if item.state == "other file"]
+    if others:
+        click.echo(f"{len(others)} items are of other files, e.g. {others[0].key}: {others[0].reason}")
+    if not left and not broken and not others:
         click.echo("complete")
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 from aupipe.cli.options import printable
+from aupipe.files import write_file
 
 if TYPE_CHECKING:
     from aupipe.extract.executors import ExecutorEvent
@@ -142,9 +143,9 @@ class Progress:
         verdict = f"{busiest} was the limit" if stages[busiest]["busy"] >= BUSY else f"{busiest} was busiest"
         return f"stages busy: {rates}; {verdict}"
 
-    def write_trace(self, path: Path) -> None:
-        """The steps of all stages in Chrome's trace format."""
-        path.write_text(json.dumps({"traceEvents": self.events, "displayTimeUnit": "ms"}), encoding="utf-8")
+    def write_trace(self, path: Path, overwrite: bool = False) -> None:
+        """The steps of all stages in Chrome's trace format. Raises UsageError where a file is there already."""
+        write_file(path, json.dumps({"traceEvents": self.events, "displayTimeUnit": "ms"}), overwrite)
 
     def _line(self, text: str) -> None:
         self.last_line = time.monotonic()

@@ -10,16 +10,18 @@ from pathlib import Path
 import click
 
 from aupipe.cli.options import json_option, resolve
+from aupipe.cli.outputs import overwrite_option
 from aupipe.cli.template import template
 from aupipe.config import FILE_NAME, SECTIONS
 from aupipe.dataset import IMAGE_SUFFIXES, VIDEO_FOLDERS, walk_videos
 from aupipe.errors import UsageError
+from aupipe.files import write_file
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), default=".")
-@click.option("--force", is_flag=True, help="Replace an aupipe.toml that is there.")
-def init(folder: Path, force: bool) -> None:
+@overwrite_option("an aupipe.toml", "--force")
+def init(folder: Path, overwrite: bool) -> None:
     """Look at FOLDER and write an aupipe.toml for it.
 
     Recognises an Aff-Wild2 tree, a folder of videos and folders of images.
@@ -31,11 +33,11 @@ def init(folder: Path, force: bool) -> None:
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder: name the one that holds your videos")
     target = folder / FILE_NAME
-    if target.exists() and not force:
-        raise UsageError(f"{target} is there already: edit it, or --force to replace it")
+    if os.path.lexists(target) and not overwrite:
+        raise UsageError(f"{target} is there already: edit it, or --overwrite to replace it")
     options, found = _recognise(folder)
     detector, why = _detector()
-    target.write_text(template(detector=detector, **options), encoding="utf-8")
+    write_file(target, template(detector=detector, **options), overwrite)
     click.echo(f"wrote {target}: {found}")
     click.echo(f"faces by {detector}: {why}")
     click.echo("next: aupipe extract --modality visual")

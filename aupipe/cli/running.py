@@ -31,6 +31,7 @@ def run_plan(
     fail_fast: bool = False,
     as_json: bool = False,
     profile: Path | None = None,
+    overwrite: bool = False,
 ) -> int:
     """Run the plan, say what came of it, and give the exit code: plan minus published, not the absence of errors."""
     from contextlib import closing
@@ -39,8 +40,10 @@ def run_plan(
     from aupipe.extract.executors.driver import extract as run
     from aupipe.extract.executors.local import local_executor
     from aupipe.extract.means import Means
+    from aupipe.store.links import refuse_links
     from aupipe.store.verify import sweep
 
+    refuse_links(cast("FolderStore", store))  # said once, and not of every recording
     sweep(cast("FolderStore", store))  # what killed runs left half written
 
     failures = []
@@ -62,7 +65,7 @@ def run_plan(
         seconds, frames = progress.seconds, progress.frames
         stages, limit, cpu_s = progress.stages(), progress.limit(), progress.cpu_s()
         if profile is not None:
-            progress.write_trace(profile)
+            progress.write_trace(profile, overwrite)
     store.refresh()  # the workers have published, not this process
     wanted = [item for item in plan.items if item.todo]
     done = [item for item in wanted if (item.key, item.spec.id) in published]

@@ -12,9 +12,11 @@ import click
 
 from aupipe.cli.data import chosen, labels_of
 from aupipe.cli.options import config_options, device_options, json_option
+from aupipe.cli.outputs import overwrite_option, refuse_lost_predictions
 from aupipe.cli.scene import CUTS, POST, SPLITS, Scene, bounds, open_scene, post_of, trivial
 from aupipe.dataset import label_name
 from aupipe.errors import UsageError
+from aupipe.files import refuse_existing, write_file
 from aupipe.types import Labels, Recording
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 )
 @click.option("--sample", type=click.Path(path_type=Path, exists=True), help="The organisers' sample file, for abaw.")
 @click.option("--out", type=click.Path(path_type=Path), help="File, or folder for tracks. Default: in RUN.")
+@overwrite_option("what is at --out")
 @click.option(
     "--fill",
     type=click.Choice(["model", "interpolate"]),
@@ -50,6 +53,7 @@ def predict(
     form: str,
     sample: Path | None,
     out: Path | None,
+    overwrite: bool,
     fill: Any,
     post: str,
     cuts_file: Path | None,
@@ -76,6 +80,9 @@ def predict(
     model = load_model(run)
     scene = open_scene(config_file, store, gpu, cpu, allow_missing, cuts_file)
     picked = chosen(scene.dataset, model.task, split, recordings)
+    default = {"csv": "predictions.csv", "parquet": "predictions.parquet", "abaw": "submission.txt"}
+    out = out or model.path / default.get(form, "predictions")
+    refuse_lost_predictions(picked, form, out, overwrite)
     predictions = scene.predict(model, picked)
     fitted = post_of(model, post)
     if fill is not None:
@@ -86,19 +93,15 @@ def predict(
         predictions = apply_postprocess(fitted, predictions, scene.cuts)
         threshold = fitted.threshold or 0.5
         click.echo(f"aupipe: {fitted.describe()}", err=True)
-    default = {"csv": "predictions.csv", "parquet": "predictions.parquet", "abaw": "submission.txt"}.get(
-        form, "predictions"
-    )
-    out = out or model.path / default
     named = {label_name(item): predictions[item.id] for item in picked if item.id in predictions}
     if form == "csv":
-        write_csv(predictions, out)
+        write_csv(predictions, out, overwrite)
     elif form == "parquet":
-        write_parquet(predictions, out)
+        write_parquet(predictions, out, overwrite)
     elif form == "abaw":
-        write_abaw(named, out, model.task, sample, threshold)
+        write_abaw(named, out, model.task, sample, threshold, overwrite)
     else:
-        write_tracks(named, out, model.task, threshold)
+        write_tracks(named, out, model.task, threshold, overwrite)
     frames = sum(len(item) for item in predictions.values())
     seen = sum(int(item.seen.sum()) for item in predictions.values())
     share = f"face seen in {seen / max(frames, 1):.1%}"
@@ -229,7 +232,8 @@ def _scored(
     metavar="KEY=VALUE",
     help="threshold, smooth, width, side, aucorr, match_variance, fill, max_gap.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="File to write. Default: RUN's own, replacing it.")
+@click.option("--out", type=click.Path(path_type=Path), help="File to write. Default: RUN's own, postprocess.json.")
+@overwrite_option("what was fitted before")
 @CUTS
 @click.option("--allow-missing", is_flag=True, help="Leave out recordings that lack features.")
 @device_options
@@ -241,6 +245,7 @@ def tune(
     held_out: bool,
     overrides: tuple[str, ...],
     out: Path | None,
+    overwrite: bool,
     cuts_file: Path | None,
     allow_missing: bool,
     gpu: str | None,
@@ -255,7 +260,7 @@ def tune(
 
     \b
     Examples:
-      aupipe tune runs/best-folds --held-out --set smooth=gaussian --set threshold=tune
+      aupipe tune runs/best-folds --held-out --set smooth=gaussian --set threshold=tune --overwrite
       aupipe evaluate runs/best-folds --split validation
     """
     from aupipe.tables import build
@@ -263,9 +268,11 @@ def tune(
     from aupipe.train.model import load_model
     from aupipe.train.postprocess import DEFAULTS, Options, fit_postprocess
     from aupipe.train.recipe import apply_overrides
-    from aupipe.train.run import replace_file, save_postprocess
+    from aupipe.train.run import POST_FILE, save_postprocess
 
     model = load_model(run)
+    target = out or model.path / POST_FILE
+    refuse_existing(target, overwrite)
     options = model.runs[0].recipe.postprocess.get(model.task, DEFAULTS[model.task])
     if overrides:
         options = build(Options, apply_overrides({}, overrides), "--set")
@@ -276,16 +283,12 @@ def tune(
     labels = {name: item for name, item in labels.items() if name in predictions}
     fitted = fit_postprocess(predictions, labels, model.task, options, scene.cuts)
     if out is None:
-        save_postprocess(model, fitted)
+        save_postprocess(model, fitted, overwrite)
     else:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(out, json.dumps(fitted.to_json(), indent=1).encode())
+        write_file(out, json.dumps(fitted.to_json(), indent=1), overwrite)
     scores = evaluate_post(predictions, labels, fitted, scene.cuts, on_tuned=True)
     if as_json:
         click.echo(json.dumps({"post": fitted.to_json(), "scores": scores.to_json()}))
         return
     click.echo(f"{fitted.describe()}: {scores.metric} {scores.mean:.3f} there, which flatters")
-    where = (
-        f"{out}; use it with --post {out}" if out else f"{model.path / 'postprocess.json'}; predict and evaluate use it"
-    )
-    click.echo(f"wrote {where}")
+    click.echo(f"wrote {target}; " + (f"use it with --post {out}" if out else "predict and evaluate use it"))

@@ -11,6 +11,7 @@ import click
 
 from aupipe.cli.look import describe_store
 from aupipe.cli.options import config_options, existing_store, json_option, printable, resolve, split_list
+from aupipe.cli.outputs import overwrite_option
 from aupipe.errors import DamageError, UsageError
 from aupipe.registry import nearest
 
@@ -189,16 +190,18 @@ def migrate(target: Path, backend: str, config_file: Path | None, store: Path | 
 @click.option("--format", "form", default="npz", show_default=True, help="npz, hdf5 (one file) or parquet.")
 @click.option("--feature", "features", multiple=True, help="Only these features; several with commas.")
 @click.option("--recording", "recordings", multiple=True, help="Only these recordings.")
+@overwrite_option("a TARGET that is one file")
 @config_options
 def export(
     target: Path,
     form: str,
     features: tuple[str, ...],
     recordings: tuple[str, ...],
+    overwrite: bool,
     config_file: Path | None,
     store: Path | None,
 ) -> None:
-    """Write features to TARGET for other tools.
+    """Write features to TARGET for other tools. A folder that is there is never written to.
 
     \b
     Example:
@@ -209,7 +212,7 @@ def export(
     opened = _folder_store(config_file, store)
     for name in split_list(features):
         _feature_ids(opened, name)
-    files = write(opened, target, form, features=split_list(features), recordings=recordings)
+    files = write(opened, target, form, features=split_list(features), recordings=recordings, overwrite=overwrite)
     click.echo(f"wrote {len(files)} file{'s' * (len(files) != 1)}: {target}")
 
 

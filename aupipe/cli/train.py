@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,19 @@ from aupipe.cli.options import (
     resolve,
     split_list,
 )
-from aupipe.cli.order import ORDER_FILE, Order, folds_of, numbers, read_order, write_order
+from aupipe.cli.order import (
+    ORDER_FILE,
+    Order,
+    check_names,
+    data_differences,
+    finished_order,
+    folds_of,
+    identify_data,
+    is_finished,
+    numbers,
+    read_order,
+    write_order,
+)
 from aupipe.config import Config
 from aupipe.errors import AupipeError, UsageError
 from aupipe.types import TASKS, Task
@@ -128,24 +141,29 @@ def train(
             deterministic,
             threads,
         )
-        out = out or _new_run_folder(config, chosen.name)
-    try:
-        _carry_out(config, existing_store(config), order, out, pick_devices(gpu, cpu)[0], compiled, as_json)
-    except KeyboardInterrupt:
-        click.echo(f"stopped. Go on with: aupipe train --resume {out}", err=True)
-        raise
+    opened, device = existing_store(config), pick_devices(gpu, cpu)[0]
+    _carry_out(config, opened, order, out, resume is not None, device, compiled, as_json)
 
 
 def _carry_out(
-    config: Config, store: Store, order: Order, out: Path, device: str, compiled: bool, as_json: bool
+    config: Config,
+    store: Store,
+    order: Order,
+    out: Path | None,
+    resumed: bool,
+    device: str,
+    compiled: bool,
+    as_json: bool,
 ) -> None:
-    """Train what was ordered, or what is left of it, and show how it went."""
+    """Train what was ordered into ``out`` (None: a new folder), or what is left of it, and show how it went."""
     keep_freed_memory()
     from aupipe.train.committee import committee_from_json, seats, train_committee
     from aupipe.train.run import load_run
 
     if order.folds is not None and len(order.seeds) > 1:
         raise UsageError("folds with several seeds: give one of the two")
+    check_names(order.features)
+    begun = order if resumed else finished_order(out, order) if out is not None else None
     committee = committee_from_json(order.recipe)
     data = gather(config, store, committee, order.task, order.features, order.allow_missing)
     if order.features:  # over those the recipes name
@@ -161,28 +179,32 @@ def _carry_out(
         "compiled": compiled,
         "progress": lambda line: click.echo(line, err=True),
     }
-    if (out / "run.json").is_file() and not (out / ORDER_FILE).is_file():
-        raise UsageError(f"{out}: a run is there already: give another folder")
-    fresh = not out.exists()
+    chairs = seats(committee, data.features)
+    order = replace(order, data=identify_data(data, store))
+    if begun is not None and (other := data_differences(begun, order)):
+        raise UsageError(f"{out} was begun on other data ({'; '.join(other)}): choose another --out")
+    fresh = out is None or not out.exists()
+    out = out or _new_run_folder(config, committee.name)
     out.mkdir(parents=True, exist_ok=True)
-    write_order(order, out)
+    if begun is None:
+        write_order(order, out)
     try:
-        only, *others = seats(committee, data.features)
-        if order.folds is None and len(order.seeds) == 1 and not others:
-            if (out / "run.json").is_file() and load_run(out).finished:
-                click.echo(f"{out} is trained already", err=True)
-                run = load_run(out)
-            else:
-                run = _fit(store, data, out, only, order.seeds[0], options)
+        if is_finished(out):
+            click.echo(f"{out} is trained already", err=True)
+        if order.folds is None and len(order.seeds) == 1 and len(chairs) == 1:
+            run = load_run(out) if is_finished(out) else _fit(store, data, out, chairs[0], order.seeds[0], options)
             _show_run(run, store, data, as_json)
         else:
             model = train_committee(store, committee, _folds(data, order), features=data.features, out=out, **options)
-            chairs = [seat.name for seat in seats(committee, data.features)]
-            _show_several(model, store, data, committee.name, chairs, as_json)
+            _show_several(model, store, data, committee.name, [seat.name for seat in chairs], as_json)
     except AupipeError:
-        if fresh and {item.name for item in out.iterdir()} == {ORDER_FILE}:  # refused before anything was trained
+        if begun is None and {item.name for item in out.iterdir()} == {ORDER_FILE}:  # refused before any training
             (out / ORDER_FILE).unlink()
-            out.rmdir()
+            if fresh:
+                out.rmdir()
+        raise
+    except KeyboardInterrupt:
+        click.echo(f"stopped. Go on with: aupipe train --resume {out}", err=True)
         raise
 
 
@@ -264,5 +286,15 @@ def _show_several(model: Model, store: Store, data: Data, name: str, chairs: lis
 
 
 def _new_run_folder(config: Config, recipe: str) -> Path:
+    """Make a folder that nobody else has, also where several commands begin in one second."""
     base = config.file.parent if config.file else Path.cwd()
-    return base / "runs" / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{recipe}-{config.train.task}"
+    name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{recipe}-{config.train.task}"
+    for number in count(1):
+        out = base / "runs" / (name if number == 1 else f"{name}-{number}")
+        out.parent.mkdir(exist_ok=True)
+        try:
+            out.mkdir()
+        except FileExistsError:
+            continue
+        return out
+    raise AssertionError

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
 from aupipe.cli.extract import pick_devices
 from aupipe.cli.options import config_options, device_options, require_config, resolve
-from aupipe.errors import RecordingError
+from aupipe.errors import RecordingError, UsageError
 
 
 @click.command()
@@ -41,6 +42,7 @@ def transcribe(
 
     config = require_config(resolve(config_file, store))
     videos = dict.fromkeys(found.video for found in open_dataset(config.dataset).recordings if found.video)
+    refuse_shared_transcripts(videos)
     wanted = [video for video in list(videos)[:limit] if find_transcript(video) is None]
     if not wanted:
         click.echo(f"nothing to do: {len(videos)} videos have transcripts")
@@ -51,10 +53,25 @@ def transcribe(
     for video in wanted:
         try:
             found = write_words(video, video.with_suffix(".json"), recognize)
-        except RecordingError as error:
+        except (RecordingError, UsageError) as error:  # UsageError: somebody else has written one meanwhile
             failed += 1
             click.echo(f"FAILED  {error}")
         else:
             click.echo(f"{len(found):6d} words  {video.with_suffix('.json')}")
     click.echo(f"done {len(wanted) - failed}   failed {failed}")
     return RecordingError.exit_code if failed else 0
+
+
+def refuse_shared_transcripts(videos: Iterable[Path]) -> None:
+    """Raises UsageError where two videos without a transcript would be given the same file."""
+    from aupipe.extract.encoders.text.transcript import find_transcript
+
+    taken: dict[Path, Path] = {}
+    for video in videos:
+        if find_transcript(video) is not None:
+            continue
+        twin = taken.setdefault(video.with_suffix(""), video)
+        if twin != video:
+            raise UsageError(
+                f"{twin} and {video.name} would share the transcript {video.stem}.json: rename one of them"
+            )

@@ -8,6 +8,7 @@ from typing import Any
 
 from aupipe.errors import UsageError
 from aupipe.extract.weights import RefusedWeightsError
+from aupipe.extract.weights.onnx_external import external_files
 
 BEFORE_CLASSIFIER = "before-classifier"
 
@@ -19,7 +20,7 @@ def open_session(path: Path, device: str, output: str = "") -> Any:
 
     ``output`` may name a tensor inside the graph that is no output of it, or be ``before-classifier``: the input of
     the last Gemm. Both need the package onnx. Raises UsageError where a package is missing or no such tensor exists,
-    RefusedWeightsError for a file that is not an ONNX network.
+    RefusedWeightsError for a file that is not an ONNX network or keeps tensors outside its folder.
     """
     try:
         import onnxruntime  # type: ignore[import-untyped]
@@ -27,6 +28,7 @@ def open_session(path: Path, device: str, output: str = "") -> Any:
         raise UsageError(
             "ONNX files need onnxruntime: pip install 'aupipe[onnx]' (on a GPU: onnxruntime-gpu)"
         ) from error
+    external_files(path)  # refused here where they are not beside it: onnxruntime would read any file
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # its warnings about the graph say nothing a user can act on
     providers = ["CPUExecutionProvider"]

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from aupipe.collection import collection_paused
-from aupipe.dataset import source_changed
+from aupipe.dataset import source_changed, source_folder
+from aupipe.errors import UsageError
 from aupipe.extract.encoders.text.transcript import find_transcript
 from aupipe.extract.parts import Chain, Parts
 from aupipe.store.base import ItemState, Store
 from aupipe.types import FeatureSpec, Modality, Recording, SourceIdentity
 
-State = Literal["done", "new", "spec changed", "source changed", "failed before", "forced"]
+State = Literal["done", "new", "spec changed", "source changed", "other file", "failed before", "forced"]
 
 Looked = list[tuple[tuple[Path, ...], SourceIdentity, bool]]  # files of a job, an identity they had: is it another?
 
@@ -58,6 +59,18 @@ class Plan:
     parts: Parts
     items: tuple[Item, ...]  # of requested features, done ones included
     jobs: tuple[Job, ...]
+    others: tuple[Item, ...] = ()  # what is stored under these ids is of other files
+
+    def refuse_others(self) -> None:
+        """Raises UsageError where carrying the plan out would replace what is stored of another file."""
+        if not self.others:
+            return
+        ids = list(dict.fromkeys(item.key for item in self.others))
+        more = f" and {len(ids) - 1} more recordings" if len(ids) > 1 else ""
+        raise UsageError(
+            f"{ids[0]}{more}: {self.others[0].reason}. Give this one another --store; or, where the data set has moved "
+            "and changed, --force"
+        )
 
     @property
     def counts(self) -> Counter[str]:
@@ -75,7 +88,8 @@ def make_plan(
     """Compare what is asked for with what the store holds; ``store`` is None where there is none yet.
 
     An item is done when it was published under exactly this spec and its source is still the same file. An item that
-    failed before is left alone until its source or spec changes, or ``retry_failed``.
+    failed before is left alone until its source or spec changes, or ``retry_failed``. An item that was published from
+    another file, in another folder, is left alone too unless ``force`` says that it may be replaced (`Plan.others`).
     """
     stored = _Stored(store, retry_failed, force)
     videos: dict[str, list[Recording]] = {}
@@ -89,7 +103,7 @@ def make_plan(
             items += _plan_job(job, parts, stored)
             if job.items:
                 jobs.append(job)
-    return Plan(parts, tuple(items), tuple(jobs))
+    return Plan(parts, tuple(items), tuple(jobs), tuple(stored.others))
 
 
 def _plan_job(job: Job, parts: Parts, stored: _Stored) -> list[Item]:
@@ -139,6 +153,7 @@ class _Stored:
         self.store, self.retry_failed, self.force = store, retry_failed, force
         self._states: dict[tuple[str, ...], dict[str, tuple[ItemState | None, ...]]] = {}
         self._ids: dict[str, list[str]] = {}  # feature name -> ids
+        self.others: list[Item] = []  # found to be of other files
         for spec in store.features() if store else []:
             self._ids.setdefault(spec.name, []).append(spec.id)
 
@@ -172,6 +187,11 @@ class _Stored:
             older = any(self.states(key, (other,)) != (None,) for other in others)
             return Item(key, spec, "spec changed" if older else "new")
         if _source_changed(recording, spec.modality, known.source, looked):
+            if not self.force and (stored := self._other_folder(key, spec, recording)):
+                here = source_folder(source_paths(recording, spec.modality)[0])
+                reason = f"the store has it from a file in {stored}, which is not the one in {here}"
+                self.others.append(Item(key, spec, "other file", reason))
+                return self.others[-1]
             return Item(key, spec, "source changed")
         if self.force:
             return Item(key, spec, "forced")
@@ -181,6 +201,18 @@ class _Stored:
             state: State = "new" if needed or self.retry_failed else "failed before"
             return Item(key, spec, state, record.reason if record else "")
         return Item(key, spec, "done")
+
+    def _other_folder(self, key: str, spec: FeatureSpec, recording: Recording) -> str:
+        """The folder of the file that was published under a key, where that is not the recording's; else nothing."""
+        assert self.store is not None
+        try:
+            source = self.store.published(key, spec.id).source
+        except KeyError:  # only failures: nothing would be lost
+            return ""
+        paths = source_paths(recording, spec.modality)
+        if source is None or not source.folder or not paths or source.folder == source_folder(paths[0]):
+            return ""
+        return source.folder
 
 
 def _source_changed(recording: Recording, modality: Modality, known: SourceIdentity | None, looked: Looked) -> bool:

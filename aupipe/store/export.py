@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from aupipe.errors import DamageError, UsageError
+from aupipe.files import refuse_existing
 from aupipe.registry import nearest
 from aupipe.store import STORES, create_store, fs
 from aupipe.store.base import ItemRecord, Store
@@ -25,12 +27,18 @@ def migrate(store: Store, target: str | os.PathLike[str], backend: str) -> Itera
     """Copy a store into one of another backend, bit for bit, item by item; yields each record as it is there.
 
     What the target already has is passed over, so a broken-off migration goes on where it stopped. Failures are copied
-    too. Raises UsageError for a backend that keeps nothing, and DamageError when an item is not what was published;
-    nothing is written for it.
+    too. Raises UsageError for a backend that keeps nothing and for a target that holds other rows of an item, before
+    anything is copied, and DamageError when an item is not what was published; nothing is written for it.
     """
     if not STORES.get(backend).persistent:
         raise UsageError(f"backend {backend!r} keeps nothing on disk: migrate to zarr or hdf5")
     with create_store(target, backend) as copy:
+        for record in store.all_published():
+            if _holds_another(copy, record):
+                raise UsageError(
+                    f"{target} holds other rows of {record.feature}, recording {record.recording!r}: migrate to a new "
+                    "folder"
+                )
         for spec in store.features():
             for record in store.all_published(spec.id):
                 if _has(copy, record):
@@ -67,6 +75,15 @@ def _has(store: Store, record: ItemRecord) -> bool:
     return (there.crc32c, there.shape, there.source) == (record.crc32c, record.shape, record.source)
 
 
+def _holds_another(store: Store, record: ItemRecord) -> bool:
+    """Would publishing this item replace rows that are not its own?"""
+    try:
+        there = store.published(record.recording, record.feature)
+    except KeyError:
+        return False
+    return (there.crc32c, there.shape) != (record.crc32c, record.shape)
+
+
 def export(
     store: Store,
     target: str | os.PathLike[str],
@@ -74,21 +91,24 @@ def export(
     *,
     features: Sequence[str] = (),
     recordings: Sequence[str] = (),
+    overwrite: bool = False,
 ) -> list[str]:
     """Write features (all, or the named ones) of recordings (all, or the named ones). Returns the files made.
 
     ``npz``: a folder, one file per recording, one array per feature. ``hdf5``: one file, a group per feature, a dataset
     per recording with its name in the attribute ``recording``. ``parquet``: a folder, one file per feature, a row per
     frame with its recording, its number, whether it is valid and its values. Raises UsageError for an unknown form, for
-    parquet without pyarrow, and for a target that exists or whose folder does not.
+    parquet without pyarrow, and for a target that exists or whose folder does not; ``overwrite`` replaces a file, never
+    a folder.
     """
     if form not in FORMS:
         raise UsageError(f"unknown export form {form!r}.{nearest(form, FORMS)} Available: {', '.join(FORMS)}")
     if form == "parquet":
         _pyarrow()
     root = os.path.abspath(target)
-    if os.path.lexists(root):
+    if os.path.lexists(root) and (form != "hdf5" or os.path.isdir(root)):
         raise UsageError(f"{target} exists: choose a new path to export to")
+    refuse_existing(Path(root), overwrite)
     if not os.path.isdir(os.path.dirname(root)):
         raise UsageError(f"no folder {os.path.dirname(root)} to export into: make it first")
     views = [feature_view(store, name) for name in features or [spec.id for spec in store.features()]]
@@ -105,7 +125,10 @@ def export(
     }
     try:
         writers[form](staged, items)
-        fs.rename(staged, root)
+        if overwrite or os.path.isdir(staged):
+            fs.rename(staged, root)  # a folder is never renamed onto one that holds something
+        elif not fs.link(staged, root):
+            raise UsageError(f"{target} is there already: somebody else wrote it meanwhile")
     finally:
         fs.try_remove(staged)
     return [root] if os.path.isfile(root) else [os.path.join(root, name) for name in sorted(os.listdir(root))]

@@ -29,6 +29,7 @@ from aupipe.store.catalogue import Catalogue
 from aupipe.store.items import ItemStore, Rows
 from aupipe.store.journal import FEATURE_ID, Journal, writer_is_dead, writer_name
 from aupipe.store.keys import recording_bytes, recording_key, shard_folder
+from aupipe.store.links import refuse_link, refuse_linked_items
 from aupipe.store.writer import Layout, Sink, now_utc, parse_metadata
 from aupipe.types import FeatureSpec
 
@@ -136,15 +137,17 @@ class FolderStore(ItemStore):
         fs.try_remove(sink.path)
 
     def delete(self, recording: str, feature: str) -> None:
-        """Remove an item and its bytes."""
+        """Remove an item and its bytes. Raises DamageError, and removes nothing, where it lies behind a link."""
         self.published(recording, feature)
+        paths = self.editions(recording, feature)
+        refuse_linked_items(paths)
         self._acknowledge(ItemRecord(recording, feature, "deleted", time_utc=now_utc()))
-        for path in self.editions(recording, feature):
+        for path in paths:
             self.retire(recording, feature, path)
 
     def _publish(self, spec: FeatureSpec, record: ItemRecord, sink: Sink) -> ItemRecord:
         """Steps two and three of the commit: into place, then into the journal."""
-        target = self.item_path(record)
+        target = self.own(self.item_path(record))
         before = self._catalogue.published(record.recording, record.feature)
         folder = os.path.dirname(target)
         if not os.path.isdir(folder):
@@ -185,7 +188,7 @@ class FolderStore(ItemStore):
         and then looks for intents and journal lines, in that order: whenever the publisher relied on what was moved,
         one of the two is seen, and the item is put back. Whoever dies here leaves it in ``tmp/``: `sweep` puts it back.
         """
-        if self._is_wanted(recording, feature, path):
+        if self._is_wanted(recording, feature, self.own(path)):
             return
         aside = self._staging_path(self.suffix)
         try:
@@ -226,9 +229,16 @@ class FolderStore(ItemStore):
         """Where the published item of a record lies: a folder (Zarr) or a file (HDF5)."""
         return f"{self._item_stem(record.recording, record.feature)}.{record.edition}{self.suffix}"
 
+    def own(self, path: str) -> str:
+        """A path of the store that is about to be changed. Raises DamageError where a link leads there."""
+        return refuse_link(self.root, path)
+
     def editions(self, recording: str, feature: str) -> list[str]:
-        """Every path that holds, or by its name could hold, bytes of this item, superseded ones included."""
-        folder, stem = os.path.split(self._item_stem(recording, feature))
+        """Every path that holds, or by its name could hold, bytes of this item, superseded ones included.
+
+        They are asked for to be removed: raises DamageError where a link leads there.
+        """
+        folder, stem = os.path.split(self.own(self._item_stem(recording, feature)))
         names = os.listdir(folder) if os.path.isdir(folder) else []
         paths = [os.path.join(folder, name) for name in sorted(names) if name.startswith(stem + ".")]
         return [path for path in paths if self._owner(path) in (recording, None)]
@@ -247,18 +257,19 @@ class FolderStore(ItemStore):
     def _staging_path(self, suffix: str = "") -> str:
         folder = os.path.join(self.root, "tmp")
         fs.make_folders(folder)
-        return os.path.join(folder, writer_name() + suffix)
+        return self.own(os.path.join(folder, writer_name() + suffix))
 
     def _take_away(self, path: str) -> None:
         """Remove an item so that no reader sees half of it. That somebody else has just removed it is fine."""
         aside = self._staging_path(self.suffix)
         with contextlib.suppress(FileNotFoundError):
-            fs.rename(path, aside)
+            fs.rename(self.own(path), aside)
         fs.remove(aside)
 
     def _make_feature(self, spec: FeatureSpec) -> None:
         """The feature's folder with its spec, whole from the first moment it is seen."""
         target = os.path.join(self.root, spec.id)
+        self.own(os.path.join(target, "items", ""))
         if spec.id not in self._specs and not os.path.exists(os.path.join(target, "spec.json")):
             documents = [("spec.json", spec_document(spec.to_json())), *self.folder_documents]
             documents += [(os.path.join("items", name), content) for name, content in self.folder_documents]
@@ -386,7 +397,7 @@ class FolderStore(ItemStore):
         if self._journal.path and self._catalogue.tail > COMPACT_LINES:
             from aupipe.store.repair import compact
 
-            with contextlib.suppress(OSError):  # it is only a matter of speed
+            with contextlib.suppress(OSError, DamageError):  # it is only a matter of speed
                 compact(self)
         self._maps.clear()
         self._journal.close()

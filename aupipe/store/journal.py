@@ -47,7 +47,9 @@ def record_to_json(record: ItemRecord) -> dict[str, Any]:
     content: dict[str, Any] = {"recording": record.recording, "feature": record.feature, "state": record.state}
     content |= {name: value for name, value in vars(record).items() if value and value != _DEFAULTS[name]}
     if record.source:
-        content["source"] = [record.source.size, record.source.mtime_ns, record.source.digest]
+        content["source"] = list(record.source[:3])
+        if record.source.folder:
+            content["source_folder"] = record.source.folder
     if record.versions:
         content["versions"] = dict(record.versions)
     return content
@@ -58,7 +60,7 @@ def record_from_json(content: dict[str, Any]) -> ItemRecord:
     known = {name: value for name, value in content.items() if name in _DEFAULTS}
     known["feature"] = sys.intern(known["feature"])
     if "source" in known:
-        known["source"] = _source(*known["source"])
+        known["source"] = _source(*known["source"][:3], content.get("source_folder", ""))
     if "shape" in known:
         known["shape"] = tuple(known["shape"])
     known["versions"] = _versions(tuple(known.get("versions", {}).items()))
@@ -73,8 +75,8 @@ def bare_record(known: dict[str, Any]) -> ItemRecord:
 
 
 @lru_cache(maxsize=65536)
-def _source(size: int, mtime_ns: int, digest: str) -> SourceIdentity:
-    return SourceIdentity(size, mtime_ns, digest)  # one object for all features of a file
+def _source(size: int, mtime_ns: int, digest: str, folder: str) -> SourceIdentity:
+    return SourceIdentity(size, mtime_ns, digest, sys.intern(folder))  # one object for all features of a file
 
 
 @lru_cache(maxsize=1024)

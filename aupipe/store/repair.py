@@ -12,6 +12,7 @@ from aupipe.store import STORE_FILE, fs, store_document
 from aupipe.store.base import ItemRecord
 from aupipe.store.journal import blank_lines, decode_line, restore_last_newline, writer_name
 from aupipe.store.keys import recording_key
+from aupipe.store.links import refuse_linked_items, refuse_links
 from aupipe.store.snapshot import NAME, is_sound, snapshot_paths, write_snapshot
 from aupipe.store.verify import Damage, Report, feature_folders, items_on_disk, lost_journals, sweep
 from aupipe.store.writer import now_utc, parse_metadata
@@ -27,6 +28,7 @@ def compact(store: FolderStore) -> str:
     read them.
     """
     folder = os.path.join(store.root, "catalogue")
+    store.own(os.path.join(folder, ""))
     older = snapshot_paths(folder)
     match = NAME.fullmatch(os.path.basename(older[0])) if older else None
     number = int(match[1]) + 1 if match else 1
@@ -48,6 +50,7 @@ def rebuild(store: FolderStore) -> int:
     An item of which no journal says anything is adopted when its bytes are those its own metadata promise. Returns how
     many were adopted. Needs nothing but the items: their recording, feature, source and versions are in their files.
     """
+    refuse_links(store)
     for path in snapshot_paths(os.path.join(store.root, "catalogue")):
         fs.remove(path)
     store.reload()
@@ -73,7 +76,11 @@ def _adopt(store: FolderStore, path: str) -> bool:
 
 
 def repair_all(store: FolderStore, report: Report) -> None:
-    """Move what is damaged into ``quarantine/``, requeue it, and make anew what can be made anew."""
+    """Move what is damaged into ``quarantine/``, requeue it, and make anew what can be made anew.
+
+    Raises DamageError, and changes nothing, where there is a link in the store.
+    """
+    refuse_links(store)
     journals = set()
     for damage in report.damage:
         if damage.kind == "item":
@@ -106,6 +113,7 @@ def _document(store: FolderStore, damage: Damage) -> bytes:
 
 def _quarantine(store: FolderStore, path: str, report: Report) -> None:
     """Move a path out of the way, under a name that tells what it was."""
+    store.own(path)
     if not os.path.lexists(path):
         return
     name = os.path.relpath(path, store.root).replace(os.sep, "__")
@@ -134,9 +142,15 @@ def purge(store: FolderStore, recording: str) -> int:
 
     Returns how many items were removed. Nothing of it is left in any file of the store, its name included, except
     where the name is part of another's: purge ``video2_left`` and ``video2_right`` with ``video2``. Run it when nobody
-    writes; raises AupipeError when somebody wrote of the recording meanwhile, DamageError when a journal was lost: what
-    it said of other recordings would be forgotten with the catalogue.
+    writes; raises AupipeError when somebody wrote of the recording meanwhile, DamageError when a journal was lost (what
+    it said of other recordings would be forgotten with the catalogue) and, before anything is erased, when there is a
+    link in the store: what lies behind it may be another store's.
     """
+    refuse_links(store)
+    refuse_linked_items([os.path.join(store.root, "journal")])  # lines are blanked in place
+    features = feature_folders(store)
+    paths = [path for feature in features for path in store.editions(recording, feature)]
+    refuse_linked_items(paths)
     if lost := lost_journals(store):
         raise DamageError(f"{lost[0]}: `aupipe store verify --repair`, then purge again")
     sweep(store)
@@ -144,14 +158,13 @@ def purge(store: FolderStore, recording: str) -> int:
     for path in bases:  # they know the recording; the journals know everything else
         fs.remove(path)
     blank_lines(_files(store, "journal", ".jsonl"), lambda line: _speaks_of(line, recording))
-    features = feature_folders(store)
     paths = [path for feature in features for path in store.editions(recording, feature)]
     for path in paths:
         fs.remove(path)
     for path in _files(store, "quarantine"):
         if f"{recording_key(recording)}." in os.path.basename(path):
             fs.remove(path)
-        elif path.rpartition(".")[0].endswith(".jsonl"):
+        elif path.rpartition(".")[0].endswith(".jsonl") and not os.path.islink(path):
             blank_lines([path], lambda line: _speaks_of(line, recording))
     if bases:
         compact(store)

@@ -71,16 +71,17 @@ def write_snapshot(folder: str, staged: str, lines: Iterable[Line], consumed: Ma
         row |= {"seq": seq, "journal": texts.number(journal), "state": STATES.index(record.state)}
         row["recording"] = recordings.number(record.recording)
         row["edition"] = int(record.edition or "0", 16)
-        row["source"] = sources.number((source.size, source.mtime_ns, source.digest)) if source else -1
+        row["source"] = sources.number((*source[:3], texts.number(source.folder))) if source else -1
         row["shape"] = texts.number(json.dumps(record.shape))
         row["versions"] = texts.number(json.dumps(dict(record.versions)))
         for name, value in row.items():
             columns[name].append(value)
         times.append(record.time_utc.encode())
     arrays: dict[str, Any] = {name: np.frombuffer(column, column.typecode) for name, column in columns.items()}
-    sizes, stamps, digests = zip(*sources.numbers, strict=True) if sources.numbers else ((), (), ())
+    sizes, stamps, digests, folders = zip(*sources.numbers, strict=True) if sources.numbers else ((), (), (), ())
     arrays |= {"size": np.array(sizes, "i8"), "mtime_ns": np.array(stamps, "i8"), "time_utc": np.array(times, "S")}
     arrays["digest"] = np.array([digest.encode() for digest in digests], "S")
+    arrays["folder"] = np.array(folders, "i8")
     about = {"texts": list(texts.numbers), "recordings": list(recordings.numbers), "consumed": dict(consumed)}
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
     content = _npz(arrays)
@@ -230,16 +231,25 @@ class Snapshot:
         return self._states[state]
 
     @cached_property
+    def _folders(self) -> list[str]:
+        """The folder of each source; a base of an earlier aupipe knows none."""
+        numbers = self._columns.get("folder")
+        count = len(self._columns["size"])
+        return [""] * count if numbers is None else [self.texts[number] for number in numbers.tolist()]
+
+    @cached_property
     def _sources(self) -> list[SourceIdentity | None]:
         sizes, stamps, digests = (self._columns[name].tolist() for name in ("size", "mtime_ns", "digest"))
-        return [*map(SourceIdentity, sizes, stamps, map(bytes.decode, digests)), None]
+        return [*map(SourceIdentity, sizes, stamps, map(bytes.decode, digests), self._folders), None]
 
     def _source(self, number: int) -> SourceIdentity | None:
         if number < 0:
             return None
         columns = self._columns
         digest = columns["digest"][number].decode()
-        return SourceIdentity(int(columns["size"][number]), int(columns["mtime_ns"][number]), digest)
+        return SourceIdentity(
+            int(columns["size"][number]), int(columns["mtime_ns"][number]), digest, self._folders[number]
+        )
 
     def _json(self, number: int) -> Any:
         if number not in self._parsed:

@@ -15,6 +15,7 @@ from aupipe.errors import DamageError
 from aupipe.store import STAGED, STORE_FILE, fs, store_document
 from aupipe.store.base import ItemRecord
 from aupipe.store.journal import FEATURE_ID, damaged_lines, read_lines, writer_is_dead
+from aupipe.store.links import find_links
 from aupipe.store.snapshot import is_sound, snapshot_paths
 from aupipe.store.writer import parse_metadata
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 LOOK_AGAIN_S = (0.01, 0.05, 0.2)  # two writers who replace each other's editions may hide one for a moment
 LEASE_S = 24 * 3600.0  # what a writer of another machine has not touched for this long is taken for abandoned
-Kind = Literal["item", "unreadable", "spec", "journal", "lost journal", "catalogue", "document"]
+Kind = Literal["item", "unreadable", "spec", "journal", "lost journal", "catalogue", "document", "link"]
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def sweep(store: FolderStore) -> int:
     paths = [os.path.join(folder, name) for name in _listdir(folder) if _is_abandoned(folder, name)]
     staged = [name for name in _listdir(store.root) if name.startswith(STAGED)]
     paths += [os.path.join(store.root, name) for name in staged if writer_is_dead(name.removeprefix(STAGED))]
-    for path in paths:
+    for path in map(store.own, paths):
         if not _give_back(store, path):
             fs.try_remove(path)
     return len(paths)
@@ -105,7 +106,7 @@ def _give_back(store: FolderStore, path: str) -> bool:
         item = parse_metadata(store.read_metadata(path))
         record = store.published(item.recording, item.feature)
         target = store.item_path(record)
-        if record.edition != item.edition or os.path.lexists(target) or not store.is_whole(path, record):
+        if record.edition != item.edition or os.path.lexists(store.own(target)) or not store.is_whole(path, record):
             return False
         fs.rename(path, target)
     except (OSError, ValueError, KeyError, TypeError):
@@ -204,6 +205,7 @@ def _check_documents(store: FolderStore) -> list[Damage]:
     found += lost_journals(store)
     bases = snapshot_paths(os.path.join(store.root, "catalogue"))
     found += [Damage("catalogue", "not what was written", path) for path in bases if not is_sound(path)]
+    found += [Damage("link", "is a symlink, which is not followed", path) for path in find_links(store)]
     for feature in feature_folders(store):
         folder = os.path.join(store.root, feature)
         try:
@@ -238,15 +240,16 @@ def check_document(path: str, content: bytes) -> list[Damage]:
 
 
 def feature_folders(store: FolderStore) -> list[str]:
-    """The ids of the features the store has a folder of."""
-    return [name for name in _listdir(store.root) if FEATURE_ID.fullmatch(name)]
+    """The ids of the features the store has a folder of; one behind a link is not its own."""
+    names = [name for name in _listdir(store.root) if FEATURE_ID.fullmatch(name)]
+    return [name for name in names if not os.path.islink(os.path.join(store.root, name))]
 
 
 def group_folders(feature: str) -> list[str]:
-    """A feature's folder, its ``items`` and the folders the items lie in."""
+    """A feature's folder, its ``items`` and the folders the items lie in, but none behind a link."""
     items = os.path.join(feature, "items")
-    folders = [os.path.join(items, name) for name in _listdir(items)]
-    return [feature, items, *(folder for folder in folders if os.path.isdir(folder))]
+    folders = [os.path.join(items, name) for name in _listdir(items) if not os.path.islink(items)]
+    return [feature, items, *(folder for folder in folders if os.path.isdir(folder) and not os.path.islink(folder))]
 
 
 def items_on_disk(store: FolderStore) -> list[str]:

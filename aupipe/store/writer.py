@@ -65,9 +65,10 @@ class Sink(Protocol):
 def item_metadata(record: ItemRecord) -> str:
     """The JSON an item carries in its own files: all that the catalogue needs to be rebuilt from items alone.
 
-    Nothing in it tells when or how fast the item was made, so that equal rows of an equal source are equal bytes.
+    Nothing in it tells when, where or how fast the item was made: equal rows of an equal source are equal bytes.
     """
-    bare = replace(record, nbytes=0, offset=0, rest_crc32c=0, edition="", seconds=0.0, time_utc="")
+    source = record.source._replace(folder="") if record.source else None
+    bare = replace(record, nbytes=0, offset=0, rest_crc32c=0, edition="", seconds=0.0, time_utc="", source=source)
     return json.dumps(record_to_json(bare), sort_keys=True, separators=(",", ":"))
 
 

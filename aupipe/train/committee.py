@@ -17,13 +17,14 @@ import numpy as np
 
 from aupipe.errors import UsageError
 from aupipe.train.crossval import Fold
+from aupipe.train.data import refuse_twins
 from aupipe.train.ensemble import mean
 from aupipe.train.evaluate import pooled
 from aupipe.train.model import FILE, Model, held_out_of, load_model, save_ensemble
 from aupipe.train.postprocess import best_f1, fit_postprocess
 from aupipe.train.predictions import Predictions
 from aupipe.train.recipe import Recipe, apply_overrides, describe_missing, read_tables, recipe_from
-from aupipe.train.run import Run, load_run, save_postprocess
+from aupipe.train.run import POST_FILE, RUN_FILE, Run, load_run, save_postprocess
 from aupipe.types import Labels, Task
 
 ROUNDS = 20  # members taken at most: weights are multiples of a twentieth or coarser
@@ -126,8 +127,13 @@ def committee_from_json(content: Mapping[str, Any]) -> Committee:
 
 
 def seats(committee: Committee, features: Mapping[str, str]) -> list[Seat]:
-    """What is trained per fold on ``features`` (name -> id). Raises UsageError where a member asks for another."""
+    """What is trained per fold on ``features`` (name -> id).
+
+    Raises UsageError where a member asks for another, where two are the same numbers, and where two seats would have
+    one name.
+    """
     found = []
+    refuse_twins({name: features[name] for name in committee.features or features if name in features})
     for member in committee.members:
         if missing := describe_missing(member.recipe, list(features)):
             raise UsageError(missing)
@@ -137,7 +143,14 @@ def seats(committee: Committee, features: Mapping[str, str]) -> list[Seat]:
             name = "-".join(filter(None, [label, *(names if member.apart else ())]))
             recipe = replace(member.recipe, features=names)
             found.append(Seat(name, recipe, {each: features[each] for each in names}))
+    _refuse_doubles([seat.name for seat in found], f"recipe {committee.name!r}: members and features")
     return found
+
+
+def _refuse_doubles(names: Sequence[str], whose: str) -> None:
+    """Raises UsageError where two runs would be one folder."""
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"{whose} give two runs the name {twice!r}: rename one")
 
 
 def train_committee(
@@ -158,17 +171,21 @@ def train_committee(
     so that the same call again goes on where it was stopped. Weights, thresholds and smoothing are fitted on what the
     runs held out, which they are then not scored on.
 
-    Raises UsageError as `fit` and `save_ensemble` do.
+    Raises UsageError as `fit` and `save_ensemble` do, and where a folder below ``out`` holds a finished run of
+    something else.
     """
     from aupipe.train.fit import fit
 
     chairs = seats(committee, features)
+    names = ["-".join(filter(None, [fold.name, seat.name])) for fold, _ in folds for seat in chairs]
+    _refuse_doubles(names, "folds, members and features")
     runs: list[list[Run]] = [[] for _ in chairs]
     for fold, seed in folds:
         for own, seat in zip(runs, chairs, strict=True):
             folder = out / "-".join(filter(None, [fold.name, seat.name]))
-            if (folder / "run.json").is_file() and load_run(folder).finished:
-                own.append(load_run(folder))
+            if (folder / RUN_FILE).is_file() and (run := load_run(folder)).finished:
+                check_run(run, seat, task, seed, fold, bool(options.get("allow_missing")))
+                own.append(run)
                 continue
             if progress:
                 progress(f"{folder.name}: {len(fold.train)} recordings to train on, {len(fold.validation)} held out")
@@ -181,8 +198,13 @@ def train_committee(
             }
             split: dict[str, Any] = {"train": fold.train, "validation": fold.validation}
             own.append(fit(store, out=folder, resume=True, progress=progress, **split, **given, **options))
-    if (out / FILE).is_file():
-        return load_model(out)
+    flat = [run for own in runs for run in own]
+    options_of = chairs[0].recipe.postprocess.get(task)
+    model = load_model(out) if (out / FILE).is_file() else None
+    if model is not None and [run.id for run in model.runs] != [run.id for run in flat]:
+        raise UsageError(f"{out}: the ensemble there is of other runs: give another folder")
+    if model is not None and (options_of is None or (out / POST_FILE).is_file()):
+        return model
     everyone = list({item.id: item for fold, _ in folds for item in fold.validation}.values())
     where = {key: options[key] for key in ("device", "threads") if key in options}
     held = [held_out_of(own, store, everyone, **where) for own in runs]
@@ -192,13 +214,27 @@ def train_committee(
     known = {name: labels[name] for name in shared if name in labels}
     weights = choose_weights(held, known, task) if len(chairs) > 1 else (1.0,)
     shares = [weight for weight, own in zip(weights, runs, strict=True) for _ in own]
-    options_of = chairs[0].recipe.postprocess.get(task)
     post = fit_postprocess(mean(held, weights), labels, task, options_of) if options_of is not None else None
     weighed: dict[str, Any] = {"weights": shares, "weighed_on": sorted(known)} if len(chairs) > 1 else {}
-    model = save_ensemble(out, [run for own in runs for run in own], **weighed)
+    model = model or save_ensemble(out, flat, **weighed)
     if post is not None:
         save_postprocess(model, post)
     return model
+
+
+def check_run(run: Run, seat: Seat, task: Task, seed: int, fold: Fold, some_missing: bool) -> None:
+    """Raises UsageError unless a finished run is what would be trained here."""
+    found: dict[str, tuple[Any, Any]] = {
+        "task": (run.task, task),
+        "recipe": (run.recipe, seat.recipe),
+        "features": (dict(run.features), dict(seat.features)),
+        "seed": (run.seed, seed),
+    }
+    for split in ("train", "validation"):
+        own, asked = set(getattr(run, split)), {recording.id for recording in getattr(fold, split)}
+        found[f"{split} recordings"] = (own, own & asked if some_missing else asked)
+    if other := [name for name, (before, now) in found.items() if before != now]:
+        raise UsageError(f"{run.path} is a finished run of another {', '.join(other)}: give another folder")
 
 
 def choose_weights(

@@ -3,6 +3,7 @@ both."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 
 from aupipe.errors import UsageError
 from aupipe.types import Recording
+
+FOLD_NAME = re.compile(r"[^\W_][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,10 @@ def custom_folds(recordings: Sequence[Recording], named: Mapping[str, Sequence[s
     placed: dict[str, str] = {}
     made = []
     for name, ids in named.items():
+        if not FOLD_NAME.fullmatch(name):  # it names a folder
+            raise UsageError(
+                f"fold {name!r}: use letters, digits, '_', '.' and '-', and begin with none of the last two"
+            )
         for one in ids:
             if one not in by_id:
                 raise UsageError(f"fold {name!r}: no recording {one!r}")

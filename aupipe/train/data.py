@@ -110,6 +110,18 @@ def feature_specs(store: Store, features: Mapping[str, str]) -> dict[str, Featur
     return specs
 
 
+def refuse_twins(features: Mapping[str, str]) -> None:
+    """Raises UsageError where two features (name -> id) are the same numbers, which a head would read twice."""
+    named: dict[str, str] = {}
+    for name, feature_id in features.items():
+        key = feature_id.rpartition("@")[2]
+        twin = named.setdefault(key, name)
+        if twin != name:
+            raise UsageError(
+                f"features {twin!r} and {name!r} are the same numbers (key {key}): name one of them, --feature {twin}"
+            )
+
+
 def load_examples(
     store: Store,
     recordings: Sequence[Recording],

@@ -17,7 +17,7 @@ import torch
 from aupipe.errors import AupipeError, UsageError
 from aupipe.store.base import Store
 from aupipe.train.average import Average
-from aupipe.train.data import Example, columns, common_dims, feature_specs, fit_scaling, load_examples
+from aupipe.train.data import Example, columns, common_dims, feature_specs, fit_scaling, load_examples, refuse_twins
 from aupipe.train.evaluate import Scores, pooled, warn_absent
 from aupipe.train.feed import DeviceBatch, Feed, open_feed
 from aupipe.train.heads import HEADS, build_head
@@ -70,10 +70,12 @@ def fit(
     features may take on the device, else they are streamed; None: half of what is free. ``also``: annotations of the
     tasks that the recipe trains along; a recording without them trains only the others.
 
-    Raises UsageError for recordings without features or labels (unless ``allow_missing``), for a task the recipe has no
-    loss for, for recordings in both splits, and when ``out`` holds a run already; AupipeError if the loss diverges.
+    Raises UsageError for recordings without features or labels (unless ``allow_missing``), for two features that are
+    the same numbers, for a task the recipe has no loss for, for recordings in both splits, and when ``out`` holds a run
+    already; AupipeError if the loss diverges.
     """
     features = _choose(features, recipe)
+    refuse_twins(features)
     standing = load_standing(out) if resume else None
     _check(train, validation, recipe, task, out if standing is None else None)
     specs = feature_specs(store, features)

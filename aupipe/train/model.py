@@ -1,7 +1,8 @@
 """What predicts: one run, or several together, in a folder that `predict`, `evaluate` and `tune` take alike.
 
-An ensemble is ``ensemble.json``: its members' folders and the rule that joins them. Votes are cast by each member
-behind its own post-processing; means and routes join raw scores. A post-processing of the whole follows either.
+An ensemble is ``ensemble.json``: its members' folders and the rule that joins them. A member is a run or an ensemble
+with a rule of its own; weights, votes and routes are of members, never of the runs inside them. Votes are cast by each
+member behind its own post-processing; means and routes join raw scores. A post-processing of the whole follows either.
 """
 
 from __future__ import annotations
@@ -15,49 +16,64 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aupipe.errors import DamageError, UsageError
+from aupipe.files import write_file
 from aupipe.store.base import Store
 from aupipe.train.ensemble import Ties, mean, routed, vote
 from aupipe.train.postprocess import PostProcess, apply_postprocess
 from aupipe.train.predictions import Predictions, Threshold
-from aupipe.train.run import Run, load_postprocess, load_run, replace_file
+from aupipe.train.run import Run, load_postprocess, load_run
 from aupipe.types import Recording, Task
 
 FILE = "ensemble.json"
-FORMAT = 1
+FORMAT = 2  # 1: every member is a run
 Rule = Literal["single", "mean", "vote", "routed"]
 RULES = ("mean", "vote", "routed")
 
 
 @dataclass(frozen=True)
 class Model:
-    """``runs`` and how they are joined. ``routes``: recording id or group -> place of its member in ``runs``.
+    """A run (``rule`` single), or ``members`` and how they are joined.
+
+    ``weights``: one per member. ``routes``: recording id or group -> place of its member in ``members``.
     ``weighed_on``: the recordings that chose the ``weights``, if any did.
     """
 
     path: Path
     id: str
     task: Task
-    runs: tuple[Run, ...]
+    members: tuple[Model, ...] = ()
     rule: Rule = "single"
     ties: Ties = "mean"
     weights: tuple[float, ...] = ()
     weighed_on: tuple[str, ...] = ()
     routes: Mapping[str, int] | None = None
     default: int | None = None
+    run: Run | None = None  # of rule single
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """Every run in it, those of its members' members too."""
+        own = (self.run,) if self.run is not None else ()
+        return own + tuple(run for member in self.members for run in member.runs)
+
+    @property
+    def finished(self) -> bool:
+        """Are all of its runs?"""
+        return all(run.finished for run in self.runs)
 
     @property
     def name(self) -> str:
         """For the head of a table; who counts for nothing is not named."""
         if self.rule == "single":
             return self.runs[0].recipe.name
-        counted = [run for run, share in zip(self.runs, self.shares, strict=True) if share]
-        recipes = dict.fromkeys(run.recipe.name for run in counted)
+        counted = [member for member, share in zip(self.members, self.shares, strict=True) if share]
+        recipes = dict.fromkeys(run.recipe.name for member in counted for run in member.runs)
         return f"{'weighted ' if self.weights else ''}{self.rule} of {len(counted)} {'+'.join(recipes)}"
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """How much of the whole each run is; together 1."""
-        weights = self.weights or (1.0,) * len(self.runs)
+        """How much of the whole each member is; together 1."""
+        weights = self.weights or (1.0,) * len(self.members)
         return tuple(weight / sum(weights) for weight in weights)
 
     @property
@@ -78,8 +94,9 @@ class Model:
     @property
     def tuned_on(self) -> frozenset[str]:
         """Recordings that chose a voter's thresholds or smoothing, or the members' weights."""
-        posts = [load_postprocess(run) for run in self.runs] if self.rule == "vote" else []
-        return frozenset([*(name for post in posts if post for name in post.tuned_on), *self.weighed_on])
+        posts = [member.post for member in self.members] if self.rule == "vote" else []
+        found = [*(name for post in posts if post for name in post.tuned_on), *self.weighed_on]
+        return frozenset(found).union(*(member.tuned_on for member in self.members))
 
 
 def load_model(path: str | Path) -> Model:
@@ -87,8 +104,7 @@ def load_model(path: str | Path) -> Model:
     folder = Path(path)
     file = folder / FILE
     if not file.is_file():
-        run = load_run(folder)
-        return Model(run.path, run.id, run.task, (run,))
+        return of_run(load_run(folder))
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         if content.pop("format") > FORMAT:
@@ -96,14 +112,24 @@ def load_model(path: str | Path) -> Model:
         members = [folder / member for member in content.pop("members")]
         for key in ("weights", "weighed_on"):
             content[key] = tuple(content.get(key, ()))
-        return Model(path=folder, runs=tuple(load_run(member) for member in members), **content)
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        model = Model(path=folder, members=tuple(load_model(member) for member in members), **content)
+        if _stray_place(len(members), model.routes, model.default) is not None:
+            raise ValueError("a route to a member that is not there")
+        if model.weights and len(model.weights) != len(members):
+            raise ValueError(f"{len(model.weights)} weights for {len(members)} members")
+        return model
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise DamageError(f"{file}: not readable as an ensemble ({error!r}); make it anew") from error
+
+
+def of_run(run: Run) -> Model:
+    """A run as a model of one."""
+    return Model(run.path, run.id, run.task, run=run)
 
 
 def save_ensemble(
     folder: Path,
-    members: Sequence[Run],
+    members: Sequence[Model | Run],
     rule: Rule = "mean",
     *,
     ties: Ties = "mean",
@@ -112,7 +138,9 @@ def save_ensemble(
     routes: Mapping[str, int] | None = None,
     default: int | None = None,
 ) -> Model:
-    """Write an ensemble of finished runs of one task; their folders are named relative to it.
+    """Write an ensemble of finished runs and ensembles of one task; their folders are named relative to it.
+
+    ``weights`` are one per member, ``routes`` and ``default`` places in ``members``.
 
     Raises UsageError for members of several tasks, unfinished ones, weights or routes that do not fit, and a folder
     that holds an ensemble or a run already.
@@ -121,32 +149,31 @@ def save_ensemble(
         raise UsageError(f"unknown rule {rule!r}: expected {', '.join(RULES)}")
     if not members:
         raise UsageError("an ensemble of nobody: give one run at least")
-    tasks = sorted({run.task for run in members})
+    models = [of_run(member) if isinstance(member, Run) else member for member in members]
+    tasks = sorted({model.task for model in models})
     if len(tasks) > 1:
         raise UsageError(f"members of several tasks: {', '.join(tasks)}")
     if rule == "vote" and tasks == ["va"]:
         raise UsageError("valence and arousal cannot be voted on: use the mean")
-    for run in members:
+    for run in (run for model in models for run in model.runs):
         if not run.finished:
             raise UsageError(f"{run.path}: not finished: `aupipe train --resume {run.path}`")
     if weights and (rule != "mean" or len(weights) != len(members)):
         raise UsageError(f"{len(weights)} weights for {len(members)} members by {rule}: one each, for the mean")
     if (rule == "routed") != (routes is not None):
         raise UsageError("routes and the rule 'routed' need each other")
-    wrong = [
-        place for place in (*(routes or {}).values(), default) if place is not None and not 0 <= place < len(members)
-    ]
-    if wrong:
-        raise UsageError(f"a route to member {wrong[0] + 1} of {len(members)}")
+    stray = _stray_place(len(members), routes, default)
+    if stray is not None:
+        raise UsageError(f"a route to member {stray + 1} of {len(members)}")
     for taken in (FILE, "run.json"):
         if (folder / taken).exists():
             raise UsageError(f"{folder}: holds {taken} already: give another folder")
     folder.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {
-        "format": FORMAT,
+        "format": FORMAT if any(model.members for model in models) else 1,
         "id": uuid.uuid4().hex,
         "task": tasks[0],
-        "members": [relpath(run.path.resolve(), folder.resolve()) for run in members],
+        "members": [relpath(model.path.resolve(), folder.resolve()) for model in models],
         "rule": rule,
         "ties": ties,
         "weights": list(weights),
@@ -154,8 +181,14 @@ def save_ensemble(
         "routes": dict(routes) if routes is not None else None,
         "default": default,
     }
-    replace_file(folder / FILE, json.dumps(content, indent=1).encode())
+    write_file(folder / FILE, json.dumps(content, indent=1))
     return load_model(folder)
+
+
+def _stray_place(members: int, routes: Mapping[str, int] | None, default: int | None) -> int | None:
+    """A place that routes lead to and that no member has, or None."""
+    places = (*(routes or {}).values(), default)
+    return next((place for place in places if place is not None and not 0 <= place < members), None)
 
 
 def predict_model(
@@ -168,17 +201,21 @@ def predict_model(
     """Joined scores of every frame, before the model's own post-processing; ``options`` are those of `predict`."""
     from aupipe.train.predict import predict
 
+    if model.run is not None:
+        return predict(model.run, store, recordings, **options)
+
+    def ask(member: Model, own: Sequence[Recording]) -> dict[str, Predictions]:
+        return predict_model(member, store, own, cuts, **options)
+
     if model.rule == "routed":
-        return _routed(model, lambda run, own: predict(run, store, own, **options), recordings)
+        return _routed(model, ask, recordings)
     # One that counts for nothing need not be asked, nor its features be there.
-    found = [
-        predict(run, store, recordings, **options) for run, share in zip(model.runs, model.shares, strict=True) if share
-    ]
+    found = [ask(member, recordings) for member, share in zip(model.members, model.shares, strict=True) if share]
     if model.rule != "vote":
         return mean(found, [share for share in model.shares if share])
     limits: list[Threshold] = []
-    for place, run in enumerate(model.runs):
-        post = load_postprocess(run)
+    for place, member in enumerate(model.members):
+        post = member.post
         limits.append(post.threshold if post and post.threshold else 0.5)
         if post:
             found[place] = apply_postprocess(post, found[place], cuts)
@@ -186,23 +223,29 @@ def predict_model(
 
 
 def _routed(
-    model: Model, predict: Callable[[Run, list[Recording]], dict[str, Predictions]], recordings: Sequence[Recording]
+    model: Model, ask: Callable[[Model, list[Recording]], dict[str, Predictions]], recordings: Sequence[Recording]
 ) -> dict[str, Predictions]:
     """Each recording by its own member alone."""
+    places = _places(model, recordings)
+    members = {
+        str(place): ask(member, own)
+        for place, member in enumerate(model.members)
+        if (own := [r for r in recordings if places[r.id] == place])
+    }
+    # Left out by allow_missing: neither predicted nor routed.
+    named = {name for found in members.values() for name in found}
+    return routed(members, {name: str(place) for name, place in places.items() if name in named})
+
+
+def _places(model: Model, recordings: Sequence[Recording]) -> dict[str, int]:
+    """Recording id -> place of its member. Raises UsageError for a recording without a route."""
     routes = model.routes or {}
     places = {r.id: routes.get(r.id, routes.get(r.group, model.default)) for r in recordings}
     if lost := [name for name, place in places.items() if place is None]:
         raise UsageError(
             f"{len(lost)} recordings have no route, e.g. {lost[0]!r}: name them or their video, or --default"
         )
-    members = {
-        str(place): predict(run, own)
-        for place, run in enumerate(model.runs)
-        if (own := [r for r in recordings if places[r.id] == place])
-    }
-    # Left out by allow_missing: neither predicted nor routed.
-    named = {name for found in members.values() for name in found}
-    return routed(members, {name: str(place) for name, place in places.items() if name in named})
+    return {name: place for name, place in places.items() if place is not None}
 
 
 def predict_held_out(
@@ -213,29 +256,47 @@ def predict_held_out(
     The epoch of those members was chosen on it, so a score flatters a little; thresholds tuned on it are for others.
     Raises UsageError where no member held any of them out.
     """
-    found = held_out_of(model.runs, store, recordings, model.weights, **options)
+    found = held_out_of([model], store, recordings, **options)
     if not found:
         raise UsageError(f"{model.path}: no member held any of these {len(recordings)} recordings out")
     return found
 
 
 def held_out_of(
-    runs: Sequence[Run],
+    members: Sequence[Model | Run],
     store: Store,
     recordings: Sequence[Recording],
     weights: Sequence[float] = (),
     **options: Any,
 ) -> dict[str, Predictions]:
-    """What `predict_held_out` does, for runs that are no ensemble yet; ``weights``: one per run, none: all alike."""
-    from aupipe.train.predict import predict
-
+    """What `predict_held_out` does, for members that are no ensemble yet; ``weights``: one each, none: all alike."""
     found: dict[str, list[tuple[Predictions, float]]] = {}
-    for run, weight in zip(runs, weights or (1.0,) * len(runs), strict=True):
-        unseen = set(run.validation) - set(run.train)
-        for name, item in predict(run, store, [r for r in recordings if r.id in unseen and weight], **options).items():
-            found.setdefault(name, []).append((item, weight))
+    for member, weight in zip(members, weights or (1.0,) * len(members), strict=True):
+        if weight:
+            for name, item in _held_out(member, store, recordings, **options).items():
+                found.setdefault(name, []).append((item, weight))
     return {
         r.id: mean([{r.id: item} for item, _ in found[r.id]], [weight for _, weight in found[r.id]])[r.id]
         for r in recordings
         if r.id in found
     }
+
+
+def _held_out(
+    member: Model | Run, store: Store, recordings: Sequence[Recording], **options: Any
+) -> dict[str, Predictions]:
+    """Those of the recordings that a member validated on and was not trained on."""
+    from aupipe.train.predict import predict
+
+    run = member if isinstance(member, Run) else member.run
+    if run is not None:
+        unseen = set(run.validation) - set(run.train)
+        return predict(run, store, [r for r in recordings if r.id in unseen], **options)
+    assert isinstance(member, Model)
+    if member.rule == "routed":
+        places = _places(member, recordings)
+        found: dict[str, Predictions] = {}
+        for place, own in enumerate(member.members):
+            found |= held_out_of([own], store, [r for r in recordings if places[r.id] == place], **options)
+        return found
+    return held_out_of(member.members, store, recordings, member.weights, **options)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import logging
-import os
-import uuid
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path, PurePosixPath
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.errors import UsageError
+from aupipe.files import refuse_existing, staged_file, write_file
 from aupipe.train.labels import NAMES
 from aupipe.types import Task
 
@@ -72,27 +72,21 @@ def _check(predictions: Mapping[str, Predictions], task: Task) -> None:
             raise UsageError(f"{item.recording}: scores hold NaN; nothing was written")
 
 
-def _write(path: Path, text: str) -> None:
-    """Write beside and rename: a reader sees the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    partial.write_text(text, encoding="utf-8", newline="")
-    os.replace(partial, path)
-
-
 def write_abaw(
     predictions: Mapping[str, Predictions],
     path: Path,
     task: Task,
     sample: Path | None = None,
     threshold: Threshold = 0.5,
+    overwrite: bool = False,
 ) -> None:
     """Write the one submission file of the fifth edition and later: rows ``track/00001.jpg,<columns>``.
 
     With ``sample``, the organisers' sample file, exactly its rows are written, in its order. Source: specs/training.md
     1.3; a missing row makes a submission invalid.
 
-    Raises UsageError when a row of the sample was not predicted, when its header is another task's, and for NaN.
+    Raises UsageError when a row of the sample was not predicted, when its header is another task's, for NaN, and where
+    something is at ``path`` already, unless ``overwrite``.
     """
     _check(predictions, task)
     rows = {
@@ -110,7 +104,7 @@ def write_abaw(
         )
     if surplus := len(rows) - len(order):
         log.warning("%s: %d predicted frames are not in the sample and were left out", path, surplus)
-    _write(path, "".join(f"{line}\n" for line in (header, *(f"{row},{rows[row]}" for row in order))))
+    write_file(path, "".join(f"{line}\n" for line in (header, *(f"{row},{rows[row]}" for row in order))), overwrite)
 
 
 def _sample_rows(sample: Path, header: str) -> list[str]:
@@ -125,19 +119,50 @@ def _sample_rows(sample: Path, header: str) -> list[str]:
     return rows
 
 
-def write_tracks(predictions: Mapping[str, Predictions], folder: Path, task: Task, threshold: Threshold = 0.5) -> None:
-    """Write one ``<track>.txt`` each, with the annotation's header and a row per frame: the third edition's form."""
+def track_file(folder: Path, name: str) -> Path:
+    """The file `write_tracks` writes for a track."""
+    return folder / f"{name}.txt"
+
+
+def write_tracks(
+    predictions: Mapping[str, Predictions],
+    folder: Path,
+    task: Task,
+    threshold: Threshold = 0.5,
+    overwrite: bool = False,
+) -> None:
+    """Write one ``<track>.txt`` each, with the annotation's header and a row per frame: the third edition's form.
+
+    Other files in ``folder`` stay. Nothing is written, and UsageError raised, for a name that leads out of it, for NaN,
+    where two tracks would be one file on some file systems, and, without ``overwrite``, where a file is there already.
+    """
     _check(predictions, task)
+    if twins := same_file(predictions):
+        raise UsageError(f"{' and '.join(twins)} would be one file where case does not count: write them apart")
     for name in predictions:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise UsageError(f"{name}: not a relative recording id; nothing was written")
+        refuse_existing(track_file(folder, name), overwrite)
     for name, item in predictions.items():
         text = "".join(f"{line}\n" for line in (",".join(NAMES[task]), *_lines(item, threshold)))
-        _write(folder / f"{name}.txt", text)
+        write_file(track_file(folder, name), text, overwrite)
 
 
-def write_csv(predictions: Mapping[str, Predictions], path: Path) -> None:
-    """Write every score: ``recording,frame,pts_s,<columns>,valid``; frame 1 is ``00001.jpg``, valid 0: no face."""
+def same_file(names: Iterable[str]) -> tuple[str, str] | None:
+    """Two of the names that are one file on a file system which does not tell A from a, or None."""
+    seen: dict[str, str] = {}
+    for name in names:
+        twin = seen.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if twin != name:
+            return twin, name
+    return None
+
+
+def write_csv(predictions: Mapping[str, Predictions], path: Path, overwrite: bool = False) -> None:
+    """Write every score: ``recording,frame,pts_s,<columns>,valid``; frame 1 is ``00001.jpg``, valid 0: no face.
+
+    Raises UsageError where something is at ``path`` already, unless ``overwrite``.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = next(iter(predictions.values())).names if predictions else ()
@@ -146,13 +171,13 @@ def write_csv(predictions: Mapping[str, Predictions], path: Path) -> None:
         for index, (time_s, row, seen) in enumerate(zip(item.pts_s, item.scores, item.seen, strict=True), start=1):
             clock = "" if np.isnan(time_s) else f"{time_s:.6f}"
             writer.writerow((name, index, clock, *(f"{score:.6f}" for score in row), int(seen)))
-    _write(path, out.getvalue())
+    write_file(path, out.getvalue(), overwrite)
 
 
-def write_parquet(predictions: Mapping[str, Predictions], path: Path) -> None:
+def write_parquet(predictions: Mapping[str, Predictions], path: Path, overwrite: bool = False) -> None:
     """Write what `write_csv` writes as one Parquet table: times and scores as numbers, ``valid`` as a truth value.
 
-    Raises UsageError without pyarrow.
+    Raises UsageError without pyarrow, and as `write_csv` does.
     """
     try:
         arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
@@ -168,7 +193,6 @@ def write_parquet(predictions: Mapping[str, Predictions], path: Path) -> None:
     scores = np.concatenate([item.scores for item in items] or [np.zeros((0, 0), np.float32)])
     columns |= {name: scores[:, k] for k, name in enumerate(names)}
     columns["valid"] = np.concatenate([item.seen for item in items] or [np.zeros(0, bool)])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    parquet.write_table(arrow.table(columns), partial)
-    os.replace(partial, path)
+    refuse_existing(path, overwrite)
+    with staged_file(path, overwrite) as staged:
+        parquet.write_table(arrow.table(columns), staged)

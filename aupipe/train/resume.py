@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from aupipe.errors import DamageError, UsageError
+from aupipe.files import write_file
 from aupipe.train.average import Average
 from aupipe.train.predict import state
-from aupipe.train.run import Run, replace_file, run_from
+from aupipe.train.run import Run, run_from
 
 FILE = "resume.safetensors"
 
@@ -39,7 +40,7 @@ def save_standing(run: Run, tensors: Mapping[str, Tensor], content: Mapping[str,
 
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     document = json.dumps({"run": run.to_json(), **content})
-    replace_file(run.path / FILE, save(plain, metadata={"standing": document}))
+    write_file(run.path / FILE, save(plain, metadata={"standing": document}), overwrite=True)
 
 
 def load_standing(folder: Path) -> Standing | None:

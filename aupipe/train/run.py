@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.errors import DamageError, UsageError
+from aupipe.files import write_file
 from aupipe.train.data import Scaling
 from aupipe.train.evaluate import Scores
 from aupipe.train.postprocess import PostProcess
@@ -21,6 +20,7 @@ from aupipe.train.recipe import Recipe, recipe_from
 from aupipe.types import FeatureSpec, Task
 
 FORMAT = 1
+RUN_FILE, POST_FILE = "run.json", "postprocess.json"
 MEAN, STD, HEAD = "scaling.mean", "scaling.std", "head."
 
 
@@ -79,7 +79,7 @@ class Run:
 
 def save_run(run: Run) -> None:
     """Write ``run.json`` by renaming."""
-    replace_file(run.path / "run.json", json.dumps(run.to_json(), indent=1).encode())
+    write_file(run.path / "run.json", json.dumps(run.to_json(), indent=1), overwrite=True)
 
 
 def save_weights(path: Path, run_id: str, weights: Mapping[str, NDArray[Any]], scaling: Scaling) -> None:
@@ -88,7 +88,7 @@ def save_weights(path: Path, run_id: str, weights: Mapping[str, NDArray[Any]], s
 
     tensors = {HEAD + name: np.array(value, order="C") for name, value in weights.items()}
     tensors |= {MEAN: scaling.mean, STD: scaling.std}
-    replace_file(path / "head.safetensors", save(tensors, metadata={"run": run_id}))
+    write_file(path / "head.safetensors", save(tensors, metadata={"run": run_id}), overwrite=True)
 
 
 class Owner(Protocol):
@@ -101,9 +101,10 @@ class Owner(Protocol):
     def id(self) -> str: ...
 
 
-def save_postprocess(run: Owner, post: PostProcess) -> None:
-    """Write ``postprocess.json`` beside the run it was fitted for."""
-    replace_file(run.path / "postprocess.json", json.dumps({"run": run.id, **post.to_json()}, indent=1).encode())
+def save_postprocess(run: Owner, post: PostProcess, overwrite: bool = True) -> None:
+    """Write ``postprocess.json`` beside the run it was fitted for. Raises UsageError where it may not be replaced."""
+    content = {"run": run.id, **post.to_json()}
+    write_file(run.path / POST_FILE, json.dumps(content, indent=1), overwrite)
 
 
 def load_postprocess(run: Owner) -> PostProcess | None:
@@ -111,7 +112,7 @@ def load_postprocess(run: Owner) -> PostProcess | None:
 
     Raises DamageError where it is not readable, or another run's.
     """
-    path = run.path / "postprocess.json"
+    path = run.path / POST_FILE
     if not path.is_file():
         return None
     try:
@@ -182,13 +183,3 @@ def load_weights(run: Run) -> tuple[dict[str, NDArray[Any]], Scaling]:
     if owner != run.id:
         raise DamageError(f"{path}: these weights belong to run {owner}, run.json to {run.id}; train it anew")
     return {name.removeprefix(HEAD): value for name, value in tensors.items()}, scaling
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write beside, flush to disk, rename: after a crash there is the old file or the new one."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    with open(partial, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)

@@ -43,8 +43,10 @@ def extract(
     were writing is as it was before. ``on_event`` hears of everything the executor tells.
 
     Raises AupipeError for what no recording is the reason of: a full disk, missing weights, workers that cannot start
-    or keep dying; OSError when the store cannot be written, before any work.
+    or keep dying; UsageError where the plan would replace what is stored of other files, OSError when the store cannot
+    be written, before any work.
     """
+    plan.refuse_others()
     store.check_writable()
     policy = RetryPolicy()
     jobs = deque(Attempt(job) for job in largest_first(plan.jobs))

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from aupipe.errors import UsageError
 from aupipe.extract.faces import NO_FACES, Detect
-from aupipe.extract.weights import find_weights, identify
+from aupipe.extract.weights import find_weights
+from aupipe.extract.weights.onnx_external import identify_network
 from aupipe.types import Detections, Weights
 
 STRIDES = (8, 16, 32)
@@ -38,7 +39,7 @@ class Scrfd:
             raise ValueError(f"canvas_px = {self.canvas_px} must be a multiple of {STRIDES[-1]}")
 
     def identify_weights(self) -> Weights:
-        return identify(self.weights_file, "non-commercial research (insightface)")
+        return identify_network(self.weights_file, "non-commercial research (insightface)")
 
     def load(self, device: str) -> Detect:
         from aupipe.extract.onnx_session import open_session

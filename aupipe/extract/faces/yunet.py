@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from aupipe.extract.faces import NO_FACES, Detect, DetectTensor, FaceTensors
 from aupipe.extract.weights import KNOWN_WEIGHTS, RefusedWeightsError, find_weights, identify
+from aupipe.extract.weights.onnx_external import external_files
 from aupipe.types import Detections, Weights
 
 if TYPE_CHECKING:
@@ -55,7 +56,10 @@ class YuNet:
         return lambda pictures: find(pictures, CANDIDATES, ROUNDS)
 
     def _path(self) -> Path:
-        return find_weights(self.weights_file, KNOWN_WEIGHTS.get(self.weights_file))
+        path = find_weights(self.weights_file, KNOWN_WEIGHTS.get(self.weights_file))
+        if external_files(path):
+            raise RefusedWeightsError(f"{path} keeps tensors in other files: take YuNet's own file, which is one")
+        return path
 
     def _load_torch(self, path: Path, device: str) -> Detect:
         import torch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ from aupipe.extract.weights import (
     safetensors_metadata,
     weights_folder,
 )
+from aupipe.extract.weights.onnx_external import external_files
+from aupipe.files import staged_file
 from aupipe.registry import nearest
 
 COPIED = (".onnx", ".tflite", ".task", ".safetensors")  # what imports as it is; every other file is converted
@@ -80,8 +81,8 @@ def import_weights(source: Path, name: str | None = None, folder: Path | None = 
 
     Checkpoints are read by the restricted reader and written as safetensors with the sha256, name and licence of the
     original inside; ONNX, TFLite and safetensors files are copied. A wrong digest is refused before anything parses
-    the file. Raises RefusedWeightsError for a file that holds no weights, UsageError when the target exists with other
-    content.
+    the file. An ONNX file brings the files it keeps tensors in. Raises RefusedWeightsError for a file that holds no
+    weights, UsageError when the target exists with other content.
     """
     folder = _folder(folder)
     source = source.expanduser().absolute()
@@ -92,20 +93,19 @@ def import_weights(source: Path, name: str | None = None, folder: Path | None = 
     target = folder / (name or default)
     if target.suffix != (source.suffix if copied else ".safetensors"):
         raise UsageError(f"import {source.name} as {target.name!r}: the name must end in {Path(default).suffix}")
-    part = target.with_name(f"{target.name}.part")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    beside = external_files(source) if source.suffix == ".onnx" else []
+    for location, file in beside:  # first what the network needs: one that is there is whole
+        _refuse_other(target.parent / location, file)
+        with staged_file(target.parent / location, overwrite=True) as part:
+            shutil.copyfile(file, part)
+    with staged_file(target, overwrite=True) as part:
         if copied:
             if source.suffix == ".safetensors":
                 safetensors_metadata(source)
             shutil.copyfile(source, part)
         else:
             _convert(source, part, known)
-        if target.exists() and file_sha256(target) != file_sha256(part):
-            raise UsageError(f"{target} exists and holds other weights: give another with --name, or remove it")
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+        _refuse_other(target, part)
     return target
 
 
@@ -147,12 +147,17 @@ def pull_weights(name: str, folder: Path | None = None) -> Path:
         fetched = hf_hub_download(repository, file)
     except Exception as error:  # offline, refused, moved: the hub's own kinds are many
         raise WeightsMissingError(f"{file} of {repository} could not be fetched ({error}); {known.how}") from error
-    find_weights(str(Path(fetched).resolve()), known)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.part")
-    shutil.copyfile(fetched, part)
-    os.replace(part, target)
+    source = find_weights(str(Path(fetched).resolve()), known)
+    _refuse_other(target, source)
+    with staged_file(target, overwrite=True) as part:
+        shutil.copyfile(source, part)
     return target
+
+
+def _refuse_other(target: Path, source: Path) -> None:
+    """Raises UsageError where a file is there already whose content is another."""
+    if target.exists() and file_sha256(target) != file_sha256(source):
+        raise UsageError(f"{target} exists and holds other weights: remove it, or import under another --name")
 
 
 def _folder(folder: Path | None) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aupipe.errors import RecordingError
+from aupipe.files import write_file
 
 LAST_WORD_S = 0.5  # how long a word lasts whose end nobody gives and which no other word follows
 GRID_RATE = 25000  # GRID's alignments count samples at 25 kHz
@@ -117,12 +117,9 @@ def tidy(rows: Iterable[tuple[str, float, float | None, int]]) -> Transcript:
 
 
 def write_transcript(path: Path, transcript: Transcript) -> None:
-    """Write the JSON `read_transcript` reads, whole or not at all."""
+    """Write the JSON `read_transcript` reads, whole or not at all. Raises UsageError where one is there already."""
     content = {"clock": transcript.clock, "words": [asdict(word) for word in transcript.words]}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
-    draft.replace(path)
+    write_file(path, json.dumps(content, ensure_ascii=False, indent=1))
 
 
 Rows = list[tuple[str, float, float | None, int]]

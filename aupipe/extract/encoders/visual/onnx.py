@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from aupipe.extract.encoders import Encode
 from aupipe.extract.faces.align import ArcFaceCropTemplate, BoxCropTemplate, CropTemplate
-from aupipe.extract.weights import find_weights, identify
+from aupipe.extract.weights import find_weights
+from aupipe.extract.weights.onnx_external import identify_network
 from aupipe.types import Modality, Weights
 
 
@@ -50,7 +51,7 @@ class Onnx:
         return BoxCropTemplate(self.size_px, self.margin, self.crop == "square")
 
     def identify_weights(self) -> Weights:
-        return identify(self.weights)
+        return identify_network(self.weights)
 
     def load(self, device: str) -> Encode:
         from aupipe.extract.onnx_session import open_session, output_name

@@ -1,0 +1,61 @@
+"""What a command is about to write, looked at before it begins: what is there is replaced only where that was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aupipe.dataset import label_name
+from aupipe.errors import UsageError
+from aupipe.files import refuse_existing
+from aupipe.types import Recording
+
+
+def overwrite_option(what: str, *names: str) -> Callable[[Any], Any]:
+    """``--overwrite``, the same in every command that writes a file a user names."""
+    return click.option(*names, "--overwrite", "overwrite", is_flag=True, help=f"Replace {what} where it is there.")
+
+
+def refuse_nonempty(folder: Path, why: str = "") -> None:
+    """Raises UsageError where a command that makes a new folder would write among other things."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file: choose another folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(f"{folder} is not empty{why}: choose another folder")
+
+
+def refuse_lost_predictions(recordings: Sequence[Recording], form: str, out: Path, overwrite: bool) -> None:
+    """Raises UsageError where predictions would replace each other, or what is at ``out``, before any is made.
+
+    Submissions and tracks name a recording without its file suffix: that is the challenge's form.
+    """
+    from aupipe.train.predictions import same_file, track_file
+
+    if form in ("csv", "parquet"):
+        refuse_existing(out, overwrite)
+        return
+    named: dict[str, str] = {}
+    for recording in recordings:
+        name = label_name(recording)
+        twin = named.setdefault(name, recording.id)
+        if twin != recording.id:
+            raise UsageError(
+                f"{twin} and {recording.id} would both be written as {name!r}: name one of them, or --format csv, "
+                "which writes whole names"
+            )
+    if form == "abaw":
+        refuse_existing(out, overwrite)
+        return
+    if twins := same_file(named):
+        first, second = (named[name] for name in twins)
+        raise UsageError(
+            f"{first} and {second} would be written to one file where case does not count: predict them one by one, "
+            "each with its own --out"
+        )
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file: --format tracks writes a folder")
+    for name in named:
+        refuse_existing(track_file(out, name), overwrite)

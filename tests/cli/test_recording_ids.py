@@ -1,0 +1,192 @@
+"""An id names one recording: a folder of the data set is a selection of it, and no other file takes its place."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from aupipe.extract.executors.driver import extract
+
+from aupipe.config import load_config
+from aupipe.dataset import open_dataset, source_identity
+from aupipe.errors import UsageError
+from aupipe.extract.means import Means
+from aupipe.extract.parts import build_parts
+from aupipe.extract.plan import make_plan
+from aupipe.store import create_store, open_store
+from aupipe.store import snapshot as snapshots
+from aupipe.store.repair import compact
+from tests.cli.test_train import Folder, write_annotations
+from tests.conftest import write_video
+
+CONFIG = """
+[dataset]
+videos = "{videos}"
+[faces]
+detector = "none"
+[[encoder]]
+name = "hog"
+modality = "visual"
+kind = "hog"
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Folder:
+    """Two folders of a data set with a video of the same name each, and another data set beside it."""
+    for folder, content in (("videos/part1", b"one"), ("videos/part2", b"other"), ("elsewhere", b"a stranger")):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.mp4").write_bytes(content)
+    (tmp_path / "aupipe.toml").write_text(CONFIG.format(videos="videos"))
+    return Folder(tmp_path)
+
+
+def planned(folder: Folder, *arguments: str) -> dict[str, str]:
+    """Recording -> state of what `extract` would do."""
+    said = folder.ask("extract", *arguments, "--dry-run", "--json").splitlines()
+    rows = [json.loads(line) for line in said if line.startswith("{")]
+    return {row["recording"]: row["state"] for row in rows}
+
+
+def publish(folder: Folder, config: str = "aupipe.toml", store: str = "features") -> None:
+    """Fill the store as extracting a configuration would."""
+    dataset = open_dataset(load_config(folder.path / config).dataset)
+    parts = build_parts(load_config(folder.path / config))
+    with create_store(folder.path / store, "zarr") as opened:
+        for recording in dataset.recordings:
+            ((spec, _),) = parts.chain(recording).encoders
+            assert recording.video is not None
+            opened.publish(recording.id, spec, np.ones((5, 4), np.float16), source=source_identity(recording.video))
+
+
+def test_the_videos_of_two_folders_of_a_data_set_are_two_recordings(tmp_path: Path) -> None:
+    """Through the whole of extraction, as a user types it; the first folder has been extracted before."""
+    write_video(tmp_path / "videos" / "part1" / "a.mp4", frames=5)
+    (tmp_path / "aupipe.toml").write_text(CONFIG.format(videos="videos"))
+    folder = Folder(tmp_path)
+    assert planned(folder, "videos/part1") == {"part1/a.mp4": "new"}
+    publish(folder)
+    write_video(tmp_path / "videos" / "part2" / "a.mp4", frames=7)
+    command = [sys.executable, "-c", "from aupipe.cli import main; main()", "extract", "videos/part2", "--cpu"]
+    answer = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    hog = open_store(tmp_path / "features")["hog"]
+    assert {name: item.record.frames for name, item in hog.items()} == {"part1/a.mp4": 5, "part2/a.mp4": 7}
+    assert "nothing to do: 2 items are stored" in folder.ask("extract", "--cpu")
+    assert "nothing to do: 1 items are stored" in folder.ask("extract", "videos/part2", "--cpu")
+
+
+@pytest.mark.parametrize("given", ["videos/part1", "./videos/../videos/part1/", "link", "ABSOLUTE"])
+def test_a_folder_of_the_data_set_is_a_selection_however_it_is_written(project: Folder, given: str) -> None:
+    (project.path / "link").symlink_to(project.path / "videos" / "part1")
+    given = str(project.path / "videos" / "part1") if given == "ABSOLUTE" else given
+    assert planned(project, given) == {"part1/a.mp4": "new"}
+
+
+def test_the_ids_of_the_whole_data_set_and_of_other_folders_are_what_they_were(project: Folder) -> None:
+    assert planned(project, "videos") == planned(project) == {"part1/a.mp4": "new", "part2/a.mp4": "new"}
+    assert planned(project, "elsewhere") == {"a.mp4": "new"}
+    (project.path / "aupipe.toml").unlink()
+    assert planned(project, "videos/part1") == {"a.mp4": "new"}  # no data set is configured: the folder is one
+    (project.path / "videos" / "empty").mkdir()
+    (project.path / "aupipe.toml").write_text(CONFIG.format(videos="videos"))
+    said = project.ask("extract", "videos/empty", "--cpu", code=2)
+    assert "no recording of this data set lies in videos/empty" in said
+
+
+def test_a_folder_of_an_affwild2_tree_selects_its_tracks(tmp_path: Path) -> None:
+    for batch, name in (("batch1", "duo"), ("batch2", "solo")):
+        (tmp_path / batch).mkdir()
+        (tmp_path / batch / f"{name}.mp4").write_bytes(name.encode())
+    for track in ("duo_left", "duo_right", "solo"):
+        write_annotations(tmp_path, "Train_Set", track, np.zeros((5, 12)))
+    (tmp_path / "aupipe.toml").write_text(CONFIG.replace('videos = "{videos}"', 'layout = "affwild2"'))
+    folder = Folder(tmp_path)
+    assert set(planned(folder, "batch1")) == {"duo_left", "duo_right"}
+    assert set(planned(folder, "batch2")) == {"solo"}
+
+
+def indexed(folder: Folder) -> None:
+    """As a store is once its journals have been compacted."""
+    with open_store(folder.path / "features") as store:
+        compact(store)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("prepare", [lambda folder: None, indexed], ids=["journal", "base"])
+def test_another_folders_file_never_takes_the_place_of_a_stored_one(
+    project: Folder, prepare: Callable[[Folder], None]
+) -> None:
+    """By a folder outside of the data set, and by a configuration that names another."""
+    (project.path / "part1.toml").write_text(CONFIG.format(videos="videos/part1"))
+    (project.path / "part2.toml").write_text(CONFIG.format(videos="videos/part2"))
+    publish(project, "part1.toml")
+    prepare(project)
+    for arguments, here in (
+        (("elsewhere",), "elsewhere"),
+        (("elsewhere", "--config", "part1.toml"), "elsewhere"),
+        (("--config", "part2.toml"), "videos/part2"),
+        (("elsewhere", "--store", "features", "--config", "part2.toml"), "elsewhere"),
+    ):
+        assert planned(project, *arguments) == {"a.mp4": "other file"}
+        said = project.ask("extract", *arguments, "--cpu", code=2)
+        assert said.startswith(f"a.mp4: the store has it from a file in {project.path}/videos/part1, which is not the ")
+        assert f"the one in {project.path}/{here}. Give this one another --store" in said
+        assert planned(project, *arguments, "--force") == {"a.mp4": "source changed"}
+    store = open_store(project.path / "features")
+    config = load_config(project.path / "part2.toml")
+    plan = make_plan(open_dataset(config.dataset).recordings, build_parts(config), store)
+    with pytest.raises(UsageError, match="which is not the one in"):
+        next(extract(plan, store, ["cpu"], Means()))
+    assert "items are of other files, e.g. a.mp4" in project.ask("status", "--config", "part2.toml")
+
+
+def test_a_moved_data_set_is_the_same_and_a_file_replaced_in_its_place_has_changed(project: Folder) -> None:
+    publish(project)
+    assert set(planned(project).values()) == {"done"}
+    shutil.copytree(project.path / "videos", project.path / "moved")
+    os.utime(project.path / "moved" / "part1" / "a.mp4", (1, 1))
+    (project.path / "aupipe.toml").write_text(CONFIG.format(videos="moved"))
+    assert set(planned(project).values()) == {"done"}
+    (project.path / "aupipe.toml").write_text(CONFIG.format(videos="videos"))
+    (project.path / "videos" / "part1" / "a.mp4").write_bytes(b"a new version")
+    assert planned(project) == {"part1/a.mp4": "source changed", "part2/a.mp4": "done"}
+
+
+def test_where_a_file_lay_is_no_part_of_the_item(project: Folder) -> None:
+    """The same rows of the same file are the same bytes, wherever it lay."""
+    shutil.copytree(project.path / "videos", project.path / "moved", copy_function=shutil.copy2)
+    (project.path / "moved.toml").write_text(CONFIG.format(videos="moved"))
+    publish(project)
+    publish(project, "moved.toml", "other")
+
+    def items(name: str) -> dict[str, bytes]:
+        root = project.path / name
+        return {
+            str(path.relative_to(root)): path.read_bytes()
+            for path in root.glob("hog@*/**/*")
+            if path.is_file() and "journal" not in path.parts
+        }
+
+    assert items("features") == items("other") != {}
+
+
+def test_a_base_of_an_earlier_aupipe_is_read(project: Folder) -> None:
+    publish(project)
+    indexed(project)
+    (path,) = snapshots.snapshot_paths(str(project.path / "features" / "catalogue"))
+    arrays = snapshots.read_arrays(Path(path).read_bytes())
+    del arrays["folder"]
+    content = snapshots._npz(arrays)
+    os.unlink(path)
+    crc = snapshots.google_crc32c.value(content)
+    (Path(path).parent / f"base-00000001-{crc:08x}.npz").write_bytes(content)
+    assert set(planned(project).values()) == {"done"}
+    (project.path / "videos" / "part1" / "a.mp4").write_bytes(b"a new version")
+    assert planned(project)["part1/a.mp4"] == "source changed"

@@ -1,0 +1,207 @@
+"""A training order is carried out as it was given, or refused: never answered with the run of another one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aupipe.cli.order import ORDER_FILE, read_order
+from aupipe.errors import UsageError
+from aupipe.train.committee import load_committee, train_committee
+from aupipe.train.crossval import group_folds
+from aupipe.train.recipe import load_recipe
+from tests.cli.test_train import SMALL, Folder, fill, write_annotations
+from tests.train.worlds import make_world
+
+ORDER = ("train", "--recipe", "tcn", "--feature", "hog", *SMALL)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    root = tmp_path_factory.mktemp("project")
+    fill(root, also=("geometry",))
+    folder = Folder(root)
+    folder.ask(*ORDER, "--out", "run")
+    return folder
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--set", "epochs=3"), "epochs 2, not 3"),
+        (("--set", "head.width=8", "--set", "batch=4"), "head.width 64, not 8; batch 8, not 4"),
+        (("--recipe", "baseline"), "recipe tcn, not baseline"),
+        (("--seed", "1"), "seeds 0, not 1"),
+        (("--feature", "geometry"), "features hog, not hog,geometry"),
+        (("--folds", "2"), "folds none, not 2"),
+        (("--apart",), "apart false, not true"),
+        (("--task", "expr"), "task au, not expr"),
+        (("--allow-missing",), "allow-missing false, not true"),
+    ],
+)
+def test_an_order_onto_the_finished_run_of_another_is_refused_with_what_differs(
+    project: Folder, more: tuple[str, ...], said: str
+) -> None:
+    before = content(project.path / "run")
+    answer = project.ask(*ORDER, *more, "--out", "run", code=2)
+    assert answer == f"run is a finished run of another order ({said}): choose another --out"
+    assert content(project.path / "run") == before
+
+
+def test_the_command_ends_with_2_where_the_run_is_anothers(project: Folder) -> None:
+    command = [sys.executable, "-c", "from aupipe.cli import main; main()", *ORDER, "--seed", "7", "--out", "run"]
+    answer = subprocess.run(command, cwd=project.path, capture_output=True, text=True)
+    assert answer.returncode == 2, answer.stderr
+    assert "aupipe: run is a finished run of another order (seeds 0, not 7): choose another --out" in answer.stderr
+    assert answer.stdout == ""
+
+
+def test_the_same_order_is_said_to_be_done(project: Folder) -> None:
+    before = content(project.path / "run")
+    assert "run is trained already" in project.ask(*ORDER, "--out", "run")
+    assert content(project.path / "run") == before
+
+
+def test_the_same_order_on_other_data_is_refused(tmp_path: Path) -> None:
+    fill(tmp_path)
+    folder = Folder(tmp_path)
+    folder.ask(*ORDER, "--out", "run")
+    file = tmp_path / "annotations" / "AU_Detection_Challenge" / "Train_Set" / "clip0.txt"
+    known = file.read_text()
+    write_annotations(tmp_path, "Train_Set", "clip0", np.ones((90, 12)))
+    for command in ((*ORDER, "--out", "run"), ("train", "--resume", "run", "--cpu")):
+        assert "run was begun on other data (other annotations)" in folder.ask(*command, code=2)
+    file.write_text(known)
+    assert "trained already" in folder.ask(*ORDER, "--out", "run")
+    file.unlink()
+    assert "other training recordings; other stored rows; other annotations" in folder.ask(
+        *ORDER, "--out", "run", code=2
+    )
+
+
+def test_a_run_that_is_not_finished_is_only_gone_on_with(project: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    import aupipe.train.fit as fitting
+
+    class Killed(BaseException):
+        pass
+
+    def stop(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr(fitting, "_line", stop)
+    with pytest.raises(Killed):
+        project.ask(*ORDER, "--out", "killed")
+    monkeypatch.undo()
+    before = content(project.path / "killed")
+    for more in ((), ("--set", "epochs=3")):
+        said = project.ask(*ORDER, *more, "--out", "killed", code=2)
+        assert "killed holds a run that is not finished: `aupipe train --resume killed`" in said
+        assert content(project.path / "killed") == before  # the order too, which --resume asks again
+    project.ask("train", "--resume", "killed", "--cpu")
+    assert "trained already" in project.ask(*ORDER, "--out", "killed")
+
+
+def test_a_folder_that_holds_something_else_is_not_trained_into(project: Folder) -> None:
+    (project.path / "mine").mkdir()
+    (project.path / "mine" / "head.safetensors").write_text("precious")
+    assert "mine is not empty and holds no run" in project.ask(*ORDER, "--out", "mine", code=2)
+    assert content(project.path / "mine") == {"head.safetensors": b"precious"}
+    (project.path / "file").write_text("precious")
+    assert "file is a file" in project.ask(*ORDER, "--out", "file", code=2)
+
+
+def test_two_commands_that_begin_in_one_second_have_a_folder_each(
+    project: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> datetime:
+            return datetime(2026, 1, 1, tzinfo=UTC)
+
+    monkeypatch.setattr(sys.modules["aupipe.cli.train"], "datetime", Stopped)
+    for seed in ("0", "1"):
+        project.ask(*ORDER, "--seed", seed)
+    folders = sorted((project.path / "runs").iterdir())
+    assert [folder.name for folder in folders] == ["20260101-000000-tcn-au", "20260101-000000-tcn-au-2"]
+    assert [read_order(folder).seeds for folder in folders] == [(0,), (1,)]
+
+
+def test_an_order_written_by_an_earlier_aupipe_is_still_known(project: Folder) -> None:
+    file = project.path / "run" / ORDER_FILE
+    known = file.read_bytes()
+    order = json.loads(known)
+    del order["data"]
+    file.write_text(json.dumps(order))
+    assert "trained already" in project.ask(*ORDER, "--out", "run")
+    assert "epochs 2, not 3" in project.ask(*ORDER, "--set", "epochs=3", "--out", "run", code=2)
+    file.write_bytes(known)
+
+
+def test_a_feature_does_not_enter_a_head_twice(project: Folder, tmp_path: Path) -> None:
+    config = (project.path / "aupipe.toml").read_text()
+    twin = '[[encoder]]\nname = "same"\nmodality = "visual"\nkind = "hog"\n'
+    (project.path / "twins.toml").write_text(config + twin)
+    said = project.ask(*ORDER, "--feature", "same", "--config", "twins.toml", "--out", "no", code=2)
+    assert "features 'hog' and 'same' are the same numbers" in said
+    assert "--feature hog" in said
+    assert "feature 'hog' is asked for twice" in project.ask(*ORDER, "--feature", "hog", "--out", "no", code=2)
+    assert not (project.path / "no").exists()
+    assert "features 'hog' and 'same' are the same numbers: one is enough" in project.ask(
+        "extract", "--dry-run", "--config", "twins.toml"
+    )
+    world = make_world(train=2, validation=2, frames=30)
+    from aupipe.train.fit import fit
+
+    features = {"face": world.features["face"], "twin": "twin@" + world.features["face"].partition("@")[2]}
+    with pytest.raises(UsageError, match="features 'face' and 'twin' are the same numbers"):
+        fit(
+            world.store,
+            train=world.train,
+            validation=world.validation,
+            labels=world.labels,
+            features=features,
+            recipe=load_recipe("baseline"),
+            task="au",
+            out=tmp_path / "run",
+        )
+
+
+def test_folds_take_no_finished_run_of_something_else(tmp_path: Path) -> None:
+    world = make_world(train=6, validation=2, frames=40)
+    given = {"labels": world.labels, "features": world.features, "task": world.task, "out": tmp_path / "run"}
+    small = ["epochs=1", "window=20", "hop=20"]
+    folds = [(fold, 0) for fold in group_folds(world.train, 2)]
+    train_committee(world.store, load_committee("baseline", small), folds, **given)
+    (tmp_path / "run" / "ensemble.json").unlink()  # as if it had been stopped before its end
+    for committee, others in (
+        (load_committee("baseline", [*small, "batch=4"]), folds),
+        (load_committee("baseline", small), [(fold, 1) for fold, _ in folds]),
+        (load_committee("baseline", small), [(replace(folds[0][0], train=folds[0][0].train[1:]), 0), folds[1]]),
+    ):
+        with pytest.raises(UsageError, match=r"is a finished run of another (recipe|seed|train recordings)"):
+            train_committee(world.store, committee, others, **given)
+    train_committee(world.store, load_committee("baseline", small), folds, **given)
+
+
+def test_two_runs_are_never_given_one_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(
+        '[member.a]\nrecipe = "baseline"\napart = true\n[member.a-b]\nrecipe = "baseline"\napart = true\n'
+    )
+    world = make_world(train=4, validation=2, frames=30)
+    committee = load_committee(tmp_path / "mine.toml")
+    features = {"b-c": world.features["face"], "c": world.features["sound"]}
+    with pytest.raises(UsageError, match="two runs the name 'a-b-c'"):
+        train_committee(
+            world.store, committee, [], features=features, labels=world.labels, task="au", out=tmp_path / "run"
+        )

@@ -1,0 +1,163 @@
+"""A member of an ensemble is what the user gave, also where it is an ensemble: one number, one weight, one vote."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from aupipe.cli.ensemble import ensemble
+from aupipe.errors import DamageError, UsageError
+from aupipe.train.fit import fit
+from aupipe.train.model import load_model, predict_held_out, predict_model, save_ensemble
+from aupipe.train.postprocess import Options, PostProcess
+from aupipe.train.predictions import Predictions
+from aupipe.train.recipe import load_recipe
+from aupipe.train.run import load_run, save_postprocess, save_run
+
+from .worlds import World, make_world
+
+SCORES = {"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4, "e": 0.9}  # what the run in each folder says of every frame
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Folders of runs that differ in nothing but what they predict."""
+
+    folder: Path
+    world: World
+
+    def join(self, name: str, members: str, rule: str = "mean", **options: object):
+        return save_ensemble(
+            self.folder / name,
+            [load_model(self.folder / one) for one in members.split()],
+            rule,  # type: ignore[arg-type]
+            **options,  # type: ignore[arg-type]
+        )
+
+    def ask(self, model) -> dict[str, float]:
+        """The one score of each recording."""
+        found = predict_model(model, self.world.store, self.world.validation)
+        return {name: round(float(item.scores[0, 0]), 4) for name, item in found.items()}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    world = make_world(train=4, validation=3, frames=40)
+    folder = tmp_path_factory.mktemp("runs")
+    small = ["epochs=1", "window=20", "hop=20"]
+    given = {"labels": world.labels, "features": world.features, "recipe": load_recipe("baseline", small)}
+    fit(world.store, train=world.train, validation=world.validation, task="au", out=folder / "a", **given)
+    for name in list(SCORES)[1:]:
+        shutil.copytree(folder / "a", folder / name)
+    return Runs(folder, world)
+
+
+@pytest.fixture
+def runs(trained: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
+    from aupipe.train import predict as module
+
+    def constant(run, store, recordings, *_, **__):
+        return {
+            r.id: Predictions(
+                r.id,
+                "au",
+                run.names,
+                np.full((5, 12), SCORES[run.path.name], np.float32),
+                np.ones(5, bool),
+                np.arange(5.0),
+            )
+            for r in recordings
+        }
+
+    monkeypatch.setattr(module, "predict", constant)
+    shutil.copytree(trained.folder, tmp_path / "runs")
+    return replace(trained, folder=tmp_path / "runs")
+
+
+def test_an_ensemble_of_ensembles_routes_each_recording_to_the_right_model(runs: Runs) -> None:
+    runs.join("folds", "a b c")
+    first, second, third = (r.id for r in runs.world.validation)
+    routed = runs.join("scenes", "folds d e", "routed", routes={first: 0, second: 1}, default=2)
+    assert runs.ask(routed) == {first: 0.2, second: 0.4, third: 0.9}
+    again = runs.join("twice", "e scenes", "routed", routes={first: 0}, default=1)
+    assert runs.ask(again) == {first: 0.9, second: 0.4, third: 0.9}
+    assert runs.ask(load_model(runs.folder / "twice")) == runs.ask(again)
+
+
+def test_the_command_line_numbers_the_runs_as_they_were_given(runs: Runs) -> None:
+    parts = [str(runs.folder / name) for name in "abc"]
+    assert CliRunner().invoke(ensemble, [*parts, "--out", str(runs.folder / "folds")]).exit_code == 0
+    first, second, third = (r.id for r in runs.world.validation)
+    routes = runs.folder / "routes.csv"
+    routes.write_text(f"name,member\n{first},2\n{second},1\n")
+    given = [str(runs.folder / name) for name in ("folds", "d", "e")]
+    ask = [*given, "--rule", "routed", "--routes", str(routes), "--default", "3", "--out"]
+    answer = CliRunner().invoke(ensemble, [*ask, str(runs.folder / "scenes")])
+    assert answer.exit_code == 0, answer.output
+    assert runs.ask(load_model(runs.folder / "scenes")) == {first: 0.4, second: 0.2, third: 0.9}
+    routes.write_text(f"{first},{runs.folder / 'd'}\n{second},{runs.folder / 'folds'}\n")  # by name is the same
+    assert CliRunner().invoke(ensemble, [*ask, str(runs.folder / "named")]).exit_code == 0
+    assert runs.ask(load_model(runs.folder / "named")) == runs.ask(load_model(runs.folder / "scenes"))
+    for text, said in (
+        (f"{first},4\n", "member '4': expected one of 1 "),  # of five runs the fourth, of what was given none
+        (f"{first},0\n", "member '0': expected one of 1 "),
+        (f"{first},nobody\n", "member 'nobody': expected one of 1 "),
+        (f"{first},1\n{first},2\n", "has two routes"),
+    ):
+        routes.write_text(text)
+        answer = CliRunner().invoke(ensemble, [*ask, str(runs.folder / "no")])
+        assert isinstance(answer.exception, UsageError)
+        assert said in str(answer.exception)
+    ask[ask.index("3")] = "5"
+    routes.write_text(f"{first},1\n")
+    answer = CliRunner().invoke(ensemble, [*ask, str(runs.folder / "no")])
+    assert "a route to member 5 of 3" in str(answer.exception)
+    assert not (runs.folder / "no").exists()
+
+
+def test_a_numbering_that_does_not_fit_is_refused_when_the_file_is_read(runs: Runs) -> None:
+    runs.join("scenes", "a b", "routed", routes={"x": 1}, default=0)
+    file = runs.folder / "scenes" / "ensemble.json"
+    sound = json.loads(file.read_text())
+    for key, value in (("routes", {"x": 2}), ("default", 7), ("default", -1), ("weights", [1.0])):
+        file.write_text(json.dumps(sound | {key: value}))
+        with pytest.raises(DamageError, match="not readable as an ensemble"):
+            load_model(runs.folder / "scenes")
+
+
+def test_members_count_and_vote_once_however_many_runs_they_are(runs: Runs) -> None:
+    runs.join("folds", "a b c")
+    name = runs.world.validation[0].id
+    assert runs.ask(runs.join("even", "folds e"))[name] == pytest.approx((0.2 + 0.9) / 2)
+    assert runs.ask(runs.join("uneven", "folds e", weights=[1, 3]))[name] == pytest.approx((0.2 + 3 * 0.9) / 4)
+    with pytest.raises(UsageError, match="4 weights for 2 members"):
+        runs.join("no", "folds e", weights=[1, 1, 1, 1])
+    voted = runs.join("voted", "folds e", "vote", ties="positive")
+    assert runs.ask(voted)[name] == 1  # one of two, not one of four
+    assert runs.ask(runs.join("mixed", "voted d"))[name] == pytest.approx((1 + 0.4) / 2)
+
+
+def test_a_member_votes_behind_what_was_fitted_for_it_as_a_whole(runs: Runs) -> None:
+    folds = runs.join("folds", "a b c")
+    low = PostProcess("au", Options(), threshold=(0.15,) * 12, tuned_on=("x",))
+    save_postprocess(folds, low)
+    voted = runs.join("voted", "folds d e", "vote")
+    assert runs.ask(voted)[runs.world.validation[0].id] == 1  # folds and e
+    assert voted.tuned_on == {"x"}
+
+
+def test_each_recording_is_held_out_by_the_member_it_is_routed_to(runs: Runs) -> None:
+    first, second, third = (r.id for r in runs.world.validation)
+    held = {"a": [first], "b": [second], "c": [third], "d": [first, second], "e": [first, second, third]}
+    for name, ids in held.items():
+        save_run(replace(load_run(runs.folder / name), validation=tuple(ids)))
+    runs.join("folds", "a b c")
+    routed = runs.join("scenes", "folds d e", "routed", routes={first: 0, second: 1, third: 1})
+    found = predict_held_out(routed, runs.world.store, runs.world.validation)
+    assert {name: round(float(item.scores[0, 0]), 4) for name, item in found.items()} == {first: 0.1, second: 0.4}
