@@ -97,8 +97,9 @@ def safetensors_metadata(path: Path) -> dict[str, str]:
     try:
         with safe_open(path, framework="np") as file:
             metadata = dict(file.metadata() or {})
-        return metadata | json.loads(metadata.pop("aupipe", "{}"))
-    except (SafetensorError, ValueError) as error:
+        imported = json.loads(metadata.pop("aupipe", "{}"))
+        return metadata | {str(key): str(value) for key, value in imported.items()}
+    except (SafetensorError, ValueError, AttributeError, RecursionError) as error:
         raise RefusedWeightsError(f"{path} is not a safetensors file: {error}") from error
 
 
