@@ -1,8 +1,8 @@
 """An unpickler whose time and memory are bounded by the size of the file, however hostile the file is.
 
-A pickle of some bytes can ask for years of work: tuples of tuples that are hashed over and over, sizes that are declared
-and not there, lists copied again and again. The C unpickler of Python cannot be told to refuse these; the one written in
-Python can. It reads about a million instructions per second, and a checkpoint has some thousands.
+A pickle of some bytes can ask for years of work: tuples of tuples that are hashed over and over, sizes that are
+declared and not there, lists copied again and again. The C unpickler of Python cannot be told to refuse these; the one
+written in Python can. It reads about a million instructions per second, and a checkpoint has some thousands.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 import reprlib
 from collections.abc import Callable, Sized
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 from aupipe.extract.weights import RefusedWeightsError
 
@@ -46,10 +46,10 @@ class _Checked:
 class BoundedUnpickler(pickle._Unpickler):
     """Reads one pickle of a file of ``size`` bytes. Raises RefusedWeightsError for what would take too long."""
 
-    dispatch: Any = dict(pickle._Unpickler.dispatch)
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
 
     def __init__(self, file: IO[bytes], size: int) -> None:
-        super().__init__(_Checked(file, size))  # type: ignore[arg-type]
+        super().__init__(_Checked(file, size))
         self.left = COPIED * size + COPIED_ANYWAY
         self.tuples: dict[int, tuple[Any, int, int]] = {}  # id -> tuple (kept alive), elements, depth
 
