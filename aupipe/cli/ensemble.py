@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from aupipe.cli.output import echo
 from aupipe.cli.scene import read_pairs
 from aupipe.errors import UsageError
 
@@ -63,8 +64,8 @@ def ensemble(
     model = save_ensemble(
         out, members, rule, ties=ties, weights=shares, weighed_on=weighed, routes=table, default=default
     )
-    click.echo(f"{model.name}: {model.path}")
-    click.echo(f"next: aupipe evaluate {model.path}")
+    echo(f"{model.name}: {model.path}")
+    echo(f"next: aupipe evaluate {model.path}")
 
 
 def _member(text: str, path: Path | None) -> int:

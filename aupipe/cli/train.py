@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +22,7 @@ from aupipe.cli.options import (
     split_list,
 )
 from aupipe.cli.order import ORDER_FILE, Order, folds_of, numbers, read_order, write_order
+from aupipe.cli.output import echo, echo_json
 from aupipe.config import Config
 from aupipe.errors import AupipeError, UsageError
 from aupipe.types import TASKS, Task
@@ -132,7 +132,7 @@ def train(
     try:
         _carry_out(config, existing_store(config), order, out, pick_devices(gpu, cpu)[0], compiled, as_json)
     except KeyboardInterrupt:
-        click.echo(f"stopped. Go on with: aupipe train --resume {out}", err=True)
+        echo(f"stopped. Go on with: aupipe train --resume {out}", err=True)
         raise
 
 
@@ -159,7 +159,7 @@ def _carry_out(
         "allow_missing": order.allow_missing,
         "deterministic": order.deterministic,
         "compiled": compiled,
-        "progress": lambda line: click.echo(line, err=True),
+        "progress": lambda line: echo(line, err=True),
     }
     if (out / "run.json").is_file() and not (out / ORDER_FILE).is_file():
         raise UsageError(f"{out}: a run is there already: give another folder")
@@ -170,7 +170,7 @@ def _carry_out(
         only, *others = seats(committee, data.features)
         if order.folds is None and len(order.seeds) == 1 and not others:
             if (out / "run.json").is_file() and load_run(out).finished:
-                click.echo(f"{out} is trained already", err=True)
+                echo(f"{out} is trained already", err=True)
                 run = load_run(out)
             else:
                 run = _fit(store, data, out, only, order.seeds[0], options)
@@ -220,13 +220,13 @@ def _show_run(run: Run, store: Store, data: Data, as_json: bool) -> None:
     spread = bounds(predict(run, store, recordings), labels, run.task, 0.5, recordings)
     if as_json:
         document = {"run": str(run.path), "best_epoch": run.best_epoch, "scores": run.scores.to_json()}
-        click.echo(json.dumps(document | {"spread": spread.to_json() if spread else None}))
+        echo_json(document | {"spread": spread.to_json() if spread else None})
         return
-    click.echo(run.scores.table(trivial(labels, run.task), name=run.recipe.name, spread=spread))
-    click.echo(f"run: {run.path} (best epoch {run.best_epoch}, chosen on these very recordings)")
+    echo(*run.scores.table(trivial(labels, run.task), name=run.recipe.name, spread=spread).split("\n"))
+    echo(f"run: {run.path} (best epoch {run.best_epoch}, chosen on these very recordings)")
     if (run.path / "postprocess.json").is_file():
-        click.echo("postprocess.json was fitted on these recordings too: it is for others")
-    click.echo(f"next: aupipe predict {run.path}")
+        echo("postprocess.json was fitted on these recordings too: it is for others")
+    echo(f"next: aupipe predict {run.path}")
 
 
 def _show_several(model: Model, store: Store, data: Data, name: str, chairs: list[str], as_json: bool) -> None:
@@ -249,18 +249,18 @@ def _show_several(model: Model, store: Store, data: Data, name: str, chairs: lis
     if as_json:
         document = {"model": str(model.path), "runs": [str(run.path) for run in model.runs], "weights": weights}
         document |= {"summary": asdict(summary), "scores": scores.to_json()}
-        click.echo(json.dumps(document | {"spread": spread.to_json() if spread else None}))
+        echo_json(document | {"spread": spread.to_json() if spread else None})
         return
-    click.echo(scores.table(trivial(labels, model.task), name=name, spread=spread))
-    click.echo(str(summary))
+    echo(*scores.table(trivial(labels, model.task), name=name, spread=spread).split("\n"))
+    echo(str(summary))
     if weights:
-        click.echo("weights: " + ", ".join(f"{name} {weight:g}" for name, weight in weights.items()))
-    click.echo(f"ensemble: {model.path} (the {'weighted ' if weights else ''}mean of {len(model.runs)})")
+        echo("weights: " + ", ".join(f"{name} {weight:g}" for name, weight in weights.items()))
+    echo(f"ensemble: {model.path} (the {'weighted ' if weights else ''}mean of {len(model.runs)})")
     post = model.post
     if {r.id for r in data.validation} & {*model.weighed_on, *(post.tuned_on if post else ())}:
-        click.echo(f"next: aupipe predict {model.path} (an honest score needs --folds, or another split)")
+        echo(f"next: aupipe predict {model.path} (an honest score needs --folds, or another split)")
     else:
-        click.echo(f"next: aupipe evaluate {model.path}")
+        echo(f"next: aupipe evaluate {model.path}")
 
 
 def _new_run_folder(config: Config, recipe: str) -> Path:

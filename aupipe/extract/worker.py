@@ -21,6 +21,7 @@ from aupipe.extract.means import Crew, Means
 from aupipe.extract.meter import Meter
 from aupipe.extract.parts import Parts
 from aupipe.extract.plan import Job
+from aupipe.logs import log_to_stderr
 
 LOOK_EVERY_S = 0.5
 SHARED = 0.9  # of a GPU's memory, by all its worker processes: each needs some that torch does not count
@@ -68,7 +69,7 @@ class Voice:
 def serve(connection: Connection, voice: Voice) -> None:
     """Work until there is nothing more to do (None), or the pipe closes."""
     setup: Setup = connection.recv()
-    logging.basicConfig(level=setup.log_level, format="%(levelname)s %(message)s", stream=sys.stderr)
+    log_to_stderr(setup.log_level)
     logging.getLogger("libav").setLevel(logging.CRITICAL)
 
     import cv2

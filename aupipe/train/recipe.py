@@ -205,8 +205,8 @@ def describe_missing(recipe: Asking, available: Sequence[str], asked: Sequence[s
     if not missing:
         return ""
     first = f"recipe {recipe.name!r} asks for feature {missing[0]!r}.{nearest(missing[0], available)}"
-    lines = [f"  {name}: {recipe.needs.get(name) or f'aupipe extract --feature {name}'}" for name in missing]
-    return f"{first} Available: {', '.join(available) or 'none'}. Not there, and what makes them:\n" + "\n".join(lines)
+    lines = [f"{name}: {recipe.needs.get(name) or f'aupipe extract --feature {name}'}" for name in missing]
+    return f"{first} Available: {', '.join(available) or 'none'}. Not there, and what makes them: " + "; ".join(lines)
 
 
 @dataclass(frozen=True)
