@@ -55,7 +55,13 @@ if TYPE_CHECKING:
     help="What folds divide: the training split, or with validation.",
 )
 @click.option("--apart", is_flag=True, help="A run per feature, and their weighted mean: no feature drowns another.")
-@click.option("--threads", default=1, show_default=True, help="Torch threads; more are slower on a busy machine.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 4096),
+    default=1,
+    show_default=True,
+    help="Torch threads; more are slower on a busy machine.",
+)
 @click.option("--amp", is_flag=True, help="Run the head in bfloat16.")
 @click.option("--compile", "compiled", is_flag=True, help="Run the head through torch.compile.")
 @click.option("--deterministic", is_flag=True, help="On a GPU too: refuse what cannot be computed twice alike.")

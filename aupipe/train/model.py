@@ -14,6 +14,7 @@ from os.path import relpath
 from pathlib import Path
 from typing import Any, Literal
 
+from aupipe.documents import read_json
 from aupipe.errors import DamageError, UsageError
 from aupipe.store.base import Store
 from aupipe.train.ensemble import Ties, mean, routed, vote
@@ -90,14 +91,14 @@ def load_model(path: str | Path) -> Model:
         run = load_run(folder)
         return Model(run.path, run.id, run.task, (run,))
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
         if content.pop("format") > FORMAT:
             raise UsageError(f"{file}: made by a newer aupipe: update aupipe")
         members = [folder / member for member in content.pop("members")]
         for key in ("weights", "weighed_on"):
             content[key] = tuple(content.get(key, ()))
         return Model(path=folder, runs=tuple(load_run(member) for member in members), **content)
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamageError(f"{file}: not readable as an ensemble ({error!r}); make it anew") from error
 
 

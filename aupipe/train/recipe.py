@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
 
+from aupipe.documents import parse_toml
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
 from aupipe.tables import build
@@ -110,7 +111,7 @@ def read_tables(name_or_path: str | Path) -> tuple[str, dict[str, Any]]:
     if path.suffix == ".toml":
         if not path.is_file():
             raise UsageError(f"{path}: no such recipe file")
-        name, text = path.stem, path.read_text(encoding="utf-8")
+        name, content = path.stem, path.read_bytes()
     else:
         name = str(name_or_path)
         if name not in recipe_names():
@@ -118,9 +119,9 @@ def read_tables(name_or_path: str | Path) -> tuple[str, dict[str, Any]]:
             raise UsageError(
                 f"unknown recipe {name!r}.{hint} Available: {', '.join(recipe_names())}, or the path of a .toml file"
             )
-        text = (resources.files("aupipe.train") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+        content = (resources.files("aupipe.train") / "recipes" / f"{name}.toml").read_bytes()
     try:
-        return name, tomllib.loads(text)
+        return name, parse_toml(content)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"recipe {name_or_path}: {error}") from error
 
@@ -261,7 +262,7 @@ def _override(tables: dict[str, Any], override: str) -> None:
     if not equals or not key.strip():
         raise UsageError(f"recipe override {override!r}: expected key=value, e.g. epochs=5 or head.width=32")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        value = parse_toml(f"value = {text}".encode(errors="surrogateescape"))["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
     *parents, last = key.strip().split(".")

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from aupipe.documents import parse_json
 from aupipe.errors import RecordingError
 
 LAST_WORD_S = 0.5  # how long a word lasts whose end nobody gives and which no other word follows
@@ -129,7 +130,7 @@ Rows = list[tuple[str, float, float | None, int]]
 
 
 def _json(text: str) -> Rows:
-    content = json.loads(text)
+    content = parse_json(text)
     if isinstance(content, dict) and "segments" in content:  # Whisper and its relatives
         rows: Rows = []
         for number, segment in enumerate(content["segments"]):

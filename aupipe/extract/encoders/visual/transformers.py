@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from aupipe.errors import WeightsMissingError
 from aupipe.extract.encoders import Encode
+from aupipe.extract.encoders.pretrained import settings
 from aupipe.extract.encoders.visual.pixels import Crop, Normal, Precision, image_encoder, seeded, template
 from aupipe.extract.faces.align import CropTemplate
 from aupipe.extract.weights import RANDOM, RefusedWeightsError, file_sha256, random_weights, weights_folder
@@ -91,8 +91,7 @@ class Transformers:
         return path
 
     def _stated(self, name: str) -> dict[str, Any]:
-        path = self._folder() / name
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+        return settings(self._folder(), name)
 
     def _size_px(self) -> int:
         if self.size_px:
