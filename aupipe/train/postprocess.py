@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from aupipe.documents import read_json
 from aupipe.errors import DamageError, UsageError
+from aupipe.tables import Natural, Positive, Share
 from aupipe.train.labels import AU_NAMES, official_valid
 from aupipe.train.metrics import binary_f1, ccc, class_f1
 from aupipe.train.predictions import Predictions
@@ -40,14 +41,14 @@ class Options:
     for so many frames does not interrupt the smoothing.
     """
 
-    threshold: float | tuple[float, ...] | Literal["tune"] = 0.5
+    threshold: Share | tuple[Share, ...] | Literal["tune"] = 0.5
     smooth: Literal["none", "gaussian", "average"] = "none"
-    width: float | Literal["tune"] = "tune"
+    width: Positive | Literal["tune"] = "tune"
     side: Literal["", "left", "right"] = ""
     aucorr: Literal["off", "on", "tune"] = "off"
     match_variance: bool = False
     fill: Literal["model", "interpolate"] = "model"
-    max_gap: int = 0
+    max_gap: Natural = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.threshold, tuple) and len(self.threshold) != len(AU_NAMES):

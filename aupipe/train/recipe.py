@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 from aupipe.documents import parse_toml
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
-from aupipe.tables import build
+from aupipe.tables import Count, Natural, Range, Share, ShareBelowOne, build
 from aupipe.train.heads import head_config
 from aupipe.train.labels import check_task
 from aupipe.train.losses import loss_config
@@ -161,7 +161,7 @@ def recipe_from(tables: Mapping[str, Any], name: str) -> Recipe:
     also = {}
     for task, weight in tables.get("also", {}).items():
         check_task(task)
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= 1e6:
             raise UsageError(f"{where}: also.{task} = {weight!r}: expected a weight, 0 or more")
         if task not in loss:
             raise UsageError(f"{where}: also.{task} needs a [loss.{task}] table")
@@ -214,33 +214,23 @@ def describe_missing(recipe: Asking, available: Sequence[str], asked: Sequence[s
 class _Settings:
     """The keys of a recipe outside any table."""
 
-    window: int = Recipe.window
-    hop: int = Recipe.hop
-    batch: int = Recipe.batch
-    epochs: int = Recipe.epochs
-    patience: int = Recipe.patience
-    center: float = Recipe.center
+    window: Count = Recipe.window
+    hop: Count = Recipe.hop
+    batch: Count = Recipe.batch
+    epochs: Count = Recipe.epochs
+    patience: Count = Recipe.patience
+    center: Share = Recipe.center
     features: tuple[str, ...] = ()
-    predict_window: int = 0
-    predict_hop: int = 0
-    steps: int = 0
-    ema: float = 0.0
+    predict_window: Natural = 0
+    predict_hop: Natural = 0
+    steps: Annotated[int, Range(0, 10**9)] = 0
+    ema: ShareBelowOne = 0.0
     amp: bool = False
     monitor: str = "score"
 
     def __post_init__(self) -> None:
-        for name in ("window", "hop", "batch", "epochs", "patience"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"recipe: {name} = {getattr(self, name)}: expected 1 or more")
-        if not 0 <= self.center <= 1:
-            raise UsageError(f"recipe: center = {self.center}: expected 0 (nothing) to 1 (the whole mean)")
-        for name in ("predict_window", "predict_hop", "steps"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"recipe: {name} = {getattr(self, name)}: expected 0 or more")
         if self.predict_hop > (self.predict_window or self.window):
             raise UsageError(f"recipe: predict_hop = {self.predict_hop} exceeds the window: frames would be left out")
-        if not 0 <= self.ema < 1:
-            raise UsageError(f"recipe: ema = {self.ema}: expected 0 (none) to below 1")
         if self.monitor not in MONITORS:
             raise UsageError(
                 f"recipe: monitor = {self.monitor!r}.{nearest(self.monitor, MONITORS)} Known: score, tuned"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from aupipe.errors import UsageError
 from aupipe.extract.faces import NO_FACES, Detect
 from aupipe.extract.weights import find_weights, identify
+from aupipe.tables import Pixels, Share
 from aupipe.types import Detections, Weights
 
 STRIDES = (8, 16, 32)
@@ -27,9 +28,9 @@ class Scrfd:
     """
 
     weights_file: str = "det_10g.onnx"
-    canvas_px: int = 640
-    nms_threshold: float = 0.4
-    min_score: float = 0.5
+    canvas_px: Pixels = 640
+    nms_threshold: Share = 0.4
+    min_score: Share = 0.5
 
     version: ClassVar[int] = 1
 
