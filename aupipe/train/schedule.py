@@ -29,7 +29,7 @@ class Optimiser:
     """
 
     kind: str = "adamw"
-    lr: Annotated[float, Range(0, 1000, open="low")] = 1e-3
+    lr: Positive = 1e-3
     weight_decay: NotNegative = 1e-2
     schedule: str = "cosine"
     warmup_epochs: NotNegative = 1.0
