@@ -191,8 +191,11 @@ def load_weights(run: Run) -> tuple[dict[str, NDArray[Any]], Scaling]:
 def replace_file(path: Path, content: bytes) -> None:
     """Write beside, flush to disk, rename: after a crash there is the old file or the new one."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    with open(partial, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)  # of a full disk, or an interrupt
