@@ -138,6 +138,8 @@ def train(
     try:
         _carry_out(config, existing_store(config), order, out, pick_devices(gpu, cpu)[0], compiled, as_json)
     except KeyboardInterrupt:
+        if not (out / ORDER_FILE).is_file():  # nothing was begun
+            raise
         echo(f"stopped. Go on with: aupipe train --resume {out}", err=True)
         raise
 
