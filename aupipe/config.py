@@ -8,10 +8,12 @@ import types
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from aupipe.documents import parse_toml
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
+from aupipe.tables import Count, Range, check_range
 from aupipe.types import FEATURE_NAME
 
 FILE_NAME = "aupipe.toml"
@@ -49,10 +51,12 @@ class FacesConfig:
 
     detector: str = "mtcnn"  # "none": whole pictures are encoded
     subject: Literal["largest", "center", "left", "right"] = "largest"
-    detect_px: int = 640  # frames are shrunk by the smallest whole factor that brings the long side to this or below
-    max_faces: int = 8  # kept per frame, largest first
+    detect_px: Annotated[int, Range(32, 65536)] = (
+        640  # frames are shrunk by the smallest whole factor that brings the long side to this or below
+    )
+    max_faces: Count = 8  # kept per frame, largest first
     min_score: float | None = None  # the detector's own default
-    detect_every: int = 1  # frames; between them faces move in straight lines, never across a cut
+    detect_every: Count = 1  # frames; between them faces move in straight lines, never across a cut
 
     def __post_init__(self) -> None:
         if self.detect_px < 32:
@@ -159,7 +163,7 @@ def load_config(
         if not isinstance(table, dict):
             raise UsageError(f"{where}: [{name}] must be a table, not {table!r}")
         _refuse_unknown(table, [f.name for f in fields(section)], f"key in [{name}]", where)
-        hints = get_type_hints(section)
+        hints, ranges = get_type_hints(section), get_type_hints(section, include_extras=True)
         values: dict[str, Any] = {}
         for f in fields(section):
             dotted = f"{name}.{f.name}"
@@ -173,7 +177,9 @@ def load_config(
                 raw, origin[dotted], folder = f.default, "default", base
                 if raw is MISSING:
                     raise UsageError(f"{where}: [{name}] needs {f.name}")
-            values[f.name] = _coerce(raw, hints[f.name], folder, f"{dotted} ({origin[dotted]})")
+            what = f"{dotted} ({origin[dotted]})"
+            values[f.name] = _coerce(raw, hints[f.name], folder, what)
+            check_range(values[f.name], ranges[f.name], what)
         try:
             sections[name] = section(**values)
         except ValueError as error:
@@ -185,8 +191,8 @@ def load_config(
 
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return parse_toml(file.read_bytes())
+    except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{file} is not valid TOML: {error}") from error
 
 

@@ -1,26 +1,71 @@
-"""Tables, as TOML or JSON gives them, to frozen dataclasses: unknown keys and wrong types are refused by name."""
+"""Tables, as TOML or JSON gives them, to frozen dataclasses: unknown keys, wrong types and ranges are refused by name.
+
+A field says its range in its type, ``size_px: Pixels`` or ``Annotated[int, Range(2, 64)]``; one that says none may be
+any finite number.
+"""
 
 from __future__ import annotations
 
+import math
+import reprlib
 import types
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from dataclasses import MISSING, dataclass, fields
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
 
 T = TypeVar("T")
 
+LARGEST = 2**53  # of whole numbers without a range: beyond it a float no longer holds them
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers a field may hold: ``low`` to ``high``, without the ends that are ``open``."""
+
+    low: float
+    high: float
+    open: Literal["", "low", "high", "both"] = ""
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.open in ("low", "both") else value >= self.low
+        return above and (value < self.high if self.open in ("high", "both") else value <= self.high)
+
+    def describe(self, value: float) -> str:
+        """What is expected in place of ``value``; a limit that is far off is not named to who is below the range."""
+        open_low, open_high = self.open in ("low", "both"), self.open in ("high", "both")
+        low = f"{self.low:,.10g}"
+        if self.high >= FAR and value <= self.low:
+            return f"above {low}" if open_low else f"{low} or more"
+        high = f"{'below ' if open_high else ''}{self.high:,.10g}"
+        return f"above {low} and at most {high}" if open_low else f"{low} to {high}"
+
+
+FAR = 1_000_000  # limits from here on are there to keep nonsense out
+Count = Annotated[int, Range(1, 1_000_000)]
+Natural = Annotated[int, Range(0, 1_000_000)]
+Pixels = Annotated[int, Range(1, 8192)]
+Width = Annotated[int, Range(1, 65536)]  # of a layer
+Layers = Annotated[int, Range(1, 1000)]
+Hertz = Annotated[int, Range(1000, 1_000_000)]
+Share = Annotated[float, Range(0, 1)]
+ShareBelowOne = Annotated[float, Range(0, 1, open="high")]
+Positive = Annotated[float, Range(0, 1_000_000, open="low")]
+NotNegative = Annotated[float, Range(0, 1_000_000)]
+
 
 def build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     """An instance of the dataclass ``cls`` from a table as TOML or JSON gives it.
 
     Raises UsageError, beginning with ``where``, for a key the dataclass does not have (with the nearest it has), for a
-    missing key, for a value of another type, and for what the dataclass itself refuses with a ValueError. Lists become
-    tuples and whole numbers become floats where one is asked.
+    missing key, for a value of another type or out of its range, and for what the dataclass itself refuses with a
+    ValueError. Lists become tuples and whole numbers become floats where one is asked.
     """
-    hints = get_type_hints(cls)
+    if not isinstance(table, Mapping):
+        raise UsageError(f"{where}: expected a table, not {reprlib.repr(table)}")
+    hints = get_type_hints(cls, include_extras=True)
     known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
     for key in table:
         if key not in known:
@@ -31,26 +76,46 @@ def build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     values = {key: _fit(value, hints[key], f"{where}: {key}") for key, value in table.items()}
     try:
         return cls(**values)
-    except ValueError as error:  # what the dataclass itself checks
+    except (ValueError, TypeError, ArithmeticError) as error:  # what the dataclass itself checks, or stumbles over
         raise UsageError(f"{where}: {error}") from error
+
+
+def check_range(value: Any, hint: Any, where: str) -> None:
+    """Raises UsageError for a number out of the range its annotated type says."""
+    for limits in get_args(hint)[1:] if get_origin(hint) is Annotated else ():
+        if isinstance(limits, Range) and value not in limits:
+            raise UsageError(f"{where} = {reprlib.repr(value)}: expected {limits.describe(value)}")
 
 
 def _fit(value: Any, hint: Any, where: str) -> Any:
     """``value`` as the type ``hint`` (of bool, int, float, str, tuple[x, ...], tuple[x, y], unions), or UsageError."""
+    if get_origin(hint) is Annotated:
+        fitted = _fit(value, get_args(hint)[0], where)
+        check_range(fitted, hint, where)
+        return fitted
     for option in get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,):
         if get_origin(option) is tuple and isinstance(value, list | tuple):
             inner = get_args(option)
             each = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
             if len(each) == len(value):
                 return tuple(_fit(item, kind, where) for item, kind in zip(value, each, strict=True))
+        elif get_origin(option) is Annotated:
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                return _fit(value, option, where)
         elif get_origin(option) is Literal:
-            if value in get_args(option):
+            if isinstance(value, str | int) and value in get_args(option):
                 return value
             accepted = [str(name) for name in get_args(option)]
-            raise UsageError(f"{where} is {value!r}.{nearest(str(value), accepted)} Accepted: {', '.join(accepted)}")
+            raise UsageError(
+                f"{where} is {reprlib.repr(value)}.{nearest(str(value), accepted)} Accepted: {', '.join(accepted)}"
+            )
         elif option is float and isinstance(value, int | float) and not isinstance(value, bool):
+            if not abs(value) <= LARGEST or not math.isfinite(value):  # an integer may be too large for a float
+                raise UsageError(f"{where} = {reprlib.repr(value)}: expected a finite number")
             return float(value)
         elif option in (bool, int, str) and type(value) is option:
+            if option is int and abs(value) > LARGEST:
+                raise UsageError(f"{where} = {reprlib.repr(value)}: expected a whole number of at most {LARGEST}")
             return value
     name = getattr(hint, "__name__", str(hint)) if get_origin(hint) is None else str(hint)
-    raise UsageError(f"{where} = {value!r}: expected {name}")
+    raise UsageError(f"{where} = {reprlib.repr(value)}: expected {name}")

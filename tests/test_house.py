@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "aupipe"
 
 # Each layer may import itself and what stands to its left (docs/design.md).
 LAYERS = [
-    {"types", "errors", "allocator", "collection", "files"},
+    {"types", "errors", "documents", "logs", "files", "allocator", "collection"},
     {"registry", "tables", "config", "annotations", "dataset"},
     {"store"},
     {"extract", "train", "demo"},

@@ -5,19 +5,20 @@ Nothing heavy is imported until a command needs it: ``aupipe --help`` loads no t
 
 from __future__ import annotations
 
+import io
 import logging
 import os
-import signal
 import sys
-from types import FrameType
 from typing import NoReturn
 
 import click
 
 from aupipe import __version__
+from aupipe.cli.ends import asked_to_end, catch_signals, end_now, release_signals
 from aupipe.cli.ensemble import ensemble
 from aupipe.cli.extract import extract
 from aupipe.cli.look import inspect, status
+from aupipe.cli.output import close_streams, echo, echo_error, echo_traceback, open_streams
 from aupipe.cli.project import config, demo, init, plugins
 from aupipe.cli.score import evaluate, predict, tune
 from aupipe.cli.store import store
@@ -25,9 +26,7 @@ from aupipe.cli.train import train
 from aupipe.cli.transcribe import transcribe
 from aupipe.cli.weights import weights
 from aupipe.errors import AupipeError, explain
-
-INTERRUPTED = 130
-TERMINATED = 143
+from aupipe.logs import log_to_stderr
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -47,10 +46,11 @@ def cli(verbose: int) -> None:
 
     \b
     Exit codes: 0 all done, 1 internal error, 2 usage, 3 some recordings failed, 10 no store, 11 store of a newer
-    aupipe, 12 weights missing, 13 damage found, 130 interrupted, 143 terminated (nothing lost).
+    aupipe, 12 weights missing, 13 damage found, 130 interrupted, 143 terminated by SIGTERM,
+    SIGHUP, SIGUSR1 or SIGUSR2 (nothing lost).
     """
     level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
-    logging.basicConfig(level=level, format="%(levelname)s %(message)s", stream=sys.stderr)
+    log_to_stderr(level)
     logging.getLogger("aupipe").setLevel(level)
     logging.getLogger("libav").setLevel(logging.CRITICAL if verbose < 2 else logging.DEBUG)
 
@@ -78,32 +78,42 @@ for command in COMMANDS:
 
 def main() -> NoReturn:
     """Entry point of the console script: runs a command and ends the process with its exit code."""
+    open_streams()
     # Said before anything reads them: no network during a run, no chatter of libraries on stderr.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
-    signal.signal(signal.SIGTERM, _terminated)
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # names that are no UTF-8
+    try:
+        catch_signals()
+        code = _run()
+        if asked_to_end():  # what the signal raised was lost on its way
+            end_now()
+        release_signals()
+    except (KeyboardInterrupt, click.Abort):
+        end_now()
+    if (failure := close_streams()) and not code:  # what was asked for is not all there
+        echo_error(f"writing the output: {failure.strerror}")
+        code = 1
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command the arguments name; what went wrong is said on stderr. The exit code."""
     try:
         code = cli.main(prog_name="aupipe", standalone_mode=False)
+        return code if isinstance(code, int) else 0
     except click.ClickException as error:
-        error.show()
-        code = error.exit_code
+        said = io.StringIO()
+        error.show(said)
+        echo(*said.getvalue().rstrip("\n").split("\n"), err=True)
+        return error.exit_code
     except AupipeError as error:
-        click.echo(f"aupipe: {error}", err=True)
-        code = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("\naupipe: interrupted; what was published stays, run the same command to go on", err=True)
-        code = INTERRUPTED
-    except BrokenPipeError:
-        code = 0  # somebody read the first lines and went away
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # so that the interpreter's last flush says nothing
+        echo_error(str(error))
+        return error.exit_code
     except OSError as error:
-        click.echo(f"aupipe: {explain(error) or error}", err=True)
-        code = 1
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _terminated(signum: int, frame: FrameType | None) -> None:
-    click.echo("\naupipe: terminated; what was published stays, run the same command to go on", err=True)
-    sys.exit(TERMINATED)
+        echo_error(explain(error) or str(error))
+        return 1
+    except Exception as error:
+        if not asked_to_end():  # else a library took the signal for an error of its own
+            echo_traceback(error)
+        return 1

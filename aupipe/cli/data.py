@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import click
-
+from aupipe.cli.output import echo
 from aupipe.config import Config
 from aupipe.dataset import Dataset, open_dataset
 from aupipe.errors import UsageError
@@ -84,7 +83,7 @@ def up_to_date(
         raise UsageError(f"features of {shown}{more} are not to be trusted: `aupipe extract`, or --allow-missing")
     for recording in left_out:
         why = stale.get(recording.id) or stale[recording.video_id]
-        click.echo(f"aupipe: left out {recording.id}: {why}", err=True)
+        echo(f"aupipe: left out {recording.id}: {why}", err=True)
     return [recording for recording in recordings if recording not in left_out]
 
 

@@ -6,10 +6,9 @@ import json
 import time
 from pathlib import Path
 
-import click
-
 from aupipe.cli.data import gather, labels_of
 from aupipe.cli.extract import open_or_create
+from aupipe.cli.output import echo
 from aupipe.cli.running import run_plan
 from aupipe.cli.template import template
 from aupipe.config import FILE_NAME, load_config
@@ -42,14 +41,14 @@ def run_demo(folder: Path, *, recordings: int, seconds: float, seed: int) -> Non
     if plan.jobs and (code := run_plan(plan, store, ["cpu"])):
         raise SystemExit(code)
     if not plan.jobs:
-        click.echo(f"nothing to do: {plan.counts['done']} items are stored", err=True)
+        echo(f"nothing to do: {plan.counts['done']} items are stored", err=True)
 
     runs = {}
     for number, name in ((3, "baseline"), (4, "tcn")):
         _step(number, f"train: {name}")
         out = folder / "runs" / f"{name}-au"
         if (out / "run.json").exists() and load_run(out).finished:
-            click.echo(f"{out} is trained already", err=True)
+            echo(f"{out} is trained already", err=True)
             runs[name] = load_run(out)
         else:
             _clear(out)
@@ -64,27 +63,27 @@ def run_demo(folder: Path, *, recordings: int, seconds: float, seed: int) -> Non
                 recipe=recipe,
                 task="au",
                 out=out,
-                progress=lambda line: click.echo(line, err=True),
+                progress=lambda line: echo(line, err=True),
             )
     predictions = predict(runs["tcn"], store, dataset.split("au", "validation"))
     write_csv(predictions, folder / "runs" / "tcn-au" / "predictions.csv", overwrite=True)  # the demo's own, as before
     labels = labels_of(dataset, dataset.split("au", "validation"), "au")
     others = {"linear": runs["baseline"].scores, "always 1": always_positive(labels, "au")}
-    click.echo()
-    click.echo(runs["tcn"].scores.table(others, name="tcn"))
-    click.echo(f"\n{time.monotonic() - began:.0f} s in all. Drawn faces: scores say the pipeline works, no more.")
+    echo()
+    echo(*runs["tcn"].scores.table(others, name="tcn").split("\n"))
+    echo("", f"{time.monotonic() - began:.0f} s in all. Drawn faces: scores say the pipeline works, no more.")
     for what, where in (
         ("videos and annotations", folder),
         ("features", config.store.path),
         ("trained heads", folder / "runs"),
         ("predictions per frame", folder / "runs" / "tcn-au" / "predictions.csv"),
     ):
-        click.echo(f"{what:24} {where}")
-    click.echo(f"look around: cd {folder} && aupipe status && aupipe inspect")
+        echo(f"{what:24} {where}")
+    echo(f"look around: cd {folder} && aupipe status && aupipe inspect")
 
 
 def _step(number: int, what: str) -> None:
-    click.echo(f"\n[{number}/4] {what}", err=True)
+    echo("", f"[{number}/4] {what}", err=True)
 
 
 def _draw(folder: Path, wanted: dict[str, float]) -> None:
@@ -96,7 +95,7 @@ def _draw(folder: Path, wanted: dict[str, float]) -> None:
     if stamp.exists():
         if json.loads(stamp.read_text()) != wanted:
             raise UsageError(f"{folder} holds another demo ({stamp.read_text()}): choose another folder")
-        click.echo(f"{folder} is drawn already", err=True)
+        echo(f"{folder} is drawn already", err=True)
         return
     if folder.exists() and any(folder.iterdir()) and not (folder / ".drawing").exists():
         raise UsageError(f"{folder} is not empty and holds no demo: choose another folder")
@@ -107,7 +106,7 @@ def _draw(folder: Path, wanted: dict[str, float]) -> None:
         recordings=int(wanted["recordings"]),
         seconds=wanted["seconds"],
         seed=int(wanted["seed"]),
-        progress=lambda line: click.echo(line, err=True),
+        progress=lambda line: echo(line, err=True),
     )
     (folder / FILE_NAME).write_text(template("affwild2"), encoding="utf-8")
     stamp.write_text(json.dumps(wanted))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aupipe.cli.output import echo
 from aupipe.cli.outputs import refuse_nonempty
 from aupipe.cli.scene import read_pairs
 from aupipe.errors import UsageError
@@ -65,8 +66,8 @@ def ensemble(
     table = _read_routes(routes, names) if routes else None
     default = default_member - 1 if default_member else None
     model = save_ensemble(out, members, rule, ties=ties, weights=shares, routes=table, default=default)
-    click.echo(f"{model.name}: {model.path}")
-    click.echo(f"next: aupipe evaluate {model.path}")
+    echo(f"{model.name}: {model.path}")
+    echo(f"next: aupipe evaluate {model.path}")
 
 
 def _members_of(model: Model) -> list[Model]:

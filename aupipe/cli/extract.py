@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +14,11 @@ from aupipe.cli.options import (
     device_options,
     failure_lines,
     json_option,
-    printable,
     require_config,
     resolve,
     split_list,
 )
+from aupipe.cli.output import echo, echo_json
 from aupipe.cli.outputs import overwrite_option
 from aupipe.cli.running import counts, run_plan
 from aupipe.config import Config
@@ -199,7 +198,7 @@ def _batch_size(text: str) -> int:
 
 def _with_random_weights(config: Config) -> Config:
     """The configuration with every encoder that has weights untrained, under a name of its own."""
-    click.echo("aupipe: --weights random: encoders are untrained, their features mean nothing", err=True)
+    echo("aupipe: --weights random: encoders are untrained, their features mean nothing", err=True)
     from dataclasses import fields
 
     from aupipe.extract.encoders import ENCODERS
@@ -223,7 +222,7 @@ def _name_twins(recordings: list[Recording], parts: Parts) -> None:
     for spec, _ in parts.chain(recordings[0]).encoders if recordings else ():
         twin = named.setdefault(spec.key, spec.name)
         if twin != spec.name:
-            click.echo(f"aupipe: features {twin!r} and {spec.name!r} are the same numbers: one is enough", err=True)
+            echo(f"aupipe: features {twin!r} and {spec.name!r} are the same numbers: one is enough", err=True)
 
 
 def pick_devices(gpu: str | None, cpu: bool) -> list[str]:
@@ -233,7 +232,7 @@ def pick_devices(gpu: str | None, cpu: bool) -> list[str]:
     devices = choose_devices(gpu, cpu)
     if gpu is None and not cpu:
         said = "cpu (torch sees no GPU)" if devices == ["cpu"] else devices[0]
-        click.echo(f"aupipe: running on {said}", err=True)
+        echo(f"aupipe: running on {said}", err=True)
     return devices
 
 
@@ -261,7 +260,7 @@ def requested(
     if dataset.ignored:
         kinds = Counter(path.suffix or "no suffix" for path in dataset.ignored)
         names = ", ".join(f"{count} {suffix}" for suffix, count in kinds.most_common(5))
-        click.echo(f"aupipe: {len(dataset.ignored)} files in the folder are no videos ({names})", err=True)
+        echo(f"aupipe: {len(dataset.ignored)} files in the folder are no videos ({names})", err=True)
     recordings = list(dataset.recordings)
     return recordings[:limit] if limit else recordings, parts
 
@@ -286,34 +285,33 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
     if as_json:
         for item in plan.items:
             row = {"message_type": "plan", "recording": item.key, "feature": item.spec.id, "state": item.state}
-            click.echo(json.dumps(row | ({"reason": item.reason} if item.reason else {})))
+            echo_json(row | ({"reason": item.reason} if item.reason else {}))
         return
     by_feature: dict[str, Counter[str]] = {}
     for item in plan.items:
         by_feature.setdefault(item.spec.id, Counter())[item.state] += 1
     for feature, states in by_feature.items():
-        click.echo(f"{feature:32}  " + ", ".join(f"{count} {state}" for state, count in states.most_common()))
+        echo(f"{feature:32}  " + ", ".join(f"{count} {state}" for state, count in states.most_common()))
     for item in plan.items:
         if item.state != "done":
-            click.echo(
-                printable(f"  {item.state:15} {item.spec.name:12} {item.key}" + f"  {item.reason}" * bool(item.reason))
-            )
-    click.echo(f"would decode {len(plan.jobs)} videos; nothing was done (--dry-run)")
+            echo(f"  {item.state:15} {item.spec.name:12} {item.key}" + f"  {item.reason}" * bool(item.reason))
+    echo(f"would decode {len(plan.jobs)} videos; nothing was done (--dry-run)")
 
 
 def _nothing_to_do(plan: Plan, as_json: bool) -> int:
     failed = [item for item in plan.items if item.state == "failed before"]
     if as_json:
-        click.echo(json.dumps({"message_type": "summary", "done": 0, **counts(plan), "failed": len(failed)}))
+        echo_json({"message_type": "summary", "done": 0, **counts(plan), "failed": len(failed)})
     else:
-        click.echo(f"nothing to do: {plan.counts['done']} items are stored" + _failed_before(failed))
+        counted = f", {len(failed)} failed before:" if failed else ""
+        echo(f"nothing to do: {plan.counts['done']} items are stored{counted}", *_failed_before(failed))
     return 3 if failed else 0
 
 
-def _failed_before(failed: list[Item]) -> str:
+def _failed_before(failed: list[Item]) -> list[str]:
     if not failed:
-        return ""
+        return []
     lines = failure_lines((item.key, item.spec.name, item.reason) for item in failed)
-    shown = "".join(f"\n  {line}" for line in lines[:10])
-    more = f"\n  ... and {len(lines) - 10} more: aupipe status --failed" if len(lines) > 10 else ""
-    return f", {len(failed)} failed before:{shown}{more}\nretry: aupipe extract --retry-failed"
+    shown = [f"  {line}" for line in lines[:10]]
+    more = [f"  ... and {len(lines) - 10} more: aupipe status --failed"] if len(lines) > 10 else []
+    return [*shown, *more, "retry: aupipe extract --retry-failed"]

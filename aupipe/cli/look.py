@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,10 +15,10 @@ from aupipe.cli.options import (
     existing_store,
     failure_lines,
     json_option,
-    printable,
     require_config,
     resolve,
 )
+from aupipe.cli.output import echo, echo_json
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
 
@@ -46,7 +45,7 @@ def status(config_file: Path | None, store: Path | None, failed: bool, as_json: 
     recordings, parts = requested(config, [], [], None)
     plan = make_plan(recordings, parts, opened)
     if as_json:
-        click.echo(json.dumps(_status_json(plan, opened), indent=1))
+        echo_json(_status_json(plan, opened), indent=1)
     else:
         _show_status(plan, opened, failed)
     incomplete = any(item.state == "failed before" for item in plan.items)
@@ -72,29 +71,29 @@ def _status_json(plan: Plan, store: Store) -> dict[str, Any]:
 
 
 def _show_status(plan: Plan, store: Store, failed: bool) -> None:
-    click.echo(f"{store.path} ({store.backend})")
-    click.echo(f"{'feature':32} {'done':>7} {'missing':>7} {'stale':>7} {'failed':>7}")
+    echo(f"{store.path} ({store.backend})")
+    echo(f"{'feature':32} {'done':>7} {'missing':>7} {'stale':>7} {'failed':>7}")
     for feature, items in _by_feature(plan.items).items():
         states = Counter(item.state for item in items)
         stale = states["spec changed"] + states["source changed"] + states["other file"]
         row = f"{feature:32} {states['done']:>7} {states['new']:>7} {stale:>7} {states['failed before']:>7}"
-        click.echo(row)
+        echo(row)
     broken = [item for item in plan.items if item.state == "failed before"]
     if failed:
         for line in failure_lines((item.key, item.spec.name, item.reason) for item in broken):
-            click.echo(f"FAILED  {line}")
+            echo(f"FAILED  {line}")
     elif broken:
-        click.echo(f"{len(broken)} failed: aupipe status --failed")
+        echo(f"{len(broken)} failed: aupipe status --failed")
     left = sum(item.todo for item in plan.items)
     if left:
-        click.echo(f"next: aupipe extract ({left} items to make)")
+        echo(f"next: aupipe extract ({left} items to make)")
     if broken:
-        click.echo("retry: aupipe extract --retry-failed")
+        echo("retry: aupipe extract --retry-failed")
     others = [item for item in plan.items if item.state == "other file"]
     if others:
-        click.echo(f"{len(others)} items are of other files, e.g. {others[0].key}: {others[0].reason}")
+        echo(f"{len(others)} items are of other files, e.g. {others[0].key}: {others[0].reason}")
     if not left and not broken and not others:
-        click.echo("complete")
+        echo("complete")
 
 
 @click.command()
@@ -114,11 +113,11 @@ def inspect(recording: str | None, config_file: Path | None, store: Path | None,
     opened = existing_store(config)
     content = describe_recording(opened, recording) if recording else describe_store(opened)
     if as_json:
-        click.echo(json.dumps(content["rows"], indent=1))
+        echo_json(content["rows"], indent=1)
         return 0
-    click.echo(content["title"])
+    echo(content["title"])
     for line in content["lines"]:
-        click.echo(line)
+        echo(line)
     return 0
 
 
@@ -187,9 +186,9 @@ def describe_recording(store: Store, recording: str) -> dict[str, Any]:
     lines = [f"{'feature':32} {'shape':>18} {'type':8} {'valid':>7} {'min':>10} {'mean':>10} {'max':>10}"]
     for row in rows:
         if row["state"] != "done":
-            lines.append(printable(f"{row['feature']:32} {row['state']}: {row['reason']}"))
+            lines.append(f"{row['feature']:32} {row['state']}: {row['reason']}")
             continue
         numbers = " ".join(f"{row[key]:>10.4g}" if key in row else f"{'-':>10}" for key in ("min", "mean", "max"))
         shape = "x".join(map(str, row["shape"]))
         lines.append(f"{row['feature']:32} {shape:>18} {row['dtype']:8} {row['valid_frames']:>7} {numbers}")
-    return {"title": f"{printable(recording)} in {store.path}", "rows": rows, "lines": lines}
+    return {"title": f"{recording} in {store.path}", "rows": rows, "lines": lines}

@@ -77,17 +77,12 @@ def existing_store(config: Config) -> Any:
     return open_store(config.store.path)
 
 
-def printable(text: str) -> str:
-    """Text on one line: whatever in a file's name would break the line or steer the terminal is escaped."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
-
-
 def failure_lines(failures: Iterable[tuple[str, str, str]]) -> list[str]:
     """One line for each recording and reason, of (recording, feature name, reason), naming every feature it struck."""
     together: dict[tuple[str, str], list[str]] = {}
     for recording, name, reason in failures:
         together.setdefault((recording, reason), []).append(name)
-    return [printable(f"{recording}  {', '.join(names)}: {reason}") for (recording, reason), names in together.items()]
+    return [f"{recording}  {', '.join(names)}: {reason}" for (recording, reason), names in together.items()]
 
 
 def split_list(values: tuple[str, ...]) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aupipe.cli.outputs import refuse_nonempty
+from aupipe.documents import read_json
 from aupipe.errors import UsageError
 from aupipe.files import write_file
 from aupipe.types import Task
@@ -45,6 +46,8 @@ def numbers(text: str) -> tuple[int, ...]:
         found = tuple(int(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f"--seed {text}: expected whole numbers with commas between, e.g. 0,1,2") from None
+    if not all(0 <= seed < 2**32 for seed in found):
+        raise UsageError(f"--seed {text}: expected numbers from 0 to {2**32 - 1}")
     if len(set(found)) < len(found):
         raise UsageError(f"--seed {text}: one of them is there twice")
     return found
@@ -55,7 +58,7 @@ def folds_of(text: str | None) -> int | dict[str, list[str]] | None:
     if text is None or text.isdigit():
         return None if text is None else int(text)
     try:
-        content = json.loads(Path(text).read_text(encoding="utf-8"))
+        content = read_json(Path(text))
         return {str(name): [str(one) for one in ids] for name, ids in content.items()}
     except (OSError, json.JSONDecodeError, AttributeError, TypeError) as error:
         raise UsageError(f"--folds {text}: expected a number, or a JSON file {{fold: [ids]}} ({error})") from error
@@ -86,12 +89,12 @@ def write_order(order: Order, out: Path) -> None:
 def read_order(folder: Path) -> Order:
     """What was asked for there. Raises UsageError where nothing was."""
     try:
-        content: dict[str, Any] = json.loads((folder / ORDER_FILE).read_text(encoding="utf-8"))
+        content: dict[str, Any] = read_json(folder / ORDER_FILE)
         content |= {key: tuple(content[key]) for key in ("features", "seeds")}
         return Order(**content)
     except FileNotFoundError:
         raise UsageError(f"{folder}: nothing to go on with: no {ORDER_FILE} there") from None
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{folder / ORDER_FILE}: not readable ({error}): begin anew in another folder") from error
 
 

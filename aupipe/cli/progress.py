@@ -10,10 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import click
-
-from aupipe.cli.options import printable
+from aupipe.cli.output import echo
 from aupipe.files import write_file
+from aupipe.logs import printable
 
 if TYPE_CHECKING:
     from aupipe.extract.executors import ExecutorEvent
@@ -151,8 +150,7 @@ class Progress:
         self.last_line = time.monotonic()
         if self.quiet:
             return
-        text = printable(text)
         if self.bar is not None:
-            self.bar.write(text, file=sys.stderr)
+            self.bar.write(printable(text), file=sys.stderr)
         else:
-            click.echo(text, err=True)
+            echo(text, err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import fields
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import click
 
 from aupipe.cli.options import json_option, resolve
+from aupipe.cli.output import echo, echo_json
 from aupipe.cli.outputs import overwrite_option
 from aupipe.cli.template import template
 from aupipe.config import FILE_NAME, SECTIONS
@@ -38,9 +38,9 @@ def init(folder: Path, overwrite: bool) -> None:
     options, found = _recognise(folder)
     detector, why = _detector()
     write_file(target, template(detector=detector, **options), overwrite)
-    click.echo(f"wrote {target}: {found}")
-    click.echo(f"faces by {detector}: {why}")
-    click.echo("next: aupipe extract --modality visual")
+    echo(f"wrote {target}: {found}")
+    echo(f"faces by {detector}: {why}")
+    echo("next: aupipe extract --modality visual")
 
 
 def _detector() -> tuple[str, str]:
@@ -107,15 +107,15 @@ def show(config_file: Path | None, as_json: bool) -> None:
     if as_json:
         encoders = [{"name": e.name, "kind": e.kind, "modality": e.modality, **e.params} for e in found.encoders]
         content = {key: {"value": _plain(value), "origin": found.origin[key]} for key, value in values.items()}
-        click.echo(json.dumps(content | {"encoder": encoders}, indent=1))
+        echo_json(content | {"encoder": encoders}, indent=1)
         return
     width = max(map(len, values))
     for key, value in values.items():
-        click.echo(f"{key:{width}}  {_shown(value):40}  {found.origin[key]}")
+        echo(f"{key:{width}}  {_shown(value):40}  {found.origin[key]}")
     for encoder in found.encoders:
         params = ", ".join(f"{key} = {value!r}" for key, value in encoder.params.items())
         text = f"{encoder.name}: {encoder.modality} {encoder.kind}" + (f" ({params})" if params else "")
-        click.echo(f"{'encoder':{width}}  {text:40}  {found.origin['encoder']}")
+        echo(f"{'encoder':{width}}  {text:40}  {found.origin['encoder']}")
 
 
 def _plain(value: object) -> object:
@@ -142,12 +142,12 @@ def plugins(as_json: bool) -> None:
     registries = (ENCODERS, DETECTORS, HEADS, STORES)
     if as_json:
         content = {registry.noun: {name: registry.origin(name) for name in registry.names()} for registry in registries}
-        click.echo(json.dumps(content, indent=1))
+        echo_json(content, indent=1)
         return
     for registry in registries:
-        click.echo(f"{registry.noun}s")
+        echo(f"{registry.noun}s")
         for name in registry.names():
-            click.echo(f"  {name:20}  {registry.origin(name)}")
+            echo(f"  {name:20}  {registry.origin(name)}")
 
 
 @click.command()

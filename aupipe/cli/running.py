@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import click
-
 from aupipe.cli.options import failure_lines
+from aupipe.cli.output import echo, echo_json
 
 if TYPE_CHECKING:
     from aupipe.extract.means import Means
@@ -74,23 +72,23 @@ def run_plan(
     summary = {"done": len(done), **counts(plan), "failed": missing, "seconds": round(seconds, 3), "frames": frames}
     if as_json:
         cost = {"cpu_s": round(cpu_s, 3), "stages": stages}
-        click.echo(json.dumps({"message_type": "summary", **summary, **cost}))
+        echo_json({"message_type": "summary", **summary, **cost})
         return 3 if missing or before else 0
     speed = f"{frames / max(seconds, 1e-9):.0f} frames/s, {', '.join(devices)}"
     rate = f"{frames:,} frames decoded in {seconds:.1f} s ({speed})"
-    click.echo(f"done {len(done)}   already done {plan.counts['done']}   failed {missing + before}   {rate}")
+    echo(f"done {len(done)}   already done {plan.counts['done']}   failed {missing + before}   {rate}")
     if limit:
-        click.echo(limit)
+        echo(limit)
     for line in failure_lines(
         (record.recording, record.feature.partition("@")[0], record.reason) for record in failures
     ):
-        click.echo(f"FAILED  {line}")
+        echo(f"FAILED  {line}")
     if before:
-        click.echo(f"{before} items failed in earlier runs and were left alone: aupipe status --failed")
+        echo(f"{before} items failed in earlier runs and were left alone: aupipe status --failed")
     if missing > len(failures):
-        click.echo(f"{missing - len(failures)} items were not reached")
+        echo(f"{missing - len(failures)} items were not reached")
     if missing or before:
-        click.echo("retry: aupipe extract --retry-failed")
+        echo("retry: aupipe extract --retry-failed")
     return 3 if missing or before else 0
 
 
@@ -104,4 +102,4 @@ def _json_outcome(outcome: Any) -> None:
             "frames": record.frames,
             "valid_frames": record.valid_frames,
         }
-        click.echo(json.dumps(row | ({"reason": record.reason} if record.reason else {})))
+        echo_json(row | ({"reason": record.reason} if record.reason else {}))

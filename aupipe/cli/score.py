@@ -12,6 +12,7 @@ import click
 
 from aupipe.cli.data import chosen, labels_of
 from aupipe.cli.options import config_options, device_options, json_option
+from aupipe.cli.output import echo, echo_json
 from aupipe.cli.outputs import overwrite_option, refuse_lost_predictions
 from aupipe.cli.scene import CUTS, POST, SPLITS, Scene, bounds, open_scene, post_of, trivial
 from aupipe.dataset import label_name
@@ -92,7 +93,7 @@ def predict(
     if fitted is not None:
         predictions = apply_postprocess(fitted, predictions, scene.cuts)
         threshold = fitted.threshold or 0.5
-        click.echo(f"aupipe: {fitted.describe()}", err=True)
+        echo(f"aupipe: {fitted.describe()}", err=True)
     named = {label_name(item): predictions[item.id] for item in picked if item.id in predictions}
     if form == "csv":
         write_csv(predictions, out, overwrite)
@@ -106,7 +107,7 @@ def predict(
     seen = sum(int(item.seen.sum()) for item in predictions.values())
     share = f"face seen in {seen / max(frames, 1):.1%}"
     checked = f"; its rows are those of {sample}" if form == "abaw" and sample else ""
-    click.echo(f"wrote {out}: {frames:,} frames of {len(predictions)} recordings, {share}{checked}")
+    echo(f"wrote {out}: {frames:,} frames of {len(predictions)} recordings, {share}{checked}")
 
 
 @click.command()
@@ -170,17 +171,17 @@ def evaluate(
             {"run": str(model.path), **scores.to_json(), "spread": spread.to_json() if spread else None}
             for model, (scores, spread) in zip(models, found, strict=True)
         ]
-        click.echo(json.dumps(lines[0] if len(lines) == 1 else lines))
+        echo_json(lines[0] if len(lines) == 1 else lines)
         return
     (scores, spread), *rest = found
     names = [model.name if len(models) == 1 else f"{number} {model.name}" for number, model in enumerate(models, 1)]
     beside = {name: one for name, (one, _) in zip(names[1:], rest, strict=True)}
-    click.echo(scores.table({**beside, **trivial(labels, task)}, name=names[0], spread=spread))
+    echo(*scores.table({**beside, **trivial(labels, task)}, name=names[0], spread=spread).split("\n"))
     for name, (one, bound) in zip(names[1:], rest, strict=True):
-        click.echo(f"{name}: {one.footnote()}")
+        echo(f"{name}: {one.footnote()}")
         if spread and bound:
             low, high = compare(bound, spread)
-            click.echo(f"{name} minus {names[0]}: {one.mean - scores.mean:+.3f}, 95% {low:+.3f} to {high:+.3f}")
+            echo(f"{name} minus {names[0]}: {one.mean - scores.mean:+.3f}, 95% {low:+.3f} to {high:+.3f}")
 
 
 def _scored(
@@ -288,7 +289,7 @@ def tune(
         write_file(out, json.dumps(fitted.to_json(), indent=1), overwrite)
     scores = evaluate_post(predictions, labels, fitted, scene.cuts, on_tuned=True)
     if as_json:
-        click.echo(json.dumps({"post": fitted.to_json(), "scores": scores.to_json()}))
+        echo_json({"post": fitted.to_json(), "scores": scores.to_json()})
         return
-    click.echo(f"{fitted.describe()}: {scores.metric} {scores.mean:.3f} there, which flatters")
-    click.echo(f"wrote {target}; " + (f"use it with --post {out}" if out else "predict and evaluate use it"))
+    echo(f"{fitted.describe()}: {scores.metric} {scores.mean:.3f} there, which flatters")
+    echo(f"wrote {target}; " + (f"use it with --post {out}" if out else "predict and evaluate use it"))

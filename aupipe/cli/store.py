@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -10,9 +9,11 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from aupipe.cli.look import describe_store
-from aupipe.cli.options import config_options, existing_store, json_option, printable, resolve, split_list
+from aupipe.cli.options import config_options, existing_store, json_option, resolve, split_list
+from aupipe.cli.output import echo, echo_json
 from aupipe.cli.outputs import overwrite_option
 from aupipe.errors import DamageError, UsageError
+from aupipe.logs import printable
 from aupipe.registry import nearest
 
 if TYPE_CHECKING:
@@ -50,14 +51,14 @@ def list_items(feature: str | None, config_file: Path | None, store: Path | None
         if record.feature not in ids:
             continue
         if as_json:
-            click.echo(json.dumps(asdict(record)))
+            echo_json(asdict(record))
         elif record.state == "done":
             shape = "x".join(map(str, record.shape))
             about = f"{shape:>16} {record.dtype:8} {record.valid_frames:>8}"
-            click.echo(f"{record.feature:32} {about} {printable(record.recording)}")
+            echo(f"{record.feature:32} {about} {record.recording}")
         else:
-            about = printable(f"{record.recording}  {record.reason}")
-            click.echo(f"{record.feature:32} {record.state.upper():>16} {'':17} {about}")
+            about = f"{record.recording}  {record.reason}"
+            echo(f"{record.feature:32} {record.state.upper():>16} {'':17} {about}")
 
 
 def _feature_ids(store: Store, feature: str | None) -> set[str]:
@@ -83,14 +84,14 @@ def info(config_file: Path | None, store: Path | None, as_json: bool) -> None:
     """
     content = describe_store(_folder_store(config_file, store))
     if as_json:
-        click.echo(json.dumps(content["rows"], indent=1))
+        echo_json(content["rows"], indent=1)
         return
-    click.echo(content["title"])
+    echo(content["title"])
     for line in content["lines"]:
-        click.echo(line)
+        echo(line)
     for row in content["rows"]:
         if row["weights"]:
-            click.echo(f"{row['feature']:32} weights {row['weights']}, licence {row['licence']}")
+            echo(f"{row['feature']:32} weights {row['weights']}, licence {row['licence']}")
 
 
 def _share(context: click.Context, option: click.Parameter, value: str | None) -> float:
@@ -137,28 +138,28 @@ def verify(
 
     opened = _folder_store(config_file, store)
     if rebuild:
-        click.echo(f"catalogue made anew, {rebuild_catalogue(opened)} items adopted", err=True)
+        echo(f"catalogue made anew, {rebuild_catalogue(opened)} items adopted", err=True)
     report = check(opened, quick=quick, sample=sample, repair=repair)
     if as_json:
-        click.echo(json.dumps(asdict(report), indent=1))
+        echo_json(asdict(report), indent=1)
         return DamageError.exit_code if report.damage else 0
     for damage in report.damage:
-        click.echo(f"DAMAGED  {damage}")
+        echo(f"DAMAGED  {damage}")
     for path in report.quarantined:
-        click.echo(f"moved to {path}")
+        echo(f"moved to {path}")
     for path in report.orphans[:SHOWN]:
-        click.echo(f"orphan (never acknowledged): {path}")
+        echo(f"orphan (never acknowledged): {path}")
     if len(report.orphans) > SHOWN:
-        click.echo(f"... and {len(report.orphans) - SHOWN} more orphans: was a journal lost?")
+        echo(f"... and {len(report.orphans) - SHOWN} more orphans: was a journal lost?")
     if report.orphans and not rebuild:
-        click.echo("keep the orphans that are whole: aupipe store verify --rebuild")
+        echo("keep the orphans that are whole: aupipe store verify --rebuild")
     how = "sizes compared" if quick else f"checksums of {report.summed} compared"
     swept = f", {report.swept} leftovers of dead writers removed" if report.swept else ""
-    click.echo(f"{report.items} items, {how}: {len(report.damage) or 'no'} damage{swept}")
+    echo(f"{report.items} items, {how}: {len(report.damage) or 'no'} damage{swept}")
     if report.requeued:
-        click.echo(f"{len(report.requeued)} items are to be made again: aupipe extract")
+        echo(f"{len(report.requeued)} items are to be made again: aupipe extract")
     elif report.damage:
-        click.echo("mend: aupipe store verify --repair, then aupipe extract")
+        echo("mend: aupipe store verify --repair, then aupipe extract")
     return DamageError.exit_code if report.damage else 0
 
 
@@ -181,8 +182,8 @@ def migrate(target: Path, backend: str, config_file: Path | None, store: Path | 
     records = list(copy(opened, target, backend))
     done = [record.nbytes for record in records if record.state == "done"]
     failures = f", and {len(records) - len(done)} failures" if len(done) < len(records) else ""
-    click.echo(f"{len(done)} items, {sum(done) / 1e6:,.1f} MB{failures} copied to {target} ({backend})")
-    click.echo(f'to use it: path = "{target}", backend = "{backend}" in [store]')
+    echo(f"{len(done)} items, {sum(done) / 1e6:,.1f} MB{failures} copied to {target} ({backend})")
+    echo(f'to use it: path = "{target}", backend = "{backend}" in [store]')
 
 
 @store.command()
@@ -213,7 +214,7 @@ def export(
     for name in split_list(features):
         _feature_ids(opened, name)
     files = write(opened, target, form, features=split_list(features), recordings=recordings, overwrite=overwrite)
-    click.echo(f"wrote {len(files)} file{'s' * (len(files) != 1)}: {target}")
+    echo(f"wrote {len(files)} file{'s' * (len(files) != 1)}: {target}")
 
 
 @store.command()
@@ -238,9 +239,9 @@ def purge(recordings: tuple[str, ...], yes: bool, config_file: Path | None, stor
         if recording not in known:
             raise UsageError(f"nothing of {recording!r} in {opened.path}.{nearest(recording, known)}")
     if not yes and not click.confirm(
-        f"erase {', '.join(map(printable, recordings))} from {opened.path} for good?", err=True
+        printable(f"erase {', '.join(recordings)} from {opened.path} for good?"), err=True
     ):
-        click.echo("nothing erased")
+        echo("nothing erased")
         return
     for recording in recordings:
-        click.echo(f"erased {printable(recording)}: {erase(opened, recording)} items")
+        echo(f"erased {recording}: {erase(opened, recording)} items")

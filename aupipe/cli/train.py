@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import count
@@ -36,6 +35,7 @@ from aupipe.cli.order import (
     read_order,
     write_order,
 )
+from aupipe.cli.output import echo, echo_json
 from aupipe.config import Config
 from aupipe.errors import AupipeError, UsageError
 from aupipe.types import TASKS, Task
@@ -68,7 +68,13 @@ if TYPE_CHECKING:
     help="What folds divide: the training split, or with validation.",
 )
 @click.option("--apart", is_flag=True, help="A run per feature, and their weighted mean: no feature drowns another.")
-@click.option("--threads", default=1, show_default=True, help="Torch threads; more are slower on a busy machine.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 4096),
+    default=1,
+    show_default=True,
+    help="Torch threads; more are slower on a busy machine.",
+)
 @click.option("--amp", is_flag=True, help="Run the head in bfloat16.")
 @click.option("--compile", "compiled", is_flag=True, help="Run the head through torch.compile.")
 @click.option("--deterministic", is_flag=True, help="On a GPU too: refuse what cannot be computed twice alike.")
@@ -177,7 +183,7 @@ def _carry_out(
         "allow_missing": order.allow_missing,
         "deterministic": order.deterministic,
         "compiled": compiled,
-        "progress": lambda line: click.echo(line, err=True),
+        "progress": lambda line: echo(line, err=True),
     }
     chairs = seats(committee, data.features)
     order = replace(order, data=identify_data(data, store))
@@ -190,7 +196,7 @@ def _carry_out(
         write_order(order, out)
     try:
         if is_finished(out):
-            click.echo(f"{out} is trained already", err=True)
+            echo(f"{out} is trained already", err=True)
         if order.folds is None and len(order.seeds) == 1 and len(chairs) == 1:
             run = load_run(out) if is_finished(out) else _fit(store, data, out, chairs[0], order.seeds[0], options)
             _show_run(run, store, data, as_json)
@@ -204,7 +210,7 @@ def _carry_out(
                 out.rmdir()
         raise
     except KeyboardInterrupt:
-        click.echo(f"stopped. Go on with: aupipe train --resume {out}", err=True)
+        echo(f"stopped. Go on with: aupipe train --resume {out}", err=True)
         raise
 
 
@@ -242,13 +248,13 @@ def _show_run(run: Run, store: Store, data: Data, as_json: bool) -> None:
     spread = bounds(predict(run, store, recordings), labels, run.task, 0.5, recordings)
     if as_json:
         document = {"run": str(run.path), "best_epoch": run.best_epoch, "scores": run.scores.to_json()}
-        click.echo(json.dumps(document | {"spread": spread.to_json() if spread else None}))
+        echo_json(document | {"spread": spread.to_json() if spread else None})
         return
-    click.echo(run.scores.table(trivial(labels, run.task), name=run.recipe.name, spread=spread))
-    click.echo(f"run: {run.path} (best epoch {run.best_epoch}, chosen on these very recordings)")
+    echo(*run.scores.table(trivial(labels, run.task), name=run.recipe.name, spread=spread).split("\n"))
+    echo(f"run: {run.path} (best epoch {run.best_epoch}, chosen on these very recordings)")
     if (run.path / "postprocess.json").is_file():
-        click.echo("postprocess.json was fitted on these recordings too: it is for others")
-    click.echo(f"next: aupipe predict {run.path}")
+        echo("postprocess.json was fitted on these recordings too: it is for others")
+    echo(f"next: aupipe predict {run.path}")
 
 
 def _show_several(model: Model, store: Store, data: Data, name: str, chairs: list[str], as_json: bool) -> None:
@@ -271,18 +277,18 @@ def _show_several(model: Model, store: Store, data: Data, name: str, chairs: lis
     if as_json:
         document = {"model": str(model.path), "runs": [str(run.path) for run in model.runs], "weights": weights}
         document |= {"summary": asdict(summary), "scores": scores.to_json()}
-        click.echo(json.dumps(document | {"spread": spread.to_json() if spread else None}))
+        echo_json(document | {"spread": spread.to_json() if spread else None})
         return
-    click.echo(scores.table(trivial(labels, model.task), name=name, spread=spread))
-    click.echo(str(summary))
+    echo(*scores.table(trivial(labels, model.task), name=name, spread=spread).split("\n"))
+    echo(str(summary))
     if weights:
-        click.echo("weights: " + ", ".join(f"{name} {weight:g}" for name, weight in weights.items()))
-    click.echo(f"ensemble: {model.path} (the {'weighted ' if weights else ''}mean of {len(model.runs)})")
+        echo("weights: " + ", ".join(f"{name} {weight:g}" for name, weight in weights.items()))
+    echo(f"ensemble: {model.path} (the {'weighted ' if weights else ''}mean of {len(model.runs)})")
     post = model.post
     if {r.id for r in data.validation} & {*model.weighed_on, *(post.tuned_on if post else ())}:
-        click.echo(f"next: aupipe predict {model.path} (an honest score needs --folds, or another split)")
+        echo(f"next: aupipe predict {model.path} (an honest score needs --folds, or another split)")
     else:
-        click.echo(f"next: aupipe evaluate {model.path}")
+        echo(f"next: aupipe evaluate {model.path}")
 
 
 def _new_run_folder(config: Config, recipe: str) -> Path:

@@ -9,6 +9,7 @@ import click
 
 from aupipe.cli.extract import pick_devices
 from aupipe.cli.options import config_options, device_options, require_config, resolve
+from aupipe.cli.output import echo
 from aupipe.errors import RecordingError, UsageError
 
 
@@ -45,7 +46,7 @@ def transcribe(
     refuse_shared_transcripts(videos)
     wanted = [video for video in list(videos)[:limit] if find_transcript(video) is None]
     if not wanted:
-        click.echo(f"nothing to do: {len(videos)} videos have transcripts")
+        echo(f"nothing to do: {len(videos)} videos have transcripts")
         return 0
     device = pick_devices(gpu, cpu)[0]
     recognize = Whisper(model, language).load(device)
@@ -55,10 +56,10 @@ def transcribe(
             found = write_words(video, video.with_suffix(".json"), recognize)
         except (RecordingError, UsageError) as error:  # UsageError: somebody else has written one meanwhile
             failed += 1
-            click.echo(f"FAILED  {error}")
+            echo(f"FAILED  {error}")
         else:
-            click.echo(f"{len(found):6d} words  {video.with_suffix('.json')}")
-    click.echo(f"done {len(wanted) - failed}   failed {failed}")
+            echo(f"{len(found):6d} words  {video.with_suffix('.json')}")
+    echo(f"done {len(wanted) - failed}   failed {failed}")
     return RecordingError.exit_code if failed else 0
 
 

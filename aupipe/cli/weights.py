@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import click
 
 from aupipe.cli.options import json_option
+from aupipe.cli.output import echo, echo_json
 from aupipe.errors import WeightsMissingError
 
 
@@ -39,11 +39,11 @@ def list_known(as_json: bool) -> None:
             "how": known.how,
         }
         if as_json:
-            click.echo(json.dumps(row))
+            echo_json(row)
             continue
         commercial = {True: "commercial use yes", False: "commercial use no", None: "commercial use not stated"}
-        click.echo(f"{'here   ' if row['here'] else 'missing'}  {line.name}")
-        click.echo(f"         {known.licence}; {commercial[known.commercial]}; {known.how}")
+        echo(f"{'here   ' if row['here'] else 'missing'}  {line.name}")
+        echo(f"         {known.licence}; {commercial[known.commercial]}; {known.how}")
 
 
 @weights.command()
@@ -59,7 +59,7 @@ def pull(names: tuple[str, ...]) -> None:
     from aupipe.extract.weights.folder import pull_weights
 
     for name in names:
-        click.echo(f"wrote {pull_weights(name)}")
+        echo(f"wrote {pull_weights(name)}")
 
 
 @weights.command("import")
@@ -80,7 +80,7 @@ def import_files(files: tuple[Path, ...], name: str | None) -> None:
     for file in files:
         if not file.is_file():
             raise UsageError(f"no file {file}")
-        click.echo(f"wrote {import_weights(file, name)}")
+        echo(f"wrote {import_weights(file, name)}")
 
 
 @weights.command()
@@ -99,7 +99,7 @@ def verify(as_json: bool) -> int:
         wrong += found.check in ("not the published file", "unreadable")
         if as_json:
             row = {"path": str(found.path), "sha256": found.sha256, "check": found.check, "licence": found.licence}
-            click.echo(json.dumps(row))
+            echo_json(row)
         else:
-            click.echo(f"{found.check:22}  {found.sha256[:12]}  {found.licence:24}  {found.path}")
+            echo(f"{found.check:22}  {found.sha256[:12]}  {found.licence:24}  {found.path}")
     return WeightsMissingError.exit_code if wrong else 0

@@ -14,13 +14,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from aupipe.documents import read_json
+
 log = logging.getLogger(__name__)
 
 
 def recall(file: str) -> dict[str, Any]:
     """All that is kept in one file; empty where there is none, or where it is damaged."""
     try:
-        kept = json.loads(_path(file).read_text(encoding="utf-8"))
+        kept = read_json(_path(file))
     except (OSError, ValueError):
         return {}
     return kept if isinstance(kept, dict) else {}

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+from aupipe.documents import read_json
 from aupipe.errors import DamageError, NoStoreError, StoreVersionError, UsageError
 from aupipe.registry import Registry
 from aupipe.store import fs
@@ -80,7 +81,7 @@ def open_store(path: str | os.PathLike[str]) -> Store:
     """
     file = Path(path) / STORE_FILE
     try:
-        content = json.loads(file.read_bytes())
+        content = read_json(file)
         is_store = content["format"] == FORMAT
         version, backend = int(content["version"]), str(content["backend"])
     except (FileNotFoundError, NotADirectoryError):

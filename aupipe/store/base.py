@@ -178,6 +178,18 @@ class Store(Protocol):
         """The items of a feature by recording, asked for by its id or by its name: ``store["hog"]["a.mp4"][10:20]``."""
         ...
 
+    def __iter__(self) -> Iterator[str]:
+        """What ``store[...]`` accepts for each feature: its name, or its id where several features have one name."""
+        ...
+
+    def __contains__(self, feature: object) -> bool:
+        """Whether there is a feature of this id or name."""
+        ...
+
+    def __len__(self) -> int:
+        """How many features there are."""
+        ...
+
     def delete(self, recording: str, feature: str) -> None:
         """Remove an item and its bytes. Raises KeyError when there is none."""
         ...

@@ -22,6 +22,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from aupipe.documents import parse_json
 from aupipe.errors import DamageError
 from aupipe.store import fs
 from aupipe.store.base import ItemRecord
@@ -357,7 +358,7 @@ class FolderStore(ItemStore):
             try:
                 with open(path, "rb") as file:
                     content = file.read()
-                parsed = json.loads(content)
+                parsed = parse_json(content)
                 spec = FeatureSpec.from_json(parsed)
                 whole = spec.id == feature and spec_document(parsed) == content
             except (ValueError, TypeError, KeyError, AttributeError):

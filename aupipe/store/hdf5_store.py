@@ -7,7 +7,6 @@ in at the speed of the disk, and every byte of the file is known and summed.
 from __future__ import annotations
 
 import io
-import json
 import os
 from dataclasses import replace
 from typing import Any
@@ -16,6 +15,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from aupipe.documents import parse_json
 from aupipe.store import fs
 from aupipe.store.base import ItemRecord
 from aupipe.store.folder import FolderStore, describe
@@ -169,5 +169,5 @@ class Hdf5Store(FolderStore):
 
         with h5py.File(path, "r", locking=False) as file:
             text = file[DATASET].attrs["aupipe_item"]
-        json.loads(text)
+        parse_json(text)
         return str(text)

@@ -194,6 +194,25 @@ class ItemStore(ABC):
 
         return feature_view(self, feature)
 
+    def __iter__(self) -> Iterator[str]:
+        """What ``store[...]`` accepts for each feature: its name, or its id where several features have one name."""
+        from aupipe.store.view import feature_names
+
+        return iter(feature_names(self))
+
+    def __contains__(self, feature: object) -> bool:
+        """Whether there is a feature of this id or name."""
+        from aupipe.store.view import has_feature
+
+        return has_feature(self, feature)
+
+    def __len__(self) -> int:
+        """How many features there are."""
+        return len(self.features())
+
+    def __bool__(self) -> bool:
+        return True  # an empty store is one
+
     @abstractmethod
     def features(self) -> list[FeatureSpec]:
         """Every feature there is a spec of, by id."""

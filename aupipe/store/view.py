@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,9 @@ from aupipe.types import Features, FeatureSpec
 if TYPE_CHECKING:
     import dask.array
 
+BLOCK = 256  # rows read at a time by who goes through them
+NEAR = 16  # rows this close together are read together
+
 
 def feature_view(store: Store, feature: str) -> FeatureView:
     """The items of a feature, by id or by a name that only one feature has. Raises KeyError."""
@@ -26,6 +30,18 @@ def feature_view(store: Store, feature: str) -> FeatureView:
     if len(found) > 1:
         raise KeyError(f"several features are named {feature!r}; say which: {', '.join(spec.id for spec in found)}")
     return FeatureView(store, found[0])
+
+
+def feature_names(store: Store) -> list[str]:
+    """What the features of a store are asked for by: their names, and the full ids where several have one name."""
+    specs = store.features()
+    names = [spec.name for spec in specs]
+    return [spec.name if names.count(spec.name) == 1 else spec.id for spec in specs]
+
+
+def has_feature(store: Store, feature: object) -> bool:
+    """Whether a feature has this id or this name; a name that several have counts too."""
+    return any(feature in (spec.id, spec.name) for spec in store.features())
 
 
 class FeatureView(Mapping[str, "ItemView"]):
@@ -54,7 +70,7 @@ class FeatureView(Mapping[str, "ItemView"]):
 
 
 class ItemView:
-    """One feature of one recording: slices like an array (T, ...), and knows its clock."""
+    """One feature of one recording: an array (T, ...) to numpy, torch, pandas and xarray, and knows its clock."""
 
     def __init__(self, store: Store, spec: FeatureSpec, record: ItemRecord) -> None:
         self.store, self.spec, self.record = store, spec, record
@@ -66,19 +82,78 @@ class ItemView:
     def __bool__(self) -> bool:
         return True
 
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        """The rows, read some at a time."""
+        for start in range(0, len(self), BLOCK):
+            yield from self._read(start, min(start + BLOCK, len(self)))
+
     def __getitem__(self, index: Any) -> NDArray[Any]:
-        """Rows, as numpy indexes: only the rows between the first and the last asked for are touched."""
+        """Rows, as numpy indexes: an integer reads one row, lists and masks read those they name, slices their range.
+
+        Raises IndexError for a row beyond the end, as numpy does.
+        """
         first, *rest = index if isinstance(index, tuple) else (index,)
-        if isinstance(first, slice) and (first.step or 1) > 0:
-            start, stop, step = first.indices(len(self))
-            rows = self.store.read(self.record.recording, self.record.feature, start, max(start, stop))[::step]
-            return rows[(slice(None), *rest)] if rest else rows
-        rows = self.store.read(self.record.recording, self.record.feature)
-        return np.asarray(rows[index])
+        if first is None or first is Ellipsis or isinstance(first, bool | np.bool_):
+            return self._read(0, len(self))[index]
+        if isinstance(first, slice):
+            return self._slice(first, rest)
+        try:
+            row = operator.index(first)
+        except TypeError:
+            return self._pick(np.asarray(first), rest)
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"row {row} of {self!r}: it has rows 0 to {len(self) - 1}")
+        row %= len(self)
+        return self._read(row, row + 1)[(0, *rest)]
+
+    def _read(self, start: int, stop: int) -> NDArray[Any]:
+        return self.store.read(self.record.recording, self.record.feature, start, stop)
+
+    def _slice(self, rows: slice, rest: list[Any]) -> NDArray[Any]:
+        wanted = range(*rows.indices(len(self)))
+        if not wanted:
+            return self._read(0, 0)[(slice(None), *rest)]
+        if abs(wanted.step) > NEAR:
+            return self._pick(np.array(wanted), rest)
+        low, high = min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1])
+        return self._read(low, high + 1)[(slice(None, None, wanted.step), *rest)]
+
+    def _pick(self, rows: NDArray[Any], rest: list[Any]) -> NDArray[Any]:
+        """Rows by their numbers, in any order and as often as they are named, or by a mask."""
+        if rows.dtype == bool:
+            if rows.ndim != 1:  # a mask of elements
+                return self._read(0, len(self))[(rows, *rest)]
+            if len(rows) != len(self):
+                raise IndexError(f"a mask of {len(rows)} rows for {self!r}")
+            rows = np.flatnonzero(rows)
+        if not rows.size:
+            rows = rows.astype(np.intp)
+        if rows.dtype.kind not in "iu":
+            raise IndexError(f"rows of {self!r} are named by integers, slices, and arrays of integers or booleans")
+        if rows.size and not -len(self) <= int(rows.min()) <= int(rows.max()) < len(self):
+            raise IndexError(f"rows {rows.min()} to {rows.max()} of {self!r}: it has rows 0 to {len(self) - 1}")
+        wanted, place = np.unique(rows % max(len(self), 1), return_inverse=True)
+        found = np.empty((len(wanted), *self.shape[1:]), self.dtype)
+        for run in np.split(np.arange(len(wanted)), np.flatnonzero(np.diff(wanted) > NEAR) + 1):
+            if len(run):
+                first = int(wanted[run[0]])
+                found[run] = self._read(first, int(wanted[run[-1]]) + 1)[wanted[run] - first]
+        return found[(place.reshape(rows.shape), *rest)]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        rows = self[:]
-        return np.array(rows, dtype=dtype, copy=copy)
+        """All rows; where the file can be mapped and nothing else is asked, a read-only view of it."""
+        rows = self._read(0, len(self))
+        gathered = rows.flags.writeable  # from several places of the file: copied already
+        if copy is False and gathered:
+            raise ValueError(f"{self!r} does not lie in one piece: it cannot be had without a copy")
+        return np.array(rows, dtype=dtype, copy=None if gathered else copy)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """A copy of all rows for torch, which would else go through them one by one."""
+        return np.array(self).__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)  # kDLCPU
 
     @property
     def valid(self) -> NDArray[np.bool_]:

@@ -15,6 +15,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from aupipe.documents import parse_json
 from aupipe.store.base import ItemRecord
 from aupipe.store.journal import record_from_json, record_to_json
 from aupipe.store.rows import BLOCK_BYTES, checked_rows, stored_dtype
@@ -74,7 +75,7 @@ def item_metadata(record: ItemRecord) -> str:
 
 def parse_metadata(text: str) -> ItemRecord:
     """The inverse of `item_metadata`, with the edition filled in."""
-    return replace(record_from_json(json.loads(text)), edition=edition_of(text))
+    return replace(record_from_json(parse_json(text)), edition=edition_of(text))
 
 
 def edition_of(metadata: str) -> str:

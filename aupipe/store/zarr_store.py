@@ -17,6 +17,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from aupipe.documents import parse_json
 from aupipe.store import fs
 from aupipe.store.base import ItemRecord
 from aupipe.store.folder import FolderStore, describe
@@ -242,7 +243,7 @@ class ZarrStore(FolderStore):
 
     def read_metadata(self, path: str) -> str:
         with open(os.path.join(path, "zarr.json"), "rb") as file:
-            text: str = json.load(file)["attributes"]["aupipe_item"]
+            text: str = parse_json(file.read())["attributes"]["aupipe_item"]
         return text
 
 

@@ -118,12 +118,15 @@ def load_committee(name_or_path: str | Path, overrides: Sequence[str] = (), apar
 
 
 def committee_from_json(content: Mapping[str, Any]) -> Committee:
-    """What `Committee.to_json` gave."""
-    members = []
-    for item in content["members"]:
-        tables = dict(item["recipe"])
-        members.append(Member(item["name"], recipe_from(tables, tables.pop("name")), item["apart"]))
-    return Committee(content["name"], tuple(members))
+    """What `Committee.to_json` gave. Raises UsageError for anything else."""
+    try:
+        members = []
+        for item in content["members"]:
+            tables = dict(item["recipe"])
+            members.append(Member(item["name"], recipe_from(tables, tables.pop("name")), item["apart"]))
+        return Committee(content["name"], tuple(members))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"what was asked for is not readable as recipes ({error!r}): begin anew") from error
 
 
 def seats(committee: Committee, features: Mapping[str, str]) -> list[Seat]:

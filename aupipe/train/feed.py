@@ -100,8 +100,8 @@ def _ahead(make: Callable[[S], T], chunks: Iterable[S]) -> Iterator[T]:
             made.put(_Raised(error))
 
     thread = Thread(target=work, name="aupipe-feed", daemon=True)
-    thread.start()
     try:
+        thread.start()
         while (batch := made.get()) is not None:
             if isinstance(batch, _Raised):
                 raise batch.error
@@ -111,7 +111,8 @@ def _ahead(make: Callable[[S], T], chunks: Iterable[S]) -> Iterator[T]:
     finally:
         left.set()
         room.release()
-        thread.join()
+        if thread.is_alive():  # not where a signal came while it was being started: then it ends by itself
+            thread.join()
 
 
 @dataclass(frozen=True)

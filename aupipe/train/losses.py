@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from aupipe.errors import UsageError
 from aupipe.registry import Registry
-from aupipe.tables import build
+from aupipe.tables import NotNegative, Range, Share, build
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,12 +86,12 @@ class BCEConfig:
     side.
     """
 
-    weight: str | tuple[float, ...] = "none"
-    weight_range: tuple[float, float] = (0.0, 100.0)
-    pos_weight: str | tuple[float, ...] = "none"
-    pos_weight_range: tuple[float, float] = (0.3, 8.0)
-    robin_hood: float = 0.0
-    label_smoothing: float = 0.0
+    weight: str | tuple[NotNegative, ...] = "none"
+    weight_range: tuple[NotNegative, NotNegative] = (0.0, 100.0)
+    pos_weight: str | tuple[NotNegative, ...] = "none"
+    pos_weight_range: tuple[NotNegative, NotNegative] = (0.3, 8.0)
+    robin_hood: Share = 0.0
+    label_smoothing: Share = 0.0
 
 
 class BCELoss:
@@ -142,10 +142,10 @@ def smooth_targets(targets: Tensor, rates: Tensor, robin_hood: float, uniform: f
 class FocalConfig:
     """``alpha`` weighs positives, 1 - alpha negatives (below 0: neither); ``gamma`` plays down what is easy."""
 
-    alpha: float = 0.75
-    gamma: float = 2.0
-    robin_hood: float = 0.0
-    label_smoothing: float = 0.0
+    alpha: Annotated[float, Range(-1, 1)] = 0.75
+    gamma: Annotated[float, Range(0, 100)] = 2.0
+    robin_hood: Share = 0.0
+    label_smoothing: Share = 0.0
 
 
 class FocalLoss:
@@ -182,9 +182,9 @@ class FocalLoss:
 class CrossEntropyConfig:
     """``weight`` per class: 'none', 'balanced' (n_max / n_k, clipped to ``weight_range``) or eight numbers."""
 
-    weight: str | tuple[float, ...] = "none"
-    weight_range: tuple[float, float] = (1.0, 20.0)
-    label_smoothing: float = 0.0
+    weight: str | tuple[NotNegative, ...] = "none"
+    weight_range: tuple[NotNegative, NotNegative] = (1.0, 20.0)
+    label_smoothing: Share = 0.0
 
 
 class CrossEntropyLoss:

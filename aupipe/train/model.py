@@ -15,6 +15,7 @@ from os.path import relpath
 from pathlib import Path
 from typing import Any, Literal
 
+from aupipe.documents import read_json
 from aupipe.errors import DamageError, UsageError
 from aupipe.files import write_file
 from aupipe.store.base import Store
@@ -106,7 +107,7 @@ def load_model(path: str | Path) -> Model:
     if not file.is_file():
         return of_run(load_run(folder))
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
         if content.pop("format") > FORMAT:
             raise UsageError(f"{file}: made by a newer aupipe: update aupipe")
         members = [folder / member for member in content.pop("members")]
@@ -118,7 +119,7 @@ def load_model(path: str | Path) -> Model:
         if model.weights and len(model.weights) != len(members):
             raise ValueError(f"{len(model.weights)} weights for {len(members)} members")
         return model
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamageError(f"{file}: not readable as an ensemble ({error!r}); make it anew") from error
 
 

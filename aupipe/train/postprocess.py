@@ -7,7 +7,6 @@ AUcorr and thresholds are chosen together: a threshold tuned before AUcorr belon
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -17,7 +16,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from aupipe.documents import read_json
 from aupipe.errors import DamageError, UsageError
+from aupipe.tables import Natural, Positive, Share
 from aupipe.train.labels import AU_NAMES, official_valid
 from aupipe.train.metrics import binary_f1, ccc, class_f1
 from aupipe.train.predictions import Predictions
@@ -40,14 +41,14 @@ class Options:
     for so many frames does not interrupt the smoothing.
     """
 
-    threshold: float | tuple[float, ...] | Literal["tune"] = 0.5
+    threshold: Share | tuple[Share, ...] | Literal["tune"] = 0.5
     smooth: Literal["none", "gaussian", "average"] = "none"
-    width: float | Literal["tune"] = "tune"
+    width: Positive | Literal["tune"] = "tune"
     side: Literal["", "left", "right"] = ""
     aucorr: Literal["off", "on", "tune"] = "off"
     match_variance: bool = False
     fill: Literal["model", "interpolate"] = "model"
-    max_gap: int = 0
+    max_gap: Natural = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.threshold, tuple) and len(self.threshold) != len(AU_NAMES):
@@ -105,11 +106,11 @@ class PostProcess:
 def read_postprocess(path: Path) -> PostProcess:
     """What was written by `aupipe tune`. Raises UsageError where there is nothing, DamageError for what is no such."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         return PostProcess.from_json({key: value for key, value in content.items() if key != "run"})
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file: `aupipe tune` writes one") from None
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamageError(f"{path}: not readable as a post-processing ({error!r})") from error
 
 

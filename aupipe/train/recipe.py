@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
+from aupipe.documents import parse_toml
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
-from aupipe.tables import build
+from aupipe.tables import Count, Natural, Range, Share, ShareBelowOne, build
 from aupipe.train.heads import head_config
 from aupipe.train.labels import check_task
 from aupipe.train.losses import loss_config
@@ -110,7 +111,7 @@ def read_tables(name_or_path: str | Path) -> tuple[str, dict[str, Any]]:
     if path.suffix == ".toml":
         if not path.is_file():
             raise UsageError(f"{path}: no such recipe file")
-        name, text = path.stem, path.read_text(encoding="utf-8")
+        name, content = path.stem, path.read_bytes()
     else:
         name = str(name_or_path)
         if name not in recipe_names():
@@ -118,9 +119,9 @@ def read_tables(name_or_path: str | Path) -> tuple[str, dict[str, Any]]:
             raise UsageError(
                 f"unknown recipe {name!r}.{hint} Available: {', '.join(recipe_names())}, or the path of a .toml file"
             )
-        text = (resources.files("aupipe.train") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+        content = (resources.files("aupipe.train") / "recipes" / f"{name}.toml").read_bytes()
     try:
-        return name, tomllib.loads(text)
+        return name, parse_toml(content)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"recipe {name_or_path}: {error}") from error
 
@@ -160,7 +161,7 @@ def recipe_from(tables: Mapping[str, Any], name: str) -> Recipe:
     also = {}
     for task, weight in tables.get("also", {}).items():
         check_task(task)
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or weight < 0:
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= 1e6:
             raise UsageError(f"{where}: also.{task} = {weight!r}: expected a weight, 0 or more")
         if task not in loss:
             raise UsageError(f"{where}: also.{task} needs a [loss.{task}] table")
@@ -205,41 +206,31 @@ def describe_missing(recipe: Asking, available: Sequence[str], asked: Sequence[s
     if not missing:
         return ""
     first = f"recipe {recipe.name!r} asks for feature {missing[0]!r}.{nearest(missing[0], available)}"
-    lines = [f"  {name}: {recipe.needs.get(name) or f'aupipe extract --feature {name}'}" for name in missing]
-    return f"{first} Available: {', '.join(available) or 'none'}. Not there, and what makes them:\n" + "\n".join(lines)
+    lines = [f"{name}: {recipe.needs.get(name) or f'aupipe extract --feature {name}'}" for name in missing]
+    return f"{first} Available: {', '.join(available) or 'none'}. Not there, and what makes them: " + "; ".join(lines)
 
 
 @dataclass(frozen=True)
 class _Settings:
     """The keys of a recipe outside any table."""
 
-    window: int = Recipe.window
-    hop: int = Recipe.hop
-    batch: int = Recipe.batch
-    epochs: int = Recipe.epochs
-    patience: int = Recipe.patience
-    center: float = Recipe.center
+    window: Count = Recipe.window
+    hop: Count = Recipe.hop
+    batch: Count = Recipe.batch
+    epochs: Count = Recipe.epochs
+    patience: Count = Recipe.patience
+    center: Share = Recipe.center
     features: tuple[str, ...] = ()
-    predict_window: int = 0
-    predict_hop: int = 0
-    steps: int = 0
-    ema: float = 0.0
+    predict_window: Natural = 0
+    predict_hop: Natural = 0
+    steps: Annotated[int, Range(0, 10**9)] = 0
+    ema: ShareBelowOne = 0.0
     amp: bool = False
     monitor: str = "score"
 
     def __post_init__(self) -> None:
-        for name in ("window", "hop", "batch", "epochs", "patience"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"recipe: {name} = {getattr(self, name)}: expected 1 or more")
-        if not 0 <= self.center <= 1:
-            raise UsageError(f"recipe: center = {self.center}: expected 0 (nothing) to 1 (the whole mean)")
-        for name in ("predict_window", "predict_hop", "steps"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"recipe: {name} = {getattr(self, name)}: expected 0 or more")
         if self.predict_hop > (self.predict_window or self.window):
             raise UsageError(f"recipe: predict_hop = {self.predict_hop} exceeds the window: frames would be left out")
-        if not 0 <= self.ema < 1:
-            raise UsageError(f"recipe: ema = {self.ema}: expected 0 (none) to below 1")
         if self.monitor not in MONITORS:
             raise UsageError(
                 f"recipe: monitor = {self.monitor!r}.{nearest(self.monitor, MONITORS)} Known: score, tuned"
@@ -261,7 +252,7 @@ def _override(tables: dict[str, Any], override: str) -> None:
     if not equals or not key.strip():
         raise UsageError(f"recipe override {override!r}: expected key=value, e.g. epochs=5 or head.width=32")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        value = parse_toml(f"value = {text}".encode(errors="surrogateescape"))["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
     *parents, last = key.strip().split(".")

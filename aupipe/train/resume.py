@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aupipe.documents import parse_json
 from aupipe.errors import DamageError, UsageError
 from aupipe.files import write_file
 from aupipe.train.average import Average
@@ -52,11 +53,11 @@ def load_standing(folder: Path) -> Standing | None:
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            content = json.loads((file.metadata() or {})["standing"])
+            content = parse_json((file.metadata() or {})["standing"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        return Standing(run_from(content.pop("run"), folder), tensors, content)
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise DamageError(f"{path}: not readable ({error}): remove it to begin anew") from error
-    return Standing(run_from(content.pop("run"), folder), tensors, content)
 
 
 def check_same(before: Run, now: Run) -> None:

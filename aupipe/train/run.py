@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from aupipe.documents import read_json
 from aupipe.errors import DamageError, UsageError
 from aupipe.files import write_file
 from aupipe.train.data import Scaling
@@ -116,10 +117,10 @@ def load_postprocess(run: Owner) -> PostProcess | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         owner = content.pop("run")
         post = PostProcess.from_json(content)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamageError(f"{path}: not readable ({error!r}); train it anew") from error
     if owner != run.id:
         raise DamageError(f"{path}: fitted for run {owner}, this is {run.id}; train it anew")
@@ -133,15 +134,18 @@ def load_run(path: str | Path) -> Run:
     """
     folder = Path(path).parent if Path(path).name == "run.json" else Path(path)
     try:
-        return run_from(json.loads((folder / "run.json").read_text(encoding="utf-8")), folder)
+        return run_from(read_json(folder / "run.json"), folder)
     except FileNotFoundError:
         raise UsageError(f"{folder}: no run.json there: give the folder `aupipe train` wrote") from None
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamageError(f"{folder / 'run.json'}: not readable as a run ({error!r}); train it anew") from error
 
 
 def run_from(content: Mapping[str, Any], folder: Path) -> Run:
-    """A run from what `Run.to_json` gave. Raises UsageError for a newer format, KeyError or TypeError for no run."""
+    """A run from what `Run.to_json` gave.
+
+    Raises UsageError for a newer format; KeyError, TypeError, ValueError or AttributeError for what is no run.
+    """
     if content["format"] > FORMAT:
         raise UsageError(f"{folder}: a run of format {content['format']}, newer than {FORMAT}: update aupipe")
     tables = dict(content["recipe"])
@@ -178,7 +182,7 @@ def load_weights(run: Run) -> tuple[dict[str, NDArray[Any]], Scaling]:
             owner = (file.metadata() or {}).get("run")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         scaling = Scaling(tensors.pop(MEAN), tensors.pop(STD), run.recipe.center)
-    except (OSError, SafetensorError, KeyError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise DamageError(f"{path}: not readable as a run's weights ({error}); train it anew") from error
     if owner != run.id:
         raise DamageError(f"{path}: these weights belong to run {owner}, run.json to {run.id}; train it anew")

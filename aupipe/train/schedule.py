@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
+from aupipe.tables import Natural, NotNegative, Positive, Range, ShareBelowOne
 
 if TYPE_CHECKING:
     import torch
@@ -28,21 +29,21 @@ class Optimiser:
     """
 
     kind: str = "adamw"
-    lr: float = 1e-3
-    weight_decay: float = 1e-2
+    lr: Positive = 1e-3
+    weight_decay: NotNegative = 1e-2
     schedule: str = "cosine"
-    warmup_epochs: float = 1.0
-    warmup_steps: int = 0
-    final_lr: float = 0.01
-    restart_epochs: float = 4.0
-    plateau_patience: int = 5
-    plateau_factor: float = 0.1
-    drop_epoch: int = 0
-    drop_factor: float = 0.1
-    momentum: float = 0.9  # of sgd
+    warmup_epochs: NotNegative = 1.0
+    warmup_steps: Annotated[int, Range(0, 10**9)] = 0
+    final_lr: NotNegative = 0.01
+    restart_epochs: Positive = 4.0
+    plateau_patience: Natural = 5
+    plateau_factor: Annotated[float, Range(0, 1, open="low")] = 0.1
+    drop_epoch: Natural = 0
+    drop_factor: NotNegative = 0.1
+    momentum: ShareBelowOne = 0.9  # of sgd
     warmup_only_first: bool = False
-    clip_norm: float = 1.0  # of the whole gradient; 0: none
-    clip_value: float = 0.0  # of each number in it; 0: none
+    clip_norm: NotNegative = 1.0  # of the whole gradient; 0: none
+    clip_value: NotNegative = 0.0  # of each number in it; 0: none
 
     def __post_init__(self) -> None:
         for what, value, known in (

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from aupipe.extract.executors.driver import extract
 
 from aupipe.config import load_config
 from aupipe.dataset import open_dataset, source_identity
 from aupipe.errors import UsageError
+from aupipe.extract.executors.driver import extract
+from aupipe.extract.executors.local import local_executor
 from aupipe.extract.means import Means
 from aupipe.extract.parts import build_parts
 from aupipe.extract.plan import make_plan
@@ -143,7 +144,7 @@ def test_another_folders_file_never_takes_the_place_of_a_stored_one(
     config = load_config(project.path / "part2.toml")
     plan = make_plan(open_dataset(config.dataset).recordings, build_parts(config), store)
     with pytest.raises(UsageError, match="which is not the one in"):
-        next(extract(plan, store, ["cpu"], Means()))
+        next(extract(plan, store, local_executor(plan.parts, store.path, ["cpu"], Means())))
     assert "items are of other files, e.g. a.mp4" in project.ask("status", "--config", "part2.toml")
 
 

@@ -276,3 +276,113 @@ class StoreContract:
     def test_a_pickled_store_reads_the_same(self, store):
         store.publish("a", SPEC, random_rows(2, 3))
         assert same(pickle.loads(pickle.dumps(store)).read("a", SPEC.id), random_rows(2, 3))
+
+    # Items as arrays
+
+    def test_the_store_goes_through_the_names_it_accepts(self, store):
+        assert (list(store), len(store), bool(store)) == ([], 0, True)
+        assert "hog" not in store
+        other = FeatureSpec("hog", "visual", "hog", 2)
+        for spec in (SPEC, WIDE):
+            store.publish("a", spec, random_rows(2, 3))
+        assert sorted(store) == ["hog", "swin_t"]
+        assert all(name in store for name in ("hog", SPEC.id, "swin_t", WIDE.id))
+        assert not any(name in store for name in ("swin", other.id, "a", 3, None))
+        store.publish("a", other, random_rows(2, 3))
+        assert sorted(store) == sorted([SPEC.id, other.id, "swin_t"])  # ids where a name would be ambiguous
+        assert len(store) == 3
+        assert {store[name].spec.id for name in store} == {SPEC.id, WIDE.id, other.id}
+        assert "hog" in store
+
+    @pytest.mark.parametrize(
+        ("index", "most"),
+        [
+            (5, 1),
+            (-1, 1),
+            (np.int64(999), 1),
+            ((7, slice(1, 3)), 1),
+            (slice(10, 20), 10),
+            (slice(None, None, 100), 10),
+            (slice(900, 100, -200), 4),
+            (slice(30, 10, -1), 20),
+            (slice(20, 10), 0),
+            ([3, 999, 3, -500], 3),
+            (np.array([[2, 1], [0, 3]]), 4),
+            (([5, 700], [0, 2]), 2),
+            ([], 0),
+            (np.arange(1000) % 250 == 7, 4),
+            ((np.arange(1000) == 7, 1), 1),
+            (np.zeros(1000, bool), 0),
+        ],
+    )
+    def test_an_item_reads_the_rows_asked_for_and_no_others(self, store, monkeypatch, index, most):
+        rows = random_rows(1000, 3)
+        store.publish("a", SPEC, rows)
+        item, read, seen = store["hog"]["a"], store.read, []
+
+        def counted(recording, feature, start=0, stop=None):
+            found = read(recording, feature, start, stop)
+            seen.append(len(found))
+            return found
+
+        monkeypatch.setattr(store, "read", counted)
+        found = item[index]
+        assert same(np.asarray(found), np.asarray(rows[index]))
+        assert sum(seen) <= most
+
+    @pytest.mark.parametrize("index", [1000, -1001, [0, 1000], [-1001], np.ones(999, bool), [0.5], "a"])
+    def test_rows_an_item_does_not_have_are_an_index_error(self, store, index):
+        store.publish("a", SPEC, random_rows(1000, 3))
+        with pytest.raises(IndexError, match="hog@"):
+            store["hog"]["a"][index]
+
+    @pytest.mark.parametrize("frames", [0, 1, 600])
+    def test_going_through_an_item_gives_its_rows_some_at_a_time(self, store, monkeypatch, frames):
+        rows = random_rows(frames, 3)
+        store.publish("a", SPEC, rows)
+        item, read, sizes = store["hog"]["a"], store.read, []
+
+        def counted(recording, feature, start=0, stop=None):
+            sizes.append(stop - start)
+            return read(recording, feature, start, stop)
+
+        monkeypatch.setattr(store, "read", counted)
+        found = list(item)
+        assert len(found) == len(item) == frames
+        assert all(same(row, own) for row, own in zip(found, rows, strict=True))
+        assert sum(sizes) == frames
+        assert max(sizes, default=0) <= 256
+
+    def test_an_item_is_an_array_of_any_dtype_copied_or_not(self, store):
+        rows = random_rows(200, 3)
+        store.publish("a", SPEC, rows)
+        item = store["hog"]["a"]
+        assert same(np.asarray(item), rows)
+        assert same(np.asarray(item, dtype="float64"), rows.astype("float64"))
+        copied = np.array(item)
+        copied[:] = 0
+        assert same(np.asarray(item, copy=False), rows)
+        with pytest.raises(ValueError, match="copy"):
+            np.asarray(item, dtype="float64", copy=False)
+
+    def test_an_item_is_a_tensor_at_once(self, store, monkeypatch):
+        torch = pytest.importorskip("torch")
+        rows = random_rows(600, 3, invalid=[4])
+        store.publish("a", SPEC, rows)
+        item, read, calls = store["hog"]["a"], store.read, []
+        monkeypatch.setattr(store, "read", lambda *window: calls.append(window) or read(*window))
+        tensor = torch.as_tensor(item)
+        assert same(tensor.numpy(), rows)
+        tensor[:] = 0  # its own memory
+        assert same(torch.as_tensor(item, dtype=torch.float32).numpy(), rows.astype("float32"))
+        assert len(calls) < 10  # and not one for every row
+
+    def test_an_item_is_a_table_and_a_labelled_array(self, store):
+        pandas = pytest.importorskip("pandas")
+        rows = random_rows(300, 3)
+        store.publish("a", SPEC, rows)
+        assert same(pandas.DataFrame(store["hog"]["a"]).to_numpy(), rows)
+        xarray = pytest.importorskip("xarray")
+        labelled = xarray.DataArray(store["hog"]["a"], dims=("frame", "column"))
+        assert same(labelled.values, rows)
+        assert same(labelled.isel(frame=[3, 5]).values, rows[[3, 5]])

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aupipe.train.data import collate, fit_scaling, load_examples
-from aupipe.train.feed import AHEAD, Resident, Streamed, _groups, bytes_resident, free_bytes, open_feed
+from aupipe.train.feed import AHEAD, Resident, Streamed, _ahead, _groups, bytes_resident, free_bytes, open_feed
 from aupipe.train.fit import fit
 from aupipe.train.recipe import load_recipe
 from aupipe.train.run import load_weights
@@ -168,3 +168,36 @@ def test_a_compiled_head_trains_to_nearly_the_same_scores(world, tmp_path):
     ]
     losses = [[epoch.loss for epoch in run.history] for run in runs]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("moment", ["while its thread is started", "while a batch is awaited", "between batches"])
+def test_an_interrupt_leaves_no_thread_behind(monkeypatch, moment):
+    """A thread that computes while the interpreter ends takes the process down with it."""
+    made = threading.Event()
+
+    def make(chunk):
+        made.set()
+        time.sleep(0.01)
+        return chunk
+
+    begin = threading.Thread.start
+
+    def interrupted(thread):
+        begin(thread)
+        made.wait(5)
+        raise KeyboardInterrupt
+
+    if moment == "while its thread is started":
+        monkeypatch.setattr(threading.Thread, "start", interrupted)
+    batches = _ahead(make, range(1000))
+    if moment == "while a batch is awaited":
+        next(batches)
+        with pytest.raises(KeyboardInterrupt):
+            batches.throw(KeyboardInterrupt)
+    elif moment == "between batches":
+        next(batches)
+        batches.close()
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            next(batches)
+    assert not [thread for thread in threading.enumerate() if thread.name == "aupipe-feed"]

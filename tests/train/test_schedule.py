@@ -173,7 +173,7 @@ def test_value_clipping_bounds_each_number_of_the_gradient(world, tmp_path):
     start, moved = (
         load_weights(train(world, tmp_path / name, (*still, *extra)))[0]
         for name, extra in (
-            ("a", ("optimiser.lr=0.0",)),
+            ("a", ("optimiser.lr=1e-12",)),
             ("b", ("optimiser.lr=1.0", "optimiser.clip_value=1e-3")),
         )
     )

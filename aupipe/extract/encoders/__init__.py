@@ -28,7 +28,7 @@ from aupipe.config import EncoderConfig
 from aupipe.errors import UsageError
 from aupipe.extract.faces.align import CropTemplate
 from aupipe.registry import Registry
-from aupipe.tables import build
+from aupipe.tables import Natural, NotNegative, build
 from aupipe.types import Modality, Weights
 
 ENCODERS = Registry(
@@ -81,8 +81,8 @@ class OnFrames:
     """
 
     align: AlignRule = "interpolate"
-    align_s: float = 0.0
-    align_rows: int = 0
+    align_s: NotNegative = 0.0
+    align_rows: Natural = 0
 
     def __post_init__(self) -> None:
         if self.align_s < 0 or (self.align_s and self.align != "mean"):

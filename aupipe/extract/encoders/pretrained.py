@@ -8,8 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from aupipe.documents import read_json
 from aupipe.errors import WeightsMissingError
-from aupipe.extract.weights import RANDOM_SEED, file_sha256, weights_folder
+from aupipe.extract.weights import RANDOM_SEED, RefusedWeightsError, file_sha256, weights_folder
 from aupipe.types import Weights
 
 # What changes the numbers besides the weights. Tokenizers come in many files; all of them count.
@@ -58,7 +59,10 @@ def weight_files(folder: Path) -> list[Path]:
             return [folder / name]
         index = folder / f"{name}.index.json"
         if index.is_file():
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            try:
+                shards = sorted(set(settings(folder, index.name)["weight_map"].values()))
+            except (KeyError, TypeError, AttributeError) as error:
+                raise RefusedWeightsError(f"{index}: it names no shards ({error!r})") from error
             missing = [shard for shard in shards if not (folder / shard).is_file()]
             if missing:
                 raise WeightsMissingError(f"{folder}: {index.name} names {', '.join(missing)}, which is not there")
@@ -95,9 +99,14 @@ def licence_of(folder: Path) -> str:
 
 
 def settings(folder: Path, name: str) -> dict[str, Any]:
-    """A JSON file of a model folder; empty where there is none."""
+    """A JSON file of a model folder; empty where there is none. Raises RefusedWeightsError for one that is no table."""
     path = folder / name
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        content = read_json(path) if path.is_file() else {}
+    except json.JSONDecodeError as error:
+        raise RefusedWeightsError(f"{path} is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise RefusedWeightsError(f"{path} holds no table of settings")
     return content
 
 

@@ -7,7 +7,6 @@ module that a worker runs as ``__main__``.
 
 from __future__ import annotations
 
-import traceback
 from dataclasses import dataclass
 
 from aupipe.errors import AupipeError, explain
@@ -36,7 +35,7 @@ class Fatal:
 
     message: str  # one line
     exit_code: int
-    details: str = ""  # the traceback of an error nobody foresaw
+    foreseen: bool = True  # else it is aupipe's own fault, and the traceback is logged
 
 
 def fatal_of(error: BaseException) -> Fatal:
@@ -47,4 +46,4 @@ def fatal_of(error: BaseException) -> Fatal:
     if foreseen is not None:
         return Fatal(foreseen, 1)
     message = f"{type(error).__name__}: {' '.join(str(error).split())} (in a worker process; -v shows where)"
-    return Fatal(message, 1, "".join(traceback.format_exception(error)))
+    return Fatal(message, 1, foreseen=False)

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from aupipe.extract.executors.messages import READY, WorkerConfig, fatal_of
 from aupipe.extract.meter import Meter
 from aupipe.extract.plan import Job
+from aupipe.logs import log_to_stderr
 
 SIGN_OF_LIFE_S = 0.5
 SHARED = 0.9  # of a GPU's memory, by all its worker processes: each needs some that torch does not count
@@ -38,8 +39,8 @@ class MessageSender:
     def give_up(self, error: BaseException) -> NoReturn:
         """Say why the run cannot go on, and end the process, whatever its other threads do."""
         fatal = fatal_of(error)
-        if fatal.details:
-            log.info("%s", fatal.details)
+        if not fatal.foreseen:
+            log.info("%s", fatal.message, exc_info=error)
         self.send(fatal)
         os._exit(1)
 
@@ -47,7 +48,7 @@ class MessageSender:
 def serve(connection: Connection, sender: MessageSender) -> None:
     """Work until there is nothing more to do (None), or the pipe closes."""
     config: WorkerConfig = connection.recv()
-    logging.basicConfig(level=config.log_level, format="%(levelname)s %(message)s", stream=sys.stderr)
+    log_to_stderr(config.log_level)
     logging.getLogger("libav").setLevel(logging.CRITICAL)
 
     import cv2

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from aupipe.errors import WeightsMissingError
 from aupipe.extract.faces import NO_FACES, Detect
+from aupipe.tables import Pixels, Share
 from aupipe.types import Detections, Weights
 
 
@@ -23,9 +24,9 @@ class Mtcnn:
     grows with the inverse square of it.
     """
 
-    min_face_px: int = 40
-    thresholds: tuple[float, float, float] = (0.6, 0.7, 0.7)
-    min_score: float = 0.9
+    min_face_px: Pixels = 40
+    thresholds: tuple[Share, Share, Share] = (0.6, 0.7, 0.7)
+    min_score: Share = 0.9
 
     version: ClassVar[int] = 1
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from aupipe.extract.faces import Detect
 from aupipe.extract.weights import find_weights, identify
+from aupipe.tables import Count, Share
 from aupipe.types import Detections, Weights
 
 if TYPE_CHECKING:
@@ -47,9 +48,9 @@ class RetinaFace:
 
     model: Literal["mobile0.25-1mb", "mobile0.25", "resnet50"] = "mobile0.25-1mb"
     weights_file: str = ""
-    nms_threshold: float = 0.4
-    max_found: int = 750
-    min_score: float = 0.7
+    nms_threshold: Share = 0.4
+    max_found: Count = 750
+    min_score: Share = 0.7
 
     version: ClassVar[int] = 1
 

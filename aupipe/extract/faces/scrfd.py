@@ -13,6 +13,7 @@ from aupipe.errors import UsageError
 from aupipe.extract.faces import NO_FACES, Detect
 from aupipe.extract.weights import find_weights
 from aupipe.extract.weights.onnx_external import identify_network
+from aupipe.tables import Pixels, Share
 from aupipe.types import Detections, Weights
 
 STRIDES = (8, 16, 32)
@@ -28,9 +29,9 @@ class Scrfd:
     """
 
     weights_file: str = "det_10g.onnx"
-    canvas_px: int = 640
-    nms_threshold: float = 0.4
-    min_score: float = 0.5
+    canvas_px: Pixels = 640
+    nms_threshold: Share = 0.4
+    min_score: Share = 0.5
 
     version: ClassVar[int] = 1
 

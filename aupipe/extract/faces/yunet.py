@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from aupipe.extract.faces import NO_FACES, Detect, DetectTensor, FaceTensors
 from aupipe.extract.weights import KNOWN_WEIGHTS, RefusedWeightsError, find_weights, identify
 from aupipe.extract.weights.onnx_external import external_files
+from aupipe.tables import Count, Share
 from aupipe.types import Detections, Weights
 
 if TYPE_CHECKING:
@@ -35,9 +36,9 @@ class YuNet:
     """
 
     weights_file: str = "face_detection_yunet_2023mar.onnx"
-    nms_threshold: float = 0.3
-    top_k: int = 5000
-    min_score: float = 0.7
+    nms_threshold: Share = 0.3
+    top_k: Count = 5000
+    min_score: Share = 0.7
 
     version: ClassVar[int] = 1
 

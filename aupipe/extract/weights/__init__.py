@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from functools import lru_cache
 from pathlib import Path
 
+from aupipe.documents import parse_json
 from aupipe.errors import WeightsMissingError
 from aupipe.extract.weights.known import KNOWN_WEIGHTS, KnownWeights, known_weights
 from aupipe.types import Weights
@@ -97,8 +97,9 @@ def safetensors_metadata(path: Path) -> dict[str, str]:
     try:
         with safe_open(path, framework="np") as file:
             metadata = dict(file.metadata() or {})
-        return metadata | json.loads(metadata.pop("aupipe", "{}"))
-    except (SafetensorError, ValueError) as error:
+        imported = parse_json(metadata.pop("aupipe", "{}"))
+        return metadata | {str(key): str(value) for key, value in imported.items()}
+    except (SafetensorError, ValueError, AttributeError) as error:
         raise RefusedWeightsError(f"{path} is not a safetensors file: {error}") from error
 
 

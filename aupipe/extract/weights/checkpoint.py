@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 # Where training scripts put the state dict, in order of preference: averaged weights win over raw ones.
 WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "state_dict_backbone", "model")
 NAMED_AT_MOST = 5
+MOST_WRAPPED = 8  # state dicts in state dicts
+MOST_MODULES = 100_000
+MOST_SHARED = 4  # tensors that view one storage, which are written out one by one
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -27,13 +31,15 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
         try:
             return load_file(path)
-        except SafetensorError as error:
+        except (SafetensorError, ValueError, KeyError) as error:
             raise RefusedWeightsError(f"{path} is not a safetensors file: {error}") from error
     from aupipe.extract.weights.pickles import read_pickle
 
     try:
         return unwrap(read_pickle(path), str(path))
-    except (AttributeError, TypeError, ValueError) as error:  # the right containers with the wrong things in them
+    except RefusedWeightsError:
+        raise
+    except Exception as error:  # the right containers with the wrong things in them
         raise RefusedWeightsError(f"{path} holds no state dict: {type(error).__name__}: {error}") from error
 
 
@@ -43,7 +49,7 @@ def unwrap(content: Any, source: str = "the file") -> dict[str, Tensor]:
 
     from aupipe.extract.weights.pickles import Inert
 
-    while True:
+    for _ in range(MOST_WRAPPED):
         if isinstance(content, tuple) and content and isinstance(content[0], Inert):
             return _style_network(content[0], source)
         if isinstance(content, Inert):
@@ -56,6 +62,8 @@ def unwrap(content: Any, source: str = "the file") -> dict[str, Tensor]:
         if inner is None:
             break
         content = inner
+    else:
+        raise RefusedWeightsError(f"{source} holds itself, or state dicts in more than {MOST_WRAPPED - 1} others")
     wrong = [
         str(key) for key, value in content.items() if not isinstance(key, str) or not isinstance(value, torch.Tensor)
     ]
@@ -63,15 +71,23 @@ def unwrap(content: Any, source: str = "the file") -> dict[str, Tensor]:
         raise RefusedWeightsError(f"{source} holds no state dict: {_listed(wrong) or 'it is empty'}")
     if all(key.startswith("module.") for key in content):
         content = {key.removeprefix("module."): value for key, value in content.items()}
+    storages = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in content.values()}
+    if sum(value.nbytes for value in content.values()) > MOST_SHARED * sum(storages.values()):
+        raise RefusedWeightsError(f"{source} holds tensors that together are many times their storage")
     return dict(content)
 
 
-def _module_tensors(module: Any, prefix: str = "", depth: int = 0) -> Iterable[tuple[str, Tensor]]:
+def _module_tensors(
+    module: Any, prefix: str = "", depth: int = 0, visits: Iterator[int] | None = None
+) -> Iterable[tuple[str, Tensor]]:
     """Names and tensors of a pickled module, as its ``state_dict`` would have them."""
     import torch
 
     from aupipe.extract.weights.pickles import Inert
 
+    visits = itertools.count() if visits is None else visits
+    if next(visits) > MOST_MODULES:
+        raise RefusedWeightsError(f"a module of more than {MOST_MODULES} others")
     state = module.state if isinstance(module, Inert) else None
     if not isinstance(state, dict) or depth > 64:
         return
@@ -81,7 +97,7 @@ def _module_tensors(module: Any, prefix: str = "", depth: int = 0) -> Iterable[t
             if isinstance(value, torch.Tensor) and not (kind == "_buffers" and name in hidden):
                 yield prefix + name, value.detach()
     for name, child in state.get("_modules", {}).items():
-        yield from _module_tensors(child, f"{prefix}{name}.", depth + 1)
+        yield from _module_tensors(child, f"{prefix}{name}.", depth + 1, visits)
 
 
 def _style_network(network: Any, source: str) -> dict[str, Tensor]:

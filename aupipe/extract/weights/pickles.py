@@ -2,13 +2,14 @@
 
 A pickle is a program; which functions it may call is decided in one place, `_Reader.find_class`. Tensors, arrays and
 plain containers are rebuilt by functions of this module. Classes of network libraries become `Inert`: objects that only
-keep what they were given. Everything else is refused by name.
+keep what they were given. Everything else is refused by name. How long it may take and how much memory it may ask for
+is bounded by the size of the file (`aupipe.extract.weights.bounded`).
 """
 
 from __future__ import annotations
 
 import io
-import pickle
+import math
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -19,8 +20,11 @@ import numpy as np
 import torch
 
 from aupipe.extract.weights import RefusedWeightsError
+from aupipe.extract.weights.bounded import BoundedUnpickler, short
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first object of files torch.save wrote before 1.6
+MOST_INFLATED = 16  # times the archive that its entries may be; torch.save packs nothing
+MOST_DIMENSIONS = 64
 
 # Roots of modules whose classes checkpoints are known to hold: networks, their arguments, StyleGAN's network objects.
 INERT_ROOTS = ("torch.nn.", "torch.optim.", "timm.", "geffnet.", "torchvision.", "argparse.", "functools.", "dnnlib.")
@@ -76,8 +80,8 @@ class _Dtype:
 
     def __init__(self, code: str, *_: Any) -> None:
         if not isinstance(code, str) or np.dtype(code).hasobject:
-            raise RefusedWeightsError(f"an array of {code!r}")
-        self.code = code
+            raise RefusedWeightsError(f"an array of {short(code)}")
+        self.code: str = code
         self.order = "="
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -106,7 +110,7 @@ def _scalar(kind: _Dtype, raw: bytes) -> Any:
 
 def _latin1(text: str, encoding: str = "latin1") -> bytes:
     if encoding != "latin1":
-        raise RefusedWeightsError(f"bytes encoded as {encoding}")
+        raise RefusedWeightsError(f"bytes encoded as {short(encoding)}")
     return text.encode("latin1")
 
 
@@ -114,6 +118,10 @@ def _rebuild_tensor(storage: torch.Tensor, offset: int, size: Any, stride: Any, 
     """A view of a storage, which may be filled later; one that leaves its storage is refused by torch itself."""
     if not isinstance(storage, torch.Tensor):
         raise RefusedWeightsError("a tensor without a storage")
+    if len(size) > MOST_DIMENSIONS or not all(isinstance(n, int) and abs(n) < 2**63 for n in (*size, *stride)):
+        raise RefusedWeightsError("a tensor of no shape")
+    if math.prod(size) > len(storage):  # a step of 0 makes any number of elements of one
+        raise RefusedWeightsError("a tensor with more elements than its storage")
     reach = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) + 1 if all(size) else 0
     if offset < 0 or reach > len(storage) or any(step < 0 for step in stride):
         raise RefusedWeightsError("a tensor that reaches beyond its storage")
@@ -128,7 +136,7 @@ def _rebuild_from_type(function: Any, kind: Any, args: tuple[Any, ...], state: A
 
 def _reconstruct_object(cls: Any, base: Any, state: Any) -> Any:
     if not (isinstance(cls, type) and issubclass(cls, Inert | InertDict)):
-        raise RefusedWeightsError(f"an object of {cls!r}")
+        raise RefusedWeightsError(f"an object of {short(cls)}")
     return cls()
 
 
@@ -158,7 +166,7 @@ _ALLOWED: dict[str, Any] = {
     "builtins.dict": dict,
     "builtins.list": list,
     "torch.Size": _Call(lambda sizes=(): tuple(sizes)),
-    "torch.device": _Call(lambda *args: ":".join(map(str, args))),
+    "torch.device": _Call(lambda *args: ":".join(map(short, args))),
     "torch._utils._rebuild_tensor": _Call(_rebuild_tensor),
     "torch._utils._rebuild_tensor_v2": _Call(_rebuild_tensor),
     "torch._utils._rebuild_parameter": _Call(lambda data, *_: data),
@@ -176,9 +184,11 @@ for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
 _PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
-class _Reader(pickle.Unpickler):
-    def __init__(self, file: IO[bytes], storage: Callable[[tuple[Any, ...]], torch.Tensor] | None = None) -> None:
-        super().__init__(file)
+class _Reader(BoundedUnpickler):
+    def __init__(
+        self, file: IO[bytes], size: int, storage: Callable[[tuple[Any, ...]], torch.Tensor] | None = None
+    ) -> None:
+        super().__init__(file, size)
         self.storage = storage
 
     def find_class(self, module: str, name: str) -> Any:
@@ -210,19 +220,25 @@ def read_pickle(path: Path) -> Any:
     reason, for everything else; nothing of the file is executed.
     """
     try:
+        size = path.stat().st_size
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                return _read_zip(archive)
+                return _read_zip(archive, size)
         with open(path, "rb") as file:
-            return plain(_read_stream(file, path.stat().st_size))
+            return plain(_read_stream(file, size))
     except RefusedWeightsError as error:
         raise RefusedWeightsError(f"{path} is refused as weights: {error}; nothing of it was run") from None
+    except RecursionError:
+        raise RefusedWeightsError(f"{path} is refused as weights: it nests too deeply; nothing of it was run") from None
     except Exception as error:  # whatever a broken or hostile stream makes the unpickler raise
-        raise RefusedWeightsError(f"{path} cannot be read as weights: {type(error).__name__}: {error}") from error
+        said = " ".join(map(str, error.args[:1])) if len(error.args) < 2 else str(error)
+        raise RefusedWeightsError(f"{path} cannot be read as weights: {type(error).__name__}: {said}") from error
 
 
-def _read_zip(archive: zipfile.ZipFile) -> Any:
+def _read_zip(archive: zipfile.ZipFile, size: int) -> Any:
     names = archive.namelist()
+    if sum(entry.file_size for entry in archive.infolist()) > MOST_INFLATED * size:
+        raise RefusedWeightsError("the archive unpacks to many times its size")
     main = next((name for name in names if name == "data.pkl" or name.endswith("/data.pkl")), None)
     if main is None:
         raise RefusedWeightsError("the archive holds no data.pkl")
@@ -240,25 +256,31 @@ def _read_zip(archive: zipfile.ZipFile) -> Any:
             storages[key] = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
         return storages[key]
 
-    return plain(_Reader(io.BytesIO(archive.read(main)), storage).load())
+    content = archive.read(main)
+    return plain(_Reader(io.BytesIO(content), len(content), storage).load())
 
 
 def _read_stream(file: IO[bytes], size: int) -> Any:
-    first = _Reader(file).load()
+    first = _Reader(file, size).load()
     if first != LEGACY_MAGIC:
         return first
-    _Reader(file).load()  # protocol
-    _Reader(file).load()  # byte order and word sizes
+    _Reader(file, size).load()  # protocol
+    _Reader(file, size).load()  # byte order and word sizes
     storages: dict[str, torch.Tensor] = {}
+    left = size
 
     def storage(pid: tuple[Any, ...]) -> torch.Tensor:
+        nonlocal left
         _, dtype, key, _, count, view = pid
-        if view is not None or not 0 <= count * dtype.itemsize <= size:
-            raise RefusedWeightsError("a storage larger than the file")
-        return storages.setdefault(key, torch.zeros(count, dtype=dtype))
+        if key not in storages:
+            if view is not None or not 0 <= count * dtype.itemsize <= left:
+                raise RefusedWeightsError("storages larger than the file")
+            left -= count * dtype.itemsize
+            storages[key] = torch.zeros(count, dtype=dtype)
+        return storages[key]
 
-    found = _Reader(file, storage).load()
-    for key in _Reader(file).load():  # the numbers follow the objects that view them
+    found = _Reader(file, size, storage).load()
+    for key in _Reader(file, size).load():  # the numbers follow the objects that view them
         numbers = storages[key]
         count = int.from_bytes(file.read(8), "little")
         raw = file.read(count * numbers.element_size())
@@ -274,23 +296,26 @@ def plain(value: Any) -> Any:
     return _plain(value, {})
 
 
-def _plain(value: Any, seen: dict[int, Any]) -> Any:
+def _plain(value: Any, seen: dict[int, tuple[Any, Any]]) -> Any:
+    """``seen``: id -> what was found there (kept, so that no other gets its id) and what became of it."""
     if isinstance(value, _Array):
         return value.array
     if isinstance(value, _Dtype):
         return value.code
     if id(value) in seen:
-        return seen[id(value)]
+        return seen[id(value)][1]
     if isinstance(value, dict):
-        seen[id(value)] = value
+        seen[id(value)] = (value, value)
         for key, item in value.items():
             value[key] = _plain(item, seen)
     elif isinstance(value, list):
-        seen[id(value)] = value
+        seen[id(value)] = (value, value)
         value[:] = [_plain(item, seen) for item in value]
     elif isinstance(value, tuple):
-        return tuple(_plain(item, seen) for item in value)
+        made = tuple(_plain(item, seen) for item in value)
+        seen[id(value)] = (value, made)
+        return made
     elif isinstance(value, Inert):
-        seen[id(value)] = value
+        seen[id(value)] = (value, value)
         value.state = _plain(value.state, seen)
     return value

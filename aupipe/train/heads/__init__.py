@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from aupipe.errors import UsageError
 from aupipe.registry import Registry
 from aupipe.tables import build
 
@@ -59,10 +60,14 @@ def build_head(
     """A freshly initialised head for ``inputs`` columns (D) and ``targets`` outputs (K).
 
     ``dims``: the columns of each feature, D being their sum and one presence column each. None: a single feature.
+    Raises UsageError for numbers that do not go together.
     """
     cls, config = HEADS.get(kind), head_config(kind, params)
     dims = dims or (inputs - 1,)
     if sum(dims) + len(dims) != inputs:
         raise ValueError(f"{inputs = } columns for features of {dims} columns and a presence column each")
-    head: nn.Module = cls(config, dims if getattr(cls, "streams", False) else inputs, targets)
+    try:
+        head: nn.Module = cls(config, dims if getattr(cls, "streams", False) else inputs, targets)
+    except (ValueError, AssertionError, ArithmeticError) as error:  # torch's word on numbers that do not go together
+        raise UsageError(f"head {kind!r}: {error}") from error
     return head

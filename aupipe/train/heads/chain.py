@@ -15,12 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aupipe.tables import Range, Share, Width
 from aupipe.train.heads.chain_start import Start, estimate
 from aupipe.train.heads.tcn import TemporalConvNet
 from aupipe.types import Task
@@ -40,12 +41,12 @@ class ChainConfig:
     ``channels``: widths of a TCN whose logits are added; none: no TCN.
     """
 
-    states: int = 40
-    stay: float = 3.0
-    channels: tuple[int, ...] = ()
-    width: int = 64
-    dropout: float = 0.2
-    input_dropout: float = 0.0
+    states: Annotated[int, Range(2, 4096)] = 40
+    stay: Annotated[float, Range(-100, 100)] = 3.0
+    channels: tuple[Width, ...] = ()
+    width: Width = 64
+    dropout: Share = 0.2
+    input_dropout: Share = 0.0
 
 
 class ChainHead(nn.Module):

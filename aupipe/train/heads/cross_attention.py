@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from aupipe.tables import Layers, Share, Width
 from aupipe.train.heads.blocks import split_streams
 
 
@@ -20,10 +21,10 @@ from aupipe.train.heads.blocks import split_streams
 class CrossAttentionConfig:
     """``width`` of each feature's tokens, ``recursions`` with shared weights; ``dropout`` on the attended ones."""
 
-    width: int = 64
-    recursions: int = 2
-    dropout: float = 0.3
-    input_dropout: float = 0.0
+    width: Width = 64
+    recursions: Layers = 2
+    dropout: Share = 0.3
+    input_dropout: Share = 0.0
 
 
 class CrossAttentionHead(nn.Module):

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aupipe.errors import UsageError, WeightsMissingError
+from aupipe.tables import Count, Layers, Range, Share, Width
 from aupipe.train.heads.blocks import StreamTCNs
 
 TRAINED = ("ln_1", "ln_2", "ln_f", "wpe")
@@ -27,18 +28,18 @@ class GPT2Config:
     sees only its past: GPT-2's mask is causal. ``positions``: the longest window.
     """
 
-    channels: tuple[tuple[int, ...], ...] = ((256, 256, 128, 128, 128),)
-    kernel_size: int = 5
+    channels: tuple[tuple[Width, ...], ...] = ((256, 256, 128, 128, 128),)
+    kernel_size: Annotated[int, Range(1, 4096)] = 5
     causal: bool = True
     activation: str = "leaky_relu"
-    tcn_dropout: float = 0.2
-    width: int = 256
+    tcn_dropout: Share = 0.2
+    width: Width = 256
     weights: str = ""
-    layers: int = 4
-    heads: int = 12
-    embedding: int = 768
-    positions: int = 1024
-    dropout: float = 0.1
+    layers: Layers = 4
+    heads: Width = 12
+    embedding: Width = 768
+    positions: Count = 1024
+    dropout: Share = 0.1
 
 
 class GPT2Head(nn.Module):

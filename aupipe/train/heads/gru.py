@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from aupipe.errors import UsageError
+from aupipe.tables import Layers, Natural, Share, Width
 from aupipe.train.heads.blocks import MaskedBatchNorm, split_streams
 
 
@@ -25,13 +26,13 @@ class GRUConfig:
     ``static``: which features (by place, from 0) bypass the GRU through a linear layer to ``static_width``.
     """
 
-    context: int = 0
-    width: int = 64
-    layers: int = 2
-    static: tuple[int, ...] = ()
-    static_width: int = 512
-    hidden: int = 512
-    dropout: float = 0.1
+    context: Natural = 0
+    width: Width = 64
+    layers: Layers = 2
+    static: tuple[Natural, ...] = ()
+    static_width: Width = 512
+    hidden: Width = 512
+    dropout: Share = 0.1
 
 
 class GRUHead(nn.Module):

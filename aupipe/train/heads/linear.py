@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from aupipe.tables import Share
+
 
 @dataclass(frozen=True)
 class LinearConfig:
     """``dropout`` on the inputs."""
 
-    dropout: float = 0.0
+    dropout: Share = 0.0
 
 
 class LinearHead(nn.Module):

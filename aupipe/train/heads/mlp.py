@@ -6,14 +6,16 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from aupipe.tables import Share, Width
+
 
 @dataclass(frozen=True)
 class MLPConfig:
     """``width`` of the hidden layer; ``input_dropout`` on the features, ``dropout`` on the hidden layer."""
 
-    width: int = 128
-    dropout: float = 0.0
-    input_dropout: float = 0.0
+    width: Width = 128
+    dropout: Share = 0.0
+    input_dropout: Share = 0.0
 
 
 class MLPHead(nn.Module):

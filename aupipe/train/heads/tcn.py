@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aupipe.errors import UsageError
+from aupipe.tables import Range, Share, Width
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,11 @@ class TCNConfig:
     ``causal``: a frame sees only the past. ``skip``: a linear map of the features is added to the output.
     """
 
-    width: int = 64
-    channels: tuple[int, ...] = (64, 64, 64)
-    kernel_size: int = 5
-    dropout: float = 0.2
-    input_dropout: float = 0.0
+    width: Width = 64
+    channels: tuple[Width, ...] = (64, 64, 64)
+    kernel_size: Annotated[int, Range(1, 4096)] = 5
+    dropout: Share = 0.2
+    input_dropout: Share = 0.0
     causal: bool = False
     skip: bool = True
 

@@ -7,10 +7,12 @@ no positions.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aupipe.tables import Layers, Range, Share, Width
 from aupipe.train.heads.blocks import Encoder, MaskedBatchNorm, StreamTCNs
 
 
@@ -23,20 +25,20 @@ class TCNTransformerConfig:
     behind each TCN (S1).
     """
 
-    channels: tuple[tuple[int, ...], ...] = ((512, 256, 128),)
-    kernel_size: int = 5
+    channels: tuple[tuple[Width, ...], ...] = ((512, 256, 128),)
+    kernel_size: Annotated[int, Range(1, 4096)] = 5
     causal: bool = True
     activation: str = "prelu"
     stream_norm: bool = False
-    tcn_dropout: float = 0.3
-    width: int = 512
-    leak: float = 1.0
-    encoder_width: int = 0
-    layers: int = 8
-    heads: int = 4
-    feedforward: int = 512
-    dropout: float = 0.3
-    hidden: int = 256
+    tcn_dropout: Share = 0.3
+    width: Width = 512
+    leak: Annotated[float, Range(-10, 10)] = 1.0
+    encoder_width: Annotated[int, Range(0, 65536)] = 0
+    layers: Layers = 8
+    heads: Width = 4
+    feedforward: Width = 512
+    dropout: Share = 0.3
+    hidden: Width = 256
 
 
 class TCNTransformerHead(nn.Module):

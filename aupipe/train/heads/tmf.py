@@ -7,10 +7,12 @@ window as a set.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aupipe.tables import Layers, Range, Share, Width
 from aupipe.train.heads.blocks import Encoder, MaskedBatchNorm
 
 
@@ -18,13 +20,13 @@ from aupipe.train.heads.blocks import Encoder, MaskedBatchNorm
 class TMFConfig:
     """``width``: all features together are projected to it; ``encoder_width`` of the encoder; ``hidden`` behind it."""
 
-    width: int = 256
-    encoder_width: int = 128
-    layers: int = 4
-    heads: int = 4
-    feedforward: int = 128
-    dropout: float = 0.3
-    hidden: int = 64
+    width: Width = 256
+    encoder_width: Annotated[int, Range(0, 65536)] = 128
+    layers: Layers = 4
+    heads: Width = 4
+    feedforward: Width = 128
+    dropout: Share = 0.3
+    hidden: Width = 64
 
 
 class TMFHead(nn.Module):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from aupipe.tables import Layers, Share, Width
 from aupipe.train.heads.blocks import Encoder
 
 
@@ -13,12 +14,12 @@ from aupipe.train.heads.blocks import Encoder
 class TransformerConfig:
     """``width`` of the tokens, ``feedforward`` of the layers' hidden part; ``positions`` adds a sinusoid."""
 
-    width: int = 64
-    layers: int = 2
-    heads: int = 4
-    feedforward: int = 128
-    dropout: float = 0.1
-    input_dropout: float = 0.0
+    width: Width = 64
+    layers: Layers = 2
+    heads: Width = 4
+    feedforward: Width = 128
+    dropout: Share = 0.1
+    input_dropout: Share = 0.0
     positions: bool = True
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from aupipe.errors import UsageError
+from aupipe.tables import Count, Layers, Share, Width
 from aupipe.train.heads.blocks import Encoder
 
 
@@ -22,14 +23,14 @@ class ViViTConfig:
     ``width``: tokens are projected to it where they are not of it. ``positions``: the longest window.
     """
 
-    tokens: int = 1
-    width: int = 440
-    spatial_layers: int = 4
-    temporal_layers: int = 4
-    heads: int = 8
-    feedforward: int = 1024
-    positions: int = 256
-    dropout: float = 0.3
+    tokens: Count = 1
+    width: Width = 440
+    spatial_layers: Layers = 4
+    temporal_layers: Layers = 4
+    heads: Width = 8
+    feedforward: Width = 1024
+    positions: Count = 256
+    dropout: Share = 0.3
 
 
 class ViViTHead(nn.Module):

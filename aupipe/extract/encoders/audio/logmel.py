@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.extract.encoders import AudioInput, Encode, OnFrames, Track
+from aupipe.tables import Count, Hertz, Natural, NotNegative, Positive, Range
 from aupipe.types import Modality, Waveform
 
 BLOCK = 1 << 14  # frames whose spectra are held at a time
@@ -25,22 +26,25 @@ class LogMel(OnFrames):
     moment of the file.
     """
 
-    sample_rate: int = 16000
-    n_fft: int = 512
-    win_length: int = 400
-    hop_length: int = 160
-    n_mels: int = 64
-    f_min_hz: float = 0.0
-    f_max_hz: float = 8000.0
-    floor_db: float = -100.0
-    deltas: int = 0
-    delta_width: int = 9
+    sample_rate: Hertz = 16000
+    n_fft: Annotated[int, Range(2, 1_000_000)] = 512
+    win_length: Count = 400
+    hop_length: Count = 160
+    n_mels: Annotated[int, Range(1, 4096)] = 64
+    f_min_hz: NotNegative = 0.0
+    f_max_hz: Positive = 8000.0
+    floor_db: Annotated[float, Range(-300, 100)] = -100.0
+    deltas: Natural = 0
+    delta_width: Count = 9
 
     modality: ClassVar[Modality] = "audio"
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_windows(self.n_fft, self.win_length)
+        if self.f_min_hz >= self.f_max_hz:
+            raise ValueError(f"f_min_hz = {self.f_min_hz} must be below f_max_hz = {self.f_max_hz}")
         check_slopes(self.deltas, self.delta_width)
 
     @property
@@ -94,6 +98,12 @@ def mel_power(
         )  # (n_mels, last - first)
         blocks.append(power.T.astype(np.float32))
     return np.concatenate(blocks)
+
+
+def check_windows(n_fft: int, win_length: int) -> None:
+    """Raises ValueError for a window that the transform cannot hold."""
+    if win_length > n_fft:
+        raise ValueError(f"win_length = {win_length} must be n_fft = {n_fft} or less")
 
 
 def check_slopes(deltas: int, width: int) -> None:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from aupipe.extract.encoders import AudioInput, Encode, OnFrames, Track
-from aupipe.extract.encoders.audio.logmel import at_least, check_slopes, frame_times, mel_power, with_slopes
+from aupipe.extract.encoders.audio.logmel import (
+    at_least,
+    check_slopes,
+    check_windows,
+    frame_times,
+    mel_power,
+    with_slopes,
+)
+from aupipe.tables import Count, Hertz, Natural, Range
 from aupipe.types import Modality, Waveform
 
 
@@ -18,20 +26,21 @@ class Mfcc(OnFrames):
     moment are raised to it.
     """
 
-    sample_rate: int = 16000
-    n_mfcc: int = 13
-    n_fft: int = 512
-    win_length: int = 400
-    hop_length: int = 160
-    n_mels: int = 40
-    deltas: int = 2
-    delta_width: int = 9
+    sample_rate: Hertz = 16000
+    n_mfcc: Count = 13
+    n_fft: Annotated[int, Range(2, 1_000_000)] = 512
+    win_length: Count = 400
+    hop_length: Count = 160
+    n_mels: Annotated[int, Range(1, 4096)] = 40
+    deltas: Natural = 2
+    delta_width: Count = 9
 
     modality: ClassVar[Modality] = "audio"
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_windows(self.n_fft, self.win_length)
         check_slopes(self.deltas, self.delta_width)
 
     @property

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from aupipe.errors import UsageError
 from aupipe.extract.encoders import AudioInput, Encode, OnFrames
 from aupipe.extract.encoders.pretrained import identify_model, load_model, model_folder, settings
+from aupipe.tables import NotNegative, Positive, Range
 from aupipe.types import Modality, Weights
 
 SAMPLE_RATE = 16000
@@ -35,10 +36,10 @@ class Speech(OnFrames):
     model: str
     weights: Literal["pretrained", "random"] = "pretrained"
     tap: Literal["last_hidden", "extract_features", "layer", "mean"] = "last_hidden"
-    layer: int = -1
+    layer: Annotated[int, Range(-1, 1000)] = -1
     normalize: Literal["checkpoint", "yes", "no"] = "checkpoint"
-    chunk_s: float = 30.0
-    context_s: float = 3.0
+    chunk_s: Positive = 30.0
+    context_s: NotNegative = 3.0
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
 
     modality: ClassVar[Modality] = "audio"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from aupipe.errors import WeightsMissingError
 from aupipe.extract.encoders import AudioInput, Encode, OnFrames, Track
 from aupipe.extract.encoders.audio.logmel import at_least
 from aupipe.extract.weights import RANDOM, RANDOM_SEED, file_sha256, find_weights, identify, random_weights
+from aupipe.tables import Range
 from aupipe.types import Modality, Waveform, Weights
 
 BATCH = 64  # examples
@@ -32,7 +33,7 @@ class Vggish(OnFrames):
     """
 
     weights: str = "vggish-10086976.pth"
-    hop_s: float = 0.96
+    hop_s: Annotated[float, Range(0.01, 3600)] = 0.96
     activation: Literal["relu", "none"] = "relu"
     pca: str = ""
     tail: Literal["overlap", "drop"] = "overlap"

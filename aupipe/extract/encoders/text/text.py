@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from aupipe.errors import UsageError
 from aupipe.extract.encoders import AlignRule, Encode, OnFrames, Track, WordsInput
 from aupipe.extract.encoders.pretrained import identify_model, load_model, model_folder
 from aupipe.extract.encoders.text.transcript import Transcript, Word
+from aupipe.tables import NotNegative, Range
 from aupipe.types import Modality, Weights
 
 BATCH = 16  # passages
@@ -30,10 +31,10 @@ class Text(OnFrames):
 
     model: str
     weights: Literal["pretrained", "random"] = "pretrained"
-    layer: int = -1
+    layer: Annotated[int, Range(-1, 1000)] = -1
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
     align: AlignRule = field(default="mean", kw_only=True)
-    align_s: float = field(default=2.0, kw_only=True)
+    align_s: NotNegative = field(default=2.0, kw_only=True)
 
     modality: ClassVar[Modality] = "text"
     version: ClassVar[int] = 1

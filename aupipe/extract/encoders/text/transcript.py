@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from aupipe.documents import parse_json
 from aupipe.errors import RecordingError
 from aupipe.files import write_file
 
@@ -126,7 +127,7 @@ Rows = list[tuple[str, float, float | None, int]]
 
 
 def _json(text: str) -> Rows:
-    content = json.loads(text)
+    content = parse_json(text)
     if isinstance(content, dict) and "segments" in content:  # Whisper and its relatives
         rows: Rows = []
         for number, segment in enumerate(content["segments"]):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from aupipe.extract.encoders.visual.pixels import TensorEncode
 from aupipe.extract.faces.align import CropTemplate
+from aupipe.tables import Pixels, Range
 from aupipe.types import Modality
 
 if TYPE_CHECKING:
@@ -20,9 +21,9 @@ class Hog:
     Gives (B, (n - 1)^2 * 4 * bins) with n = size_px / cell_px: 1764 numbers by default.
     """
 
-    size_px: int = 112
-    cell_px: int = 14
-    bins: int = 9
+    size_px: Pixels = 112
+    cell_px: Pixels = 14
+    bins: Annotated[int, Range(1, 360)] = 9
 
     modality: ClassVar[Modality] = "visual"
     version: ClassVar[int] = 1

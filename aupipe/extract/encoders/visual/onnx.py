@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from aupipe.extract.encoders import Encode
 from aupipe.extract.faces.align import ArcFaceCropTemplate, BoxCropTemplate, CropTemplate
 from aupipe.extract.weights import find_weights
 from aupipe.extract.weights.onnx_external import identify_network
+from aupipe.tables import Pixels, Range
 from aupipe.types import Modality, Weights
 
 
@@ -25,14 +26,14 @@ class Onnx:
     """
 
     weights: str
-    size_px: int
+    size_px: Pixels
     output: str = ""
     channels: Literal["rgb", "bgr", "grey"] = "rgb"
     layout: Literal["nchw", "nhwc"] = "nchw"
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.5,)
     crop: Literal["aligned", "box", "square"] = "aligned"
-    margin: float = 0.0
+    margin: Annotated[float, Range(-0.5, 10, open="low")] = 0.0
 
     modality: ClassVar[Modality] = "visual"
     file_is_network: ClassVar[bool] = True

@@ -19,6 +19,7 @@ from aupipe.extract.encoders.visual.pixels import (
 )
 from aupipe.extract.faces.align import CropTemplate
 from aupipe.extract.weights import RANDOM
+from aupipe.tables import Pixels
 from aupipe.types import Modality, Weights
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class RegNet:
 
     weights: str = "regnet_y_400mf-c65dace8.pth"
     tap: Literal["pooled", "map"] = "pooled"
-    size_px: int = 112
+    size_px: Pixels = 112
     crop: Crop = "aligned"
     precision: Precision = "float32"
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.extract.encoders import Encode
@@ -15,7 +15,7 @@ from aupipe.extract.encoders.visual.pixels import Precision, image_encoder, seed
 from aupipe.extract.faces.align import CropTemplate
 from aupipe.extract.remembered import keep, recall
 from aupipe.extract.weights import RANDOM, file_sha256, find_weights, random_weights
-from aupipe.tables import build
+from aupipe.tables import Range, build
 from aupipe.types import Modality, Weights
 
 FILE = "timm_models.json"
@@ -34,7 +34,7 @@ class Timm:
     model: str
     weights: str = "hub"
     output: Literal["pooled", "features"] = "pooled"
-    size_px: int = 0
+    size_px: Annotated[int, Range(0, 8192)] = 0
     precision: Precision = "float32"
 
     modality: ClassVar[Modality] = "visual"

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from aupipe.errors import WeightsMissingError
 from aupipe.extract.encoders import Encode
+from aupipe.extract.encoders.pretrained import settings
 from aupipe.extract.encoders.visual.pixels import Crop, Normal, Precision, image_encoder, seeded, template
 from aupipe.extract.faces.align import CropTemplate
 from aupipe.extract.weights import RANDOM, RefusedWeightsError, file_sha256, random_weights, weights_folder
+from aupipe.tables import Range
 from aupipe.types import Modality, Weights
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Transformers:
     model: str
     weights: Literal["folder", "random"] = "folder"
     tap: Literal["cls", "mean", "tokens", "pooled"] = "mean"
-    size_px: int = 0
+    size_px: Annotated[int, Range(0, 8192)] = 0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     crop: Crop = "aligned"
@@ -91,8 +92,7 @@ class Transformers:
         return path
 
     def _stated(self, name: str) -> dict[str, Any]:
-        path = self._folder() / name
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+        return settings(self._folder(), name)
 
     def _size_px(self) -> int:
         if self.size_px:
