@@ -16,6 +16,7 @@ from aupipe.extract.clock import frame_blocks, masked_frames
 from aupipe.extract.encoders import AudioInput, WordsInput
 from aupipe.extract.encoders.text.transcript import Transcript, spoken_words
 from aupipe.extract.job import Pass, failing_alone
+from aupipe.extract.limits import SOUND_REACH_S
 from aupipe.extract.pipeline import SOUND, Stages
 from aupipe.extract.sound import NoAudioError, read_audio
 from aupipe.types import Waveform
@@ -38,7 +39,9 @@ def listen(run: Pass, stages: Stages, clock: NDArray[np.float64]) -> None:
             with stages.meter.timed("sound", len(clock)):
                 encode, _ = run.loaded.encode(item.spec, item.encoder)
                 try:
-                    until_s = float(clock[-1]) + item.encoder.reach_s if isinstance(reads, AudioInput) else math.inf
+                    until_s = math.inf
+                    if isinstance(reads, AudioInput):
+                        until_s = float(clock[-1]) + getattr(item.encoder, "reach_s", SOUND_REACH_S)
                     key = reads, until_s
                     if key not in heard:
                         heard[key] = _read(recording.video, reads, until_s)

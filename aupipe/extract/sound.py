@@ -89,16 +89,15 @@ def _continuous(path: Path, until_s: float) -> Generator[tuple[NDArray[np.float3
             if rate != native_rate:
                 raise RecordingError(f"{path}: the sample rate changes from {native_rate} to {rate} Hz mid-stream")
             if time_s is not None:
-                hole_s = min(time_s, max(until_s, start_s)) - (start_s + written / native_rate)
+                at_s = start_s + written / native_rate
+                hole_s = min(time_s, max(until_s, start_s)) - at_s
                 if not -REORDER_S < hole_s < MAX_HOLE_S:
                     raise RecordingError(
                         f"{path}: sound jumps by {hole_s:.0f} s at {time_s:.2f} s; several files joined into one? "
                         "Remux it"
                     )
                 if hole_s > GAP_S:
-                    log.warning(
-                        "%s: %.2f s without sound at %.2f s, filled with silence", path, hole_s, time_s - hole_s
-                    )
+                    log.warning("%s: %.2f s without sound at %.2f s, filled with silence", path, hole_s, at_s)
                     hole = round(hole_s * native_rate)
                     for first in range(0, hole, SILENCE_BLOCK):
                         yield np.zeros(min(SILENCE_BLOCK, hole - first), np.float32), rate, start_s
