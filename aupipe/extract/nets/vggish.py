@@ -58,11 +58,16 @@ def log_mel_blocks(read: Callable[[int, int], Tensor], length: int) -> Iterator[
     rows = 1 + (length - FRAME) // HOP
     for start in range(0, rows, BLOCK):
         stop = min(start + BLOCK, rows)
-        frames = read(start * HOP, (stop - 1) * HOP + FRAME).unfold(0, FRAME, HOP)  # (b, 400), a view
-        # The periodic window: 400 samples of a raised cosine whose period is 400.
-        window = torch.hann_window(FRAME, periodic=True, dtype=torch.float64, device=frames.device)
-        spectrum = torch.fft.rfft(frames.double() * window, n=FFT).abs()  # (b, 257)
-        yield torch.log(spectrum @ mel_matrix().to(frames.device) + 0.01).float()
+        yield _log_mel(read(start * HOP, (stop - 1) * HOP + FRAME))
+
+
+def _log_mel(samples: Tensor) -> Tensor:
+    """(b, 64) of all frames of ``samples``."""
+    # The periodic window: 400 samples of a raised cosine whose period is 400.
+    window = torch.hann_window(FRAME, periodic=True, dtype=torch.float64, device=samples.device)
+    frames = samples.unfold(0, FRAME, HOP)  # (b, 400), a view
+    spectrum = torch.fft.rfft(frames.double() * window, n=FFT).abs()  # (b, 257)
+    return torch.log(spectrum @ mel_matrix().to(samples.device) + 0.01).float()
 
 
 def log_mel_examples(waveform: Any, hop: int = EXAMPLE) -> Tensor:
