@@ -105,7 +105,10 @@ class Frames:
 
 @dataclass(frozen=True)
 class Waveform:
-    """Mono sound on the video's clock: float32 (N,) in [-1, 1]; sample i sounds at ``start_s + i / sample_rate``."""
+    """Mono sound on the video's clock: float32 (N,) in [-1, 1]; sample i sounds at ``start_s + i / sample_rate``.
+
+    ``samples`` of long sound are a read-only memory map of a temporary file.
+    """
 
     samples: NDArray[np.float32]
     sample_rate: int

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.extract.encoders import AlignRule, AudioInput, Encode, OnFrames, Track
+from aupipe.extract.long_arrays import let_go
 from aupipe.types import Waveform
 
 BLOCK = 2048  # frames brought over at a time: a two-hour track is never copied whole
+BLOCK_BYTES = 16 << 20  # of windows, or of running sums, held at a time
 
 
 def to_frames(track: Track, pts_s: NDArray[np.float64], encoder: OnFrames) -> NDArray[np.float32]:
     """(T, ...) rows for frames at ``pts_s``, by the rule the encoder declares; NaN for frames it says nothing of."""
-    return align(track, pts_s, encoder.align, half_width_s=encoder.align_s, count=encoder.align_rows)
+    return np.concatenate(list(frame_blocks(track, pts_s, encoder)))
+
+
+def frame_blocks(track: Track, pts_s: NDArray[np.float64], encoder: OnFrames) -> Iterator[NDArray[np.float32]]:
+    """The rows of `to_frames` in blocks (b, ...), at least one: the rows of hours are never held at once."""
+    return aligned(track, pts_s, encoder.align, half_width_s=encoder.align_s, count=encoder.align_rows)
 
 
 def masked_frames(
     encode: Encode, reads: AudioInput, pts_s: NDArray[np.float64], encoder: OnFrames
-) -> NDArray[np.float32]:
-    """(T, ...) NaN rows of the shape an audio encoder gives: what a video without sound has, where that is allowed."""
+) -> Iterator[NDArray[np.float32]]:
+    """Blocks of NaN rows of the shape an audio encoder gives: what a video without sound has, where that is allowed."""
     heard = encode(Waveform(np.zeros(reads.sample_rate, np.float32), reads.sample_rate))
-    return to_frames(Track(heard.data[:0], heard.times_s[:0]), pts_s, encoder)
+    return frame_blocks(Track(heard.data[:0], heard.times_s[:0]), pts_s, encoder)
 
 
 def align(
@@ -48,46 +56,73 @@ def align(
     The track covers a frame that one of its rows hears: within half a ``span_s`` (at least half a step) before its
     first and after its last row. Nothing is extended over a sound that begins late or ends early.
     """
+    return np.concatenate(list(aligned(track, pts_s, rule, half_width_s=half_width_s, count=count)))
+
+
+def aligned(
+    track: Track,
+    pts_s: NDArray[np.float64],
+    rule: AlignRule,
+    *,
+    half_width_s: float = 0.0,
+    count: int = 0,
+) -> Iterator[NDArray[np.float32]]:
+    """The rows of `align` in blocks (b, ...) of successive frames; at least one block."""
     if rule == "window":
-        rows = windows(track, pts_s, count)  # (T, count, ...)
-        rows[np.isnan(rows).any(axis=tuple(range(1, rows.ndim)))] = np.nan
-        return rows
+        for rows in _window_blocks(track, pts_s, count):  # (b, count, ...)
+            rows[np.isnan(rows).any(axis=tuple(range(1, rows.ndim)))] = np.nan
+            yield rows
+        return
     data = track.data.reshape(len(track.data), math.prod(track.data.shape[1:]))  # (n, D)
     times = track.times_s
-    out = np.full((len(pts_s), data.shape[1]), np.nan, dtype=np.float32)
-    if not len(times):
-        return out.reshape(len(pts_s), *track.data.shape[1:])
+    if len(times):
+        covered, first, last = _wanted(track, pts_s, rule, half_width_s)
+    for start in range(0, max(1, len(pts_s)), BLOCK):
+        out = np.full((len(pts_s[start : start + BLOCK]), data.shape[1]), np.nan, dtype=np.float32)
+        if len(times):
+            block = np.flatnonzero(covered[start : start + BLOCK]) + start
+            wanted = pts_s[block]
+            if rule == "interpolate":
+                found = _interpolate(data, times, wanted)
+            elif rule == "nearest":
+                found = data[nearest_row(times, wanted)]
+            else:
+                found = _means(data, first[block], last[block], nearest_row(times, wanted))
+            out[block - start] = found
+            let_go(data)
+        yield out.reshape(len(out), *track.data.shape[1:])
+
+
+def _wanted(
+    track: Track, pts_s: NDArray[np.float64], rule: AlignRule, half_width_s: float
+) -> tuple[NDArray[np.bool_], NDArray, NDArray]:
+    """(T,) each: whether the track covers a frame, and the rows [first, last) a mean is taken over."""
     if rule == "mean" and half_width_s > 0:
-        bounds = np.stack([pts_s - half_width_s, pts_s + half_width_s])  # (2, T)
-        first, last = np.searchsorted(times, bounds[0], "left"), np.searchsorted(times, bounds[1], "right")
-        covered = last > first
-    else:
-        covered = covers(track, pts_s)
-        first, last = _on_screen(times, pts_s)
-    for start in range(0, len(pts_s), BLOCK):
-        block = np.flatnonzero(covered[start : start + BLOCK]) + start
-        wanted = pts_s[block]
-        if rule == "interpolate":
-            out[block] = _interpolate(data, times, wanted)
-        elif rule == "nearest":
-            out[block] = data[nearest_row(times, wanted)]
-        else:
-            out[block] = _means(data, first[block], last[block], nearest_row(times, wanted))
-    return out.reshape(len(pts_s), *track.data.shape[1:])
+        first = np.searchsorted(track.times_s, pts_s - half_width_s, "left")
+        last = np.searchsorted(track.times_s, pts_s + half_width_s, "right")
+        return last > first, first, last
+    return covers(track, pts_s), *_on_screen(track.times_s, pts_s)
 
 
 def windows(track: Track, pts_s: NDArray[np.float64], count: int) -> NDArray[np.float32]:
     """(T, count, ...) rows around each frame, as `align` describes, NaN in every slot beyond the track."""
+    return np.concatenate(list(_window_blocks(track, pts_s, count)))
+
+
+def _window_blocks(track: Track, pts_s: NDArray[np.float64], count: int) -> Iterator[NDArray[np.float32]]:
     if count < 1:
         raise ValueError(f"{count = }: a window has at least one row")
-    out = np.full((len(pts_s), count, *track.data.shape[1:]), np.nan, dtype=np.float32)
-    if len(track.times_s):
-        slots_s = (np.arange(count) - (count - 1) / 2) * step_s(track)  # (count,)
-        for start in range(0, len(pts_s), BLOCK):
-            wanted = pts_s[start : start + BLOCK, None] + slots_s  # (b, count)
+    shape = (count, *track.data.shape[1:])
+    slots_s = (np.arange(count) - (count - 1) / 2) * (step_s(track) if len(track.times_s) else 0.0)  # (count,)
+    step = max(1, min(BLOCK, BLOCK_BYTES // (4 * max(1, math.prod(shape)))))
+    for start in range(0, max(1, len(pts_s)), step):
+        out = np.full((len(pts_s[start : start + step]), *shape), np.nan, dtype=np.float32)
+        if len(track.times_s):
+            wanted = pts_s[start : start + step, None] + slots_s  # (b, count)
             found = covers(track, wanted)
-            out[start : start + BLOCK][found] = track.data[nearest_row(track.times_s, wanted[found])]
-    return out
+            out[found] = track.data[nearest_row(track.times_s, wanted[found])]
+            let_go(track.data)
+        yield out
 
 
 def step_s(track: Track) -> float:
@@ -133,9 +168,25 @@ def _means(data: NDArray, first: NDArray, last: NDArray, otherwise: NDArray) -> 
     """(b, D) means of rows [first, last); the row ``otherwise`` where that is empty."""
     if not len(first):
         return np.empty((0, data.shape[1]))
-    low, high = int(first.min()), int(max(last.max(), first.min()))
-    sums = np.zeros((high - low + 1, data.shape[1]))
-    np.cumsum(data[low:high], axis=0, dtype=np.float64, out=sums[1:])
     heard = last - first
-    mean = (sums[np.maximum(last, first) - low] - sums[first - low]) / np.maximum(heard, 1)[:, None]
+    edges, places = np.unique(np.concatenate([first, np.maximum(last, first)]), return_inverse=True)
+    sums = _sums_before(data, edges)[places.reshape(2, -1)]  # (2, b, D)
+    mean = (sums[1] - sums[0]) / np.maximum(heard, 1)[:, None]
     return np.where((heard > 0)[:, None], mean, data[otherwise])
+
+
+def _sums_before(data: NDArray, edges: NDArray) -> NDArray[np.float64]:
+    """(k, D): for every edge, rising, the sum of the rows from the first edge up to it; some rows held at a time."""
+    out = np.zeros((len(edges), data.shape[1]))
+    total = np.full((1, data.shape[1]), -0.0)  # -0.0 + x is x, for x = -0.0 too
+    step = max(1, BLOCK_BYTES // (8 * max(1, data.shape[1])))
+    for start in range(int(edges[0]), int(edges[-1]), step):
+        stop = min(start + step, int(edges[-1]))
+        # One chain of additions from the first edge on, wherever the pieces begin.
+        sums = np.cumsum(np.concatenate([total, data[start:stop]]), axis=0)  # (stop - start + 1, D)
+        here = slice(*np.searchsorted(edges, [start, stop + 1]))
+        out[here] = sums[edges[here] - start]
+        total = sums[-1:]
+        let_go(data)
+    out[0] = 0.0
+    return out

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.errors import RecordingError
-from aupipe.extract.clock import masked_frames, to_frames
+from aupipe.extract.clock import frame_blocks, masked_frames
 from aupipe.extract.encoders import AudioInput, WordsInput
 from aupipe.extract.encoders.text.transcript import Transcript, spoken_words
 from aupipe.extract.job import Pass, failing_alone
+from aupipe.extract.limits import SOUND_REACH_S
 from aupipe.extract.pipeline import SOUND, Stages
 from aupipe.extract.sound import NoAudioError, read_audio
 from aupipe.types import Waveform
@@ -23,10 +25,11 @@ from aupipe.types import Waveform
 def listen(run: Pass, stages: Stages, clock: NDArray[np.float64]) -> None:
     """Audio and text features of a video: what was heard and said, brought to the frames.
 
-    Sound is decoded once per sample rate, the transcript read once.
+    Sound is decoded once per sample rate and reach beyond the last frame, the transcript read once. It is encoded and
+    brought to the frames in blocks; what is longer than memory should hold lies in temporary files.
     """
     recording = run.job.recordings[0]
-    heard: dict[AudioInput | WordsInput, Waveform | Transcript] = {}
+    heard: dict[tuple[AudioInput | WordsInput, float], Waveform | Transcript] = {}
     for item in run.open_items(run.job.recordings, *SOUND):
         with failing_alone(run, item):
             began = time.perf_counter()
@@ -37,25 +40,31 @@ def listen(run: Pass, stages: Stages, clock: NDArray[np.float64]) -> None:
                 encode, _ = run.loaded.encode(item.spec, item.encoder)
             with stages.meter.timed("sound", len(clock)):
                 try:
-                    if reads not in heard:
-                        heard[reads] = _hear(recording.video, reads)
-                    rows = to_frames(encode(heard[reads]), clock, item.encoder)
+                    until_s = math.inf
+                    if isinstance(reads, AudioInput):
+                        until_s = float(clock[-1]) + getattr(item.encoder, "reach_s", SOUND_REACH_S)
+                    key = reads, until_s
+                    if key not in heard:
+                        heard[key] = _read(recording.video, reads, until_s)
+                    blocks = frame_blocks(encode(heard[key]), clock, item.encoder)
                 except NoAudioError:
                     if not run.loaded.parts.mask_missing_audio:
                         raise
-                    rows = masked_frames(encode, reads, clock, item.encoder)
+                    blocks = masked_frames(encode, reads, clock, item.encoder)
             run.begin()
-            stages.write(_publishing(run, item, rows, began))
+            stages.write(_publishing(run, item, blocks, len(clock), began))
 
 
-def _publishing(run: Pass, item: Any, rows: NDArray[Any], began_s: float) -> Callable[[], None]:
+def _publishing(
+    run: Pass, item: Any, blocks: Iterator[NDArray[Any]], frames: int, began_s: float
+) -> Callable[[], None]:
     def publish() -> None:
         with failing_alone(run, item):
-            run.publish(item.recording, item.spec, [rows], len(rows), began_s)
+            run.publish(item.recording, item.spec, blocks, frames, began_s)
         run.end()
 
     return publish
 
 
-def _hear(video: Path, reads: AudioInput | WordsInput) -> Waveform | Transcript:
-    return read_audio(video, reads.sample_rate) if isinstance(reads, AudioInput) else spoken_words(video)
+def _read(video: Path, reads: AudioInput | WordsInput, until_s: float) -> Waveform | Transcript:
+    return read_audio(video, reads.sample_rate, until_s) if isinstance(reads, AudioInput) else spoken_words(video)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from aupipe.dataset import IMAGE_SUFFIXES
 from aupipe.errors import RecordingError
 from aupipe.extract.decode import chunk_length
+from aupipe.extract.limits import FREE_ROWS, MAX_ROWS_PER_IMAGE
 from aupipe.types import Frames
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,21 @@ def image_rows(folder: Path) -> dict[int, Path]:
         numbered[number] = file
     first = 0 if 0 in numbered else 1
     return {number - first: file for number, file in sorted(numbered.items())}
+
+
+def image_length(folder: Path) -> int:
+    """How many rows a folder of numbered images has: up to its last number.
+
+    Raises RecordingError where that is far more than it has images (`MAX_ROWS_PER_IMAGE`, `FREE_ROWS`): a row without
+    an image takes as much room in the store as any other.
+    """
+    rows = image_rows(folder)
+    last = max(rows)
+    if last >= max(FREE_ROWS, MAX_ROWS_PER_IMAGE * len(rows)):
+        raise RecordingError(
+            f"{folder}: frame numbers run to {rows[last].name}, but there are {len(rows)} images; renumber them"
+        )
+    return last + 1
 
 
 @dataclass

@@ -20,7 +20,7 @@ from aupipe.extract.faces.align import CropTemplate, is_cut_on_host
 from aupipe.extract.faces.between import EveryNth
 from aupipe.extract.faces.table import FaceTable
 from aupipe.extract.faces.track import subject_track
-from aupipe.extract.images import ImageReader, image_rows
+from aupipe.extract.images import ImageReader, image_length
 from aupipe.extract.job import Pass, failing, failing_alone
 from aupipe.extract.memory import KEPT_BYTES, KEPT_ON_DEVICE_BYTES, RING_BYTES, Budget
 from aupipe.extract.meter import Meter
@@ -341,7 +341,7 @@ def _image_clock(recording: Recording) -> NDArray[np.float64]:
         raise RecordingError(f"no video or image folder for {recording.id!r}")
     if recording.fps is None:
         raise RecordingError(f"{recording.images}: images carry no clock; set [dataset] fps")
-    return np.arange(max(image_rows(recording.images)) + 1) / recording.fps
+    return np.arange(image_length(recording.images)) / recording.fps
 
 
 def _same_length(recording: Recording, found: int, clock: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from aupipe.errors import RecordingError
 from aupipe.extract.job import OpenItem, Pass, failing_alone
 from aupipe.store.base import ItemWriter
+
+NAN_BYTES = 8 << 20  # of rows without a face, made at a time: hours without one are no reason to hold much
 
 
 @dataclass
@@ -83,15 +86,37 @@ class Sink:
                 self._index[0], index = index[len(part) :], index[: len(part)]
             else:
                 self._index.pop(0)
-            stop = int(index[-1]) + 1
-            if stop - self._written == len(part):
-                block = part
-            else:
-                block = np.full((stop - self._written, *self.shape), np.nan, dtype=np.float32)
-                block[index - self._written] = part
-            self._open().append(block)
+            self._write(part, index)
             self._given += len(part)
+
+    def _write(self, part: NDArray[Any], index: NDArray[np.int64]) -> None:
+        """Rows ``index``, and NaN in those before them that have not been written; gaps of any length, in blocks."""
+        stop = int(index[-1]) + 1
+        if stop - self._written == len(part):
+            self._open().append(part)
             self._written = stop
+        elif stop - self._written <= self._block_rows:
+            block = np.full((stop - self._written, *self.shape), np.nan, dtype=np.float32)
+            block[index - self._written] = part
+            self._open().append(block)
+            self._written = stop
+        else:
+            for run in np.split(np.arange(len(part)), np.flatnonzero(np.diff(index) > 1) + 1):
+                self._skip_to(int(index[run[0]]))
+                self._open().append(part[run[0] : run[-1] + 1])
+                self._written += len(run)
+
+    def _skip_to(self, row: int) -> None:
+        """Write NaN up to ``row``."""
+        while self._written < row:
+            count = min(self._block_rows, row - self._written)
+            self._open().append(np.full((count, *self.shape), np.nan, dtype=np.float32))
+            self._written += count
+
+    @property
+    def _block_rows(self) -> int:
+        """How many rows of NaN are made at a time."""
+        return max(1, NAN_BYTES // (4 * max(1, math.prod(self.shape))))
 
     def _open(self) -> ItemWriter:
         if self._writer is None:
@@ -109,10 +134,7 @@ class Sink:
         with failing_alone(self.run, self.item):
             self.run.confirm_source(self.item.recording, self.item.spec.modality)
             writer = self._open()
-            while self._written < self.length:  # in blocks: hours without a face are no reason to hold much
-                block = min(4096, self.length - self._written)
-                writer.append(np.full((block, *self.shape), np.nan, dtype=np.float32))
-                self._written += block
+            self._skip_to(self.length)
             self.run.commit(writer, seconds=time.perf_counter() - self.began_s)
         self._discard()
 

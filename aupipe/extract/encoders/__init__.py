@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from aupipe.config import EncoderConfig
 from aupipe.errors import UsageError
 from aupipe.extract.faces.align import CropTemplate
+from aupipe.extract.limits import SOUND_REACH_S
 from aupipe.registry import Registry
 from aupipe.tables import Natural, NotNegative, build
 from aupipe.types import Modality, Weights
@@ -90,10 +91,20 @@ class OnFrames:
         if (self.align == "window") != (self.align_rows > 0):
             raise ValueError(f"align_rows = {self.align_rows}: align = 'window' needs 1 or more, other rules none")
 
+    @property
+    def reach_s(self) -> float:
+        """Seconds of sound after a frame that its row may depend on; sound later than that after the last is left out.
+
+        Rows of a ``window`` are taken to be a second apart at most.
+        """
+        return SOUND_REACH_S + self.align_s + self.align_rows
+
 
 @dataclass(frozen=True)
 class Track:
     """Rows at times of their own: ``data`` (n, ...), ``times_s`` (n,) not falling, the middle of what each row hears.
+
+    ``data`` of long sound may be a read-only memory map (`aupipe.extract.long_arrays`).
 
     ``span_s`` is how long one row hears; where it is longer than a step, the track begins and ends half of it further
     out than its first and last times say.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,15 +31,24 @@ class Silero(nn.Module):
         self.final_conv = nn.Conv1d(128, 1, 1)
 
     def forward(self, samples: Tensor) -> Tensor:
-        chunks = max(1, -(-len(samples) // CHUNK))
-        padded = functional.pad(samples, (CONTEXT, chunks * CHUNK - len(samples)))
-        heard = padded.unfold(0, CONTEXT + CHUNK, CHUNK)  # (chunks, 576), a view
+        def read(start: int, stop: int) -> Tensor:
+            outside = max(0, -start), max(0, stop - len(samples))
+            return functional.pad(samples[max(0, start) : stop], outside)
+
+        return torch.cat(list(self.blocks(read, len(samples))))
+
+    def blocks(self, read: Callable[[int, int], Tensor], length: int) -> Iterator[Tensor]:
+        """The same in blocks, of sound that is read as it is needed.
+
+        ``read(start, stop)`` gives samples [start, stop) of ``length``, 0 beyond either end.
+        """
+        chunks = max(1, -(-length // CHUNK))
         state = None
-        found = []
         for start in range(0, chunks, BLOCK):
-            hidden, state = self.lstm(self.embed(heard[start : start + BLOCK])[None], state)  # (1, b, 128)
-            found.append(torch.sigmoid(self.final_conv(torch.relu(hidden).transpose(1, 2)))[0, 0])  # (b,)
-        return torch.cat(found)
+            stop = min(start + BLOCK, chunks)
+            heard = read(start * CHUNK - CONTEXT, stop * CHUNK).unfold(0, CONTEXT + CHUNK, CHUNK)  # (b, 576), a view
+            hidden, state = self.lstm(self.embed(heard)[None], state)  # (1, b, 128)
+            yield torch.sigmoid(self.final_conv(torch.relu(hidden).transpose(1, 2)))[0, 0]  # (b,)
 
     def embed(self, heard: Tensor) -> Tensor:
         """(b, 576) samples -> (b, 128)."""

@@ -7,6 +7,7 @@ loads as it is.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -46,15 +47,27 @@ def log_mel_frames(waveform: Any) -> Tensor:
     samples = torch.as_tensor(waveform).reshape(-1)
     if len(samples) < FRAME:
         return torch.zeros(0, BANDS, device=samples.device)
+    return torch.cat(list(log_mel_blocks(lambda start, stop: samples[start:stop], len(samples))))
+
+
+def log_mel_blocks(read: Callable[[int, int], Tensor], length: int) -> Iterator[Tensor]:
+    """The rows of `log_mel_frames` in blocks of `BLOCK`, of sound that is read as it is needed.
+
+    ``read(start, stop)`` gives samples [start, stop) of ``length``, at least 400.
+    """
+    rows = 1 + (length - FRAME) // HOP
+    for start in range(0, rows, BLOCK):
+        stop = min(start + BLOCK, rows)
+        yield _log_mel(read(start * HOP, (stop - 1) * HOP + FRAME))
+
+
+def _log_mel(samples: Tensor) -> Tensor:
+    """(b, 64) of all frames of ``samples``."""
     # The periodic window: 400 samples of a raised cosine whose period is 400.
     window = torch.hann_window(FRAME, periodic=True, dtype=torch.float64, device=samples.device)
-    matrix = mel_matrix().to(samples.device)
-    frames = samples.unfold(0, FRAME, HOP)  # (n, 400), a view
-    rows = []
-    for start in range(0, len(frames), BLOCK):
-        spectrum = torch.fft.rfft(frames[start : start + BLOCK].double() * window, n=FFT).abs()  # (b, 257)
-        rows.append(torch.log(spectrum @ matrix + 0.01).float())
-    return torch.cat(rows)
+    frames = samples.unfold(0, FRAME, HOP)  # (b, 400), a view
+    spectrum = torch.fft.rfft(frames.double() * window, n=FFT).abs()  # (b, 257)
+    return torch.log(spectrum @ mel_matrix().to(samples.device) + 0.01).float()
 
 
 def log_mel_examples(waveform: Any, hop: int = EXAMPLE) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -9,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.extract.encoders import AudioInput, Encode, OnFrames, Track
+from aupipe.extract.long_arrays import ArrayBuilder, cut
 from aupipe.tables import Count, Hertz, Natural, NotNegative, Positive, Range
 from aupipe.types import Modality, Waveform
 
-BLOCK = 1 << 14  # frames whose spectra are held at a time
+BLOCK = 1 << 14  # frames whose spectra are held at a time; another number moves rows by a rounding
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class LogMel(OnFrames):
         import librosa
 
         def encode(waveform: Waveform) -> Track:
-            power = mel_power(
+            spectra = mel_power(
                 at_least(waveform.samples, self.n_fft),
                 sample_rate=self.sample_rate,
                 n_fft=self.n_fft,
@@ -67,28 +69,30 @@ class LogMel(OnFrames):
                 n_mels=self.n_mels,
                 fmin=self.f_min_hz,
                 fmax=self.f_max_hz,
-            )  # (n, n_mels)
-            base = librosa.power_to_db(power.T, ref=1.0, amin=10 ** (self.floor_db / 10), top_db=None)
-            rows = with_slopes(base, self.deltas, self.delta_width)
-            times = frame_times(waveform, len(rows), self.hop_length)
-            return Track(rows, times, self.win_length / self.sample_rate)
+            )  # (b, n_mels) each
+            amin = 10 ** (self.floor_db / 10)
+            base = (librosa.power_to_db(power.T, ref=1.0, amin=amin, top_db=None) for power in spectra)
+            rows = ArrayBuilder()
+            for block in with_slopes(base, self.deltas, self.delta_width):
+                rows.append(block)
+            data = rows.array()
+            return Track(data, frame_times(waveform, len(data), self.hop_length), self.win_length / self.sample_rate)
 
         return encode
 
 
 def mel_power(
     samples: NDArray[np.float32], *, sample_rate: int, n_fft: int, win_length: int, hop_length: int, **mel: Any
-) -> NDArray[np.float32]:
-    """(n, n_mels) of ``librosa.feature.melspectrogram``, some frames at a time: a long spectrum is never held whole."""
+) -> Iterator[NDArray[np.float32]]:
+    """The (n, n_mels) rows of ``librosa.feature.melspectrogram`` in blocks of `BLOCK`: a long one is never held."""
     import librosa
 
-    padded = np.pad(samples, n_fft // 2)  # what librosa's center=True does
-    rows = 1 + (len(padded) - n_fft) // hop_length
-    blocks = []
+    half = n_fft // 2  # of silence before and after the sound: what librosa's center=True does
+    rows = 1 + (len(samples) + 2 * half - n_fft) // hop_length
     for first in range(0, rows, BLOCK):
         last = min(first + BLOCK, rows)
         power = librosa.feature.melspectrogram(
-            y=padded[first * hop_length : (last - 1) * hop_length + n_fft],
+            y=cut(samples, first * hop_length - half, (last - 1) * hop_length + n_fft - half),
             sr=sample_rate,
             n_fft=n_fft,
             win_length=win_length,
@@ -96,8 +100,7 @@ def mel_power(
             center=False,
             **mel,
         )  # (n_mels, last - first)
-        blocks.append(power.T.astype(np.float32))
-    return np.concatenate(blocks)
+        yield power.T.astype(np.float32)
 
 
 def check_windows(n_fft: int, win_length: int) -> None:
@@ -112,14 +115,32 @@ def check_slopes(deltas: int, width: int) -> None:
         raise ValueError(f"deltas = {deltas}, delta_width = {width}: an odd width from 3, and fewer deltas than that")
 
 
-def with_slopes(base: NDArray[np.float32], deltas: int, width: int) -> NDArray[np.float32]:
-    """(n, D * (1 + deltas)) rows from (D, n): the values, then their derivatives over ``width`` rows, librosa's way."""
+def with_slopes(blocks: Iterable[NDArray[np.float32]], deltas: int, width: int) -> Iterator[NDArray[np.float32]]:
+    """Blocks of rows (b, D * (1 + deltas)) from blocks (D, b) of successive rows.
+
+    A row holds the values, then their derivatives over ``width`` rows, librosa's way, whatever the blocks.
+    """
+    context = width // 2 if deltas else 0
+    held: NDArray[np.float32] | None = None  # columns: some already given, which the next ones need, and new ones
+    given = 0
+    for block in blocks:
+        held = block if held is None else np.concatenate([held, block], axis=1)
+        ready = held.shape[1] - context
+        if ready > given:
+            yield _sloped(held, deltas, width)[given:ready]
+            start = max(0, ready - context)
+            held, given = held[:, start:], ready - start
+    if held is not None and given < held.shape[1]:
+        yield _sloped(held, deltas, width)[given:]
+
+
+def _sloped(base: NDArray[np.float32], deltas: int, width: int) -> NDArray[np.float32]:
+    """(n, D * (1 + deltas)) rows of (D, n)."""
     import librosa
 
     # "nearest" also works on files shorter than the width of the derivative.
     slopes = [librosa.feature.delta(base, order=i, width=width, mode="nearest") for i in range(1, deltas + 1)]
-    rows = np.concatenate([base, *slopes]).T if slopes else base.T  # hours of sound are not copied for nothing
-    return np.ascontiguousarray(rows, dtype=np.float32)
+    return np.ascontiguousarray(np.concatenate([base, *slopes]).T, dtype=np.float32)
 
 
 def at_least(samples: np.ndarray, n: int) -> np.ndarray:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from aupipe.extract.encoders import AudioInput, Encode, OnFrames, Track
 from aupipe.extract.encoders.audio.logmel import (
+    BLOCK,
     at_least,
     check_slopes,
     check_windows,
@@ -14,8 +19,11 @@ from aupipe.extract.encoders.audio.logmel import (
     mel_power,
     with_slopes,
 )
+from aupipe.extract.long_arrays import ArrayBuilder, cut
 from aupipe.tables import Count, Hertz, Natural, Range
 from aupipe.types import Modality, Waveform
+
+TOP_DB = 80.0  # librosa's
 
 
 @dataclass(frozen=True)
@@ -54,17 +62,32 @@ class Mfcc(OnFrames):
         import librosa
 
         def encode(waveform: Waveform) -> Track:
-            power = mel_power(
+            spectra = mel_power(
                 at_least(waveform.samples, self.n_fft),
                 sample_rate=self.sample_rate,
                 n_fft=self.n_fft,
                 win_length=self.win_length,
                 hop_length=self.hop_length,
                 n_mels=self.n_mels,
-            )  # (n, n_mels)
-            base = librosa.feature.mfcc(S=librosa.power_to_db(power.T), n_mfcc=self.n_mfcc)  # (n_mfcc, n)
-            rows = with_slopes(base, self.deltas, self.delta_width)  # (n, n_mfcc * (1 + deltas))
-            times = frame_times(waveform, len(rows), self.hop_length)
-            return Track(rows, times, self.win_length / self.sample_rate)
+            )  # (b, n_mels) each
+            built = ArrayBuilder()
+            loudest = np.float32(-np.inf)
+            for power in spectra:
+                decibels = librosa.power_to_db(power, top_db=None)
+                loudest = max(loudest, decibels.max())
+                built.append(decibels)
+            table = built.array()  # (n, n_mels)
+
+            def coefficients() -> Iterator[NDArray[np.float32]]:
+                """(n_mfcc, b) each: the loudest moment of all is known now."""
+                for first in range(0, len(table), BLOCK):
+                    block = cut(table, first, min(first + BLOCK, len(table))).T
+                    yield librosa.feature.mfcc(S=np.maximum(block, loudest - TOP_DB), n_mfcc=self.n_mfcc)
+
+            rows = ArrayBuilder()
+            for sloped in with_slopes(coefficients(), self.deltas, self.delta_width):
+                rows.append(sloped)
+            data = rows.array()  # (n, n_mfcc * (1 + deltas))
+            return Track(data, frame_times(waveform, len(data), self.hop_length), self.win_length / self.sample_rate)
 
         return encode

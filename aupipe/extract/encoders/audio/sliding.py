@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from aupipe.extract.long_arrays import ArrayBuilder, cut
+
 
 class Slice(NamedTuple):
     """One window of rows [start, start + length), of which [keep, keep_stop) are kept; all counted from row 0."""
@@ -48,15 +50,13 @@ def slide(
     compute: Callable[[list[int]], NDArray[np.float32]],
 ) -> NDArray[np.float32]:
     """(rows, D) from ``compute``, which maps starts of windows, at most ``batch``, to (b, length, D)."""
-    out: NDArray[np.float32] | None = None
+    out = ArrayBuilder()
     for group in _groups(slices(rows, length, context), batch):
         found = compute([window.start for window in group])
-        if out is None:
-            out = np.empty((rows, *found.shape[2:]), dtype=np.float32)
         for window, values in zip(group, found, strict=True):
-            out[window.keep : window.keep_stop] = values[window.keep - window.start : window.keep_stop - window.start]
-    assert out is not None
-    return out
+            kept = values[window.keep - window.start : window.keep_stop - window.start]
+            out.append(kept.astype(np.float32))
+    return out.array()
 
 
 def _groups(windows: list[Slice], batch: int) -> Iterator[list[Slice]]:
@@ -68,5 +68,9 @@ def moments(samples: NDArray[np.float32], block: int = 1 << 20) -> tuple[float, 
     """Mean and variance of sound of any length, in float64, without a copy of it."""
     n = max(len(samples), 1)
     starts = range(0, len(samples), block)
-    mean = sum(float(samples[i : i + block].sum(dtype=np.float64)) for i in starts) / n
-    return mean, sum(float(np.square(samples[i : i + block] - np.float64(mean)).sum()) for i in starts) / n
+
+    def blocks() -> Iterator[NDArray[np.float32]]:
+        return (cut(samples, start, min(start + block, len(samples))) for start in starts)
+
+    mean = sum(float(part.sum(dtype=np.float64)) for part in blocks()) / n
+    return mean, sum(float(np.square(part - np.float64(mean)).sum()) for part in blocks()) / n

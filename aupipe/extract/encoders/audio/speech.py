@@ -57,6 +57,10 @@ class Speech(OnFrames):
     def reads(self) -> AudioInput:
         return AudioInput(SAMPLE_RATE)
 
+    @property
+    def reach_s(self) -> float:
+        return super().reach_s + self.chunk_s
+
     def identify_weights(self) -> Weights:
         return identify_model(self.model, self.weights)
 

@@ -13,6 +13,7 @@ from aupipe.errors import UsageError
 from aupipe.extract.encoders import Encode, Track
 from aupipe.extract.encoders.audio.sliding import moments, slide
 from aupipe.extract.encoders.audio.taps import Tap
+from aupipe.extract.long_arrays import cut
 from aupipe.types import Waveform
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ def conv_encoder(speech: Speech, network: Any, device: str, dtype: torch.dtype) 
         scale = 1 / np.sqrt(variance + 1e-7) if normalizes else 1.0
 
         def prepared(start: int, stop: int) -> Tensor:
-            cut = (samples[start:stop] - np.float32(mean)) * np.float32(scale)
-            return torch.from_numpy(cut).to(device=device, dtype=dtype)
+            values = (cut(samples, start, stop) - np.float32(mean)) * np.float32(scale)
+            return torch.from_numpy(values).to(device=device, dtype=dtype)
 
         rows = max(1, 1 + (len(samples) - field) // hop)
         rate = waveform.sample_rate

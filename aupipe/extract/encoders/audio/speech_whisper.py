@@ -12,6 +12,7 @@ from aupipe.extract.encoders import Encode, Track
 from aupipe.extract.encoders.audio.sliding import slide
 from aupipe.extract.encoders.audio.taps import Tap
 from aupipe.extract.encoders.pretrained import model_folder, settings
+from aupipe.extract.long_arrays import cut
 from aupipe.types import Waveform
 
 if TYPE_CHECKING:
@@ -48,8 +49,7 @@ def whisper_encoder(speech: Speech, network: Any, device: str, dtype: torch.dtyp
 
         def compute(starts: list[int]) -> Any:
             # Beyond the end is silence, as Whisper was trained; those rows are not kept.
-            cuts = [samples[start * HOP : (start + length) * HOP] for start in starts]
-            cuts = [np.pad(cut, (0, length * HOP - len(cut))) for cut in cuts]
+            cuts = [cut(samples, start * HOP, (start + length) * HOP) for start in starts]
             mel = log_mel(cuts, sampling_rate=16000, return_tensors="pt").input_features.to(device=device, dtype=dtype)
             return tap.take(encoder(mel).last_hidden_state).cpu().numpy()
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from aupipe.errors import WeightsMissingError
 from aupipe.extract.encoders import AudioInput, Encode, OnFrames, Track
+from aupipe.extract.long_arrays import cut
 from aupipe.extract.weights import RANDOM, RANDOM_SEED, file_sha256, find_weights, random_weights
 from aupipe.types import Modality, Waveform, Weights
 
@@ -81,8 +82,14 @@ class Vad(OnFrames):
         network = self._network().eval().to(device)
 
         def encode(waveform: Waveform) -> Track:
+            samples = waveform.samples
+
+            def read(start: int, stop: int) -> Any:
+                return torch.from_numpy(cut(samples, start, stop)).to(device)
+
             with torch.inference_mode():
-                speech = network(torch.from_numpy(waveform.samples).to(device)).cpu().numpy()[:, None]  # (n, 1)
+                blocks = [block.cpu().numpy() for block in network.blocks(read, len(samples))]
+            speech = np.concatenate(blocks)[:, None]  # (n, 1)
             times = waveform.start_s + (np.arange(len(speech), dtype=np.float64) + 0.5) * STEP_S
             return Track(speech, times, STEP_S)
 

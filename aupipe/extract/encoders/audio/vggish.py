@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -12,6 +13,7 @@ import numpy as np
 from aupipe.errors import WeightsMissingError
 from aupipe.extract.encoders import AudioInput, Encode, OnFrames, Track
 from aupipe.extract.encoders.audio.logmel import at_least
+from aupipe.extract.long_arrays import ArrayBuilder, cut
 from aupipe.extract.weights import RANDOM, RANDOM_SEED, file_sha256, find_weights, identify, random_weights
 from aupipe.tables import Range
 from aupipe.types import Modality, Waveform, Weights
@@ -51,6 +53,10 @@ class Vggish(OnFrames):
     def reads(self) -> AudioInput:
         return AudioInput(16000)
 
+    @property
+    def reach_s(self) -> float:
+        return super().reach_s + self.hop_s * (1 + self.align_rows)
+
     def identify_weights(self) -> Weights:
         found = random_weights("vggish") if self.weights == RANDOM else identify(self.weights)
         if not self.pca:
@@ -62,29 +68,36 @@ class Vggish(OnFrames):
     def load(self, device: str) -> Encode:
         import torch
 
-        from aupipe.extract.nets.vggish import EXAMPLE, EXAMPLE_SAMPLES, HOP, cut_examples, log_mel_frames
+        from aupipe.extract.nets.vggish import EXAMPLE, EXAMPLE_SAMPLES, FRAME, HOP, cut_examples, log_mel_blocks
 
         network = self._network().eval().to(device)
         whiten = self._whitening().eval().to(device) if self.pca else None
         hop = round(self.hop_s * 100)
 
         def encode(waveform: Waveform) -> Track:
+            samples = at_least(waveform.samples, EXAMPLE_SAMPLES)
+            last = 1 + (len(samples) - FRAME) // HOP - EXAMPLE  # where the last example that fits begins
+            starts = list(range(0, last + 1, hop))
+
+            def read(start: int, stop: int) -> Any:
+                return torch.from_numpy(cut(samples, start, stop)).to(device)
+
             with torch.inference_mode():
-                samples = torch.from_numpy(at_least(waveform.samples, EXAMPLE_SAMPLES)).to(device)
-                frames = log_mel_frames(samples)
-                starts = list(range(0, len(frames) - EXAMPLE + 1, hop))
-                examples = cut_examples(frames, hop)
-                if self.tail == "overlap" and starts[-1] != len(frames) - EXAMPLE:
-                    starts.append(len(frames) - EXAMPLE)
-                rows = []
-                for first in range(0, len(starts), BATCH):
-                    batch = examples[first : first + BATCH]
-                    if first + len(batch) < min(first + BATCH, len(starts)):  # the row that ends with the sound
-                        batch = torch.cat([batch, frames[-EXAMPLE:][None, None]])
-                    embedding = network(batch)
+                frames = _Frames(log_mel_blocks(read, len(samples)))
+                rows = ArrayBuilder()
+                tail = self.tail == "overlap" and starts[-1] != last  # one more, which ends with the sound
+                for first in range(0, len(starts) + tail, BATCH):
+                    some = starts[first : first + BATCH]
+                    batch = []
+                    if some:
+                        batch.append(cut_examples(frames.between(some[0], some[-1] + EXAMPLE), hop))
+                    if tail and first + BATCH > len(starts):
+                        batch.append(cut_examples(frames.between(last, last + EXAMPLE)))
+                    embedding = network(torch.cat(batch) if len(batch) > 1 else batch[0])
                     rows.append((whiten(embedding) if whiten else embedding).float().cpu().numpy())
+            starts += [last] * tail
             times = waveform.start_s + (np.array(starts) * HOP + EXAMPLE_SAMPLES / 2) / waveform.sample_rate
-            return Track(np.concatenate(rows), times, EXAMPLE_SAMPLES / waveform.sample_rate)
+            return Track(rows.array(), times, EXAMPLE_SAMPLES / waveform.sample_rate)
 
         return encode
 
@@ -117,6 +130,27 @@ class Vggish(OnFrames):
             raise WeightsMissingError(f"{path} does not hold the PCA of VGGish: {error}") from error
         pca.load_state_dict(state)
         return pca
+
+
+class _Frames:
+    """Rows of a sequence of blocks, of which those are kept that are still needed."""
+
+    def __init__(self, blocks: Iterator[Any]) -> None:
+        self._blocks = blocks
+        self._first = 0  # the row that is kept first
+        self._kept: Any = None
+
+    def between(self, start: int, stop: int) -> Any:
+        """Rows [start, stop), contiguous; rows before ``start`` are never asked for again."""
+        import torch
+
+        if self._kept is None:
+            self._kept = next(self._blocks)
+        while self._first + len(self._kept) < stop:
+            past = min(max(0, start - self._first), len(self._kept))
+            self._kept = torch.cat([self._kept[past:], next(self._blocks)])
+            self._first += past
+        return self._kept[start - self._first : stop - self._first]
 
 
 def _arrays(path: Path) -> Any:

@@ -15,6 +15,7 @@ from aupipe.errors import UsageError
 from aupipe.extract.encoders.audio.vad import Vad, spoken_spans
 from aupipe.extract.encoders.pretrained import identify_model, load_model, model_folder, settings
 from aupipe.extract.encoders.text.transcript import Transcript, tidy, write_transcript
+from aupipe.extract.long_arrays import cut
 from aupipe.types import Waveform, Weights
 
 PIECE_S = 28.0  # Whisper hears 30 s at a time; a piece is spoken to it with a little silence left over
@@ -101,7 +102,7 @@ def recognize_spans(
     rows = []
     for utterance, (start_s, end_s) in enumerate(pieces(spans, PIECE_S)):
         first, last = (round((at - waveform.start_s) * waveform.sample_rate) for at in (start_s, end_s))
-        for chunk in words(waveform.samples[max(0, first) : last]):
+        for chunk in words(cut(waveform.samples, max(0, first), min(last, len(waveform.samples)))):
             begin, end = chunk["timestamp"]
             begin_s = min(start_s + (begin or 0.0), end_s)
             rows.append((chunk["text"], begin_s, end_s if end is None else min(start_s + end, end_s), utterance))

@@ -1,0 +1,9 @@
+"""What a media file may ask of a machine: more than this is refused by name, or left out as said. docs/pipeline.md."""
+
+from __future__ import annotations
+
+MAX_SOUND_S = 24 * 3600.0  # of decoded sound in one recording
+MAX_HOLE_S = 3600.0  # a longer jump between two packets of sound is a broken clock
+SOUND_REACH_S = 60.0  # sound this long after the last frame is kept: more than an encoder's window reaches
+MAX_ROWS_PER_IMAGE = 100  # frame numbers of a folder of images may run to this many rows for each image it has
+FREE_ROWS = 100_000  # and to this many whatever the number of images
