@@ -380,4 +380,4 @@ def test_every_process_logs_in_the_same_form() -> None:
     package = Path(__file__).parent.parent.parent / "aupipe"
     found = {str(path.relative_to(package)) for path in package.rglob("*.py") if "basicConfig(" in path.read_text()}
     assert found == {"logs.py"}
-    assert "log_to_stderr(" in (package / "extract" / "worker.py").read_text()
+    assert "log_to_stderr(" in (package / "extract" / "executors" / "worker.py").read_text()
