@@ -154,7 +154,9 @@ def write_yunet(path: Path, network: YuNet, size: tuple[int, int] | None = (640,
     return path
 
 
-def discs(*places: tuple[float, float], frames: int = 24, size: tuple[int, int] = (160, 240), seed: int = 0) -> np.ndarray:
+def discs(
+    *places: tuple[float, float], frames: int = 24, size: tuple[int, int] = (160, 240), seed: int = 0
+) -> np.ndarray:
     """Pictures (T, H, W, 3) of textured discs of light about ``places`` (x, y) in the dark.
 
     Each goes one pixel to the right in three frames.

@@ -18,7 +18,7 @@ from aupipe.errors import UsageError
 from aupipe.extract.means import Means
 from tests.cli.conftest import Project
 from tests.conftest import write_video
-from tests.made import talking, write_media, write_talking
+from tests.made import talking, write_talking
 
 FRAMES = {"one.mpg": 24, "other.mp4": 20}  # drawn clips of one person each, with sound
 ONE, OTHER = FRAMES
@@ -30,9 +30,7 @@ def draw(project: Project, *names: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["zarr", "hdf5"])
-def test_extract_makes_what_was_asked_and_a_second_run_does_nothing(
-    project: Project, backend: str
-) -> None:
+def test_extract_makes_what_was_asked_and_a_second_run_does_nothing(project: Project, backend: str) -> None:
     draw(project, *FRAMES)
     assert project.run("init").code == 0
     answer = project.run("extract", "--cpu", "--backend", backend)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from aupipe.extract.encoders.text.transcript import read_transcript
 from tests.cli.conftest import Project
 from tests.extract.test_transcript import save_tiny_whisper

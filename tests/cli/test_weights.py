@@ -25,7 +25,10 @@ def test_verify_finds_a_file_that_is_not_what_its_name_says(project: Project, as
     folder.mkdir()
     shutil.copy(assets / "weights" / "face_detection_yunet_2023mar.onnx", folder)
     assert project.run("weights", "verify", AUPIPE_WEIGHTS=str(folder)).code == 0
-    rows = [json.loads(line) for line in project.run("weights", "list", "--json", AUPIPE_WEIGHTS=str(folder)).out.splitlines()]
+    rows = [
+        json.loads(line)
+        for line in project.run("weights", "list", "--json", AUPIPE_WEIGHTS=str(folder)).out.splitlines()
+    ]
     assert [row["name"] for row in rows if row["here"]] == ["face_detection_yunet_2023mar.onnx"]
     with (folder / "face_detection_yunet_2023mar.onnx").open("ab") as file:
         file.write(b"x")
