@@ -129,7 +129,8 @@ def write_yunet(path: Path, network: YuNet, size: tuple[int, int] | None = (640,
             finer = step("Add", finer, step("Resize", levels[0], "", "twice", **how))
         levels.insert(0, unit(layer, finer, f"neck{number}"))
     if network.shared is not None:
-        levels = [unit(layer, level, f"shared{n}") for n, (layer, level) in enumerate(zip(network.shared, levels))]
+        pairs = zip(network.shared, levels, strict=True)
+        levels = [unit(layer, level, f"shared{number}") for number, (layer, level) in enumerate(pairs)]
     said = {}
     for kind in HEADS:
         for stride, layer, level in zip(STRIDES, network.heads, levels, strict=True):

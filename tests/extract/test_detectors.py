@@ -16,7 +16,9 @@ from aupipe.extract.faces.align import shrink, shrink_factor
 from aupipe.extract.faces.retinaface import STRIDES, RetinaFace, anchors
 from aupipe.extract.faces.scrfd import Scrfd, decode, fit, suppress
 from aupipe.extract.images import read_image
+from aupipe.extract.nets.retinaface import RetinaFace as RetinaFaceNet
 from aupipe.extract.weights import RefusedWeightsError
+from tests.made import talking
 
 
 def scrfd_outputs(canvas_px: int = 640) -> list[np.ndarray]:
@@ -102,12 +104,34 @@ def test_retinaface_decodes_with_its_variances() -> None:
     np.testing.assert_allclose(found.landmarks[1], [50, 60] + np.arange(10).reshape(5, 2) * 2, rtol=1e-5)
 
 
-def test_retinaface_of_another_release_is_refused_by_key(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
+def test_retinaface_of_another_release_is_refused_by_key(tmp_path: Path) -> None:
     with pytest.raises(RefusedWeightsError, match=r"missing: body\.conv1\.weight"):
-        RetinaFace("resnet50", "retinaface_mobilenet025_1mb.pth").load("cpu")
+        RetinaFace("resnet50", str(random_retinaface(tmp_path))).load("cpu")
 
 
+def random_retinaface(folder: Path) -> Path:
+    """A checkpoint of the small network, of random numbers whose sums stay small."""
+    torch.manual_seed(0)
+    network = RetinaFaceNet("mobile0.25", 0.0)
+    path = folder / "random.pth"
+    torch.save(network.state_dict(), path)
+    return path
+
+
+def test_random_retinaface_says_the_same_of_a_picture_alone_and_in_a_batch(tmp_path: Path) -> None:
+    detector = RetinaFace(weights_file=str(random_retinaface(tmp_path)), min_score=0.5)
+    detect = detector.load("cpu")
+    small = np.ascontiguousarray(talking(frames=1)[0][:, ::2, ::2])
+    batch = np.concatenate([np.zeros_like(small)] * 8 + [small, small[:, :, ::-1]])  # more than one pass takes
+    found = detect(batch)
+    alone = detect(small)[0]
+    assert len(found) == 10
+    assert len(alone) > 0
+    np.testing.assert_allclose(found[8].box, alone.box, atol=0.01)
+    np.testing.assert_allclose(found[8].landmarks, alone.landmarks, atol=0.01)
+
+
+@pytest.mark.assets
 def test_retinaface_finds_the_same_faces_alone_and_in_a_batch(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
     detect = RetinaFace().load("cpu")
@@ -135,6 +159,7 @@ def counts(name: str, assets: Path, clip: str, every: int) -> tuple[np.ndarray, 
     return np.array(found), np.array(labels[clip][::every])
 
 
+@pytest.mark.assets
 @pytest.mark.parametrize("name", ["yunet", "retinaface"])
 def test_detectors_see_the_face_come_and_go(name: str, assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
@@ -142,6 +167,7 @@ def test_detectors_see_the_face_come_and_go(name: str, assets: Path, monkeypatch
     np.testing.assert_array_equal(found, labels)
 
 
+@pytest.mark.assets
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "agreed"), [("yunet", 1.0), ("retinaface", 0.85)])
 def test_detectors_agree_with_the_counted_faces_of_every_clip(

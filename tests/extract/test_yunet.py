@@ -48,7 +48,7 @@ def yunet(lit_yunet: Lit) -> YuNet:
 
 
 LIT = discs((60, 80), (160, 70), frames=1)
-DRAWN = [talking(number, frames=8)[0][::4] for number in range(3)]
+DRAWN = [talking(number, frames=8)[0][::4].copy() for number in range(3)]
 
 
 def assert_same_faces(found: list[Detections], expected: list[Detections]) -> None:
