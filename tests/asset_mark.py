@@ -16,21 +16,19 @@ import pytest
 REPOSITORY = Path(__file__).parent.parent
 NEEDING = {"assets", "clips"}  # the fixtures that give the material
 LEFT_OUT = pytest.StashKey[int]()
+# Read now: no test sees the variables of the person who runs it.
+FOLDER = Path(os.environ.get("AUPIPE_TEST_ASSETS") or REPOSITORY / ".." / "shared" / "assets").resolve()
+FORBIDDEN = bool(os.environ.get("AUPIPE_FORBID_SKIPS"))
 COMMAND = "make test-assets runs them (AUPIPE_TEST_ASSETS=folder)"
-
-
-def asset_folder() -> Path:
-    """Where the test material is looked for."""
-    return Path(os.environ.get("AUPIPE_TEST_ASSETS") or REPOSITORY / ".." / "shared" / "assets").resolve()
 
 
 def no_assets() -> str:
     """Why there is no test material, in one line; empty where there is."""
-    if (asset_folder() / "README.md").is_file():
+    if (FOLDER / "README.md").is_file():
         return ""
     return (
         "real clips, photos and weights are not part of the project, and there are none at "
-        f"{asset_folder()}: set AUPIPE_TEST_ASSETS to their folder"
+        f"{FOLDER}: set AUPIPE_TEST_ASSETS to their folder"
     )
 
 
@@ -47,13 +45,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(collector: pytest.Collector) -> Any:
+def pytest_make_collect_report() -> Any:
     """A test that uses the material unmarked, or is marked and does not use it, is an error of its file."""
     report = yield
     wrong = [reason for item in report.result or () if isinstance(item, pytest.Item) and (reason := _wrong(item))]
     if wrong:
         report.outcome, report.longrepr = "failed", "\n".join(wrong)
-    return _refused(report, collector.config)
+    return _refused(report)
 
 
 def _wrong(item: pytest.Item) -> str:
@@ -66,14 +64,14 @@ def _wrong(item: pytest.Item) -> str:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Any:
+def pytest_runtest_makereport() -> Any:
     report = yield
-    return _refused(report, item.config)
+    return _refused(report)
 
 
-def _refused(report: Any, config: pytest.Config) -> Any:
+def _refused(report: Any) -> Any:
     """The report; one of a skip is a failure where skipping is forbidden."""
-    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("AUPIPE_FORBID_SKIPS"):
+    if report.skipped and not hasattr(report, "wasxfail") and FORBIDDEN:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         report.outcome = "failed"
         report.longrepr = f"{report.nodeid} skips, which AUPIPE_FORBID_SKIPS forbids: {reason}"

@@ -23,11 +23,11 @@ settings.load_profile("aupipe")
 @pytest.fixture(scope="session")
 def assets() -> Path:
     """The folder of real clips, photos and weights, for tests that carry the mark ``assets``."""
-    from tests.asset_mark import asset_folder, no_assets
+    from tests.asset_mark import FOLDER, no_assets
 
     if reason := no_assets():
         pytest.fail(reason, pytrace=False)
-    return asset_folder()
+    return FOLDER
 
 
 @pytest.fixture(scope="session")

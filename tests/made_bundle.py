@@ -106,6 +106,13 @@ def _table(build: Any, fields: dict[int, tuple[str, Any]]) -> int:
     return build.EndObject()
 
 
+def _setting(build: Any, slot: int, value: Any) -> tuple[str, Any]:
+    """One field of a step's options: a list of numbers, an enumeration in the first slot, or a number."""
+    if isinstance(value, list):
+        return "table", _numbers(build, value)
+    return ("int8" if slot == 0 else "int32"), value
+
+
 def _numbers(build: Any, values: Sequence[int]) -> int:
     return build.CreateNumpyVector(np.array(values, np.int32))
 

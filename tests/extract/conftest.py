@@ -15,7 +15,8 @@ from tests.made import write_media
 class Lit:
     """A folder with `FRAMES` and the network's file.
 
-    `made_bundle.FILE` is a face landmarker. ``one.mpg`` and ``other.mp4`` show one disc, ``pair.wmv`` two in pictures twice as large. All have sound.
+    `made_bundle.FILE` is a face landmarker. ``one.mpg`` and ``other.mp4`` show one disc, ``pair.wmv`` two in pictures
+    twice as large. All have sound.
     """
 
     folder: Path

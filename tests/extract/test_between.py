@@ -180,16 +180,18 @@ CUTS = {
 
 
 @pytest.mark.assets
-@pytest.mark.parametrize(("clip", "cuts"), CUTS.items())
-def test_the_cuts_of_clips_are_seen_and_motion_is_none(clip: str, cuts: list[int], assets: Path) -> None:
-    schedule = Schedule(5)
-    total = 0
-    for frames in VideoReader(assets / "videos" / clip):
-        schedule.push(frames.index, thumbnails(frames.rgb), frames.rgb.shape[1:3])
-        total += len(frames)
-    found = np.flatnonzero(schedule.masks(total)[2])
-    assert set(cuts) <= set(found.tolist())
-    assert len(found) <= len(cuts) + 3  # flashing stage light costs a few detections more
+def test_the_cuts_of_clips_are_seen_and_motion_is_none(assets: Path) -> None:
+    wrong = {}
+    for clip, cuts in CUTS.items():
+        schedule = Schedule(5)
+        total = 0
+        for frames in VideoReader(assets / "videos" / clip):
+            schedule.push(frames.index, thumbnails(frames.rgb), frames.rgb.shape[1:3])
+            total += len(frames)
+        found = np.flatnonzero(schedule.masks(total)[2]).tolist()
+        if not set(cuts) <= set(found) or len(found) > len(cuts) + 3:  # flashing stage light costs a few more
+            wrong[clip] = found
+    assert wrong == {}
 
 
 def test_the_cuts_of_drawn_clips_are_seen_and_motion_is_none() -> None:

@@ -18,20 +18,18 @@ from tests.made import talking, write_media
 
 
 @pytest.mark.assets
-@pytest.mark.parametrize(
-    ("name", "start_s", "duration_s"),
-    [
-        ("face_then_noface_vfr_hevc.mov", 2.430, 3.97),
-        ("hamilton_lowlight_multiface_speech.mp4", 0.008, 10.01),
-        ("derived_face_leaves_and_returns.avi", 0.0, 13.06),
-        ("derived_hamilton_wmv2.wmv", 0.092, 9.98),
-    ],
-)
-def test_sound_starts_where_the_container_says(assets: Path, name: str, start_s: float, duration_s: float) -> None:
-    waveform = read_audio(assets / "videos" / name, 16000)
-    assert waveform.start_s == pytest.approx(start_s, abs=2e-3)
-    assert waveform.duration_s == pytest.approx(duration_s, abs=0.02)
-    assert waveform.samples.dtype == np.float32
+def test_sound_starts_where_the_container_says(assets: Path) -> None:
+    stated = {
+        "face_then_noface_vfr_hevc.mov": (2.430, 3.97),
+        "hamilton_lowlight_multiface_speech.mp4": (0.008, 10.01),
+        "derived_face_leaves_and_returns.avi": (0.0, 13.06),
+        "derived_hamilton_wmv2.wmv": (0.092, 9.98),
+    }
+    waves = {name: read_audio(assets / "videos" / name, 16000) for name in stated}
+    starts = {name: wave.start_s for name, wave in waves.items()}
+    assert starts == pytest.approx({name: start_s for name, (start_s, _) in stated.items()}, abs=2e-3)
+    durations = {name: wave.duration_s for name, wave in waves.items()}
+    assert durations == pytest.approx({name: duration_s for name, (_, duration_s) in stated.items()}, abs=0.02)
 
 
 # Suffix -> how far the first sample stands from where the encoder was given it: codecs begin with samples of their own.
@@ -100,18 +98,13 @@ def test_a_hole_in_the_stream_keeps_later_sound_at_its_time(tmp_path: Path, capl
 
 
 @pytest.mark.assets
-@pytest.mark.parametrize(
-    ("name", "first_s", "last_s"),
-    [
+def test_frames_without_sound_are_invalid_and_all_others_are_not(assets: Path) -> None:
+    for name, first_s, last_s in (
         ("face_then_noface_vfr_hevc.mov", 2.43, 6.40),  # sound begins long after the picture
         ("hamilton_lowlight_multiface_speech.mp4", 0.008, 10.02),  # and long before it
         ("derived_face_leaves_and_returns.avi", 0.0, 13.06),  # and ends before it
-    ],
-)
-def test_frames_without_sound_are_invalid_and_all_others_are_not(
-    assets: Path, name: str, first_s: float, last_s: float
-) -> None:
-    assert_heard(assets / "videos" / name, first_s, last_s)
+    ):
+        assert_heard(assets / "videos" / name, first_s, last_s)
 
 
 @pytest.mark.parametrize(("first_s", "last_s"), [(0.4, 0.8), (0.0, 0.5), (0.5, 1.3)])
@@ -129,7 +122,7 @@ def assert_heard(video: Path, first_s: float, last_s: float) -> None:
     rows = to_frames(encoder.load("cpu")(read_audio(video, 16000)), clock, encoder)
     heard = ~np.isnan(rows[:, 0])
     sure = (np.abs(clock - first_s) > 0.03) & (np.abs(clock - last_s) > 0.03)
-    np.testing.assert_array_equal(heard[sure], ((clock > first_s) & (clock < last_s))[sure])
+    np.testing.assert_array_equal(heard[sure], ((clock > first_s) & (clock < last_s))[sure], err_msg=video.name)
     assert heard.any()
 
 
