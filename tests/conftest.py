@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,11 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from aupipe.demo import DemoCorpus
+
+# Read by libraries when they are imported: no test finds what somebody has downloaded.
+for _name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE"):
+    os.environ.pop(_name, None)
+os.environ["HF_HOME"] = os.environ["TORCH_HOME"] = str(Path(tempfile.gettempdir()) / "aupipe-tests-without-downloads")
 
 pytest_plugins = ["tests.asset_mark"]
 
