@@ -20,7 +20,6 @@ from aupipe.extract.faces.table import FaceTable
 from aupipe.extract.faces.track import TrackParams, iou, subject_track
 from aupipe.extract.images import read_image
 from aupipe.types import Detections
-from tests.extract.conftest import Lit
 from tests.made import talking
 
 PHOTOS = {
@@ -33,12 +32,11 @@ PHOTOS = {
 }
 
 
-# insightface allows no commercial use, so none of its files is here: test_detectors.py tests the decoding.
+# insightface allows no commercial use, so none of its files is here: test_every_detector.py makes one.
 WITHOUT_WEIGHTS = {"scrfd"}
 TESTED = [name for name in DETECTORS.names() if name not in WITHOUT_WEIGHTS]
 
 
-# Made weights see no faces in photos: of drawn people, the one detector whose weights everybody has.
 def load(name: str) -> Callable[[np.ndarray], Detections]:
     """A registered detector as the pipeline uses it, on one picture."""
     detector = DETECTORS.get(name)()
@@ -86,11 +84,6 @@ def assert_one_face(found: Detections) -> None:
     assert (y > top).all()
     assert (y < bottom).all()
     assert found.box.dtype == found.landmarks.dtype == found.score.dtype == np.float32
-
-
-@pytest.mark.parametrize("name", ["mtcnn", "yunet"])
-def test_a_detector_says_nothing_of_an_empty_picture(name: str, lit_yunet: Lit) -> None:
-    assert len(load(name)(np.zeros((120, 160, 3), np.uint8))) == 0
 
 
 @pytest.mark.assets
