@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 DEMO ?= demo
 
-.PHONY: demo test lint slow clean
+.PHONY: demo test test-assets lint slow clean
 
 demo: .venv/installed
 	$(BIN)/aupipe demo $(DEMO)
@@ -11,8 +11,12 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
+# The tests that need real clips, photos and weights, which are no part of the project. None of them may skip.
+test-assets: .venv/installed
+	AUPIPE_FORBID_SKIPS=1 $(BIN)/python -m pytest -m assets -n auto --dist loadfile
+
 slow: .venv/installed
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'slow and not assets'
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hypothesis import settings
 
-REPOSITORY = Path(__file__).parent.parent
+if TYPE_CHECKING:
+    from aupipe.demo import DemoCorpus
+
+# Read by libraries when they are imported: no test finds what somebody has downloaded.
+for _name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE"):
+    os.environ.pop(_name, None)
+os.environ["HF_HOME"] = os.environ["TORCH_HOME"] = str(Path(tempfile.gettempdir()) / "aupipe-tests-without-downloads")
+
+pytest_plugins = ["tests.asset_mark"]
 
 settings.register_profile("aupipe", deadline=None)  # nothing is timed in a test
 settings.load_profile("aupipe")
@@ -18,17 +28,12 @@ settings.load_profile("aupipe")
 
 @pytest.fixture(scope="session")
 def assets() -> Path:
-    """The folder of real clips, photos and weights; skips where it is absent, except where skipping is forbidden."""
-    folder = Path(os.environ.get("AUPIPE_TEST_ASSETS", REPOSITORY / ".." / "shared" / "assets")).resolve()
-    if not (folder / "README.md").is_file():
-        message = (
-            f"real clips, photos and weights are not part of the project, and there are none at {folder}: "
-            "set AUPIPE_TEST_ASSETS to their folder"
-        )
-        if os.environ.get("AUPIPE_FORBID_SKIPS"):
-            pytest.fail(message)
-        pytest.skip(message)  # only where somebody has nothing but a clone; the gate sets the variable above
-    return folder
+    """The folder of real clips, photos and weights, for tests that carry the mark ``assets``."""
+    from tests.asset_mark import FOLDER, no_assets
+
+    if reason := no_assets():
+        pytest.fail(reason, pytrace=False)
+    return FOLDER
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +52,14 @@ def read_clip_table(readme: Path) -> dict[str, int]:
     return frames
 
 
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> DemoCorpus:
+    """Three drawn recordings of a second in Aff-Wild2's folders, one of them of two people; not to be written to."""
+    from aupipe.demo import draw_corpus
+
+    return draw_corpus(tmp_path_factory.mktemp("corpus"), recordings=3, seconds=1.0, seed=5)
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(
     monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -54,7 +67,7 @@ def _own_environment(
     """No AUPIPE_ variable of the person running the tests changes what they test, nor does what their aupipe remembers;
     no test reaches for a network."""
     for name in list(os.environ):
-        if name.startswith("AUPIPE_") and not name.startswith("AUPIPE_TEST_") and name != "AUPIPE_FORBID_SKIPS":
+        if name.startswith("AUPIPE_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))

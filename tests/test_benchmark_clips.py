@@ -9,6 +9,7 @@ import pytest
 
 from aupipe.extract.decode import VideoReader
 from benchmarks.extract_clips import FPS, cut_clips, join_clips, turn_clip
+from tests.made import write_talking
 
 
 def pictures(path: Path) -> np.ndarray:
@@ -16,9 +17,10 @@ def pictures(path: Path) -> np.ndarray:
 
 
 def test_cut_clips_repeat_their_source_and_join_into_the_same_frames_on_one_rising_clock(
-    assets: Path, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    clips = cut_clips(assets / "videos" / "grid_bbaf2n_speech.mpg", tmp_path / "clips", count=4)  # of 3 seconds
+    source = write_talking(tmp_path / "source.mpg", frames=75)
+    clips = cut_clips(source, tmp_path / "clips", count=4)  # of 3 seconds
     apart = [pictures(clip) for clip in clips]
     assert [len(clip) for clip in apart] == [FPS] * 4
     np.testing.assert_array_equal(apart[3], apart[0])
@@ -29,10 +31,11 @@ def test_cut_clips_repeat_their_source_and_join_into_the_same_frames_on_one_risi
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
-def test_a_turned_clip_is_shown_turned_as_opencv_shows_it(assets: Path, tmp_path: Path, degrees: int) -> None:
+def test_a_turned_clip_is_shown_turned_as_opencv_shows_it(tmp_path: Path, degrees: int) -> None:
     import cv2
 
-    turned = turn_clip(assets / "videos" / "single_face_smile_mp3.mp4", tmp_path / "turned.mp4", degrees)
+    source = write_talking(tmp_path / "source.mp4", frames=8)
+    turned = turn_clip(source, tmp_path / "turned.mp4", degrees)
     capture = cv2.VideoCapture(str(turned))
     assert int(capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 360 in (degrees, 360 - degrees)
     np.testing.assert_array_equal(next(iter(VideoReader(turned))).rgb[0], capture.read()[1][..., ::-1])

@@ -12,59 +12,78 @@ from hypothesis import strategies as st
 from aupipe.annotations import read_annotation
 from aupipe.config import DatasetConfig
 from aupipe.dataset import open_dataset, source_changed, source_identity, video_of, walk_videos
+from aupipe.demo import DemoCorpus
 from aupipe.errors import RecordingError, UsageError
 from aupipe.store import create_store
 
 AU_HEADER = "AU1,AU2,AU4,AU6,AU7,AU10,AU12,AU15,AU23,AU24,AU25,AU26"
 
 
-@pytest.fixture
-def rendered(assets: Path) -> Path:
-    return assets / "rendered_affwild"
-
-
-def test_an_affwild2_tree_gives_tracks_videos_subjects_and_splits(rendered: Path) -> None:
+@pytest.mark.assets
+def test_the_rendered_corpus_is_what_its_readme_says(assets: Path) -> None:
+    rendered = assets / "rendered_affwild"
     dataset = open_dataset(DatasetConfig(layout="affwild2", root=rendered))
     assert len(dataset.recordings) == 34
     assert "rend-012" not in {r.id for r in dataset.recordings}  # split into its two tracks
-    left, right = dataset.select(["rend-012_left", "rend-012_right"])
-    assert (left.subject, right.subject) == ("left", "right")
-    assert left.video == right.video == rendered / "videos" / "rend-012.mp4"
-    assert left.video_id == right.video_id == left.group == "rend-012"
-    assert left.key_for("audio") == "rend-012"
-    assert left.key_for("visual") == "rend-012_left"
     assert (len(dataset.split("au", "train")), len(dataset.split("au", "validation"))) == (25, 9)
-
-
-def test_annotations_give_one_row_per_decoded_frame(rendered: Path) -> None:
-    from aupipe.extract.decode import VideoReader
-
-    dataset = open_dataset(DatasetConfig(layout="affwild2", root=rendered))
-    recording = dataset.select(["rend-006"])[0]
-    assert recording.video is not None
-    frames = len(VideoReader(recording.video).clock())
-    for task, columns in (("au", 12), ("expr", 1), ("va", 2)):
-        labels = dataset.labels(recording, task)
-        assert labels is not None
-        assert labels.targets.shape == labels.valid.shape == (frames, columns)
-        assert int((~labels.valid.all(axis=1)).sum()) == 23  # the README's count of invalid frames
-
-
-def test_rates_are_those_the_readme_of_the_corpus_states(rendered: Path) -> None:
-    dataset = open_dataset(DatasetConfig(layout="affwild2", root=rendered))
+    invalid = [dataset.labels(dataset.select(["rend-006"])[0], task) for task in ("au", "expr", "va")]
+    assert [int((~labels.valid.all(axis=1)).sum()) for labels in invalid if labels] == [23] * 3
     found = [dataset.labels(recording, "au") for recording in dataset.split("au", "train")]
     targets = np.concatenate([labels.targets[labels.valid.all(axis=1)] for labels in found if labels])
     stated = [0.155, 0.103, 0.175, 0.231, 0.375, 0.215, 0.244, 0.054, 0.044, 0.043, 0.653, 0.143]
     np.testing.assert_allclose(targets.mean(axis=0), stated, atol=6e-4)
 
 
-def test_cropped_aligned_tracks_take_their_pictures_from_the_folder(rendered: Path) -> None:
-    dataset = open_dataset(DatasetConfig(layout="affwild2", root=rendered, frames="cropped_aligned"))
-    with_crops, without = dataset.select(["rend-004", "rend-001"])
+def test_an_affwild2_tree_gives_tracks_videos_subjects_and_splits(corpus: DemoCorpus) -> None:
+    dataset = open_dataset(DatasetConfig(layout="affwild2", root=corpus.root))
+    assert sorted(r.id for r in dataset.recordings) == sorted(corpus.train + corpus.validation)
+    assert "demo-003" not in {r.id for r in dataset.recordings}  # split into its two tracks
+    left, right = dataset.select(["demo-003_left", "demo-003_right"])
+    assert (left.subject, right.subject) == ("left", "right")
+    assert left.video == right.video == corpus.root / "videos" / "demo-003.mp4"
+    assert left.video_id == right.video_id == left.group == "demo-003"
+    assert left.key_for("audio") == "demo-003"
+    assert left.key_for("visual") == "demo-003_left"
+    assert (len(dataset.split("au", "train")), len(dataset.split("au", "validation"))) == (2, 2)
+
+
+def test_annotations_give_one_row_per_decoded_frame(corpus: DemoCorpus, tmp_path: Path) -> None:
+    from aupipe.extract.decode import VideoReader
+
+    root = tmp_path / "tree"
+    shutil.copytree(corpus.root, root)
+    for challenge, unseen in (("AU_Detection", ",".join(["-1"] * 12)), ("EXPR_Classification", "-1")):
+        file = root / "annotations" / f"{challenge}_Challenge" / "Train_Set" / "demo-001.txt"
+        lines = file.read_text().splitlines()
+        file.write_text("\n".join([*lines[:4], unseen, unseen, *lines[6:]]) + "\n")
+    dataset = open_dataset(DatasetConfig(layout="affwild2", root=root))
+    recording = dataset.select(["demo-001"])[0]
+    assert recording.video is not None
+    frames = len(VideoReader(recording.video).clock())
+    for task, columns, invalid in (("au", 12, 2), ("expr", 1, 2), ("va", 2, 0)):
+        labels = dataset.labels(recording, task)
+        assert labels is not None
+        assert labels.targets.shape == labels.valid.shape == (frames, columns)
+        assert int((~labels.valid.all(axis=1)).sum()) == invalid
+
+
+def test_cropped_aligned_tracks_take_their_pictures_from_the_folder(corpus: DemoCorpus, tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    shutil.copytree(corpus.root, root)
+    write_crop(root / "cropped_aligned" / "demo-001" / "00001.jpg")
+    dataset = open_dataset(DatasetConfig(layout="affwild2", root=root, frames="cropped_aligned"))
+    with_crops, without = dataset.select(["demo-001", "demo-002"])
     assert with_crops.aligned
-    assert with_crops.images == rendered / "cropped_aligned" / "rend-004"
+    assert with_crops.images == root / "cropped_aligned" / "demo-001"
     assert without.aligned
     assert without.images is None
+
+
+def write_crop(path: Path) -> None:
+    import cv2
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (112, 112, 3), dtype=np.uint8))
 
 
 @pytest.mark.parametrize(
@@ -188,10 +207,9 @@ def test_a_touched_or_copied_source_is_the_same_and_another_of_the_same_size_is_
         source_identity(file)
 
 
-def test_a_folder_of_images_is_its_images(tmp_path: Path, rendered: Path) -> None:
+def test_a_folder_of_images_is_its_images(tmp_path: Path) -> None:
     folder = tmp_path / "t"
-    folder.mkdir()
-    shutil.copy(rendered / "cropped_aligned" / "rend-004" / "00044.jpg", folder / "00001.jpg")
+    write_crop(folder / "00001.jpg")
     known = source_identity(folder)
     (folder / "Thumbs.db").touch()
     assert not source_changed((folder,), known)
@@ -206,29 +224,29 @@ def test_a_folder_of_images_is_its_images(tmp_path: Path, rendered: Path) -> Non
 
 
 def test_a_track_of_a_missing_video_keeps_its_kind_and_tracks_without_any_video_have_clocks_of_their_own(
-    tmp_path: Path, rendered: Path
+    tmp_path: Path,
 ) -> None:
     tree = tmp_path / "tree"
     for side in ("left", "right"):
-        shutil.copytree(rendered / "cropped_aligned" / "rend-004", tree / "cropped_aligned" / f"v_{side}")
+        write_crop(tree / "cropped_aligned" / f"v_{side}" / "00001.jpg")
     config = DatasetConfig(layout="affwild2", root=tree, frames="cropped_aligned", fps=25.0)
     left, right = open_dataset(config).recordings
     assert (left.video_id, right.video_id, left.group, right.group) == ("v_left", "v_right", "v", "v")
     (tree / "videos").mkdir()
-    shutil.copy(rendered / "videos" / "rend-004.mp4", tree / "videos" / "other.mp4")
+    (tree / "videos" / "other.mp4").touch()
     by_id = {recording.id: recording for recording in open_dataset(config).recordings}
     assert by_id["v_left"].video == tree / "videos" / "v.mp4"  # expected there, and missing by name
     assert by_id["v_left"].video_id == by_id["v_right"].video_id == "v"
 
 
-def test_annotated_tracks_that_a_folder_does_not_hold_are_named(tmp_path: Path, rendered: Path, caplog) -> None:
-    for video in rendered.glob("videos/*.mp4"):
-        if video.stem != "rend-003":
+def test_annotated_tracks_that_a_folder_does_not_hold_are_named(tmp_path: Path, corpus: DemoCorpus, caplog) -> None:
+    for video in corpus.videos:
+        if video.stem != "demo-001":
             (tmp_path / video.name).symlink_to(video)
-    open_dataset(DatasetConfig(layout="folder", videos=tmp_path, annotations=rendered / "annotations"))
+    open_dataset(DatasetConfig(layout="folder", videos=tmp_path, annotations=corpus.root / "annotations"))
     (line,) = caplog.messages
-    assert "5 annotated tracks are not in" in line
-    assert "e.g. rend-003; layout" in line  # and the four people of the two videos with two
+    assert "3 annotated tracks are not in" in line
+    assert "e.g. demo-001; layout" in line  # and the two people of the video with two
     caplog.clear()
-    open_dataset(DatasetConfig(layout="affwild2", root=rendered))
+    open_dataset(DatasetConfig(layout="affwild2", root=corpus.root))
     assert not caplog.messages

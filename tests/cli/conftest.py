@@ -63,11 +63,11 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path: Path, assets: Path) -> Project:
-    """An empty project; YuNet's weights can be had."""
+def project(tmp_path: Path) -> Project:
+    """An empty project of somebody who has a clone and nothing else: faces are found by the bundled detector."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AUPIPE_")}
     (tmp_path / "videos").mkdir()
-    return Project(tmp_path, environment | {"AUPIPE_WEIGHTS": str(assets / "weights")})
+    return Project(tmp_path, environment)
 
 
 @pytest.fixture(scope="session")

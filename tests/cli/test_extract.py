@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import time
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -13,29 +13,26 @@ import numpy as np
 import pytest
 
 from aupipe.config import Config, FacesConfig
+from aupipe.demo import DemoCorpus
 from aupipe.errors import UsageError
 from aupipe.extract.means import Means
 from tests.cli.conftest import Project
 from tests.conftest import write_video
+from tests.made import talking, write_talking
 
-YUNET = '[faces]\ndetector = "yunet"\n'
-TWO_CLIPS = ("grid_swwp2s_speech.mpg", "single_face_smile_mp3.mp4")
+FRAMES = {"one.mpg": 24, "other.mp4": 20}  # drawn clips of one person each, with sound
+ONE, OTHER = FRAMES
 
 
-def take(project: Project, assets: Path, *names: str) -> None:
+def draw(project: Project, *names: str) -> None:
     for name in names:
-        shutil.copy(assets / "videos" / name, project.folder / "videos" / name)
+        write_talking(project.folder / "videos" / name, number=int(name != ONE), frames=FRAMES[name])
 
 
 @pytest.mark.parametrize("backend", ["zarr", "hdf5"])
-def test_extract_makes_what_was_asked_and_a_second_run_does_nothing(
-    project: Project, assets: Path, clips: dict[str, int], backend: str
-) -> None:
-    take(project, assets, *TWO_CLIPS)
-    answer = project.run("init")
-    assert answer.code == 0
-    assert "faces by yunet: face_detection_yunet_2023mar.onnx is in" in answer.out
-    assert 'detector = "yunet"' in (project.folder / "aupipe.toml").read_text()  # its weights can be had
+def test_extract_makes_what_was_asked_and_a_second_run_does_nothing(project: Project, backend: str) -> None:
+    draw(project, *FRAMES)
+    assert project.run("init").code == 0
     answer = project.run("extract", "--cpu", "--backend", backend)
     assert answer.code == 0, answer.err
     assert "done 6   already done 0   failed 0" in answer.out
@@ -46,7 +43,7 @@ def test_extract_makes_what_was_asked_and_a_second_run_does_nothing(
     assert store.backend == backend
     for record in store.records():
         assert record.state == "done"
-        assert record.frames == clips[record.recording]
+        assert record.frames == FRAMES[record.recording]
         assert record.source is not None
         assert "torch" in record.versions
         if not record.feature.startswith("mfcc"):
@@ -58,49 +55,49 @@ def test_extract_makes_what_was_asked_and_a_second_run_does_nothing(
     assert "complete" in status.out
 
 
-def test_modalities_are_extracted_apart_and_detection_is_not_repeated(project: Project, assets: Path) -> None:
-    take(project, assets, TWO_CLIPS[0])
-    project.configure(YUNET)
+def test_modalities_are_extracted_apart_and_detection_is_not_repeated(project: Project) -> None:
+    draw(project, ONE)
+    project.configure("")
     assert "done 2 " in project.run("extract", "--modality", "visual", "--cpu").out
     audio = project.run("extract", "--modality", "audio", "--cpu")
     assert "done 1 " in audio.out
     assert "0 frames decoded" in audio.out  # the clock is stored: sound needs no picture
-    project.configure(YUNET + '[[encoder]]\nname="small"\nkind="hog"\nmodality="visual"\ncell_px=28\n')
+    project.configure('[[encoder]]\nname="small"\nkind="hog"\nmodality="visual"\ncell_px=28\n')
     more = project.run("extract", "--cpu", "--json").json()
     assert {row["feature"].partition("@")[0] for row in more if row["message_type"] == "item"} == {"small"}
 
 
-def test_a_changed_parameter_is_a_new_feature_and_says_so(project: Project, assets: Path) -> None:
-    take(project, assets, TWO_CLIPS[0])
+def test_a_changed_parameter_is_a_new_feature_and_says_so(project: Project) -> None:
+    draw(project, ONE)
     hog = '[[encoder]]\nname="hog"\nkind="hog"\nmodality="visual"\n'
-    project.configure(YUNET + hog)
+    project.configure(hog)
     assert project.run("extract", "--cpu").code == 0
-    project.configure(YUNET + hog + "cell_px = 28\n")
+    project.configure(hog + "cell_px = 28\n")
     assert "1 spec changed" in project.run("extract", "--dry-run").out
     assert "done 1 " in project.run("extract", "--cpu").out
-    project.configure(YUNET + hog)
+    project.configure(hog)
     assert "nothing to do" in project.run("extract", "--cpu").out  # the old one is still there
 
 
-def test_a_replaced_video_is_extracted_again(project: Project, assets: Path) -> None:
-    take(project, assets, TWO_CLIPS[0])
-    project.configure(YUNET)
+def test_a_replaced_video_is_extracted_again(project: Project) -> None:
+    draw(project, ONE)
+    project.configure("")
     assert project.run("extract", "--cpu").code == 0
-    shutil.copy(assets / "videos" / "grid_bbaf2n_speech.mpg", project.folder / "videos" / TWO_CLIPS[0])
+    write_talking(project.folder / "videos" / ONE, seed=6)
     assert project.run("extract", "--dry-run").out.count("1 source changed") == 3
     assert "done 3 " in project.run("extract", "--cpu").out
     assert "nothing to do" in project.run("extract", "--cpu").out
 
 
-def test_bad_files_fail_by_name_and_the_others_are_finished(project: Project, assets: Path) -> None:
-    take(project, assets, TWO_CLIPS[0])
+def test_bad_files_fail_by_name_and_the_others_are_finished(project: Project) -> None:
+    draw(project, ONE)
     videos = project.folder / "videos"
     (videos / "text.mp4").write_text("no video at all\n" * 20)
     (videos / "empty.mp4").touch()
     (videos / "folder.mp4").mkdir()
     write_video(videos / "sound.mp4", tone_hz=440, video=False)
     write_video(videos / "silent.mp4", frames=5)
-    project.configure(YUNET)
+    project.configure("")
     answer = project.run("extract", "--cpu")
     assert answer.code == 3
     assert "done 5 " in answer.out  # three of the good clip, two of the silent one
@@ -119,7 +116,7 @@ def test_bad_files_fail_by_name_and_the_others_are_finished(project: Project, as
     assert again.code == 3
     assert "nothing to do: 5 items are stored, 13 failed before" in again.out
     (videos / "text.mp4").unlink()
-    shutil.copy(assets / "videos" / TWO_CLIPS[1], videos / "text.mp4")
+    write_talking(videos / "text.mp4")
     mended = project.run("extract", "--cpu")
     assert "done 3 " in mended.out  # another file of that name: tried without being told to
     assert "text.mp4" not in mended.out
@@ -143,7 +140,7 @@ def test_bad_files_fail_by_name_and_the_others_are_finished(project: Project, as
         ("", ["--nvdec"], 2, "--nvdec decodes on a GPU"),
         ("", ["--compile"], 2, "--compile is for GPUs"),
         ('[dataset]\nvideos="nowhere"\n', [], 2, "no folder"),
-        (YUNET, [], 12, "face_detection_yunet_2023mar.onnx"),
+        ('[faces]\ndetector="yunet"\n', [], 12, "face_detection_yunet_2023mar.onnx"),
         ('[[encoder]]\nname="a"\nkind="timm"\nmodality="visual"\nmodel="resnet18"\nweights="w.pth"\n', [], 12, "w.pth"),
     ],
 )
@@ -182,6 +179,15 @@ def test_init_takes_the_bundled_detector_where_yunet_cannot_be_had_and_says_why(
     assert "weights 'face_detection_yunet_2023mar.onnx' not found because AUPIPE_WEIGHTS names no folder" in answer.out
 
 
+@pytest.mark.assets
+def test_init_takes_yunet_where_its_weights_can_be_had(project: Project, assets: Path) -> None:
+    write_video(project.folder / "videos" / "a.mp4", frames=3)
+    answer = project.run("init", AUPIPE_WEIGHTS=str(assets / "weights"))
+    assert answer.code == 0
+    assert "faces by yunet: face_detection_yunet_2023mar.onnx is in" in answer.out
+    assert 'detector = "yunet"' in (project.folder / "aupipe.toml").read_text()
+
+
 def test_without_a_configuration_it_says_what_to_do(project: Project) -> None:
     answer = project.run("extract", "--cpu")
     assert answer.code == 2
@@ -193,13 +199,14 @@ def test_without_a_configuration_it_says_what_to_do(project: Project) -> None:
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_arrays(
-    project: Project, assets: Path, tmp_path_factory: pytest.TempPathFactory, arrays
+    project: Project, tmp_path_factory: pytest.TempPathFactory, arrays
 ) -> None:
-    names = (*TWO_CLIPS, "grid_bbaf2n_speech.mpg", "carphone_qcif_no_audio.mp4", "chaplin_blackwhite.mp4")
-    take(project, assets, *names)
-    project.configure(YUNET)
+    draw(project, *FRAMES)
+    for seed, name in enumerate(("third.mp4", "fourth.avi", "silent.mp4")):
+        write_talking(project.folder / "videos" / name, seed=seed, silent=name == "silent.mp4")
+    project.configure("")
     undisturbed = tmp_path_factory.mktemp("whole") / "features"
-    assert project.run("extract", "--cpu", "--store", undisturbed).code == 3  # carphone has no sound
+    assert project.run("extract", "--cpu", "--store", undisturbed).code == 3  # one has no sound
     kills = 0
     store = project.folder / "features"
     for _ in range(6):
@@ -223,9 +230,10 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_arrays(
     assert open_store(store).verify() == []
 
 
-def test_an_interrupt_ends_with_130_and_nothing_lost(project: Project, assets: Path) -> None:
-    take(project, assets, *TWO_CLIPS, "chaplin_blackwhite.mp4")
-    project.configure(YUNET)
+def test_an_interrupt_ends_with_130_and_nothing_lost(project: Project) -> None:
+    draw(project, *FRAMES)
+    write_talking(project.folder / "videos" / "third.mp4", seed=6)
+    project.configure("")
     process = project.start("extract", "--cpu", "--workers", "1")
     while not list((project.folder / "features").glob("*/items/*/*")):
         assert process.poll() is None
@@ -237,39 +245,40 @@ def test_an_interrupt_ends_with_130_and_nothing_lost(project: Project, assets: P
     assert project.run("extract", "--cpu").code == 0
 
 
-def test_two_people_in_one_video_share_its_sound_and_are_told_apart(project: Project, assets: Path) -> None:
-    root = project.folder / "tree"
-    source = assets / "rendered_affwild"
-    (root / "videos").mkdir(parents=True)
-    shutil.copy(source / "videos" / "rend-012.mp4", root / "videos")
-    for track in ("rend-012_left", "rend-012_right"):
-        path = "annotations/AU_Detection_Challenge/Train_Set"
-        (root / path).mkdir(parents=True, exist_ok=True)
-        shutil.copy(source / path / f"{track}.txt", root / path)
-    project.configure('[dataset]\nlayout="affwild2"\nroot="tree"\n' + YUNET)
+def test_two_people_in_one_video_share_its_sound_and_are_told_apart(project: Project, corpus: DemoCorpus) -> None:
+    project.configure(f'[dataset]\nlayout="affwild2"\nroot="{corpus.root}"\n')
     answer = project.run("extract", "--cpu")
     assert answer.code == 0, answer.err
-    assert "done 5 " in answer.out  # hog and geometry twice, mfcc once
+    assert "done 11 " in answer.out  # hog and geometry of four people, mfcc of three videos
 
     from aupipe.store import open_store
     from aupipe.types import FaceTrack
 
     store = open_store(project.folder / "features")
     faces = next(spec.id for spec in store.features() if spec.name == "faces")
-    left, right = (FaceTrack.from_rows(store.read(f"rend-012_{side}", faces)) for side in ("left", "right"))
+    left, right = (FaceTrack.from_rows(store.read(f"demo-003_{side}", faces)) for side in ("left", "right"))
     assert left.valid.all()
     assert right.valid.all()
     assert (left.box[:, 2] < right.box[:, 0]).all()
     mfcc = next(spec.id for spec in store.features() if spec.name == "mfcc")
-    assert [record.recording for record in store.records(mfcc)] == ["rend-012"]
+    assert sorted(record.recording for record in store.records(mfcc)) == ["demo-001", "demo-002", "demo-003"]
 
 
-def test_aligned_crops_are_used_as_they_are_and_missing_numbers_stay_missing(project: Project, assets: Path) -> None:
+def write_crops(folder: Path, rows: Sequence[int]) -> None:
+    """Aligned crops as Aff-Wild2 has them: one numbered image for each of some frames of a clip."""
+    import cv2
+
+    pictures, _ = talking()
+    folder.mkdir(parents=True)
+    for row in rows:
+        cv2.imwrite(str(folder / f"{row + 1:05d}.jpg"), cv2.resize(pictures[row, :, 32:288, ::-1], (112, 112)))
+
+
+def test_aligned_crops_are_used_as_they_are_and_missing_numbers_stay_missing(project: Project) -> None:
     root = project.folder / "tree"
-    source = assets / "rendered_affwild"
-    (root / "videos").mkdir(parents=True)
-    shutil.copy(source / "videos" / "rend-006.mp4", root / "videos")
-    shutil.copytree(source / "cropped_aligned" / "rend-006", root / "cropped_aligned" / "rend-006")
+    write_talking(root / "videos" / "talk.mp4")
+    present = [2, 3, 4, 9, 10, 22]
+    write_crops(root / "cropped_aligned" / "talk", present)
     project.configure('[dataset]\nlayout="affwild2"\nroot="tree"\nframes="cropped_aligned"\n')
     answer = project.run("extract", "--cpu")
     assert answer.code == 3
@@ -283,25 +292,17 @@ def test_aligned_crops_are_used_as_they_are_and_missing_numbers_stay_missing(pro
     store = open_store(project.folder / "features")
     assert not [spec for spec in store.features() if spec.modality in ("detections", "faces")]
     hog = next(spec.id for spec in store.features() if spec.name == "hog")
-    rows = store.read("rend-006", hog)
-    present = {int(path.stem) - 1 for path in (root / "cropped_aligned" / "rend-006").iterdir()}
-    assert len(rows) == 302
-    np.testing.assert_array_equal(~np.isnan(rows[:, 0]), [row in present for row in range(302)])
-    first = min(present)
-    picture = cv2.imread(str(root / "cropped_aligned" / "rend-006" / f"{first + 1:05d}.jpg"))[..., ::-1]
+    rows = store.read("talk", hog)
+    assert len(rows) == 24
+    np.testing.assert_array_equal(~np.isnan(rows[:, 0]), [row in present for row in range(24)])
+    picture = cv2.imread(str(root / "cropped_aligned" / "talk" / "00003.jpg"))[..., ::-1]
     expected = Hog().load("cpu")(np.ascontiguousarray(picture)[None])[0]
-    np.testing.assert_allclose(rows[first], expected, atol=1e-3)
+    np.testing.assert_allclose(rows[2], expected, atol=1e-3)
 
 
-def test_a_folder_of_image_folders_needs_a_frame_rate_and_then_works(project: Project, assets: Path) -> None:
-    source = assets / "rendered_affwild" / "cropped_aligned" / "rend-004"
-    folder = project.folder / "images" / "someone"
-    folder.mkdir(parents=True)
-    for number in (1, 2, 5):
-        shutil.copy(source / f"{number:05d}.jpg", folder)
-    text = (
-        '[dataset]\nlayout="images"\nvideos="images"\n[[encoder]]\nname="hog"\nkind="hog"\nmodality="visual"\n' + YUNET
-    )
+def test_a_folder_of_image_folders_needs_a_frame_rate_and_then_works(project: Project) -> None:
+    write_crops(project.folder / "images" / "someone", (0, 1, 4))
+    text = '[dataset]\nlayout="images"\nvideos="images"\n[[encoder]]\nname="hog"\nkind="hog"\nmodality="visual"\n'
     project.configure(text)
     answer = project.run("extract", "--cpu")
     assert answer.code == 3
@@ -316,38 +317,40 @@ def test_a_folder_of_image_folders_needs_a_frame_rate_and_then_works(project: Pr
     np.testing.assert_allclose(store.read("someone", clock), np.arange(5) / 30)
 
 
-def test_random_weights_say_that_they_mean_nothing(project: Project, assets: Path) -> None:
-    take(project, assets, TWO_CLIPS[1])
+def test_random_weights_say_that_they_mean_nothing(project: Project) -> None:
+    draw(project, OTHER)
     encoder = '[[encoder]]\nname="net"\nkind="timm"\nmodality="visual"\nmodel="regnety_002"\nsize_px=64\n'
-    project.configure(YUNET + encoder)
-    assert project.run("extract", "--cpu", AUPIPE_TEST_ASSETS="").code == 12
+    project.configure(encoder)
+    assert project.run("extract", "--cpu").code == 12
     answer = project.run("extract", "--cpu", "--weights", "random")
     assert answer.code == 0, answer.err
     assert "mean nothing" in answer.err
 
 
-def test_json_is_one_object_a_line_and_inspect_knows_every_feature(project: Project, assets: Path) -> None:
-    take(project, assets, TWO_CLIPS[1])
-    project.configure(YUNET)
+def test_json_is_one_object_a_line_and_inspect_knows_every_feature(project: Project) -> None:
+    draw(project, OTHER)
+    project.configure("")
     rows = project.run("extract", "--cpu", "--json").json()
     assert rows[-1]["message_type"] == "summary"
     assert rows[-1]["done"] == 3
     assert {row["state"] for row in rows[:-1]} == {"done"}
-    shown = project.run("inspect", TWO_CLIPS[1])
+    shown = project.run("inspect", OTHER)
     assert shown.code == 0
     for name in ("hog@", "geometry@", "mfcc@", "faces@", "detections@", "clock@"):
         assert name in shown.out
     assert project.run("inspect").code == 0
-    missing = project.run("inspect", "single_face_smile.mp4")
+    missing = project.run("inspect", "othr.mp4")
     assert missing.code == 2
     assert "Did you mean" in missing.err
 
 
+@pytest.mark.assets
 @pytest.mark.slow
 @pytest.mark.parametrize("detector", ["mtcnn", "yunet"])
 def test_all_twenty_clips_are_done_or_failed_with_a_reason(
     project: Project, assets: Path, clips: dict[str, int], detector: str
 ) -> None:
+    project.environment["AUPIPE_WEIGHTS"] = str(assets / "weights")
     (project.folder / "videos").rmdir()
     (project.folder / "videos").symlink_to(assets / "videos")
     project.configure(f'[faces]\ndetector = "{detector}"\n')
@@ -371,9 +374,9 @@ def test_all_twenty_clips_are_done_or_failed_with_a_reason(
     assert project.run("extract", "--cpu").out.startswith("nothing to do: 56 items are stored, 4 failed before")
 
 
-def test_a_run_says_what_its_stages_did_and_traces_them(project: Project, assets: Path) -> None:
-    take(project, assets, TWO_CLIPS[0])
-    project.configure(YUNET)
+def test_a_run_says_what_its_stages_did_and_traces_them(project: Project) -> None:
+    draw(project, ONE)
+    project.configure("")
     nowhere = project.run("extract", "--cpu", "--profile", "none/trace.json")
     assert (nowhere.code, "no folder" in nowhere.err) == (2, True)
     answer = project.run("extract", "--cpu", "--json", "--profile", "trace.json")

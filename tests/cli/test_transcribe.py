@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 from aupipe.extract.encoders.text.transcript import read_transcript
 from tests.cli.conftest import Project
 from tests.extract.test_transcript import save_tiny_whisper
+from tests.made import spoken_s, write_talking
 
 CONFIG = """
 [dataset]
@@ -16,31 +14,33 @@ videos = "videos"
 """
 
 
-def test_words_are_written_once_and_what_has_none_to_give_is_named(project: Project, assets: Path) -> None:
+def test_words_are_written_once_and_what_has_none_to_give_is_named(project: Project) -> None:
     videos = project.folder / "videos"
-    for clip in ("grid_swwp2s_speech.mpg", "carphone_qcif_no_audio.mp4", "single_face_smile_mp3.mp4"):
-        shutil.copy(assets / "videos" / clip, videos)
+    write_talking(videos / "talk.mpg", frames=100)
+    write_talking(videos / "silent.mp4", silent=True)
+    write_talking(videos / "other.mp4")
     said = "word,start\nhello,0.5\n"
-    (videos / "single_face_smile_mp3.csv").write_text(said)
+    (videos / "other.csv").write_text(said)
     save_tiny_whisper(project.folder / "whisper")
     project.configure(CONFIG)
     command = ("transcribe", "--cpu", "--model", project.folder / "whisper")
     answer = project.run(*command)
     assert answer.code == 3, answer.out + answer.err
-    assert "carphone_qcif_no_audio.mp4: no audio stream" in answer.out
-    found = read_transcript(videos / "grid_swwp2s_speech.json")
+    assert "silent.mp4: no audio stream" in answer.out
+    found = read_transcript(videos / "talk.json")
     assert found.clock == "video"
     assert found.words
-    assert all(0.3 < word.start_s < 3 for word in found.words)
-    assert sorted(path.name for path in videos.glob("*.json")) == ["grid_swwp2s_speech.json"]
-    assert (videos / "single_face_smile_mp3.csv").read_text() == said
-    (videos / "carphone_qcif_no_audio.mp4").unlink()
+    start_s, end_s = spoken_s(videos / "talk.mpg")
+    assert all(start_s <= word.start_s < end_s for word in found.words)
+    assert sorted(path.name for path in videos.glob("*.json")) == ["talk.json"]
+    assert (videos / "other.csv").read_text() == said
+    (videos / "silent.mp4").unlink()
     again = project.run(*command)
     assert (again.code, again.out.strip()) == (0, "nothing to do: 2 videos have transcripts")
 
 
-def test_a_model_that_is_not_here_is_named(project: Project, assets: Path) -> None:
-    shutil.copy(assets / "videos" / "grid_swwp2s_speech.mpg", project.folder / "videos")
+def test_a_model_that_is_not_here_is_named(project: Project) -> None:
+    write_talking(project.folder / "videos" / "talk.mpg")
     project.configure(CONFIG)
     answer = project.run("transcribe", "--cpu", "--model", "openai/whisper-small")
     assert answer.code == 12

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import pytest
 
+from aupipe.demo import DemoCorpus
 from tests.cli.conftest import Project
 from tests.conftest import write_video
+from tests.made import write_talking
 
 # An encoder somebody else wrote: it takes its process down on bright pictures.
 POISON = """
@@ -106,12 +107,12 @@ def test_workers_that_cannot_start_stop_the_run(poisoned: Project) -> None:
     assert "could not start (exit code 7)" in answer.err
 
 
-def test_a_damaged_input_fails_its_own_video_and_names_the_remedy(project: Project, assets: Path) -> None:
-    for name in ("grid_swwp2s_speech.mpg", "grid_bbaf2n_speech.mpg"):
-        shutil.copy(assets / "videos" / name, project.folder / "videos")
-    project.configure('[faces]\ndetector="yunet"\n')
+def test_a_damaged_input_fails_its_own_video_and_names_the_remedy(project: Project) -> None:
+    for number, name in enumerate(("talk.mpg", "other.mp4")):
+        write_talking(project.folder / "videos" / name, number, frames=16)
+    project.configure("")
     assert project.run("extract", "--cpu", "--modality", "audio").code == 0
-    clock = next((project.folder / "features").glob("clock@*/items/*/grid_swwp2s*/c.0"))
+    clock = next((project.folder / "features").glob("clock@*/items/*/talk*/c.0"))
     clock.write_bytes(clock.read_bytes()[:-8])
     answer = project.run("extract", "--cpu")
     assert answer.code == 3
@@ -145,22 +146,16 @@ def test_a_video_without_sound_can_be_masked_instead_of_failed(project: Project)
     assert (item["frames"], item["valid_frames"]) == (7, 0)
 
 
-def test_features_whose_source_changed_are_not_trained_on(project: Project, assets: Path) -> None:
-    source = assets / "rendered_affwild"
+def test_features_whose_source_changed_are_not_trained_on(project: Project, corpus: DemoCorpus) -> None:
     tree = project.folder / "tree"
-    for split, name in (("Train_Set", "rend-004"), ("Validation_Set", "rend-006")):
-        folder = "annotations/AU_Detection_Challenge/" + split
-        (tree / folder).mkdir(parents=True)
-        (tree / "videos").mkdir(exist_ok=True)
-        shutil.copy(source / folder / f"{name}.txt", tree / folder)
-        shutil.copy(source / "videos" / f"{name}.mp4", tree / "videos")
+    shutil.copytree(corpus.root, tree)
     project.configure(
         '[dataset]\nlayout="affwild2"\nroot="tree"\n[[encoder]]\nname="mfcc"\nkind="mfcc"\nmodality="audio"\n'
     )
     assert project.run("extract", "--cpu").code == 0
     train = ("train", "--recipe", "baseline", "--set", "epochs=1")
     assert project.run(*train).code == 0
-    shutil.copy(source / "videos" / "rend-007.mp4", tree / "videos" / "rend-004.mp4")
+    shutil.copy(tree / "videos" / "demo-002.mp4", tree / "videos" / "demo-001.mp4")
     answer = project.run(*train)
     assert answer.code == 2
-    assert "rend-004 (source changed)" in answer.err
+    assert "demo-001 (source changed)" in answer.err

@@ -63,7 +63,7 @@ def test_what_is_not_one_graph_of_torch_is_left_as_it_is(monkeypatch: pytest.Mon
 
 
 def test_a_compiler_that_cannot_stops_the_run_and_blames_no_recording(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, assets: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(forward: Any, dynamic: bool) -> Any:
         def fail(crops: Any) -> Any:

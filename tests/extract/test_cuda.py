@@ -40,15 +40,14 @@ from aupipe.extract.plan import make_plan
 from aupipe.store import create_store
 from aupipe.store.base import Store
 from aupipe.types import Recording, Waveform
+from tests.extract.conftest import CODED, FRAMES, Lit
 from tests.extract.running import run_jobs
 from tests.extract.test_every_encoder import FILES, LARGE, SMALL
-from tests.extract.test_nvdec import CLIPS as CODECS
 from tests.extract.test_text import words
 
 pytestmark = [pytest.mark.gpu]
 
 CUDA = "cuda:0"
-CLIPS = ("grid_swwp2s_speech.mpg", "single_face_smile_mp3.mp4", "carphone_qcif_no_audio.mp4")
 TINY = {"model": "test_resnet.r160_in1k", "weights": "random", "size_px": 96}
 CONFIG = Config(
     faces=FacesConfig(detector="yunet", detect_px=320),
@@ -63,14 +62,14 @@ HALF = 2**-11  # of a float16's value, the most it is rounded by
 
 
 @pytest.fixture(autouse=True)
-def _weights(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
+def _weights(lit_yunet: Lit) -> None:
+    """The detector is the made one."""
     compute_as_written()
 
 
 @pytest.fixture
-def recordings(assets: Path) -> list[Recording]:
-    return [Recording(name, video=assets / "videos" / name) for name in CLIPS]
+def recordings(lit: Lit) -> list[Recording]:
+    return [Recording(name, video=lit[name]) for name in FRAMES]
 
 
 def run(path: Path, recordings: list[Recording], parts: Parts, **how: Any) -> tuple[Store, list[Outcome]]:
@@ -112,19 +111,19 @@ def finder(device: str) -> Finder:
 # Pictures and faces ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("clip", [*CLIPS, "asl_again_no_audio.mkv", "selfie_expressions_portrait_no_audio.mp4"])
-def test_colours_are_swscales_to_the_bit_and_small_pictures_too(assets: Path, clip: str) -> None:
-    host, there = (chunk_on(device, assets / "videos" / clip) for device in ("cpu", CUDA))
+@pytest.mark.parametrize("clip", CODED)
+def test_colours_are_swscales_to_the_bit_and_small_pictures_too(coded: Path, clip: str) -> None:
+    host, there = (chunk_on(device, coded / clip) for device in ("cpu", CUDA))
     assert there.planes[0].is_cuda
     np.testing.assert_array_equal(there.rgb, host.rgb)
-    np.testing.assert_array_equal(there.rgb, next(iter(VideoReader(assets / "videos" / clip))).rgb)
+    np.testing.assert_array_equal(there.rgb, next(iter(VideoReader(coded / clip))).rgb)
     for factor in (2, 3):
         np.testing.assert_array_equal(there.shrunk(factor).cpu().numpy(), host.shrunk(factor).numpy())
 
 
 @pytest.mark.parametrize("template", [CropTemplate(112), ArcFaceCropTemplate(64)])
-def test_crops_are_the_hosts_to_a_grey_level(assets: Path, template: CropTemplate) -> None:
-    path = assets / "videos" / CLIPS[0]
+def test_crops_are_the_hosts_to_a_grey_level(lit: Lit, template: CropTemplate) -> None:
+    path = lit["one.mpg"]
     host = next(iter(VideoReader(path)))
     faces = finder("cpu")(host.rgb[:6])
     where = faces.frame, faces.rows[:, :4], faces.rows[:, 4:14].reshape(-1, 5, 2)
@@ -135,11 +134,12 @@ def test_crops_are_the_hosts_to_a_grey_level(assets: Path, template: CropTemplat
     assert difference.mean() < 0.01
 
 
-def test_the_detector_finds_the_same_faces(assets: Path) -> None:
-    for clip in CLIPS:
-        path = assets / "videos" / clip
+def test_the_detector_finds_the_same_faces(lit: Lit) -> None:
+    for clip in FRAMES:
+        path = lit[clip]
         ((_, ours),) = finder(CUDA).over([chunk_on(CUDA, path)], Meter())
         theirs = finder("cpu")(next(iter(VideoReader(path))).rgb)
+        assert theirs.counts.all()
         np.testing.assert_array_equal(ours.counts, theirs.counts)
         np.testing.assert_allclose(ours.rows[:, :14], theirs.rows[:, :14], atol=5e-3)  # px
 
@@ -239,9 +239,9 @@ def test_where_memory_runs_out_batches_are_halved_and_no_row_is_lost(
 # Decoding on the GPU --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("clip", [clip for clip, exact in CODECS.items() if exact])
-def test_the_circuit_gives_the_processors_pictures(assets: Path, clip: str, caplog: pytest.LogCaptureFixture) -> None:
-    path = assets / "videos" / clip
+@pytest.mark.parametrize("clip", [clip for clip, exact in CODED.items() if exact])
+def test_the_circuit_gives_the_processors_pictures(coded: Path, clip: str, caplog: pytest.LogCaptureFixture) -> None:
+    path = coded / clip
     with caplog.at_level(logging.INFO, "aupipe"):
         ours = list(VideoReader(path, canvas=lambda: DeviceCanvas(CUDA, nvdec(CUDA))))
     assert "decoded by the processor" not in caplog.text
@@ -250,11 +250,11 @@ def test_the_circuit_gives_the_processors_pictures(assets: Path, clip: str, capl
         np.testing.assert_array_equal(one.rgb, other.rgb)
 
 
-def test_features_of_videos_decoded_on_the_gpu_are_the_same_bytes(tmp_path: Path, assets: Path) -> None:
-    clips = [clip for clip, exact in CODECS.items() if exact][:3] * 2
+def test_features_of_videos_decoded_on_the_gpu_are_the_same_bytes(tmp_path: Path, coded: Path) -> None:
+    clips = [clip for clip, exact in CODED.items() if exact][:3] * 2
     recordings = []
     for number, clip in enumerate(clips):
-        shutil.copy(assets / "videos" / clip, path := tmp_path / f"{number}{Path(clip).suffix}")
+        shutil.copy(coded / clip, path := tmp_path / f"{number}{Path(clip).suffix}")
         recordings.append(Recording(path.name, video=path))
     parts = build_parts(CONFIG)
     sums = []

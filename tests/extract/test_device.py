@@ -14,7 +14,7 @@ from av.video.reformatter import VideoReformatter
 from aupipe.extract.device.warp import normalize, shrink, warp_yuv
 from aupipe.extract.device.yuv import Colour, colour_of, covers, to_rgb
 from aupipe.extract.faces import align
-from aupipe.extract.images import read_image
+from tests.made import CODECS, talking, write_talking
 
 REFORMATTER = VideoReformatter()
 
@@ -54,6 +54,17 @@ def some_frames(path: Path, most: int, every: int) -> list[av.VideoFrame]:
     return found
 
 
+@pytest.mark.parametrize("suffix", CODECS)
+def test_rgb_of_every_container_is_swscales(tmp_path: Path, suffix: str) -> None:
+    path = write_talking(tmp_path / f"a{suffix}", frames=6)
+    for frame in some_frames(path, most=3, every=2):
+        name, space, span = frame.format.name, int(frame.colorspace), int(frame.color_range)
+        assert covers(name, frame.height, space)
+        rgb = to_rgb(*planes_of(frame), colour_of(name, space, span))
+        np.testing.assert_array_equal(rgb[0].permute(1, 2, 0).numpy(), swscale(frame))
+
+
+@pytest.mark.assets
 def test_rgb_of_every_clip_is_swscales(assets: Path, clips: dict[str, int]) -> None:
     for clip in clips:
         for frame in some_frames(assets / "videos" / clip, most=3, every=20):
@@ -85,11 +96,11 @@ def test_what_swscale_does_otherwise_is_not_covered() -> None:
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3, 4, 5, 6])
-def test_shrinking_is_opencvs(factor: int, assets: Path) -> None:
-    for photo in ("group_five_faces.jpg", "smiling_man.jpg"):
-        picture = read_image(assets / "images" / photo)[None]
+def test_shrinking_is_opencvs(factor: int) -> None:
+    for number in range(3):
+        picture = talking(number)[0][:1]
         picture = picture[:, : picture.shape[1] // factor * factor - (factor > 2)]  # also rows left over
-        found = shrink(torch.from_numpy(picture).permute(0, 3, 1, 2), factor).permute(0, 2, 3, 1).numpy()
+        found = shrink(torch.tensor(picture).permute(0, 3, 1, 2), factor).permute(0, 2, 3, 1).numpy()
         np.testing.assert_array_equal(found, align.shrink(picture, factor))
 
 
@@ -105,10 +116,10 @@ def some_landmarks(count: int, height: int, width: int, side: float = 0.4) -> np
 
 
 @pytest.mark.parametrize("template", [align.CropTemplate(112), align.CropTemplate(128), align.ArcFaceCropTemplate(224)])
-def test_warps_of_planes_are_opencvs_within_one_grey_level(template: align.CropTemplate, assets: Path) -> None:
+def test_warps_of_planes_are_opencvs_within_one_grey_level(template: align.CropTemplate, tmp_path: Path) -> None:
     assert cv2.__version__.startswith("5"), "OpenCV 4 warps with 5-bit weights: up to 4 grey levels from OpenCV 5"
-    for clip in ("selfie_expressions_portrait_no_audio.mp4", "carphone_qcif_no_audio.mp4"):
-        frames = some_frames(assets / "videos" / clip, most=2, every=30)
+    for number in (0, 2):
+        frames = some_frames(write_talking(tmp_path / f"{number}.mp4", number), most=2, every=20)
         rgb = np.stack([swscale(frame) for frame in frames])
         landmarks = some_landmarks(12, *rgb.shape[1:3])
         where = np.arange(12) % 2

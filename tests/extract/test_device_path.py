@@ -43,6 +43,7 @@ from aupipe.store import create_store
 from aupipe.store.base import Store
 from aupipe.types import FaceTrack, Frames, Recording
 from tests.conftest import write_video
+from tests.extract.conftest import Lit
 from tests.extract.running import run_jobs
 
 TINY = {"model": "test_resnet.r160_in1k", "weights": "random", "size_px": 96}
@@ -50,17 +51,17 @@ CONFIG = Config(
     faces=FacesConfig(detector="yunet"),
     encoders=(EncoderConfig("hog", "hog", "visual"), EncoderConfig("tiny", "timm", "visual", TINY)),
 )
-CLIP = "grid_swwp2s_speech.mpg"
 
 
 @pytest.fixture(autouse=True)
-def _weights(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
+def _weights(lit_yunet: Lit) -> None:
+    """The detector is the made one."""
 
 
 @pytest.fixture
-def recording(tmp_path: Path, assets: Path) -> Recording:
-    shutil.copy(assets / "videos" / CLIP, tmp_path / "a.mpg")
+def recording(tmp_path: Path, lit: Lit) -> Recording:
+    """75 frames with one face."""
+    shutil.copy(lit["one.mpg"], tmp_path / "a.mpg")
     return Recording("a.mpg", video=tmp_path / "a.mpg")
 
 
@@ -242,9 +243,9 @@ def test_crops_are_the_hosts_to_a_grey_level_and_stay_on_the_device(
 
 @pytest.mark.parametrize("turn", [(1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0)])
 def test_pictures_on_a_device_are_swscales_upright_and_in_the_same_chunks(
-    tmp_path: Path, assets: Path, turn: tuple[int, int, int, int]
+    tmp_path: Path, lit: Lit, turn: tuple[int, int, int, int]
 ) -> None:
-    data = bytearray((assets / "videos" / "single_face_smile_mp3.mp4").read_bytes())
+    data = bytearray(lit["other.mp4"].read_bytes())
     at = data.index(b"tkhd") + 4 + 40  # the display matrix of the first track, which is the video
     a, b, c, d = (value << 16 for value in turn)
     data[at : at + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in (a, b, 0, c, d, 0, 0, 0, 1 << 30))
@@ -254,7 +255,7 @@ def test_pictures_on_a_device_are_swscales_upright_and_in_the_same_chunks(
     assert isinstance(device, DeviceFrames)
     np.testing.assert_array_equal(device.index, host.index)
     np.testing.assert_array_equal(device.pts_s, host.pts_s)
-    assert device.size == host.size == ((640, 360) if turn[0] == 0 else (360, 640))
+    assert device.size == host.size == ((240, 160) if turn[0] == 0 else (160, 240))
     np.testing.assert_array_equal(device.rgb, host.rgb)
     assert device.nbytes == host.nbytes // 2
     some = np.arange(len(host)) % 3 > 0

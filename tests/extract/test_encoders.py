@@ -19,14 +19,15 @@ from aupipe.extract.encoders.text.transcript import Transcript, Word
 from aupipe.extract.encoders.visual.geometry import geometry
 from aupipe.extract.faces.align import ARCFACE_112, CropTemplate
 from aupipe.types import FeatureSpec, Waveform
+from tests.extract.conftest import Lit
+from tests.made_bundle import FILE as BUNDLE
 
 # What an encoder needs to be built here, where it has a parameter without default.
 MODELS = Path(__file__).parent / "models"
 DATA = Path(__file__).parent / "data"
-ASSETS = Path(os.environ.get("AUPIPE_TEST_ASSETS", Path(__file__).parents[3] / "shared" / "assets")).resolve()
 PARAMS = {
     "arcface": {"weights": "random", "model": "r50"},
-    "blendshapes": {"weights": str(ASSETS / "weights" / "face_landmarker_v2_with_blendshapes.task")},
+    "blendshapes": {"weights": BUNDLE},
     "dan": {"weights": "random", "tap": "gap"},  # random heads give thousands
     "ghfeat": {"weights": "random", "depth": 18},
     "hsemotion": {"weights": "random", "model": "b0"},
@@ -47,7 +48,8 @@ VISUAL = [name for name in ENCODERS.names() if ENCODERS.get(name).modality == "v
 
 
 @pytest.fixture(params=ENCODERS.names())
-def encoder(request: pytest.FixtureRequest):
+def encoder(request: pytest.FixtureRequest, lit_yunet: Lit):
+    """Every registered encoder, of random weights or of a network made by code."""
     kind = ENCODERS.get(request.param)
     return build_encoder(EncoderConfig("x", request.param, kind.modality, PARAMS.get(request.param, {})))
 

@@ -1,9 +1,8 @@
-"""Every encoder through the whole pipeline: two real clips in, rows and masks in the store."""
+"""Every encoder through the whole pipeline: two drawn clips in, rows and masks in the store."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +14,19 @@ from aupipe.extract.decode import VideoReader
 from aupipe.extract.encoders import ENCODERS
 from aupipe.store import open_store
 from tests.cli.conftest import Project
+from tests.extract.conftest import Lit
+from tests.made import talking, write_media
+from tests.made_bundle import FILE as BUNDLE
 
 DATA = Path(__file__).parent / "data"
 MODELS = Path(__file__).parent / "models"
 
-# Clip -> frames, the frames that show a face, and when its sound begins and ends (README of the test material).
+# Clip -> frames, the frames that show a face, and when its sound begins and ends.
 CLIPS = {
-    "single_face_smile_mp3.mp4": (72, 72, 0.0, 2.42),
-    "face_then_noface_vfr_hevc.mov": (169, 72, 2.43, 6.40),
+    "talks.mkv": (40, 40, 0.0, 1.6),
+    "goes.mkv": (90, 24, 1.8, 3.4),
 }
-WORD_S = 0.5  # the one word of each clip, on the clock of its sound
+WORD_S = 0.6  # the one word of each clip, on the clock of its sound
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,13 @@ LARGE = {
 FILES = {
     "geometry": Case("", (21,), ""),
     "onnx": Case(f'weights = "{DATA / "mean_colour.onnx"}"\nsize_px = 32', (5,), 'channels = "bgr"'),
-    "blendshapes": Case("", (52,), 'tap = "presence"'),
+    "blendshapes": Case(f'weights = "{BUNDLE}"', (52,), 'tap = "presence"'),
 }
 
 
-def configured(cases: dict[str, Case], detector: str, changed: Iterable[str] = (), detect_px: int = 640) -> str:
+def configured(cases: dict[str, Case], changed: Iterable[str] = (), detect_px: int = 640) -> str:
     text = '[dataset]\nlayout = "folder"\nvideos = "videos"\n[store]\npath = "features"\n'
-    text += f'[faces]\ndetector = "{detector}"\ndetect_px = {detect_px}\n'
+    text += f'[faces]\ndetector = "mtcnn"\ndetect_px = {detect_px}\n'
     for kind, case in cases.items():
         change = case.change if kind in changed else ""
         kept = [line for line in case.table.splitlines() if line.partition(" = ")[0] != change.partition(" = ")[0]]
@@ -77,13 +79,17 @@ def configured(cases: dict[str, Case], detector: str, changed: Iterable[str] = (
 
 
 @pytest.fixture
-def project(tmp_path: Path, assets: Path) -> Project:
-    (tmp_path / "videos").mkdir()
-    for clip in CLIPS:
-        shutil.copyfile(assets / "videos" / clip, tmp_path / "videos" / clip)
+def project(tmp_path: Path, lit: Lit) -> Project:
+    pictures, sound = (array.copy() for array in talking(frames=90))
+    small = pictures[:, ::2, ::2]
+    for clip, (frames, seen, start_s, end_s) in CLIPS.items():
+        shown = small[:frames].copy()
+        shown[seen:] = 128
+        heard = sound[: round((end_s - start_s) * 16000)]
+        write_media(tmp_path / "videos" / clip, shown, heard, sound_start_s=start_s)
         spoken = f"word,start,end\nhello,{WORD_S},{WORD_S}\n"
         (tmp_path / "videos" / clip).with_suffix(".csv").write_text(spoken)
-    return Project(tmp_path, {**os.environ, "AUPIPE_WEIGHTS": str(assets / "weights"), "OMP_NUM_THREADS": "1"})
+    return Project(tmp_path, {**os.environ, "AUPIPE_WEIGHTS": str(lit.folder), "OMP_NUM_THREADS": "1"})
 
 
 def expected_mask(kind: str, clip: str, clock: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -99,18 +105,18 @@ def expected_mask(kind: str, clip: str, clock: np.ndarray) -> tuple[np.ndarray, 
 
 
 @pytest.mark.parametrize(
-    ("cases", "detector", "options"),
+    ("cases", "options"),
     [
-        (SMALL, "yunet", ("--weights", "random")),
-        (FILES, "yunet", ()),
-        pytest.param(LARGE, "retinaface", ("--weights", "random"), marks=pytest.mark.slow),
+        (SMALL, ("--weights", "random")),
+        (FILES, ()),
+        pytest.param(LARGE, ("--weights", "random"), marks=pytest.mark.slow),
     ],
     ids=["small", "files", "large"],
 )
 def test_extraction_fills_the_store_and_a_changed_parameter_makes_another_feature(
-    project: Project, cases: dict[str, Case], detector: str, options: tuple[str, ...]
+    project: Project, cases: dict[str, Case], options: tuple[str, ...]
 ) -> None:
-    project.configure(configured(cases, detector))
+    project.configure(configured(cases))
     answer = project.run("extract", "--cpu", *options)
     assert answer.code == 0, answer.out + answer.err
     store = open_store(project.folder / "features")
@@ -135,9 +141,9 @@ def test_extraction_fills_the_store_and_a_changed_parameter_makes_another_featur
     changeable = [kind for kind, case in cases.items() if case.change]
     for kinds in (changeable[:1], changeable):
         expected = {(kind, clip) for kind in kinds for clip in CLIPS}
-        assert changed(configured(cases, detector, kinds)) == expected
+        assert changed(configured(cases, kinds)) == expected
     visual = {(kind, clip) for kind in cases if ENCODERS.get(kind).modality == "visual" for clip in CLIPS}
-    assert changed(configured(cases, detector, detect_px=320)) == visual
+    assert changed(configured(cases, detect_px=320)) == visual
 
 
 def test_no_encoder_is_left_out() -> None:

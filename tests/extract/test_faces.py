@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,7 @@ from aupipe.extract.faces.table import FaceTable
 from aupipe.extract.faces.track import TrackParams, iou, subject_track
 from aupipe.extract.images import read_image
 from aupipe.types import Detections
+from tests.made import talking
 
 PHOTOS = {
     "biden_portrait.jpg": 1,
@@ -30,16 +32,14 @@ PHOTOS = {
 }
 
 
-# insightface allows no commercial use, so none of its files is here: test_detectors.py tests the decoding.
+# insightface allows no commercial use, so none of its files is here: test_every_detector.py makes one.
 WITHOUT_WEIGHTS = {"scrfd"}
 TESTED = [name for name in DETECTORS.names() if name not in WITHOUT_WEIGHTS]
 
 
-@pytest.fixture(params=TESTED)
-def detect(request: pytest.FixtureRequest, assets: Path, monkeypatch: pytest.MonkeyPatch):
-    """Every registered detector, with its parameters."""
-    monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
-    detector = DETECTORS.get(request.param)()
+def load(name: str) -> Callable[[np.ndarray], Detections]:
+    """A registered detector as the pipeline uses it, on one picture."""
+    detector = DETECTORS.get(name)()
     assert len(detector.identify_weights().sha256) == 64
     loaded = detector.load("cpu")
 
@@ -53,13 +53,27 @@ def detect(request: pytest.FixtureRequest, assets: Path, monkeypatch: pytest.Mon
     return find
 
 
-@pytest.mark.parametrize(("name", "faces"), PHOTOS.items())
-def test_every_detector_finds_the_faces_of_the_photos(detect, assets: Path, name: str, faces: int) -> None:
-    assert len(detect(read_image(assets / "images" / name))) == faces
+@pytest.mark.assets
+@pytest.mark.parametrize("detector", TESTED)
+def test_every_detector_finds_the_faces_of_the_photos(
+    detector: str, assets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
+    detect = load(detector)
+    assert {name: len(detect(read_image(assets / "images" / name))) for name in PHOTOS} == PHOTOS
+    assert_one_face(detect(read_image(assets / "images" / "smiling_man.jpg")))
+    assert len(detect(np.zeros((120, 160, 3), np.uint8))) == 0
 
 
-def test_landmarks_come_in_the_order_of_the_template_and_inside_the_box(detect, assets: Path) -> None:
-    found = detect(read_image(assets / "images" / "smiling_man.jpg"))
+def test_the_bundled_detector_finds_drawn_faces() -> None:
+    detect = load("mtcnn")
+    assert [len(detect(talking(number, frames=1)[0][0])) for number in range(3)] == [1, 1, 2]
+    assert_one_face(detect(talking(frames=1)[0][0]))
+
+
+def assert_one_face(found: Detections) -> None:
+    """Its landmarks come in the order of the template, inside its box."""
+    assert len(found) == 1
     x, y = found.landmarks[0].T
     assert x[0] < x[1]
     assert x[3] < x[4]
@@ -72,10 +86,7 @@ def test_landmarks_come_in_the_order_of_the_template_and_inside_the_box(detect, 
     assert found.box.dtype == found.landmarks.dtype == found.score.dtype == np.float32
 
 
-def test_a_detector_says_nothing_of_an_empty_picture(detect) -> None:
-    assert len(detect(np.zeros((120, 160, 3), np.uint8))) == 0
-
-
+@pytest.mark.assets
 def test_detectors_agree_on_where_the_face_is(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
     picture = read_image(assets / "images" / "obama_portrait.jpg")
@@ -96,7 +107,7 @@ def test_yunet_without_its_weights_says_which_file_and_how(monkeypatch: pytest.M
         DETECTORS.get("yunet")().identify_weights()
 
 
-def test_shrinking_keeps_coordinates(assets: Path) -> None:
+def test_shrinking_keeps_coordinates() -> None:
     picture = np.zeros((90, 120, 3), np.uint8)
     picture[45:48, 60:63] = 255  # one block of the picture shrunk three times
     small = shrink(picture[None], 3)[0]
@@ -145,9 +156,9 @@ def test_the_warp_brings_the_landmarks_to_the_template_at_any_size(size: int) ->
         assert crop[round(y), round(x), 0] > 200
 
 
-def test_the_warp_is_opencvs(assets: Path) -> None:
-    picture = read_image(assets / "images" / "smiling_man.jpg")
-    landmarks = np.array([[220, 230], [330, 228], [275, 300], [230, 360], [325, 358]], np.float32)
+def test_the_warp_is_opencvs() -> None:
+    picture = talking(frames=1)[0][0]
+    landmarks = np.array([[120, 90], [190, 88], [155, 130], [125, 170], [187, 168]], np.float32)
     matrix = similarity(landmarks[None], ARCFACE_112)[0]
     expected = cv2.warpAffine(picture, matrix, (112, 112), flags=cv2.INTER_LINEAR)
     np.testing.assert_array_equal(warp(picture[None], landmarks[None], CropTemplate(112))[0], expected)
@@ -240,6 +251,16 @@ def test_iou_of_equal_boxes_is_one_and_of_distant_ones_zero() -> None:
     np.testing.assert_allclose(iou(a[:1], np.array([[0, 5, 10, 15]])), [[1 / 3]])
 
 
+def test_a_drawn_face_that_leaves_and_returns_is_found_where_it_is_visible() -> None:
+    pictures = talking(frames=36)[0].copy()
+    pictures[12:24] = 128
+    detector = DETECTORS.get("mtcnn")()
+    found = find_faces(pictures, detector.load("cpu"), detect_px=160, max_faces=8, min_score=detector.min_score)
+    visible = (np.arange(36) < 12) | (np.arange(36) >= 24)
+    np.testing.assert_array_equal(subject_track(found, TrackParams()).valid, visible)
+
+
+@pytest.mark.assets
 def test_the_face_that_leaves_and_returns_is_found_where_it_is_visible(
     assets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

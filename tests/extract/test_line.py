@@ -26,9 +26,10 @@ from aupipe.extract.plan import make_plan
 from aupipe.store import create_store
 from aupipe.store.base import Store
 from aupipe.types import Recording
+from tests.extract.conftest import FRAMES, Lit
 from tests.extract.running import run_jobs
 
-CLIPS = ("grid_swwp2s_speech.mpg", "single_face_smile_mp3.mp4", "derived_hamilton_wmv2.wmv")
+ONE, OTHER, PAIR = FRAMES
 TIMM = EncoderConfig("net", "timm", "visual", {"model": "test_resnet.r160_in1k", "weights": "random"})
 CONFIG = Config(
     faces=FacesConfig(detector="yunet", detect_px=320),
@@ -42,12 +43,12 @@ CONFIG = Config(
 
 
 @pytest.fixture(autouse=True)
-def weights(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
+def weights(lit_yunet: Lit) -> None:
+    """The detector is the made one."""
 
 
-def recordings(assets: Path, *names: str) -> list[Recording]:
-    return [Recording(name, video=assets / "videos" / name) for name in names or CLIPS]
+def recordings(lit: Lit, *names: str) -> list[Recording]:
+    return [Recording(name, video=lit[name]) for name in names or FRAMES]
 
 
 def extracted(path: Path, items: list[Recording], parts: Parts, **options) -> tuple[Store, list[Outcome]]:
@@ -65,13 +66,13 @@ def contents(outcomes: list[Outcome]) -> dict[tuple[str, str], tuple[int, int, i
 
 
 @pytest.fixture(scope="module")
-def plain(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tuple[int, int, int]]:
+def plain(lit: Lit, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], tuple[int, int, int]]:
     """One video at a time, one thread for each stage."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
+        lit.use(patch)
         parts = build_parts(CONFIG)
         found: dict[tuple[str, str], tuple[int, int, int]] = {}
-        for item in recordings(assets):
+        for item in recordings(lit):
             _, outcomes = extracted(tmp_path_factory.mktemp("plain"), [item], parts, crew=Crew(1, 1))
             assert not outcomes[0].failed
             found |= contents(outcomes)
@@ -80,28 +81,28 @@ def plain(assets: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[
 
 @pytest.mark.parametrize(("crew", "batch"), [(Crew(3, 2), 0), (Crew(1, 3), 7), (Crew(2, 1), 1)])
 def test_items_are_the_same_bytes_whatever_the_crew_the_batch_size_and_the_neighbours(
-    plain, assets: Path, tmp_path: Path, crew: Crew, batch: int
+    plain, lit: Lit, tmp_path: Path, crew: Crew, batch: int
 ) -> None:
     parts = build_parts(CONFIG)
-    _, outcomes = extracted(tmp_path / "features", recordings(assets), parts, crew=crew, batch=batch)
+    _, outcomes = extracted(tmp_path / "features", recordings(lit), parts, crew=crew, batch=batch)
     assert contents(outcomes) == plain
 
 
 def test_crops_that_found_no_room_are_cut_again_and_are_the_same(
-    plain, assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plain, lit: Lit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second decode gives what the first would have kept, from the first frame on or from the middle."""
     parts = build_parts(CONFIG)
     for number, limit in enumerate((0, 5 << 20)):
         monkeypatch.setattr(pipeline, "KEPT_BYTES", limit)
         meter = Meter()
-        _, outcomes = extracted(tmp_path / str(number), recordings(assets), parts, meter=meter)
+        _, outcomes = extracted(tmp_path / str(number), recordings(lit), parts, meter=meter)
         assert contents(outcomes) == plain
-        assert meter.totals["decode"].frames > 75 + 72 + 275
+        assert meter.totals["decode"].frames > sum(FRAMES.values())
 
 
 def test_a_video_is_decoded_once_and_its_memory_given_back(
-    assets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lit: Lit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     budgets: list[memory.Budget] = []
     original = memory.Budget.__init__
@@ -113,13 +114,13 @@ def test_a_video_is_decoded_once_and_its_memory_given_back(
     monkeypatch.setattr(memory.Budget, "__init__", remember)
     meter = Meter()
     parts = build_parts(CONFIG)
-    store, outcomes = extracted(tmp_path / "features", recordings(assets, CLIPS[0]), parts, meter=meter)
+    store, outcomes = extracted(tmp_path / "features", recordings(lit, ONE), parts, meter=meter)
     assert meter.totals["decode"].frames == outcomes[0].frames == 75
     assert budgets
     assert all(budget.taken_bytes == 0 for budget in budgets)
     more = build_parts(replace(CONFIG, encoders=(replace(TIMM, name="more"),)))
     again = Meter()
-    (outcome,) = run_jobs(make_plan(recordings(assets, CLIPS[0]), more, store).jobs, store, more, meter=again)
+    (outcome,) = run_jobs(make_plan(recordings(lit, ONE), more, store).jobs, store, more, meter=again)
     assert "detect" not in again.totals  # a stored face track makes detection free
     assert {record.feature.partition("@")[0] for record in outcome.published} == {"more"}
 
@@ -212,27 +213,26 @@ def test_an_encoder_that_does_not_say_it_bears_several_threads_meets_one_at_a_ti
     assert not any(outcome.failed for outcome in outcomes)
 
 
-def test_whole_pictures_are_encoded_where_no_face_is_asked_for(assets: Path, tmp_path: Path) -> None:
+def test_whole_pictures_are_encoded_where_no_face_is_asked_for(lit: Lit, tmp_path: Path) -> None:
     config = replace(CONFIG, faces=FacesConfig(detector="none"), encoders=(TIMM, CONFIG.encoders[1]))
     parts = build_parts(config)
-    name = "no_face_cartoon_editlist.mp4"
-    store, (outcome,) = extracted(tmp_path / "features", recordings(assets, name), parts)
+    store, (outcome,) = extracted(tmp_path / "features", recordings(lit, OTHER), parts)
     assert {record.feature.partition("@")[0] for record in outcome.published} == {"clock", "net"}
     assert "whole pictures carry none" in outcome.failed[0].reason
     net = next(record for record in outcome.published if record.feature.startswith("net"))
     assert net.frames == net.valid_frames == outcome.frames
-    frames = next(iter(VideoReader(assets / "videos" / name)))
+    frames = next(iter(VideoReader(lit[OTHER])))
     encoder = parts.encoders[0][1]
     expected = encoder.load("cpu")(whole_crops(frames, encoder.reads))
-    np.testing.assert_allclose(store["net"][name][: len(frames)], expected, atol=2e-3)
+    np.testing.assert_allclose(store["net"][OTHER][: len(frames)], expected, atol=2e-3)
 
 
-def test_faces_between_detected_frames_are_filled_in_and_are_another_feature(assets: Path, tmp_path: Path) -> None:
-    names = ("grid_swwp2s_speech.mpg",)
+def test_faces_between_detected_frames_are_filled_in_and_are_another_feature(lit: Lit, tmp_path: Path) -> None:
+    names = (ONE,)
     every = build_parts(replace(CONFIG, encoders=CONFIG.encoders[:1]))
     third = build_parts(replace(CONFIG, encoders=CONFIG.encoders[:1], faces=replace(CONFIG.faces, detect_every=3)))
-    store, _ = extracted(tmp_path / "features", recordings(assets, *names), every)
-    plan = make_plan(recordings(assets, *names), third, store)
+    store, _ = extracted(tmp_path / "features", recordings(lit, *names), every)
+    plan = make_plan(recordings(lit, *names), third, store)
     assert [item.state for item in plan.items] == ["spec changed"]
     (outcome,) = run_jobs(plan.jobs, store, third)
     tracks = [store.read(names[0], spec.id) for spec in store.features() if spec.name == "faces"]
@@ -244,9 +244,8 @@ def test_faces_between_detected_frames_are_filled_in_and_are_another_feature(ass
     assert 0 < np.abs(box[0] - box[1]).max() < 0.2 * side
 
 
-def test_two_people_of_one_video_share_its_decode_and_its_crops(assets: Path, tmp_path: Path) -> None:
-    video = assets / "videos" / "derived_hamilton_wmv2.wmv"
-    both = [Recording(f"v_{side}", video=video, video_id="v", subject=side) for side in ("left", "right")]  # type: ignore[arg-type]
+def test_two_people_of_one_video_share_its_decode_and_its_crops(lit: Lit, tmp_path: Path) -> None:
+    both = [Recording(f"v_{side}", video=lit[PAIR], video_id="v", subject=side) for side in ("left", "right")]  # type: ignore[arg-type]
     parts = build_parts(replace(CONFIG, encoders=CONFIG.encoders[:1]))
     meter = Meter()
     _, (outcome,) = extracted(tmp_path / "both", both, parts, meter=meter)
@@ -259,10 +258,10 @@ def test_two_people_of_one_video_share_its_decode_and_its_crops(assets: Path, tm
     assert min(outcome.faces.values()) > 50
 
 
-def test_the_store_is_written_by_one_thread_and_the_steps_are_traced(assets: Path, tmp_path: Path) -> None:
+def test_the_store_is_written_by_one_thread_and_the_steps_are_traced(lit: Lit, tmp_path: Path) -> None:
     meter = Meter(trace=True)
     parts = build_parts(CONFIG)
-    extracted(tmp_path / "features", recordings(assets, CLIPS[0]), parts, meter=meter)
+    extracted(tmp_path / "features", recordings(lit, ONE), parts, meter=meter)
     measured = meter.snapshot()
     assert {event.stage for event in measured.events} >= {"decode", "detect", "align", "encode", "write", "sound"}
     assert len({event.thread for event in measured.events if event.stage == "write"}) == 1

@@ -16,17 +16,8 @@ from aupipe.extract.device import nvdec as module
 from aupipe.extract.device.frames import DeviceCanvas, DeviceFrames
 from aupipe.extract.device.nvdec import Nvdec, nvdec
 from tests.conftest import write_video
+from tests.extract.conftest import CODED
 
-CLIPS = {
-    "carphone_qcif_no_audio.mp4": True,
-    "asl_again_no_audio.mkv": True,  # full range
-    "face_then_noface_vfr_hevc.mov": True,
-    "selfie_expressions_portrait_no_audio.mp4": True,  # turned by rotation metadata
-    "derived_hamilton_vp9_opus_mono.webm": True,
-    "derived_face_leaves_and_returns.avi": False,  # MPEG-4 part 2: its standard lets decoders round
-    "derived_hamilton_wmv2.wmv": False,
-    "grid_swwp2s_speech.mpg": False,
-}
 FIRST = 40
 
 
@@ -54,9 +45,9 @@ def chunks(path: Path, hardware: Nvdec | None) -> list[DeviceFrames]:
     return list(reader)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("clip", [clip for clip, exact in CLIPS.items() if exact])
-def test_frames_of_the_circuit_are_the_processors_pixel_for_pixel(assets: Path, clip: str) -> None:
-    path = assets / "videos" / clip
+@pytest.mark.parametrize("clip", [clip for clip, exact in CODED.items() if exact])
+def test_frames_of_the_circuit_are_the_processors_pixel_for_pixel(coded: Path, clip: str) -> None:
+    path = coded / clip
     Interleaved.asked = 0
     ours, theirs = (chunks(path, hardware) for hardware in (circuit(), None))
     assert sum(map(len, theirs)) == FIRST <= Interleaved.asked  # it was not left to the processor
@@ -67,9 +58,9 @@ def test_frames_of_the_circuit_are_the_processors_pixel_for_pixel(assets: Path, 
         np.testing.assert_array_equal(one.rgb, other.rgb)
 
 
-@pytest.mark.parametrize(("clip", "exact"), CLIPS.items())
-def test_only_codecs_that_define_every_sample_are_given_to_the_circuit(assets: Path, clip: str, exact: bool) -> None:
-    with av.open(str(assets / "videos" / clip)) as container:
+@pytest.mark.parametrize(("clip", "exact"), CODED.items())
+def test_only_codecs_that_define_every_sample_are_given_to_the_circuit(coded: Path, clip: str, exact: bool) -> None:
+    with av.open(str(coded / clip)) as container:
         assert circuit().decodes(container.streams.video[0]) == exact
 
 

@@ -14,6 +14,7 @@ from aupipe.extract.plan import make_plan
 from aupipe.store.base import Store
 from aupipe.types import Recording
 
+from .conftest import Lit
 from .test_plan import CONFIG, publish, recording, states, store
 
 __all__ = ["recording", "store"]  # fixtures
@@ -39,11 +40,10 @@ def test_heads_refuse_one_name_for_two_features(recording: Recording, tmp_path: 
 
 
 def test_features_are_read_without_the_weights_that_made_them(
-    recording: Recording, store: Store, assets: Path, monkeypatch: pytest.MonkeyPatch
+    recording: Recording, store: Store, lit_yunet: Lit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Heads are trained where nothing is extracted. Which weights it were, the store knows, unless it knows two."""
     config = replace(CONFIG, faces=FacesConfig(detector="yunet"))
-    monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
     parts = build_parts(config)
     made = feature_ids(parts, [recording])
     publish(store, recording, parts)

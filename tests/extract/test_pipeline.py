@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from aupipe.config import Config, EncoderConfig, FacesConfig
+from aupipe.extract.decode import VideoReader
 from aupipe.extract.encoders import AudioInput, Track
 from aupipe.extract.faces.align import CropTemplate
 from aupipe.extract.job import Outcome
@@ -20,7 +21,10 @@ from aupipe.store import create_store
 from aupipe.store.base import Store
 from aupipe.types import Recording
 from tests.conftest import write_video
+from tests.extract.conftest import Lit
 from tests.extract.running import run_jobs
+from tests.made import write_media
+from tests.made_yunet import discs
 
 CONFIG = Config(
     faces=FacesConfig(detector="yunet"),
@@ -69,9 +73,9 @@ class BreaksOnSound:
 
 
 @pytest.fixture
-def video(tmp_path: Path, assets: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
-    shutil.copy(assets / "videos" / "grid_swwp2s_speech.mpg", tmp_path / "a.mpg")
+def video(tmp_path: Path, lit_yunet: Lit) -> Path:
+    """A file of 75 frames with one face."""
+    shutil.copy(lit_yunet["one.mpg"], tmp_path / "a.mpg")
     return tmp_path / "a.mpg"
 
 
@@ -98,13 +102,11 @@ def with_encoder(parts: Parts, name: str, encoder) -> Parts:
     return replace(parts, encoders=(*parts.encoders, (EncoderConfig(name, "test", encoder.modality), encoder)))
 
 
-def test_a_source_that_changes_while_it_is_read_fails_and_is_tried_again(
-    video: Path, store: Store, assets: Path
-) -> None:
+def test_a_source_that_changes_while_it_is_read_fails_and_is_tried_again(video: Path, store: Store, lit: Lit) -> None:
     parts = build_parts(CONFIG)
 
     def swap(count: int) -> None:
-        shutil.copy(assets / "videos" / "grid_bbaf2n_speech.mpg", video)
+        shutil.copy(lit["other.mp4"], video)
 
     outcome = run(store, [Recording("a.mpg", video=video)], parts, swap)
     assert not outcome.published
@@ -116,12 +118,12 @@ def test_a_source_that_changes_while_it_is_read_fails_and_is_tried_again(
     assert names(run(store, [Recording("a.mpg", video=video)], parts)) >= {"hog", "mfcc"}
 
 
-def test_stored_faces_of_another_file_are_not_used(video: Path, store: Store, assets: Path) -> None:
+def test_stored_faces_of_another_file_are_not_used(video: Path, store: Store, lit: Lit) -> None:
     recording = Recording("a.mpg", video=video)
     run(store, [recording], build_parts(CONFIG))
     more = build_parts(replace(CONFIG, encoders=(EncoderConfig("geometry", "geometry", "visual"),)))
     plan = make_plan([recording], more, store)  # the faces are stored: only geometry is to be made
-    shutil.copy(assets / "videos" / "grid_bbaf2n_speech.mpg", video)  # hours may lie between plan and job
+    shutil.copy(lit["other.mp4"], video)  # hours may lie between plan and job
     (outcome,) = run_jobs(plan.jobs, store, more)
     assert not outcome.published
     assert "changed since this run began" in reasons(outcome)["geometry"]
@@ -153,33 +155,26 @@ def test_a_detector_that_breaks_leaves_the_sound_alone(video: Path, store: Store
     assert names(outcome) == {"clock", "mfcc"}
 
 
-def test_replacing_the_video_of_aligned_crops_makes_the_crops_stale_too(
-    tmp_path: Path, assets: Path, store: Store
-) -> None:
+def test_replacing_the_video_of_aligned_crops_makes_the_crops_stale_too(tmp_path: Path, store: Store) -> None:
+    import cv2
+
     images = tmp_path / "t"
-    shutil.copytree(assets / "rendered_affwild" / "cropped_aligned" / "rend-004", images)
-    video = tmp_path / "v.mp4"
-    shutil.copy(assets / "rendered_affwild" / "videos" / "rend-004.mp4", video)
+    images.mkdir()
+    for number in (1, 2, 5):
+        cv2.imwrite(str(images / f"{number:05d}.jpg"), np.full((112, 112, 3), 20 * number, np.uint8))
+    video = write_video(tmp_path / "v.mp4", frames=6)
     recording = Recording("t", video=video, images=images, aligned=True)
     parts = build_parts(replace(CONFIG, encoders=CONFIG.encoders[:1], faces=FacesConfig()))
     assert names(run(store, [recording], parts)) == {"clock", "hog"}
-    shutil.copy(assets / "rendered_affwild" / "videos" / "rend-006.mp4", video)
+    write_video(video, frames=7)
     assert [item.state for item in make_plan([recording], parts, store).items] == ["source changed"]
 
 
-def test_rows_of_every_feature_are_those_of_the_frames(tmp_path: Path, assets: Path, video: Path, store: Store) -> None:
+def test_rows_of_every_feature_are_those_of_the_frames(tmp_path: Path, video: Path, store: Store) -> None:
     """Black, face, black: exactly the rows of the face have features, on the clock of the container."""
-    import av
-
-    path = tmp_path / "bfb.mp4"
-    photo = _photo(assets)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("h264", rate=25, options={"threads": "1"})
-        stream.width, stream.height, stream.pix_fmt = photo.shape[1], photo.shape[0], "yuv420p"
-        for k in range(90):
-            picture = photo if 40 <= k < 75 else np.zeros_like(photo)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
+    pictures = discs((60, 80), frames=90)
+    pictures[:40] = pictures[75:] = 0
+    path = write_media(tmp_path / "bfb.mp4", pictures)
     parts = build_parts(replace(CONFIG, encoders=CONFIG.encoders[:1]))
     outcome = run(store, [Recording("bfb.mp4", video=path)], parts)
     hog = next(record for record in outcome.published if record.feature.startswith("hog"))
@@ -187,13 +182,6 @@ def test_rows_of_every_feature_are_those_of_the_frames(tmp_path: Path, assets: P
     np.testing.assert_array_equal(~np.isnan(rows[:, 0]), [40 <= k < 75 for k in range(90)])
     clock = next(record for record in outcome.published if record.feature.startswith("clock"))
     np.testing.assert_allclose(store.read("bfb.mp4", clock.feature), np.arange(90) / 25, atol=1e-6)
-
-
-def _photo(assets: Path) -> np.ndarray:
-    from aupipe.extract.images import read_image
-
-    picture = read_image(assets / "images" / "smiling_man.jpg")
-    return np.ascontiguousarray(picture[: picture.shape[0] // 2 * 2, : picture.shape[1] // 2 * 2])
 
 
 def test_a_video_without_sound_fails_its_sound_alone(tmp_path: Path, video: Path, store: Store) -> None:
@@ -205,9 +193,7 @@ def test_a_video_without_sound_fails_its_sound_alone(tmp_path: Path, video: Path
     assert (hog.frames, hog.valid_frames) == (12, 0)
 
 
-def test_words_beside_a_video_become_rows_of_the_frames_in_which_they_are_said(
-    video: Path, store: Store, assets: Path
-) -> None:
+def test_words_beside_a_video_become_rows_of_the_frames_in_which_they_are_said(video: Path, store: Store) -> None:
     from aupipe.extract.encoders.text.transcript import spoken_words
 
     model = Path(__file__).parent / "models" / "tiny-roberta"
@@ -215,11 +201,12 @@ def test_words_beside_a_video_become_rows_of_the_frames_in_which_they_are_said(
     parts = build_parts(replace(CONFIG, encoders=(encoder,)))
     recording = Recording("a.mpg", video=video)
     assert "no transcript beside it" in reasons(run(store, [recording], parts))["words"]
-    shutil.copy(assets / "labels" / "grid_swwp2s.align", video.with_suffix(".align"))
+    said = "0 12250 sil\n12250 19250 set\n19250 26000 white\n26000 33000 with\n47000 52500 two\n52500 74500 sil\n"
+    video.with_suffix(".align").write_text(said)
     outcome = run(store, [recording], parts)  # a transcript has appeared: tried again without being told to
     words = next(record for record in outcome.published if record.feature.startswith("words"))
-    said = ~np.isnan(store.read("a.mpg", words.feature)[:, 0])
+    heard = ~np.isnan(store.read("a.mpg", words.feature)[:, 0])
     middles = np.array([(word.start_s + word.end_s) / 2 for word in spoken_words(video).words])
-    near = (np.abs(np.arange(75)[:, None] / 25 - middles[None]) <= 0.3).any(axis=1)
+    near = (np.abs(VideoReader(video).clock()[:, None] - middles[None]) <= 0.3).any(axis=1)
     assert 0 < near.sum() < 75
-    assert (said == near).mean() > 0.95  # a token's middle is its word's, give or take the edge of a frame
+    assert (heard == near).mean() > 0.95  # a token's middle is its word's, give or take the edge of a frame

@@ -60,8 +60,12 @@ def test_utterances_are_read_apart() -> None:
     np.testing.assert_allclose(np.sort(both.data, axis=0), np.sort(apart, axis=0), atol=1e-5)
 
 
-def test_frames_get_the_words_within_two_seconds_and_nothing_where_nobody_speaks(assets: Path) -> None:
-    spoken = read_transcript(assets / "labels" / "grid_swwp2s.align")
+def test_frames_get_the_words_within_two_seconds_and_nothing_where_nobody_speaks(tmp_path: Path) -> None:
+    times = [0, 12250, 19250, 26000, 33000, 47000, 55250, 74500]
+    said = ["sil", "set", "white", "with", "sp", "two", "soon"]
+    lines = [f"{start} {end} {word}\n" for start, end, word in zip(times, times[1:], said, strict=False)]
+    (tmp_path / "a.align").write_text("".join(lines))
+    spoken = read_transcript(tmp_path / "a.align")
     encoder = text()
     track = encoder.load("cpu")(spoken)
     pts = np.arange(200) / 25 + 0.01

@@ -74,6 +74,7 @@ def test_a_frame_is_the_spectrum_the_paper_says() -> None:
     np.testing.assert_allclose(log_mel_frames(sound)[5], expected, atol=1e-6)
 
 
+@pytest.mark.assets
 def test_the_spectrum_of_speech_is_googles_own(assets: Path) -> None:
     """YAMNet's front end is VGGish's but for a floor of 0.001; its reference patch is shifted by a constant."""
     sound = np.fromfile(assets / "labels" / "yamnet_test_audio_16k_int16.bin", np.int16) / np.float32(32768)

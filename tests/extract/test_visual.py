@@ -31,6 +31,9 @@ from aupipe.extract.faces.align import (
 from aupipe.extract.images import read_image
 from aupipe.extract.weights import RefusedWeightsError
 from aupipe.types import Detections
+from tests.extract.conftest import Lit
+from tests.made import talking
+from tests.made_bundle import FILE as MADE_BUNDLE
 
 DATA = Path(__file__).parent / "data"
 BUNDLE = "face_landmarker_v2_with_blendshapes.task"
@@ -322,6 +325,7 @@ def encoded(encoder, assets: Path, name: str) -> np.ndarray:
     return encoder.load("cpu")(crop(repeated, found.box, found.landmarks, encoder.reads))
 
 
+@pytest.mark.assets
 def test_expressions_of_real_faces_through_onnx(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
     classes = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
@@ -336,6 +340,7 @@ def test_expressions_of_real_faces_through_onnx(assets: Path, monkeypatch: pytes
     assert encoded(features, assets, "obama_portrait.jpg").shape == (1, 128)
 
 
+@pytest.mark.assets
 def test_blendshapes_of_real_faces(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
     encoder = build("blendshapes")
@@ -352,6 +357,7 @@ def test_blendshapes_of_real_faces(assets: Path, monkeypatch: pytest.MonkeyPatch
     assert presence.load("cpu")(np.zeros((1, 256, 256, 3), np.uint8))[0, 0] < 0
 
 
+@pytest.mark.assets
 def test_blendshapes_are_googles_own_on_googles_landmarks(assets: Path) -> None:
     import re
 
@@ -380,6 +386,7 @@ def test_the_ffhq_square_is_the_formula_of_the_data_set() -> None:
         np.testing.assert_allclose([centre[0].real, centre[0].imag, abs(half[0])], [*c, np.hypot(*x)])
 
 
+@pytest.mark.assets
 def test_the_ffhq_square_through_contours_does_not_follow_the_detectors_errors(
     assets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -407,18 +414,20 @@ def test_the_ffhq_square_through_contours_does_not_follow_the_detectors_errors(
 
 
 def test_ghfeat_through_contours_gives_codes_of_faces_and_nothing_where_none_is_seen(
-    assets: Path, monkeypatch: pytest.MonkeyPatch
+    lit: Lit,
 ) -> None:
-    monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
+    """Of a made face landmarker, which sees a face in whatever is not dark."""
+    bundle = lit[MADE_BUNDLE]
     plain = build("ghfeat", weights="random", depth=18)
-    encoder = build("ghfeat", weights="random", depth=18, landmarks=BUNDLE)
+    encoder = build("ghfeat", weights="random", depth=18, landmarks=str(bundle))
     assert encoder.identify_weights().sha256 != plain.identify_weights().sha256
-    frames, found = faces(assets, "obama_portrait.jpg")
+    frames = talking(frames=1)[0]
+    found = DETECTORS.get("mtcnn")().load("cpu")(frames)[0]
     wide = crop(frames, found.box, found.landmarks, encoder.reads)
     rows = encoder.load("cpu")(np.concatenate([wide, np.zeros_like(wide)]))
     assert rows.shape == (2, 14, 1024)
     assert np.isnan(rows[1]).all()
-    network = mesh.open_mesh(assets / "weights" / BUNDLE)
+    network = mesh.open_mesh(bundle)
     (face,), _ = mesh.ffhq_crops(network, wide, encoder.reads, 256)
     np.testing.assert_allclose(rows[0], plain.load("cpu")(face[None])[0], rtol=1e-3, atol=1e-3)
 

@@ -228,6 +228,7 @@ def test_a_wrong_digest_is_refused_before_parsing(folder: Path, monkeypatch: pyt
             attempt(path.name)
 
 
+@pytest.mark.assets
 def test_the_real_asset_files_are_the_known_ones(assets: Path) -> None:
     names = [name for name in KNOWN_WEIGHTS if (assets / "weights" / name).is_file()]
     assert len(names) >= 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
@@ -21,14 +22,33 @@ from aupipe.extract.nets.yunet import load_yunet
 from aupipe.extract.weights import RefusedWeightsError
 from aupipe.extract.weights.onnx_file import read_convolutions, with_free_sizes
 from aupipe.types import Detections
+from tests.extract.conftest import Lit
+from tests.made import talking
+from tests.made_yunet import bright_for_face, discs, random_faces, write_yunet
 
 FILES = ("face_detection_yunet_2023mar.onnx", "yunet_n_640.onnx", "yunet_s_dynamic.onnx")
 CLIPS = ("hamilton_lowlight_multiface_speech.mp4", "crowd_walking_1080p.mp4", "carphone_qcif_no_audio.mp4")
 
 
-@pytest.fixture(autouse=True)
-def _weights(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Networks of the two published shapes, with sizes stated and without, of random numbers and of light."""
+    folder = tmp_path_factory.mktemp("networks")
+    return {
+        "bright": write_yunet(folder / "bright.onnx", bright_for_face()),
+        "yunet_s": write_yunet(folder / "yunet_s.onnx", random_faces()),
+        "yunet_n": write_yunet(folder / "yunet_n.onnx", random_faces(shared=True), size=None),
+    }
+
+
+@pytest.fixture
+def yunet(lit_yunet: Lit) -> YuNet:
+    """The network that takes bright for a face, by its published name."""
+    return YuNet()
+
+
+LIT = discs((60, 80), (160, 70), frames=1)
+DRAWN = [talking(number, frames=8)[0][::4].copy() for number in range(3)]
 
 
 def assert_same_faces(found: list[Detections], expected: list[Detections]) -> None:
@@ -53,8 +73,8 @@ def pictures(assets: Path, every: int, long_px: int, clips: tuple[str, ...] = CL
                 yield shrink(some, shrink_factor(*some.shape[1:3], long_px))
 
 
-def assert_routes_agree(file: str, batches) -> None:
-    detector = YuNet(file)
+def assert_routes_agree(file: str | Path, batches) -> None:
+    detector = YuNet(str(file))
     path = detector._path()
     by_opencv, by_onnx = detector._load_opencv(path), detector._load_onnx(path)
     by_torch = detector._load_torch(path, "cpu")
@@ -67,25 +87,37 @@ def assert_routes_agree(file: str, batches) -> None:
     assert faces > 10
 
 
+@pytest.mark.parametrize("network", ["bright", "yunet_s", "yunet_n"])
+def test_every_route_finds_the_faces_opencv_finds(network: str, made: dict[str, Path]) -> None:
+    pictures = [discs((60, 80), (160, 70), frames=12), LIT[:, :150, :201]] if network == "bright" else DRAWN
+    assert_routes_agree(made[network], pictures)
+
+
+@pytest.mark.assets
 @pytest.mark.parametrize("file", FILES)
-def test_every_route_finds_the_faces_opencv_finds(file: str, assets: Path) -> None:
+def test_every_route_finds_the_real_faces_opencv_finds(
+    file: str, assets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
     assert_routes_agree(file, pictures(assets, every=40, long_px=320))
 
 
+@pytest.mark.assets
 @pytest.mark.slow
 @pytest.mark.parametrize(("long_px", "every"), [(320, 4), (640, 10)])
 def test_every_route_finds_the_faces_opencv_finds_in_every_clip(
-    long_px: int, every: int, assets: Path, clips: dict[str, int]
+    long_px: int, every: int, assets: Path, clips: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
     assert_routes_agree(FILES[0], pictures(assets, every, long_px, tuple(clips)))
 
 
-def test_a_frame_has_the_same_faces_alone_in_a_batch_and_in_another_thread(assets: Path) -> None:
-    photo = read_image(assets / "images" / "group_five_faces.jpg")[None]
-    small = shrink(photo, shrink_factor(*photo.shape[1:3], 320))
+def test_a_frame_has_the_same_faces_alone_in_a_batch_and_in_another_thread(yunet: YuNet) -> None:
+    small = LIT
     batch = np.concatenate([small[:, :, ::-1], np.zeros_like(small), small])
-    for detector in (YuNet()._load_onnx(YuNet()._path()), YuNet()._load_opencv(YuNet()._path())):
+    for detector in (yunet._load_onnx(yunet._path()), yunet._load_opencv(yunet._path())):
         alone = detector(small)[0]
+        assert len(alone) == 2
         found: list[list[Detections]] = [[] for _ in range(4)]
 
         def work(place: int, detector=detector, found=found) -> None:
@@ -104,40 +136,35 @@ def test_a_frame_has_the_same_faces_alone_in_a_batch_and_in_another_thread(asset
             assert len(one[1]) == 0
 
 
-def test_without_onnxruntime_opencv_detects(monkeypatch: pytest.MonkeyPatch, assets: Path) -> None:
-    photo = read_image(assets / "images" / "two_people.jpg")[None]
-    small = shrink(photo, shrink_factor(*photo.shape[1:3], 320))
-    expected = YuNet().load("cpu")(small)
+def test_without_onnxruntime_opencv_detects(monkeypatch: pytest.MonkeyPatch, yunet: YuNet) -> None:
+    expected = yunet.load("cpu")(LIT)
     monkeypatch.setattr("aupipe.extract.faces.yunet.find_spec", lambda name: None)
     monkeypatch.setattr(YuNet, "_load_onnx", lambda self, path: pytest.fail("onnxruntime is not there"))
-    assert_same_faces(YuNet().load("cpu")(small), expected)
+    assert_same_faces(yunet.load("cpu")(LIT), expected)
 
 
-def test_faces_on_a_device_come_filled_from_the_front_and_the_rest_is_0(assets: Path) -> None:
-    photo = read_image(assets / "images" / "group_five_faces.jpg")[None]
-    small = shrink(photo, shrink_factor(*photo.shape[1:3], 320))
+def test_faces_on_a_device_come_filled_from_the_front_and_the_rest_is_0(yunet: YuNet) -> None:
+    small = discs((50, 80), (140, 60), (240, 90), frames=1, size=(160, 320))
     batch = torch.from_numpy(np.concatenate([small, np.zeros_like(small)])).permute(0, 3, 1, 2)
-    found = YuNet().load_tensor("cpu")(batch)
-    assert found.number.tolist() == [5, 0]
+    found = yunet.load_tensor("cpu")(batch)
+    assert found.number.tolist() == [3, 0]
     assert found.settled.all()
-    assert (found.score[0, :5] >= 0.7).all()
-    assert (found.score[0, :4] >= found.score[0, 1:5]).all()
+    assert (found.score[0, :3] >= 0.7).all()
+    assert (found.score[0, :2] >= found.score[0, 1:3]).all()
     for values in found[:3]:
-        assert not values[0, 5:].any()
+        assert not values[0, 3:].any()
         assert not values[1].any()
-    assert_same_faces(YuNet().load_tensor("cpu")(batch.float()).to_detections(), found.to_detections())
+    assert_same_faces(yunet.load_tensor("cpu")(batch.float()).to_detections(), found.to_detections())
 
 
 def test_a_frame_with_more_candidates_than_were_looked_at_is_not_called_settled(
-    assets: Path, monkeypatch: pytest.MonkeyPatch
+    yunet: YuNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    photo = read_image(assets / "images" / "group_five_faces.jpg")[None]
-    small = shrink(photo, shrink_factor(*photo.shape[1:3], 640))
-    expected = YuNet().load("cpu")(small)
-    batch = torch.from_numpy(np.concatenate([small, np.zeros_like(small)])).permute(0, 3, 1, 2)
+    expected = yunet.load("cpu")(LIT)
+    batch = torch.from_numpy(np.concatenate([LIT, np.zeros_like(LIT)])).permute(0, 3, 1, 2)
     monkeypatch.setattr("aupipe.extract.faces.yunet.CANDIDATES", 4)
-    assert YuNet().load_tensor("cpu")(batch).settled.tolist() == [False, True]
-    assert_same_faces(YuNet()._load_torch(YuNet()._path(), "cpu")(small), expected)  # it looks again, at more
+    assert yunet.load_tensor("cpu")(batch).settled.tolist() == [False, True]
+    assert_same_faces(yunet._load_torch(yunet._path(), "cpu")(LIT), expected)  # it looks again, at more
 
 
 boxes = st.lists(
@@ -168,11 +195,10 @@ def test_places_without_a_box_suppress_nothing() -> None:
     assert settled.tolist() == [True]
 
 
-def test_the_weights_of_an_onnx_file_are_those_the_package_onnx_reads(assets: Path) -> None:
+def assert_weights_are_those_onnx_reads(paths: Iterable[Path]) -> None:
     import onnx
 
-    for file in FILES:
-        path = assets / "weights" / file
+    for path in paths:
         graph = onnx.load(str(path)).graph
         tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
         expected = [tensors[name] for node in graph.node if node.op_type == "Conv" for name in node.input[1:]]
@@ -182,29 +208,42 @@ def test_the_weights_of_an_onnx_file_are_those_the_package_onnx_reads(assets: Pa
             np.testing.assert_array_equal(one, other)
 
 
-def test_a_fixed_input_size_is_freed_and_nothing_else_changes(assets: Path) -> None:
+def test_the_weights_of_an_onnx_file_are_those_the_package_onnx_reads(made: dict[str, Path]) -> None:
+    assert_weights_are_those_onnx_reads(made.values())
+    for path, network in ((made["yunet_s"], random_faces()), (made["yunet_n"], random_faces(shared=True))):
+        loaded, expected = load_yunet(path).state_dict(), network.state_dict()
+        assert loaded.keys() == expected.keys()
+        assert all(torch.equal(loaded[key], expected[key]) for key in expected)
+
+
+@pytest.mark.assets
+def test_the_weights_of_the_published_files_are_those_the_package_onnx_reads(assets: Path) -> None:
+    assert_weights_are_those_onnx_reads(assets / "weights" / file for file in FILES)
+
+
+def test_a_fixed_input_size_is_freed_and_nothing_else_changes(made: dict[str, Path]) -> None:
     import onnx
 
-    data = (assets / "weights" / FILES[0]).read_bytes()
+    data = made["yunet_s"].read_bytes()
     before, after = onnx.load_from_string(data), onnx.load_from_string(with_free_sizes(data))
     dims = after.graph.input[0].type.tensor_type.shape.dim
     assert [dim.dim_value or dim.dim_param for dim in dims] == [1, 3, "h", "w"]
     after.graph.input[0].CopyFrom(before.graph.input[0])
     assert after == before
-    dynamic = (assets / "weights" / FILES[2]).read_bytes()
+    dynamic = made["yunet_n"].read_bytes()
     assert with_free_sizes(dynamic) == dynamic
 
 
 @pytest.mark.parametrize("route", ["_load_onnx", "_load_torch"])
-def test_a_file_of_another_network_is_refused_by_name(route: str, assets: Path, tmp_path: Path) -> None:
+def test_a_file_of_another_network_is_refused_by_name(route: str, made: dict[str, Path], tmp_path: Path) -> None:
     broken = tmp_path / "broken.onnx"
-    broken.write_bytes((assets / "weights" / FILES[0]).read_bytes()[:100_000])
-    for path in (assets / "weights" / "fer2013_mini_xception.onnx", broken):
+    broken.write_bytes(made["yunet_s"].read_bytes()[:100_000])
+    for path in (Path(__file__).parent / "data" / "mean_colour.onnx", broken):
         with pytest.raises(RefusedWeightsError, match=path.name):
             getattr(YuNet(), route)(path, *(["cpu"] if route == "_load_torch" else []))
 
 
-def test_the_network_takes_any_side_that_is_a_multiple_of_32(assets: Path) -> None:
-    network = load_yunet(assets / "weights" / FILES[1])
+def test_the_network_takes_any_side_that_is_a_multiple_of_32(made: dict[str, Path]) -> None:
+    network = load_yunet(made["yunet_n"])
     with torch.inference_mode():
         assert network(torch.zeros(2, 3, 64, 96)).shape == (2, 8 * 12 + 4 * 6 + 2 * 3, 16)
