@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from aupipe.cli.options import failure_lines
+from aupipe.cli.options import damage_lines, failure_lines
 
 if TYPE_CHECKING:
     from aupipe.extract.means import Means
     from aupipe.extract.plan import Plan
     from aupipe.store.base import Store
     from aupipe.store.folder import FolderStore
+
+SHOWN = 10  # damaged recordings
 
 
 def counts(plan: Plan) -> dict[str, int]:
@@ -43,6 +45,7 @@ def run_plan(
     sweep(cast("FolderStore", store))  # what killed runs left half written
 
     failures = []
+    damaged = []
     published = set()
     with Progress(len(plan.jobs), quiet=as_json) as progress:
         # Closed, so that an interrupt ends the workers here and not whenever the generator is collected.
@@ -58,6 +61,7 @@ def run_plan(
             for outcome in outcomes:
                 progress.on_outcome(outcome)
                 failures += outcome.failed
+                damaged += [record for record in outcome.published if record.damage]
                 published |= {(record.recording, record.feature) for record in outcome.published}
                 if as_json:
                     _json_outcome(outcome)
@@ -72,20 +76,34 @@ def run_plan(
     done = [item for item in wanted if (item.key, item.spec.id) in published]
     missing = len(wanted) - len(done)
     before = plan.counts["failed before"]
-    summary = {"done": len(done), **counts(plan), "failed": missing, "seconds": round(seconds, 3), "frames": frames}
+    harm = damage_lines(damaged)
+    summary = {
+        "done": len(done),
+        **counts(plan),
+        "failed": missing,
+        "damaged": len(harm),
+        "seconds": round(seconds, 3),
+        "frames": frames,
+    }
     if as_json:
         cost = {"cpu_s": round(cpu_s, 3), "stages": stages}
         click.echo(json.dumps({"message_type": "summary", **summary, **cost}))
         return 3 if missing or before else 0
     speed = f"{frames / max(seconds, 1e-9):.0f} frames/s, {', '.join(devices)}"
     rate = f"{frames:,} frames decoded in {seconds:.1f} s ({speed})"
-    click.echo(f"done {len(done)}   already done {plan.counts['done']}   failed {missing + before}   {rate}")
+    broken = f"   damaged {len(harm)}" * bool(harm)
+    click.echo(f"done {len(done)}   already done {plan.counts['done']}   failed {missing + before}{broken}   {rate}")
     if limit:
         click.echo(limit)
     for line in failure_lines(
         (record.recording, record.feature.partition("@")[0], record.reason) for record in failures
     ):
         click.echo(f"FAILED  {line}")
+    for line in harm[:SHOWN]:
+        click.echo(f"damaged  {line}")
+    if harm:
+        more = f"{len(harm) - SHOWN} more, and " if len(harm) > SHOWN else ""
+        click.echo(f"{more}all that are stored: aupipe status --damaged; to refuse them: --on-damage fail")
     if before:
         click.echo(f"{before} items failed in earlier runs and were left alone: aupipe status --failed")
     if missing > len(failures):
@@ -105,4 +123,5 @@ def _json_outcome(outcome: Any) -> None:
             "frames": record.frames,
             "valid_frames": record.valid_frames,
         }
-        click.echo(json.dumps(row | ({"reason": record.reason} if record.reason else {})))
+        more = {"reason": record.reason, "damage": record.damage, "media": dict(record.media)}
+        click.echo(json.dumps(row | {name: value for name, value in more.items() if value}))

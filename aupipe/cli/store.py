@@ -53,7 +53,8 @@ def list_items(feature: str | None, config_file: Path | None, store: Path | None
         elif record.state == "done":
             shape = "x".join(map(str, record.shape))
             about = f"{shape:>16} {record.dtype:8} {record.valid_frames:>8}"
-            click.echo(f"{record.feature:32} {about} {printable(record.recording)}")
+            harm = f"  damaged: {record.damage}" if record.damage else ""
+            click.echo(f"{record.feature:32} {about} {printable(record.recording + harm)}")
         else:
             about = printable(f"{record.recording}  {record.reason}")
             click.echo(f"{record.feature:32} {record.state.upper():>16} {'':17} {about}")

@@ -22,6 +22,7 @@ from aupipe.extract.faces.table import FaceTable
 from aupipe.extract.faces.track import subject_track
 from aupipe.extract.images import ImageReader, image_rows
 from aupipe.extract.job import Pass, failing, failing_alone
+from aupipe.extract.limits import MAX_FRAMES
 from aupipe.extract.memory import KEPT_BYTES, KEPT_ON_DEVICE_BYTES, RING_BYTES, Budget
 from aupipe.extract.meter import Meter
 from aupipe.extract.parts import Chain
@@ -97,6 +98,7 @@ class _Video:
         clock = None  # of a video whose frames nobody has counted yet
         if not run.job.wants(chain.clock, key):
             clock = run.read_input(self.first, chain.clock).astype(np.float64)
+            run.recall_media(run.store.published(key, chain.clock.id))
         elif self.first.video is None:
             clock = _image_clock(self.first)
         if chain.detections is not None and run.job.wants(chain.detections, key):
@@ -142,7 +144,7 @@ class _Video:
             for frames in chunks:
                 with self.stages.meter.timed("align", len(frames)):
                     self.kept.add_whole(frames)
-        self.run.outcome.notes += reader.notes
+        self.run.note_media("video", reader.report)
         return in_order(np.array(reader.times_s), self.first.video)
 
     def _detect(self, clock: NDArray[np.float64] | None) -> NDArray[np.float64]:
@@ -167,8 +169,8 @@ class _Video:
                     if self.kept.templates:
                         with meter.timed("align", len(frames)):
                             self.kept.add_faces(frames, found)
-        run.outcome.notes += reader.notes
         if isinstance(reader, VideoReader):
+            run.note_media("video", reader.report)
             if clock is None:
                 clock = in_order(np.array(reader.times_s), reader.path)
             _same_length(self.first, reader.decoded, len(clock))
@@ -275,6 +277,7 @@ class _Video:
                 frames = frames.those(wanted[frames.index])
                 self._put_chunk(sinks, frames, tracks)
         if isinstance(reader, VideoReader):
+            self.run.note_media("video", reader.report)  # news where the stored clock is of an older aupipe
             _same_length(self.first, len(reader.times_s), len(clock))
 
     def _put_chunk(self, sinks: list[Sink], frames: Pictures, tracks: dict[str, FaceTrack | None]) -> None:
@@ -341,7 +344,10 @@ def _image_clock(recording: Recording) -> NDArray[np.float64]:
         raise RecordingError(f"no video or image folder for {recording.id!r}")
     if recording.fps is None:
         raise RecordingError(f"{recording.images}: images carry no clock; set [dataset] fps")
-    return np.arange(max(image_rows(recording.images)) + 1) / recording.fps
+    length = max(image_rows(recording.images)) + 1
+    if length > MAX_FRAMES:
+        raise RecordingError(f"{recording.images}: numbers run to {length:,}, at most {MAX_FRAMES:,} frames are made")
+    return np.arange(length) / recording.fps
 
 
 def _same_length(recording: Recording, found: int, clock: int) -> None:

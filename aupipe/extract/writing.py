@@ -113,7 +113,7 @@ class Sink:
                 block = min(4096, self.length - self._written)
                 writer.append(np.full((block, *self.shape), np.nan, dtype=np.float32))
                 self._written += block
-            self.run.commit(writer, seconds=time.perf_counter() - self.began_s)
+            self.run.commit(writer, self.item.spec.modality, seconds=time.perf_counter() - self.began_s)
         self._discard()
 
     def _discard(self) -> None:
