@@ -193,10 +193,8 @@ def _tell_damaged(data: Data) -> None:
     if data.damaged:
         names = ", ".join(map(printable, list(data.damaged)[:3])) + ", ..." * (len(data.damaged) > 3)
         total = len(data.train) + len(data.validation)
-        click.echo(
-            f"aupipe: {len(data.damaged)} of {total} recordings come from damaged media ({names}): aupipe status --damaged",
-            err=True,
-        )
+        said = f"{len(data.damaged)} of {total} recordings come from damaged media ({names})"
+        click.echo(f"aupipe: {said}: aupipe status --damaged", err=True)
 
 
 def _fit(store: Store, data: Data, out: Path, seat: Seat, seed: int, options: Any) -> Run:

@@ -208,7 +208,7 @@ class VideoReader:
             if not times_s:
                 why = f"; FFmpeg: {log.messages[0]}" if log.messages else ""
                 raise RecordingError(f"{self.path}: no frame could be decoded ({frames.damaged} damaged packets{why})")
-            self.report = report_on(frames, np.array(times_s))
+            self.report = report_on(frames, self.path, np.array(times_s))
 
 
 def same_picture(one: av.VideoFrame, other: av.VideoFrame) -> bool:

@@ -110,8 +110,8 @@ def _refuse_large(path: Path, data: NDArray[np.uint8]) -> None:
     try:
         with Image.open(io.BytesIO(data.tobytes())) as image:  # reads the header alone
             width, height = image.size
-    except Image.DecompressionBombError as error:
-        raise RecordingError(f"{path}: at most {MAX_PIXELS / 1e6:.0f} megapixels are decoded; {error}") from error
+    except Image.DecompressionBombError as error:  # Pillow's own cap, which is higher
+        raise RecordingError(f"{path}: at most {MAX_PIXELS / 1e6:.0f} megapixels are decoded ({error})") from error
     except Exception as error:
         raise RecordingError(f"{path}: not an image that can be read ({type(error).__name__})") from error
     if width * height > MAX_PIXELS:

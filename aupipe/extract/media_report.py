@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.extract.container import BROADCAST, StreamFrames
+from aupipe.extract.file_end import missing_end
 
 REGULAR_SHARE = 0.9  # of the steps between frames are alike where a frame rate is constant
 ROUNDING_S = 0.0011  # Matroska and FLV count in milliseconds
@@ -36,6 +38,7 @@ class MediaReport:
 
     frames: int = 0  # decoded
     declared_frames: int = 0  # by the header, which is often wrong: a hint, never a verdict
+    surplus: int = 0  # frames beyond those, in a container whose header is exact
     missing: int = 0  # packets that the container's index lists and that could not be read
     undecodable: int = 0  # packets, or errors of the demuxer
     dropped: int = 0  # packets that gave no frame, of codecs where each gives one
@@ -51,6 +54,7 @@ class MediaReport:
     first_overlap_s: float = 0.0
     end_s: float = 0.0  # of the last packet read, where that is before ...
     declared_end_s: float = 0.0  # ... the end that the container states
+    cut: str = ""  # how the file's length contradicts what it says of it
     errors: int = 0  # lines in FFmpeg's error log
     messages: tuple[str, ...] = ()  # the first distinct ones
 
@@ -62,6 +66,10 @@ class MediaReport:
             found.append(f"{_many(self.missing, 'frame')} of {self.frames + self.missing} missing")
         if self.declared_end_s:
             found.append(f"truncated: ends at {self.end_s:.2f} s of {self.declared_end_s:.2f} s declared")
+        if self.cut:
+            found.append(f"file ends early: {self.cut}")
+        if self.surplus:
+            found.append(f"{self.frames} frames where the header says {self.declared_frames}")
         if self.undecodable:
             found.append(f"{_many(self.undecodable, 'packet')} not decodable")
         if self.dropped:
@@ -113,9 +121,11 @@ class MediaReport:
         return cls(**known | {"messages": tuple(content.get("messages", ()))})
 
 
-def report_on(read: StreamFrames, times_s: NDArray[np.float64] | None = None) -> MediaReport:
-    """What was found when a stream was read to its end. ``times_s`` (T,): of its frames, in the order they are shown,
-    where steps between them are to be judged."""
+def report_on(read: StreamFrames, path: Path, times_s: NDArray[np.float64] | None = None) -> MediaReport:
+    """What was found when a stream of a file was read to its end.
+
+    ``times_s`` (T,): of its frames, in the order they are shown, where the steps between them are to be judged.
+    """
     stream, kind = read.stream, read.kind
     packets, leading, dropped = read.packets, read.leading, 0
     if read.begins_late and kind not in BROADCAST:
@@ -123,6 +133,7 @@ def report_on(read: StreamFrames, times_s: NDArray[np.float64] | None = None) ->
     if stream.type == "video" and stream.codec_context.name in ONE_TO_ONE and kind not in FIELDS_APART:
         lost = packets - read.discarded - read.frames - read.damaged
         dropped = max(0, lost - leading)
+    declared = _declared_frames(stream)
     found: dict[str, Any] = truncation_of(read)
     if times_s is not None:
         found |= overlap_in(times_s)
@@ -130,7 +141,9 @@ def report_on(read: StreamFrames, times_s: NDArray[np.float64] | None = None) ->
             found |= gaps_in(times_s)
     return MediaReport(
         frames=read.frames,
-        declared_frames=_declared_frames(stream),
+        declared_frames=declared,
+        surplus=max(0, read.frames - declared) if _is_surplus(read, declared) else 0,
+        cut=missing_end(path, kind),
         missing=max(0, len(stream.index_entries) - packets) if kind in INDEXED else 0,
         undecodable=read.damaged,
         dropped=dropped,
@@ -142,6 +155,11 @@ def report_on(read: StreamFrames, times_s: NDArray[np.float64] | None = None) ->
         messages=tuple(read.log.messages),
         **found,
     )
+
+
+def _is_surplus(read: StreamFrames, declared: int) -> bool:
+    """AVI alone: where its index is lost, FFmpeg takes for frames what looks like them."""
+    return read.kind == "avi" and read.stream.type == "video" and 0 < declared < read.frames - max(3, read.frames // 50)
 
 
 def _declared_frames(stream: Any) -> int:
