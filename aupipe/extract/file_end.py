@@ -9,6 +9,7 @@ from typing import BinaryIO
 OGG_TAIL = 1 << 18  # pages are at most 64 KiB
 ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 ASF_HEAD = 1 << 16
+LOOK_BYTES = 1 << 20  # beyond which zeros are taken for padding
 FRAGMENTS = (b"moof", b"styp", b"sidx")
 
 
@@ -18,7 +19,9 @@ def missing_end(path: Path, demuxer: str) -> str:
     Where a container states no length nothing can be said. More bytes than stated are no damage: some cameras append
     their own.
     """
-    check = {"mov": _boxes, "avi": _riff, "asf": _asf, "ogg": _ogg, "mpegts": _transport_packets}.get(demuxer)
+    check = {"mov": _boxes, "avi": _riff, "asf": _asf, "ogg": _ogg, "flv": _flv, "mpegts": _transport_packets}.get(
+        demuxer
+    )
     if check is None:
         return ""
     with path.open("rb") as file:
@@ -41,7 +44,9 @@ def _boxes(file: BinaryIO, size: int) -> str:
             (length,) = struct.unpack(">Q", file.read(8).rjust(8, b"\0"))
         has_fragments |= kind in FRAGMENTS
         if not (kind.isalnum() and length >= 8):  # the last box may be of length 0; some writers pad, or append
-            return f"no box at byte {start:,}" if has_fragments and length else ""
+            file.seek(start)
+            is_lost = has_fragments and not kind.isalnum() and any(file.read(LOOK_BYTES))
+            return f"no box at byte {start:,}" if is_lost else ""
         start += length
     return _short(size, start)
 
@@ -79,6 +84,17 @@ def _ogg(file: BinaryIO, size: int) -> str:
         is_last[tail[start + 14 : start + 18]] = bool(tail[start + 5] & 0x04)
         start = tail.find(b"OggS\0", start + 1)
     return "" if is_last and all(is_last.values()) else "without the last page of a stream"
+
+
+def _flv(file: BinaryIO, size: int) -> str:
+    """FLV: a file ends with the size of its last tag, whose head states it too."""
+    file.seek(max(0, size - 4))
+    length = int.from_bytes(file.read(4), "big")
+    if not 11 <= length <= size - 13:
+        return "in the middle of a tag"
+    file.seek(size - 4 - length)
+    head = file.read(4)
+    return "" if int.from_bytes(head[1:], "big") + 11 == length else "in the middle of a tag"
 
 
 def _transport_packets(file: BinaryIO, size: int) -> str:

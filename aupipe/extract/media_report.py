@@ -39,7 +39,8 @@ class MediaReport:
     frames: int = 0  # decoded
     declared_frames: int = 0  # by the header, which is often wrong: a hint, never a verdict
     surplus: int = 0  # frames beyond those, in a container whose header is exact
-    missing: int = 0  # packets that the container's index lists and that could not be read
+    listed: int = 0  # packets in the container's own table, where some are missing
+    missing: int = 0  # of those, could not be read
     undecodable: int = 0  # packets, or errors of the demuxer
     dropped: int = 0  # packets that gave no frame, of codecs where each gives one
     corrupt_packets: int = 0  # flagged by the demuxer: a break in the count of a transport stream's packets
@@ -63,7 +64,7 @@ class MediaReport:
         """What is wrong, each in a few words."""
         found = []
         if self.missing:
-            found.append(f"{_many(self.missing, 'frame')} of {self.frames + self.missing} missing")
+            found.append(f"{_many(self.missing, 'frame')} of {self.listed} missing")
         if self.declared_end_s:
             found.append(f"truncated: ends at {self.end_s:.2f} s of {self.declared_end_s:.2f} s declared")
         if self.cut:
@@ -134,6 +135,7 @@ def report_on(read: StreamFrames, path: Path, times_s: NDArray[np.float64] | Non
         lost = packets - read.discarded - read.frames - read.damaged
         dropped = max(0, lost - leading)
     declared = _declared_frames(stream)
+    listed = len(stream.index_entries) if kind in INDEXED else 0
     found: dict[str, Any] = truncation_of(read)
     if times_s is not None:
         found |= overlap_in(times_s)
@@ -144,7 +146,8 @@ def report_on(read: StreamFrames, path: Path, times_s: NDArray[np.float64] | Non
         declared_frames=declared,
         surplus=max(0, read.frames - declared) if _is_surplus(read, declared) else 0,
         cut=missing_end(path, kind),
-        missing=max(0, len(stream.index_entries) - packets) if kind in INDEXED else 0,
+        listed=listed if listed > packets else 0,
+        missing=max(0, listed - packets),
         undecodable=read.damaged,
         dropped=dropped,
         corrupt_packets=read.corrupt_packets,

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FRAMES, FPS, SIZE = 60, 25, (128, 96)
-SQUARE, BITS = 16, 8  # six of the number, two of it modulo 3; a second row of squares holds the opposite of the first
+SQUARE, BITS = 16, 8  # six of the number, two that check it; a second row of squares holds the opposite of the first
 RATE = 48000
 TIME_TOLERANCE_S = 0.015
 
@@ -34,8 +34,8 @@ KINDS: dict[str, tuple[str, str, str, str, str, dict[str, str], dict[str, str]]]
     "mov_mjpeg": ("mov", "mjpeg", "pcm_s16le", "mono", "mov", {}, {}),
     "mkv_h264": ("mkv", "libx264", "libopus", "mono", "matroska", {}, {"g": "15"}),
     "mkv_mpeg4": ("mkv", "mpeg4", "libmp3lame", "mono", "matroska", {}, {"g": "10"}),
-    "webm_vp8": ("webm", "libvpx", "libopus", "mono", "webm", {}, {"deadline": "realtime", "cpu-used": "8"}),
-    "webm_vp9": ("webm", "libvpx-vp9", "libopus", "mono", "webm", {}, {"deadline": "realtime", "cpu-used": "8"}),
+    "webm_vp8": ("webm", "libvpx", "libopus", "mono", "webm", {}, {"deadline": "good", "cpu-used": "5"}),
+    "webm_vp9": ("webm", "libvpx-vp9", "libopus", "mono", "webm", {}, {"deadline": "good", "cpu-used": "5"}),
     "avi_mpeg4": ("avi", "mpeg4", "libmp3lame", "mono", "avi", {}, {"g": "10"}),
     "avi_mjpeg": ("avi", "mjpeg", "pcm_s16le", "mono", "avi", {}, {}),
     "ts": ("ts", "libx264", "aac", "mono", "mpegts", {}, {"g": "12"}),
@@ -43,7 +43,7 @@ KINDS: dict[str, tuple[str, str, str, str, str, dict[str, str], dict[str, str]]]
     "mpg": ("mpg", "mpeg1video", "mp2", "stereo", "mpeg", {}, {"b": "800000"}),
     "flv": ("flv", "libx264", "aac", "mono", "flv", {}, {"g": "25"}),
     "wmv": ("wmv", "wmv2", "libmp3lame", "mono", "asf", {}, {"b": "800000"}),
-    "ogv_vp8": ("ogv", "libvpx", "libopus", "mono", "ogg", {}, {"deadline": "realtime", "cpu-used": "8"}),
+    "ogv_vp8": ("ogv", "libvpx", "libopus", "mono", "ogg", {}, {"deadline": "good", "cpu-used": "5"}),
 }
 
 
@@ -55,9 +55,14 @@ def numbered(number: int) -> NDArray[np.uint8]:
     grey = (96 + 60 * np.sin((x + 3 * number) / 9) * np.cos((y - 2 * number) / 7) + grain).clip(0, 255)
     for bit in range(BITS):
         columns = slice(bit * SQUARE, (bit + 1) * SQUARE)
-        is_set = (number | number % 3 << BITS - 2) >> bit & 1
+        is_set = (number | check_of(number) << BITS - 2) >> bit & 1
         grey[-2 * SQUARE : -SQUARE, columns], grey[-SQUARE:, columns] = (235, 20) if is_set else (20, 235)
     return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+
+
+def check_of(number: int) -> int:
+    """Two bits that a number of six bits must be accompanied by."""
+    return (number ^ number >> 2 ^ number >> 4) & 3
 
 
 def number_in(picture: NDArray[np.uint8]) -> int:
@@ -74,14 +79,14 @@ def number_in(picture: NDArray[np.uint8]) -> int:
             return -1
         number |= int(upper > lower) << bit
     check, number = divmod(number, 1 << BITS - 2)
-    return number if check == number % 3 else -1
+    return number if check == check_of(number) else -1
 
 
 def write_clip(folder: Path, kind: str, frames: int = FRAMES) -> Path:
     """A whole clip of one kind, with a tone that rises."""
     suffix, video, sound, layout, muxer, muxing, coding = KINDS[kind]
     path = folder / f"{kind}.{suffix}"
-    with av.open(str(path), "w", format=muxer, options=muxing) as container:
+    with av.open(str(path), "w", format=muxer, options={"fflags": "+bitexact", **muxing}) as container:  # no random ids
         stream = container.add_stream(video, rate=FPS, options={"threads": "1", **coding})
         stream.width, stream.height = SIZE
         stream.pix_fmt = "yuvj420p" if video == "mjpeg" else "yuv420p"
