@@ -129,7 +129,9 @@ def report_on(read: StreamFrames, path: Path, times_s: NDArray[np.float64] | Non
     """
     stream, kind = read.stream, read.kind
     packets, leading, dropped = read.packets, read.leading, 0
-    if read.begins_late and kind not in BROADCAST:
+    if stream.type != "video":  # the first packets of sound fill the decoder, and are heard of no more
+        leading = 0
+    elif read.begins_late and kind not in BROADCAST:
         leading, dropped = 0, leading
     if stream.type == "video" and stream.codec_context.name in ONE_TO_ONE and kind not in FIELDS_APART:
         lost = packets - read.discarded - read.frames - read.damaged

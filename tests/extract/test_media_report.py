@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -19,8 +20,9 @@ from aupipe.errors import RecordingError
 from aupipe.extract import decode
 from aupipe.extract.container import StreamFrames, open_media
 from aupipe.extract.decode import VideoReader
+from aupipe.extract.ffmpeg_log import ErrorLog
 from aupipe.extract.images import ImageReader, read_image
-from aupipe.extract.media_report import MediaReport
+from aupipe.extract.media_report import MediaReport, report_on
 from tests.conftest import write_video
 from tests.extract.mutations import KINDS, write_clip
 
@@ -61,9 +63,14 @@ def write_at(path: Path, ticks: Sequence[int], codec: str = "h264", fps: int = 2
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_whole_clip_of_any_kind_is_whole(tmp_path: Path, kind: str) -> None:
-    report = report_of(write_clip(tmp_path, kind, frames=30))
+    path = write_clip(tmp_path, kind, frames=30)
+    report = report_of(path)
     assert not report.is_damaged, report.summary
     assert (report.frames, report.notes, report.errors) == (30, [], 0)
+    with open_media(path, log=(log := ErrorLog())) as container:
+        frames = StreamFrames(container, container.streams.audio[0], log)
+        assert len(list(frames)) > 0
+        assert not (heard := report_on(frames, path)).is_damaged, heard.summary
 
 
 @pytest.mark.parametrize(
@@ -282,3 +289,44 @@ def test_images_of_any_kind_are_read_and_what_is_none_is_named(tmp_path: Path) -
     shutil.copy(tmp_path / "00001.jpg", tmp_path / "x.jpg")
     with pytest.raises(RecordingError):
         list(ImageReader(tmp_path / "x.jpg", np.zeros(1)))
+
+
+def test_messages_are_told_apart_when_many_threads_decode_damaged_files(tmp_path: Path) -> None:
+    whole = write_clip(tmp_path, "mkv_h264", frames=30)
+    bad = tmp_path / "bad.mkv"
+    bad.write_bytes(spoilt(whole.read_bytes()))
+    alone = {path: report_of(path) for path in (whole, bad)}
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(report_of, [whole, bad] * 20))
+    assert found == [alone[whole], alone[bad]] * 20
+
+
+# What public bug reports describe -------------------------------------------------------------------------------------
+
+
+def test_reported_files_are_told_apart(assets: Path) -> None:
+    folder = assets / "reported"
+    kinds = {".mp4", ".mkv", ".avi", ".ts", ".mov", ".webm"}
+    wholes = [path for path in (*folder.iterdir(), *(folder / "right").iterdir()) if path.suffix in kinds]
+    assert len(wholes) > 12
+    assert {path.name: report_of(path).summary for path in wholes} == {path.name: "" for path in wholes}
+    for name, words in {
+        "cut_16_of_150.avi": "truncated: ends at 0.64 s of 6.00 s declared",
+        "cut_23_of_150.ts": "in the middle of a packet; 1 gap",
+        "one_bit_17_of_20.mp4": "3 frames of 20 missing",
+        "silent_0619_s_h264_del3000.mkv": "1 gap",
+        "joined_times_sorted.m2ts": "times overlap by 0.80 s",
+        "one_bit_indexerror.flv": "Packet mismatch",
+    }.items():
+        assert words in report_of(folder / "damaged" / name).summary, name
+    for name, words in {
+        "unknown_codec.mkv": "'V_UNKNOWN/CODEC'",
+        "png15k_inside.mov": "a picture of 15000x15000, at most 64 megapixels",
+    }.items():
+        with pytest.raises(RecordingError, match=words):
+            report_of(folder / "damaged" / name)
+
+
+@pytest.mark.slow
+def test_real_videos_are_whole(assets: Path, clips: dict[str, int]) -> None:
+    assert {name: report_of(assets / "videos" / name).summary for name in clips} == dict.fromkeys(clips, "")
