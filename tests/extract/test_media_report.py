@@ -259,9 +259,10 @@ def test_pictures_beyond_the_cap_are_refused_before_they_are_allocated(tmp_path:
     ok, small = cv2.imencode(".png", np.zeros((64, 64, 3), np.uint8))
     assert ok
     inside = write_pngs(tmp_path / "inside.mov", [small.tobytes(), png(15000, 15000), small.tobytes()])
+    first = write_pngs(tmp_path / "first.mov", [png(15000, 15000), small.tobytes()])
     image = tmp_path / "00001.png"
     image.write_bytes(png(30000, 30000))
-    for path in (inside, image):
+    for path in (inside, first, image):
         asked = subprocess.run([sys.executable, "-c", PEAK, path], capture_output=True, text=True, check=True)
         reason, grown_kb = asked.stdout.splitlines()
         assert "at most 64 megapixels" in reason, reason
