@@ -66,7 +66,7 @@ class SourceIdentity(NamedTuple):
 
     size: int
     mtime_ns: int
-    digest: str  # sha256 over size, first and last MiB (a file) or over names and sizes (a folder)
+    digest: str  # `aupipe.dataset.source_identity`
     folder: str = ""  # absolute, links resolved, that it lay in; empty where that was not written down
 
 

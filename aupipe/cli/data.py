@@ -30,6 +30,7 @@ class Data:
     labels: dict[str, Labels]
     features: dict[str, str]
     also: dict[Task, dict[str, Labels]]
+    damaged: dict[str, str]  # recording -> what is wrong with the media its features were made from
 
 
 def gather(
@@ -55,7 +56,15 @@ def gather(
     features = feature_ids(build_parts(config, names=list(asked), known=store.features()), everyone, asked)
     splits = {name: up_to_date(config, store, found, features, allow_missing) for name, found in splits.items()}
     also = {other: labels_of(dataset, everyone, other) for other in recipe.beside(task)}
-    return Data(splits["train"], splits["validation"], labels_of(dataset, everyone, task), features, also)
+    damaged = damaged_of(store, [*splits["train"], *splits["validation"]], features)
+    return Data(splits["train"], splits["validation"], labels_of(dataset, everyone, task), features, also, damaged)
+
+
+def damaged_of(store: Store, recordings: Sequence[Recording], features: Mapping[str, str]) -> dict[str, str]:
+    """The recordings of which these features were made from damaged media, and what is wrong with it."""
+    harm = {record.recording: record.damage for record in store.damaged() if record.feature in features.values()}
+    found = {r.id: harm.get(r.id) or harm.get(r.video_id, "") for r in recordings}
+    return {name: words for name, words in found.items() if words}
 
 
 def up_to_date(

@@ -89,6 +89,13 @@ MODALITIES = ("visual", "audio", "text")
     show_default=True,
     help="Videos without sound fail by name, or get rows that are all invalid; never zeros.",
 )
+@click.option(
+    "--on-damage",
+    type=click.Choice(["fail", "keep"]),
+    default="keep",
+    show_default=True,
+    help="Damaged videos keep the rows that can be decoded, and are listed; or fail by name.",
+)
 @click.option("--weights", type=click.Choice(["random"]), help="random: untrained encoders, for tests and benchmarks.")
 @json_option
 def extract(
@@ -115,6 +122,7 @@ def extract(
     stall_timeout: float,
     fail_fast: bool,
     on_missing_audio: str,
+    on_damage: str,
     weights: str | None,
     as_json: bool,
 ) -> int:
@@ -159,7 +167,7 @@ def extract(
         devices = _devices(gpu, cpu, means, config)  # before anything else: the answer does not depend on the data
     recordings, parts = requested(config, split_list(modalities), split_list(features), limit, selected)
     _name_twins(recordings, parts)
-    parts = replace(parts, mask_missing_audio=on_missing_audio == "mask")
+    parts = replace(parts, mask_missing_audio=on_missing_audio == "mask", fail_on_damage=on_damage == "fail")
     opened = open_or_create(config, create=False)
     plan = make_plan(recordings, parts, opened, retry_failed=retry_failed, force=force)
     if dry_run:

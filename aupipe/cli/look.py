@@ -12,6 +12,7 @@ import click
 from aupipe.cli.extract import requested
 from aupipe.cli.options import (
     config_options,
+    damage_lines,
     existing_store,
     failure_lines,
     json_option,
@@ -24,14 +25,15 @@ from aupipe.registry import nearest
 
 if TYPE_CHECKING:
     from aupipe.extract.plan import Item, Plan
-    from aupipe.store.base import Store
+    from aupipe.store.base import ItemRecord, Store
 
 
 @click.command()
 @config_options
 @click.option("--failed", is_flag=True, help="List what failed, with the reason.")
+@click.option("--damaged", is_flag=True, help="List what was made from damaged media, and what is wrong with those.")
 @json_option
-def status(config_file: Path | None, store: Path | None, failed: bool, as_json: bool) -> int:
+def status(config_file: Path | None, store: Path | None, failed: bool, damaged: bool, as_json: bool) -> int:
     """What is stored, missing, stale or failed, per feature. Works while a run is on.
 
     \b
@@ -47,7 +49,7 @@ def status(config_file: Path | None, store: Path | None, failed: bool, as_json: 
     if as_json:
         echo_json(_status_json(plan, opened), indent=1)
     else:
-        _show_status(plan, opened, failed)
+        _show_status(plan, opened, failed, damaged)
     incomplete = any(item.state == "failed before" for item in plan.items)
     return 3 if incomplete else 0
 
@@ -59,31 +61,50 @@ def _by_feature(items: Iterable[Item]) -> dict[str, list[Item]]:
     return found
 
 
+def _damaged(plan: Plan, store: Store) -> dict[str, list[ItemRecord]]:
+    """Feature -> the records of items of the plan that were made from damaged media."""
+    done = {(item.key, item.spec.id) for item in plan.items if item.state == "done"}
+    found: dict[str, list[ItemRecord]] = {}
+    for record in store.damaged():
+        if (record.recording, record.feature) in done:
+            found.setdefault(record.feature, []).append(record)
+    return found
+
+
 def _status_json(plan: Plan, store: Store) -> dict[str, Any]:
+    harm = _damaged(plan, store)
     features = {
         feature: {
             **Counter(item.state for item in items),
             "failures": [{"recording": i.key, "reason": i.reason} for i in items if i.state == "failed before"],
+            "damaged": [{"recording": r.recording, "damage": r.damage} for r in harm.get(feature, ())],
         }
         for feature, items in _by_feature(plan.items).items()
     }
     return {"store": str(store.path), "backend": store.backend, "features": features}
 
 
-def _show_status(plan: Plan, store: Store, failed: bool) -> None:
+def _show_status(plan: Plan, store: Store, failed: bool, damaged: bool) -> None:
+    harm = _damaged(plan, store)
     echo(f"{store.path} ({store.backend})")
-    echo(f"{'feature':32} {'done':>7} {'missing':>7} {'stale':>7} {'failed':>7}")
+    echo(f"{'feature':32} {'done':>7} {'missing':>7} {'stale':>7} {'failed':>7} {'damaged':>7}")
     for feature, items in _by_feature(plan.items).items():
         states = Counter(item.state for item in items)
         stale = states["spec changed"] + states["source changed"] + states["other file"]
         row = f"{feature:32} {states['done']:>7} {states['new']:>7} {stale:>7} {states['failed before']:>7}"
-        echo(row)
+        echo(f"{row} {len(harm.get(feature, ())):>7}")
     broken = [item for item in plan.items if item.state == "failed before"]
     if failed:
         for line in failure_lines((item.key, item.spec.name, item.reason) for item in broken):
             echo(f"FAILED  {line}")
     elif broken:
         echo(f"{len(broken)} failed: aupipe status --failed")
+    lines = damage_lines(record for records in harm.values() for record in records)
+    if damaged:
+        for line in lines:
+            echo(f"damaged  {line}")
+    elif lines:
+        echo(f"{len(lines)} damaged, their rows kept: aupipe status --damaged")
     left = sum(item.todo for item in plan.items)
     if left:
         echo(f"next: aupipe extract ({left} items to make)")
@@ -127,6 +148,7 @@ def describe_store(store: Store) -> dict[str, Any]:
     for spec in store.features():
         records = [record for record in store.records(spec.id) if record.state == "done"]
         failed = sum(record.state == "failed" for record in store.records(spec.id))
+        damaged = sum(bool(record.damage) for record in records)
         rows.append(
             {
                 "feature": spec.id,
@@ -137,6 +159,7 @@ def describe_store(store: Store) -> dict[str, Any]:
                 "licence": spec.weights.licence if spec.weights else None,
                 "recordings": len(records),
                 "failed": failed,
+                "damaged": damaged,
                 "row_shape": list(records[0].shape[1:]) if records else None,
                 "dtype": spec.dtype,
                 "frames": sum(record.frames for record in records),
@@ -151,6 +174,7 @@ def describe_store(store: Store) -> dict[str, Any]:
         lines.append(
             f"{row['feature']:32} {row['kind']:10} {shape:>12} {row['dtype']:8} {row['recordings']:>6} "
             f"{row['frames']:>10,} {share:>6} {row['bytes'] / 1e6:>9.1f}"
+            + (f"  {row['damaged']} of damaged media: aupipe status --damaged" if row["damaged"] else "")
         )
     return {"title": f"{store.path} ({store.backend})", "rows": rows, "lines": lines}
 
@@ -178,6 +202,10 @@ def describe_recording(store: Store, recording: str) -> dict[str, Any]:
                 row |= {"min": float(np.nanmin(data)), "mean": float(np.nanmean(data)), "max": float(np.nanmax(data))}
         else:
             row["reason"] = record.reason
+        if record.damage:
+            row["damage"] = record.damage
+        if record.media:
+            row["media"] = dict(record.media)
         rows.append(row)
     if not rows:
         names = {record.recording for record in store.records()}
@@ -191,4 +219,6 @@ def describe_recording(store: Store, recording: str) -> dict[str, Any]:
         numbers = " ".join(f"{row[key]:>10.4g}" if key in row else f"{'-':>10}" for key in ("min", "mean", "max"))
         shape = "x".join(map(str, row["shape"]))
         lines.append(f"{row['feature']:32} {shape:>18} {row['dtype']:8} {row['valid_frames']:>7} {numbers}")
+    harm = max((row.get("damage", "") for row in rows), key=len)
+    lines += [f"damaged  {harm}"] * bool(harm)
     return {"title": f"{recording} in {store.path}", "rows": rows, "lines": lines}

@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from aupipe.config import Config, load_config
 from aupipe.errors import NoStoreError, UsageError
 from aupipe.registry import nearest
+
+if TYPE_CHECKING:
+    from aupipe.store.base import ItemRecord
 
 Command = Callable[..., Any]
 
@@ -83,6 +86,15 @@ def failure_lines(failures: Iterable[tuple[str, str, str]]) -> list[str]:
     for recording, name, reason in failures:
         together.setdefault((recording, reason), []).append(name)
     return [f"{recording}  {', '.join(names)}: {reason}" for (recording, reason), names in together.items()]
+
+
+def damage_lines(damaged: Iterable[ItemRecord]) -> list[str]:
+    """One line for each damaged recording, of the records of its items: the words that say most."""
+    words: dict[str, str] = {}
+    for record in damaged:
+        name = record.video_id or record.recording
+        words[name] = max(words.get(name, ""), record.damage, key=len)
+    return [f"{name}: {damage}" for name, damage in sorted(words.items())]
 
 
 def split_list(values: tuple[str, ...]) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from aupipe.cli.options import failure_lines
+from aupipe.cli.options import damage_lines, failure_lines
 from aupipe.cli.output import echo, echo_json
 
 if TYPE_CHECKING:
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from aupipe.extract.plan import Plan
     from aupipe.store.base import Store
     from aupipe.store.folder import FolderStore
+
+SHOWN = 10  # damaged recordings
 
 
 def counts(plan: Plan) -> dict[str, int]:
@@ -45,6 +47,7 @@ def run_plan(
     sweep(cast("FolderStore", store))  # what killed runs left half written
 
     failures = []
+    damaged = []
     published = set()
     with Progress(len(plan.jobs), quiet=as_json) as progress:
         # Closed, so that an interrupt ends the workers here and not whenever the generator is collected.
@@ -55,6 +58,7 @@ def run_plan(
             for outcome in outcomes:
                 progress.on_outcome(outcome)
                 failures += outcome.failed
+                damaged += [record for record in outcome.published if record.damage]
                 published |= {(record.recording, record.feature) for record in outcome.published}
                 if as_json:
                     _json_outcome(outcome)
@@ -69,20 +73,34 @@ def run_plan(
     done = [item for item in wanted if (item.key, item.spec.id) in published]
     missing = len(wanted) - len(done)
     before = plan.counts["failed before"]
-    summary = {"done": len(done), **counts(plan), "failed": missing, "seconds": round(seconds, 3), "frames": frames}
+    harm = damage_lines(damaged)
+    summary = {
+        "done": len(done),
+        **counts(plan),
+        "failed": missing,
+        "damaged": len(harm),
+        "seconds": round(seconds, 3),
+        "frames": frames,
+    }
     if as_json:
         cost = {"cpu_s": round(cpu_s, 3), "stages": stages}
         echo_json({"message_type": "summary", **summary, **cost})
         return 3 if missing or before else 0
     speed = f"{frames / max(seconds, 1e-9):.0f} frames/s, {', '.join(devices)}"
     rate = f"{frames:,} frames decoded in {seconds:.1f} s ({speed})"
-    echo(f"done {len(done)}   already done {plan.counts['done']}   failed {missing + before}   {rate}")
+    broken = f"   damaged {len(harm)}" * bool(harm)
+    echo(f"done {len(done)}   already done {plan.counts['done']}   failed {missing + before}{broken}   {rate}")
     if limit:
         echo(limit)
     for line in failure_lines(
         (record.recording, record.feature.partition("@")[0], record.reason) for record in failures
     ):
         echo(f"FAILED  {line}")
+    for line in harm[:SHOWN]:
+        echo(f"damaged  {line}")
+    if harm:
+        more = f"{len(harm) - SHOWN} more, and " if len(harm) > SHOWN else ""
+        echo(f"{more}all that are stored: aupipe status --damaged; to refuse them: --on-damage fail")
     if before:
         echo(f"{before} items failed in earlier runs and were left alone: aupipe status --failed")
     if missing > len(failures):
@@ -102,4 +120,5 @@ def _json_outcome(outcome: Any) -> None:
             "frames": record.frames,
             "valid_frames": record.valid_frames,
         }
-        echo_json(row | ({"reason": record.reason} if record.reason else {}))
+        more = {"reason": record.reason, "damage": record.damage, "media": dict(record.media)}
+        echo_json(row | {name: value for name, value in more.items() if value})

@@ -55,7 +55,8 @@ def list_items(feature: str | None, config_file: Path | None, store: Path | None
         elif record.state == "done":
             shape = "x".join(map(str, record.shape))
             about = f"{shape:>16} {record.dtype:8} {record.valid_frames:>8}"
-            echo(f"{record.feature:32} {about} {record.recording}")
+            harm = f"  damaged: {record.damage}" if record.damage else ""
+            echo(f"{record.feature:32} {about} {record.recording}{harm}")
         else:
             about = f"{record.recording}  {record.reason}"
             echo(f"{record.feature:32} {record.state.upper():>16} {'':17} {about}")

@@ -172,6 +172,7 @@ def _carry_out(
     begun = order if resumed else finished_order(out, order) if out is not None else None
     committee = committee_from_json(order.recipe)
     data = gather(config, store, committee, order.task, order.features, order.allow_missing)
+    _tell_damaged(data)
     if order.features:  # over those the recipes name
         committee = committee.on(order.features)
     options: dict[str, Any] = {
@@ -214,6 +215,15 @@ def _carry_out(
         raise
 
 
+def _tell_damaged(data: Data) -> None:
+    """Say which of the recordings were made from damaged media: labels may lie beside their rows."""
+    if data.damaged:
+        names = ", ".join(list(data.damaged)[:3]) + ", ..." * (len(data.damaged) > 3)
+        total = len(data.train) + len(data.validation)
+        said = f"{len(data.damaged)} of {total} recordings come from damaged media ({names})"
+        echo(f"aupipe: {said}: aupipe status --damaged", err=True)
+
+
 def _fit(store: Store, data: Data, out: Path, seat: Seat, seed: int, options: Any) -> Run:
     from aupipe.train.fit import fit
 
@@ -247,7 +257,8 @@ def _show_run(run: Run, store: Store, data: Data, as_json: bool) -> None:
     labels = {r.id: data.labels[r.id] for r in data.validation if r.id in data.labels}
     spread = bounds(predict(run, store, recordings), labels, run.task, 0.5, recordings)
     if as_json:
-        document = {"run": str(run.path), "best_epoch": run.best_epoch, "scores": run.scores.to_json()}
+        document: dict[str, Any] = {"run": str(run.path), "best_epoch": run.best_epoch, "scores": run.scores.to_json()}
+        document["damaged"] = data.damaged
         echo_json(document | {"spread": spread.to_json() if spread else None})
         return
     echo(*run.scores.table(trivial(labels, run.task), name=run.recipe.name, spread=spread).split("\n"))
@@ -276,7 +287,7 @@ def _show_several(model: Model, store: Store, data: Data, name: str, chairs: lis
     weights = dict(zip(chairs, model.weights[::folds], strict=False))
     if as_json:
         document = {"model": str(model.path), "runs": [str(run.path) for run in model.runs], "weights": weights}
-        document |= {"summary": asdict(summary), "scores": scores.to_json()}
+        document |= {"summary": asdict(summary), "scores": scores.to_json(), "damaged": data.damaged}
         echo_json(document | {"spread": spread.to_json() if spread else None})
         return
     echo(*scores.table(trivial(labels, model.task), name=name, spread=spread).split("\n"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,14 @@ from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 
 from aupipe.errors import RecordingError
+from aupipe.extract.ffmpeg_log import ErrorLog, errors_into
+from aupipe.extract.limits import MAX_PIXELS
 
 HEAD_BYTES = 4096
 MOST_DAMAGED = 10_000  # packets of a stream, after which nothing more is expected of it
+DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS)}  # a decoder refuses larger pictures before it allocates them
+BROADCAST = ("mpegts", "mpeg", "mpegvideo")  # containers without a beginning: one may come in at any packet
+TOO_LARGE = "exceeds specified max pixel count"  # FFmpeg's words for what `max_pixels` refuses
 
 
 def sniff(path: Path) -> str:
@@ -92,10 +97,10 @@ def _is_text(head: bytes) -> bool:
     return b"\0" not in head
 
 
-def open_media(path: Path, hardware: HWAccel | None = None) -> InputContainer:
+def open_media(path: Path, hardware: HWAccel | None = None, log: ErrorLog | None = None) -> InputContainer:
     """A PyAV container of a local media file, decoded by ``hardware`` where that can.
 
-    Raises RecordingError with FFmpeg's reason when it cannot be opened.
+    ``log`` takes in what FFmpeg complains of. Raises RecordingError with FFmpeg's reason when it cannot be opened.
     """
     demuxer = sniff(path)
     # An absolute path, so that a name like `http:x.avi` or `concat:a|b` is a name. Bytes that are no UTF-8 cannot be
@@ -107,7 +112,15 @@ def open_media(path: Path, hardware: HWAccel | None = None) -> InputContainer:
     except UnicodeEncodeError:
         source = path.open("rb")
     try:
-        return av.open(source, mode="r", format=demuxer, metadata_errors="replace", hwaccel=hardware)
+        with errors_into(log or ErrorLog()):
+            return av.open(
+                source,
+                mode="r",
+                format=demuxer,
+                metadata_errors="replace",
+                hwaccel=hardware,
+                options=DECODER_OPTIONS,  # probing decodes a picture too
+            )
     except (av.FFmpegError, ValueError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RecordingError(f"{path} cannot be opened as {demuxer}: {reason}") from error
@@ -115,28 +128,97 @@ def open_media(path: Path, hardware: HWAccel | None = None) -> InputContainer:
 
 @dataclass
 class StreamFrames:
-    """The frames of one stream, in decode order. Damaged packets are left out, and counted in ``damaged``."""
+    """The frames of one stream, in decode order, and what there is to say of how that went.
+
+    Damaged packets are left out, and counted in ``damaged``. ``log`` is that which the container was opened with. All
+    streams are read, so that it is known where the file ends; the others are not decoded.
+    """
 
     container: InputContainer
     stream: Any
-    damaged: int = 0
+    log: ErrorLog = field(default_factory=ErrorLog)
+    damaged: int = 0  # packets that could not be decoded, and errors of the demuxer
+    packets: int = 0
+    discarded: int = 0  # packets that an edit list takes out
+    frames: int = 0
+    corrupt_packets: int = 0
+    corrupt_frames: int = 0
+    untimed: int = 0
+    leading: int = 0  # packets of times before the first frame's
+    begins_late: bool = False  # the first packet gave no frame
+    too_large: bool = False  # the last packet held a picture beyond the cap, and nothing after it is decoded
+    ends: dict[int, int] = field(default_factory=dict)  # stream -> where its last packet ends, in its time base
+    _first_pts: list[int] = field(default_factory=list)  # of the packets before the first frame
+
+    @property
+    def kind(self) -> str:
+        """The container, by the first of its demuxer's names."""
+        return self.container.format.name.partition(",")[0]
 
     def __iter__(self) -> Iterator[Any]:
-        packets = self.container.demux(self.stream)
+        packets = self.container.demux()
         while True:
-            try:
-                packet = next(packets, None)
-                frames = packet.decode() if packet is not None else []
-            except av.error.EOFError:
-                return
-            except av.FFmpegError as error:
-                self.damaged += 1
-                if _is_lost(error) or self.damaged > MOST_DAMAGED:
+            packet, frames, is_over = None, [], False
+            # Captured is what is logged in this call alone: frames may be taken from several files in turn.
+            with av.logging.Capture() as lines:
+                try:
+                    packet = next(packets, None)
+                    if packet is not None and packet.stream is self.stream:
+                        frames = packet.decode()
+                except av.error.EOFError:
+                    is_over = True
+                except IndexError:  # PyAV, at the end of a file in which another stream has begun on the way
+                    self.log.add("container", "a stream begins in the middle of the file")
+                    is_over = True
+                except av.FFmpegError as error:
+                    self.damaged += 1
+                    is_over = packet is None or _is_lost(error) or self.damaged > MOST_DAMAGED
+                    if packet is None:  # nothing more can be read; what the decoder holds is good
+                        frames = self._drained()
+            if lines:
+                self.log.take(lines)
+                self.too_large = any(TOO_LARGE in text for _, _, text in lines)
+                if self.too_large:
                     return
-                continue
-            if packet is None:
+            if packet is not None:
+                self._count(packet)
+            for frame in frames:
+                self._count_frame(frame)
+                yield frame
+            if is_over or packet is None:
                 return
-            yield from frames
+
+    def _drained(self) -> list[Any]:
+        try:
+            frames: list[Any] = self.stream.codec_context.decode(None)
+        except av.FFmpegError:
+            return []
+        return frames
+
+    def _count(self, packet: Any) -> None:
+        """Take note of a packet; those that have neither content nor time are PyAV's sign that a stream is over."""
+        index, pts = packet.stream.index, packet.pts
+        if pts is not None:
+            end = pts + (packet.duration or 0)
+            self.ends[index] = max(self.ends.get(index, end), end)
+        if packet.stream is not self.stream or (pts is None and not packet.size and packet.dts is None):
+            return
+        self.packets += 1
+        self.discarded += packet.is_discard
+        self.corrupt_packets += packet.is_corrupt
+        if not self.frames and pts is not None and not packet.is_discard and len(self._first_pts) < MOST_DAMAGED:
+            self._first_pts.append(pts)
+
+    def _count_frame(self, frame: Any) -> None:
+        if not self.frames and frame.pts is not None:
+            self.leading = sum(pts < frame.pts for pts in self._first_pts)
+            self.begins_late = bool(self._first_pts) and self._first_pts[0] < frame.pts
+            if self.kind in BROADCAST:  # what is said of the packets before is no sign of damage
+                self.log.clear()
+                self.damaged = 0
+        self.frames += 1
+        self.corrupt_frames += frame.is_corrupt
+        self.untimed += frame.pts is None
 
 
 def _is_lost(error: Exception) -> bool:

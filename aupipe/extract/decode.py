@@ -1,11 +1,13 @@
 """Pictures of a video file: `Frames`, one row per decoded frame, in decode order.
 
-Container frame counts are never used: they were wrong in 12 of 33 files (specs/stages.md, section 1).
+Rows are never counted by what a container claims: 12 of 33 real files claimed another number than they held. A claim
+is a hint only, of whether something is missing (`aupipe.extract.media_report`).
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from array import array
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
@@ -21,20 +23,23 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from aupipe.errors import RecordingError
-from aupipe.extract.container import StreamFrames, open_media
+from aupipe.extract.container import DECODER_OPTIONS, StreamFrames, open_media, sniff
+from aupipe.extract.ffmpeg_log import ErrorLog, unknown_codec
+from aupipe.extract.limits import MAX_CLOCK_S, MAX_FRAMES, MAX_PIXELS
+from aupipe.extract.media_report import MediaReport, overlap_in, report_on
 from aupipe.types import Frames
 
 if TYPE_CHECKING:
     from aupipe.extract.device.frames import DeviceFrames
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Pictures: TypeAlias = "Frames | DeviceFrames"  # a chunk of decoded frames, on the host or on a device
 
 CHUNK_FRAMES = 32
+REORDER_FRAMES = 16  # of H.264 and HEVC, at most
 REORDER_S = 1.0  # B-frames are shown at most this long after their neighbours in the file
 CHUNK_BYTES = 64 << 20  # of RGB: what bounds memory for large pictures
-MAX_PIXELS = 64_000_000  # a header may claim anything; this is refused before anything is allocated
 
 
 class Hardware(Protocol):
@@ -104,8 +109,8 @@ class VideoReader:
     """The frames of one video file, in decode order.
 
     Iterate for chunks of what ``canvas`` makes of them (RGB `Frames` on the host), or call `clock` for timestamps alone
-    (no colour conversion). After either, ``notes`` says in words what was wrong with the file without making it
-    unusable.
+    (no colour conversion). After either, ``report`` says what was found, and whether the file is damaged; a file may
+    be decoded several times, so whoever asks for the report is the one who tells of it.
 
     Stream: the first video stream that is no attached picture. Rotation metadata is honoured, as OpenCV does.
     Damaged packets are skipped, the rest goes on; frames the decoder flags as corrupt keep their row.
@@ -119,7 +124,7 @@ class VideoReader:
     canvas: Callable[[], Canvas] = HostCanvas
 
     def __post_init__(self) -> None:
-        self.notes: list[str] = []
+        self.report = MediaReport()
         self.times_s = array("d")
 
     @property
@@ -165,7 +170,7 @@ class VideoReader:
                 return
             frames.close()
             what = "has another first picture" if begun else "fails at the first picture"
-            log.warning("%s: NVDEC %s; decoded by the processor", self.path, what)
+            logger.warning("%s: NVDEC %s; decoded by the processor", self.path, what)
         yield from self._decoded()
 
     def _first_for(self, hardware: Hardware) -> av.VideoFrame | None:
@@ -174,56 +179,36 @@ class VideoReader:
             stream = _video_stream(container, self.path)
             if not hardware.decodes(stream):
                 return None
-            stream.codec_context.thread_count = 1
             return next(iter(StreamFrames(container, stream)), None)
 
     def _decoded(self, hardware: Hardware | None = None) -> Generator[tuple[av.VideoFrame, float], None, None]:
         """Decoded frames with their times; a frame without a timestamp follows its predecessor by one period."""
-        self.notes = []
-        with open_media(self.path, hardware.accel if hardware else None) as container:
+        log = ErrorLog()
+        times_s = array("d")
+        with open_media(self.path, hardware.accel if hardware else None, log) as container:
             stream = _video_stream(container, self.path)
-            stream.codec_context.thread_count = 1  # many recordings run beside each other, not many threads on one
             period_s = float(1 / stream.average_rate) if stream.average_rate else 0.04
-            untimed = corrupt = count = 0
             beside = False  # whether the hardware has done it, and not the processor in its place
             time_s = -period_s
-            frames = StreamFrames(container, stream)
+            frames = StreamFrames(container, stream, log)
             for frame in frames:
-                if frame.time is None:
-                    untimed += 1
-                    time_s += period_s
-                else:
-                    time_s = frame.time
-                count += 1
-                corrupt += frame.is_corrupt
+                time_s = time_s + period_s if frame.time is None else frame.time
+                times_s.append(time_s)
+                _refuse_endless(self.path, frame, len(times_s), time_s - times_s[0])
                 shown = hardware.planar(frame) if hardware else frame
                 beside |= shown is not frame
                 yield shown, time_s
-            damaged = frames.damaged
-            if beside and (damaged or corrupt):  # each decoder goes on in its own way: rows would be other rows
-                raise RecordingError(f"{self.path}: {damaged + corrupt} damaged packets: decode it without --nvdec")
+            if frames.too_large:
+                raise RecordingError(f"{self.path}: {_pixels_refused(log)} at frame {frames.frames}")
+            harm = frames.damaged + frames.corrupt_frames
+            if beside and harm:  # each decoder goes on in its own way: rows would be other rows
+                raise RecordingError(f"{self.path}: {harm} damaged packets: decode it without --nvdec")
             if hardware is not None and not beside:
-                log.info("%s: this GPU does not decode it; decoded by the processor", self.path)
-            if count == 0:
-                raise RecordingError(f"{self.path}: no frame could be decoded ({damaged} damaged packets)")
-            self._note(damaged, corrupt, untimed, time_s + period_s, stream)
-
-    def _note(self, damaged: int, corrupt: int, untimed: int, end_s: float, stream: Any) -> None:
-        if damaged:
-            self.notes.append(f"{damaged} damaged packets skipped")
-        if corrupt:
-            self.notes.append(f"{corrupt} frames flagged corrupt by the decoder")
-        if untimed:
-            self.notes.append(f"{untimed} frames without a timestamp, timed by the frame rate")
-        declared_s = 0.0
-        if stream.duration and stream.time_base:
-            declared_s = float((stream.start_time or 0) * stream.time_base + stream.duration * stream.time_base)
-        elif stream.container.duration:  # Matroska states the whole file's alone, in microseconds
-            declared_s = ((stream.container.start_time or 0) + stream.container.duration) / 1e6
-        if declared_s - end_s > max(1.0, 0.02 * declared_s):
-            self.notes.append(f"truncated: frames end at {end_s:.2f} s of {declared_s:.2f} s declared")
-        for note in self.notes:  # which whoever runs this reports, once; a file may be decoded several times
-            log.info("%s: %s", self.path, note)
+                logger.info("%s: this GPU does not decode it; decoded by the processor", self.path)
+            if not times_s:
+                why = f"; FFmpeg: {log.messages[0]}" if log.messages else ""
+                raise RecordingError(f"{self.path}: no frame could be decoded ({frames.damaged} damaged packets{why})")
+            self.report = report_on(frames, self.path, np.array(times_s))
 
 
 def same_picture(one: av.VideoFrame, other: av.VideoFrame) -> bool:
@@ -239,16 +224,21 @@ def in_order(times_s: NDArray[np.float64], path: Path) -> NDArray[np.float64]:
 
     Where a file carries decoding times only (AVI with B-frames) each time sits on a wrong frame nearby, though the
     decoder gives the frames in the right order and every time occurs once: sorting puts them where they belong. Times
-    that jump back further are no such thing, and raise RecordingError: no clock can be had from them.
+    that jump back further are no such thing, and raise RecordingError: no clock can be had from them. Times of parts
+    that overlap a little are sorted too, and the report of the file says so.
     """
     latest = np.maximum.accumulate(times_s)
-    back = np.flatnonzero(times_s < latest - REORDER_S)
+    ordered = np.sort(times_s)
+    reach_s = REORDER_S
+    if len(times_s) > 1 and not overlap_in(times_s):
+        reach_s = max(reach_s, REORDER_FRAMES * float(np.median(np.diff(ordered))))  # a few frames a second
+    back = np.flatnonzero(times_s < latest - reach_s)
     if len(back):
         raise RecordingError(
             f"{path}: times jump back from {latest[back[0]]:.2f} to {times_s[back[0]]:.2f} s at frame {back[0]}; "
             "several files joined into one? Remux or re-encode it"
         )
-    return np.sort(times_s)
+    return ordered
 
 
 def chunk_length(picture_bytes: int) -> int:
@@ -257,16 +247,47 @@ def chunk_length(picture_bytes: int) -> int:
 
 
 def _video_stream(container: Any, path: Path) -> Any:
+    """The first video stream that is no attached picture, ready to be decoded by one thread."""
     for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:  # cover art is no video
-            pixels = stream.codec_context.width * stream.codec_context.height
-            if pixels > MAX_PIXELS:
-                raise RecordingError(f"{path}: pictures of {pixels / 1e6:.0f} megapixels, at most 64 are decoded")
-            return stream
+        if stream.disposition & Disposition.attached_pic:  # cover art is no video
+            continue
+        if stream.codec_context is None:
+            codec = unknown_codec(path, sniff(path))
+            raise RecordingError(f"{path}: the codec of its video, {codec!r}, is not known to FFmpeg: re-encode it")
+        _refuse_large(path, stream.codec_context.width, stream.codec_context.height)
+        stream.codec_context.thread_count = 1  # many recordings run beside each other, not many threads on one
+        stream.codec_context.options = DECODER_OPTIONS
+        return stream
     kind = " (sound only)" if container.streams.audio else ""
     raise RecordingError(
         f"{path}: no video stream{kind}, so no frames to have features of: take it out of the data set"
     )
+
+
+def _refuse_large(path: Path, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise RecordingError(
+            f"{path}: pictures of {width}x{height}, at most {MAX_PIXELS / 1e6:.0f} megapixels are decoded"
+        )
+
+
+def _refuse_endless(path: Path, frame: av.VideoFrame, count: int, span_s: float) -> None:
+    """Raises RecordingError for a frame beyond what one video may hold."""
+    _refuse_large(path, frame.width, frame.height)  # hardware has no option that refuses it before
+    if count > MAX_FRAMES:
+        raise RecordingError(f"{path}: more than {MAX_FRAMES:,} frames: cut it into parts")
+    if span_s > MAX_CLOCK_S:
+        hours = MAX_CLOCK_S / 3600
+        raise RecordingError(
+            f"{path}: a frame {span_s / 3600:.0f} hours after the first, at most {hours:.0f}: remux or cut it"
+        )
+
+
+def _pixels_refused(log: ErrorLog) -> str:
+    """What FFmpeg said of a picture that it refused for its size."""
+    found = re.search(r"Picture size (\d+x\d+)", " ".join(log.messages))
+    size = f" of {found[1]}" if found else ""
+    return f"a picture{size}, at most {MAX_PIXELS / 1e6:.0f} megapixels are decoded,"
 
 
 def plane_pixels(plane: Any, channels: int = 1) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 from collections.abc import Iterator
@@ -11,11 +12,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from aupipe.dataset import IMAGE_SUFFIXES
 from aupipe.errors import RecordingError
 from aupipe.extract.decode import chunk_length
-from aupipe.extract.limits import FREE_ROWS, MAX_ROWS_PER_IMAGE
+from aupipe.extract.limits import FREE_ROWS, MAX_PIXELS, MAX_ROWS_PER_IMAGE
 from aupipe.types import Frames
 
 log = logging.getLogger(__name__)
@@ -109,7 +111,25 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         data = np.fromfile(path, dtype=np.uint8)  # not cv2.imread: names that are no UTF-8 crash it
     except OSError as error:
         raise RecordingError(f"cannot read {path}: {error.strerror or error}") from error
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if not data.size:
+        raise RecordingError(f"{path}: not an image that can be read")
+    _refuse_large(path, data)
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
     if picture is None:
         raise RecordingError(f"{path}: not an image that can be read")
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
+
+
+def _refuse_large(path: Path, data: NDArray[np.uint8]) -> None:
+    """Raises RecordingError for an image whose header says that it is beyond the cap, before anything is allocated."""
+    try:
+        with Image.open(io.BytesIO(data.tobytes())) as image:  # reads the header alone
+            width, height = image.size
+    except Image.DecompressionBombError as error:  # Pillow's own cap, which is higher
+        raise RecordingError(f"{path}: at most {MAX_PIXELS / 1e6:.0f} megapixels are decoded ({error})") from error
+    except Exception as error:
+        raise RecordingError(f"{path}: not an image that can be read ({type(error).__name__})") from error
+    if width * height > MAX_PIXELS:
+        raise RecordingError(
+            f"{path}: a picture of {width}x{height}, at most {MAX_PIXELS / 1e6:.0f} megapixels are decoded"
+        )

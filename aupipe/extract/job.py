@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
 from aupipe.dataset import source_changed, source_identity
 from aupipe.errors import AupipeError, DamageError, RecordingError
 from aupipe.extract.loaded import Loaded
+from aupipe.extract.media_report import MediaReport
 from aupipe.extract.plan import Job, source_paths
 from aupipe.store.base import ItemRecord, ItemWriter, Store
 from aupipe.types import FeatureSpec, Recording, SourceIdentity
@@ -72,6 +73,7 @@ class Pass:
     # Taken once, before anything is read: what a feature is said to come from is what lay there at the beginning.
     sources: dict[tuple[Path, ...], SourceIdentity | None] = field(default_factory=dict)
     began_s: float = field(default_factory=time.perf_counter)
+    reports: dict[str, MediaReport] = field(default_factory=dict)  # "video", "audio" -> what decoding it found
     _said: set[tuple[str, str]] = field(default_factory=set)
     _parts: int = 0
 
@@ -126,16 +128,42 @@ class Pass:
 
     def read_input(self, recording: Recording, spec: FeatureSpec) -> NDArray[Any]:
         """A stored clock, detections or face track. Raises SourceChangedError when it was made from another file."""
-        key = recording.key_for(spec.modality)
+        key, paths = recording.key_for(spec.modality), source_paths(recording, spec.modality)
         with self.store_lock:
             if self.store.record(key, spec.id) is None:  # another worker has published it since this one began
                 self.store.refresh()
-            made_from, source = self.store.published(key, spec.id).source, self.source(recording, spec.modality)
-            if made_from and source and (made_from.size, made_from.digest) != (source.size, source.digest):
+            made_from = self.store.published(key, spec.id).source
+            if made_from and self.source(recording, spec.modality) and source_changed(paths, made_from):
                 raise SourceChangedError(
                     f"{recording.video or recording.images}: changed since this run began; run again"
                 )
             return self.store.read(key, spec.id)
+
+    def note_media(self, stream: Literal["video", "audio"], report: MediaReport) -> None:
+        """Take note of what decoding a stream found: it goes into the record of every item computed from it.
+
+        Raises RecordingError for damage where that is to be a failure.
+        """
+        if self.reports.get(stream) != report:
+            self.reports[stream] = report
+            self.outcome.notes += [f"DAMAGED {stream}: {report.summary}"] * report.is_damaged + report.notes
+        if report.is_damaged and self.loaded.parts.fail_on_damage:
+            raise RecordingError(f"{stream} damaged: {report.summary} (--on-damage keep takes it as it is)")
+
+    def recall_media(self, clock: ItemRecord) -> None:
+        """Take note of what was found when a stored clock was made; records of old stores say nothing."""
+        if "video" in clock.media:
+            self.note_media("video", MediaReport.from_json(clock.media["video"]))
+
+    def about_media(self, modality: str) -> dict[str, Any]:
+        """``damage`` and ``media`` of an item's record: the rows are the picture's, whatever they are computed from."""
+        streams = ("video", "audio") if modality == "audio" else ("video",)
+        reports = {stream: self.reports[stream] for stream in streams if stream in self.reports}
+        damage = [f"{stream}: {report.summary}" for stream, report in reports.items() if report.is_damaged]
+        return {
+            "damage": "; ".join(damage),
+            "media": {stream: report.to_json() for stream, report in reports.items()},
+        }
 
     def writer(self, item: OpenItem, frames: int, row_shape: tuple[int, ...]) -> ItemWriter:
         """Begin an item of the store."""
@@ -161,12 +189,12 @@ class Pass:
             writer.append(first)
             for block in blocks:
                 writer.append(block)
-            self.commit(writer, seconds=time.perf_counter() - began_s)
+            self.commit(writer, spec.modality, seconds=time.perf_counter() - began_s)
 
-    def commit(self, writer: ItemWriter, *, seconds: float) -> None:
+    def commit(self, writer: ItemWriter, modality: str, *, seconds: float) -> None:
         """Publish what a writer holds, and take note of it."""
         with self.store_lock:
-            record = writer.commit(seconds=seconds)
+            record = writer.commit(seconds=seconds, **self.about_media(modality))
             self._said.add((record.recording, record.feature))
             self.outcome.published.append(record)
         self.on_published(record)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+MAX_PIXELS = 64_000_000  # of one picture, of a video or of an image file: 8000 x 8000
+MAX_FRAMES = 10_000_000  # of one video: 111 hours at 25 frames a second
+MAX_CLOCK_S = 48 * 3600.0  # between the first frame of a video and its last
 MAX_SOUND_S = 24 * 3600.0  # of decoded sound in one recording
 MAX_HOLE_S = 3600.0  # a longer jump between two packets of sound is a broken clock
 SOUND_REACH_S = 60.0  # sound this long after the last frame is kept: more than an encoder's window reaches

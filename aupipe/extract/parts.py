@@ -65,6 +65,7 @@ class Parts:
     faces: FacesConfig
     encoders: tuple[tuple[EncoderConfig, Encoder], ...]
     mask_missing_audio: bool = False  # a video without sound gets rows that are all invalid, and does not fail
+    fail_on_damage: bool = False  # what can be decoded of a damaged file is not taken for it
     known: tuple[FeatureSpec, ...] = ()
 
     @cached_property

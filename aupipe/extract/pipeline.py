@@ -97,6 +97,7 @@ class _Video:
         clock = None  # of a video whose frames nobody has counted yet
         if not run.job.wants(chain.clock, key):
             clock = run.read_input(self.first, chain.clock).astype(np.float64)
+            run.recall_media(run.store.published(key, chain.clock.id))
         elif self.first.video is None:
             clock = _image_clock(self.first)
         if chain.detections is not None and run.job.wants(chain.detections, key):
@@ -142,7 +143,7 @@ class _Video:
             for frames in chunks:
                 with self.stages.meter.timed("align", len(frames)):
                     self.kept.add_whole(frames)
-        self.run.outcome.notes += reader.notes
+        self.run.note_media("video", reader.report)
         return in_order(np.array(reader.times_s), self.first.video)
 
     def _detect(self, clock: NDArray[np.float64] | None) -> NDArray[np.float64]:
@@ -167,8 +168,8 @@ class _Video:
                     if self.kept.templates:
                         with meter.timed("align", len(frames)):
                             self.kept.add_faces(frames, found)
-        run.outcome.notes += reader.notes
         if isinstance(reader, VideoReader):
+            run.note_media("video", reader.report)
             if clock is None:
                 clock = in_order(np.array(reader.times_s), reader.path)
             _same_length(self.first, reader.decoded, len(clock))
@@ -275,6 +276,7 @@ class _Video:
                 frames = frames.those(wanted[frames.index])
                 self._put_chunk(sinks, frames, tracks)
         if isinstance(reader, VideoReader):
+            self.run.note_media("video", reader.report)  # news where the stored clock is of an older aupipe
             _same_length(self.first, len(reader.times_s), len(clock))
 
     def _put_chunk(self, sinks: list[Sink], frames: Pictures, tracks: dict[str, FaceTrack | None]) -> None:

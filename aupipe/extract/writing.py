@@ -135,7 +135,7 @@ class Sink:
             self.run.confirm_source(self.item.recording, self.item.spec.modality)
             writer = self._open()
             self._skip_to(self.length)
-            self.run.commit(writer, seconds=time.perf_counter() - self.began_s)
+            self.run.commit(writer, self.item.spec.modality, seconds=time.perf_counter() - self.began_s)
         self._discard()
 
     def _discard(self) -> None:

@@ -48,6 +48,8 @@ class ItemRecord:
     source: SourceIdentity | None = None
     seconds: float = 0.0  # spent computing
     reason: str = ""  # of a failure, one line
+    damage: str = ""  # what is wrong with the media it was computed from, one line; empty for a whole file
+    media: Mapping[str, Any] = field(default_factory=dict)  # stream -> counts of what decoding it found
     versions: Mapping[str, str] = field(default_factory=dict)  # libraries that made it
     time_utc: str = ""
 
@@ -68,8 +70,11 @@ class ItemWriter(Protocol):
         """
         ...
 
-    def commit(self, *, seconds: float = 0.0) -> ItemRecord:
-        """Publish atomically. Raises ValueError unless exactly the announced number of rows was appended."""
+    def commit(self, *, seconds: float = 0.0, damage: str = "", media: Mapping[str, Any] | None = None) -> ItemRecord:
+        """Publish atomically. ``damage`` and ``media`` are of the source: see `ItemRecord`.
+
+        Raises ValueError unless exactly the announced number of rows was appended.
+        """
         ...
 
     def __enter__(self) -> Self: ...
@@ -172,6 +177,10 @@ class Store(Protocol):
 
     def all_published(self, feature: str | None = None) -> Iterator[ItemRecord]:
         """The record of everything `read` can read, by feature and recording."""
+        ...
+
+    def damaged(self) -> Iterator[ItemRecord]:
+        """The record of everything that can be read and was computed from damaged media, without looking at others."""
         ...
 
     def __getitem__(self, feature: str) -> FeatureView:

@@ -104,6 +104,15 @@ class Catalogue:
             if record is not None:
                 yield record
 
+    def damaged(self) -> Iterator[ItemRecord]:
+        """The record of everything that can be read and was computed from damaged media, by feature and recording."""
+        keys = set(self._base.damaged) if self._base else set()
+        keys |= {key for key, entry in list(self._entries.items()) if entry.done and entry.done.record.damage}
+        for recording, feature in sorted(keys, key=lambda key: key[::-1]):
+            record = self.published(recording, feature)
+            if record is not None and record.damage:
+                yield record
+
     def states(self, features: Sequence[str]) -> dict[str, tuple[ItemState | None, ...]]:
         """The newest state and source of every item of some features, by recording: what to ask when planning."""
         with collection_paused():

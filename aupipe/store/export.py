@@ -59,7 +59,7 @@ def migrate(store: Store, target: str | os.PathLike[str], backend: str) -> Itera
                             f"{spec.id}, recording {record.recording!r}: the array is not what was published: "
                             "`aupipe store verify --repair`, then migrate again"
                         )
-                    yield item.commit(seconds=record.seconds)
+                    yield item.commit(seconds=record.seconds, damage=record.damage, media=record.media)
             for record in store.records(spec.id):
                 there = copy.record(record.recording, spec.id)
                 if record.state == "failed" and (there is None or there.state != "failed"):

@@ -171,6 +171,10 @@ class ItemStore(ABC):
         """The record of everything `read` can read."""
         return self._catalogue.all_published(feature)
 
+    def damaged(self) -> Iterator[ItemRecord]:
+        """The record of everything that can be read and was computed from damaged media."""
+        return self._catalogue.damaged()
+
     # Reading ---------------------------------------------------------------------------------------------------------
 
     def read(self, recording: str, feature: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:

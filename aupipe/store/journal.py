@@ -52,6 +52,8 @@ def record_to_json(record: ItemRecord) -> dict[str, Any]:
             content["source_folder"] = record.source.folder
     if record.versions:
         content["versions"] = dict(record.versions)
+    if record.media:
+        content["media"] = dict(record.media)
     return content
 
 
@@ -64,13 +66,16 @@ def record_from_json(content: dict[str, Any]) -> ItemRecord:
     if "shape" in known:
         known["shape"] = tuple(known["shape"])
     known["versions"] = _versions(tuple(known.get("versions", {}).items()))
+    known.setdefault("media", {})
     return bare_record(known)
 
 
 def bare_record(known: dict[str, Any]) -> ItemRecord:
     """A record with these fields, the others at their defaults; three times faster than the dataclass's own way."""
     record = object.__new__(ItemRecord)
-    record.__dict__.update(known)  # a field that is not there is found as the class's default; `versions` has none
+    record.__dict__.update(
+        known
+    )  # a field that is not there is found as the class's default; `versions` and `media` have none
     return record
 
 

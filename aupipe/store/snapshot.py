@@ -33,7 +33,7 @@ STATES: tuple[Literal["done", "failed", "deleted"], ...] = ("done", "failed", "d
 _ZIP_HEAD, _ZIP_PADDING = 30, 0xD935  # bytes before a member's name; the id `zipalign` pads with
 _NPY_HEAD = 4096  # far more than the head of one column
 _NUMBERS = {"frames": "Q", "valid_frames": "Q", "nbytes": "Q", "offset": "I", "crc32c": "I", "rest_crc32c": "I"}
-_TEXTS = ("feature", "dtype", "video_id", "reason")
+_TEXTS = ("feature", "dtype", "video_id", "reason", "damage")
 _KINDS = {
     **_NUMBERS,
     **dict.fromkeys(_TEXTS, "I"),
@@ -45,8 +45,10 @@ _KINDS = {
     "source": "i",
     "shape": "I",
     "versions": "I",
+    "media": "I",
     "seconds": "d",
 }
+_LATER = {"damage": "", "media": "{}"}  # columns that older bases lack, with the text they hold then
 
 
 class _Table:
@@ -74,6 +76,7 @@ def write_snapshot(folder: str, staged: str, lines: Iterable[Line], consumed: Ma
         row["source"] = sources.number((*source[:3], texts.number(source.folder))) if source else -1
         row["shape"] = texts.number(json.dumps(record.shape))
         row["versions"] = texts.number(json.dumps(dict(record.versions)))
+        row["media"] = texts.number(json.dumps(dict(record.media)))
         for name, value in row.items():
             columns[name].append(value)
         times.append(record.time_utc.encode())
@@ -161,6 +164,10 @@ class Snapshot:
         self.consumed: dict[str, int] = about["consumed"]
         self.texts: list[str] = about["texts"]
         self.recordings: list[str] = about["recordings"]
+        for name, text in _LATER.items():
+            if name not in self._columns:
+                self.texts.append(text)
+                self._columns[name] = np.full(len(self._columns["seq"]), len(self.texts) - 1, np.uint32)
         # a memoryview hands out Python numbers, and three times faster than an array hands out its own
         self._cells = {name: memoryview(cast(Any, self._columns[name])) for name in _KINDS}
         self._states: dict[int, list[ItemState]] = {}
@@ -183,6 +190,14 @@ class Snapshot:
     @property
     def features(self) -> list[str]:
         return list(self._features)
+
+    @property
+    def damaged(self) -> list[tuple[str, str]]:
+        """(recording, feature) of every line that tells of damaged media."""
+        numbers = [number for number, text in enumerate(self.texts) if not text]
+        rows = np.flatnonzero(~np.isin(self._columns["damage"], numbers)).tolist()
+        recording, feature = self._cells["recording"], self._cells["feature"]
+        return [(self.recordings[recording[row]], self.texts[feature[row]]) for row in rows]
 
     def lines(self, recording: str, feature: str) -> list[Line]:
         """What the journals said of an item: its newest line, and the publication and deletion that count."""
@@ -268,5 +283,6 @@ class Snapshot:
         content["source"] = self._source(cells["source"][row])
         content["shape"] = self._json(cells["shape"][row])
         content["versions"] = self._json(cells["versions"][row])
+        content["media"] = self._json(cells["media"][row])
         content["time_utc"] = self._columns["time_utc"][row].decode()
         return Line((cells["seq"][row], texts[cells["journal"][row]]), bare_record(content))

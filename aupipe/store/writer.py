@@ -146,12 +146,12 @@ class StagedItem:
             self._valid += valid
             self.appended += len(block)
 
-    def commit(self, *, seconds: float = 0.0) -> ItemRecord:
+    def commit(self, *, seconds: float = 0.0, damage: str = "", media: Mapping[str, Any] | None = None) -> ItemRecord:
         """Publish; see `ItemWriter`."""
         sink = self._open_sink()
         if self.appended != self.layout.frames:
             raise ValueError(f"{self.where}: {self.appended} rows appended, {self.layout.frames} announced")
-        item = replace(self.item, valid_frames=self._valid, crc32c=self.crc32c)
+        item = replace(self.item, valid_frames=self._valid, crc32c=self.crc32c, damage=damage, media=dict(media or {}))
         metadata = item_metadata(item)
         with self._sized():
             rest = sink.finish(item, metadata)

@@ -1,0 +1,85 @@
+"""What is wrong with an item's media stays in its record, through journals, bases and copies; old ones are read."""
+
+import os
+
+import pytest
+
+from aupipe.store import STORES, create_store, open_store
+from aupipe.store.base import ItemRecord
+from aupipe.store.export import migrate
+from aupipe.store.journal import decode_line, encode_line
+from aupipe.store.repair import compact, rebuild
+from aupipe.store.snapshot import Snapshot, read_arrays, snapshot_paths
+
+from .contract import SPEC, random_rows
+
+BACKENDS = [name for name in STORES.names() if STORES.get(name).persistent]
+DAMAGE, MEDIA = "video: 3 frames of 20 missing", {"video": {"frames": 17, "missing": 3, "messages": ["h264: \u00fc"]}}
+
+
+@pytest.fixture(params=BACKENDS)
+def store(request, tmp_path):
+    """A store with a whole item, a damaged one, and one made anew from a repaired file."""
+    made = create_store(tmp_path / "s", request.param)
+    made.publish("whole", SPEC, random_rows(5, 3))
+    for name in ("damaged", "repaired"):
+        with made.writer(name, SPEC, frames=17, row_shape=(3,)) as item:
+            item.append(random_rows(17, 3))
+            item.commit(damage=DAMAGE, media=MEDIA)
+    made.publish("repaired", SPEC, random_rows(20, 3))
+    made.fail("damaged", SPEC, "a later run failed")
+    return made
+
+
+def said(store):
+    return [(record.recording, record.damage, record.media) for record in store.damaged()]
+
+
+def test_the_damage_of_what_can_be_read_is_told(store):
+    expected = [("damaged", DAMAGE, MEDIA)]
+    assert said(store) == expected
+    assert said(open_store(store.path)) == expected
+    compact(store)
+    again = open_store(store.path)
+    assert said(again) == expected
+    assert again.published("whole", SPEC.id).media == {}
+    with again.writer("later", SPEC, frames=1, row_shape=(3,)) as item:  # beyond the base
+        item.append(random_rows(1, 3))
+        item.commit(damage="x")
+    assert [record.recording for record in again.damaged()] == ["damaged", "later"]
+
+
+def test_the_damage_goes_with_an_item_into_a_copy(store, tmp_path):
+    list(migrate(store, tmp_path / "copy", store.backend))
+    assert said(open_store(tmp_path / "copy")) == [("damaged", DAMAGE, MEDIA)]
+
+
+def test_the_damage_is_in_the_item_itself(store):
+    compact(store)
+    store.close()
+    for folder in ("journal", "catalogue"):
+        for name in os.listdir(os.path.join(store.root, folder)):
+            os.remove(os.path.join(store.root, folder, name))
+    again = open_store(store.path)
+    assert rebuild(again) == 3
+    assert ("damaged", DAMAGE, MEDIA) in said(again)
+
+
+def test_lines_and_bases_of_an_older_aupipe_tell_of_no_damage(store, monkeypatch):
+    line = encode_line(7, ItemRecord("a", "hog@0123456789ab", "done"))
+    assert b"damage" not in line
+    assert b"media" not in line
+    record = decode_line(line[:-1], "j").record
+    assert (record.damage, record.media) == ("", {})
+
+    compact(store)
+    path = snapshot_paths(os.path.join(store.root, "catalogue"))[0]
+
+    def without(content):
+        return {name: column for name, column in read_arrays(content).items() if name not in ("damage", "media")}
+
+    monkeypatch.setattr("aupipe.store.snapshot.read_arrays", without)
+    old = Snapshot(path)
+    assert old.damaged == []
+    assert [line.record.media for line in old.lines("damaged", SPEC.id)] == [{}, {}]
+    assert old.lines("damaged", SPEC.id)[1].record.frames == 17
