@@ -20,6 +20,8 @@ for _name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE"):
     os.environ.pop(_name, None)
 os.environ["HF_HOME"] = os.environ["TORCH_HOME"] = str(Path(tempfile.gettempdir()) / "aupipe-tests-without-downloads")
 
+REPOSITORY = Path(__file__).parent.parent
+
 pytest_plugins = ["tests.asset_mark"]
 
 settings.register_profile("aupipe", deadline=None)  # nothing is timed in a test

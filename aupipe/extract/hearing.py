@@ -17,8 +17,9 @@ from aupipe.extract.encoders import AudioInput, WordsInput
 from aupipe.extract.encoders.text.transcript import Transcript, spoken_words
 from aupipe.extract.job import Pass, failing_alone
 from aupipe.extract.limits import SOUND_REACH_S
+from aupipe.extract.media_report import MediaReport
 from aupipe.extract.pipeline import SOUND, Stages
-from aupipe.extract.sound import NoAudioError, read_audio
+from aupipe.extract.sound import NoAudioError, read_audio_and_report
 from aupipe.types import Waveform
 
 
@@ -29,7 +30,7 @@ def listen(run: Pass, stages: Stages, clock: NDArray[np.float64]) -> None:
     brought to the frames in blocks; what is longer than memory should hold lies in temporary files.
     """
     recording = run.job.recordings[0]
-    heard: dict[tuple[AudioInput | WordsInput, float], Waveform | Transcript] = {}
+    heard: dict[tuple[AudioInput | WordsInput, float], tuple[Waveform | Transcript, MediaReport | None]] = {}
     for item in run.open_items(run.job.recordings, *SOUND):
         with failing_alone(run, item):
             began = time.perf_counter()
@@ -46,7 +47,10 @@ def listen(run: Pass, stages: Stages, clock: NDArray[np.float64]) -> None:
                     key = reads, until_s
                     if key not in heard:
                         heard[key] = _read(recording.video, reads, until_s)
-                    blocks = frame_blocks(encode(heard[key]), clock, item.encoder)
+                    content, report = heard[key]
+                    if report is not None:
+                        run.note_media("audio", report)
+                    blocks = frame_blocks(encode(content), clock, item.encoder)
                 except NoAudioError:
                     if not run.loaded.parts.mask_missing_audio:
                         raise
@@ -66,5 +70,9 @@ def _publishing(
     return publish
 
 
-def _read(video: Path, reads: AudioInput | WordsInput, until_s: float) -> Waveform | Transcript:
-    return read_audio(video, reads.sample_rate, until_s) if isinstance(reads, AudioInput) else spoken_words(video)
+def _read(
+    video: Path, reads: AudioInput | WordsInput, until_s: float
+) -> tuple[Waveform | Transcript, MediaReport | None]:
+    if isinstance(reads, AudioInput):
+        return read_audio_and_report(video, reads.sample_rate, until_s)
+    return spoken_words(video), None

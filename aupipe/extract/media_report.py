@@ -55,6 +55,9 @@ class MediaReport:
     first_overlap_s: float = 0.0
     end_s: float = 0.0  # of the last packet read, where that is before ...
     declared_end_s: float = 0.0  # ... the end that the container states
+    holes: int = 0  # pauses between packets of sound, filled with silence
+    hole_s: float = 0.0  # in all
+    first_hole_s: float = 0.0  # where the first begins
     cut: str = ""  # how the file's length contradicts what it says of it
     errors: int = 0  # lines in FFmpeg's error log
     messages: tuple[str, ...] = ()  # the first distinct ones
@@ -101,6 +104,9 @@ class MediaReport:
     def notes(self) -> list[str]:
         """What is odd and no damage."""
         found = []
+        if self.holes:
+            where = f"{self.hole_s:.2f} s, first at {self.first_hole_s:.2f} s"
+            found.append(f"{_many(self.holes, 'pause')} between packets of sound filled with silence ({where})")
         if self.untimed:
             found.append(f"{self.untimed} frames without a timestamp, timed by the frame rate")
         if self.leading:
@@ -122,10 +128,13 @@ class MediaReport:
         return cls(**known | {"messages": tuple(content.get("messages", ()))})
 
 
-def report_on(read: StreamFrames, path: Path, times_s: NDArray[np.float64] | None = None) -> MediaReport:
-    """What was found when a stream of a file was read to its end.
+def report_on(
+    read: StreamFrames, path: Path, times_s: NDArray[np.float64] | None = None, to_end: bool = True
+) -> MediaReport:
+    """What was found when a stream of a file was read.
 
     ``times_s`` (T,): of its frames, in the order they are shown, where the steps between them are to be judged.
+    ``to_end``: whether it was read to its end; else nothing can be said of what is missing.
     """
     stream, kind = read.stream, read.kind
     packets, leading, dropped = read.packets, read.leading, 0
@@ -137,8 +146,8 @@ def report_on(read: StreamFrames, path: Path, times_s: NDArray[np.float64] | Non
         lost = packets - read.discarded - read.frames - read.damaged
         dropped = max(0, lost - leading)
     declared = _declared_frames(stream)
-    listed = len(stream.index_entries) if kind in INDEXED else 0
-    found: dict[str, Any] = truncation_of(read)
+    listed = len(stream.index_entries) if kind in INDEXED and to_end else 0
+    found: dict[str, Any] = truncation_of(read) if to_end else {}
     if times_s is not None:
         found |= overlap_in(times_s)
         if kind not in INDEXED:  # there a step is as long as the table of packets says
@@ -147,7 +156,7 @@ def report_on(read: StreamFrames, path: Path, times_s: NDArray[np.float64] | Non
         frames=read.frames,
         declared_frames=declared,
         surplus=max(0, read.frames - declared) if _is_surplus(read, declared) else 0,
-        cut=missing_end(path, kind),
+        cut=missing_end(path, kind) if to_end else "",
         listed=listed if listed > packets else 0,
         missing=max(0, listed - packets),
         undecodable=read.damaged,

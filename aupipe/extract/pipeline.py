@@ -348,4 +348,6 @@ def _image_clock(recording: Recording) -> NDArray[np.float64]:
 
 def _same_length(recording: Recording, found: int, clock: int) -> None:
     if found != clock:
-        raise RecordingError(f"{recording.video}: gives {found} frames now and gave {clock} before")
+        raise RecordingError(
+            f"{recording.video}: gives {found} frames now and gave {clock} before; `aupipe extract --force` makes all anew"
+        )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Generator
 from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,12 @@ import soxr
 from numpy.typing import NDArray
 
 from aupipe.errors import RecordingError
-from aupipe.extract.container import StreamFrames, open_media
+from aupipe.extract.container import ErrorLog, StreamFrames, open_media
 from aupipe.extract.decode import REORDER_S
 from aupipe.extract.limits import MAX_HOLE_S, MAX_SOUND_S
 from aupipe.extract.long_arrays import ArrayBuilder
+from aupipe.extract.media_report import MediaReport, report_on
 from aupipe.types import Waveform
-
-log = logging.getLogger(__name__)
 
 PLANES = 8  # pointers an AVFrame has room for
 SILENCE_BLOCK = 1 << 18  # samples of a hole made at a time
@@ -36,11 +35,16 @@ class NoAudioError(RecordingError):
 
 
 def read_audio(path: Path, sample_rate: int, until_s: float = math.inf) -> Waveform:
+    """The sound alone of `read_audio_and_report`."""
+    return read_audio_and_report(path, sample_rate, until_s)[0]
+
+
+def read_audio_and_report(path: Path, sample_rate: int, until_s: float = math.inf) -> tuple[Waveform, MediaReport]:
     """Decode, mix to mono and resample; at most until ``until_s`` on the container's clock.
 
     Channels are averaged and resampled by soxr HQ, which is what librosa.load does; FFmpeg's own down-mix is 1.41 times
     louder. ``start_s`` is the container's time of the first sample, so sound and frames share one clock. Where the
-    stream has a hole, silence keeps later sound at its time, and a warning says so. Memory is bounded: long sound is a
+    stream has a hole, silence keeps later sound at its time, and the report says so. Memory is bounded: long sound is a
     read-only memory map of a temporary file.
     Raises NoAudioError ``no audio stream``, and RecordingError when nothing can be decoded, for a jump of more than an
     hour and for more than `MAX_SOUND_S` of sound.
@@ -48,7 +52,8 @@ def read_audio(path: Path, sample_rate: int, until_s: float = math.inf) -> Wavef
     samples = ArrayBuilder()
     start_s: float | None = None
     resampler: Any = None
-    with closing(_continuous(path, until_s)) as blocks:
+    findings = _Findings()
+    with closing(_continuous(path, until_s, findings)) as blocks:
         for block, rate, time_s in blocks:
             if start_s is None:
                 start_s = time_s
@@ -58,7 +63,7 @@ def read_audio(path: Path, sample_rate: int, until_s: float = math.inf) -> Wavef
         raise RecordingError(f"{path}: the audio stream holds no sound that can be decoded")
     if resampler:
         samples.append(resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True))
-    return Waveform(samples.array(), sample_rate, start_s)
+    return Waveform(samples.array(), sample_rate, start_s), findings.report()
 
 
 def media_starts(path: Path) -> tuple[float, float]:
@@ -69,11 +74,25 @@ def media_starts(path: Path) -> tuple[float, float]:
     with open_media(path) as container:
         player_s = (container.start_time or 0) / 1e6
         has_sound = bool(container.streams.audio)
-    first = next(_blocks(path), None) if has_sound else None
+    first = next(_blocks(path, _Findings()), None) if has_sound else None
     return player_s, player_s if first is None or first[2] is None else first[2]
 
 
-def _continuous(path: Path, until_s: float) -> Generator[tuple[NDArray[np.float32], int, float]]:
+@dataclass
+class _Findings:
+    """What there is to say of how sound was read."""
+
+    decoded: MediaReport = field(default_factory=MediaReport)
+    holes: list[tuple[float, float]] = field(default_factory=list)  # where, how long; seconds
+
+    def report(self) -> MediaReport:
+        if not self.holes:
+            return self.decoded
+        hole_s = sum(length_s for _, length_s in self.holes)
+        return replace(self.decoded, holes=len(self.holes), hole_s=hole_s, first_hole_s=self.holes[0][0])
+
+
+def _continuous(path: Path, until_s: float, findings: _Findings) -> Generator[tuple[NDArray[np.float32], int, float]]:
     """Mono float32 blocks without holes, their sample rate, and the time of the first sample of all.
 
     What comes after ``until_s`` is not decoded, and the silence of a hole is never one array.
@@ -81,7 +100,7 @@ def _continuous(path: Path, until_s: float) -> Generator[tuple[NDArray[np.float3
     start_s: float | None = None
     native_rate = written = 0
     limit = math.inf  # samples
-    with closing(_blocks(path)) as blocks:
+    with closing(_blocks(path, findings)) as blocks:
         for block, rate, time_s in blocks:
             if start_s is None:
                 start_s, native_rate = time_s or 0.0, rate
@@ -97,7 +116,7 @@ def _continuous(path: Path, until_s: float) -> Generator[tuple[NDArray[np.float3
                         "Remux it"
                     )
                 if hole_s > GAP_S:
-                    log.warning("%s: %.2f s without sound at %.2f s, filled with silence", path, hole_s, at_s)
+                    findings.holes.append((at_s, hole_s))
                     hole = round(hole_s * native_rate)
                     for first in range(0, hole, SILENCE_BLOCK):
                         yield np.zeros(min(SILENCE_BLOCK, hole - first), np.float32), rate, start_s
@@ -113,21 +132,24 @@ def _continuous(path: Path, until_s: float) -> Generator[tuple[NDArray[np.float3
             yield block, rate, start_s
 
 
-def _blocks(path: Path) -> Generator[tuple[NDArray[np.float32], int, float | None]]:
+def _blocks(path: Path, findings: _Findings) -> Generator[tuple[NDArray[np.float32], int, float | None]]:
     """Mono float32 blocks of the first audio stream, their sample rate and their time."""
-    with open_media(path) as container:
+    errors = ErrorLog()
+    with open_media(path, log=errors) as container:
         if not container.streams.audio:
             raise NoAudioError(f"{path}: no audio stream (--on-missing-audio mask gives it invalid rows instead)")
         stream = container.streams.audio[0]
-        frames = StreamFrames(container, stream)
+        frames, to_end = StreamFrames(container, stream, errors), False
         interleave = _Interleaver(path)
-        for frame in frames:
-            time_s = frame.time
-            for part in interleave(frame):
-                yield _mono(part), frame.sample_rate, time_s
-                time_s = None  # what is left of the frame follows at once
-        if frames.damaged:
-            log.warning("%s: %d damaged audio packets skipped", path, frames.damaged)
+        try:
+            for frame in frames:
+                time_s = frame.time
+                for part in interleave(frame):
+                    yield _mono(part), frame.sample_rate, time_s
+                    time_s = None  # what is left of the frame follows at once
+            to_end = True
+        finally:  # the sound after the picture's end is not read
+            findings.decoded = report_on(frames, path, to_end=to_end)
 
 
 class _Interleaver:

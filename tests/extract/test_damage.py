@@ -51,7 +51,8 @@ def test_an_item_made_later_from_a_stored_clock_carries_the_damage_of_the_pictur
     assert [record.feature.partition("@")[0] for record in second.published] == ["mfcc"]
     records = {record.feature.partition("@")[0]: record for record in store.all_published()}
     assert set(records) == {"clock", "hog", "mfcc"}
-    assert len({record.damage for record in records.values()}) == 1
+    assert records["hog"].damage == records["clock"].damage
+    assert records["mfcc"].damage.startswith(records["hog"].damage)  # and what was found in the sound
     assert "frames of 60 missing" in records["mfcc"].damage
     report = MediaReport.from_json(records["mfcc"].media["video"])
     assert report.frames == records["clock"].frames
@@ -90,3 +91,23 @@ def test_a_clock_recorded_under_the_older_digest_serves_on(tmp_path: Path, store
     (outcome,) = run(video, store, parts_of(HOG, MFCC))
     assert [record.feature.partition("@")[0] for record in outcome.published] == ["mfcc"]
     assert not outcome.failed
+
+
+def test_damage_of_the_sound_is_in_the_records_of_sound_alone(tmp_path: Path, store: Store) -> None:
+    import av
+
+    path = write_clip(tmp_path, "mp4")
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(container.streams.audio[0]) if packet.size]
+    data = bytearray(path.read_bytes())
+    for start, size in places[8:12]:
+        data[start : start + size] = b"\xff" * size
+    path.write_bytes(data)
+    (outcome,) = run(path, store, parts_of(HOG, MFCC))
+    records = {record.feature.partition("@")[0]: record for record in outcome.published}
+    assert records["mfcc"].damage.startswith("audio: ")
+    assert records["hog"].damage == ""
+    (refused,) = run(
+        path, create_store(tmp_path / "other", "memory"), replace(parts_of(HOG, MFCC), fail_on_damage=True)
+    )
+    assert [record.feature.partition("@")[0] for record in refused.failed] == ["mfcc"]

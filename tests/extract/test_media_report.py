@@ -305,6 +305,7 @@ def test_messages_are_told_apart_when_many_threads_decode_damaged_files(tmp_path
 # What public bug reports describe -------------------------------------------------------------------------------------
 
 
+@pytest.mark.assets
 def test_reported_files_are_told_apart(assets: Path) -> None:
     folder = assets / "reported"
     kinds = {".mp4", ".mkv", ".avi", ".ts", ".mov", ".webm"}
@@ -329,5 +330,6 @@ def test_reported_files_are_told_apart(assets: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.assets
 def test_real_videos_are_whole(assets: Path, clips: dict[str, int]) -> None:
     assert {name: report_of(assets / "videos" / name).summary for name in clips} == dict.fromkeys(clips, "")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import signal
 import sys
 import threading
 from multiprocessing.connection import Connection
@@ -123,6 +124,8 @@ def _send_signs_of_life(sender: MessageSender, line: Any, meter: Meter) -> None:
 
 def main() -> None:
     """Entry point of the process."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):  # a batch system sends them to every process of
+        signal.signal(getattr(signal, name), signal.SIG_IGN)  # a job; a worker ends when its run does
     connection = Connection(int(sys.argv[1]))
     sender = MessageSender(connection)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +18,8 @@ from aupipe.extract.encoders.pretrained import identify_model, load_model, model
 from aupipe.extract.encoders.text.transcript import Transcript, tidy, write_transcript
 from aupipe.extract.long_arrays import cut
 from aupipe.types import Waveform, Weights
+
+log = logging.getLogger(__name__)
 
 PIECE_S = 28.0  # Whisper hears 30 s at a time; a piece is spoken to it with a little silence left over
 
@@ -82,9 +85,12 @@ def transcribe(video: Path, out: Path, recognize: Callable[[Waveform], Transcrip
 
     Raises RecordingError ``no audio stream``, or when nothing can be decoded.
     """
-    from aupipe.extract.sound import read_audio
+    from aupipe.extract.sound import read_audio_and_report
 
-    found = recognize(read_audio(video, 16000))
+    waveform, report = read_audio_and_report(video, 16000)
+    for line in (*report.damage, *report.notes):
+        log.warning("%s: %s", video, line)
+    found = recognize(waveform)
     write_transcript(out, found)
     return found
 
