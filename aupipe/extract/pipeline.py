@@ -349,5 +349,5 @@ def _image_clock(recording: Recording) -> NDArray[np.float64]:
 def _same_length(recording: Recording, found: int, clock: int) -> None:
     if found != clock:
         raise RecordingError(
-            f"{recording.video}: gives {found} frames now and gave {clock} before; `aupipe extract --force` makes all anew"
+            f"{recording.video}: gives {found} frames now and gave {clock} before: aupipe extract --force"
         )
