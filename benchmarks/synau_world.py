@@ -205,7 +205,7 @@ def _modalities(config: Config, rng: np.random.Generator) -> tuple[Modality, ...
         scaled = shown[:, [AU_NAMES.index(au) for au in gains]] * np.array(list(gains.values()))  # (S, n)
         mixing = np.eye(n) + 0.25 * rng.normal(size=(n, n)) / np.sqrt(n)
         basis = np.linalg.qr(rng.normal(size=(dim, dim)))[0][:, :n]
-        params = {"config": repr(config)}
+        params = {"config": repr(config), "name": name}  # two modalities may be alike but for their noise
         spec = FeatureSpec(name, modality, "synau", 1, params, dtype="float32")  # type: ignore[arg-type]
         made.append(Modality(spec, config.amp * scaled @ mixing.T, basis, phi, sd))
     return tuple(made)

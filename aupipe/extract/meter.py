@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 QUIET_S = 1.0  # steps that take less are not told of
-STAGES = ("decode", "detect", "align", "encode", "write", "sound")  # in the order a frame goes through them
+STAGES = ("load", "decode", "detect", "align", "encode", "write", "sound")  # in the order they come
 
 
 @dataclass

@@ -383,7 +383,7 @@ def test_a_run_says_what_its_stages_did_and_traces_them(project: Project) -> Non
     assert answer.code == 0, answer.err
     summary = answer.json()[-1]
     stages = summary["stages"]
-    assert list(stages) == ["decode", "detect", "align", "encode", "write", "sound"]
+    assert list(stages) == ["load", "decode", "detect", "align", "encode", "write", "sound"]
     assert stages["decode"]["frames"] == stages["detect"]["frames"] == summary["frames"] > 0
     assert 0 < sum(stage["cpu_s"] for stage in stages.values()) < summary["cpu_s"]
     events = json.loads((project.folder / "trace.json").read_text())["traceEvents"]

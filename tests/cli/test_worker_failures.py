@@ -332,7 +332,7 @@ def test_a_read_that_never_returns_fails_its_video_by_name_and_the_others_end(pl
 def test_an_encoder_that_never_returns_fails_the_video_on_which_it_does(plugged: Project, kind: str) -> None:
     add_tracks(plugged, dark=10, bright=200, dim=20)
     plugged.configure(TREE + PICTURES)
-    answer = plugged.run("extract", "--cpu", "--stall-timeout", "5", FAIL=kind)
+    answer = plugged.run("extract", "--cpu", "--stall-timeout", "5", "--batch-size", "1", FAIL=kind)
     assert answer.code == 3, answer.err
     (line,) = failed_lines(answer)
     assert line.startswith("FAILED  bright  mine: bright: ")

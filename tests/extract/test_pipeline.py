@@ -148,7 +148,10 @@ def test_a_detector_that_breaks_leaves_the_sound_alone(video: Path, store: Store
             return None
 
         def load(self, device: str):
-            raise ArithmeticError("blind")
+            def detect(frames):
+                raise ArithmeticError("blind")
+
+            return detect
 
     outcome = run(store, [Recording("a.mpg", video=video)], replace(build_parts(CONFIG), detector=NoDetector()))
     assert set(reasons(outcome)) == {"hog"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 import reprlib
-from collections.abc import Callable, Sized
+from collections.abc import Callable
 from typing import IO, Any, ClassVar
 
 from aupipe.extract.weights import RefusedWeightsError
@@ -18,6 +18,7 @@ MOST_NESTED = 64  # tuples in tuples
 MOST_IN_TUPLE = 100_000  # elements, those of inner tuples counted as often as they stand there
 COPIED = 16  # times the size of the file that its calls may be handed, in elements
 COPIED_ANYWAY = 1 << 20
+COPYABLE = (str, bytes, list, tuple, dict, set, frozenset)  # no call copies a tensor: it gives views of storages
 
 _short = reprlib.Repr()
 _short.maxlevel = 2
@@ -55,7 +56,7 @@ class BoundedUnpickler(pickle._Unpickler):
 
     def spend(self, args: Any) -> None:
         """Account for what a call is handed, which it may copy."""
-        self.left -= 1 + sum(len(item) for item in args if isinstance(item, Sized))
+        self.left -= 1 + sum(len(item) for item in args if isinstance(item, COPYABLE))
         if self.left < 0:
             raise RefusedWeightsError("it copies itself again and again")
 
