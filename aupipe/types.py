@@ -66,7 +66,7 @@ class SourceIdentity(NamedTuple):
 
     size: int
     mtime_ns: int
-    digest: str  # `aupipe.dataset.source_identity`
+    digest: str  # `aupipe.sources.source_identity`
     folder: str = ""  # absolute, links resolved, that it lay in; empty where that was not written down
 
 

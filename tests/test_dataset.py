@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from aupipe.annotations import read_annotation
 from aupipe.config import DatasetConfig
-from aupipe.dataset import open_dataset, source_changed, source_identity, video_of, walk_videos
+from aupipe.dataset import open_dataset, video_of, walk_videos
 from aupipe.demo import DemoCorpus
 from aupipe.errors import RecordingError, UsageError
+from aupipe.sources import source_changed, source_identity
 from aupipe.store import create_store
 
 AU_HEADER = "AU1,AU2,AU4,AU6,AU7,AU10,AU12,AU15,AU23,AU24,AU25,AU26"

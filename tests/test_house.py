@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "aupipe"
 # Each layer may import itself and what stands to its left (docs/design.md).
 LAYERS = [
     {"types", "errors", "documents", "logs", "files", "allocator", "collection"},
-    {"registry", "tables", "config", "annotations", "dataset"},
+    {"registry", "tables", "config", "annotations", "dataset", "sources"},
     {"store"},
     {"extract", "train", "demo"},
     {"report"},

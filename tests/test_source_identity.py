@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aupipe.dataset import WHOLE_BYTES, source_changed, source_identity
+from aupipe.sources import WHOLE_BYTES, source_changed, source_identity
 from aupipe.types import SourceIdentity
 
 

@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from aupipe.dataset import source_changed, source_identity
 from aupipe.errors import AupipeError, DamageError, RecordingError
 from aupipe.extract.loaded import Loaded
 from aupipe.extract.media_report import MediaReport
 from aupipe.extract.plan import Job, source_paths
+from aupipe.sources import source_changed, source_identity
 from aupipe.store.base import ItemRecord, ItemWriter, Store
 from aupipe.types import FeatureSpec, Recording, SourceIdentity
 

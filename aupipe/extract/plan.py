@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from aupipe.collection import collection_paused
-from aupipe.dataset import source_changed, source_folder
 from aupipe.errors import UsageError
 from aupipe.extract.encoders.text.transcript import find_transcript
 from aupipe.extract.parts import Chain, Parts
+from aupipe.sources import source_changed, source_folder
 from aupipe.store.base import ItemState, Store
 from aupipe.types import FeatureSpec, Modality, Recording, SourceIdentity
 

@@ -13,11 +13,12 @@ import pytest
 
 from aupipe.cli import cli
 from aupipe.config import load_config
-from aupipe.dataset import open_dataset, source_identity
+from aupipe.dataset import open_dataset
 from aupipe.errors import UsageError
 from aupipe.extract.encoders.text.transcript import Transcript, write_transcript
 from aupipe.extract.parts import build_parts, feature_ids
 from aupipe.files import staged_file, write_file
+from aupipe.sources import source_identity
 from aupipe.store import create_store, open_store
 from aupipe.types import FeatureSpec
 from tests.cli.test_train import FRAMES, SMALL, Folder, fill

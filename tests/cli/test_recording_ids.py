@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 
 from aupipe.config import load_config
-from aupipe.dataset import open_dataset, source_identity
+from aupipe.dataset import open_dataset
 from aupipe.errors import UsageError
 from aupipe.extract.executors.driver import extract
 from aupipe.extract.executors.local import local_executor
 from aupipe.extract.means import Means
 from aupipe.extract.parts import build_parts
 from aupipe.extract.plan import make_plan
+from aupipe.sources import source_identity
 from aupipe.store import create_store, open_store
 from aupipe.store import snapshot as snapshots
 from aupipe.store.repair import compact

@@ -13,9 +13,10 @@ from click.testing import CliRunner
 
 from aupipe.cli import cli
 from aupipe.config import load_config
-from aupipe.dataset import open_dataset, source_identity
+from aupipe.dataset import open_dataset
 from aupipe.errors import UsageError
 from aupipe.extract.parts import build_parts, feature_ids
+from aupipe.sources import source_identity
 from aupipe.store import create_store, open_store
 from aupipe.train.labels import AU_NAMES
 from aupipe.train.run import load_run, load_weights

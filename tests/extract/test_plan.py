@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from aupipe.config import Config, EncoderConfig, FacesConfig
-from aupipe.dataset import source_identity
 from aupipe.extract.executors.driver import largest_first
 from aupipe.extract.parts import Parts, build_parts, feature_ids
 from aupipe.extract.plan import Plan, make_plan
+from aupipe.sources import source_identity
 from aupipe.store import create_store
 from aupipe.store.base import Store
 from aupipe.types import Recording

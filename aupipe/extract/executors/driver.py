@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from aupipe.dataset import source_identity
 from aupipe.errors import RecordingError
 from aupipe.extract.executors import (
     Attempt,
@@ -22,6 +21,7 @@ from aupipe.extract.executors import (
 from aupipe.extract.executors.retry import RetryPolicy
 from aupipe.extract.job import Outcome
 from aupipe.extract.plan import Job, Plan, source_paths
+from aupipe.sources import source_identity
 from aupipe.store.base import Store
 
 log = logging.getLogger(__name__)
