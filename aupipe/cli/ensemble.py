@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aupipe.cli.output import echo
-from aupipe.cli.outputs import refuse_nonempty
+from aupipe.cli.overwrite import refuse_nonempty
 from aupipe.cli.scene import read_pairs
 from aupipe.errors import UsageError
 

@@ -19,7 +19,7 @@ from aupipe.cli.options import (
     split_list,
 )
 from aupipe.cli.output import echo, echo_json
-from aupipe.cli.outputs import overwrite_option
+from aupipe.cli.overwrite import overwrite_option
 from aupipe.cli.running import counts, run_plan
 from aupipe.config import Config
 from aupipe.dataset import part_of

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aupipe.cli.outputs import refuse_nonempty
+from aupipe.cli.overwrite import refuse_nonempty
 from aupipe.documents import read_json
 from aupipe.errors import UsageError
 from aupipe.files import write_file

@@ -10,7 +10,7 @@ import click
 
 from aupipe.cli.options import json_option, resolve
 from aupipe.cli.output import echo, echo_json
-from aupipe.cli.outputs import overwrite_option
+from aupipe.cli.overwrite import overwrite_option
 from aupipe.cli.template import template
 from aupipe.config import FILE_NAME, SECTIONS
 from aupipe.dataset import IMAGE_SUFFIXES, VIDEO_FOLDERS, walk_videos

@@ -13,7 +13,7 @@ import click
 from aupipe.cli.data import chosen, labels_of
 from aupipe.cli.options import config_options, device_options, json_option
 from aupipe.cli.output import echo, echo_json
-from aupipe.cli.outputs import overwrite_option, refuse_lost_predictions
+from aupipe.cli.overwrite import overwrite_option, refuse_lost_predictions
 from aupipe.cli.scene import CUTS, POST, SPLITS, Scene, bounds, open_scene, post_of, trivial
 from aupipe.dataset import label_name
 from aupipe.errors import UsageError

@@ -11,7 +11,7 @@ import click
 from aupipe.cli.look import describe_store
 from aupipe.cli.options import config_options, existing_store, json_option, resolve, split_list
 from aupipe.cli.output import echo, echo_json
-from aupipe.cli.outputs import overwrite_option
+from aupipe.cli.overwrite import overwrite_option
 from aupipe.errors import DamageError, UsageError
 from aupipe.logs import printable
 from aupipe.registry import nearest
