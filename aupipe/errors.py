@@ -64,6 +64,7 @@ REMEDIES = {
 }
 FEW_INODES = 32  # what was being written has been removed again by the time anybody looks
 MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed", "bad_alloc")
+THREAD_WORDS = "can't start new thread"
 MAPPING_WORDS = ("failed to map segment", "cannot allocate memory", "cannot create shared object descriptor")
 
 
@@ -79,9 +80,18 @@ def explain(error: BaseException) -> str | None:
         return f"too little memory ({text or type(error).__name__}): use fewer --workers, or a machine with more"
     if isinstance(error, ImportError | OSError) and any(words in text.lower() for words in MAPPING_WORDS):
         return f"too little memory to load a library ({text}): raise `ulimit -v`, or take a machine with more"
-    if isinstance(error, RuntimeError) and "can't start new thread" in text:
-        return f"{text}: {REMEDIES[errno.EAGAIN]}"
+    if isinstance(error, RuntimeError) and THREAD_WORDS in text:
+        return (
+            f"{text}: too little memory, or too many threads: raise `ulimit -v` and `ulimit -u`, or use fewer --workers"
+        )
     return None
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """True where memory, address space or threads have run out: this process can do little more, another one may."""
+    text = str(error).lower()
+    mapping = isinstance(error, ImportError | OSError) and any(words in text for words in MAPPING_WORDS)
+    return is_out_of_memory(error) or mapping or (isinstance(error, RuntimeError) and THREAD_WORDS in text)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -113,7 +113,14 @@ def _run() -> int:
     except OSError as error:
         echo_error(explain(error) or str(error))
         return 1
+    except click.Abort:  # a question that nobody answers
+        echo_error("nobody answered, and nothing was done")
+        return 1
     except Exception as error:
-        if not asked_to_end():  # else a library took the signal for an error of its own
+        if asked_to_end():  # a library took the signal for an error of its own
+            return 1
+        if (foreseen := explain(error)) is not None:
+            echo_error(foreseen)
+        else:
             echo_traceback(error)
         return 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -75,11 +76,11 @@ MODALITIES = ("visual", "audio", "text")
 @click.option("--force", is_flag=True, help="Make everything anew; the old stays until the new is published.")
 @click.option(
     "--stall-timeout",
-    type=click.FloatRange(min=1),
+    type=click.FloatRange(min=1, max=1e7),
     default=600.0,
     metavar="S",
     show_default=True,
-    help="Give a video up that makes no progress for so many seconds (sound: 20 times its length if that is more).",
+    help="Give a video up that makes no progress for so many seconds; for sound, for each 30 s of it.",
 )
 @click.option("--fail-fast", is_flag=True, help="Stop at the first recording that fails.")
 @click.option(
@@ -141,6 +142,8 @@ def extract(
     from aupipe.extract.means import Means
     from aupipe.extract.plan import make_plan
 
+    if math.isnan(stall_timeout):
+        raise UsageError("--stall-timeout nan: expected a number of seconds")
     means = Means(workers, _batch_size(batch_size), nvdec, compiled, stall_s=stall_timeout)
     if profile is not None and not profile.absolute().parent.is_dir():  # said now, not after hours
         raise UsageError(f"--profile {profile}: there is no folder {profile.absolute().parent}; make it first")

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from aupipe.errors import AupipeError, DamageError, RecordingError
+from aupipe.errors import AupipeError, DamageError, RecordingError, is_exhausted
 from aupipe.extract.loaded import Loaded
 from aupipe.extract.media_report import MediaReport
 from aupipe.extract.plan import Job, source_paths
@@ -246,10 +246,10 @@ def failing_alone(run: Pass, item: OpenItem) -> Iterator[None]:
 
 
 def is_of_the_recording(error: Exception) -> bool:
-    """False for what is nobody's recording's fault: a full disk, missing weights."""
+    """False for what no recording is the reason of: a full disk, missing weights, too little memory."""
     if isinstance(error, RecordingError | DamageError):
         return True
-    return not isinstance(error, AupipeError | OSError)
+    return not isinstance(error, AupipeError | OSError) and not is_exhausted(error)
 
 
 def describe(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from aupipe.extract.executors import (
     JobReturned,
     WorkerDied,
 )
-from aupipe.extract.executors.retry import RetryPolicy
+from aupipe.extract.executors.retry import RetryPolicy, what_comes_next
 from aupipe.extract.job import Outcome
 from aupipe.extract.plan import Job, Plan, source_paths
 from aupipe.sources import source_identity
@@ -70,16 +70,14 @@ def extract(
                     case ItemPublished(record):
                         policy.note_published(record)
                     case JobEnded(attempt, outcome):
-                        if outcome.published:
-                            policy.note_success()
+                        policy.note_success(attempt, outcome.published)
                         yield from videos[attempt.job.video_id].add(outcome, policy)
                     case JobHangs(attempt, reason):
-                        log.warning("%s: %s; given up, the others go on", attempt.job.video_id, reason)
+                        log.warning("%s: %s; the others go on", attempt.job.video_id, reason)
                         policy.note_guilty(attempt, reason)
                     case WorkerDied(attempts, reason):
                         for attempt in attempts:
-                            what = "given up" if attempt.alone else "it is tried once more, alone, at the end"
-                            log.warning("%s: %s; %s", attempt.job.video_id, reason, what)
+                            log.warning("%s: %s; %s", attempt.job.video_id, reason, what_comes_next(attempt))
                         policy.note_death(attempts, reason)
                     case JobReturned(attempt):
                         jobs.appendleft(replace(attempt, job=policy.without_published(attempt.job)))

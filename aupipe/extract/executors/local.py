@@ -30,7 +30,7 @@ from aupipe.extract.executors import (
     StagesMeasured,
     WorkerDied,
 )
-from aupipe.extract.executors.messages import READY, Fatal, WorkerConfig
+from aupipe.extract.executors.messages import READY, Exhausted, Fatal, WorkerConfig
 from aupipe.extract.job import Outcome
 from aupipe.extract.means import Means
 from aupipe.extract.memory import oom_kills
@@ -44,8 +44,8 @@ SILENCE_S = 120.0  # a worker talks twice a second; one that is silent for so lo
 START_S = 1800.0  # until it has imported its libraries and opened its device
 LOAD_S = 3600.0  # until networks are loaded, tuned and compiled
 GRACE_S = 30.0  # the neighbours of a video that hangs may end, as long as they get on at least this often
-FRAME_S = 10.0  # what one frame may take of a step on many
-MEDIA_FACTOR = 20.0  # what sound may take of its own length
+FRAMES = 64  # a step on more frames may take more, in proportion
+MEDIA_S = 30.0  # and so may sound that is longer
 ALLOCATOR = {  # without these, glibc maps and faults in every large activation anew (docs/pipeline.md, Memory)
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
@@ -149,6 +149,9 @@ class LocalExecutor:
                     attempts = tuple(worker.attempts.values())
                     yield WorkerDied(attempts, self.reap(worker))
                     continue
+                if isinstance(message, Exhausted):
+                    yield self._end_for(worker, message.reason)
+                    continue
                 if (event := self._receive(worker, message)) is not None:
                     yield event
             yield from self._check(worker)
@@ -218,7 +221,8 @@ class LocalExecutor:
         stall_s = self.config.means.stall_s
         if step.stage == "load":
             return max(stall_s, LOAD_S)
-        return max(stall_s, FRAME_S * step.frames * (step.stage in ("detect", "encode")), MEDIA_FACTOR * step.media_s)
+        share = step.frames / FRAMES if step.stage in ("detect", "encode") else step.media_s / MEDIA_S
+        return stall_s * max(1.0, share)
 
     def _end_for(self, worker: _Worker, reason: str) -> WorkerDied:
         attempts = tuple(worker.attempts.values())

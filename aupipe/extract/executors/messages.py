@@ -1,7 +1,7 @@
 """What a run and its worker processes say to each other: small records, in a module both sides import.
 
 A worker sends `READY`, an int (frames decoded since it last said so), an `ItemRecord` (published), an `Outcome` (a job
-has ended), a `Measured` (what its stages do) or a `Fatal`. They are pickled, so none of them may be defined in the
+has ended), a `Measured` (what its stages do), a `Fatal` or an `Exhausted`. They are pickled, so none of them may be defined in the
 module that a worker runs as ``__main__``.
 """
 
@@ -36,6 +36,13 @@ class Fatal:
     message: str  # one line
     exit_code: int
     foreseen: bool = True  # else it is aupipe's own fault, and the traceback is logged
+
+
+@dataclass(frozen=True)
+class Exhausted:
+    """This process has no memory left for the videos it holds; another one, with fewer of them, may have."""
+
+    reason: str  # one line
 
 
 def fatal_of(error: BaseException) -> Fatal:

@@ -42,7 +42,7 @@ class RetryPolicy:
     settled: list[Verdict] = field(default_factory=list)
     published: dict[str, dict[tuple[str, str], ItemRecord]] = field(default_factory=dict)  # by video, while it is open
     _deaths: int = 0  # of workers with several jobs, since the last success
-    _guilty: list[str] = field(default_factory=list)  # videos that killed alone, or hung, since the last success
+    _guilty: dict[str, list[str]] = field(default_factory=dict)  # modality -> videos that killed alone, or hung, since
     _from_back: bool = False
 
     def note_published(self, record: ItemRecord) -> None:
@@ -50,10 +50,19 @@ class RetryPolicy:
         items = self.published.setdefault(record.video_id or record.recording, {})
         items[record.recording, record.feature] = record
 
-    def note_success(self) -> None:
-        """A video came through: deaths until now were those videos' own."""
-        self._deaths, self._guilty = 0, []
-        self.settle()
+    def note_success(self, attempt: Attempt, published: Iterable[ItemRecord]) -> None:
+        """A video came through: deaths until now, in the modalities it came through in, were those videos' own.
+
+        Sound that succeeds says nothing of a network for pictures that kills every process.
+        """
+        features = {record.feature for record in published}
+        came = {item.spec.modality for item in attempt.job.items if item.requested and item.spec.id in features}
+        if came == requested(attempt.job):
+            self._deaths = 0
+        for modality in came:
+            self._guilty.pop(modality, None)
+        self.settled += [verdict for verdict in self.held if requested(verdict.attempt.job) <= came]
+        self.held = [verdict for verdict in self.held if not requested(verdict.attempt.job) <= came]
 
     def settle(self) -> None:
         """Nothing more will be learned: what is held is so."""
@@ -73,20 +82,23 @@ class RetryPolicy:
     def note_guilty(self, attempt: Attempt, reason: str) -> None:
         """This one killed a worker alone, or hung. Raises AupipeError when too many in a row do."""
         video = attempt.job.video_id
-        if video not in self._guilty:
-            self._guilty.append(video)
-            self._from_back = not self._from_back  # the neighbours of a guilty one may be of its kind
-        if len(self._guilty) >= BREAK_AFTER:
-            raise _broken(reason, self._guilty)
+        for modality in requested(attempt.job):
+            guilty = self._guilty.setdefault(modality, [])
+            if video not in guilty:
+                guilty.append(video)
+            if len(guilty) >= BREAK_AFTER:
+                raise _broken(reason, guilty)
         parts = by_modality(attempt.job)
         if len(parts) > 1:
             self.suspects.extendleft(Attempt(part, alone=True) for part in reversed(parts))
         else:
             self.held.append(Verdict(attempt, reason))
+            self._from_back = not self._from_back  # the neighbours of a guilty one may be of its kind
 
     def next_suspect(self) -> Attempt:
         """The next of the suspects, of which there is one, without what has been published of it since."""
-        attempt = self.suspects.pop() if self._from_back and not self._in_parts() else self.suspects.popleft()
+        from_back = self._from_back and len(requested(self.suspects[0].job)) == len(requested(self.suspects[-1].job))
+        attempt = self.suspects.pop() if from_back else self.suspects.popleft()  # the parts of one video come first
         return replace(attempt, job=self.without_published(attempt.job))
 
     def is_open(self, video_id: str) -> bool:
@@ -99,9 +111,10 @@ class RetryPolicy:
         done = self.published.get(job.video_id, {})
         return replace(job, items=[item for item in job.items if (item.key, item.spec.id) not in done])
 
-    def _in_parts(self) -> bool:
-        """Parts of one video wait at the front: they come first."""
-        return bool(self._guilty) and self.suspects[0].job.video_id == self._guilty[-1]
+
+def requested(job: Job) -> set[str]:
+    """The modalities a job was asked for."""
+    return {item.spec.modality for item in job.items if item.requested}
 
 
 def by_modality(job: Job) -> list[Job]:
@@ -115,6 +128,14 @@ def by_modality(job: Job) -> list[Job]:
         wanted: Iterable[str] = PICTURES if modality == "visual" else ("clock", modality)
         parts.append(replace(job, items=[item for item in job.items if item.spec.modality in wanted]))
     return parts
+
+
+def what_comes_next(attempt: Attempt) -> str:
+    """What is done about a video whose process died, in words."""
+    if not attempt.alone:
+        return "it is tried once more, alone, at the end"
+    parts = len(by_modality(attempt.job)) > 1
+    return "its pictures, sound and words are tried each alone" if parts else "given up"
 
 
 def _broken(reason: str, videos: Sequence[str]) -> AupipeError:

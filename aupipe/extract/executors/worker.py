@@ -15,7 +15,8 @@ import threading
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
-from aupipe.extract.executors.messages import READY, WorkerConfig, fatal_of
+from aupipe.errors import is_exhausted
+from aupipe.extract.executors.messages import READY, Exhausted, WorkerConfig, fatal_of
 from aupipe.extract.meter import Meter
 from aupipe.extract.plan import Job
 from aupipe.logs import log_to_stderr
@@ -32,6 +33,7 @@ class MessageSender:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._lock = threading.Lock()
+        self.is_ready = False  # until then the machine is too small, whatever the videos
 
     def send(self, message: Any) -> None:
         with self._lock:
@@ -42,7 +44,7 @@ class MessageSender:
         fatal = fatal_of(error)
         if not fatal.foreseen:
             log.info("%s", fatal.message, exc_info=error)
-        self.send(fatal)
+        self.send(Exhausted(fatal.message) if self.is_ready and is_exhausted(error) else fatal)
         os._exit(1)
 
 
@@ -90,6 +92,7 @@ def serve(connection: Connection, sender: MessageSender) -> None:
         kept_on_device=kept_on(config.device, config.processes),
     )
     sender.send(READY)
+    sender.is_ready = True
     jobs: queue.Queue[Job | None] = queue.Queue()
     threading.Thread(target=_receive, args=(connection, jobs), name="receive", daemon=True).start()
     threading.Thread(target=_send_signs_of_life, args=(sender, line, meter), name="signs", daemon=True).start()
