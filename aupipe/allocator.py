@@ -13,8 +13,8 @@ def keep_freed_memory() -> None:
     """Let freed blocks of up to a GiB be used again instead of being given back.
 
     glibc maps and faults in every large activation anew, which costs a linear head two thirds of its time
-    (benchmarks/train.py; specs/stages.md 5). For programs, not for libraries: it holds for the whole process. With
-    other C libraries nothing happens.
+    (benchmarks/train.py; docs/training.md, "Speed"). For programs, not for libraries: it holds for the whole process.
+    With other C libraries nothing happens.
     """
     with suppress(AttributeError, OSError):
         libc = ctypes.CDLL(None)

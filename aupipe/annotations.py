@@ -1,4 +1,4 @@
-"""Aff-Wild2 annotation files: one header line, then one row per frame (specs/training.md, section 1.1)."""
+"""Aff-Wild2 annotation files (ABAW, third edition onwards): one header line, then one row per frame."""
 
 from __future__ import annotations
 

@@ -248,8 +248,8 @@ def _affwild2(config: DatasetConfig) -> Dataset:
 def video_of(track: str, videos: Iterable[str]) -> str:
     """The video a track belongs to: its own name, or that without a trailing ``_left`` / ``_right``.
 
-    ``video45_1`` is a video of its own, and names are prefixes of each other: only the literal suffix is taken off, and
-    only where no video bears the full name (specs/training.md, section 1.1).
+    ``video45_1`` is a video of its own, and names are prefixes of each other (``video2``, ``video20``): only the
+    literal suffix is taken off, and only where no video has the full name.
     """
     side = SIDES.fullmatch(track)
     return side[1] if side and track not in videos else track

@@ -3,8 +3,8 @@
 36 facial states, each a fixed set of AUs; their stationary law is the maximum-entropy one whose AU rates are
 Aff-Wild2's (training split). A state is kept with probability ``rho``, else drawn anew. Features show the AUs through
 AR(1) noise and a per-video offset that carries nothing. Forward-backward over pair emissions then is the Bayes
-optimum. It ranks implementations; it says nothing about Aff-Wild2 scores. Source: specs/training.md section 6. numpy
-only.
+optimum. It ranks implementations; it says nothing about Aff-Wild2 scores (docs/training.md, "SynAU"). The AU rates
+follow from class weights in av-savchenko/face-emotion-recognition, src/ABAW. numpy only.
 """
 
 from __future__ import annotations

@@ -27,8 +27,9 @@ TOO_LARGE = "exceeds specified max pixel count"  # FFmpeg's words for what `max_
 def sniff(path: Path) -> str:
     """The FFmpeg demuxer for a media file, from its content.
 
-    FFmpeg believes the content, not the name: a text file called ``x.mp4`` may be a playlist that makes it read other
-    files (specs/operations.md, 3.1). So only known containers are let through, and the demuxer is named, not guessed.
+    FFmpeg goes by the content, not the name: a text file called ``x.mp4`` may be a playlist that makes it read other
+    files (FFmpeg documentation, demuxer ``concat``). So only known containers are let through, and the demuxer is
+    named, not guessed.
     Raises RecordingError for anything else: folders, pipes, empty files, text.
     """
     try:

@@ -41,7 +41,7 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-MOST_DECODERS = 14  # beside one GPU (specs/stages.md, section 8)
+MOST_DECODERS = 14  # beside one GPU: 16 cores less two (docs/pipeline.md, "Measured")
 PROCESSES, CORES_EACH, MEMORY_EACH = 4, 4, 10 << 30  # of the workers of one GPU
 
 
@@ -80,7 +80,7 @@ def crew_for(devices: Sequence[str], processes: int = 1, decoders: int = 0) -> C
     """The threads of each worker process, of which there are ``processes`` per device; ``decoders`` are a device's.
 
     On the CPU every core may decode and every core may encode: whichever stage is behind gets them. Beside a GPU one
-    thread feeds it, and the cores decode; two are left for feeding and writing (specs/stages.md, section 8).
+    thread feeds it, and the cores decode; two are left for feeding and writing.
     """
     cores = available_cores()
     if devices[0] == "cpu":

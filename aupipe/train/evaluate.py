@@ -122,7 +122,7 @@ def evaluate(
 
     Pooled, never averaged over recordings; a frame counts if every column of its annotation is valid; frames without a
     face count like any other. Recordings without predictions lower the coverage and are listed. Predictions without
-    annotations are left out. Source: specs/training.md 1.4.
+    annotations are left out. Formulas: Zhang et al. 2024, section 4.1; pooling: sucv/ABAW3, base/trainer.py.
 
     Raises UsageError when nothing remains to be scored.
     """

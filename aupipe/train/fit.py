@@ -66,9 +66,9 @@ def fit(
     it would have had (and begins one where there is none). ``progress`` gets a line per epoch. Same arguments, seed and
     ``threads`` on a CPU: the same run; ``deterministic`` promises it (and so what resuming does) on a GPU too, by
     refusing what it cannot compute twice alike. More threads seldom help so small a head, and hurt much on a shared
-    machine (specs/training.md 4). ``compiled`` runs the head through torch.compile. ``room``: bytes the standardised
-    features may take on the device, else they are streamed; None: half of what is free. ``also``: annotations of the
-    tasks that the recipe trains along; a recording without them trains only the others.
+    machine (docs/training.md, "Speed"). ``compiled`` runs the head through torch.compile. ``room``: bytes the
+    standardised features may take on the device, else they are streamed; None: half of what is free. ``also``:
+    annotations of the tasks that the recipe trains along; a recording without them trains only the others.
 
     Raises UsageError for recordings without features or labels (unless ``allow_missing``), for two features that are
     the same numbers, for a task the recipe has no loss for, for recordings in both splits, and when ``out`` holds a run

@@ -15,7 +15,7 @@ from aupipe.types import Labels, Task
 
 log = logging.getLogger(__name__)
 
-# Column headers of the annotation and submission files, third edition onwards (specs/training.md 1.1).
+# Column headers of the organisers' annotation and submission files, third ABAW edition onwards.
 AU_NAMES = ("AU1", "AU2", "AU4", "AU6", "AU7", "AU10", "AU12", "AU15", "AU23", "AU24", "AU25", "AU26")
 EXPR_NAMES = ("Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other")
 VA_NAMES = ("valence", "arousal")
@@ -76,7 +76,8 @@ def match(labels: Labels, frames: int, recording: str) -> tuple[Labels, int]:
 def official_valid(labels: Labels) -> NDArray[np.bool_]:
     """(T,) True for rows the official score counts: rows in which every column is annotated.
 
-    A loss may use the columns of a partly annotated row (``labels.valid``), the score does not (specs/training.md 1.1).
+    A loss may use the columns of a partly annotated row (``labels.valid``), the score does not, as in
+    th2l/Affwild2-ABAW3-ActionUnit, tools/data_preparation.py.
     """
     return np.asarray(labels.valid.all(axis=1))
 

@@ -128,8 +128,8 @@ def smooth_targets(targets: Tensor, rates: Tensor, robin_hood: float, uniform: f
     """Targets (..., K) moved towards 1/2: those of the commoner side by ``robin_hood``, then all by ``uniform``.
 
     Robin Hood label smoothing takes from the rich only: y' = (1 - a/2) y + (b/2) (1 - y), a = s max(0, (2f - 1) / f),
-    b = s max(0, (1 - 2f) / (1 - f)) for a rate f; at s = 1 the mean smoothed label is 1/2 whatever f. Source: S2 eq.
-    3-4, checked in specs/training.md 2.
+    b = s max(0, (1 - 2f) / (1 - f)) for a rate f; at s = 1 the mean smoothed label is 1/2 whatever f. Source:
+    Vu et al. 2023 (S2), eq. 3-4.
     """
     if robin_hood:
         rich = robin_hood * ((2 * rates - 1) / rates).clamp(min=0)  # of positives, where they are the majority

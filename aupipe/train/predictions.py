@@ -82,8 +82,8 @@ def write_abaw(
 ) -> None:
     """Write the one submission file of the fifth edition and later: rows ``track/00001.jpg,<columns>``.
 
-    With ``sample``, the organisers' sample file, exactly its rows are written, in its order. Source: specs/training.md
-    1.3; a missing row makes a submission invalid.
+    With ``sample``, the organisers' sample file, exactly its rows are written, in its order: a missing row makes
+    a submission invalid.
 
     Raises UsageError when a row of the sample was not predicted, when its header is another task's, for NaN, and where
     something is at ``path`` already, unless ``overwrite``.

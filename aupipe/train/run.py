@@ -41,7 +41,7 @@ class Run:
     """A training run: what was trained on what, how it went, and where its weights lie.
 
     ``scores`` are the best epoch's on the validation recordings. That epoch was chosen by this very score, so it is
-    an optimistic one (specs/training.md 5, trap 1).
+    an optimistic one (docs/training.md, "The score").
     """
 
     path: Path

@@ -17,7 +17,7 @@ from aupipe.extract.nets.iresnet import IResNet, iresnet50, iresnet100
 from aupipe.extract.nets.retinaface import RetinaFace
 from aupipe.extract.nets.rrdbnet import RRDBNet, SRVGGNetCompact
 
-# What the published files hold: parameters, state-dict entries (specs/encoders.md; None where it states none).
+# What the published files hold: parameters, state-dict entries (repositories in aupipe/extract/nets; None: not known).
 COUNTS: dict[str, tuple[Callable[[], nn.Module], int | None, int | None]] = {
     "iresnet50": (iresnet50, 43_590_848, 475),
     "iresnet100": (iresnet100, 65_156_160, 925),

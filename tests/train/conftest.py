@@ -1,4 +1,4 @@
-"""One torch thread: more of them fight over shared cores (specs/training.md 4, the thread trap)."""
+"""One torch thread: two were 50 times slower than one on a shared machine (docs/training.md, "Speed")."""
 
 import sys
 from pathlib import Path

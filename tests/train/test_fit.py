@@ -150,7 +150,7 @@ def test_training_leaves_torch_as_it_was(world, tmp_path):
 
 
 def test_labels_and_features_at_invalid_frames_change_nothing(world, tmp_path):
-    """Gate 5 of specs/training.md 6: permuting what is masked moves no loss and no score."""
+    """Permuting what is masked moves no loss and no score."""
     labels = {}
     rng = np.random.default_rng(0)
     for name, item in world.labels.items():

@@ -165,7 +165,7 @@ def test_robin_hood_takes_from_the_commoner_side_only_and_at_full_strength_evens
     gentle = smooth_targets(truth, shares, 0.1)
     torch.testing.assert_close(gentle, truth + 0.1 * (smooth_targets(truth, shares, 1.0) - truth))
     if rate == 0.026:
-        assert negative == pytest.approx(0.487, abs=0.001)  # as specs/training.md 2 has it
+        assert negative == pytest.approx(0.487, abs=0.001)  # (1 - 2f) / (1 - f) / 2
 
 
 def test_uniform_smoothing_moves_both_sides_alike():

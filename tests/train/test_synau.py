@@ -1,4 +1,4 @@
-"""The gates of specs/training.md 6: the synthetic world is exact, good heads come near its optimum, none passes it."""
+"""The gates of SynAU (docs/training.md): the world is exact, good heads come near its optimum, none passes it."""
 
 from dataclasses import replace
 
@@ -148,7 +148,7 @@ def test_gate_6_the_reported_ccc_is_the_pooled_one(small):
 @pytest.mark.parametrize("line", [name for name in LINES if name not in ("linear", "mlp")])
 def test_gate_1_every_temporal_head_beats_linear_and_none_beats_bayes(reached, whole, line):
     top = optimum(whole, "filter" if line in ("tcn causal", "gpt2") else "smooth").mean
-    # Measured +.043 for cross-attention and +.045 for S2's temporal part; the specification had neither.
+    # Measured +.043 for cross-attention and +.045 for S2's temporal part.
     least = 0.03 if line in ("cross-attention", "vivit") else 0.05
     assert reached("linear") + least < reached(line) < top + MARGIN
 

@@ -1,4 +1,4 @@
-"""YUV 4:2:0 to RGB as FFmpeg's swscale does it on x86, bit for bit (specs/stages.md, section 1).
+"""YUV 4:2:0 to RGB as FFmpeg's swscale does it on x86, bit for bit (tests/extract/test_device.py).
 
 Covered: ``yuv420p`` and ``yuvj420p`` of even height and any width, untagged, BT.601 and BT.709, limited and full range.
 Odd heights, 10 bit, 4:2:2, 4:4:4, NV12 and other matrices take other roads through swscale: `covers` is False, convert

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from aupipe.errors import UsageError
 
-# The ArcFace template at 112 px (specs/encoders.md, 12.4): image-left eye, image-right eye, nose, mouth corners.
+# The ArcFace template at 112 px: image-left eye, image-right eye, nose, mouth corners. Source: deepinsight/insightface,
+# python-package/insightface/utils/face_align.py.
 ARCFACE_112 = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
@@ -92,8 +93,8 @@ def ffhq_square(
 ) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
     """Centre and half edge (along the face's x) of FFHQ's square; points are complex numbers x + iy, image-left first.
 
-    Restated from the data set's description (specs/encoders.md, 12.6): the direction averages the eye line and the
-    line square to eyes-to-mouth; the size is the larger of 2 eye distances and 1.8 eyes-to-mouth distances.
+    Restated from NVlabs/ffhq-dataset, download_ffhq.py: the direction averages the eye line and the line
+    perpendicular to eyes-to-mouth; the size is the larger of 2 eye distances and 1.8 eyes-to-mouth distances.
     """
     eyes, middle = right_eye - left_eye, (left_eye + right_eye) / 2
     down = (left_mouth + right_mouth) / 2 - middle

@@ -1,7 +1,7 @@
 """Detection on every n-th frame: which frames, where the shots are cut, and the faces of the frames between.
 
 Off by default. On talking heads n = 3 moves landmarks by no more than the detector's own jitter; in crowds and stage
-light faces are lost (specs/stages.md, section 3).
+light faces are lost (docs/pipeline.md, ``--detect-every``).
 """
 
 from __future__ import annotations

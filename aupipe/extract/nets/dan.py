@@ -1,7 +1,7 @@
 """DAN, distract your attention (Wen et al., 2023): ResNet-18 and four attention heads for facial expression.
 
-Keys and shapes are those of the published checkpoints (specs/encoders.md, 3). The paper speaks of attention fusion;
-the released code takes a log-softmax over the heads and sums it, which is what is done here.
+Keys and shapes are those of the published checkpoints (yaoing/DAN, networks/dan.py). The paper speaks of attention
+fusion; the released code takes a log-softmax over the heads and sums it, which is what is done here.
 """
 
 from __future__ import annotations

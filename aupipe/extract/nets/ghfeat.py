@@ -1,6 +1,6 @@
 """GH-Feat (Xu et al., 2021): a ResNet that reads StyleGAN's per-layer style codes off a face, at 256 px.
 
-Re-implemented from its description (specs/encoders.md, 8); the published network is a TensorFlow 1.12 pickle, of which
+Re-implemented from a description of genforce/ghfeat; the published network is a TensorFlow 1.12 pickle, of which
 `from_tf_variables` takes the arrays. Module names follow the published variable names. TensorFlow's "SAME" padding is
 asymmetric under stride 2, which is why every convolution here pads by itself.
 """

@@ -1,7 +1,7 @@
 """iResNet as insightface trains it for ArcFace (Deng et al., 2019): pre-activation blocks on 112 px faces.
 
-Keys, shapes and order are those of the published ``backbone.pth`` files (specs/encoders.md, 1). Not the iResNet of Duta
-et al. (2020), which is an ImageNet classifier with other keys.
+Keys, shapes and order are those of the published ``backbone.pth`` files (deepinsight/insightface,
+recognition/arcface_torch). Not the iResNet of Duta et al. (2020), which is an ImageNet classifier with other keys.
 """
 
 from __future__ import annotations

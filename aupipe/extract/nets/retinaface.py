@@ -1,6 +1,6 @@
 """RetinaFace (Deng et al., 2020) as biubug6's PyTorch release has it: body, feature pyramid, context heads.
 
-Keys and shapes are those of the published checkpoints (specs/encoders.md, 12.1).
+Keys and shapes are those of the published checkpoints (biubug6/Pytorch_Retinaface, models/retinaface.py).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Real-ESRGAN's two generators (Wang et al., 2021): RRDBNet and the compact SRVGGNet.
 
-Keys and shapes are those of the published checkpoints (specs/encoders.md, 9). Pictures are RGB in [0, 1]; the result is
-not clamped.
+Keys and shapes are those of the published checkpoints (XPixelGroup/BasicSR, basicsr/archs/rrdbnet_arch.py;
+xinntao/Real-ESRGAN, realesrgan/archs/srvgg_arch.py). Pictures are RGB in [0, 1]; the result is not clamped.
 """
 
 from __future__ import annotations

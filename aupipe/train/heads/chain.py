@@ -7,7 +7,7 @@ other, and forward-backward sums over all paths.
 It starts from what training data say in closed form (`chain_start`): the configurations seen most often, how long they
 last, and a linear-Gaussian reading of each feature with noise that carries over from frame to frame. Of that model the
 exact posterior has this very form: a fit linear in the features of a frame and its two neighbours and in the state's
-targets, and a constant per pair of states (`specs/training.md` 6). Everything is then trained. Real faces are not
+targets, and a constant per pair of states (formulas in `chain_start`). Everything is then trained. Real faces are not
 linear-Gaussian, so ``channels`` adds a TCN's logits to the field's.
 """
 

@@ -9,8 +9,7 @@ looks at changes the more the slower the noise is. With P = C^-1 M' and Q = M P,
     per pair    - phi (y - y') Q (y - y') / 2
 
 which is what `aupipe.train.heads.chain` computes; here its numbers are estimated. C is shrunk towards a multiple of the
-identity where frames are few, and an AU's row of M towards 0 by what chance alone would make of it. Source:
-specs/training.md 6.
+identity where frames are few, and an AU's row of M towards 0 by what chance alone would make of it.
 """
 
 from __future__ import annotations

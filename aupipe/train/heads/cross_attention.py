@@ -1,6 +1,6 @@
 """Recursive joint cross-attention: each modality attends to all of them together (RJCMA).
 
-Source: praveena2j/RJCMA, models/dense_coattn.py, as `specs/training.md` 3 reads it. There a linear map over time ties
+Source: praveena2j/RJCMA, models/dense_coattn.py. There a linear map over time ties
 the weights to windows of 300 frames; here the correlation with the joint features is an attention over frames, so a
 window may have any length.
 """

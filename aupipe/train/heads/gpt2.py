@@ -1,7 +1,7 @@
 """GPT-2 blocks of which only the normalisations and positions are trained (S1, AUD-TGN as its paper tells it).
 
-Source: `specs/training.md` 2, card S1, after Lu et al. 2021 (frozen pretrained Transformers). The released code of S1
-builds these blocks and never calls them; the head 'tcn_transformer' has what it runs instead.
+Source: Yu et al. 2024, section 3.3, after Lu et al. 2021 (frozen pretrained Transformers). The released code
+(igodrr/abaw6_AU) builds these blocks and never calls them; the head 'tcn_transformer' has what it runs instead.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A bi-directional GRU per feature around each frame, their states side by side, an MLP (S3, USC).
 
-Source: ihp-lab/ABAW5; `specs/training.md` 2, card S3. The released code reads the output at the last, zero-padded
+Source: Yin et al. 2023, section 3.4; ihp-lab/ABAW5. The released code reads the output at the last, zero-padded
 step, which is the state over padding and half a token's worth of the other direction; here it is the final state of
 both directions.
 """

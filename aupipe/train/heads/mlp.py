@@ -1,4 +1,4 @@
-"""Frame by frame, one hidden layer: what HSEmotion trains on its features (specs/training.md 3)."""
+"""Frame by frame, one hidden layer, as HSEmotion (av-savchenko/face-emotion-recognition, src/ABAW) trains it."""
 
 from __future__ import annotations
 

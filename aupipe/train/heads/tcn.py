@@ -1,7 +1,7 @@
 """Temporal convolutional network: dilated residual convolutions, causal as published or looking both ways.
 
 Source of the block: Bai, Kolter, Koltun 2018, locuslab/TCN (MIT), as used by AUD-TGN (S1) and CtyunAI (S4). Looking
-both ways is the default: offline inference has no reason to be causal, and it costs .056 F1 (specs/training.md 6).
+both ways is the default: offline inference has no reason to be causal, and that costs F1 (docs/training.md, "SynAU").
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Chomp(nn.Module):
         return x[..., : x.shape[-1] - self.size]
 
 
-# sucv uses LeakyReLU, upczww PReLU, the original ReLU (specs/training.md 2).
+# sucv/ABAW3 uses LeakyReLU, upczww/abaw5 PReLU, locuslab/TCN ReLU.
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "prelu": nn.PReLU}
 
 

@@ -1,7 +1,7 @@
 """A TCN per feature, then a Transformer encoder over all: CtyunAI (S4), and AUD-TGN as its code runs (S1).
 
-Source: upczww/abaw5; `specs/training.md` 2, cards S4 and S1. Order in time comes from the TCNs alone: the encoder has
-no positions.
+Source: Zhou et al. 2023, section 3.5, and upczww/abaw5; for S1 igodrr/abaw6_AU. Order in time comes from the TCNs
+alone: the encoder has no positions.
 """
 
 from __future__ import annotations

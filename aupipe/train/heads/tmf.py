@@ -1,7 +1,7 @@
 """Netease's temporal multi-modal fusion (S5): features side by side, one Transformer encoder, no positions.
 
-Source: FuxiVirtualHuman/ABAW6; `specs/training.md` 2, card S5. Nothing in it encodes the order of frames: it knows the
-window as a set.
+Source: Zhang et al. 2024, section 3.2; FuxiVirtualHuman/ABAW6. Nothing in it encodes the order of frames: the window
+is a set.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Factorised video Transformer over cached feature maps (S2): tokens of a frame, then frames of a window.
 
-Source: `specs/training.md` 2, card S2; Arnab et al. 2021, model 2. Where only a pooled vector is cached, a frame is one
+Source: Vu et al. 2023, section 3.2; Arnab et al. 2021, model 2. Where only a pooled vector is cached, a frame is one
 token.
 """
 
