@@ -81,9 +81,7 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, ImportError | OSError) and any(words in text.lower() for words in MAPPING_WORDS):
         return f"too little memory to load a library ({text}): raise `ulimit -v`, or take a machine with more"
     if isinstance(error, RuntimeError) and THREAD_WORDS in text:
-        return (
-            f"{text}: too little memory, or too many threads: raise `ulimit -v` and `ulimit -u`, or use fewer --workers"
-        )
+        return f"{text}: too little memory or too many threads: raise `ulimit -v` and `-u`, or use fewer --workers"
     return None
 
 

@@ -71,7 +71,7 @@ def test_one_that_kills_alone_is_tried_by_modality_and_only_the_part_that_kills_
     assert names(pictures.job) == ["clock", "hog"]
     policy.note_published(published("a", CLOCK))
     policy.note_published(published("a", HOG))
-    policy.note_success()
+    policy.note_success(pictures, [published("a", CLOCK), published("a", HOG)])
     sound = policy.next_suspect()
     assert names(sound.job) == ["mfcc"]
     assert sound.alone
@@ -111,7 +111,7 @@ def test_a_video_that_succeeds_in_between_settles_the_guilt_of_those_before() ->
     policy = RetryPolicy()
     for round_ in range(3 * BREAK_AFTER):
         policy.note_death([alone(str(round_))], "died")
-        policy.note_success()
+        policy.note_success(Attempt(a_job("good")), [published("good", HOG)])
     assert len(policy.settled) == 3 * BREAK_AFTER
 
 
@@ -131,3 +131,20 @@ def test_after_a_guilty_one_the_next_is_taken_from_the_other_end() -> None:
     policy.note_death([first], "died")
     second = policy.next_suspect()
     assert [first.job.video_id, second.job.video_id] == ["a", "d"]
+
+
+def test_sound_that_succeeds_does_not_excuse_a_network_for_pictures_that_kills_every_process() -> None:
+    policy = RetryPolicy()
+    died = 0
+    with pytest.raises(AupipeError, match="none is marked failed"):
+        for name in "abc":
+            policy.suspects.append(alone(name, CLOCK, HOG, MFCC))
+            while policy.suspects:
+                attempt = policy.next_suspect()
+                if any(item.spec.modality == "visual" for item in attempt.job.items):
+                    died += 1
+                    policy.note_death([attempt], "died on SIGKILL")
+                else:
+                    policy.note_success(attempt, [published(name, MFCC)])
+    assert died == 5  # twice each, and the first of the third
+    assert not policy.settled

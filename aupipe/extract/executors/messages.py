@@ -1,8 +1,8 @@
 """What a run and its worker processes say to each other: small records, in a module both sides import.
 
 A worker sends `READY`, an int (frames decoded since it last said so), an `ItemRecord` (published), an `Outcome` (a job
-has ended), a `Measured` (what its stages do), a `Fatal` or an `Exhausted`. They are pickled, so none of them may be defined in the
-module that a worker runs as ``__main__``.
+has ended), a `Measured` (what its stages do), a `Fatal` or an `Exhausted`. They are pickled, so none of them may be
+defined in the module that a worker runs as ``__main__``.
 """
 
 from __future__ import annotations
