@@ -79,10 +79,10 @@ class Dataset:
         )
 
     def select(self, ids: Iterable[str]) -> list[Recording]:
-        """The recordings of these ids, in this order. Raises UsageError for one that does not exist."""
+        """The recordings of these ids, in this order, each once. Raises UsageError for one that does not exist."""
         by_id = {recording.id: recording for recording in self.recordings}
         chosen = []
-        for name in ids:
+        for name in dict.fromkeys(ids):
             if name not in by_id:
                 raise UsageError(f"no recording {name!r} in this dataset.{nearest(name, by_id)}")
             chosen.append(by_id[name])

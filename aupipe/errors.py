@@ -74,7 +74,7 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno is not None:
         where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes, os.PathLike)) else ""
         remedy = REMEDIES.get(error.errno)
-        room = _room(error) if error.errno == errno.ENOSPC else ""
+        room = _room(error) if error.errno == errno.ENOSPC and where else ""
         return f"{error.strerror or error}{where}{room}" + (f"; {remedy}" if remedy else "")
     if is_out_of_memory(error):
         return f"too little memory ({text or type(error).__name__}): use fewer --workers, or a machine with more"
@@ -110,7 +110,7 @@ def _room(error: OSError) -> str:
     except OSError:
         return ""
     if found.f_files and found.f_favail < FEW_INODES and found.f_bavail:
-        return " (no inodes are free: too many files on this file system; a HDF5 store takes fewer)"
+        return " (no inodes are free: remove files from this file system, or store as HDF5, which takes fewer)"
     needed = getattr(error, "item_bytes", 0)
     free = f"{found.f_bavail * found.f_frsize / 1e6:,.1f} MB are free"
     return f" ({free}, the item being written takes {needed / 1e6:,.1f} MB)" if needed else f" ({free})"

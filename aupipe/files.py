@@ -36,6 +36,10 @@ def staged_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
         with open(staged, "rb") as file:
             os.fsync(file.fileno())
         _place(staged, path, overwrite)
+    except OSError as error:
+        if error.filename in (None, str(staged), staged):
+            error.filename = str(path)  # what the user has named
+        raise
     finally:
         staged.unlink(missing_ok=True)
 

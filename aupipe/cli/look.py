@@ -99,7 +99,7 @@ def _show_status(plan: Plan, store: Store, failed: bool, damaged: bool) -> None:
             echo(f"FAILED  {line}")
     elif broken:
         echo(f"{len(broken)} failed: aupipe status --failed")
-    lines = damage_lines(record for records in harm.values() for record in records)
+    lines = damage_lines(store.damaged())  # of other configurations too: their rows are in the store
     if damaged:
         for line in lines:
             echo(f"damaged  {line}")

@@ -57,5 +57,7 @@ def refuse_lost_predictions(recordings: Sequence[Recording], form: str, out: Pat
         )
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file: --format tracks writes a folder")
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        raise UsageError(f"{out} is not empty: choose another folder, or --overwrite to write among what is there")
     for name in named:
         refuse_existing(track_file(out, name), overwrite)

@@ -13,6 +13,7 @@ import click
 from aupipe.cli.data import up_to_date
 from aupipe.cli.extract import pick_devices
 from aupipe.cli.options import existing_store, require_config, resolve
+from aupipe.cli.output import echo
 from aupipe.config import Config
 from aupipe.dataset import Dataset, open_dataset
 from aupipe.errors import UsageError
@@ -57,6 +58,10 @@ class Scene:
         """Raw scores of recordings whose stored features are current."""
         from aupipe.train.model import predict_held_out, predict_model
 
+        known = {name for one in self.dataset.recordings for name in (one.id, one.group)}
+        if strangers := sorted(set(model.routes or ()) - known):
+            more = f" and {len(strangers) - 1} more" * (len(strangers) > 1)
+            echo(f"aupipe: {model.path} has routes of what is not in this data set: {strangers[0]}{more}", err=True)
         for run in model.runs:
             recordings = up_to_date(self.config, self.store, recordings, run.features, self.allow_missing)
         options: dict[str, Any] = {"device": self.device, "allow_missing": self.allow_missing}

@@ -118,7 +118,13 @@ def predict(
     "--on-tuned", is_flag=True, help="Score recordings that a threshold, a smoothing or the weights come from."
 )
 @click.option("--held-out", is_flag=True, help="Of folds: each recording by the members not trained on it.")
-@click.option("--draws", default=1000, show_default=True, help="Of the bootstrap over videos; 0: no intervals.")
+@click.option(
+    "--draws",
+    type=click.IntRange(0, 1_000_000),
+    default=1000,
+    show_default=True,
+    help="Of the bootstrap over videos; 0: no intervals.",
+)
 @CUTS
 @click.option(
     "--allow-missing", is_flag=True, help="Go on without recordings that lack features: they lower the coverage."

@@ -171,7 +171,9 @@ def _carry_out(
     check_names(order.features)
     begun = order if resumed else finished_order(out, order) if out is not None else None
     committee = committee_from_json(order.recipe)
-    data = gather(config, store, committee, order.task, order.features, order.allow_missing)
+    # What was begun goes on with its features, whatever has been configured since.
+    names = order.features or (tuple(order.data.get("features", ())) if resumed else ())
+    data = gather(config, store, committee, order.task, names, order.allow_missing)
     _tell_damaged(data)
     if order.features:  # over those the recipes name
         committee = committee.on(order.features)
@@ -189,7 +191,8 @@ def _carry_out(
     chairs = seats(committee, data.features)
     order = replace(order, data=identify_data(data, store))
     if begun is not None and (other := data_differences(begun, order)):
-        raise UsageError(f"{out} was begun on other data ({'; '.join(other)}): choose another --out")
+        remedy = "train anew into another folder" if resumed else "choose another --out"
+        raise UsageError(f"{out} was begun on other data ({'; '.join(other)}): {remedy}")
     fresh = out is None or not out.exists()
     out = out or _new_run_folder(config, committee.name)
     out.mkdir(parents=True, exist_ok=True)
@@ -204,7 +207,7 @@ def _carry_out(
         else:
             model = train_committee(store, committee, _folds(data, order), features=data.features, out=out, **options)
             _show_several(model, store, data, committee.name, [seat.name for seat in chairs], as_json)
-    except AupipeError:
+    except (AupipeError, OSError):
         if begun is None and {item.name for item in out.iterdir()} == {ORDER_FILE}:  # refused before any training
             (out / ORDER_FILE).unlink()
             if fresh:

@@ -148,7 +148,7 @@ class Pass:
             self.reports[stream] = report
             self.outcome.notes += [f"DAMAGED {stream}: {report.summary}"] * report.is_damaged + report.notes
         if report.is_damaged and self.loaded.parts.fail_on_damage:
-            raise RecordingError(f"{stream} damaged: {report.summary} (--on-damage keep takes it as it is)")
+            raise RecordingError(f"{stream} damaged: {report.summary} (--on-damage keep --retry-failed takes it)")
 
     def recall_media(self, clock: ItemRecord) -> None:
         """Take note of what was found when a stored clock was made; records of old stores say nothing."""

@@ -44,6 +44,11 @@ def store_document(backend: str) -> bytes:
     return json.dumps({"format": FORMAT, "version": VERSION, "backend": backend}, indent=1).encode()
 
 
+def store_line(backend: str) -> str:
+    """The same on one line."""
+    return json.dumps(json.loads(store_document(backend)))
+
+
 def create_store(path: str | os.PathLike[str], backend: str = "zarr") -> Store:
     """The store at ``path``, made if there is none yet.
 
@@ -88,7 +93,7 @@ def open_store(path: str | os.PathLike[str]) -> Store:
         _refuse_foreign(os.path.abspath(path))
         raise NoStoreError(f"no feature store at {path}: `aupipe extract` makes one") from None
     except (ValueError, KeyError, TypeError):
-        raise DamageError(f"{file} is damaged: restore it, or write {store_document('<backend>').decode()!r}") from None
+        raise DamageError(f"{file} is damaged: restore it, or write {store_line('<backend>')} into it") from None
     if not is_store:
         raise UsageError(f"{path} belongs to another program (format {content['format']!r}): choose another folder")
     if version > VERSION:

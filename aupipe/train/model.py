@@ -8,6 +8,7 @@ member behind its own post-processing; means and routes join raw scores. A post-
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -118,6 +119,8 @@ def load_model(path: str | Path) -> Model:
             raise ValueError("a route to a member that is not there")
         if model.weights and len(model.weights) != len(members):
             raise ValueError(f"{len(model.weights)} weights for {len(members)} members")
+        if not _can_weigh(model.weights):
+            raise ValueError(f"weights {model.weights}")
         return model
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamageError(f"{file}: not readable as an ensemble ({error!r}); make it anew") from error
@@ -161,6 +164,8 @@ def save_ensemble(
             raise UsageError(f"{run.path}: not finished: `aupipe train --resume {run.path}`")
     if weights and (rule != "mean" or len(weights) != len(members)):
         raise UsageError(f"{len(weights)} weights for {len(members)} members by {rule}: one each, for the mean")
+    if not _can_weigh(weights):
+        raise UsageError(f"weights {', '.join(f'{weight:g}' for weight in weights)}: expected 0 or more, and not all 0")
     if (rule == "routed") != (routes is not None):
         raise UsageError("routes and the rule 'routed' need each other")
     stray = _stray_place(len(members), routes, default)
@@ -184,6 +189,11 @@ def save_ensemble(
     }
     write_file(folder / FILE, json.dumps(content, indent=1))
     return load_model(folder)
+
+
+def _can_weigh(weights: Sequence[float]) -> bool:
+    """Whether a mean with these weights has a meaning; without any it is the plain one."""
+    return not weights or (all(0 <= weight < math.inf for weight in weights) and sum(weights) > 0)
 
 
 def _stray_place(members: int, routes: Mapping[str, int] | None, default: int | None) -> int | None:

@@ -213,3 +213,31 @@ def test_a_request_for_another_store_kind_or_place_touches_nothing(plugged: Proj
     answer = plugged.run("extract", "--cpu")
     assert answer.code == 11
     assert "install a newer aupipe" in one_line(answer)
+
+
+def test_a_network_that_kills_every_worker_stops_the_run_though_sound_succeeds(plugged: Project) -> None:
+    for number in range(4):
+        write_video(plugged.folder / "videos" / f"{number}.mp4", frames=60, tone_hz=300)  # bright from frame 45 on
+    plugged.configure(WHOLE + PICTURES + '[[encoder]]\nname="mfcc"\nkind="mfcc"\nmodality="audio"\n')
+    answer = plugged.run("extract", "--cpu", FAIL="SIGKILL")
+    assert answer.code == 1, answer.out
+    assert "none is marked failed" in one_line(answer)
+    assert not [row for row in plugged.run("store", "ls", "--json").json() if row.get("state") == "failed"]
+
+
+def test_memory_that_runs_out_on_one_video_fails_it_alone_and_on_all_fails_nobody(plugged: Project) -> None:
+    hungry = "\ndef fail():\n    raise MemoryError('Unable to allocate 7.50 MiB')\n"
+    with (plugged.folder / "site" / "faulty.py").open("a") as file:
+        file.write(hungry)
+    add_tracks(plugged, dark=10, bright=200, dim=20)
+    plugged.configure(TREE + PICTURES)
+    answer = plugged.run("extract", "--cpu")
+    assert answer.code == 3, answer.err
+    (line,) = failed_lines(answer)
+    assert line.startswith("FAILED  bright  mine: bright: too little memory (Unable to allocate 7.50 MiB)")
+    assert "done 2 " in answer.out
+    add_tracks(plugged, bright2=200, bright3=200)
+    answer = plugged.run("extract", "--cpu", "--retry-failed")
+    assert answer.code == 1
+    assert "too little memory" in one_line(answer)
+    assert "none is marked failed" in one_line(answer)

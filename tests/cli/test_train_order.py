@@ -17,6 +17,7 @@ from aupipe.errors import UsageError
 from aupipe.train.committee import load_committee, train_committee
 from aupipe.train.crossval import group_folds
 from aupipe.train.recipe import load_recipe
+from aupipe.train.run import load_run
 from tests.cli.test_train import SMALL, Folder, fill, write_annotations
 from tests.train.worlds import make_world
 
@@ -205,3 +206,28 @@ def test_two_runs_are_never_given_one_folder(tmp_path: Path) -> None:
         train_committee(
             world.store, committee, [], features=features, labels=world.labels, task="au", out=tmp_path / "run"
         )
+
+
+def test_what_was_begun_goes_on_though_further_features_have_been_configured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import aupipe.train.fit as fitting
+
+    class Killed(BaseException):
+        pass
+
+    def stop(*_: object) -> None:
+        raise Killed
+
+    fill(tmp_path, also=("geometry",))
+    both = (tmp_path / "aupipe.toml").read_text()
+    (tmp_path / "aupipe.toml").write_text(both[: both.rindex("[[encoder]]")])
+    folder = Folder(tmp_path)
+    monkeypatch.setattr(fitting, "_line", stop)
+    with pytest.raises(Killed):
+        folder.ask("train", "--recipe", "baseline", *SMALL, "--out", "killed")
+    monkeypatch.undo()
+    (tmp_path / "aupipe.toml").write_text(both)
+    folder.ask("train", "--resume", "killed", "--cpu")
+    assert read_order(tmp_path / "killed").data["features"].keys() == {"hog"}
+    assert load_run(tmp_path / "killed").features.keys() == {"hog"}

@@ -161,3 +161,10 @@ def test_each_recording_is_held_out_by_the_member_it_is_routed_to(runs: Runs) ->
     routed = runs.join("scenes", "folds d e", "routed", routes={first: 0, second: 1, third: 1})
     found = predict_held_out(routed, runs.world.store, runs.world.validation)
     assert {name: round(float(item.scores[0, 0]), 4) for name, item in found.items()} == {first: 0.1, second: 0.4}
+
+
+@pytest.mark.parametrize("weights", [(float("nan"), 1.0), (0.0, 0.0), (-1.0, 2.0), (float("inf"), 1.0)])
+def test_weights_that_make_no_mean_are_refused_and_leave_nothing(trained: Runs, weights: tuple[float, ...]) -> None:
+    with pytest.raises(UsageError, match="expected 0 or more, and not all 0"):
+        trained.join("odd", "a b", weights=weights)
+    assert not (trained.folder / "odd").exists()

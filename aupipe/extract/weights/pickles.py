@@ -232,7 +232,10 @@ def read_pickle(path: Path) -> Any:
         raise RefusedWeightsError(f"{path} is refused as weights: it nests too deeply; nothing of it was run") from None
     except Exception as error:  # whatever a broken or hostile stream makes the unpickler raise
         said = " ".join(map(str, error.args[:1])) if len(error.args) < 2 else str(error)
-        raise RefusedWeightsError(f"{path} cannot be read as weights: {type(error).__name__}: {said}") from error
+        said = f"{type(error).__name__}: {said}" if said else type(error).__name__
+        raise RefusedWeightsError(
+            f"{path} cannot be read as weights: it is damaged or no checkpoint of torch ({said})"
+        ) from error
 
 
 def _read_zip(archive: zipfile.ZipFile, size: int) -> Any:

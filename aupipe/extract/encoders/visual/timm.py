@@ -87,6 +87,8 @@ class Timm:
             )
         except (RuntimeError, KeyError) as error:
             reason = str(error).splitlines()[0]
+            if "weights_only" in reason:  # torch's own advice is to trust the file
+                reason = "torch cannot read it; `aupipe weights import` says why"
             raise WeightsMissingError(
                 f"{path} does not hold the weights of timm model {self.model!r}: {reason}"
             ) from error
