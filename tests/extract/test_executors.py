@@ -213,6 +213,24 @@ def test_several_processes_share_the_videos(planned: tuple[Plan, Store]) -> None
     assert processes == {0, 1}
 
 
+def test_a_process_that_dies_without_a_job_is_replaced_and_no_video_is_to_blame(planned: tuple[Plan, Store]) -> None:
+    plan, store = planned
+    executor = local_executor(plan.parts, store.path, ["cpu"], Means())
+    try:
+        for _ in range(2):
+            assert executor.has_room(alone=True)
+            executor.assign(Attempt(plan.jobs[0], alone=True))
+            ended = None
+            while executor.busy:
+                ended = [*executor.poll()][-1:] or ended
+            assert isinstance(ended[0], JobEnded)
+            (worker,) = executor.workers
+            worker.process.kill()
+            worker.process.wait()
+    finally:
+        executor.kill_all()
+
+
 # What the driver makes of accidents ------------------------------------------------------------------------------
 
 

@@ -94,6 +94,9 @@ class LocalExecutor:
 
     def has_room(self, alone: bool = False) -> bool:
         """Whether a job can be assigned now; ``alone``: to a process that has no other."""
+        for worker in [worker for worker in self.workers if not worker.attempts and not worker.hung]:
+            if worker.process.poll() is not None:  # it died of nothing it holds: no job is to blame
+                self._end(worker)
         return self.free_slot() is not None or self.least_busy(alone) is not None
 
     def assign(self, attempt: Attempt) -> None:
