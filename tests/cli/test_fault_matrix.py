@@ -241,3 +241,86 @@ def test_memory_that_runs_out_on_one_video_fails_it_alone_and_on_all_fails_nobod
     assert answer.code == 1
     assert "too little memory" in one_line(answer)
     assert "none is marked failed" in one_line(answer)
+
+
+def write_frames(
+    path: Path, pictures: list, codec: str, pix_fmt: str, cover: bool = False, twice: bool = False
+) -> None:
+    """A video of these pictures; ``cover``: with an attached picture, ``twice``: with a second video stream of one."""
+    import av
+    import numpy as np
+
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream(codec, rate=25)]
+        if twice or cover:
+            streams.append(container.add_stream("mjpeg" if cover else codec, rate=25))
+            if cover:
+                streams[1].disposition = av.stream.Disposition.attached_pic
+        for stream in streams:
+            stream.height, stream.width = pictures[0].shape[:2]
+            stream.pix_fmt = "yuvj420p" if stream.codec_context.name == "mjpeg" else pix_fmt
+        for stream, shown in zip(streams, [pictures, pictures[:1]], strict=False):
+            for picture in shown:
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+
+
+def test_odd_but_whole_media_give_a_row_for_each_frame(plugged: Project) -> None:
+    """One frame; no face anywhere; 10 bits, grey, full chroma with alpha; a cover picture; two video streams."""
+    import numpy as np
+
+    grey = [np.full((64, 64, 3), 60 + 5 * k, np.uint8) for k in range(6)]
+    videos = plugged.folder / "videos"
+    videos.mkdir()
+    kinds = {
+        "one.mp4": (grey[:1], "h264", "yuv420p"),
+        "ten_bits.mkv": (grey, "ffv1", "yuv420p10le"),
+        "grey.mkv": (grey, "ffv1", "gray"),
+        "alpha.mkv": (grey, "ffv1", "yuva444p"),
+        "lossless.avi": (grey, "huffyuv", "rgb24"),
+    }
+    for name, (pictures, codec, pix_fmt) in kinds.items():
+        write_frames(videos / name, pictures, codec, pix_fmt)
+    write_frames(videos / "cover.mp4", grey, "h264", "yuv420p", cover=True)
+    write_frames(videos / "two.mkv", grey, "h264", "yuv420p", twice=True)
+    plugged.configure('[faces]\ndetector="mtcnn"\n[[encoder]]\nname="hog"\nkind="hog"\nmodality="visual"\n')
+    answer = plugged.run("extract", "--cpu", "--json")
+    assert answer.code == 0, answer.out + answer.err
+    rows = {
+        row["recording"]: (row["frames"], row["valid_frames"])
+        for row in answer.json()
+        if row["message_type"] == "item" and row["feature"].startswith("hog@")
+    }
+    wanted = dict.fromkeys([*kinds, "cover.mp4", "two.mkv"], (6, 0)) | {"one.mp4": (1, 0)}
+    assert rows == wanted
+
+
+NO_NETWORK = """
+import os, socket
+def refuse(self, address, *arguments):
+    if self.family != socket.AF_UNIX:
+        open(os.environ["NETWORK_LOG"], "a").write(f"{address}\\n")
+        raise OSError("no network in this test")
+socket.socket.connect = socket.socket.connect_ex = refuse
+"""
+
+
+def test_missing_weights_are_named_with_the_command_and_no_process_reaches_for_a_network(plugged: Project) -> None:
+    with (plugged.folder / "site" / "sitecustomize.py").open("a") as file:
+        file.write(NO_NETWORK)
+    log = str(plugged.folder / "network.log")
+    write_video(plugged.folder / "videos" / "a.mp4", frames=2, tone_hz=300)
+    plugged.configure(WHOLE + PICTURES + SOUND)
+    assert plugged.run("extract", "--cpu", NETWORK_LOG=log).code == 0
+    models = {
+        'kind="timm"\nmodality="visual"\nmodel="swin_tiny_patch4_window7_224.ms_in1k"': "hf download",
+        'kind="speech"\nmodality="audio"\nmodel="facebook/hubert-base-ls960"': "hf download",
+        'kind="mae"\nmodality="visual"': "mae_pretrain_vit_base.pth",
+    }
+    for table, words in models.items():
+        plugged.configure(f'{WHOLE}[[encoder]]\nname="net"\n{table}\n')
+        answer = plugged.run("extract", "--cpu", NETWORK_LOG=log)
+        assert answer.code == 12, answer.err
+        assert words in one_line(answer)
+    assert not Path(log).exists(), Path(log).read_text()

@@ -110,3 +110,11 @@ def test_a_frame_has_the_same_faces_alone_and_in_a_batch(detector: Detector, pic
 )  # random numbers see something everywhere
 def test_in_the_dark_a_detector_sees_nobody(detector: Detector) -> None:
     assert len(detector.load("cpu")(np.zeros((1, 128, 160, 3), np.uint8))[0]) == 0
+
+
+@pytest.mark.parametrize("side", [1, 8, 33])
+def test_a_tiny_picture_is_no_error_and_nobody_is_in_it(detector: Detector, side: int) -> None:
+    found = detector.load("cpu")(np.full((2, side, side, 3), 90, np.uint8))
+    assert len(found) == 2
+    if type(detector).__name__ != "RetinaFace":  # random numbers see something everywhere
+        assert [len(each) for each in found] == [0, 0]

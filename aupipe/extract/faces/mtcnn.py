@@ -54,6 +54,8 @@ class Mtcnn:
         ).eval()
 
         def detect(frames: NDArray[np.uint8]) -> list[Detections]:
+            if min(frames.shape[1:3]) < self.min_face_px:  # no such face fits in, and the networks take no such picture
+                return [NO_FACES] * len(frames)
             with torch.inference_mode():
                 boxes, scores, points = network.detect(list(frames), landmarks=True)
             return [_detections(*found) for found in zip(boxes, scores, points, strict=True)]
