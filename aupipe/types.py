@@ -1,4 +1,4 @@
-"""The nouns: what every part of the house talks about. numpy only.
+"""The data types that all packages share. numpy only.
 
 Conventions: times in seconds (`_s`), pixels (`_px`), half-open ranges, one row per decoded frame, NaN and
 ``valid=False`` where a row carries nothing.

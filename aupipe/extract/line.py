@@ -38,8 +38,8 @@ RESULTS = 8  # batches of rows that wait for the writer
 class Line:
     """The stages of one process, running. `submit` jobs, hear of their outcomes, `close`.
 
-    ``on_outcome`` hears of each job when its last item is published or has failed, ``on_error`` of what is nobody's
-    recording's fault, after which nothing more happens. Both are called from the line's threads.
+    ``on_outcome`` hears of each job when its last item is published or has failed, ``on_error`` of what no
+    recording is the reason of, after which nothing more happens. Both are called from the line's threads.
     """
 
     store: Store

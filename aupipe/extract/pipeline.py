@@ -50,7 +50,7 @@ class Stages:
 def film(run: Pass, stages: Stages, hear: Callable[[NDArray[np.float64]], None]) -> None:
     """Everything visual of one video, up to the encoders' pools; ``hear`` gets its clock for the sound.
 
-    Bad media fails its own items by name. Raises what is nobody's recording's fault: a full disk, missing weights.
+    Bad media fails its own items by name. Raises what no recording is the reason of: a full disk, missing weights.
     """
     video = _Video(run, stages)
     with failing(run, run.job.recordings, "visual", *SOUND):

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from aupipe.errors import WeightsMissingError
 from aupipe.extract.weights import RefusedWeightsError, file_sha256, find_weights, identify
+from aupipe.extract.weights.protobuf import fields
 from aupipe.types import Weights
 
 # Field numbers of onnx.proto3. What may hold a tensor, by message: field -> the message it holds.
@@ -78,42 +79,13 @@ def _beside(path: Path, location: str) -> Path:
 
 def _locations(message: memoryview, kind: str) -> Iterator[str]:
     """The locations in a message and all that it holds."""
-    for number, value in _messages(message):
+    for number, value in fields(message):
         inner = HOLDS[kind].get(number)
+        if inner is None or not isinstance(value, memoryview):
+            continue
         if inner == "entry":
-            fields = {key: bytes(text) for key, text in _messages(value)}
-            if fields.get(ENTRY_KEY) == b"location":
-                yield fields.get(ENTRY_VALUE, b"").decode()
-        elif inner is not None:
-            yield from _locations(value, inner)
-
-
-def _messages(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """(field number, bytes) of every field that has bytes. Raises ValueError, IndexError for what is no message."""
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
-        kind = key & 7
-        if kind == 0:
-            _, at = _varint(message, at)
-        elif kind == 2:
-            length, at = _varint(message, at)
-            if at + length > len(message):
-                raise ValueError("cut short")
-            yield key >> 3, message[at : at + length]
-            at += length
-        elif kind in (1, 5):
-            at += 8 if kind == 1 else 4
+            entry = {key: bytes(text) for key, text in fields(value) if isinstance(text, memoryview)}
+            if entry.get(ENTRY_KEY) == b"location":
+                yield entry.get(ENTRY_VALUE, b"").decode()
         else:
-            raise ValueError(f"wire type {kind}")
-
-
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """The number at a place, seven bits a byte, and the place behind it."""
-    value = shift = 0
-    while True:
-        byte = message[at]
-        value |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 128:
-            return value, at
+            yield from _locations(value, inner)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.extract.weights import RefusedWeightsError
+from aupipe.extract.weights.protobuf import fields, varint
 
 # Field numbers of onnx.proto3; the messages are Model > Graph > Node, Tensor.
 MODEL_GRAPH = 7
@@ -50,54 +50,21 @@ def with_free_sizes(model: bytes) -> bytes:
 
 def _all(message: bytes, number: int) -> list[bytes]:
     """Every value of one field that is text, bytes or a message."""
-    return [value for found, value in _fields(message) if found == number and isinstance(value, bytes)]
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(field number, value) in file order."""
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
-        number, kind = key >> 3, key & 7
-        if kind == 0:
-            value, at = _varint(message, at)
-            yield number, value
-            continue
-        if kind == 2:
-            length, at = _varint(message, at)
-        elif kind in (1, 5):
-            length = 8 if kind == 1 else 4
-        else:
-            raise ValueError(f"wire type {kind}")
-        if at + length > len(message):
-            raise ValueError("cut short")
-        yield number, message[at : at + length]
-        at += length
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """The number at a place, seven bits a byte, and the place behind it."""
-    value = shift = 0
-    while True:
-        byte = message[at]
-        value |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 128:
-            return value, at
+    return [value for found, value in fields(message) if found == number and isinstance(value, bytes)]
 
 
 def _tensor(message: bytes) -> tuple[str, NDArray[np.float32]]:
     """Name and values; an empty array for what is not float32."""
     dims: list[int] = []
     data, name, kind = b"", "", 0
-    for number, value in _fields(message):
+    for number, value in fields(message):
         if number == TENSOR_DIMS:
             if isinstance(value, int):
                 dims.append(value)
             else:  # packed
                 at = 0
                 while at < len(value):
-                    dim, at = _varint(value, at)
+                    dim, at = varint(value, at)
                     dims.append(dim)
         elif number == TENSOR_TYPE and isinstance(value, int):
             kind = value
