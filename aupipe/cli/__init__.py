@@ -113,7 +113,9 @@ def _run() -> int:
     except OSError as error:
         echo_error(explain(error) or str(error))
         return 1
-    except click.Abort:  # a question that nobody answers
+    except click.Abort:
+        if asked_to_end():  # so click calls an interrupt
+            raise
         echo_error("nobody answered, and nothing was done")
         return 1
     except Exception as error:

@@ -134,3 +134,11 @@ def test_without_a_store_the_exit_code_is_10(project: Project) -> None:
     project.configure("")
     for command in (["ls"], ["info"], ["verify"], ["purge", "x", "--yes"]):
         assert project.run("store", *command).code == 10
+
+
+def test_a_question_that_nobody_answers_erases_nothing(stored: Project) -> None:
+    before = stored.run("store", "ls").out
+    answer = stored.run("store", "purge", before.split()[-1])
+    assert answer.code == 1
+    assert answer.err.endswith("aupipe: nobody answered, and nothing was done\n")
+    assert stored.run("store", "ls").out == before
