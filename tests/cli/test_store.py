@@ -138,7 +138,7 @@ def test_without_a_store_the_exit_code_is_10(project: Project) -> None:
 
 def test_a_question_that_nobody_answers_erases_nothing(stored: Project) -> None:
     before = stored.run("store", "ls").out
-    answer = stored.run("store", "purge", before.split()[-1])
+    answer = stored.run("store", "purge", "a.mp4")
     assert answer.code == 1
     assert answer.err.endswith("aupipe: nobody answered, and nothing was done\n")
     assert stored.run("store", "ls").out == before
