@@ -21,9 +21,9 @@ import numpy as np
 
 from aupipe.config import EncoderConfig
 from aupipe.errors import AupipeError
-from aupipe.extract.clock import to_frames
-from aupipe.extract.device.numerics import compute_as_written
 from aupipe.extract.encoders import build_encoder
+from aupipe.extract.encoders.frame_alignment import to_frames
+from aupipe.extract.gpu.numerics import compute_as_written
 from aupipe.types import Waveform
 
 HUBERT_BASE = {"model_type": "hubert"}  # transformers' defaults are hubert-base

@@ -13,7 +13,7 @@ from av.stream import Disposition
 from extract_clips import turn_clip
 from extract_run import ASSETS, verdict
 
-from aupipe.extract.decode import VideoReader
+from aupipe.extract.media.video import VideoReader
 
 
 def measure(folder: Path) -> None:

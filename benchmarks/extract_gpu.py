@@ -106,7 +106,7 @@ def decoders() -> int:
 
 def decode_rate(clips: Sequence[Path]) -> float:
     """Frames per second of decoding alone, without conversion to RGB, a clip per thread."""
-    from aupipe.extract.decode import VideoReader
+    from aupipe.extract.media.video import VideoReader
 
     began = time.perf_counter()
     with ThreadPoolExecutor(decoders()) as pool:
@@ -117,17 +117,17 @@ def decode_rate(clips: Sequence[Path]) -> float:
 def detector(bench: Bench, clip: Path, device: str) -> float:
     """Seconds per picture of the detector's forward pass alone, network and suppression, without launching kernels."""
 
-    from aupipe.extract.decode import VideoReader
-    from aupipe.extract.device.frames import DeviceCanvas
-    from aupipe.extract.device.graphs import Graphed
-    from aupipe.extract.device.numerics import compute_as_written
-    from aupipe.extract.faces.yunet import YuNet
+    from aupipe.extract.faces.detectors.yunet import YuNet
+    from aupipe.extract.gpu.cuda_graphs import GraphedFunction
+    from aupipe.extract.gpu.frames import DeviceFrameBuffer
+    from aupipe.extract.gpu.numerics import compute_as_written
+    from aupipe.extract.media.video import VideoReader
 
     compute_as_written()
     os.environ.setdefault("AUPIPE_WEIGHTS", str(ASSETS / "weights"))
-    frames: Any = next(iter(VideoReader(clip, canvas=lambda: DeviceCanvas(device))))
+    frames: Any = next(iter(VideoReader(clip, frame_buffer=lambda: DeviceFrameBuffer(device))))
     detect, pictures = YuNet().load_tensor(device), frames.shrunk(2)
-    graph = Graphed(lambda pictures: detect(pictures).box.flatten(1))
+    graph = GraphedFunction(lambda pictures: detect(pictures).box.flatten(1))
     return timed(lambda: graph([pictures], [len(pictures)], len(pictures)), 16) / len(pictures)
 
 

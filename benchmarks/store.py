@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from aupipe.config import FacesConfig
-from aupipe.extract.faces.track import TrackParams
+from aupipe.extract.faces.tracking import TrackParams
 from aupipe.store import create_store, open_store
 from aupipe.store.base import ItemRecord
 from aupipe.store.journal import encode_line
@@ -246,12 +246,12 @@ def plan(folder: Path, recordings: int, look: bool) -> None:
 
     ``look``: at each video, whether it has changed; without it what is measured is the store and the plan alone.
     """
-    from aupipe.extract import plan as planner
+    from aupipe.extract.planning import plan as planner
 
     names = [_name(number) for number in range(recordings)]
     asked = [Recording(name, folder / "videos" / name) for name in names]
-    parts = planner.Parts(None, TrackParams(), FacesConfig(), ())
-    parts._chains[True, False, None] = planner.Chain(SPECS[0], None, None, tuple((spec, None) for spec in SPECS))  # type: ignore[misc]
+    parts = planner.FeatureSet(None, TrackParams(), FacesConfig(), ())
+    parts._graphs[True, False, None] = planner.FeatureGraph(SPECS[0], None, None, tuple((spec, None) for spec in SPECS))  # type: ignore[misc]
     if not look:
         planner.source_changed = lambda paths, known: False
     before, wall, cpu = _peak_mib(), time.perf_counter(), time.process_time()

@@ -59,7 +59,7 @@ def write_media(
     pixels: str = "yuv420p",
     codec: str = "",
 ) -> Path:
-    """Pictures (T, H, W, 3) and sound (N,) at 16 kHz as the file that the suffix says (`CODECS`).
+    """FrameChunk (T, H, W, 3) and sound (N,) at 16 kHz as the file that the suffix says (`CODECS`).
 
     ``times_s``: of each frame, by default 25 a second. ``sound_start_s``: of the first sample.
     """
@@ -99,7 +99,7 @@ def write_talking(path: Path, number: int = 0, frames: int = 24, *, silent: bool
 
 def spoken_s(path: Path) -> tuple[float, float]:
     """When speech begins and ends in a file of `talking`, on the file's clock, by the loudness of its sound."""
-    from aupipe.extract.sound import read_audio
+    from aupipe.extract.media.audio import read_audio
 
     wave = read_audio(path, SAMPLE_RATE_HZ)
     loud = np.flatnonzero(np.abs(wave.samples) > 0.1 * np.abs(wave.samples).max()) / SAMPLE_RATE_HZ + wave.start_s

@@ -14,7 +14,7 @@ import flatbuffers
 import numpy as np
 
 from aupipe.extract.encoders.visual.blendshapes import NAMES, SEEN
-from aupipe.extract.faces.mesh import LANDMARKS, LEFT_EYE, LEFT_MOUTH, RIGHT_EYE, RIGHT_MOUTH
+from aupipe.extract.faces.landmarks import LANDMARKS, LEFT_EYE, LEFT_MOUTH, RIGHT_EYE, RIGHT_MOUTH
 
 FILE = "made.task"
 AVERAGE_POOL, CONVOLUTION, DENSE, LOGISTIC, RESHAPE = 1, 3, 9, 14, 22  # BuiltinOperator of TensorFlow Lite's schema

@@ -13,7 +13,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from aupipe.extract.faces.align import ARCFACE_112
+from aupipe.extract.imaging.templates import ARCFACE_112
 from aupipe.extract.nets.yunet import HEADS, STRIDES, YuNet
 from tests.made import talking
 
@@ -158,7 +158,7 @@ def write_yunet(path: Path, network: YuNet, size: tuple[int, int] | None = (640,
 def discs(
     *places: tuple[float, float], frames: int = 24, size: tuple[int, int] = (160, 240), seed: int = 0
 ) -> np.ndarray:
-    """Pictures (T, H, W, 3) of textured discs of light about ``places`` (x, y) in the dark.
+    """FrameChunk (T, H, W, 3) of textured discs of light about ``places`` (x, y) in the dark.
 
     Each goes one pixel to the right in three frames.
     """

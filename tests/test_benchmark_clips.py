@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aupipe.extract.decode import VideoReader
+from aupipe.extract.media.video import VideoReader
 from benchmarks.extract_clips import FPS, cut_clips, join_clips, turn_clip
 from tests.made import write_talking
 

@@ -49,7 +49,7 @@ def test_an_affwild2_tree_gives_tracks_videos_subjects_and_splits(corpus: DemoCo
 
 
 def test_annotations_give_one_row_per_decoded_frame(corpus: DemoCorpus, tmp_path: Path) -> None:
-    from aupipe.extract.decode import VideoReader
+    from aupipe.extract.media.video import VideoReader
 
     root = tmp_path / "tree"
     shutil.copytree(corpus.root, root)

@@ -75,8 +75,8 @@ def test_no_file_imports_from_a_layer_above_it(module: str, path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("aupipe.train.fit", "from aupipe.extract.plan import make_plan"),
-        ("aupipe.extract.devices", "def f():\n    import aupipe.train.heads"),
+        ("aupipe.train.fit", "from aupipe.extract.planning.plan import make_plan"),
+        ("aupipe.extract.executors.devices", "def f():\n    import aupipe.train.heads"),
         ("aupipe.store.base", "from aupipe.extract import decode"),
         ("aupipe.types", "from aupipe.registry import Registry"),
         ("aupipe.config", "from aupipe import store"),

@@ -159,7 +159,7 @@ def test_a_document_that_is_none_is_the_parsers_own_error(parse: Any, text: Any)
 
 
 def files_that_nest(folder: Path) -> list[tuple[str, Any]]:
-    from aupipe.extract.encoders.text.transcript import read_transcript
+    from aupipe.extract.media.transcript import read_transcript
     from aupipe.store import create_store, open_store
     from aupipe.train.model import load_model
     from aupipe.train.postprocess import read_postprocess

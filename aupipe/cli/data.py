@@ -40,7 +40,7 @@ def gather(
 
     Raises UsageError for an empty split, and for features that are not configured, with the lines that make them.
     """
-    from aupipe.extract.parts import build_parts, feature_ids
+    from aupipe.extract.planning.features import build_feature_set, feature_ids
     from aupipe.train.recipe import describe_missing
 
     asked = tuple(names) or recipe.features
@@ -53,7 +53,7 @@ def gather(
             where = config.dataset.annotations or config.dataset.root
             raise UsageError(f"no recording of the {name} split has {task} annotations in {where}")
     everyone = [*splits["train"], *splits["validation"]]
-    features = feature_ids(build_parts(config, names=list(asked), known=store.features()), everyone, asked)
+    features = feature_ids(build_feature_set(config, names=list(asked), known=store.features()), everyone, asked)
     splits = {name: up_to_date(config, store, found, features, allow_missing) for name, found in splits.items()}
     also = {other: labels_of(dataset, everyone, other) for other in recipe.beside(task)}
     damaged = damaged_of(store, [*splits["train"], *splits["validation"]], features)
@@ -75,11 +75,11 @@ def up_to_date(
     Raises UsageError naming those whose source has changed since, or on which extraction failed; ``allow_missing``
     leaves them out instead, and says so. Features that are simply not there yet are for the training part to name.
     """
-    from aupipe.extract.parts import build_parts
-    from aupipe.extract.plan import make_plan
+    from aupipe.extract.planning.features import build_feature_set
+    from aupipe.extract.planning.plan import make_plan
 
     known = {encoder.name for encoder in config.encoders}
-    parts = build_parts(config, names=[name for name in features if name in known], known=store.features())
+    parts = build_feature_set(config, names=[name for name in features if name in known], known=store.features())
     stale = {
         item.key: item.state if item.state == "source changed" else f"{STALE[item.state]}{item.reason}"
         for item in make_plan(recordings, parts, store).items

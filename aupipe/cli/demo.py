@@ -20,8 +20,8 @@ CORPUS_FILE = "demo.json"  # how the corpus in this folder was drawn
 
 def run_demo(folder: Path, *, recordings: int, seconds: float, seed: int) -> None:
     """Draw, extract, train a linear head and a TCN, score both on the validation split."""
-    from aupipe.extract.parts import build_parts
-    from aupipe.extract.plan import make_plan
+    from aupipe.extract.planning.features import build_feature_set
+    from aupipe.extract.planning.plan import make_plan
     from aupipe.train.evaluate import always_positive
     from aupipe.train.fit import fit
     from aupipe.train.predict import predict
@@ -37,7 +37,7 @@ def run_demo(folder: Path, *, recordings: int, seconds: float, seed: int) -> Non
     _step(2, "extract: decode, find faces, encode, store")
     store = open_or_create(config, create=True)
     assert store is not None
-    plan = make_plan(dataset.recordings, build_parts(config), store)
+    plan = make_plan(dataset.recordings, build_feature_set(config), store)
     if plan.jobs and (code := run_plan(plan, store, ["cpu"])):
         raise SystemExit(code)
     if not plan.jobs:

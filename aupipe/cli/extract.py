@@ -28,9 +28,9 @@ from aupipe.errors import UsageError
 from aupipe.files import refuse_existing
 
 if TYPE_CHECKING:
-    from aupipe.extract.means import Means
-    from aupipe.extract.parts import Parts
-    from aupipe.extract.plan import Item, Plan
+    from aupipe.extract.engine.options import ExecutionOptions
+    from aupipe.extract.planning.features import FeatureSet
+    from aupipe.extract.planning.plan import Item, Plan
     from aupipe.store.base import Store
     from aupipe.types import Recording
 
@@ -139,12 +139,12 @@ def extract(
       aupipe extract --retry-failed
       aupipe extract --cpu --profile trace.json    # open it in chrome://tracing or Perfetto
     """
-    from aupipe.extract.means import Means
-    from aupipe.extract.plan import make_plan
+    from aupipe.extract.engine.options import ExecutionOptions
+    from aupipe.extract.planning.plan import make_plan
 
     if math.isnan(stall_timeout):
         raise UsageError("--stall-timeout nan: expected a number of seconds")
-    means = Means(workers, _batch_size(batch_size), nvdec, compiled, stall_s=stall_timeout)
+    means = ExecutionOptions(workers, _batch_size(batch_size), nvdec, compiled, stall_s=stall_timeout)
     if profile is not None and not profile.absolute().parent.is_dir():  # said now, not after hours
         raise UsageError(f"--profile {profile}: there is no folder {profile.absolute().parent}; make it first")
     if profile is not None:
@@ -186,7 +186,7 @@ def extract(
     return run_plan(plan, opened, devices, means, fail_fast, as_json, profile, overwrite)
 
 
-def _devices(gpu: str | None, cpu: bool, means: Means, config: Config) -> list[str]:
+def _devices(gpu: str | None, cpu: bool, means: ExecutionOptions, config: Config) -> list[str]:
     """The devices to run on. Raises UsageError for what these have not."""
     devices = pick_devices(gpu, cpu)
     if devices == ["cpu"] and means.nvdec:
@@ -227,10 +227,10 @@ def _with_random_weights(config: Config) -> Config:
     return replace(config, encoders=encoders)
 
 
-def _name_twins(recordings: list[Recording], parts: Parts) -> None:
+def _name_twins(recordings: list[Recording], parts: FeatureSet) -> None:
     """Say where two features are the same numbers: harmless, but made and kept twice."""
     named: dict[str, str] = {}
-    for spec, _ in parts.chain(recordings[0]).encoders if recordings else ():
+    for spec, _ in parts.graph(recordings[0]).encoders if recordings else ():
         twin = named.setdefault(spec.key, spec.name)
         if twin != spec.name:
             echo(f"aupipe: features {twin!r} and {spec.name!r} are the same numbers: one is enough", err=True)
@@ -238,7 +238,7 @@ def _name_twins(recordings: list[Recording], parts: Parts) -> None:
 
 def pick_devices(gpu: str | None, cpu: bool) -> list[str]:
     """The devices to run on; what was not asked for is said."""
-    from aupipe.extract.devices import choose_devices
+    from aupipe.extract.executors.devices import choose_devices
 
     devices = choose_devices(gpu, cpu)
     if gpu is None and not cpu:
@@ -249,10 +249,10 @@ def pick_devices(gpu: str | None, cpu: bool) -> list[str]:
 
 def requested(
     config: Config, modalities: list[str], features: list[str], limit: int | None, within: Path | None = None
-) -> tuple[list[Recording], Parts]:
+) -> tuple[list[Recording], FeatureSet]:
     """The recordings of the data set, or of those in a folder of it, and the features asked for."""
     from aupipe.dataset import open_dataset
-    from aupipe.extract.parts import build_parts
+    from aupipe.extract.planning.features import build_feature_set
     from aupipe.registry import nearest
 
     for modality in modalities:
@@ -260,7 +260,7 @@ def requested(
             raise UsageError(
                 f"unknown modality {modality!r}.{nearest(modality, MODALITIES)} Known: {', '.join(MODALITIES)}"
             )
-    parts = build_parts(config, modalities, features)
+    parts = build_feature_set(config, modalities, features)
     if not parts.encoders:
         asked = [*(f"modality {name}" for name in modalities), *(f"name {name}" for name in features)]
         wanted = f" of {' and '.join(asked)}" if asked else ""

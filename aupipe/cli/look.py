@@ -24,7 +24,7 @@ from aupipe.errors import UsageError
 from aupipe.registry import nearest
 
 if TYPE_CHECKING:
-    from aupipe.extract.plan import Item, Plan
+    from aupipe.extract.planning.plan import Item, Plan
     from aupipe.store.base import ItemRecord, Store
 
 
@@ -40,7 +40,7 @@ def status(config_file: Path | None, store: Path | None, failed: bool, damaged: 
     Example:
       aupipe status --failed
     """
-    from aupipe.extract.plan import make_plan
+    from aupipe.extract.planning.plan import make_plan
 
     config = require_config(resolve(config_file, store))
     opened = existing_store(config)

@@ -15,8 +15,8 @@ from aupipe.files import write_file
 from aupipe.logs import printable
 
 if TYPE_CHECKING:
+    from aupipe.extract.engine.job_context import JobResult
     from aupipe.extract.executors import ExecutorEvent
-    from aupipe.extract.job import Outcome
     from aupipe.extract.meter import Measured
 
 LINE_EVERY_S = 60.0  # without a terminal, a sign of life within long videos
@@ -85,7 +85,7 @@ class Progress:
                 filled[name] = max(filled.get(name, 0.0), share)
         return "".join(f", {name} queue {share:.0%}" for name, share in filled.items() if share >= 0.5)
 
-    def on_outcome(self, outcome: Outcome) -> None:
+    def on_result(self, outcome: JobResult) -> None:
         """Called once per video, as it ends."""
         with self.lock:
             self.done += 1

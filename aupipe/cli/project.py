@@ -46,7 +46,7 @@ def init(folder: Path, overwrite: bool) -> None:
 def _detector() -> tuple[str, str]:
     """YuNet where its weights can be had, since it is ten times faster, else the bundled MTCNN; and why."""
     from aupipe.errors import WeightsMissingError
-    from aupipe.extract.faces.yunet import YuNet
+    from aupipe.extract.faces.detectors.yunet import YuNet
 
     try:
         weights = YuNet().identify_weights()

@@ -10,8 +10,8 @@ from aupipe.cli.options import damage_lines, failure_lines
 from aupipe.cli.output import echo, echo_json
 
 if TYPE_CHECKING:
-    from aupipe.extract.means import Means
-    from aupipe.extract.plan import Plan
+    from aupipe.extract.engine.options import ExecutionOptions
+    from aupipe.extract.planning.plan import Plan
     from aupipe.store.base import Store
     from aupipe.store.folder import FolderStore
 
@@ -27,7 +27,7 @@ def run_plan(
     plan: Plan,
     store: Store,
     devices: list[str],
-    means: Means | None = None,
+    means: ExecutionOptions | None = None,
     fail_fast: bool = False,
     as_json: bool = False,
     profile: Path | None = None,
@@ -37,9 +37,9 @@ def run_plan(
     from contextlib import closing
 
     from aupipe.cli.progress import Progress
+    from aupipe.extract.engine.options import ExecutionOptions
     from aupipe.extract.executors.driver import extract as run
     from aupipe.extract.executors.local import local_executor
-    from aupipe.extract.means import Means
     from aupipe.store.links import refuse_links
     from aupipe.store.verify import sweep
 
@@ -51,12 +51,12 @@ def run_plan(
     published = set()
     with Progress(len(plan.jobs), quiet=as_json) as progress:
         # Closed, so that an interrupt ends the workers here and not whenever the generator is collected.
-        means = replace(means or Means(), trace=profile is not None)
+        means = replace(means or ExecutionOptions(), trace=profile is not None)
         executor = local_executor(plan.parts, store.path, devices, means)
         running = run(plan, store, executor, on_event=progress.on_event)
         with closing(running) as outcomes:
             for outcome in outcomes:
-                progress.on_outcome(outcome)
+                progress.on_result(outcome)
                 failures += outcome.failed
                 damaged += [record for record in outcome.published if record.damage]
                 published |= {(record.recording, record.feature) for record in outcome.published}

@@ -39,7 +39,7 @@ def transcribe(
     from aupipe.dataset import open_dataset
     from aupipe.extract.encoders.text.recognize import Whisper
     from aupipe.extract.encoders.text.recognize import transcribe as write_words
-    from aupipe.extract.encoders.text.transcript import find_transcript
+    from aupipe.extract.media.transcript import find_transcript
 
     config = require_config(resolve(config_file, store))
     videos = dict.fromkeys(found.video for found in open_dataset(config.dataset).recordings if found.video)
@@ -65,7 +65,7 @@ def transcribe(
 
 def refuse_shared_transcripts(videos: Iterable[Path]) -> None:
     """Raises UsageError where two videos without a transcript would be given the same file."""
-    from aupipe.extract.encoders.text.transcript import find_transcript
+    from aupipe.extract.media.transcript import find_transcript
 
     taken: dict[Path, Path] = {}
     for video in videos:

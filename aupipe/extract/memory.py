@@ -44,25 +44,25 @@ class Budget:
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
-        self.taken_bytes = 0
+        self.acquired_bytes = 0
         self._changed = threading.Condition()
 
     def take(self, count: int) -> None:
         """Wait until ``count`` bytes are free, and take them. Alone, anybody gets what they ask for."""
         with self._changed:
-            self._changed.wait_for(lambda: not self.taken_bytes or self.taken_bytes + count <= self.limit_bytes)
-            self.taken_bytes += count
+            self._changed.wait_for(lambda: not self.acquired_bytes or self.acquired_bytes + count <= self.limit_bytes)
+            self.acquired_bytes += count
 
-    def try_take(self, count: int) -> bool:
+    def try_acquire(self, count: int) -> bool:
         """Take ``count`` bytes if they are free; never waits."""
         with self._changed:
-            if self.taken_bytes + count > self.limit_bytes:
+            if self.acquired_bytes + count > self.limit_bytes:
                 return False
-            self.taken_bytes += count
+            self.acquired_bytes += count
             return True
 
-    def give_back(self, count: int) -> None:
+    def release(self, count: int) -> None:
         """Give back ``count`` bytes."""
         with self._changed:
-            self.taken_bytes -= count
+            self.acquired_bytes -= count
             self._changed.notify_all()

@@ -15,7 +15,7 @@ import pytest
 from aupipe.config import Config, FacesConfig
 from aupipe.demo import DemoCorpus
 from aupipe.errors import UsageError
-from aupipe.extract.means import Means
+from aupipe.extract.engine.options import ExecutionOptions
 from tests.cli.conftest import Project
 from tests.conftest import write_video
 from tests.made import talking, write_talking
@@ -166,8 +166,8 @@ def test_decoding_on_a_gpu_is_refused_where_it_would_do_nothing(
     module = import_module("aupipe.cli.extract")
     monkeypatch.setattr(module, "pick_devices", lambda gpu, cpu: ["cuda:0"])
     with pytest.raises(UsageError, match="--nvdec: whole pictures, and frames of --detect-every"):
-        module._devices("0", False, Means(nvdec=True), Config(faces=faces))
-    assert module._devices("0", False, Means(nvdec=True, compiled=True), Config()) == ["cuda:0"]
+        module._devices("0", False, ExecutionOptions(nvdec=True), Config(faces=faces))
+    assert module._devices("0", False, ExecutionOptions(nvdec=True, compiled=True), Config()) == ["cuda:0"]
 
 
 def test_init_takes_the_bundled_detector_where_yunet_cannot_be_had_and_says_why(project: Project) -> None:

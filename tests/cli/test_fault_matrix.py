@@ -23,10 +23,10 @@ BROKEN_NUMBERS = """
 from dataclasses import dataclass
 from typing import ClassVar
 import numpy as np
-from faulty import Pictures
+from faulty import FrameChunk
 
 @dataclass(frozen=True)
-class Numbers(Pictures):
+class Numbers(FrameChunk):
     def load(self, device):
         def encode(crops):
             rows = crops.reshape(len(crops), -1)[:, :4].astype(np.float32)

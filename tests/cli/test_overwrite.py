@@ -15,8 +15,8 @@ from aupipe.cli import cli
 from aupipe.config import load_config
 from aupipe.dataset import open_dataset
 from aupipe.errors import UsageError
-from aupipe.extract.encoders.text.transcript import Transcript, write_transcript
-from aupipe.extract.parts import build_parts, feature_ids
+from aupipe.extract.media.transcript import Transcript, write_transcript
+from aupipe.extract.planning.features import build_feature_set, feature_ids
 from aupipe.files import staged_file, write_file
 from aupipe.sources import source_identity
 from aupipe.store import create_store, open_store
@@ -46,8 +46,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Folder:
         (root / "pairs" / name).write_bytes(name.encode())
     config = load_config(root / "pairs.toml")
     recordings = open_dataset(config.dataset).recordings
-    parts = build_parts(config)
-    spec = next(s for s, _ in parts.chain(recordings[0]).encoders if s.id == feature_ids(parts, recordings)["hog"])
+    parts = build_feature_set(config)
+    spec = next(s for s, _ in parts.graph(recordings[0]).encoders if s.id == feature_ids(parts, recordings)["hog"])
     with open_store(root / "features") as store:
         for seed, recording in enumerate(recordings):
             rows = np.random.default_rng(seed).normal(size=(FRAMES, 20)).astype(np.float16)

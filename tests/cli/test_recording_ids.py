@@ -16,11 +16,11 @@ import pytest
 from aupipe.config import load_config
 from aupipe.dataset import open_dataset
 from aupipe.errors import UsageError
+from aupipe.extract.engine.options import ExecutionOptions
 from aupipe.extract.executors.driver import extract
 from aupipe.extract.executors.local import local_executor
-from aupipe.extract.means import Means
-from aupipe.extract.parts import build_parts
-from aupipe.extract.plan import make_plan
+from aupipe.extract.planning.features import build_feature_set
+from aupipe.extract.planning.plan import make_plan
 from aupipe.sources import source_identity
 from aupipe.store import create_store, open_store
 from aupipe.store import snapshot as snapshots
@@ -60,10 +60,10 @@ def planned(folder: Folder, *arguments: str) -> dict[str, str]:
 def publish(folder: Folder, config: str = "aupipe.toml", store: str = "features") -> None:
     """Fill the store as extracting a configuration would."""
     dataset = open_dataset(load_config(folder.path / config).dataset)
-    parts = build_parts(load_config(folder.path / config))
+    parts = build_feature_set(load_config(folder.path / config))
     with create_store(folder.path / store, "zarr") as opened:
         for recording in dataset.recordings:
-            ((spec, _),) = parts.chain(recording).encoders
+            ((spec, _),) = parts.graph(recording).encoders
             assert recording.video is not None
             opened.publish(recording.id, spec, np.ones((5, 4), np.float16), source=source_identity(recording.video))
 
@@ -143,9 +143,9 @@ def test_another_folders_file_never_takes_the_place_of_a_stored_one(
         assert planned(project, *arguments, "--force") == {"a.mp4": "source changed"}
     store = open_store(project.path / "features")
     config = load_config(project.path / "part2.toml")
-    plan = make_plan(open_dataset(config.dataset).recordings, build_parts(config), store)
+    plan = make_plan(open_dataset(config.dataset).recordings, build_feature_set(config), store)
     with pytest.raises(UsageError, match="which is not the one in"):
-        next(extract(plan, store, local_executor(plan.parts, store.path, ["cpu"], Means())))
+        next(extract(plan, store, local_executor(plan.parts, store.path, ["cpu"], ExecutionOptions())))
     assert "items are of other files, e.g. a.mp4" in project.ask("status", "--config", "part2.toml")
 
 

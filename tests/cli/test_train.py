@@ -15,7 +15,7 @@ from aupipe.cli import cli
 from aupipe.config import load_config
 from aupipe.dataset import open_dataset
 from aupipe.errors import UsageError
-from aupipe.extract.parts import build_parts, feature_ids
+from aupipe.extract.planning.features import build_feature_set, feature_ids
 from aupipe.sources import source_identity
 from aupipe.store import create_store, open_store
 from aupipe.train.labels import AU_NAMES
@@ -95,9 +95,9 @@ def fill(root: Path, missing: tuple[str, ...] = (), also: tuple[str, ...] = ()) 
     (root / "aupipe.toml").write_text(CONFIG)
     config = load_config(root / "aupipe.toml")
     recordings = open_dataset(config.dataset).recordings
-    parts = build_parts(config)
+    parts = build_feature_set(config)
     ids = feature_ids(parts, recordings)
-    specs = {spec.id: spec for spec, _ in parts.chain(recordings[0]).encoders}
+    specs = {spec.id: spec for spec, _ in parts.graph(recordings[0]).encoders}
     store = create_store(root / "features", "zarr")
     for recording in recordings:
         shown = np.clip(truth[recording.id], 0, 1) @ mixing + rng.normal(size=(FRAMES, 20))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aupipe.extract.encoders.text.transcript import read_transcript
+from aupipe.extract.media.transcript import read_transcript
 from tests.cli.conftest import Project
 from tests.extract.test_transcript import save_tiny_whisper
 from tests.made import spoken_s, write_talking

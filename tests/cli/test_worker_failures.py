@@ -21,8 +21,8 @@ import ctypes, os, signal, time
 from dataclasses import dataclass
 from typing import ClassVar
 import numpy as np
-from aupipe.extract.encoders import AudioInput, OnFrames, Track
-from aupipe.extract.faces.align import CropTemplate
+from aupipe.extract.encoders import AudioInput, FrameAlignment, TimeSeries
+from aupipe.extract.imaging.templates import CropTemplate
 
 def fail():
     kind = os.environ.get("FAIL", "")
@@ -34,7 +34,7 @@ def fail():
         time.sleep(3600)
 
 @dataclass(frozen=True)
-class Pictures:
+class FrameChunk:
     width: int = 4
     modality: ClassVar[str] = "visual"
     version: ClassVar[int] = 1
@@ -58,7 +58,7 @@ class Pictures:
         return encode
 
 @dataclass(frozen=True)
-class Sound(OnFrames):
+class Sound(FrameAlignment):
     modality: ClassVar[str] = "audio"
     version: ClassVar[int] = 1
 
@@ -74,7 +74,7 @@ class Sound(OnFrames):
             if np.abs(waveform.samples).max(initial=0) > 0.1:
                 fail()
             times = np.arange(0, max(waveform.duration_s, 0.1), 0.02)
-            return Track(np.zeros((len(times), 2), np.float32), waveform.start_s + times)
+            return TimeSeries(np.zeros((len(times), 2), np.float32), waveform.start_s + times)
         return encode
 """
 HANGING_OPEN = """
@@ -100,7 +100,7 @@ def plugged(tmp_path: Path) -> Project:
     (site / "faulty.py").write_text(PLUGIN)
     (site / "sitecustomize.py").write_text(HANGING_OPEN)
     (site / "faulty-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1.0\n")
-    entries = "[aupipe.encoders]\npictures = faulty:Pictures\nsound = faulty:Sound\n"
+    entries = "[aupipe.encoders]\npictures = faulty:FrameChunk\nsound = faulty:Sound\n"
     (site / "faulty-1.0.dist-info" / "entry_points.txt").write_text(entries)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AUPIPE_")}
     paths = [str(site), *filter(None, [environment.get("PYTHONPATH")])]

@@ -17,7 +17,7 @@ import os, signal
 from dataclasses import dataclass
 from typing import ClassVar
 import numpy as np
-from aupipe.extract.faces.align import CropTemplate
+from aupipe.extract.imaging.templates import CropTemplate
 
 @dataclass(frozen=True)
 class Poison:

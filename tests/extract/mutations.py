@@ -222,7 +222,7 @@ def mutants(folder: Path, count: int, seed: int) -> Iterator[tuple[Path, Path]]:
 def look_at(path: Path) -> dict[str, Any]:
     """What aupipe makes of a file: its rows, or the reason why there are none, and what its report says."""
     from aupipe.errors import RecordingError
-    from aupipe.extract.decode import VideoReader, in_order
+    from aupipe.extract.media.video import VideoReader, in_order
 
     reader = VideoReader(path)
     numbers: list[int] = []
@@ -245,7 +245,7 @@ def look_at(path: Path) -> dict[str, Any]:
 
 def signs_of(path: Path) -> list[str]:
     """What FFmpeg itself says is wrong with a file, asked for without aupipe's reader: its error log, and its flags."""
-    from aupipe.extract.container import sniff
+    from aupipe.extract.media.container import sniff
 
     signs = []
     with av.logging.Capture() as lines:

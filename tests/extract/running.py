@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from aupipe.extract.batchsize import BatchSizes
-from aupipe.extract.job import Outcome
-from aupipe.extract.line import Line
-from aupipe.extract.loaded import Loaded
-from aupipe.extract.means import Crew
+from aupipe.extract.engine.batch_size import BatchSizes
+from aupipe.extract.engine.engine import Line
+from aupipe.extract.engine.job_context import JobResult
+from aupipe.extract.engine.models import ModelCache
+from aupipe.extract.engine.options import ThreadCounts
 from aupipe.extract.meter import Meter
-from aupipe.extract.parts import Parts
-from aupipe.extract.plan import Job
+from aupipe.extract.planning.features import FeatureSet
+from aupipe.extract.planning.plan import Job
 from aupipe.store.base import Store
 
 
 def run_jobs(
     jobs: Sequence[Job],
     store: Store,
-    parts: Parts,
+    parts: FeatureSet,
     *,
-    crew: Crew | None = None,
+    crew: ThreadCounts | None = None,
     batch: int = 0,
     on_frames: Callable[[int], None] = lambda n: None,
     meter: Meter | None = None,
@@ -29,17 +29,17 @@ def run_jobs(
     nvdec: bool = False,
     compiled: bool = False,
     kept_on_device: int = 1 << 30,
-) -> list[Outcome]:
+) -> list[JobResult]:
     """The outcomes in the order they came. Raises what stops a run. ``frames_on``: a torch device to decode to."""
-    outcomes: list[Outcome] = []
+    outcomes: list[JobResult] = []
     errors: list[BaseException] = []
     line = Line(
         store,
-        Loaded(parts, device, frames_on, nvdec),
+        ModelCache(parts, device, frames_on, nvdec),
         {},
         outcomes.append,
         errors.append,
-        crew=crew or Crew(2, 2),
+        crew=crew or ThreadCounts(2, 2),
         sizes=BatchSizes.on(device, batch),
         on_frames=on_frames,
         meter=meter or Meter(),

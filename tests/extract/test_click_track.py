@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from aupipe.config import EncoderConfig
-from aupipe.extract.clock import to_frames
-from aupipe.extract.decode import VideoReader
 from aupipe.extract.encoders import build_encoder
-from aupipe.extract.sound import read_audio
+from aupipe.extract.encoders.frame_alignment import to_frames
+from aupipe.extract.media.audio import read_audio
+from aupipe.extract.media.video import VideoReader
 
 LENGTH_S = 4.0
 SOUND_START_S = 0.3  # sample 0 is not time 0

@@ -15,28 +15,28 @@ import pytest
 import torch
 
 from aupipe.config import Config, EncoderConfig, FacesConfig
-from aupipe.extract.batchsize import remembered
-from aupipe.extract.compiled import compiled
-from aupipe.extract.crops import face_crops
-from aupipe.extract.decode import VideoReader
-from aupipe.extract.device import graphs, kernels
-from aupipe.extract.device.detect import DeviceDetector
-from aupipe.extract.device.frames import DeviceCanvas, DeviceFrames
-from aupipe.extract.device.numerics import compute_as_written
-from aupipe.extract.device.nvdec import nvdec
 from aupipe.extract.encoders import ENCODERS, AudioInput, build_encoder
-from aupipe.extract.encoders.text.transcript import Transcript
+from aupipe.extract.encoders.image_base import TensorEncode
+from aupipe.extract.encoders.torch_compile import compiled
 from aupipe.extract.encoders.visual.hog import Hog
-from aupipe.extract.encoders.visual.pixels import TensorEncode
 from aupipe.extract.encoders.visual.timm import Timm
-from aupipe.extract.faces.align import ArcFaceCropTemplate, CropTemplate
-from aupipe.extract.faces.find import Finder
-from aupipe.extract.faces.yunet import YuNet
-from aupipe.extract.job import Outcome
-from aupipe.extract.means import Crew
+from aupipe.extract.engine.batch_size import remembered
+from aupipe.extract.engine.crops import face_crops
+from aupipe.extract.engine.job_context import JobResult
+from aupipe.extract.engine.options import ThreadCounts
+from aupipe.extract.faces.detection import FaceDetector
+from aupipe.extract.faces.detectors.yunet import YuNet
+from aupipe.extract.faces.device_detection import DeviceDetector
+from aupipe.extract.gpu import cuda_graphs, kernels
+from aupipe.extract.gpu.frames import DeviceFrameBuffer, DeviceFrames
+from aupipe.extract.gpu.numerics import compute_as_written
+from aupipe.extract.gpu.nvdec import nvdec
+from aupipe.extract.imaging.templates import ArcFaceCropTemplate, CropTemplate
+from aupipe.extract.media.transcript import Transcript
+from aupipe.extract.media.video import VideoReader
 from aupipe.extract.meter import Meter
-from aupipe.extract.parts import Parts, build_parts
-from aupipe.extract.plan import make_plan
+from aupipe.extract.planning.features import FeatureSet, build_feature_set
+from aupipe.extract.planning.plan import make_plan
 from aupipe.store import create_store
 from aupipe.store.base import Store
 from aupipe.types import Recording, Waveform
@@ -72,7 +72,7 @@ def recordings(lit: Lit) -> list[Recording]:
     return [Recording(name, video=lit[name]) for name in FRAMES]
 
 
-def run(path: Path, recordings: list[Recording], parts: Parts, **how: Any) -> tuple[Store, list[Outcome]]:
+def run(path: Path, recordings: list[Recording], parts: FeatureSet, **how: Any) -> tuple[Store, list[JobResult]]:
     store = create_store(path, "zarr")
     outcomes = run_jobs(make_plan(recordings, parts, store).jobs, store, parts, **how)
     for outcome in outcomes:
@@ -80,7 +80,7 @@ def run(path: Path, recordings: list[Recording], parts: Parts, **how: Any) -> tu
     return store, outcomes
 
 
-def rows_of(store: Store, outcomes: list[Outcome]) -> dict[tuple[str, str], np.ndarray]:
+def rows_of(store: Store, outcomes: list[JobResult]) -> dict[tuple[str, str], np.ndarray]:
     """(recording, feature's name) -> its rows."""
     records = [record for outcome in outcomes for record in outcome.published]
     return {
@@ -98,17 +98,17 @@ def far(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def chunk_on(device: str, path: Path) -> DeviceFrames:
-    chunk = next(iter(VideoReader(path, canvas=lambda: DeviceCanvas(device))))
+    chunk = next(iter(VideoReader(path, frame_buffer=lambda: DeviceFrameBuffer(device))))
     assert isinstance(chunk, DeviceFrames)
     return chunk
 
 
-def finder(device: str) -> Finder:
+def finder(device: str) -> FaceDetector:
     detector = YuNet()
-    return Finder(detector.load(device), 320, 8, detector.min_score, DeviceDetector(detector.load_tensor(device)))
+    return FaceDetector(detector.load(device), 320, 8, detector.min_score, DeviceDetector(detector.load_tensor(device)))
 
 
-# Pictures and faces ---------------------------------------------------------------------------------------------------
+# Frames and faces ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("clip", CODED)
@@ -146,16 +146,16 @@ def test_the_detector_finds_the_same_faces(lit: Lit) -> None:
 
 def test_kernels_and_graphs_are_what_runs_here(tmp_path: Path, recordings: list[Recording]) -> None:
     assert kernels.usable(torch.device(CUDA))
-    run(tmp_path / "features", recordings[:1], build_parts(CONFIG), device=CUDA)
-    assert graphs._GRAPHS.recorded
-    assert not graphs._GRAPHS.failed
+    run(tmp_path / "features", recordings[:1], build_feature_set(CONFIG), device=CUDA)
+    assert cuda_graphs._GRAPHS.recorded
+    assert not cuda_graphs._GRAPHS.failed
 
 
 # The whole way --------------------------------------------------------------------------------------------------------
 
 
 def test_features_are_those_of_the_processor(tmp_path: Path, recordings: list[Recording]) -> None:
-    parts = build_parts(CONFIG)
+    parts = build_feature_set(CONFIG)
     ours = rows_of(*run(tmp_path / "gpu", recordings, parts, device=CUDA))
     theirs = rows_of(*run(tmp_path / "cpu", recordings, parts, device="cpu"))
     assert ours.keys() == theirs.keys()
@@ -168,14 +168,14 @@ def test_features_are_those_of_the_processor(tmp_path: Path, recordings: list[Re
             assert far(rows, theirs[clip, name]) < 2e-3, (clip, name)
 
 
-@pytest.mark.parametrize("crew", [Crew(3, 2), Crew(1, 1)])
+@pytest.mark.parametrize("crew", [ThreadCounts(3, 2), ThreadCounts(1, 1)])
 def test_items_are_the_same_bytes_whatever_the_crew_and_the_neighbours(
-    tmp_path: Path, recordings: list[Recording], crew: Crew
+    tmp_path: Path, recordings: list[Recording], crew: ThreadCounts
 ) -> None:
-    parts = build_parts(CONFIG)
+    parts = build_feature_set(CONFIG)
     alone: dict[tuple[str, str], int] = {}
     for recording in recordings:
-        _, outcomes = run(tmp_path / recording.id, [recording], parts, device=CUDA, batch=64, crew=Crew(1, 1))
+        _, outcomes = run(tmp_path / recording.id, [recording], parts, device=CUDA, batch=64, crew=ThreadCounts(1, 1))
         alone |= {(r.recording, r.feature): r.crc32c for outcome in outcomes for r in outcome.published}
     _, outcomes = run(tmp_path / "together", recordings, parts, device=CUDA, batch=64, crew=crew)
     together = {(r.recording, r.feature): r.crc32c for outcome in outcomes for r in outcome.published}
@@ -185,7 +185,7 @@ def test_items_are_the_same_bytes_whatever_the_crew_and_the_neighbours(
 def test_another_batch_size_moves_rows_by_less_than_their_storage_rounds(
     tmp_path: Path, recordings: list[Recording]
 ) -> None:
-    parts = build_parts(replace(CONFIG, encoders=CONFIG.encoders[:3]))
+    parts = build_feature_set(replace(CONFIG, encoders=CONFIG.encoders[:3]))
     ours, theirs = (
         rows_of(*run(tmp_path / str(batch), recordings[:1], parts, device=CUDA, batch=batch)) for batch in (7, 256)
     )
@@ -194,7 +194,7 @@ def test_another_batch_size_moves_rows_by_less_than_their_storage_rounds(
 
 
 def test_batch_sizes_are_probed_and_remembered(tmp_path: Path, recordings: list[Recording], caplog: Any) -> None:
-    parts = build_parts(replace(CONFIG, encoders=CONFIG.encoders[2:3]))
+    parts = build_feature_set(replace(CONFIG, encoders=CONFIG.encoders[2:3]))
     with caplog.at_level(logging.INFO, "aupipe"):
         _, outcomes = run(tmp_path / "features", recordings[:1], parts, device=CUDA)
     assert "tiny: " in caplog.text
@@ -226,7 +226,7 @@ class Greedy:
 def test_where_memory_runs_out_batches_are_halved_and_no_row_is_lost(
     tmp_path: Path, recordings: list[Recording], caplog: pytest.LogCaptureFixture
 ) -> None:
-    parts = replace(build_parts(CONFIG), encoders=((EncoderConfig("greedy", "test", "visual"), Greedy()),))
+    parts = replace(build_feature_set(CONFIG), encoders=((EncoderConfig("greedy", "test", "visual"), Greedy()),))
     rows = {}
     for device, batch in ((CUDA, 64), ("cpu", 16)):
         with caplog.at_level(logging.WARNING, "aupipe"):
@@ -243,7 +243,7 @@ def test_where_memory_runs_out_batches_are_halved_and_no_row_is_lost(
 def test_the_circuit_gives_the_processors_pictures(coded: Path, clip: str, caplog: pytest.LogCaptureFixture) -> None:
     path = coded / clip
     with caplog.at_level(logging.INFO, "aupipe"):
-        ours = list(VideoReader(path, canvas=lambda: DeviceCanvas(CUDA, nvdec(CUDA))))
+        ours = list(VideoReader(path, frame_buffer=lambda: DeviceFrameBuffer(CUDA, nvdec(CUDA))))
     assert "decoded by the processor" not in caplog.text
     for one, other in zip(ours, VideoReader(path), strict=True):
         np.testing.assert_array_equal(one.pts_s, other.pts_s)
@@ -256,7 +256,7 @@ def test_features_of_videos_decoded_on_the_gpu_are_the_same_bytes(tmp_path: Path
     for number, clip in enumerate(clips):
         shutil.copy(coded / clip, path := tmp_path / f"{number}{Path(clip).suffix}")
         recordings.append(Recording(path.name, video=path))
-    parts = build_parts(CONFIG)
+    parts = build_feature_set(CONFIG)
     sums = []
     for on_gpu in (True, False):
         _, outcomes = run(tmp_path / f"{on_gpu}", recordings, parts, device=CUDA, nvdec=on_gpu, batch=64)

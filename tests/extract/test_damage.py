@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from aupipe.config import Config, EncoderConfig, FacesConfig
-from aupipe.extract.job import Outcome
-from aupipe.extract.media_report import MediaReport
-from aupipe.extract.parts import Parts, build_parts
-from aupipe.extract.plan import make_plan
+from aupipe.extract.engine.job_context import JobResult
+from aupipe.extract.media.report import MediaReport
+from aupipe.extract.planning.features import FeatureSet, build_feature_set
+from aupipe.extract.planning.plan import make_plan
 from aupipe.store import Store, create_store
 from aupipe.types import Recording, SourceIdentity
 from tests.extract.mutations import write_clip
@@ -22,11 +22,11 @@ from tests.extract.running import run_jobs
 HOG, MFCC = EncoderConfig("hog", "hog", "visual"), EncoderConfig("mfcc", "mfcc", "audio")
 
 
-def parts_of(*encoders: EncoderConfig) -> Parts:
-    return build_parts(Config(encoders=encoders, faces=FacesConfig(detector="none")))
+def parts_of(*encoders: EncoderConfig) -> FeatureSet:
+    return build_feature_set(Config(encoders=encoders, faces=FacesConfig(detector="none")))
 
 
-def run(video: Path, store: Store, parts: Parts, retry_failed: bool = False) -> list[Outcome]:
+def run(video: Path, store: Store, parts: FeatureSet, retry_failed: bool = False) -> list[JobResult]:
     plan = make_plan([Recording("a.mp4", video=video)], parts, store, retry_failed=retry_failed)
     return run_jobs(plan.jobs, store, parts)
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from aupipe.errors import UsageError, WeightsMissingError
-from aupipe.extract.decode import VideoReader
 from aupipe.extract.faces import DETECTORS
-from aupipe.extract.faces.align import shrink, shrink_factor
-from aupipe.extract.faces.retinaface import STRIDES, RetinaFace, anchors
-from aupipe.extract.faces.scrfd import Scrfd, decode, fit, suppress
-from aupipe.extract.images import read_image
+from aupipe.extract.faces.detectors.retinaface import STRIDES, RetinaFace, anchors
+from aupipe.extract.faces.detectors.scrfd import Scrfd, decode, fit, suppress
+from aupipe.extract.imaging.templates import shrink, shrink_factor
+from aupipe.extract.media.images import read_image
+from aupipe.extract.media.video import VideoReader
 from aupipe.extract.nets.retinaface import RetinaFace as RetinaFaceNet
 from aupipe.extract.weights import RefusedWeightsError
 
@@ -59,11 +59,11 @@ def test_overlap_counts_sides_one_pixel_longer() -> None:
 
 def test_scrfd_puts_the_frame_top_left_on_black() -> None:
     frame = np.full((100, 200, 3), [255, 0, 127], np.uint8)
-    canvas, scale = fit(frame, 640)
+    frame_buffer, scale = fit(frame, 640)
     assert scale == 3.2
-    assert canvas.shape == (1, 3, 640, 640)
-    np.testing.assert_allclose(canvas[0, :, 0, 0], (np.array([255, 0, 127]) - 127.5) / 128, rtol=1e-6)  # RGB
-    np.testing.assert_allclose(canvas[0, :, 400, 0], -127.5 / 128)
+    assert frame_buffer.shape == (1, 3, 640, 640)
+    np.testing.assert_allclose(frame_buffer[0, :, 0, 0], (np.array([255, 0, 127]) - 127.5) / 128, rtol=1e-6)  # RGB
+    np.testing.assert_allclose(frame_buffer[0, :, 400, 0], -127.5 / 128)
 
 
 def test_scrfd_refuses_a_canvas_its_strides_do_not_fill_and_a_file_that_is_not_its_own(

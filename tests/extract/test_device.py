@@ -1,4 +1,4 @@
-"""Pictures as tensors: equal to swscale, OpenCV and `aupipe.extract.faces.align` on real frames."""
+"""FrameChunk as tensors: equal to swscale, OpenCV and `aupipe.extract.imaging.templates` on real frames."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 import torch
 from av.video.reformatter import VideoReformatter
 
-from aupipe.extract.device.warp import normalize, shrink, warp_yuv
-from aupipe.extract.device.yuv import Colour, colour_of, covers, to_rgb
 from aupipe.extract.faces import align
+from aupipe.extract.gpu.warp import normalize, shrink, warp_yuv
+from aupipe.extract.gpu.yuv import Colour, colour_of, covers, to_rgb
 from tests.made import CODECS, talking, write_talking
 
 REFORMATTER = VideoReformatter()

@@ -20,25 +20,26 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from aupipe.config import Config, EncoderConfig, FacesConfig
-from aupipe.extract import line, pipeline
-from aupipe.extract.batches import Part, joined
-from aupipe.extract.crops import KeptCrops, face_crops, track_crops
-from aupipe.extract.decode import HostCanvas, VideoReader
-from aupipe.extract.device.detect import DeviceDetector
-from aupipe.extract.device.frames import DeviceCanvas, DeviceFrames
+from aupipe.extract.encoders.image_base import TensorEncode
 from aupipe.extract.encoders.visual.hog import Hog
-from aupipe.extract.encoders.visual.pixels import TensorEncode
 from aupipe.extract.encoders.visual.timm import Timm
-from aupipe.extract.faces.align import ArcFaceCropTemplate, BoxCropTemplate, CropTemplate, FfhqCropTemplate
-from aupipe.extract.faces.find import Finder
-from aupipe.extract.faces.table import FaceTable
-from aupipe.extract.faces.yunet import YuNet
-from aupipe.extract.job import Outcome
-from aupipe.extract.loaded import Loaded
+from aupipe.extract.engine import engine as line
+from aupipe.extract.engine import process_video as pipeline
+from aupipe.extract.engine.batcher import BatchSlice, joined
+from aupipe.extract.engine.crops import KeptCrops, face_crops, track_crops
+from aupipe.extract.engine.job_context import JobResult
+from aupipe.extract.engine.models import ModelCache
+from aupipe.extract.faces.detection import FaceDetector
+from aupipe.extract.faces.detectors.yunet import YuNet
+from aupipe.extract.faces.device_detection import DeviceDetector
+from aupipe.extract.faces.face_table import FaceTable
+from aupipe.extract.gpu.frames import DeviceFrameBuffer, DeviceFrames
+from aupipe.extract.imaging.templates import ArcFaceCropTemplate, BoxCropTemplate, CropTemplate, FfhqCropTemplate
+from aupipe.extract.media.video import HostFrameBuffer, VideoReader
 from aupipe.extract.memory import Budget
 from aupipe.extract.meter import Meter
-from aupipe.extract.parts import Parts, build_parts
-from aupipe.extract.plan import make_plan
+from aupipe.extract.planning.features import FeatureSet, build_feature_set
+from aupipe.extract.planning.plan import make_plan
 from aupipe.store import create_store
 from aupipe.store.base import Store
 from aupipe.types import FaceTrack, Frames, Recording
@@ -66,16 +67,18 @@ def recording(tmp_path: Path, lit: Lit) -> Recording:
 
 
 def chunks_of(path: Path, most: int = 1) -> list[DeviceFrames]:
-    reader = iter(VideoReader(path, canvas=lambda: DeviceCanvas("cpu")))
+    reader = iter(VideoReader(path, frame_buffer=lambda: DeviceFrameBuffer("cpu")))
     return [next(reader) for _ in range(most)]
 
 
-def finder() -> Finder:
+def finder() -> FaceDetector:
     detector = YuNet()
-    return Finder(detector.load("cpu"), 640, 8, detector.min_score, DeviceDetector(detector.load_tensor("cpu")))
+    return FaceDetector(detector.load("cpu"), 640, 8, detector.min_score, DeviceDetector(detector.load_tensor("cpu")))
 
 
-def run(store: Store, recording: Recording, parts: Parts, frames_on: str, **how: Any) -> tuple[Outcome, dict[str, Any]]:
+def run(
+    store: Store, recording: Recording, parts: FeatureSet, frames_on: str, **how: Any
+) -> tuple[JobResult, dict[str, Any]]:
     plan = make_plan([recording], parts, store)
     (outcome,) = run_jobs(plan.jobs, store, parts, frames_on=frames_on, **how)
     assert not outcome.failed, [record.reason for record in outcome.failed]
@@ -88,7 +91,7 @@ def test_faces_and_features_are_those_of_the_host(
 ) -> None:
     gone: list[type] = []
     monkeypatch.setattr(DeviceFrames, "rgb", property(lambda self: gone.append(type(self))))
-    parts = build_parts(CONFIG)
+    parts = build_feature_set(CONFIG)
     _, host = run(create_store(tmp_path / "host", "zarr"), recording, parts, "")
     _, device = run(create_store(tmp_path / "device", "zarr"), recording, parts, "cpu")
     assert not gone  # no picture went back to the host
@@ -124,7 +127,7 @@ def test_memory_is_given_back_and_kept_crops_spare_a_decode(
             made.append(self)
 
     monkeypatch.setattr(line, "Stages", Seen)
-    parts = build_parts(replace(CONFIG, encoders=CONFIG.encoders[:1]))
+    parts = build_feature_set(replace(CONFIG, encoders=CONFIG.encoders[:1]))
     decoded: dict[int, int] = {}
     rows = {}
     for limit in (1 << 30, 40 * 3 * 112**2):  # of 75 crops: all, those of one chunk
@@ -137,7 +140,11 @@ def test_memory_is_given_back_and_kept_crops_spare_a_decode(
     np.testing.assert_array_equal(one_chunk, whole)
     assert len(made) == 2
     for stages in made:
-        assert (stages.ring.taken_bytes, stages.kept.taken_bytes, stages.kept_on_device.taken_bytes) == (0, 0, 0)
+        assert (stages.ring.acquired_bytes, stages.kept.acquired_bytes, stages.kept_on_device.acquired_bytes) == (
+            0,
+            0,
+            0,
+        )
     gc.collect()
     assert not [each for each in gc.get_objects() if type(each) is DeviceFrames]
 
@@ -183,15 +190,15 @@ def test_from_planes_to_rows_the_host_waits_for_boxes_alone(recording: Recording
 def test_faces_come_a_chunk_late_from_a_device_and_at_once_from_the_host(recording: Recording) -> None:
     given: list[int] = []
 
-    def chunks(canvas: Any) -> Any:
-        for number, frames in enumerate(VideoReader(recording.video, canvas=canvas)):
+    def chunks(frame_buffer: Any) -> Any:
+        for number, frames in enumerate(VideoReader(recording.video, frame_buffer=frame_buffer)):
             given.append(number)
             yield frames
 
-    for canvas, late in ((HostCanvas, 0), (lambda: DeviceCanvas("cpu"), 1)):
+    for frame_buffer, late in ((HostFrameBuffer, 0), (lambda: DeviceFrameBuffer("cpu"), 1)):
         given.clear()
         last = 75 // 32
-        for number, (frames, faces) in enumerate(finder().over(chunks(canvas), Meter())):
+        for number, (frames, faces) in enumerate(finder().over(chunks(frame_buffer), Meter())):
             assert len(frames) == len(faces)
             assert given[-1] == min(number + late, last)
         assert number == last
@@ -271,24 +278,24 @@ def test_pictures_that_no_kernel_covers_are_rgb_on_the_host(tmp_path: Path) -> N
             picture = np.full((48, 64, 3), 40 * k, dtype=np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
-    (chunk,) = VideoReader(path, canvas=lambda: DeviceCanvas("cpu"))
+    (chunk,) = VideoReader(path, frame_buffer=lambda: DeviceFrameBuffer("cpu"))
     assert isinstance(chunk, Frames)
     assert len(chunk) == 5
     (covered,) = chunks_of(write_video(tmp_path / "b.mp4", 5))
-    canvas = DeviceCanvas("cpu")
+    frame_buffer = DeviceFrameBuffer("cpu")
     one, other = (next(iter(av.open(str(each)).decode(video=0))) for each in (path, tmp_path / "b.mp4"))
-    assert canvas.add(one)
-    assert not canvas.add(other)  # another kind of frame begins another chunk
-    assert isinstance(canvas.cut(np.zeros(1), np.zeros(1, np.int64)), Frames)
-    assert canvas.add(other)
-    assert not canvas.add(one)
-    assert isinstance(canvas.cut(np.zeros(1), np.zeros(1, np.int64)), DeviceFrames)
+    assert frame_buffer.add(one)
+    assert not frame_buffer.add(other)  # another kind of frame begins another chunk
+    assert isinstance(frame_buffer.cut(np.zeros(1), np.zeros(1, np.int64)), Frames)
+    assert frame_buffer.add(other)
+    assert not frame_buffer.add(one)
+    assert isinstance(frame_buffer.cut(np.zeros(1), np.zeros(1, np.int64)), DeviceFrames)
     assert isinstance(covered, DeviceFrames)
 
 
 def test_a_batch_of_arrays_and_tensors_is_one_tensor() -> None:
     numbers = np.arange(2 * 3, dtype=np.uint8).reshape(2, 3)
-    parts = [Part(None, 0, numbers), Part(None, 2, torch.from_numpy(numbers + 10))]
+    parts = [BatchSlice(None, 0, numbers), BatchSlice(None, 2, torch.from_numpy(numbers + 10))]
     batch = joined(parts, 5)
     assert isinstance(batch, torch.Tensor)
     assert batch.tolist() == [[0, 1, 2], [3, 4, 5], [10, 11, 12], [13, 14, 15], [0, 0, 0]]
@@ -316,7 +323,7 @@ def test_crops_that_fail_give_their_bytes_back(recording: Recording, monkeypatch
     with pytest.raises(torch.cuda.OutOfMemoryError):
         kept.add_faces(frames, table)
     kept.drop()
-    assert on_device.taken_bytes == 0
+    assert on_device.acquired_bytes == 0
 
 
 def test_an_encoder_of_arrays_alone_is_given_arrays(tmp_path: Path, recording: Recording) -> None:
@@ -337,17 +344,17 @@ def test_an_encoder_of_arrays_alone_is_given_arrays(tmp_path: Path, recording: R
 
             return encode
 
-    parts = replace(build_parts(CONFIG), encoders=((EncoderConfig("means", "test", "visual"), Means()),))
+    parts = replace(build_feature_set(CONFIG), encoders=((EncoderConfig("means", "test", "visual"), Means()),))
     _, host = run(create_store(tmp_path / "host", "zarr"), recording, parts, "")
     _, device = run(create_store(tmp_path / "device", "zarr"), recording, parts, "cpu")
     np.testing.assert_allclose(device["means"], host["means"], atol=0.25)  # float16 in the store
 
 
 def test_cuda_takes_the_device_path_and_the_processor_does_not() -> None:
-    parts = build_parts(replace(CONFIG, encoders=()))
-    assert isinstance(Loaded(parts, "cpu").canvas(), HostCanvas)
-    assert Loaded(parts, "cuda:1").frames_on == "cuda:1"
-    assert isinstance(Loaded(parts, "cpu", "cpu").canvas(), DeviceCanvas)
+    parts = build_feature_set(replace(CONFIG, encoders=()))
+    assert isinstance(ModelCache(parts, "cpu").frame_buffer(), HostFrameBuffer)
+    assert ModelCache(parts, "cuda:1").frames_on == "cuda:1"
+    assert isinstance(ModelCache(parts, "cpu", "cpu").frame_buffer(), DeviceFrameBuffer)
 
 
 def test_where_memory_runs_out_batches_are_halved_and_rows_stay(
@@ -376,7 +383,9 @@ def test_where_memory_runs_out_batches_are_halved_and_rows_stay(
 
     rows = {}
     for most in (32, 16):
-        parts = replace(build_parts(CONFIG), encoders=((EncoderConfig("greedy", "test", "visual"), Greedy(most)),))
+        parts = replace(
+            build_feature_set(CONFIG), encoders=((EncoderConfig("greedy", "test", "visual"), Greedy(most)),)
+        )
         caplog.clear()
         with caplog.at_level(logging.WARNING, "aupipe"):
             _, read = run(create_store(tmp_path / f"{most}", "zarr"), recording, parts, "cpu", batch=32)
@@ -395,9 +404,9 @@ def test_kept_crops_of_a_device_have_a_budget_of_their_own(recording: Recording)
     budget, on_device = Budget(1 << 30), Budget(1 << 30)
     kept = KeptCrops([CropTemplate(112)], budget, on_device)
     kept.add_faces(frames, table)
-    assert (budget.taken_bytes, on_device.taken_bytes) == (0, 32 * 3 * 112**2)
+    assert (budget.acquired_bytes, on_device.acquired_bytes) == (0, 32 * 3 * 112**2)
     kept.add_faces(Frames(host.rgb, host.pts_s + 2, host.index + 32), table)
-    assert (budget.taken_bytes, on_device.taken_bytes) == (32 * 3 * 112**2, 32 * 3 * 112**2)
+    assert (budget.acquired_bytes, on_device.acquired_bytes) == (32 * 3 * 112**2, 32 * 3 * 112**2)
     kinds = [type(crops) for ((_, crops),) in kept.chosen([(np.zeros(64, np.int64), CropTemplate(112))])]
     assert kinds == [torch.Tensor, np.ndarray]
-    assert (budget.taken_bytes, on_device.taken_bytes) == (0, 0)
+    assert (budget.acquired_bytes, on_device.acquired_bytes) == (0, 0)

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from aupipe.extract import devices as module
-from aupipe.extract.devices import crew_for, processes_on
+from aupipe.extract.executors import devices as module
+from aupipe.extract.executors.devices import processes_on, thread_counts
 from aupipe.extract.memory import KEPT_ON_DEVICE_BYTES, kept_on
 
 GIB = 1 << 30
@@ -40,9 +40,9 @@ def test_a_gpu_has_as_many_workers_as_its_memory_and_the_cores_allow(
     a_gpu(monkeypatch, cores, memory_gib)
     devices = [f"cuda:{number}" for number in range(gpus)]
     assert processes_on(devices) == processes
-    crew = crew_for(devices, processes)
+    crew = thread_counts(devices, processes)
     assert (crew.decoders, crew.encoders) == (decoders, 1)
-    assert crew_for(devices, processes, decoders=8).decoders == -(-8 // processes)  # what the user says is a device's
+    assert thread_counts(devices, processes, decoders=8).decoders == -(-8 // processes)  # the option is per device
 
 
 @pytest.mark.parametrize(("mode", "answer", "processes"), [(0, 0, 4), (3, 0, 1), (0, 1, 1), (None, 0, 1)])
@@ -72,8 +72,8 @@ def test_a_gpu_that_takes_one_process_only_has_one_worker(
 def test_the_processor_has_one_worker_with_every_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "available_cores", lambda: 6)
     assert processes_on(["cpu"]) == 1
-    assert (crew_for(["cpu"]).decoders, crew_for(["cpu"]).encoders) == (6, 6)
-    assert crew_for(["cpu"], decoders=2).decoders == 2
+    assert (thread_counts(["cpu"]).decoders, thread_counts(["cpu"]).encoders) == (6, 6)
+    assert thread_counts(["cpu"], decoders=2).decoders == 2
 
 
 def test_crops_kept_on_a_device_take_an_eighth_of_it_and_on_a_small_one_a_gibibyte(

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from aupipe.config import EncoderConfig
 from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.extract.encoders import ENCODERS, AudioInput, WordsInput, build_encoder, params_of
-from aupipe.extract.encoders.text.transcript import Transcript, Word
 from aupipe.extract.encoders.visual.geometry import geometry
-from aupipe.extract.faces.align import ARCFACE_112, CropTemplate
+from aupipe.extract.imaging.templates import ARCFACE_112, CropTemplate
+from aupipe.extract.media.transcript import Transcript, Word
 from aupipe.types import FeatureSpec, Waveform
 from tests.extract.conftest import Lit
 from tests.made_bundle import FILE as BUNDLE

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aupipe.extract.decode import VideoReader
 from aupipe.extract.encoders import ENCODERS
+from aupipe.extract.media.video import VideoReader
 from aupipe.store import open_store
 from tests.cli.conftest import Project
 from tests.extract.conftest import Lit

@@ -11,6 +11,8 @@ import pytest
 
 from aupipe.config import Config, EncoderConfig, FacesConfig
 from aupipe.errors import AupipeError
+from aupipe.extract.engine.job_context import JobResult
+from aupipe.extract.engine.options import ExecutionOptions
 from aupipe.extract.executors import (
     Attempt,
     Executor,
@@ -25,10 +27,8 @@ from aupipe.extract.executors import (
 )
 from aupipe.extract.executors.driver import extract
 from aupipe.extract.executors.local import local_executor
-from aupipe.extract.job import Outcome
-from aupipe.extract.means import Means
-from aupipe.extract.parts import Parts, build_parts
-from aupipe.extract.plan import Plan, make_plan
+from aupipe.extract.planning.features import FeatureSet, build_feature_set
+from aupipe.extract.planning.plan import Plan, make_plan
 from aupipe.store import create_store
 from aupipe.store.base import Store
 from aupipe.types import Recording
@@ -47,7 +47,7 @@ class InProcess:
     """Jobs one after the other in this process. ``accidents``: what happens instead, by video, oldest first."""
 
     store: Store
-    parts: Parts
+    parts: FeatureSet
     accidents: dict[str, list[str]] = field(default_factory=dict)
     at_once: int = 2
     held: deque[Attempt] = field(default_factory=deque)
@@ -113,7 +113,7 @@ def in_process(plan: Plan, store: Store) -> Executor:
 
 
 def worker_processes(plan: Plan, store: Store) -> Executor:
-    executor = local_executor(plan.parts, store.path, ["cpu"], Means(workers=2))
+    executor = local_executor(plan.parts, store.path, ["cpu"], ExecutionOptions(workers=2))
     return replace(executor, slots=["cpu", "cpu"])
 
 
@@ -129,7 +129,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
 @pytest.fixture
 def planned(tmp_path: Path, recordings: list[Recording]) -> tuple[Plan, Store]:
     store = create_store(tmp_path / "features")
-    return make_plan(recordings, build_parts(CONFIG), store), store
+    return make_plan(recordings, build_feature_set(CONFIG), store), store
 
 
 def sums(store: Store) -> dict[tuple[str, str], int]:
@@ -140,7 +140,7 @@ def sums(store: Store) -> dict[tuple[str, str], int]:
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory, recordings: list[Recording]) -> dict[tuple[str, str], int]:
     store = create_store(tmp_path_factory.mktemp("expected") / "features")
-    parts = build_parts(CONFIG)
+    parts = build_feature_set(CONFIG)
     run_jobs(make_plan(recordings, parts, store).jobs, store, parts)
     return sums(store)
 
@@ -215,7 +215,7 @@ def test_several_processes_share_the_videos(planned: tuple[Plan, Store]) -> None
 
 def test_a_process_that_dies_without_a_job_is_replaced_and_no_video_is_to_blame(planned: tuple[Plan, Store]) -> None:
     plan, store = planned
-    executor = local_executor(plan.parts, store.path, ["cpu"], Means())
+    executor = local_executor(plan.parts, store.path, ["cpu"], ExecutionOptions())
     try:
         for _ in range(2):
             assert executor.has_room(alone=True)
@@ -234,13 +234,13 @@ def test_a_process_that_dies_without_a_job_is_replaced_and_no_video_is_to_blame(
 # What the driver makes of accidents ------------------------------------------------------------------------------
 
 
-def run_with(planned: tuple[Plan, Store], **accidents: list[str]) -> tuple[InProcess, dict[str, Outcome]]:
+def run_with(planned: tuple[Plan, Store], **accidents: list[str]) -> tuple[InProcess, dict[str, JobResult]]:
     plan, store = planned
     executor = InProcess(store, plan.parts, {f"{name.removeprefix('v')}.mp4": list(a) for name, a in accidents.items()})
     return executor, {outcome.job.video_id: outcome for outcome in extract(plan, store, executor)}
 
 
-def failed(outcomes: dict[str, Outcome]) -> list[tuple[str, str]]:
+def failed(outcomes: dict[str, JobResult]) -> list[tuple[str, str]]:
     records = [record for outcome in outcomes.values() for record in outcome.failed]
     return sorted((record.recording, record.feature.partition("@")[0]) for record in records)
 

@@ -12,13 +12,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from aupipe.errors import WeightsMissingError
-from aupipe.extract.decode import VideoReader
 from aupipe.extract.faces import DETECTORS
-from aupipe.extract.faces.align import ARCFACE_112, CropTemplate, shrink, shrink_factor, similarity, warp
-from aupipe.extract.faces.find import as_table, enlarged, find_faces, in_places
-from aupipe.extract.faces.table import FaceTable
-from aupipe.extract.faces.track import TrackParams, iou, subject_track
-from aupipe.extract.images import read_image
+from aupipe.extract.faces.detection import as_table, detect_faces, enlarged, in_places
+from aupipe.extract.faces.face_table import FaceTable
+from aupipe.extract.faces.tracking import TrackParams, iou, subject_track
+from aupipe.extract.imaging.templates import ARCFACE_112, CropTemplate, shrink, shrink_factor, similarity, warp
+from aupipe.extract.media.images import read_image
+from aupipe.extract.media.video import VideoReader
 from aupipe.types import Detections
 from tests.made import talking
 
@@ -255,7 +255,7 @@ def test_a_drawn_face_that_leaves_and_returns_is_found_where_it_is_visible() -> 
     pictures = talking(frames=36)[0].copy()
     pictures[12:24] = 128
     detector = DETECTORS.get("mtcnn")()
-    found = find_faces(pictures, detector.load("cpu"), detect_px=160, max_faces=8, min_score=detector.min_score)
+    found = detect_faces(pictures, detector.load("cpu"), detect_px=160, max_faces=8, min_score=detector.min_score)
     visible = (np.arange(36) < 12) | (np.arange(36) >= 24)
     np.testing.assert_array_equal(subject_track(found, TrackParams()).valid, visible)
 
@@ -275,7 +275,7 @@ def test_the_face_that_leaves_and_returns_is_found_where_it_is_visible(
     detector = DETECTORS.get("yunet")()
     detect = detector.load("cpu")
     found = [
-        find_faces(frames.rgb, detect, detect_px=640, max_faces=8, min_score=detector.min_score) for frames in reader
+        detect_faces(frames.rgb, detect, detect_px=640, max_faces=8, min_score=detector.min_score) for frames in reader
     ]
     track = subject_track(FaceTable.joined(found), TrackParams())
     assert track.valid[visible == 1].mean() > 0.99

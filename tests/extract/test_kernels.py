@@ -10,16 +10,16 @@ import sys
 import pytest
 import torch
 
-from aupipe.extract.device import kernels
-from aupipe.extract.device.kernels import crops, small, usable
-from aupipe.extract.device.warp import shrink, warp_yuv
-from aupipe.extract.device.yuv import Colour, to_rgb
+from aupipe.extract.gpu import kernels
+from aupipe.extract.gpu.kernels import crops, small, usable
+from aupipe.extract.gpu.warp import shrink, warp_yuv
+from aupipe.extract.gpu.yuv import Colour, to_rgb
 
 INTERPRETED = """
 import torch
-from aupipe.extract.device.kernels import crop_kernel, differs, small_kernel
-from aupipe.extract.device.warp import shrink, warp_yuv
-from aupipe.extract.device.yuv import Colour, to_rgb
+from aupipe.extract.gpu.kernels import crop_kernel, differs, small_kernel
+from aupipe.extract.gpu.warp import shrink, warp_yuv
+from aupipe.extract.gpu.yuv import Colour, to_rgb
 
 assert differs("cpu") == "", differs("cpu")
 random = torch.Generator().manual_seed(1)

@@ -17,14 +17,15 @@ import pytest
 
 from aupipe.config import Config, EncoderConfig
 from aupipe.errors import AupipeError, RecordingError
-from aupipe.extract import long_arrays, sound
-from aupipe.extract.clock import align
-from aupipe.extract.encoders import Track, build_encoder
+from aupipe.extract.encoders import TimeSeries, build_encoder
 from aupipe.extract.encoders.audio import logmel, mfcc
-from aupipe.extract.long_arrays import ArrayBuilder, cut
-from aupipe.extract.parts import build_parts
-from aupipe.extract.plan import make_plan
-from aupipe.extract.sound import read_audio
+from aupipe.extract.encoders.frame_alignment import align
+from aupipe.extract.media import audio as sound
+from aupipe.extract.media import long_arrays
+from aupipe.extract.media.audio import read_audio
+from aupipe.extract.media.long_arrays import ArrayBuilder, cut
+from aupipe.extract.planning.features import build_feature_set
+from aupipe.extract.planning.plan import make_plan
 from aupipe.store import create_store
 from aupipe.types import Recording, Waveform
 from tests.conftest import REPOSITORY
@@ -212,7 +213,7 @@ def test_more_sound_than_the_cap_is_refused_by_name(tmp_path: Path, monkeypatch:
 
 def test_hours_of_holes_beyond_the_picture_cost_no_memory_and_no_rows(tmp_path: Path) -> None:
     path = write_sound(tmp_path / "a.mkv", holes(8, 3000, RATE), rate=RATE, frames=25)
-    parts = build_parts(Config(encoders=(EncoderConfig("mfcc", "mfcc", "audio"),)))
+    parts = build_feature_set(Config(encoders=(EncoderConfig("mfcc", "mfcc", "audio"),)))
     store = create_store(tmp_path / "features", "zarr")
     jobs = make_plan([Recording("a", video=path)], parts, store).jobs
     build_encoder(EncoderConfig("mfcc", "mfcc", "audio")).load("cpu")(waveform(1))  # librosa is loaded
@@ -305,7 +306,7 @@ def test_wide_means_over_long_tracks_take_bounded_memory() -> None:
     built = ArrayBuilder()
     for _ in range(40):
         built.append(np.ones((10_000, 64), np.float32))
-    track = Track(built.array(), np.arange(400_000) * 0.01)
+    track = TimeSeries(built.array(), np.arange(400_000) * 0.01)
     with allocating_less_than(100):  # running sums of all rows are 205 MB
         rows = align(track, np.array([0.0, 2000.0, 4000.0]), "mean", half_width_s=3000.0)
     np.testing.assert_array_equal(rows, 1)

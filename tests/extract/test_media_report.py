@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 
 from aupipe.errors import RecordingError
-from aupipe.extract import decode
-from aupipe.extract.container import StreamFrames, open_media
-from aupipe.extract.decode import VideoReader
-from aupipe.extract.ffmpeg_log import ErrorLog
-from aupipe.extract.images import ImageReader, read_image
-from aupipe.extract.media_report import MediaReport, report_on
+from aupipe.extract.media import video as decode
+from aupipe.extract.media.container import StreamFrames, open_media
+from aupipe.extract.media.ffmpeg_log import ErrorLog
+from aupipe.extract.media.images import ImageReader, read_image
+from aupipe.extract.media.report import MediaReport, report_on
+from aupipe.extract.media.video import VideoReader
 from tests.conftest import write_video
 from tests.extract.mutations import KINDS, write_clip
 
@@ -243,12 +243,15 @@ def write_pngs(path: Path, pictures: Sequence[bytes]) -> Path:
 PEAK = """
 import resource, sys
 from pathlib import Path
-import aupipe.extract.images, aupipe.extract.decode
+import aupipe.extract.media.images, aupipe.extract.media.video
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 from aupipe.errors import RecordingError
 path = Path(sys.argv[1])
 try:
-    aupipe.extract.images.read_image(path) if path.suffix == ".png" else aupipe.extract.decode.VideoReader(path).clock()
+    if path.suffix == ".png":
+        aupipe.extract.media.images.read_image(path)
+    else:
+        aupipe.extract.media.video.VideoReader(path).clock()
 except RecordingError as error:
     print(error)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

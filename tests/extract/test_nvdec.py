@@ -11,10 +11,10 @@ import pytest
 from av.video.reformatter import VideoReformatter
 
 from aupipe.errors import RecordingError, UsageError
-from aupipe.extract.decode import VideoReader
-from aupipe.extract.device import nvdec as module
-from aupipe.extract.device.frames import DeviceCanvas, DeviceFrames
-from aupipe.extract.device.nvdec import Nvdec, nvdec
+from aupipe.extract.gpu import nvdec as module
+from aupipe.extract.gpu.frames import DeviceFrameBuffer, DeviceFrames
+from aupipe.extract.gpu.nvdec import Nvdec, nvdec
+from aupipe.extract.media.video import VideoReader
 from tests.conftest import write_video
 from tests.extract.conftest import CODED
 
@@ -40,7 +40,7 @@ def circuit(kind: type[Nvdec] = Interleaved) -> Nvdec:
 
 
 def chunks(path: Path, hardware: Nvdec | None) -> list[DeviceFrames]:
-    reader = VideoReader(path, canvas=lambda: DeviceCanvas("cpu", hardware))
+    reader = VideoReader(path, frame_buffer=lambda: DeviceFrameBuffer("cpu", hardware))
     reader.wanted = lambda row: row < FIRST
     return list(reader)  # type: ignore[arg-type]
 
@@ -98,7 +98,7 @@ def test_damage_is_refused_for_decoders_go_on_after_it_in_their_own_ways(tmp_pat
 def test_a_file_whose_first_picture_differs_is_decoded_by_the_processor_and_said(
     tmp_path: Path, wrong: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", logger="aupipe.extract.decode")
+    caplog.set_level("INFO", logger="aupipe.extract.media.video")
 
     class Off(Interleaved):
         asked = 0
@@ -136,7 +136,7 @@ def test_pictures_that_turn_into_another_format_are_refused(tmp_path: Path) -> N
 def test_frames_that_the_processor_made_after_all_are_left_as_they_are(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", logger="aupipe.extract.decode")
+    caplog.set_level("INFO", logger="aupipe.extract.media.video")
     path = write_video(tmp_path / "a.mp4", 20)
     (ours,), (theirs,) = (chunks(path, hardware) for hardware in (circuit(Nvdec), None))
     np.testing.assert_array_equal(ours.rgb, theirs.rgb)

@@ -9,10 +9,10 @@ import pytest
 
 from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.extract.encoders.visual.onnx import Onnx
-from aupipe.extract.onnx_session import open_session
 from aupipe.extract.weights import RefusedWeightsError, file_sha256
 from aupipe.extract.weights.folder import import_weights
 from aupipe.extract.weights.onnx_external import external_files
+from aupipe.extract.weights.onnx_session import open_session
 
 onnx = pytest.importorskip("onnx")
 SIDE = 8

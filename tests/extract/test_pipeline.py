@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from aupipe.config import Config, EncoderConfig, FacesConfig
-from aupipe.extract.decode import VideoReader
-from aupipe.extract.encoders import AudioInput, Track
-from aupipe.extract.faces.align import CropTemplate
-from aupipe.extract.job import Outcome
-from aupipe.extract.parts import Parts, build_parts
-from aupipe.extract.plan import make_plan
+from aupipe.extract.encoders import AudioInput, TimeSeries
+from aupipe.extract.engine.job_context import JobResult
+from aupipe.extract.imaging.templates import CropTemplate
+from aupipe.extract.media.video import VideoReader
+from aupipe.extract.planning.features import FeatureSet, build_feature_set
+from aupipe.extract.planning.plan import make_plan
 from aupipe.store import create_store
 from aupipe.store.base import Store
 from aupipe.types import Recording
@@ -66,7 +66,7 @@ class BreaksOnSound:
         return None
 
     def load(self, device: str):
-        def encode(waveform) -> Track:
+        def encode(waveform) -> TimeSeries:
             raise ArithmeticError("no such thing")
 
         return encode
@@ -84,26 +84,26 @@ def store(tmp_path: Path) -> Store:
     return create_store(tmp_path / "features", "zarr")
 
 
-def run(store: Store, recordings: list[Recording], parts: Parts, on_frames=lambda n: None) -> Outcome:
+def run(store: Store, recordings: list[Recording], parts: FeatureSet, on_frames=lambda n: None) -> JobResult:
     plan = make_plan(recordings, parts, store)
     (outcome,) = run_jobs(plan.jobs, store, parts, on_frames=on_frames)
     return outcome
 
 
-def reasons(outcome: Outcome) -> dict[str, str]:
+def reasons(outcome: JobResult) -> dict[str, str]:
     return {record.feature.partition("@")[0]: record.reason for record in outcome.failed}
 
 
-def names(outcome: Outcome) -> set[str]:
+def names(outcome: JobResult) -> set[str]:
     return {record.feature.partition("@")[0] for record in outcome.published}
 
 
-def with_encoder(parts: Parts, name: str, encoder) -> Parts:
+def with_encoder(parts: FeatureSet, name: str, encoder) -> FeatureSet:
     return replace(parts, encoders=(*parts.encoders, (EncoderConfig(name, "test", encoder.modality), encoder)))
 
 
 def test_a_source_that_changes_while_it_is_read_fails_and_is_tried_again(video: Path, store: Store, lit: Lit) -> None:
-    parts = build_parts(CONFIG)
+    parts = build_feature_set(CONFIG)
 
     def swap(count: int) -> None:
         shutil.copy(lit["other.mp4"], video)
@@ -120,8 +120,8 @@ def test_a_source_that_changes_while_it_is_read_fails_and_is_tried_again(video: 
 
 def test_stored_faces_of_another_file_are_not_used(video: Path, store: Store, lit: Lit) -> None:
     recording = Recording("a.mpg", video=video)
-    run(store, [recording], build_parts(CONFIG))
-    more = build_parts(replace(CONFIG, encoders=(EncoderConfig("geometry", "geometry", "visual"),)))
+    run(store, [recording], build_feature_set(CONFIG))
+    more = build_feature_set(replace(CONFIG, encoders=(EncoderConfig("geometry", "geometry", "visual"),)))
     plan = make_plan([recording], more, store)  # the faces are stored: only geometry is to be made
     shutil.copy(lit["other.mp4"], video)  # hours may lie between plan and job
     (outcome,) = run_jobs(plan.jobs, store, more)
@@ -130,7 +130,7 @@ def test_stored_faces_of_another_file_are_not_used(video: Path, store: Store, li
 
 
 def test_an_encoder_that_breaks_leaves_the_others_alone(video: Path, store: Store) -> None:
-    parts = with_encoder(with_encoder(build_parts(CONFIG), "bad", Breaks()), "worse", BreaksOnSound())
+    parts = with_encoder(with_encoder(build_feature_set(CONFIG), "bad", Breaks()), "worse", BreaksOnSound())
     outcome = run(store, [Recording("a.mpg", video=video)], parts)
     assert set(reasons(outcome)) == {"bad", "worse"}
     assert "float16" in reasons(outcome)["bad"]
@@ -153,7 +153,7 @@ def test_a_detector_that_breaks_leaves_the_sound_alone(video: Path, store: Store
 
             return detect
 
-    outcome = run(store, [Recording("a.mpg", video=video)], replace(build_parts(CONFIG), detector=NoDetector()))
+    outcome = run(store, [Recording("a.mpg", video=video)], replace(build_feature_set(CONFIG), detector=NoDetector()))
     assert set(reasons(outcome)) == {"hog"}
     assert names(outcome) == {"clock", "mfcc"}
 
@@ -167,7 +167,7 @@ def test_replacing_the_video_of_aligned_crops_makes_the_crops_stale_too(tmp_path
         cv2.imwrite(str(images / f"{number:05d}.jpg"), np.full((112, 112, 3), 20 * number, np.uint8))
     video = write_video(tmp_path / "v.mp4", frames=6)
     recording = Recording("t", video=video, images=images, aligned=True)
-    parts = build_parts(replace(CONFIG, encoders=CONFIG.encoders[:1], faces=FacesConfig()))
+    parts = build_feature_set(replace(CONFIG, encoders=CONFIG.encoders[:1], faces=FacesConfig()))
     assert names(run(store, [recording], parts)) == {"clock", "hog"}
     write_video(video, frames=7)
     assert [item.state for item in make_plan([recording], parts, store).items] == ["source changed"]
@@ -178,7 +178,7 @@ def test_rows_of_every_feature_are_those_of_the_frames(tmp_path: Path, video: Pa
     pictures = discs((60, 80), frames=90)
     pictures[:40] = pictures[75:] = 0
     path = write_media(tmp_path / "bfb.mp4", pictures)
-    parts = build_parts(replace(CONFIG, encoders=CONFIG.encoders[:1]))
+    parts = build_feature_set(replace(CONFIG, encoders=CONFIG.encoders[:1]))
     outcome = run(store, [Recording("bfb.mp4", video=path)], parts)
     hog = next(record for record in outcome.published if record.feature.startswith("hog"))
     rows = store.read("bfb.mp4", hog.feature)
@@ -190,18 +190,18 @@ def test_rows_of_every_feature_are_those_of_the_frames(tmp_path: Path, video: Pa
 def test_a_video_without_sound_fails_its_sound_alone(tmp_path: Path, video: Path, store: Store) -> None:
     silent = write_video(tmp_path / "s.mp4", frames=12)
     reason = f"sound: {silent}: no audio stream (--on-missing-audio mask gives it invalid rows instead)"
-    outcome = run(store, [Recording("s.mp4", video=silent)], build_parts(CONFIG))
+    outcome = run(store, [Recording("s.mp4", video=silent)], build_feature_set(CONFIG))
     assert reasons(outcome) == {"mfcc": reason}
     hog = next(record for record in outcome.published if record.feature.startswith("hog"))
     assert (hog.frames, hog.valid_frames) == (12, 0)
 
 
 def test_words_beside_a_video_become_rows_of_the_frames_in_which_they_are_said(video: Path, store: Store) -> None:
-    from aupipe.extract.encoders.text.transcript import spoken_words
+    from aupipe.extract.media.transcript import spoken_words
 
     model = Path(__file__).parent / "models" / "tiny-roberta"
     encoder = EncoderConfig("words", "text", "text", {"model": str(model), "weights": "random", "align_s": 0.3})
-    parts = build_parts(replace(CONFIG, encoders=(encoder,)))
+    parts = build_feature_set(replace(CONFIG, encoders=(encoder,)))
     recording = Recording("a.mpg", video=video)
     assert "no transcript beside it" in reasons(run(store, [recording], parts))["words"]
     said = "0 12250 sil\n12250 19250 set\n19250 26000 white\n26000 33000 with\n47000 52500 two\n52500 74500 sil\n"

@@ -7,7 +7,7 @@ import pytest
 from aupipe.errors import AupipeError
 from aupipe.extract.executors import Attempt
 from aupipe.extract.executors.retry import BREAK_AFTER, RetryPolicy, Verdict, by_modality
-from aupipe.extract.plan import Item, Job
+from aupipe.extract.planning.plan import Item, Job
 from aupipe.store.base import ItemRecord
 from aupipe.types import FeatureSpec
 

@@ -14,10 +14,10 @@ import pytest
 
 from aupipe.config import Config, EncoderConfig, FacesConfig
 from aupipe.errors import RecordingError
-from aupipe.extract.images import image_length
-from aupipe.extract.job import Outcome
-from aupipe.extract.parts import build_parts
-from aupipe.extract.plan import make_plan
+from aupipe.extract.engine.job_context import JobResult
+from aupipe.extract.media.images import image_length
+from aupipe.extract.planning.features import build_feature_set
+from aupipe.extract.planning.plan import make_plan
 from aupipe.store import create_store
 from aupipe.store.base import Store
 from aupipe.types import Recording
@@ -32,9 +32,11 @@ def write_images(folder: Path, numbers: list[int]) -> Path:
     return folder
 
 
-def extract(recording: Recording, detector: str, path: Path) -> tuple[Outcome, Store, float]:
+def extract(recording: Recording, detector: str, path: Path) -> tuple[JobResult, Store, float]:
     """What comes of a folder, and the peak of what Python and numpy allocate for it in MB."""
-    parts = build_parts(Config(faces=FacesConfig(detector=detector), encoders=(EncoderConfig("hog", "hog", "visual"),)))
+    parts = build_feature_set(
+        Config(faces=FacesConfig(detector=detector), encoders=(EncoderConfig("hog", "hog", "visual"),))
+    )
     store = create_store(path, "zarr")
     jobs = make_plan([recording], parts, store).jobs
     tracemalloc.start()

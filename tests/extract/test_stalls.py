@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aupipe.extract import batches as batches_module
 from aupipe.extract import meter as meter_module
-from aupipe.extract.batches import Batches, Part
+from aupipe.extract.engine import batcher as batches_module
+from aupipe.extract.engine.batcher import Batcher, BatchSlice
+from aupipe.extract.engine.options import ExecutionOptions, ThreadCounts
 from aupipe.extract.executors.local import LOAD_S, LocalExecutor
 from aupipe.extract.executors.messages import WorkerConfig
-from aupipe.extract.means import Crew, Means
 from aupipe.extract.memory import oom_kills
 from aupipe.extract.meter import Meter, QuietStep
 
@@ -24,13 +24,13 @@ def test_a_batch_that_is_not_full_does_not_wait_for_a_video_that_brings_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(batches_module, "LINGER_S", 0.2)
-    batches: Batches[str] = Batches(lambda feature: 32)
+    batches: Batcher[str] = Batcher(lambda feature: 32)
     batches.flow(True)  # more may come, and never does
     taken: list[Any] = []
     taker = threading.Thread(target=lambda: taken.append(batches.take()), daemon=True)
     taker.start()
     time.sleep(0.05)  # it waits for the first input already
-    batches.put("hog", Part("a.mp4", 0, np.zeros((3, 2))))
+    batches.put("hog", BatchSlice("a.mp4", 0, np.zeros((3, 2))))
     assert batches.take(wait=False) is None
     taker.join(timeout=60)
     ((feature, parts),) = taken
@@ -69,7 +69,7 @@ def test_a_step_is_quiet_when_its_progress_stands_still_and_not_when_it_takes_lo
     ],
 )
 def test_what_a_step_may_take_follows_from_its_work(step: QuietStep, limit_s: float) -> None:
-    config: Any = WorkerConfig(None, "", "cpu", 1, 0, Crew(), Means())  # type: ignore[arg-type]
+    config: Any = WorkerConfig(None, "", "cpu", 1, 0, ThreadCounts(), ExecutionOptions())  # type: ignore[arg-type]
     assert LocalExecutor(config, [], 1).limit_s(step) == limit_s
 
 

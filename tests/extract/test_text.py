@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from aupipe.config import EncoderConfig
 from aupipe.errors import UsageError
-from aupipe.extract.clock import to_frames
 from aupipe.extract.encoders import build_encoder
+from aupipe.extract.encoders.frame_alignment import to_frames
 from aupipe.extract.encoders.text.text import passages_of
-from aupipe.extract.encoders.text.transcript import Transcript, Word, read_transcript
+from aupipe.extract.media.transcript import Transcript, Word, read_transcript
 
 torch.set_num_threads(1)
 

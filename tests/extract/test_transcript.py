@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from aupipe.errors import RecordingError, UsageError
 from aupipe.extract.encoders.text.recognize import Whisper, pieces, recognize_spans, transcribe
-from aupipe.extract.encoders.text.transcript import (
+from aupipe.extract.media.audio import read_audio
+from aupipe.extract.media.transcript import (
     Transcript,
     Word,
     find_transcript,
@@ -21,7 +22,6 @@ from aupipe.extract.encoders.text.transcript import (
     spoken_words,
     write_transcript,
 )
-from aupipe.extract.sound import read_audio
 from aupipe.types import Waveform
 from tests.made import spoken_s, talking, write_media, write_talking
 

@@ -12,10 +12,10 @@ import torch
 from aupipe.config import EncoderConfig
 from aupipe.demo.corpus import record
 from aupipe.errors import WeightsMissingError
-from aupipe.extract.encoders import Track, build_encoder
+from aupipe.extract.encoders import TimeSeries, build_encoder
 from aupipe.extract.encoders.audio.vad import spoken_spans
+from aupipe.extract.media.audio import read_audio
 from aupipe.extract.nets.silero import Silero, adapt_state_dict
-from aupipe.extract.sound import read_audio
 from aupipe.types import Waveform
 from tests.made import takes
 
@@ -114,7 +114,7 @@ def test_spans_follow_the_rules() -> None:
     def spans(text: str) -> list[list[int]]:
         """One letter per 32 ms: s speech, - silence, m in between; spans in rows, without padding."""
         values = np.array([{"s": 0.9, "-": 0.1, "m": 0.4}[letter] for letter in text], np.float32)
-        track = Track(values[:, None], 5 + (np.arange(len(text)) + 0.5) * 0.032)
+        track = TimeSeries(values[:, None], 5 + (np.arange(len(text)) + 0.5) * 0.032)
         return np.round((spoken_spans(track, pad_s=0.0) - 5) / 0.032).astype(int).tolist()
 
     assert spans("-" * 20) == []

@@ -13,10 +13,10 @@ from torch import nn
 from aupipe.config import EncoderConfig
 from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.extract.encoders import ENCODERS, build_encoder
+from aupipe.extract.encoders.image_base import IMAGENET
 from aupipe.extract.encoders.visual import blendshapes
-from aupipe.extract.encoders.visual.pixels import IMAGENET
 from aupipe.extract.faces import DETECTORS, mesh
-from aupipe.extract.faces.align import (
+from aupipe.extract.imaging.templates import (
     ARCFACE_112,
     ArcFaceCropTemplate,
     BoxCropTemplate,
@@ -28,7 +28,7 @@ from aupipe.extract.faces.align import (
     shrink_factor,
     warp,
 )
-from aupipe.extract.images import read_image
+from aupipe.extract.media.images import read_image
 from aupipe.extract.weights import RefusedWeightsError
 from aupipe.types import Detections
 from tests.extract.conftest import Lit
@@ -93,7 +93,7 @@ def test_a_file_that_is_the_network_cannot_be_random_and_says_so(kind: str, para
 
 
 def test_pixels_reach_the_network_normalised_channel_by_channel(monkeypatch: pytest.MonkeyPatch) -> None:
-    from aupipe.extract.encoders.visual.pixels import image_encoder
+    from aupipe.extract.encoders.image_base import image_encoder
 
     class Corner(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -13,11 +13,11 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from aupipe.extract.decode import VideoReader
-from aupipe.extract.faces.align import shrink, shrink_factor
-from aupipe.extract.faces.suppress import suppress
-from aupipe.extract.faces.yunet import YuNet
-from aupipe.extract.images import read_image
+from aupipe.extract.faces.detectors.yunet import YuNet
+from aupipe.extract.imaging.templates import shrink, shrink_factor
+from aupipe.extract.media.images import read_image
+from aupipe.extract.media.video import VideoReader
+from aupipe.extract.nets.nms import suppress
 from aupipe.extract.nets.yunet import load_yunet
 from aupipe.extract.weights import RefusedWeightsError
 from aupipe.extract.weights.onnx_file import read_convolutions, with_free_sizes
@@ -62,7 +62,7 @@ def assert_same_faces(found: list[Detections], expected: list[Detections]) -> No
 
 
 def pictures(assets: Path, every: int, long_px: int, clips: tuple[str, ...] = CLIPS):
-    """Batches (B, h, w, 3): every photo alone, and every n-th frame of clips, in their chunks."""
+    """Batcher (B, h, w, 3): every photo alone, and every n-th frame of clips, in their chunks."""
     for photo in sorted((assets / "images").iterdir()):
         whole = read_image(photo)[None]
         yield shrink(whole, shrink_factor(*whole.shape[1:3], long_px))
@@ -138,7 +138,7 @@ def test_a_frame_has_the_same_faces_alone_in_a_batch_and_in_another_thread(yunet
 
 def test_without_onnxruntime_opencv_detects(monkeypatch: pytest.MonkeyPatch, yunet: YuNet) -> None:
     expected = yunet.load("cpu")(LIT)
-    monkeypatch.setattr("aupipe.extract.faces.yunet.find_spec", lambda name: None)
+    monkeypatch.setattr("aupipe.extract.faces.detectors.yunet.find_spec", lambda name: None)
     monkeypatch.setattr(YuNet, "_load_onnx", lambda self, path: pytest.fail("onnxruntime is not there"))
     assert_same_faces(yunet.load("cpu")(LIT), expected)
 
@@ -162,7 +162,7 @@ def test_a_frame_with_more_candidates_than_were_looked_at_is_not_called_settled(
 ) -> None:
     expected = yunet.load("cpu")(LIT)
     batch = torch.from_numpy(np.concatenate([LIT, np.zeros_like(LIT)])).permute(0, 3, 1, 2)
-    monkeypatch.setattr("aupipe.extract.faces.yunet.CANDIDATES", 4)
+    monkeypatch.setattr("aupipe.extract.faces.detectors.yunet.CANDIDATES", 4)
     assert yunet.load_tensor("cpu")(batch).settled.tolist() == [False, True]
     assert_same_faces(yunet._load_torch(yunet._path(), "cpu")(LIT), expected)  # it looks again, at more
 

@@ -5,14 +5,15 @@ An encoder is a frozen dataclass of its parameters, importable without torch, so
 
 - a `CropTemplate`: ``crops uint8 (B, S, S, 3) RGB -> (B, ...) float32``;
 - ``"landmarks"``: ``landmarks float32 (B, 5, 2) px -> (B, ...) float32``;
-- an `AudioInput`: ``Waveform -> Track`` (rows at their own times; `aupipe.extract.clock` brings them to the frames);
-- a `WordsInput`: ``Transcript -> Track``, likewise.
+- an `AudioInput`: ``Waveform -> TimeSeries``: rows at their own times, which
+  `aupipe.extract.encoders.frame_alignment` resamples to the frames;
+- a `WordsInput`: ``Transcript -> TimeSeries``, likewise.
 
 Every function accepts an empty batch and then returns an empty array of the right row shape.
 
 A function of crops that has a ``start`` besides is given them there: as an array, or as a tensor on the device if the
 frames were decoded to it. ``start`` returns the rows as a tensor, for which nobody has waited yet
-(`aupipe.extract.encoders.visual.pixels.TensorEncode`).
+(`aupipe.extract.encoders.image_base.TensorEncode`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 
 from aupipe.config import EncoderConfig
 from aupipe.errors import UsageError
-from aupipe.extract.faces.align import CropTemplate
+from aupipe.extract.imaging.templates import CropTemplate
 from aupipe.extract.limits import SOUND_REACH_S
 from aupipe.registry import Registry
 from aupipe.tables import Natural, NotNegative, build
@@ -70,12 +71,14 @@ class AudioInput:
 
 @dataclass(frozen=True)
 class WordsInput:
-    """The words of a video with their times: an `aupipe.extract.encoders.text.transcript.Transcript`."""
+    """The words of a video with their times: an `aupipe.extract.media.transcript.Transcript`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnFrames:
-    """How an encoder's rows come to the frames (`aupipe.extract.clock.align`); part of every audio and text encoder.
+class FrameAlignment:
+    """How an encoder's rows come to the frames (`aupipe.extract.encoders.frame_alignment`).
+
+    Part of every audio and text encoder.
 
     ``align_s``: half the width of ``mean`` in seconds, 0 for the time the frame is on screen. ``align_rows``: rows of a
     ``window``.
@@ -101,10 +104,10 @@ class OnFrames:
 
 
 @dataclass(frozen=True)
-class Track:
+class TimeSeries:
     """Rows at times of their own: ``data`` (n, ...), ``times_s`` (n,) not falling, the middle of what each row hears.
 
-    ``data`` of long sound may be a read-only memory map (`aupipe.extract.long_arrays`).
+    ``data`` of long sound may be a read-only memory map (`aupipe.extract.media.long_arrays`).
 
     ``span_s`` is how long one row hears; where it is longer than a step, the track begins and ends half of it further
     out than its first and last times say.
@@ -145,7 +148,7 @@ def rows_of(encode: Encode, inputs: Any) -> Callable[[], NDArray[Any]]:
     if start is None and isinstance(inputs, np.ndarray):
         rows = encode(inputs)
         return lambda: rows
-    from aupipe.extract.device.bus import fetch, on_host
+    from aupipe.extract.gpu.transfer import fetch, on_host
 
     if start is None:
         return rows_of(encode, on_host(inputs))

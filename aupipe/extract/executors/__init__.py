@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from aupipe.extract.job import Outcome
+from aupipe.extract.engine.job_context import JobResult
 from aupipe.extract.meter import Measured
-from aupipe.extract.plan import Job
+from aupipe.extract.planning.plan import Job
 from aupipe.store.base import ItemRecord
 
 
@@ -51,7 +51,7 @@ class JobEnded:
     """A job ended as it should; some of its items may have failed."""
 
     attempt: Attempt
-    outcome: Outcome
+    outcome: JobResult
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from aupipe.errors import RecordingError
+from aupipe.extract.engine.job_context import JobResult
 from aupipe.extract.executors import (
     Attempt,
     Executor,
@@ -19,8 +20,7 @@ from aupipe.extract.executors import (
     WorkerDied,
 )
 from aupipe.extract.executors.retry import RetryPolicy, what_comes_next
-from aupipe.extract.job import Outcome
-from aupipe.extract.plan import Job, Plan, source_paths
+from aupipe.extract.planning.plan import Job, Plan, source_paths
 from aupipe.sources import source_identity
 from aupipe.store.base import Store
 
@@ -34,7 +34,7 @@ def extract(
     *,
     halted: Callable[[], bool] = lambda: False,
     on_event: Callable[[ExecutorEvent], None] = lambda event: None,
-) -> Generator[Outcome, None, None]:
+) -> Generator[JobResult, None, None]:
     """Run a plan's jobs, yielding what came of each video when that is known.
 
     A recording that fails, fails alone; whatever is published stays published. What is done about processes that die
@@ -61,7 +61,7 @@ def extract(
                     if any(item.requested for item in suspect.job.items):
                         executor.assign(suspect)
                     else:  # another attempt has published all of it
-                        yield from videos[suspect.job.video_id].add(Outcome(suspect.job), policy)
+                        yield from videos[suspect.job.video_id].add(JobResult(suspect.job), policy)
             if not executor.busy:
                 break
             for event in executor.poll():
@@ -108,12 +108,12 @@ class _Video:
     """What came of a video until now; it may be tried several times, and in parts."""
 
     job: Job
-    outcome: Outcome = field(init=False)
+    outcome: JobResult = field(init=False)
 
     def __post_init__(self) -> None:
-        self.outcome = Outcome(self.job)
+        self.outcome = JobResult(self.job)
 
-    def add(self, outcome: Outcome, policy: RetryPolicy) -> Iterator[Outcome]:
+    def add(self, outcome: JobResult, policy: RetryPolicy) -> Iterator[JobResult]:
         """Take in what came of one attempt; yields what came of the whole video when that is known."""
         self.outcome = self.outcome + outcome
         if not policy.is_open(self.job.video_id):
@@ -121,12 +121,12 @@ class _Video:
             yield replace(self.outcome, published=list(records.values()))
 
 
-def _failed(policy: RetryPolicy, store: Store, videos: Mapping[str, _Video]) -> Iterator[Outcome]:
+def _failed(policy: RetryPolicy, store: Store, videos: Mapping[str, _Video]) -> Iterator[JobResult]:
     """The outcomes of verdicts that are settled: what was published counts, the rest is failed by name."""
     while policy.settled:
         verdict = policy.settled.pop(0)
         job = policy.without_published(verdict.attempt.job)
-        outcome = Outcome(job)
+        outcome = JobResult(job)
         for item in job.items:
             if item.requested:
                 recording = next(r for r in job.recordings if r.key_for(item.spec.modality) == item.key)

@@ -18,7 +18,8 @@ from typing import Any
 
 import aupipe
 from aupipe.errors import AupipeError
-from aupipe.extract.devices import crew_for, processes_on
+from aupipe.extract.engine.job_context import JobResult
+from aupipe.extract.engine.options import ExecutionOptions
 from aupipe.extract.executors import (
     Attempt,
     ExecutorEvent,
@@ -30,12 +31,11 @@ from aupipe.extract.executors import (
     StagesMeasured,
     WorkerDied,
 )
+from aupipe.extract.executors.devices import processes_on, thread_counts
 from aupipe.extract.executors.messages import READY, Exhausted, Fatal, WorkerConfig
-from aupipe.extract.job import Outcome
-from aupipe.extract.means import Means
 from aupipe.extract.memory import oom_kills
 from aupipe.extract.meter import Measured, QuietStep
-from aupipe.extract.parts import Parts
+from aupipe.extract.planning.features import FeatureSet
 from aupipe.store.base import ItemRecord
 
 IN_FLIGHT_CPU, IN_FLIGHT_GPU = 16, 64  # jobs beyond those being decoded, on each device
@@ -173,7 +173,7 @@ class LocalExecutor:
             return FramesDecoded(message)
         if isinstance(message, ItemRecord):
             return ItemPublished(message)
-        if isinstance(message, Outcome):
+        if isinstance(message, JobResult):
             attempt = worker.attempts.pop(message.job.video_id, None)
             if attempt is not None:
                 return JobEnded(attempt, message)
@@ -279,12 +279,12 @@ class LocalExecutor:
         self.workers.clear()
 
 
-def local_executor(parts: Parts, store: Path, devices: Sequence[str], means: Means) -> LocalExecutor:
+def local_executor(parts: FeatureSet, store: Path, devices: Sequence[str], means: ExecutionOptions) -> LocalExecutor:
     """As many worker processes and threads as the devices and cores of this machine suggest, or the user says."""
     processes = processes_on(devices)
     while means.workers % processes:  # as many videos at once as the user says, not more
         processes -= 1
-    crew = crew_for(devices, processes, means.workers)
+    crew = thread_counts(devices, processes, means.workers)
     level = logging.getLogger("aupipe").getEffectiveLevel()
     config = WorkerConfig(parts, str(store), "", processes, level, crew, means)
     in_flight = IN_FLIGHT_CPU if devices[0] == "cpu" else IN_FLIGHT_GPU

@@ -1,6 +1,6 @@
 """What a run and its worker processes say to each other: small records, in a module both sides import.
 
-A worker sends `READY`, an int (frames decoded since it last said so), an `ItemRecord` (published), an `Outcome` (a job
+A worker sends `READY`, an int (frames decoded since it last said so), an `ItemRecord` (published), a `JobResult` (a job
 has ended), a `Measured` (what its stages do), a `Fatal` or an `Exhausted`. They are pickled, so none of them may be
 defined in the module that a worker runs as ``__main__``.
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aupipe.errors import AupipeError, explain
-from aupipe.extract.means import Crew, Means
-from aupipe.extract.parts import Parts
+from aupipe.extract.engine.options import ExecutionOptions, ThreadCounts
+from aupipe.extract.planning.features import FeatureSet
 
 READY = "ready"
 
@@ -20,13 +20,13 @@ READY = "ready"
 class WorkerConfig:
     """What a worker needs to know before its first job."""
 
-    parts: Parts
+    parts: FeatureSet
     store: str  # path
     device: str
     processes: int  # workers on the device, this one too
     log_level: int
-    crew: Crew
-    means: Means
+    crew: ThreadCounts
+    means: ExecutionOptions
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from aupipe.errors import is_exhausted
 from aupipe.extract.executors.messages import READY, Exhausted, WorkerConfig, fatal_of
 from aupipe.extract.meter import Meter
-from aupipe.extract.plan import Job
+from aupipe.extract.planning.plan import Job
 from aupipe.logs import log_to_stderr
 
 SIGN_OF_LIFE_S = 0.5
@@ -57,9 +57,9 @@ def serve(connection: Connection, sender: MessageSender) -> None:
     import cv2
     import torch
 
-    from aupipe.extract.batchsize import BatchSizes
-    from aupipe.extract.line import Line
-    from aupipe.extract.loaded import Loaded
+    from aupipe.extract.engine.batch_size import BatchSizes
+    from aupipe.extract.engine.engine import Line
+    from aupipe.extract.engine.models import ModelCache
     from aupipe.extract.memory import kept_on
     from aupipe.extract.versions import library_versions
     from aupipe.store import open_store
@@ -75,12 +75,12 @@ def serve(connection: Connection, sender: MessageSender) -> None:
     store = open_store(config.store)
     means = config.means
     meter = Meter(trace=means.trace)
-    loaded = Loaded(config.parts, config.device, nvdec=means.nvdec)
+    loaded = ModelCache(config.parts, config.device, nvdec=means.nvdec)
     line = Line(
         store,
         loaded,
         library_versions(),
-        on_outcome=sender.send,
+        on_result=sender.send,
         on_error=sender.give_up,
         crew=config.crew,
         sizes=BatchSizes.on(config.device, means.batch_size),

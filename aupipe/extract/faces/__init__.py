@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 DETECTORS = Registry(
     "detector",
     {
-        "mtcnn": "aupipe.extract.faces.mtcnn:Mtcnn",
-        "retinaface": "aupipe.extract.faces.retinaface:RetinaFace",
-        "scrfd": "aupipe.extract.faces.scrfd:Scrfd",
-        "yunet": "aupipe.extract.faces.yunet:YuNet",
+        "mtcnn": "aupipe.extract.faces.detectors.mtcnn:Mtcnn",
+        "retinaface": "aupipe.extract.faces.detectors.retinaface:RetinaFace",
+        "scrfd": "aupipe.extract.faces.detectors.scrfd:Scrfd",
+        "yunet": "aupipe.extract.faces.detectors.yunet:YuNet",
     },
 )
 

@@ -1,7 +1,7 @@
 """Real-ESRGAN's two generators (Wang et al., 2021): RRDBNet and the compact SRVGGNet.
 
 Keys and shapes are those of the published checkpoints (XPixelGroup/BasicSR, basicsr/archs/rrdbnet_arch.py;
-xinntao/Real-ESRGAN, realesrgan/archs/srvgg_arch.py). Pictures are RGB in [0, 1]; the result is not clamped.
+xinntao/Real-ESRGAN, realesrgan/archs/srvgg_arch.py). FrameChunk are RGB in [0, 1]; the result is not clamped.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class RRDBNet(nn.Module):
 
 
 class SRVGGNetCompact(nn.Module):
-    """(B, 3, H, W) -> (B, 3, scale * H, scale * W): a plain chain that learns what to add to the enlarged picture.
+    """(B, 3, H, W) -> (B, 3, scale * H, scale * W): a plain graph that learns what to add to the enlarged picture.
 
     ``num_conv=32`` is realesr-general-x4v3, ``num_conv=16`` realesr-animevideov3.
     """

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aupipe.extract.faces import FaceTensors
-from aupipe.extract.faces.suppress import suppress
+from aupipe.extract.nets.nms import suppress
 
 STRIDES = (8, 16, 32)
 VALUES = 16  # of a cell: face, object, box (4), five points (10)
@@ -102,13 +102,13 @@ def load_yunet(path: Path) -> YuNet:
     return network.eval().requires_grad_(False)
 
 
-def find_faces(
+def detect_faces(
     network: YuNet, pictures: Tensor, min_score: float, nms_threshold: float, candidates: int, rounds: int
 ) -> FaceTensors:
     """The faces of (B, 3, H, W) RGB pictures in 0..255 on the network's device; host and device exchange no word.
 
     Black is added at the right and at the bottom up to multiples of 32. The ``candidates`` best cells of a frame are
-    looked at; for ``rounds`` see `aupipe.extract.faces.suppress.suppress`.
+    looked at; for ``rounds`` see `aupipe.extract.nets.nms.suppress`.
     """
     height, width = pictures.shape[2:]
     with torch.inference_mode():

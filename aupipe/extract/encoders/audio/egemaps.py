@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from aupipe.errors import UsageError
-from aupipe.extract.encoders import AudioInput, Encode, OnFrames, Track
+from aupipe.extract.encoders import AudioInput, Encode, FrameAlignment, TimeSeries
 from aupipe.extract.encoders.audio.logmel import at_least
 from aupipe.types import Modality, Waveform
 
@@ -20,7 +20,7 @@ SHORTEST_S = 0.1  # openSMILE's longest analysis window is 60 ms, and its rows a
 
 
 @dataclass(frozen=True)
-class Egemaps(OnFrames):
+class Egemaps(FrameAlignment):
     """Low-level descriptors of openSMILE: (n, 25) for eGeMAPSv02, one row per 10 ms.
 
     The optional package `opensmile` computes them; its licence allows research and no commercial products.
@@ -46,11 +46,11 @@ class Egemaps(OnFrames):
         opensmile = importlib.import_module("opensmile")
         smile = opensmile.Smile(opensmile.FeatureSet[self.feature_set], opensmile.FeatureLevel.LowLevelDescriptors)
 
-        def encode(waveform: Waveform) -> Track:
+        def encode(waveform: Waveform) -> TimeSeries:
             samples = at_least(waveform.samples, round(SHORTEST_S * waveform.sample_rate))
             table = smile.process_signal(samples, waveform.sample_rate)
             starts_s = table.index.get_level_values("start").total_seconds().to_numpy()
             rows = np.ascontiguousarray(table.to_numpy(), dtype=np.float32)
-            return Track(rows, waveform.start_s + starts_s + WINDOW_S / 2, WINDOW_S)
+            return TimeSeries(rows, waveform.start_s + starts_s + WINDOW_S / 2, WINDOW_S)
 
         return encode

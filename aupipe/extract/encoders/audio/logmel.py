@@ -9,8 +9,8 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.extract.encoders import AudioInput, Encode, OnFrames, Track
-from aupipe.extract.long_arrays import ArrayBuilder, cut
+from aupipe.extract.encoders import AudioInput, Encode, FrameAlignment, TimeSeries
+from aupipe.extract.media.long_arrays import ArrayBuilder, cut
 from aupipe.tables import Count, Hertz, Natural, NotNegative, Positive, Range
 from aupipe.types import Modality, Waveform
 
@@ -18,7 +18,7 @@ BLOCK = 1 << 14  # frames whose spectra are held at a time; another number moves
 
 
 @dataclass(frozen=True)
-class LogMel(OnFrames):
+class LogMel(FrameAlignment):
     """``librosa.feature.melspectrogram`` in dB and its first ``deltas`` derivatives, one row per hop.
 
     Gives (n, n_mels * (1 + deltas)), 64 by default.
@@ -59,7 +59,7 @@ class LogMel(OnFrames):
     def load(self, device: str) -> Encode:
         import librosa
 
-        def encode(waveform: Waveform) -> Track:
+        def encode(waveform: Waveform) -> TimeSeries:
             spectra = mel_power(
                 at_least(waveform.samples, self.n_fft),
                 sample_rate=self.sample_rate,
@@ -76,7 +76,9 @@ class LogMel(OnFrames):
             for block in with_slopes(base, self.deltas, self.delta_width):
                 rows.append(block)
             data = rows.array()
-            return Track(data, frame_times(waveform, len(data), self.hop_length), self.win_length / self.sample_rate)
+            return TimeSeries(
+                data, frame_times(waveform, len(data), self.hop_length), self.win_length / self.sample_rate
+            )
 
         return encode
 

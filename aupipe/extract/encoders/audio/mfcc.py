@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.extract.encoders import AudioInput, Encode, OnFrames, Track
+from aupipe.extract.encoders import AudioInput, Encode, FrameAlignment, TimeSeries
 from aupipe.extract.encoders.audio.logmel import (
     BLOCK,
     at_least,
@@ -19,7 +19,7 @@ from aupipe.extract.encoders.audio.logmel import (
     mel_power,
     with_slopes,
 )
-from aupipe.extract.long_arrays import ArrayBuilder, cut
+from aupipe.extract.media.long_arrays import ArrayBuilder, cut
 from aupipe.tables import Count, Hertz, Natural, Range
 from aupipe.types import Modality, Waveform
 
@@ -27,7 +27,7 @@ TOP_DB = 80.0  # librosa's
 
 
 @dataclass(frozen=True)
-class Mfcc(OnFrames):
+class Mfcc(FrameAlignment):
     """``librosa.feature.mfcc`` and its first ``deltas`` derivatives: (n, n_mfcc * (1 + deltas)), 39 by default (S1).
 
     Frames are centred (librosa's default). ``top_db`` is librosa's 80: values more than that below the file's loudest
@@ -61,7 +61,7 @@ class Mfcc(OnFrames):
     def load(self, device: str) -> Encode:
         import librosa
 
-        def encode(waveform: Waveform) -> Track:
+        def encode(waveform: Waveform) -> TimeSeries:
             spectra = mel_power(
                 at_least(waveform.samples, self.n_fft),
                 sample_rate=self.sample_rate,
@@ -88,6 +88,8 @@ class Mfcc(OnFrames):
             for sloped in with_slopes(coefficients(), self.deltas, self.delta_width):
                 rows.append(sloped)
             data = rows.array()  # (n, n_mfcc * (1 + deltas))
-            return Track(data, frame_times(waveform, len(data), self.hop_length), self.win_length / self.sample_rate)
+            return TimeSeries(
+                data, frame_times(waveform, len(data), self.hop_length), self.win_length / self.sample_rate
+            )
 
         return encode

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.extract.long_arrays import ArrayBuilder, cut
+from aupipe.extract.media.long_arrays import ArrayBuilder, cut
 
 
 class Slice(NamedTuple):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from aupipe.errors import UsageError
-from aupipe.extract.encoders import AudioInput, Encode, OnFrames
+from aupipe.extract.encoders import AudioInput, Encode, FrameAlignment
 from aupipe.extract.encoders.pretrained import identify_model, load_model, model_folder, settings
 from aupipe.tables import NotNegative, Positive, Range
 from aupipe.types import Modality, Weights
@@ -15,7 +15,7 @@ SAMPLE_RATE = 16000
 
 
 @dataclass(frozen=True)
-class Speech(OnFrames):
+class Speech(FrameAlignment):
     """Hidden states of a speech model: (n, D), a row every 20 ms.
 
     ``model``: a name in the hub's local cache, or a folder (absolute, or in AUPIPE_WEIGHTS). Nothing is fetched.

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from aupipe.errors import UsageError
-from aupipe.extract.encoders import Encode, Track
+from aupipe.extract.encoders import Encode, TimeSeries
 from aupipe.extract.encoders.audio.sliding import moments, slide
 from aupipe.extract.encoders.audio.taps import Tap
-from aupipe.extract.long_arrays import cut
+from aupipe.extract.media.long_arrays import cut
 from aupipe.types import Waveform
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def conv_encoder(speech: Speech, network: Any, device: str, dtype: torch.dtype) 
             return (norm(features) if norm is not None else features).float()
         return tap.take(network(values).last_hidden_state)
 
-    def encode(waveform: Waveform) -> Track:
+    def encode(waveform: Waveform) -> TimeSeries:
         samples = waveform.samples
         mean, variance = moments(samples) if normalizes else (0.0, 1.0)
         scale = 1 / np.sqrt(variance + 1e-7) if normalizes else 1.0
@@ -73,7 +73,7 @@ def conv_encoder(speech: Speech, network: Any, device: str, dtype: torch.dtype) 
                     clip_norm.gather(prepared, len(samples), network.feature_extractor.conv_layers[0].conv)
             data = slide(rows, length, context, batch, compute)
         times = waveform.start_s + (np.arange(rows) * hop + field / 2) / rate
-        return Track(data, times, field / rate)
+        return TimeSeries(data, times, field / rate)
 
     return encode
 

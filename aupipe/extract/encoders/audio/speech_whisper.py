@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from aupipe.errors import UsageError
-from aupipe.extract.encoders import Encode, Track
+from aupipe.extract.encoders import Encode, TimeSeries
 from aupipe.extract.encoders.audio.sliding import slide
 from aupipe.extract.encoders.audio.taps import Tap
 from aupipe.extract.encoders.pretrained import model_folder, settings
-from aupipe.extract.long_arrays import cut
+from aupipe.extract.media.long_arrays import cut
 from aupipe.types import Waveform
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def whisper_encoder(speech: Speech, network: Any, device: str, dtype: torch.dtyp
     )
     batch = BATCH["cuda" if device.startswith("cuda") else "cpu"]
 
-    def encode(waveform: Waveform) -> Track:
+    def encode(waveform: Waveform) -> TimeSeries:
         samples = waveform.samples
         rows = max(1, -(-len(samples) // HOP))
 
@@ -56,6 +56,6 @@ def whisper_encoder(speech: Speech, network: Any, device: str, dtype: torch.dtyp
         with torch.inference_mode():
             data = slide(rows, length, context, batch, compute)
         times = waveform.start_s + np.arange(rows, dtype=np.float64) * (HOP / 16000)
-        return Track(data, times, 400 / 16000)
+        return TimeSeries(data, times, 400 / 16000)
 
     return encode

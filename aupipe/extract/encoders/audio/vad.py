@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.errors import WeightsMissingError
-from aupipe.extract.encoders import AudioInput, Encode, OnFrames, Track
-from aupipe.extract.long_arrays import cut
+from aupipe.extract.encoders import AudioInput, Encode, FrameAlignment, TimeSeries
+from aupipe.extract.media.long_arrays import cut
 from aupipe.extract.weights import RANDOM, RANDOM_SEED, file_sha256, find_weights, random_weights
 from aupipe.types import Modality, Waveform, Weights
 
@@ -21,7 +21,7 @@ STEP_S = 0.032
 
 
 @dataclass(frozen=True)
-class Vad(OnFrames):
+class Vad(FrameAlignment):
     """Probability of speech, (n, 1), a row per 32 ms.
 
     ``weights``: ``"package"``, the file inside the installed ``silero-vad`` package (else the same file in
@@ -81,7 +81,7 @@ class Vad(OnFrames):
 
         network = self._network().eval().to(device)
 
-        def encode(waveform: Waveform) -> Track:
+        def encode(waveform: Waveform) -> TimeSeries:
             samples = waveform.samples
 
             def read(start: int, stop: int) -> Any:
@@ -91,13 +91,13 @@ class Vad(OnFrames):
                 blocks = [block.cpu().numpy() for block in network.blocks(read, len(samples))]
             speech = np.concatenate(blocks)[:, None]  # (n, 1)
             times = waveform.start_s + (np.arange(len(speech), dtype=np.float64) + 0.5) * STEP_S
-            return Track(speech, times, STEP_S)
+            return TimeSeries(speech, times, STEP_S)
 
         return encode
 
 
 def spoken_spans(
-    track: Track,
+    track: TimeSeries,
     *,
     threshold: float = 0.5,
     min_speech_s: float = 0.25,

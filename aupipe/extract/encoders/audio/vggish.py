@@ -11,9 +11,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from aupipe.errors import WeightsMissingError
-from aupipe.extract.encoders import AudioInput, Encode, OnFrames, Track
+from aupipe.extract.encoders import AudioInput, Encode, FrameAlignment, TimeSeries
 from aupipe.extract.encoders.audio.logmel import at_least
-from aupipe.extract.long_arrays import ArrayBuilder, cut
+from aupipe.extract.media.long_arrays import ArrayBuilder, cut
 from aupipe.extract.weights import RANDOM, RANDOM_SEED, file_sha256, find_weights, identify, random_weights
 from aupipe.tables import Range
 from aupipe.types import Modality, Waveform, Weights
@@ -22,7 +22,7 @@ BATCH = 64  # examples
 
 
 @dataclass(frozen=True)
-class Vggish(OnFrames):
+class Vggish(FrameAlignment):
     """VGGish of torchvggish: (n, 128), one row per ``hop_s``, timed at the middle of the 0.975 s it hears.
 
     ``weights``: a file (absolute, or in AUPIPE_WEIGHTS; ``.pth`` state dict or safetensors), or ``"random"``.
@@ -74,7 +74,7 @@ class Vggish(OnFrames):
         whiten = self._whitening().eval().to(device) if self.pca else None
         hop = round(self.hop_s * 100)
 
-        def encode(waveform: Waveform) -> Track:
+        def encode(waveform: Waveform) -> TimeSeries:
             samples = at_least(waveform.samples, EXAMPLE_SAMPLES)
             last = 1 + (len(samples) - FRAME) // HOP - EXAMPLE  # where the last example that fits begins
             starts = list(range(0, last + 1, hop))
@@ -97,7 +97,7 @@ class Vggish(OnFrames):
                     rows.append((whiten(embedding) if whiten else embedding).float().cpu().numpy())
             starts += [last] * tail
             times = waveform.start_s + (np.array(starts) * HOP + EXAMPLE_SAMPLES / 2) / waveform.sample_rate
-            return Track(rows.array(), times, EXAMPLE_SAMPLES / waveform.sample_rate)
+            return TimeSeries(rows.array(), times, EXAMPLE_SAMPLES / waveform.sample_rate)
 
         return encode
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from aupipe.errors import UsageError
 from aupipe.extract.encoders.audio.vad import Vad, spoken_spans
 from aupipe.extract.encoders.pretrained import identify_model, load_model, model_folder, settings
-from aupipe.extract.encoders.text.transcript import Transcript, tidy, write_transcript
-from aupipe.extract.long_arrays import cut
+from aupipe.extract.media.long_arrays import cut
+from aupipe.extract.media.transcript import Transcript, tidy, write_transcript
 from aupipe.types import Waveform, Weights
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def transcribe(video: Path, out: Path, recognize: Callable[[Waveform], Transcrip
 
     Raises RecordingError ``no audio stream``, or when nothing can be decoded.
     """
-    from aupipe.extract.sound import read_audio_and_report
+    from aupipe.extract.media.audio import read_audio_and_report
 
     waveform, report = read_audio_and_report(video, 16000)
     for line in (*report.damage, *report.notes):

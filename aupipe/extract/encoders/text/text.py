@@ -8,9 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from aupipe.errors import UsageError
-from aupipe.extract.encoders import AlignRule, Encode, OnFrames, Track, WordsInput
+from aupipe.extract.encoders import AlignRule, Encode, FrameAlignment, TimeSeries, WordsInput
 from aupipe.extract.encoders.pretrained import identify_model, load_model, model_folder
-from aupipe.extract.encoders.text.transcript import Transcript, Word
+from aupipe.extract.media.transcript import Transcript, Word
 from aupipe.tables import NotNegative, Range
 from aupipe.types import Modality, Weights
 
@@ -18,7 +18,7 @@ BATCH = 16  # passages
 
 
 @dataclass(frozen=True)
-class Text(OnFrames):
+class Text(FrameAlignment):
     """Last hidden states of a text model such as ``FacebookAI/roberta-large``: a row per token, at its word's middle.
 
     By default a frame gets the mean over the tokens of all words whose middles lie within 2 s of it
@@ -73,7 +73,7 @@ class Text(OnFrames):
             found = hidden.float().cpu().numpy()
             return [(found[i], batch.word_ids(i)) for i in range(len(passages))]
 
-        def encode(transcript: Transcript) -> Track:
+        def encode(transcript: Transcript) -> TimeSeries:
             words = list(transcript.words)
             rows: list[Any] = [None] * len(words)
             jobs = passages_of(words, lambda group: word_lengths(tokenizer, group), limit)
@@ -86,11 +86,11 @@ class Text(OnFrames):
                             rows[word] = hidden[[k for k, owner in enumerate(owners) if owner == place]]
             spoken = [i for i, row in enumerate(rows) if row is not None and len(row)]
             if not spoken:
-                return Track(np.zeros((0, network.config.hidden_size), np.float32), np.zeros(0))
+                return TimeSeries(np.zeros((0, network.config.hidden_size), np.float32), np.zeros(0))
             data = np.concatenate([rows[i] for i in spoken])  # (tokens, D)
             times = np.concatenate([np.full(len(rows[i]), words[i].middle_s) for i in spoken])
             order = np.argsort(times, kind="stable")  # two people may speak at once
-            return Track(data[order], times[order])
+            return TimeSeries(data[order], times[order])
 
         return encode
 

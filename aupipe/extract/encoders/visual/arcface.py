@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from aupipe.extract.encoders import Encode
-from aupipe.extract.encoders.visual.pixels import (
+from aupipe.extract.encoders.image_base import (
     HALF,
     Precision,
     filled,
@@ -15,7 +15,7 @@ from aupipe.extract.encoders.visual.pixels import (
     read_weights,
     seeded,
 )
-from aupipe.extract.faces.align import CropTemplate
+from aupipe.extract.imaging.templates import CropTemplate
 from aupipe.extract.weights import RANDOM
 from aupipe.types import Modality, Weights
 

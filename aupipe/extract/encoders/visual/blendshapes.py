@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.extract.encoders import Encode
-from aupipe.extract.faces.align import FfhqCropTemplate
-from aupipe.extract.faces.mesh import LANDMARKS, SIZE_PX, mesh_landmarks, open_member, open_mesh
+from aupipe.extract.faces.landmarks import LANDMARKS, SIZE_PX, mesh_landmarks, open_member, open_mesh
+from aupipe.extract.imaging.templates import FfhqCropTemplate
 from aupipe.extract.weights import find_weights, identify
 from aupipe.types import Modality, Weights
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.extract.encoders import Encode
-from aupipe.extract.encoders.visual.pixels import (
+from aupipe.extract.encoders.image_base import (
     HALF,
     Precision,
     filled,
@@ -19,8 +19,8 @@ from aupipe.extract.encoders.visual.pixels import (
     read_weights,
     seeded,
 )
-from aupipe.extract.faces.align import FfhqCropTemplate
-from aupipe.extract.faces.mesh import WideFfhqCropTemplate, ffhq_crops, open_mesh
+from aupipe.extract.faces.landmarks import WideFfhqCropTemplate, ffhq_crops, open_mesh
+from aupipe.extract.imaging.templates import FfhqCropTemplate
 from aupipe.extract.weights import RANDOM, find_weights, identify
 from aupipe.types import Modality, Weights
 

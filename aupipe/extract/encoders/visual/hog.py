@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from aupipe.extract.encoders.visual.pixels import TensorEncode
-from aupipe.extract.faces.align import CropTemplate
+from aupipe.extract.encoders.image_base import TensorEncode
+from aupipe.extract.imaging.templates import CropTemplate
 from aupipe.tables import Pixels, Range
 from aupipe.types import Modality
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from aupipe.extract.encoders import Encode
-from aupipe.extract.encoders.visual.pixels import (
+from aupipe.extract.encoders.image_base import (
     IMAGENET,
     Crop,
     Precision,
@@ -17,7 +17,7 @@ from aupipe.extract.encoders.visual.pixels import (
     seeded,
     template,
 )
-from aupipe.extract.faces.align import CropTemplate
+from aupipe.extract.imaging.templates import CropTemplate
 from aupipe.extract.weights import RANDOM
 from aupipe.types import Modality, Weights
 

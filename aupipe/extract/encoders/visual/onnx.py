@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.extract.encoders import Encode
-from aupipe.extract.faces.align import ArcFaceCropTemplate, BoxCropTemplate, CropTemplate
+from aupipe.extract.imaging.templates import ArcFaceCropTemplate, BoxCropTemplate, CropTemplate
 from aupipe.extract.weights import find_weights
 from aupipe.extract.weights.onnx_external import identify_network
 from aupipe.tables import Pixels, Range
@@ -55,7 +55,7 @@ class Onnx:
         return identify_network(self.weights)
 
     def load(self, device: str) -> Encode:
-        from aupipe.extract.onnx_session import open_session, output_name
+        from aupipe.extract.weights.onnx_session import open_session, output_name
 
         session = open_session(find_weights(self.weights), device, self.output)
         source = session.get_inputs()[0]

@@ -11,9 +11,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.extract.encoders import Encode
-from aupipe.extract.encoders.visual.pixels import Precision, image_encoder, seeded
-from aupipe.extract.faces.align import CropTemplate
-from aupipe.extract.remembered import keep, recall
+from aupipe.extract.encoders.image_base import Precision, image_encoder, seeded
+from aupipe.extract.imaging.templates import CropTemplate
+from aupipe.extract.user_cache import keep, recall
 from aupipe.extract.weights import RANDOM, file_sha256, find_weights, random_weights
 from aupipe.tables import Range, build
 from aupipe.types import Modality, Weights

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from aupipe.errors import WeightsMissingError
 from aupipe.extract.encoders import Encode
+from aupipe.extract.encoders.image_base import Crop, Normal, Precision, image_encoder, seeded, template
 from aupipe.extract.encoders.pretrained import settings
-from aupipe.extract.encoders.visual.pixels import Crop, Normal, Precision, image_encoder, seeded, template
-from aupipe.extract.faces.align import CropTemplate
+from aupipe.extract.imaging.templates import CropTemplate
 from aupipe.extract.weights import RANDOM, RefusedWeightsError, file_sha256, random_weights, weights_folder
 from aupipe.tables import Range
 from aupipe.types import Modality, Weights

@@ -1,0 +1,119 @@
+"""What every network on face crops shares: pixels in, rows out, seeded random numbers where they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aupipe.extract.imaging.templates import ArcFaceCropTemplate, BoxCropTemplate, CropTemplate
+from aupipe.extract.weights import RANDOM, RANDOM_SEED, find_weights, identify, random_weights
+from aupipe.types import Weights
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+N = TypeVar("N", bound="nn.Module")
+
+Precision = Literal["float32", "float16", "bfloat16"]
+Crop = Literal["aligned", "box"]
+Normal = tuple[tuple[float, ...], tuple[float, ...]]  # mean and standard deviation of channels in [0, 1]
+
+IMAGENET: Normal = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF: Normal = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # to [-1, 1]
+
+
+def template(crop: Crop, size_px: int) -> CropTemplate:
+    """The five-point ArcFace crop at this size, or the detector's box stretched to it."""
+    return ArcFaceCropTemplate(size_px) if crop == "aligned" else BoxCropTemplate(size_px)
+
+
+@dataclass(frozen=True)
+class TensorEncode:
+    """An encoder's function whose work is torch's: crops uint8 (B, S, S, 3) RGB -> (B, ...) float32.
+
+    ``forward`` does it on ``device``. Crops may lie on the device already; `start` leaves the rows there, unawaited.
+    """
+
+    device: str
+    forward: Callable[[Tensor], Tensor]
+    is_graph: bool = True  # the same operations whatever the batch and what is in it
+
+    def start(self, crops: NDArray[np.uint8] | Tensor) -> Tensor:
+        """(B, ...) float32 on the device, for which nobody has waited yet."""
+        import torch
+
+        from aupipe.extract.gpu.transfer import upload
+
+        with torch.inference_mode():
+            return self.forward(upload(crops, self.device) if isinstance(crops, np.ndarray) else crops)
+
+    def __call__(self, crops: NDArray[np.uint8] | Tensor) -> NDArray[np.float32]:
+        rows: NDArray[np.float32] = self.start(crops).cpu().numpy()
+        return rows
+
+
+def image_encoder(
+    network: nn.Module,
+    device: str,
+    normal: Normal,
+    forward: Callable[[Tensor], Tensor],
+    precision: Precision = "float32",
+    size_px: int = 0,
+) -> TensorEncode:
+    """crops uint8 (B, S, S, 3) RGB -> (B, ...) float32: normalised on the device, in eval mode, as one batch.
+
+    ``size_px``: S, where it is always the same and so are the operations; on the CPU the network then runs by the
+    fastest route there is.
+    """
+    import torch
+
+    from aupipe.extract.encoders.onnx_export import exported
+    from aupipe.extract.gpu.warp import normalize
+
+    dtype = getattr(torch, precision)
+    network.eval().to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    mean, std = (torch.tensor(values, device=device) for values in normal)
+    if size_px and device == "cpu" and dtype == torch.float32:
+        forward = exported(network, forward, size_px) or forward
+
+    def encode(crops: Tensor) -> Tensor:
+        # Not every network takes an empty batch; one black crop tells the shape of its rows.
+        batch = crops if len(crops) else crops.new_zeros((1, *crops.shape[1:]))
+        pixels = batch.permute(0, 3, 1, 2)  # (B, S, S, 3) -> (B, 3, S, S)
+        return forward(normalize(pixels, mean, std, dtype)).float()[: len(crops)]
+
+    return TensorEncode(device, encode, is_graph=bool(size_px))
+
+
+def identify_weights(weights: str, what: str, licence: str = "unknown") -> Weights:
+    """Which weights an encoder called ``what`` uses: a file, or random numbers."""
+    return random_weights(what) if weights == RANDOM else identify(weights, licence)
+
+
+def seeded(build: Callable[[], N]) -> N:
+    """What ``build`` makes of the random numbers of `RANDOM_SEED`; the caller's own stay where they are."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(RANDOM_SEED)
+        return build()
+
+
+def read_weights(weights: str) -> tuple[dict[str, Tensor], str]:
+    """The state dict of a weight file, and the path to name in errors."""
+    from aupipe.extract.weights.checkpoint import read_state_dict
+
+    path = find_weights(weights)
+    return read_state_dict(path), str(path)
+
+
+def filled(network: N, state: Mapping[str, Tensor], source: str) -> N:
+    """The network with these weights, every key of them. Raises RefusedWeightsError, naming keys."""
+    from aupipe.extract.weights.checkpoint import load_into
+
+    load_into(network, state, source)
+    return network

@@ -1,0 +1,1 @@
+"""What is computed for one video, in one process and on one device."""

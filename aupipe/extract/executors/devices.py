@@ -1,0 +1,89 @@
+"""The devices of this machine, and how many processes and threads each of them gets."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+
+from aupipe.errors import UsageError
+from aupipe.extract.engine.options import ThreadCounts
+
+
+def choose_devices(gpu: str | None, cpu: bool) -> list[str]:
+    """The torch devices for ``--gpu 0``, ``--gpu 0,1``, ``--gpu cuda:1`` or ``--cpu``; by default the first GPU, else
+    the CPU.
+
+    Raises UsageError when a GPU was asked for and is not there: never a silent fall back to the CPU.
+    """
+    if cpu and gpu:
+        raise UsageError("--cpu and --gpu exclude each other")
+    if cpu:
+        return ["cpu"]
+    import torch
+
+    if gpu is None:
+        return ["cuda:0" if torch.cuda.is_available() else "cpu"]
+    names = [name.strip().removeprefix("cuda:") for name in gpu.split(",")]
+    if not all(name.isascii() and name.isdigit() for name in names):
+        raise UsageError(f"--gpu {gpu}: expected a number such as 0, several such as 0,1, or cuda:0")
+    if torch.version.cuda is None and torch.version.hip is None:
+        raise UsageError(f"--gpu {gpu}: this torch ({torch.__version__}) has no CUDA; install one that has, or --cpu")
+    count = torch.cuda.device_count()
+    if any(int(name) >= count for name in names):
+        found = f"torch sees {count} GPU(s)" if count else "torch sees no GPU (no driver, or none visible)"
+        raise UsageError(f"--gpu {gpu}: {found}; run with --cpu to use the processor")
+    return [f"cuda:{int(name)}" for name in dict.fromkeys(names)]
+
+
+def available_cores() -> int:
+    """Cores this process may use, which on a cluster is fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+MOST_DECODERS = 14  # beside one GPU: 16 cores less two (docs/pipeline.md, "Measured")
+PROCESSES, CORES_EACH, MEMORY_EACH = 4, 4, 10 << 30  # of the workers of one GPU
+
+
+def processes_on(devices: Sequence[str]) -> int:
+    """Worker processes per device: one on the CPU, up to four on a GPU that has the cores and the memory for them.
+
+    Python runs one thread at a time, and a large GPU asks for more frames a second than one process can hand on.
+    """
+    if devices[0] == "cpu" or not all(map(shares, devices)):
+        return 1
+    import torch
+
+    memory = min(torch.cuda.get_device_properties(device).total_memory for device in devices)
+    return max(1, min(PROCESSES, available_cores() // len(devices) // CORES_EACH, memory // MEMORY_EACH))
+
+
+COMPUTE_MODE, SHARED = 20, 0  # CU_DEVICE_ATTRIBUTE_COMPUTE_MODE, CU_COMPUTEMODE_DEFAULT
+
+
+def shares(device: str) -> bool:
+    """Whether a GPU lets several processes use it at once; some clusters set theirs not to."""
+    number, gpu, mode = int(device.removeprefix("cuda:")), ctypes.c_int(), ctypes.c_int(-1)
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+        failed = (
+            cuda.cuInit(0)
+            or cuda.cuDeviceGet(ctypes.byref(gpu), number)
+            or cuda.cuDeviceGetAttribute(ctypes.byref(mode), COMPUTE_MODE, gpu)
+        )
+    except (OSError, AttributeError):  # another system's name for it, or none
+        return False
+    return not failed and mode.value == SHARED
+
+
+def thread_counts(devices: Sequence[str], processes: int = 1, decoders: int = 0) -> ThreadCounts:
+    """The threads of each worker process, of which there are ``processes`` per device; ``decoders`` are a device's.
+
+    On the CPU every core may decode and every core may encode: whichever stage is behind gets them. Beside a GPU one
+    thread feeds it, and the cores decode; two are left for feeding and writing.
+    """
+    cores = available_cores()
+    if devices[0] == "cpu":
+        return ThreadCounts(decoders or cores, cores)
+    decoders = decoders or min(MOST_DECODERS, (cores - 2) // len(devices))
+    return ThreadCounts(max(1, -(-decoders // processes)), 1)

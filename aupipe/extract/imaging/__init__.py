@@ -1,0 +1,1 @@
+"""FrameChunk on the host: crop templates, warps, scaling."""

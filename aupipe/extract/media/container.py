@@ -1,0 +1,229 @@
+"""Opening media files safely: what a file is, by its first bytes, before any demuxer sees it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import av
+from av.codec.hwaccel import HWAccel
+from av.container import InputContainer
+
+from aupipe.errors import RecordingError
+from aupipe.extract.limits import MAX_PIXELS
+from aupipe.extract.media.ffmpeg_log import ErrorLog, errors_into
+
+HEAD_BYTES = 4096
+MOST_DAMAGED = 10_000  # packets of a stream, after which nothing more is expected of it
+DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS)}  # a decoder refuses larger pictures before it allocates them
+BROADCAST = ("mpegts", "mpeg", "mpegvideo")  # containers without a beginning: one may come in at any packet
+TOO_LARGE = "exceeds specified max pixel count"  # FFmpeg's words for what `max_pixels` refuses
+
+
+def sniff(path: Path) -> str:
+    """The FFmpeg demuxer for a media file, from its content.
+
+    FFmpeg goes by the content, not the name: a text file called ``x.mp4`` may be a playlist that makes it read other
+    files (FFmpeg documentation, demuxer ``concat``). So only known containers are let through, and the demuxer is
+    named, not guessed.
+    Raises RecordingError for anything else: folders, pipes, empty files, text.
+    """
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise RecordingError(f"{path} is a folder, not a media file: take it out of the data set")
+        if not stat.S_ISREG(mode):
+            raise RecordingError(f"{path} is not a regular file: put the video itself there")
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        raise RecordingError(f"cannot read {path}: {error.strerror or error}") from error
+    if not head:
+        raise RecordingError(f"{path} is empty (0 bytes): copy it again, or take it out of the data set")
+    demuxer = _demuxer(head)
+    if demuxer is None:
+        kind = "text" if _is_text(head) else "no media container aupipe knows"
+        raise RecordingError(f"{path} is {kind}: re-encode it to mp4, or take it out of the data set")
+    return demuxer
+
+
+def _demuxer(head: bytes) -> str | None:
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"):
+        return "mov"
+    if head.startswith(b"\x1a\x45\xdf\xa3"):
+        return "matroska"
+    if head.startswith(b"RIFF") and head[8:12] in (b"AVI ", b"AVIX"):
+        return "avi"
+    if head.startswith((b"RIFF", b"RF64")) and head[8:12] == b"WAVE":
+        return "wav"
+    if head.startswith(b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"):
+        return "asf"
+    if head.startswith(b"\x00\x00\x01\xba"):
+        return "mpeg"
+    if head.startswith(b"\x00\x00\x01\xb3"):
+        return "mpegvideo"
+    if head.startswith(b"FLV\x01"):
+        return "flv"
+    if head.startswith(b"OggS"):
+        return "ogg"
+    if head.startswith(b"fLaC"):
+        return "flac"
+    if head.startswith(b"ID3") or _is_mpeg_audio(head):
+        return "mp3"
+    for offset in (0, 4):  # transport streams: sync byte every 188, or every 192 with a time code (m2ts)
+        step = 188 + offset
+        if len(head) > 4 * step and all(head[offset + i * step] == 0x47 for i in range(4)):
+            return "mpegts"
+    return None
+
+
+def _is_mpeg_audio(head: bytes) -> bool:
+    """A frame header: sync, a layer, a bit rate and a sample rate that exist; and no text in UTF-16."""
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0 or head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return False
+    return head[1] & 0x06 != 0 and 0 < head[2] >> 4 < 15 and head[2] & 0x0C != 0x0C
+
+
+def _is_text(head: bytes) -> bool:
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return True  # UTF-16
+    try:
+        head[: HEAD_BYTES - 4].decode("utf-8")  # a cut character at the end is not a sign of binary data
+    except UnicodeDecodeError as error:
+        return error.start > HEAD_BYTES - 8
+    return b"\0" not in head
+
+
+def open_media(path: Path, hardware: HWAccel | None = None, log: ErrorLog | None = None) -> InputContainer:
+    """A PyAV container of a local media file, decoded by ``hardware`` where that can.
+
+    ``log`` takes in what FFmpeg complains of. Raises RecordingError with FFmpeg's reason when it cannot be opened.
+    """
+    demuxer = sniff(path)
+    # An absolute path, so that a name like `http:x.avi` or `concat:a|b` is a name. Bytes that are no UTF-8 cannot be
+    # passed as a name at all, so the open file is passed.
+    absolute = os.path.abspath(path)
+    try:
+        absolute.encode("utf-8")
+        source: object = f"file:{absolute}"
+    except UnicodeEncodeError:
+        source = path.open("rb")
+    try:
+        with errors_into(log or ErrorLog()):
+            return av.open(
+                source,
+                mode="r",
+                format=demuxer,
+                metadata_errors="replace",
+                hwaccel=hardware,
+                options=DECODER_OPTIONS,  # probing decodes a picture too
+            )
+    except (av.FFmpegError, ValueError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RecordingError(f"{path} cannot be opened as {demuxer}: {reason}") from error
+
+
+@dataclass
+class StreamFrames:
+    """The frames of one stream, in decode order, and what there is to say of how that went.
+
+    Damaged packets are left out, and counted in ``damaged``. ``log`` is that which the container was opened with. All
+    streams are read, so that it is known where the file ends; the others are not decoded.
+    """
+
+    container: InputContainer
+    stream: Any
+    log: ErrorLog = field(default_factory=ErrorLog)
+    damaged: int = 0  # packets that could not be decoded, and errors of the demuxer
+    packets: int = 0
+    discarded: int = 0  # packets that an edit list takes out
+    frames: int = 0
+    corrupt_packets: int = 0
+    corrupt_frames: int = 0
+    untimed: int = 0
+    leading: int = 0  # packets of times before the first frame's
+    begins_late: bool = False  # the first packet gave no frame
+    too_large: bool = False  # the last packet held a picture beyond the cap, and nothing after it is decoded
+    ends: dict[int, int] = field(default_factory=dict)  # stream -> where its last packet ends, in its time base
+    _first_pts: list[int] = field(default_factory=list)  # of the packets before the first frame
+
+    @property
+    def kind(self) -> str:
+        """The container, by the first of its demuxer's names."""
+        return self.container.format.name.partition(",")[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        packets = self.container.demux()
+        while True:
+            packet, frames, is_over = None, [], False
+            # Captured is what is logged in this call alone: frames may be taken from several files in turn.
+            with av.logging.Capture() as lines:
+                try:
+                    packet = next(packets, None)
+                    if packet is not None and packet.stream is self.stream:
+                        frames = packet.decode()
+                except av.error.EOFError:
+                    is_over = True
+                except IndexError:  # PyAV, at the end of a file in which another stream has begun on the way
+                    self.log.add("container", "a stream begins in the middle of the file")
+                    is_over = True
+                except av.FFmpegError as error:
+                    self.damaged += 1
+                    is_over = packet is None or _is_lost(error) or self.damaged > MOST_DAMAGED
+                    if packet is None:  # nothing more can be read; what the decoder holds is good
+                        frames = self._drained()
+            if lines:
+                self.log.take(lines)
+                self.too_large = any(TOO_LARGE in text for _, _, text in lines)
+                if self.too_large:
+                    return
+            if packet is not None:
+                self._count(packet)
+            for frame in frames:
+                self._count_frame(frame)
+                yield frame
+            if is_over or packet is None:
+                return
+
+    def _drained(self) -> list[Any]:
+        try:
+            frames: list[Any] = self.stream.codec_context.decode(None)
+        except av.FFmpegError:
+            return []
+        return frames
+
+    def _count(self, packet: Any) -> None:
+        """Take note of a packet; those that have neither content nor time are PyAV's sign that a stream is over."""
+        index, pts = packet.stream.index, packet.pts
+        if pts is not None:
+            end = pts + (packet.duration or 0)
+            self.ends[index] = max(self.ends.get(index, end), end)
+        if packet.stream is not self.stream or (pts is None and not packet.size and packet.dts is None):
+            return
+        self.packets += 1
+        self.discarded += packet.is_discard
+        self.corrupt_packets += packet.is_corrupt
+        if not self.frames and pts is not None and not packet.is_discard and len(self._first_pts) < MOST_DAMAGED:
+            self._first_pts.append(pts)
+
+    def _count_frame(self, frame: Any) -> None:
+        if not self.frames and frame.pts is not None:
+            self.leading = sum(pts < frame.pts for pts in self._first_pts)
+            self.begins_late = bool(self._first_pts) and self._first_pts[0] < frame.pts
+            if self.kind in BROADCAST:  # what is said of the packets before is no sign of damage
+                self.log.clear()
+                self.damaged = 0
+        self.frames += 1
+        self.corrupt_frames += frame.is_corrupt
+        self.untimed += frame.pts is None
+
+
+def _is_lost(error: Exception) -> bool:
+    """True when the demuxer itself cannot go on: reading again would give the same error for ever."""
+    return isinstance(error, (av.error.OSError, av.error.MemoryError)) and not isinstance(
+        error, av.error.InvalidDataError
+    )

@@ -1,0 +1,256 @@
+"""What decoding one stream of a media file gave, held against what its container says: is it damaged, and how?
+
+FFmpeg goes on where a file is broken, and mostly raises nothing: frames are missing, or come at other times. What can
+be known of that is counted here. A whole file must not be called damaged: variable frame rates, edit lists, pauses,
+sound that ends after the picture and streams that begin in the middle of a group of pictures are ordinary.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aupipe.extract.media.container import BROADCAST, StreamFrames
+from aupipe.extract.media.file_end import missing_end
+
+REGULAR_SHARE = 0.9  # of the steps between frames are alike where a frame rate is constant
+ROUNDING_S = 0.0011  # Matroska and FLV count in milliseconds
+TRACK_END = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
+INDEXED = ("mov", "avi")  # containers with a table of every packet
+ONE_TO_ONE = ("h264", "hevc", "av1", "mjpeg", "png", "prores", "dnxhd")  # each packet of these codecs gives a frame
+FIELDS_APART = ("mpegts", "mpeg")  # where a packet may hold half an interlaced picture
+JUMPS_SHARE = 0.05  # of the frames of joined parts jump back, at most; B-frames do so all the time
+SHORT_OVERLAP_S = 0.1  # what joining transport streams leaves; each frame is still within this of its own time
+
+
+@dataclass(frozen=True)
+class MediaReport:
+    """Counts of one stream. Times in seconds on the container's clock; 0 wherever there is nothing to report.
+
+    ``is_damaged`` judges, ``summary`` says in one line what is wrong, ``notes`` what is odd and no damage.
+    """
+
+    frames: int = 0  # decoded
+    declared_frames: int = 0  # by the header, which is often wrong: a hint, never a verdict
+    surplus: int = 0  # frames beyond those, in a container whose header is exact
+    listed: int = 0  # packets in the container's own table, where some are missing
+    missing: int = 0  # of those, could not be read
+    undecodable: int = 0  # packets, or errors of the demuxer
+    dropped: int = 0  # packets that gave no frame, of codecs where each gives one
+    corrupt_packets: int = 0  # flagged by the demuxer: a break in the count of a transport stream's packets
+    corrupt_frames: int = 0  # flagged by the decoder: parts of the picture are made up
+    leading: int = 0  # packets before the first frame of a stream that begins within a group of pictures
+    untimed: int = 0  # frames without a timestamp
+    gaps: int = 0  # jumps ahead in the times of a constant frame rate
+    gap_s: float = 0.0  # in all, without frames
+    first_gap_s: float = 0.0  # where the first begins
+    jumps_back: int = 0
+    overlap_s: float = 0.0  # by how much times jump back at most, beyond the order of B-frames
+    first_overlap_s: float = 0.0
+    end_s: float = 0.0  # of the last packet read, where that is before ...
+    declared_end_s: float = 0.0  # ... the end that the container states
+    holes: int = 0  # pauses between packets of sound, filled with silence
+    hole_s: float = 0.0  # in all
+    first_hole_s: float = 0.0  # where the first begins
+    cut: str = ""  # how the file's length contradicts what it says of it
+    errors: int = 0  # lines in FFmpeg's error log
+    messages: tuple[str, ...] = ()  # the first distinct ones
+
+    @property
+    def damage(self) -> list[str]:
+        """What is wrong, each in a few words."""
+        found = []
+        if self.missing:
+            found.append(f"{_many(self.missing, 'frame')} of {self.listed} missing")
+        if self.declared_end_s:
+            found.append(f"truncated: ends at {self.end_s:.2f} s of {self.declared_end_s:.2f} s declared")
+        if self.cut:
+            found.append(f"file ends early: {self.cut}")
+        if self.surplus:
+            found.append(f"{self.frames} frames where the header says {self.declared_frames}")
+        if self.undecodable:
+            found.append(f"{_many(self.undecodable, 'packet')} not decodable")
+        if self.dropped:
+            found.append(f"{_many(self.dropped, 'packet')} without a frame")
+        if self.corrupt_frames:
+            found.append(f"{_many(self.corrupt_frames, 'frame')} corrupt")
+        if self.corrupt_packets > self.jumps_back:  # where streams were joined, the count breaks and nothing is lost
+            found.append(f"{_many(self.corrupt_packets, 'packet')} corrupt")
+        if self.gaps:
+            where = f"{self.gap_s:.2f} s without frames, first at {self.first_gap_s:.2f} s"
+            found.append(f"{_many(self.gaps, 'gap')} in the times ({where})")
+        if self.overlap_s > SHORT_OVERLAP_S:
+            found.append(f"times overlap by {self.overlap_s:.2f} s at {self.first_overlap_s:.2f} s: joined from parts?")
+        if self.errors:
+            found.append(f"FFmpeg: {self.messages[0]}" + f" (and {self.errors - 1} more)" * (self.errors > 1))
+        return found
+
+    @property
+    def is_damaged(self) -> bool:
+        return bool(self.damage)
+
+    @property
+    def summary(self) -> str:
+        """One line; empty for a whole file."""
+        return "; ".join(self.damage)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is odd and no damage."""
+        found = []
+        if self.holes:
+            where = f"{self.hole_s:.2f} s, first at {self.first_hole_s:.2f} s"
+            found.append(f"{_many(self.holes, 'pause')} between packets of sound filled with silence ({where})")
+        if self.untimed:
+            found.append(f"{self.untimed} frames without a timestamp, timed by the frame rate")
+        if self.leading:
+            found.append(f"begins within a group of pictures: {self.leading} packets before its first frame left out")
+        if 0 < self.overlap_s <= SHORT_OVERLAP_S:
+            found.append(f"times overlap by {self.overlap_s:.2f} s at {self.first_overlap_s:.2f} s, put in order")
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """The counts that are not 0."""
+        found = {name: value for name, value in asdict(self).items() if value}
+        found = {name: round(value, 6) if isinstance(value, float) else value for name, value in found.items()}
+        return found | ({"messages": list(self.messages)} if self.messages else {})
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> MediaReport:
+        """The inverse of `to_json`; fields of a later version are passed over."""
+        known = {f.name: content[f.name] for f in fields(cls) if f.name in content}
+        return cls(**known | {"messages": tuple(content.get("messages", ()))})
+
+
+def report_on(
+    read: StreamFrames, path: Path, times_s: NDArray[np.float64] | None = None, to_end: bool = True
+) -> MediaReport:
+    """What was found when a stream of a file was read.
+
+    ``times_s`` (T,): of its frames, in the order they are shown, where the steps between them are to be judged.
+    ``to_end``: whether it was read to its end; else nothing can be said of what is missing.
+    """
+    stream, kind = read.stream, read.kind
+    packets, leading, dropped = read.packets, read.leading, 0
+    if stream.type != "video":  # the first packets of sound fill the decoder, and are heard of no more
+        leading = 0
+    elif read.begins_late and kind not in BROADCAST:
+        leading, dropped = 0, leading
+    if stream.type == "video" and stream.codec_context.name in ONE_TO_ONE and kind not in FIELDS_APART:
+        lost = packets - read.discarded - read.frames - read.damaged
+        dropped = max(0, lost - leading)
+    declared = _declared_frames(stream)
+    listed = len(stream.index_entries) if kind in INDEXED and to_end else 0
+    found: dict[str, Any] = truncation_of(read) if to_end else {}
+    if times_s is not None:
+        found |= overlap_in(times_s)
+        if kind not in INDEXED:  # there a step is as long as the table of packets says
+            found |= gaps_in(times_s)
+    return MediaReport(
+        frames=read.frames,
+        declared_frames=declared,
+        surplus=max(0, read.frames - declared) if _is_surplus(read, declared) else 0,
+        cut=missing_end(path, kind) if to_end else "",
+        listed=listed if listed > packets else 0,
+        missing=max(0, listed - packets),
+        undecodable=read.damaged,
+        dropped=dropped,
+        corrupt_packets=read.corrupt_packets,
+        corrupt_frames=read.corrupt_frames,
+        leading=leading,
+        untimed=read.untimed,
+        errors=read.log.count,
+        messages=tuple(read.log.messages),
+        **found,
+    )
+
+
+def _is_surplus(read: StreamFrames, declared: int) -> bool:
+    """AVI alone: where its index is lost, FFmpeg takes for frames what looks like them."""
+    return read.kind == "avi" and read.stream.type == "video" and 0 < declared < read.frames - max(3, read.frames // 50)
+
+
+def _declared_frames(stream: Any) -> int:
+    if stream.frames or stream.type != "video":
+        return int(stream.frames)
+    if stream.duration and stream.time_base and stream.average_rate:
+        return round(stream.duration * stream.time_base * stream.average_rate)
+    return 0
+
+
+def truncation_of(read: StreamFrames) -> dict[str, Any]:
+    """Where a file ends before its container says, as fields of `MediaReport`.
+
+    A Matroska track may state its own end, and AVI counts its frames; else the end of the longest stream counts, since
+    sound may go on after the picture. Broadcasts state nothing: their length is guessed from their last packets.
+    """
+    container, stream, kind = read.container, read.stream, read.kind
+    if kind in BROADCAST or not read.ends:
+        return {}
+    end_s = float(read.ends.get(stream.index, 0) * stream.time_base)
+    period_s = float(1 / stream.average_rate) if stream.type == "video" and stream.average_rate else 0.04
+    declared_s, tolerance_s = 0.0, max(2.5 * period_s, 0.1)
+    if kind == "avi" and stream.type == "video" and stream.frames:
+        declared_s = stream.frames * period_s
+    elif kind == "matroska" and (tag := TRACK_END.fullmatch(stream.metadata.get("DURATION", ""))):
+        declared_s = int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+    elif container.duration:
+        streams: Any = container.streams
+        end_s = max(float(end * streams[index].time_base) for index, end in read.ends.items() if index < len(streams))
+        declared_s = ((container.start_time or 0) + container.duration) / 1e6
+        tolerance_s = max(0.5, 0.02 * declared_s)
+    return {"end_s": end_s, "declared_end_s": declared_s} if declared_s - end_s > tolerance_s else {}
+
+
+def gaps_in(times_s: NDArray[np.float64]) -> dict[str, Any]:
+    """Jumps ahead in times (T,) that are otherwise evenly spaced, as fields of `MediaReport`.
+
+    Where the frame rate varies, a long step says nothing: none is reported.
+    """
+    ordered = np.sort(times_s)
+    steps = np.diff(ordered)
+    if len(steps) < 4:
+        return {}
+    usual = float(np.median(steps))
+    regular = np.abs(steps - usual) <= max(0.1 * usual, ROUNDING_S)
+    long = np.flatnonzero(steps > 1.5 * usual + ROUNDING_S)
+    is_regular = regular.mean() >= REGULAR_SHARE or np.count_nonzero(~regular) == 1  # one of a few is a gap too
+    if not len(long) or not is_regular:
+        return {}
+    first_s = float(ordered[long[0]]) + usual
+    return {"gaps": len(long), "gap_s": float((steps[long] - usual).sum()), "first_gap_s": first_s}
+
+
+def overlap_in(times_s: NDArray[np.float64]) -> dict[str, Any]:
+    """Times (T,) of frames in the order they are shown that jump back, as fields of `MediaReport`.
+
+    Files that carry decoding times only (AVI with B-frames) give the right times, each once, on frames nearby: no
+    overlap. Where parts overlap, times come twice, or closer together than frames are.
+    """
+    if len(times_s) < 2:
+        return {}
+    back = np.flatnonzero(np.diff(times_s) < 0) + 1
+    if not len(back):
+        return {}
+    latest, ordered = np.maximum.accumulate(times_s), np.sort(times_s)
+    steps = np.diff(times_s if len(back) < JUMPS_SHARE * len(times_s) else ordered)  # as B-frames, or as parts do
+    usual = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
+    close = np.flatnonzero(np.diff(ordered) < 0.75 * usual)
+    if not len(close):
+        return {}  # every time once: only the order is another
+    worst = float((latest - times_s).max())
+    return {
+        "jumps_back": len(back),
+        "overlap_s": worst + usual,  # so many seconds are covered twice
+        "first_overlap_s": float(ordered[close[0]]),
+    }
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"

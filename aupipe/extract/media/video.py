@@ -1,0 +1,302 @@
+"""FrameChunk of a video file: `Frames`, one row per decoded frame, in decode order.
+
+Rows are never counted by what a container claims: 12 of 33 real files claimed another number than they held. A claim
+is a hint only, of whether something is missing (`aupipe.extract.media.report`).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from array import array
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import av
+import numpy as np
+from av.codec.hwaccel import HWAccel
+from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from aupipe.errors import RecordingError
+from aupipe.extract.limits import MAX_CLOCK_S, MAX_FRAMES, MAX_PIXELS
+from aupipe.extract.media.container import DECODER_OPTIONS, StreamFrames, open_media, sniff
+from aupipe.extract.media.ffmpeg_log import ErrorLog, unknown_codec
+from aupipe.extract.media.report import MediaReport, overlap_in, report_on
+from aupipe.types import Frames
+
+if TYPE_CHECKING:
+    from aupipe.extract.gpu.frames import DeviceFrames
+
+logger = logging.getLogger(__name__)
+
+FrameChunk: TypeAlias = "Frames | DeviceFrames"  # a chunk of decoded frames, on the host or on a device
+
+CHUNK_FRAMES = 32
+REORDER_FRAMES = 16  # of H.264 and HEVC, at most
+REORDER_S = 1.0  # B-frames are shown at most this long after their neighbours in the file
+CHUNK_BYTES = 64 << 20  # of RGB: what bounds memory for large pictures
+
+
+class Hardware(Protocol):
+    """A decoder beside the processor."""
+
+    @property
+    def accel(self) -> HWAccel: ...
+
+    def decodes(self, stream: Any) -> bool:
+        """Whether it gives the processor's samples for a video stream."""
+        ...
+
+    def planar(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """A frame of its as the processor's decoder would give it."""
+        ...
+
+
+class FrameBuffer(Protocol):
+    """Where decoded frames are gathered into a chunk."""
+
+    @property
+    def hardware(self) -> Hardware | None:
+        """What may decode the frames that come here; None for the processor alone."""
+        ...
+
+    def add(self, frame: av.VideoFrame) -> bool:
+        """Put a frame with those before it; False where it begins another chunk, and is not put there."""
+        ...
+
+    def cut(self, pts_s: NDArray[np.float64], index: NDArray[np.int64]) -> FrameChunk:
+        """The frames put here since the last cut; there is at least one."""
+        ...
+
+
+class HostFrameBuffer:
+    """RGB in host memory: gives `Frames`."""
+
+    hardware = None
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._reformatter = VideoReformatter()  # one for the whole file: a new one a frame costs more than its work
+        self._kind: tuple[int, ...] = ()
+        self._chunk: NDArray[np.uint8] = np.empty((0, 0, 0, 3), np.uint8)
+
+    def add(self, frame: av.VideoFrame) -> bool:
+        kind = frame.height, frame.width, frame.rotation
+        if self.count and (self.count == len(self._chunk) or kind != self._kind):
+            return False
+        (plane,) = self._reformatter.reformat(frame, format="rgb24", threads=1).planes
+        picture = rotated(plane_pixels(plane, 3), frame.rotation)
+        if not self.count:
+            self._kind = kind
+            self._chunk = np.empty((chunk_length(picture.nbytes), *picture.shape), np.uint8)
+        self._chunk[self.count] = picture
+        self.count += 1
+        return True
+
+    def cut(self, pts_s: NDArray[np.float64], index: NDArray[np.int64]) -> Frames:
+        chunk, self.count = self._chunk[: self.count], 0
+        self._chunk = self._chunk[:0]
+        return Frames(chunk, pts_s, index)
+
+
+@dataclass
+class VideoReader:
+    """The frames of one video file, in decode order.
+
+    Iterate for chunks of what ``frame_buffer`` makes of them (RGB `Frames` on the host), or call `clock` for
+    timestamps alone (no colour conversion). After either, ``report`` says what was found, and whether
+    the file is damaged; a file may be decoded several times, so whoever asks for the report is the one who tells of it.
+
+    Stream: the first video stream that is no attached picture. Rotation metadata is honoured, as OpenCV does.
+    Damaged packets are skipped, the rest goes on; frames the decoder flags as corrupt keep their row.
+
+    ``wanted`` is asked for each row whether its picture is needed: rows that are not are decoded and counted, never
+    converted, and left out of the chunks. ``times_s`` holds the time of every frame decoded so far.
+    """
+
+    path: Path
+    wanted: Callable[[int], bool] = lambda row: True
+    frame_buffer: Callable[[], FrameBuffer] = HostFrameBuffer
+
+    def __post_init__(self) -> None:
+        self.report = MediaReport()
+        self.times_s = array("d")
+
+    @property
+    def decoded(self) -> int:
+        """Frames decoded so far, wanted or not."""
+        return len(self.times_s)
+
+    def __iter__(self) -> Iterator[FrameChunk]:
+        frame_buffer = self.frame_buffer()
+        rows: list[int] = []
+        self.times_s = array("d")
+        for frame, time_s in self._frames(frame_buffer.hardware):
+            row = len(self.times_s)
+            self.times_s.append(time_s)
+            if not self.wanted(row):
+                continue
+            if not frame_buffer.add(frame):
+                yield self._cut(frame_buffer, rows)
+                rows = []
+                frame_buffer.add(frame)
+            rows.append(row)
+        if rows:
+            yield self._cut(frame_buffer, rows)
+
+    def _cut(self, frame_buffer: FrameBuffer, rows: list[int]) -> FrameChunk:
+        return frame_buffer.cut(np.array([self.times_s[row] for row in rows]), np.array(rows))
+
+    def clock(self) -> NDArray[np.float64]:
+        """(T,) presentation time of every frame, in seconds on the container's clock, in rising order."""
+        times_s = np.array([time_s for _, time_s in self._frames()], dtype=np.float64)
+        return in_order(times_s, self.path)
+
+    def _frames(self, hardware: Hardware | None = None) -> Iterator[tuple[av.VideoFrame, float]]:
+        """Decoded frames with their times, by ``hardware`` where its first picture is the processor's to the bit."""
+        if hardware is not None and (first := self._first_for(hardware)) is not None:
+            frames = self._decoded(hardware)
+            begun = None
+            with suppress(RecordingError):  # whether that is the GPU's fault or the file's, the processor shows
+                begun = next(frames)
+            if begun is not None and same_picture(begun[0], first):
+                yield begun
+                yield from frames
+                return
+            frames.close()
+            what = "has another first picture" if begun else "fails at the first picture"
+            logger.warning("%s: NVDEC %s; decoded by the processor", self.path, what)
+        yield from self._decoded()
+
+    def _first_for(self, hardware: Hardware) -> av.VideoFrame | None:
+        """The first frame, of what ``hardware`` decodes."""
+        with open_media(self.path) as container:
+            stream = _video_stream(container, self.path)
+            if not hardware.decodes(stream):
+                return None
+            return next(iter(StreamFrames(container, stream)), None)
+
+    def _decoded(self, hardware: Hardware | None = None) -> Generator[tuple[av.VideoFrame, float], None, None]:
+        """Decoded frames with their times; a frame without a timestamp follows its predecessor by one period."""
+        log = ErrorLog()
+        times_s = array("d")
+        with open_media(self.path, hardware.accel if hardware else None, log) as container:
+            stream = _video_stream(container, self.path)
+            period_s = float(1 / stream.average_rate) if stream.average_rate else 0.04
+            beside = False  # whether the hardware has done it, and not the processor in its place
+            time_s = -period_s
+            frames = StreamFrames(container, stream, log)
+            for frame in frames:
+                time_s = time_s + period_s if frame.time is None else frame.time
+                times_s.append(time_s)
+                _refuse_endless(self.path, frame, len(times_s), time_s - times_s[0])
+                shown = hardware.planar(frame) if hardware else frame
+                beside |= shown is not frame
+                yield shown, time_s
+            if frames.too_large:
+                raise RecordingError(f"{self.path}: {_pixels_refused(log)} at frame {frames.frames}")
+            harm = frames.damaged + frames.corrupt_frames
+            if beside and harm:  # each decoder goes on in its own way: rows would be other rows
+                raise RecordingError(f"{self.path}: {harm} damaged packets: decode it without --nvdec")
+            if hardware is not None and not beside:
+                logger.info("%s: this GPU does not decode it; decoded by the processor", self.path)
+            if not times_s:
+                why = f"; FFmpeg: {log.messages[0]}" if log.messages else ""
+                raise RecordingError(f"{self.path}: no frame could be decoded ({frames.damaged} damaged packets{why})")
+            self.report = report_on(frames, self.path, np.array(times_s))
+
+
+def same_picture(one: av.VideoFrame, other: av.VideoFrame) -> bool:
+    """Whether two frames of planes of bytes hold the same samples at the same time."""
+    if one.time != other.time or len(one.planes) != len(other.planes):
+        return False
+    planes = zip(one.planes, other.planes, strict=True)
+    return all(np.array_equal(plane_pixels(ours), plane_pixels(theirs)) for ours, theirs in planes)
+
+
+def in_order(times_s: NDArray[np.float64], path: Path) -> NDArray[np.float64]:
+    """The times of frames in the order they are shown.
+
+    Where a file carries decoding times only (AVI with B-frames) each time sits on a wrong frame nearby, though the
+    decoder gives the frames in the right order and every time occurs once: sorting puts them where they belong. Times
+    that jump back further are no such thing, and raise RecordingError: no clock can be had from them. Times of parts
+    that overlap a little are sorted too, and the report of the file says so.
+    """
+    latest = np.maximum.accumulate(times_s)
+    ordered = np.sort(times_s)
+    reach_s = REORDER_S
+    if len(times_s) > 1 and not overlap_in(times_s):
+        reach_s = max(reach_s, REORDER_FRAMES * float(np.median(np.diff(ordered))))  # a few frames a second
+    back = np.flatnonzero(times_s < latest - reach_s)
+    if len(back):
+        raise RecordingError(
+            f"{path}: times jump back from {latest[back[0]]:.2f} to {times_s[back[0]]:.2f} s at frame {back[0]}; "
+            "several files joined into one? Remux or re-encode it"
+        )
+    return ordered
+
+
+def chunk_length(picture_bytes: int) -> int:
+    """How many pictures of this size are decoded, detected and encoded together."""
+    return max(1, min(CHUNK_FRAMES, CHUNK_BYTES // picture_bytes))
+
+
+def _video_stream(container: Any, path: Path) -> Any:
+    """The first video stream that is no attached picture, ready to be decoded by one thread."""
+    for stream in container.streams.video:
+        if stream.disposition & Disposition.attached_pic:  # cover art is no video
+            continue
+        if stream.codec_context is None:
+            codec = unknown_codec(path, sniff(path))
+            raise RecordingError(f"{path}: the codec of its video, {codec!r}, is not known to FFmpeg: re-encode it")
+        _refuse_large(path, stream.codec_context.width, stream.codec_context.height)
+        stream.codec_context.thread_count = 1  # many recordings run beside each other, not many threads on one
+        stream.codec_context.options = DECODER_OPTIONS
+        return stream
+    kind = " (sound only)" if container.streams.audio else ""
+    raise RecordingError(
+        f"{path}: no video stream{kind}, so no frames to have features of: take it out of the data set"
+    )
+
+
+def _refuse_large(path: Path, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise RecordingError(
+            f"{path}: pictures of {width}x{height}, at most {MAX_PIXELS / 1e6:.0f} megapixels are decoded"
+        )
+
+
+def _refuse_endless(path: Path, frame: av.VideoFrame, count: int, span_s: float) -> None:
+    """Raises RecordingError for a frame beyond what one video may hold."""
+    _refuse_large(path, frame.width, frame.height)  # hardware has no option that refuses it before
+    if count > MAX_FRAMES:
+        raise RecordingError(f"{path}: more than {MAX_FRAMES:,} frames: cut it into parts")
+    if span_s > MAX_CLOCK_S:
+        hours = MAX_CLOCK_S / 3600
+        raise RecordingError(
+            f"{path}: a frame {span_s / 3600:.0f} hours after the first, at most {hours:.0f}: remux or cut it"
+        )
+
+
+def _pixels_refused(log: ErrorLog) -> str:
+    """What FFmpeg said of a picture that it refused for its size."""
+    found = re.search(r"Picture size (\d+x\d+)", " ".join(log.messages))
+    size = f" of {found[1]}" if found else ""
+    return f"a picture{size}, at most {MAX_PIXELS / 1e6:.0f} megapixels are decoded,"
+
+
+def plane_pixels(plane: Any, channels: int = 1) -> NDArray[np.uint8]:
+    """(H, W) or (H, W, channels) where FFmpeg put them: to be copied before the next frame comes."""
+    lines = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+    pixels = lines[: plane.height, : channels * plane.width]
+    return pixels if channels == 1 else pixels.reshape(plane.height, plane.width, channels)
+
+
+def rotated(picture: NDArray[Any], degrees: int) -> NDArray[np.uint8]:
+    """The picture upright: FFmpeg's display matrix gives the anticlockwise angle to turn it by."""
+    return np.rot90(picture, (degrees // 90) % 4) if degrees % 360 else picture

@@ -1,0 +1,187 @@
+"""The features a recording gets under a configuration, each with what makes it; no torch is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+
+from aupipe.config import Config, EncoderConfig, FacesConfig
+from aupipe.errors import UsageError, WeightsMissingError
+from aupipe.extract.encoders import Encoder, build_encoder, params_of
+from aupipe.extract.faces import DETECTORS, Detector
+from aupipe.extract.faces.tracking import VERSION as TRACK_VERSION
+from aupipe.extract.faces.tracking import TrackParams
+from aupipe.extract.imaging.templates import CropTemplate
+from aupipe.registry import nearest
+from aupipe.tables import build
+from aupipe.types import FeatureSpec, Modality, Recording
+
+NO_DETECTOR = "none"
+DECODE_VERSION = 1  # raised when decoding gives other rows: order, stream choice, time base
+
+
+@dataclass(frozen=True)
+class FeatureGraph:
+    """The features of one kind of recording, each with what makes it: the clock, the faces, the encoders."""
+
+    clock: FeatureSpec
+    detections: FeatureSpec | None
+    faces: FeatureSpec | None
+    encoders: tuple[tuple[FeatureSpec, Encoder], ...]
+
+    @cached_property
+    def groups(self) -> tuple[ModalityGroup, ...]:
+        """The encoders' features by modality."""
+        modalities = dict.fromkeys(spec.modality for spec, _ in self.encoders)
+        return tuple(
+            ModalityGroup(modality, tuple(spec for spec, _ in self.encoders if spec.modality == modality))
+            for modality in modalities
+        )
+
+
+@dataclass(frozen=True)
+class ModalityGroup:
+    """Features of one modality: they are computed from the same files and stored under the same key."""
+
+    modality: Modality
+    specs: tuple[FeatureSpec, ...]
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(spec.id for spec in self.specs)
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """A configuration's detector and encoders, built; the same for every recording.
+
+    ``known``: the features of a store, for who only reads them. Where weights are not on this machine, the one known
+    feature that differs in nothing else says which they were.
+    """
+
+    detector: Detector | None  # None: whole pictures are encoded
+    track: TrackParams
+    faces: FacesConfig
+    encoders: tuple[tuple[EncoderConfig, Encoder], ...]
+    mask_missing_audio: bool = False  # a video without sound gets rows that are all invalid, and does not fail
+    fail_on_damage: bool = False  # what can be decoded of a damaged file is not taken for it
+    known: tuple[FeatureSpec, ...] = ()
+
+    @cached_property
+    def _graphs(self) -> dict[tuple[bool, bool, float | None], FeatureGraph]:
+        return {}
+
+    def graph(self, recording: Recording) -> FeatureGraph:
+        """The features this recording gets. Recordings from a video, from images and from aligned crops differ."""
+        kind = (recording.video is not None, recording.aligned, None if recording.video else recording.fps)
+        if kind not in self._graphs:
+            self._graphs[kind] = self._build_graph(*kind)
+        return self._graphs[kind]
+
+    def _build_graph(self, has_video: bool, aligned: bool, fps: float | None) -> FeatureGraph:
+        source = {"source": "video"} if has_video else {"source": "images", "fps": fps}
+        clock = FeatureSpec("clock", "clock", "pts", DECODE_VERSION, source, dtype="float64")
+        from_clock = {"clock": clock.id}
+        detections = faces = None
+        visual = any(encoder.modality == "visual" for _, encoder in self.encoders)
+        if not aligned and self.detector is not None and visual:
+            params = params_of(self.detector) | {"detect_px": self.faces.detect_px, "max_faces": self.faces.max_faces}
+            if self.faces.detect_every > 1:
+                params["detect_every"] = self.faces.detect_every
+            version = self.detector.version
+            bare = FeatureSpec(
+                "detections", "detections", self.faces.detector, version, params, None, "float32", from_clock
+            )
+            detections = self._with_weights(bare, self.detector)
+            inputs = from_clock | {"detections": detections.id}
+            faces = FeatureSpec(
+                "faces", "faces", "subject", TRACK_VERSION, params_of(self.track), None, "float32", inputs
+            )
+        specs = []
+        for config, encoder in self.encoders:
+            inputs = dict(from_clock)
+            params = params_of(encoder)
+            if encoder.modality == "visual":
+                if isinstance(encoder.reads, CropTemplate):
+                    params["template"] = {"kind": type(encoder.reads).__name__} | asdict(encoder.reads)
+                if faces is not None:
+                    inputs["faces"] = faces.id
+                else:
+                    params["crops"] = "given" if aligned else "whole"  # by somebody else; the middle of the picture
+            params.pop("weights", None)  # which file they come from does not matter, only what is in it
+            bare = FeatureSpec(
+                config.name, encoder.modality, config.kind, encoder.version, params, None, "float16", inputs
+            )
+            specs.append((self._with_weights(bare, encoder), encoder))
+        return FeatureGraph(clock, detections, faces, tuple(specs))
+
+    def _with_weights(self, bare: FeatureSpec, part: Detector | Encoder) -> FeatureSpec:
+        """The spec with the weights that are here, or with those of the only stored feature it can be."""
+        try:
+            return replace(bare, weights=part.identify_weights())
+        except WeightsMissingError:
+            stored = {spec.id: spec for spec in self.known if replace(spec, weights=None).id == bare.id}
+            if len(stored) != 1:
+                raise
+            return next(iter(stored.values()))
+
+
+def build_feature_set(
+    config: Config,
+    modalities: Sequence[str] = (),
+    names: Sequence[str] = (),
+    known: Sequence[FeatureSpec] = (),
+) -> FeatureSet:
+    """The detector and the encoders of a configuration, those of ``modalities`` and ``names`` only where given.
+
+    ``known``: the features of a store (`FeatureSet`), for who reads them without having the weights.
+
+    Raises UsageError for unknown detectors, encoders, parameters and names, WeightsMissingError when a plan is made.
+    """
+    try:
+        return replace(_build_feature_set(config, modalities, names), known=tuple(known))
+    except UsageError as error:
+        if config.file is None or str(config.file) in str(error):
+            raise
+        raise UsageError(f"{config.file}: {error}") from error
+
+
+def _build_feature_set(config: Config, modalities: Sequence[str], names: Sequence[str]) -> FeatureSet:
+    for name in names:
+        config.encoder(name)
+    chosen = [
+        encoder
+        for encoder in config.encoders
+        if (not modalities or encoder.modality in modalities) and (not names or encoder.name in names)
+    ]
+    score = {} if config.faces.min_score is None else {"min_score": config.faces.min_score}
+    detector = None
+    if config.faces.detector != NO_DETECTOR:
+        detector = build(DETECTORS.get(config.faces.detector), score, f"[faces] detector {config.faces.detector!r}")
+    return FeatureSet(
+        detector,
+        TrackParams(subject=config.faces.subject),
+        config.faces,
+        tuple((encoder, build_encoder(encoder)) for encoder in chosen),
+    )
+
+
+def feature_ids(parts: FeatureSet, recordings: Sequence[Recording], names: Sequence[str] = ()) -> dict[str, str]:
+    """Feature name -> id under the present configuration, for the heads.
+
+    Raises UsageError for a name the configuration does not have, and when recordings of different kinds (from video,
+    from aligned crops) would give one name two specs.
+    """
+    ids: dict[str, str] = {}
+    for recording in recordings:
+        for spec, _ in parts.graph(recording).encoders:
+            if ids.setdefault(spec.name, spec.id) != spec.id:
+                raise UsageError(
+                    f"feature {spec.name!r} would be {ids[spec.name]} for some recordings and {spec.id} for "
+                    f"{recording.id!r}: images and videos do not mix in one training run"
+                )
+    for name in names:
+        if name not in ids:
+            raise UsageError(f"no feature {name!r} in the configuration.{nearest(name, ids)} Known: {', '.join(ids)}")
+    return {name: ids[name] for name in names or ids}
