@@ -74,8 +74,8 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno is not None:
         where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes, os.PathLike)) else ""
         remedy = REMEDIES.get(error.errno)
-        room = _room(error) if error.errno == errno.ENOSPC and where else ""
-        return f"{error.strerror or error}{where}{room}" + (f"; {remedy}" if remedy else "")
+        free = getattr(error, "free_space", "") or (free_space(error) if where else "")
+        return f"{error.strerror or error}{where}{free}" + (f"; {remedy}" if remedy else "")
     if is_out_of_memory(error):
         return f"too little memory ({text or type(error).__name__}): use fewer --workers, or a machine with more"
     if isinstance(error, ImportError | OSError) and any(words in text.lower() for words in MAPPING_WORDS):
@@ -100,8 +100,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in text for words in MEMORY_WORDS)
 
 
-def _room(error: OSError) -> str:
-    """What is free on the file system of a path, and what the item that did not fit takes."""
+def free_space(error: OSError) -> str:
+    """Of a full disk: what is free on the file system of the error's path, and what the item that did not fit takes.
+
+    To be asked before the files of that item are removed (``error.free_space``).
+    """
+    if error.errno != errno.ENOSPC:
+        return ""
     folder = os.path.dirname(os.path.abspath(os.fsdecode(error.filename))) if error.filename else "."
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)

@@ -98,7 +98,7 @@ class Frames:
         height, width = self.rgb.shape[1:3]
         return height, width
 
-    def those(self, keep: NDArray[np.bool_]) -> Frames:
+    def select(self, keep: NDArray[np.bool_]) -> Frames:
         """The frames where ``keep`` (T,) is set."""
         return self if keep.all() else Frames(self.rgb[keep], self.pts_s[keep], self.index[keep])
 

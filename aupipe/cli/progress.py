@@ -15,7 +15,7 @@ from aupipe.files import write_file
 from aupipe.logs import printable
 
 if TYPE_CHECKING:
-    from aupipe.extract.engine.job_context import JobResult
+    from aupipe.extract.engine.results import JobResult
     from aupipe.extract.executors import ExecutorEvent
     from aupipe.extract.meter import Measured
 
@@ -52,7 +52,8 @@ class Progress:
 
     def on_event(self, event: ExecutorEvent) -> None:
         """Called with everything an executor tells of."""
-        from aupipe.extract.executors import FramesDecoded, StagesMeasured
+        from aupipe.extract.engine.events import FramesDecoded
+        from aupipe.extract.executors import StagesMeasured
 
         if isinstance(event, FramesDecoded):
             self.on_frames(event.count)
@@ -97,7 +98,7 @@ class Progress:
             )
             parts = [f"{outcome.frames:,} frames"] + [faces] * bool(faces) + [f"{outcome.seconds:.1f} s"]
             text = ", ".join(parts) if outcome.published else "FAILED"
-            self._line(f"[{self.done:>{len(str(self.videos))}}/{self.videos}] {outcome.job.video_id}  {text}")
+            self._line(f"[{self.done:>{len(str(self.videos))}}/{self.videos}] {outcome.video_id}  {text}")
             for note in outcome.notes:
                 self._line(f"    {note}")
             together: dict[str, list[str]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-RING_BYTES = 512 << 20  # decoded frames on their way to the detector
+PREFETCH_BYTES = 512 << 20  # decoded frames on their way to the detector
 KEPT_BYTES = 192 << 20  # crops that wait for the subject to be known, so that a video is decoded once
 KEPT_ON_DEVICE_BYTES = 1 << 30  # the same on a device, at least
 KEPT_SHARE = 8  # of its memory, all processes together: an eighth
@@ -47,8 +47,8 @@ class Budget:
         self.acquired_bytes = 0
         self._changed = threading.Condition()
 
-    def take(self, count: int) -> None:
-        """Wait until ``count`` bytes are free, and take them. Alone, anybody gets what they ask for."""
+    def acquire(self, count: int) -> None:
+        """Wait until ``count`` bytes are free, and take them; more than the limit is given when all are free."""
         with self._changed:
             self._changed.wait_for(lambda: not self.acquired_bytes or self.acquired_bytes + count <= self.limit_bytes)
             self.acquired_bytes += count

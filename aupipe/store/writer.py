@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.documents import parse_json
+from aupipe.errors import free_space
 from aupipe.store.base import ItemRecord
 from aupipe.store.journal import record_from_json, record_to_json
 from aupipe.store.rows import BLOCK_BYTES, checked_rows, stored_dtype
@@ -175,6 +176,7 @@ class StagedItem:
             yield
         except OSError as error:
             error.item_bytes = self.layout.frames * self.layout.row_bytes  # type: ignore[attr-defined]
+            error.free_space = free_space(error)  # type: ignore[attr-defined]
             raise
 
     def _open_sink(self) -> Sink:

@@ -1,14 +1,17 @@
-"""Jobs through the stages in this process, as a worker runs them."""
+"""Jobs through an engine in this process, as a worker runs them."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from aupipe.extract.engine.batch_size import BatchSizes
-from aupipe.extract.engine.engine import Line
-from aupipe.extract.engine.job_context import JobResult
-from aupipe.extract.engine.models import ModelCache
+from aupipe.extract.engine.device import Device
+from aupipe.extract.engine.engine import Engine
+from aupipe.extract.engine.events import EngineEvent, FramesDecoded
 from aupipe.extract.engine.options import ThreadCounts
+from aupipe.extract.engine.results import JobResult
 from aupipe.extract.meter import Meter
 from aupipe.extract.planning.features import FeatureSet
 from aupipe.extract.planning.plan import Job
@@ -18,10 +21,11 @@ from aupipe.store.base import Store
 def run_jobs(
     jobs: Sequence[Job],
     store: Store,
-    parts: FeatureSet,
+    features: FeatureSet,
     *,
-    crew: ThreadCounts | None = None,
+    threads: ThreadCounts | None = None,
     batch: int = 0,
+    callers: int = 4,
     on_frames: Callable[[int], None] = lambda n: None,
     meter: Meter | None = None,
     device: str = "cpu",
@@ -30,25 +34,35 @@ def run_jobs(
     compiled: bool = False,
     kept_on_device: int = 1 << 30,
 ) -> list[JobResult]:
-    """The outcomes in the order they came. Raises what stops a run. ``frames_on``: a torch device to decode to."""
-    outcomes: list[JobResult] = []
-    errors: list[BaseException] = []
-    line = Line(
+    """The results in the order they came. Raises what stops a run.
+
+    ``callers``: threads that call the engine. ``frames_on``: a torch device to decode to.
+    """
+
+    def hear(event: EngineEvent) -> None:
+        if isinstance(event, FramesDecoded):
+            on_frames(event.count)
+
+    results: list[JobResult] = []
+    lock = threading.Lock()
+    with Engine(
         store,
-        ModelCache(parts, device, frames_on, nvdec),
-        {},
-        outcomes.append,
-        errors.append,
-        crew=crew or ThreadCounts(2, 2),
+        features,
+        Device(device, frames_on, nvdec),
+        threads or ThreadCounts(2, 2),
+        on_event=hear,
         sizes=BatchSizes.on(device, batch),
-        on_frames=on_frames,
         meter=meter or Meter(),
         compiled=compiled,
-        kept_on_device=kept_on_device,
-    )
-    for job in jobs:
-        line.submit(job)
-    line.close()
-    if errors:
-        raise errors[0]
-    return outcomes
+        kept_on_device_bytes=kept_on_device,
+    ) as engine:
+
+        def process(job: Job) -> None:
+            result = engine.process(job)
+            with lock:
+                results.append(result)
+
+        with ThreadPoolExecutor(callers) as pool:
+            for future in [pool.submit(process, job) for job in jobs]:
+                future.result()
+    return results

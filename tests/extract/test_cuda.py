@@ -22,8 +22,8 @@ from aupipe.extract.encoders.visual.hog import Hog
 from aupipe.extract.encoders.visual.timm import Timm
 from aupipe.extract.engine.batch_size import remembered
 from aupipe.extract.engine.crops import face_crops
-from aupipe.extract.engine.job_context import JobResult
 from aupipe.extract.engine.options import ThreadCounts
+from aupipe.extract.engine.results import JobResult
 from aupipe.extract.faces.detection import FaceDetector
 from aupipe.extract.faces.detectors.yunet import YuNet
 from aupipe.extract.faces.device_detection import DeviceDetector
@@ -168,16 +168,18 @@ def test_features_are_those_of_the_processor(tmp_path: Path, recordings: list[Re
             assert far(rows, theirs[clip, name]) < 2e-3, (clip, name)
 
 
-@pytest.mark.parametrize("crew", [ThreadCounts(3, 2), ThreadCounts(1, 1)])
-def test_items_are_the_same_bytes_whatever_the_crew_and_the_neighbours(
-    tmp_path: Path, recordings: list[Recording], crew: ThreadCounts
+@pytest.mark.parametrize("threads", [ThreadCounts(3, 2), ThreadCounts(1, 1)])
+def test_items_are_the_same_bytes_whatever_the_threads_and_the_neighbours(
+    tmp_path: Path, recordings: list[Recording], threads: ThreadCounts
 ) -> None:
     parts = build_feature_set(CONFIG)
     alone: dict[tuple[str, str], int] = {}
     for recording in recordings:
-        _, outcomes = run(tmp_path / recording.id, [recording], parts, device=CUDA, batch=64, crew=ThreadCounts(1, 1))
+        _, outcomes = run(
+            tmp_path / recording.id, [recording], parts, device=CUDA, batch=64, threads=ThreadCounts(1, 1)
+        )
         alone |= {(r.recording, r.feature): r.crc32c for outcome in outcomes for r in outcome.published}
-    _, outcomes = run(tmp_path / "together", recordings, parts, device=CUDA, batch=64, crew=crew)
+    _, outcomes = run(tmp_path / "together", recordings, parts, device=CUDA, batch=64, threads=threads)
     together = {(r.recording, r.feature): r.crc32c for outcome in outcomes for r in outcome.published}
     assert together == alone
 

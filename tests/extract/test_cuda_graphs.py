@@ -16,7 +16,9 @@ from aupipe.extract.gpu.cuda_graphs import CapturedGraph, GraphedFunction, Graph
 def made(monkeypatch: pytest.MonkeyPatch) -> Graphs:
     """Graphs of a process in which every tensor counts as CUDA's."""
 
-    def record(self: Graphs, function: cuda_graphs.Function, shapes: cuda_graphs.Shapes, device: torch.device) -> CapturedGraph:
+    def record(
+        self: Graphs, function: cuda_graphs.Function, shapes: cuda_graphs.Shapes, device: torch.device
+    ) -> CapturedGraph:
         held = [torch.zeros(shape, dtype=dtype) for shape, dtype in shapes]
         output = function(*held)
         return CapturedGraph(held, lambda: output.copy_(function(*held)), output)

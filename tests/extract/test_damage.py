@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from aupipe.config import Config, EncoderConfig, FacesConfig
-from aupipe.extract.engine.job_context import JobResult
+from aupipe.extract.engine.results import JobResult
 from aupipe.extract.media.report import MediaReport
 from aupipe.extract.planning.features import FeatureSet, build_feature_set
 from aupipe.extract.planning.plan import make_plan

@@ -23,12 +23,12 @@ from aupipe.config import Config, EncoderConfig, FacesConfig
 from aupipe.extract.encoders.image_base import TensorEncode
 from aupipe.extract.encoders.visual.hog import Hog
 from aupipe.extract.encoders.visual.timm import Timm
-from aupipe.extract.engine import engine as line
-from aupipe.extract.engine import process_video as pipeline
+from aupipe.extract.engine import engine as engine_module
+from aupipe.extract.engine import resources
 from aupipe.extract.engine.batcher import BatchSlice, joined
 from aupipe.extract.engine.crops import KeptCrops, face_crops, track_crops
-from aupipe.extract.engine.job_context import JobResult
-from aupipe.extract.engine.models import ModelCache
+from aupipe.extract.engine.device import Device
+from aupipe.extract.engine.results import JobResult
 from aupipe.extract.faces.detection import FaceDetector
 from aupipe.extract.faces.detectors.yunet import YuNet
 from aupipe.extract.faces.device_detection import DeviceDetector
@@ -119,14 +119,14 @@ def one_grey_level(recording: Recording, track: FaceTrack, encoder: Any) -> floa
 def test_memory_is_given_back_and_kept_crops_spare_a_decode(
     tmp_path: Path, recording: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[pipeline.Stages] = []
+    made: list[resources.Resources] = []
 
-    class Seen(pipeline.Stages):
+    class Seen(resources.Resources):
         def __init__(self, *things: Any, **named: Any) -> None:
             super().__init__(*things, **named)
             made.append(self)
 
-    monkeypatch.setattr(line, "Stages", Seen)
+    monkeypatch.setattr(engine_module, "Resources", Seen)
     parts = build_feature_set(replace(CONFIG, encoders=CONFIG.encoders[:1]))
     decoded: dict[int, int] = {}
     rows = {}
@@ -140,7 +140,7 @@ def test_memory_is_given_back_and_kept_crops_spare_a_decode(
     np.testing.assert_array_equal(one_chunk, whole)
     assert len(made) == 2
     for stages in made:
-        assert (stages.ring.acquired_bytes, stages.kept.acquired_bytes, stages.kept_on_device.acquired_bytes) == (
+        assert (stages.prefetched.acquired_bytes, stages.kept.acquired_bytes, stages.kept_on_device.acquired_bytes) == (
             0,
             0,
             0,
@@ -229,11 +229,16 @@ def test_a_detector_without_a_tensor_form_sees_the_same_small_pictures(recording
 
 
 @pytest.mark.parametrize(
-    ("template", "levels"),
-    [(CropTemplate(112), 1), (ArcFaceCropTemplate(64), 1), (BoxCropTemplate(48), 0), (FfhqCropTemplate(64), 0)],
+    ("template", "levels", "kind"),
+    [
+        (CropTemplate(112), 1, torch.Tensor),
+        (ArcFaceCropTemplate(64), 1, torch.Tensor),
+        (BoxCropTemplate(48), 0, np.ndarray),
+        (FfhqCropTemplate(64), 0, np.ndarray),
+    ],
 )
-def test_crops_are_the_hosts_to_a_grey_level_and_stay_on_the_device(
-    recording: Recording, template: CropTemplate, levels: int
+def test_crops_are_the_hosts_to_a_grey_level_and_stay_where_they_are_cut(
+    recording: Recording, template: CropTemplate, levels: int, kind: type
 ) -> None:
     host = next(iter(VideoReader(recording.video)))
     (frames,) = chunks_of(recording.video)
@@ -242,8 +247,8 @@ def test_crops_are_the_hosts_to_a_grey_level_and_stay_on_the_device(
     boxes, points = faces.rows[:, :4], faces.rows[:, 4:14].reshape(-1, 5, 2)
     crops = face_crops(frames, at, boxes, points, template)
     expected = face_crops(host, at, boxes, points, template)
-    assert isinstance(crops, torch.Tensor)
-    difference = np.abs(crops.numpy().astype(int) - expected)
+    assert isinstance(crops, kind)
+    difference = np.abs(np.asarray(crops).astype(int) - expected)
     assert difference.max() <= levels
     assert difference.mean() < 0.01
 
@@ -266,7 +271,7 @@ def test_pictures_on_a_device_are_swscales_upright_and_in_the_same_chunks(
     np.testing.assert_array_equal(device.rgb, host.rgb)
     assert device.nbytes == host.nbytes // 2
     some = np.arange(len(host)) % 3 > 0
-    np.testing.assert_array_equal(device.those(some).rgb, host.those(some).rgb)
+    np.testing.assert_array_equal(device.select(some).rgb, host.select(some).rgb)
 
 
 def test_pictures_that_no_kernel_covers_are_rgb_on_the_host(tmp_path: Path) -> None:
@@ -284,12 +289,12 @@ def test_pictures_that_no_kernel_covers_are_rgb_on_the_host(tmp_path: Path) -> N
     (covered,) = chunks_of(write_video(tmp_path / "b.mp4", 5))
     frame_buffer = DeviceFrameBuffer("cpu")
     one, other = (next(iter(av.open(str(each)).decode(video=0))) for each in (path, tmp_path / "b.mp4"))
-    assert frame_buffer.add(one)
-    assert not frame_buffer.add(other)  # another kind of frame begins another chunk
-    assert isinstance(frame_buffer.cut(np.zeros(1), np.zeros(1, np.int64)), Frames)
-    assert frame_buffer.add(other)
-    assert not frame_buffer.add(one)
-    assert isinstance(frame_buffer.cut(np.zeros(1), np.zeros(1, np.int64)), DeviceFrames)
+    assert frame_buffer.append(one)
+    assert not frame_buffer.append(other)  # another kind of frame begins another chunk
+    assert isinstance(frame_buffer.flush(np.zeros(1), np.zeros(1, np.int64)), Frames)
+    assert frame_buffer.append(other)
+    assert not frame_buffer.append(one)
+    assert isinstance(frame_buffer.flush(np.zeros(1), np.zeros(1, np.int64)), DeviceFrames)
     assert isinstance(covered, DeviceFrames)
 
 
@@ -351,10 +356,9 @@ def test_an_encoder_of_arrays_alone_is_given_arrays(tmp_path: Path, recording: R
 
 
 def test_cuda_takes_the_device_path_and_the_processor_does_not() -> None:
-    parts = build_feature_set(replace(CONFIG, encoders=()))
-    assert isinstance(ModelCache(parts, "cpu").frame_buffer(), HostFrameBuffer)
-    assert ModelCache(parts, "cuda:1").frames_on == "cuda:1"
-    assert isinstance(ModelCache(parts, "cpu", "cpu").frame_buffer(), DeviceFrameBuffer)
+    assert isinstance(Device("cpu").frame_buffer(), HostFrameBuffer)
+    assert Device("cuda:1").frames_on == "cuda:1"
+    assert isinstance(Device("cpu", "cpu").frame_buffer(), DeviceFrameBuffer)
 
 
 def test_where_memory_runs_out_batches_are_halved_and_rows_stay(

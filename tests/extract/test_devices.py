@@ -40,9 +40,10 @@ def test_a_gpu_has_as_many_workers_as_its_memory_and_the_cores_allow(
     a_gpu(monkeypatch, cores, memory_gib)
     devices = [f"cuda:{number}" for number in range(gpus)]
     assert processes_on(devices) == processes
-    crew = thread_counts(devices, processes)
-    assert (crew.decoders, crew.encoders) == (decoders, 1)
-    assert thread_counts(devices, processes, decoders=8).decoders == -(-8 // processes)  # the option is per device
+    threads = thread_counts(devices, processes)
+    assert [(each.decoders, each.encoders) for each in threads] == [(decoders, 1)] * processes
+    asked = thread_counts(devices, processes, decoders=7)  # --workers 7 means 7, on each device
+    assert (len(asked), sum(each.decoders for each in asked)) == (processes, 7)
 
 
 @pytest.mark.parametrize(("mode", "answer", "processes"), [(0, 0, 4), (3, 0, 1), (0, 1, 1), (None, 0, 1)])
@@ -72,8 +73,9 @@ def test_a_gpu_that_takes_one_process_only_has_one_worker(
 def test_the_processor_has_one_worker_with_every_core(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "available_cores", lambda: 6)
     assert processes_on(["cpu"]) == 1
-    assert (thread_counts(["cpu"]).decoders, thread_counts(["cpu"]).encoders) == (6, 6)
-    assert thread_counts(["cpu"], decoders=2).decoders == 2
+    (threads,) = thread_counts(["cpu"])
+    assert (threads.decoders, threads.encoders) == (6, 6)
+    assert thread_counts(["cpu"], decoders=2)[0].decoders == 2
 
 
 def test_crops_kept_on_a_device_take_an_eighth_of_it_and_on_a_small_one_a_gibibyte(

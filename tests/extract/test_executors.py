@@ -11,14 +11,13 @@ import pytest
 
 from aupipe.config import Config, EncoderConfig, FacesConfig
 from aupipe.errors import AupipeError
-from aupipe.extract.engine.job_context import JobResult
+from aupipe.extract.engine.events import FramesDecoded, ItemPublished
 from aupipe.extract.engine.options import ExecutionOptions
+from aupipe.extract.engine.results import JobResult
 from aupipe.extract.executors import (
     Attempt,
     Executor,
     ExecutorEvent,
-    FramesDecoded,
-    ItemPublished,
     JobEnded,
     JobHangs,
     JobReturned,
@@ -58,12 +57,12 @@ class InProcess:
     def busy(self) -> bool:
         return bool(self.held)
 
-    def has_room(self, alone: bool = False) -> bool:
+    def has_slot(self, size_bytes: int = 0, alone: bool = False) -> bool:
         limit = 1 if alone or any(attempt.alone for attempt in self.held) else self.at_once
         return len(self.held) < limit
 
     def assign(self, attempt: Attempt) -> None:
-        assert self.has_room(attempt.alone)
+        assert self.has_slot(alone=attempt.alone)
         self.assigned.append(attempt)
         self.held.append(attempt)
 
@@ -95,7 +94,7 @@ class InProcess:
         (outcome,) = run_jobs([attempt.job], self.store, self.parts)
         yield FramesDecoded(outcome.frames)
         yield from map(ItemPublished, outcome.published)
-        yield JobEnded(attempt, outcome)
+        yield JobEnded(attempt, replace(outcome, published=[]))
 
     def shutdown(self) -> Iterator[ExecutorEvent]:
         self.ended += 1
@@ -114,7 +113,7 @@ def in_process(plan: Plan, store: Store) -> Executor:
 
 def worker_processes(plan: Plan, store: Store) -> Executor:
     executor = local_executor(plan.parts, store.path, ["cpu"], ExecutionOptions(workers=2))
-    return replace(executor, slots=["cpu", "cpu"])
+    return replace(executor, slots=[*executor.slots, replace(executor.slots[0])])
 
 
 EXECUTORS: dict[str, Make] = {"in process": in_process, "worker processes": worker_processes}
@@ -156,14 +155,15 @@ def test_every_job_comes_back_once_after_its_items_and_with_the_same_bytes(
     executor = make(plan, store)
     events: list[ExecutorEvent] = []
     outcomes = list(extract(plan, store, executor, on_event=events.append))
-    assert sorted(outcome.job.video_id for outcome in outcomes) == sorted(FRAMES)
+    assert sorted(outcome.video_id for outcome in outcomes) == sorted(FRAMES)
     assert sums(store) == expected
     told: set[tuple[str, str]] = set()
     for event in events:
         if isinstance(event, ItemPublished):
             told.add((event.record.recording, event.record.feature))
         if isinstance(event, JobEnded):
-            assert {(record.recording, record.feature) for record in event.outcome.published} <= told
+            assert not event.result.published  # a record travels once
+            assert len([name for name, _ in told if name == event.result.video_id]) == 3
     assert told == set(expected)
     assert sum(event.count for event in events if isinstance(event, FramesDecoded)) >= sum(FRAMES.values())
     assert sum(isinstance(event, JobEnded) for event in events) == len(FRAMES)
@@ -218,7 +218,7 @@ def test_a_process_that_dies_without_a_job_is_replaced_and_no_video_is_to_blame(
     executor = local_executor(plan.parts, store.path, ["cpu"], ExecutionOptions())
     try:
         for _ in range(2):
-            assert executor.has_room(alone=True)
+            assert executor.has_slot(alone=True)
             executor.assign(Attempt(plan.jobs[0], alone=True))
             ended = None
             while executor.busy:
@@ -237,7 +237,7 @@ def test_a_process_that_dies_without_a_job_is_replaced_and_no_video_is_to_blame(
 def run_with(planned: tuple[Plan, Store], **accidents: list[str]) -> tuple[InProcess, dict[str, JobResult]]:
     plan, store = planned
     executor = InProcess(store, plan.parts, {f"{name.removeprefix('v')}.mp4": list(a) for name, a in accidents.items()})
-    return executor, {outcome.job.video_id: outcome for outcome in extract(plan, store, executor)}
+    return executor, {outcome.video_id: outcome for outcome in extract(plan, store, executor)}
 
 
 def failed(outcomes: dict[str, JobResult]) -> list[tuple[str, str]]:

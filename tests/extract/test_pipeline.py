@@ -12,7 +12,7 @@ import pytest
 
 from aupipe.config import Config, EncoderConfig, FacesConfig
 from aupipe.extract.encoders import AudioInput, TimeSeries
-from aupipe.extract.engine.job_context import JobResult
+from aupipe.extract.engine.results import JobResult
 from aupipe.extract.imaging.templates import CropTemplate
 from aupipe.extract.media.video import VideoReader
 from aupipe.extract.planning.features import FeatureSet, build_feature_set

@@ -71,7 +71,7 @@ def test_one_that_kills_alone_is_tried_by_modality_and_only_the_part_that_kills_
     assert names(pictures.job) == ["clock", "hog"]
     policy.note_published(published("a", CLOCK))
     policy.note_published(published("a", HOG))
-    policy.note_success(pictures, [published("a", CLOCK), published("a", HOG)])
+    policy.note_success(pictures)
     sound = policy.next_suspect()
     assert names(sound.job) == ["mfcc"]
     assert sound.alone
@@ -111,7 +111,8 @@ def test_a_video_that_succeeds_in_between_settles_the_guilt_of_those_before() ->
     policy = RetryPolicy()
     for round_ in range(3 * BREAK_AFTER):
         policy.note_death([alone(str(round_))], "died")
-        policy.note_success(Attempt(a_job("good")), [published("good", HOG)])
+        policy.note_published(published("good", HOG))
+        policy.note_success(Attempt(a_job("good")))
     assert len(policy.settled) == 3 * BREAK_AFTER
 
 
@@ -146,7 +147,8 @@ def test_sound_that_succeeds_does_not_excuse_a_network_for_pictures_that_kills_e
                     died.append(name)
                     policy.note_death([attempt], "died on SIGKILL")
                 else:
-                    policy.note_success(attempt, [published(name, MFCC)])
+                    policy.note_published(published(name, MFCC))
+                    policy.note_success(attempt)
 
     with pytest.raises(AupipeError, match="none is marked failed"):
         run()

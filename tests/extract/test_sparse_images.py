@@ -14,7 +14,7 @@ import pytest
 
 from aupipe.config import Config, EncoderConfig, FacesConfig
 from aupipe.errors import RecordingError
-from aupipe.extract.engine.job_context import JobResult
+from aupipe.extract.engine.results import JobResult
 from aupipe.extract.media.images import image_length
 from aupipe.extract.planning.features import build_feature_set
 from aupipe.extract.planning.plan import make_plan

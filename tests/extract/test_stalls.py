@@ -25,14 +25,14 @@ def test_a_batch_that_is_not_full_does_not_wait_for_a_video_that_brings_nothing(
 ) -> None:
     monkeypatch.setattr(batches_module, "LINGER_S", 0.2)
     batches: Batcher[str] = Batcher(lambda feature: 32)
-    batches.flow(True)  # more may come, and never does
     taken: list[Any] = []
     taker = threading.Thread(target=lambda: taken.append(batches.take()), daemon=True)
-    taker.start()
-    time.sleep(0.05)  # it waits for the first input already
-    batches.put("hog", BatchSlice("a.mp4", 0, np.zeros((3, 2))))
-    assert batches.take(wait=False) is None
-    taker.join(timeout=60)
+    with batches.producing(["hog"]):  # more may come, and never does
+        taker.start()
+        time.sleep(0.05)  # it waits for the first input already
+        batches.put("hog", BatchSlice("a.mp4", 0, np.zeros((3, 2))))
+        assert batches.take(wait=False) is None
+        taker.join(timeout=60)
     ((feature, parts),) = taken
     assert (feature, [len(part.inputs) for part in parts]) == ("hog", [3])
 

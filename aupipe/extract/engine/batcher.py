@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-T = TypeVar("T")  # whom rows are for
-
 LINGER_S = 10.0  # a batch that is not full waits so long for inputs that may come
-ROOM = 4  # batches an encoder's pool holds before those who fill it have to wait
+QUEUED_BATCHES = 4  # batches that wait for an encoder before `Batcher.put` blocks
+
+
+T = TypeVar("T")  # who gets the rows
 
 
 @dataclass(frozen=True)
 class BatchSlice(Generic[T]):
-    """Inputs (n, ...) for one receiver, an array or a tensor; ``first``: the ordinal of the first among all it gets."""
+    """Inputs (n, ...) of one receiver, an array or a tensor; ``first``: the ordinal of the first among all it puts."""
 
     to: T
     first: int
@@ -31,109 +33,127 @@ class EncoderQueue(Generic[T]):
     """What waits for one encoder."""
 
     size: int  # of a batch
-    parts: deque[BatchSlice[T]] = field(default_factory=deque)
-    waiting: int = 0
+    slices: deque[BatchSlice[T]] = field(default_factory=deque)
+    waiting: int = 0  # inputs
     since_s: float = 0.0
     fed_s: float = 0.0  # when inputs came last
 
     def take(self) -> list[BatchSlice[T]]:
         """At most a batch, oldest first."""
         taken: list[BatchSlice[T]] = []
-        room = self.size
-        while room and self.parts:
-            part = self.parts.popleft()
-            if len(part.inputs) > room:
-                rest = BatchSlice(part.to, part.first + room, part.inputs[room:])
-                self.parts.appendleft(rest)
-                part = BatchSlice(part.to, part.first, part.inputs[:room])
-            room -= len(part.inputs)
-            taken.append(part)
-        self.waiting -= self.size - room
+        missing = self.size
+        while missing and self.slices:
+            one = self.slices.popleft()
+            if len(one.inputs) > missing:
+                self.slices.appendleft(BatchSlice(one.to, one.first + missing, one.inputs[missing:]))
+                one = BatchSlice(one.to, one.first, one.inputs[:missing])
+            missing -= len(one.inputs)
+            taken.append(one)
+        self.waiting -= self.size - missing
         return taken
 
 
 class Batcher(Generic[T]):
-    """The pools of all encoders. Threads that make inputs `put`, threads that encode `take`.
+    """The queues of all encoders. Threads that make inputs `put`, threads that encode `take`.
 
-    A batch is given out when it is full, whichever recordings it is of; one that is not full waits as long as more may
-    come (``flowing``), but not for somebody who has brought nothing for `LINGER_S`: a video that hangs keeps no other
-    from its last rows.
+    A batch is given out when it is full, whichever recordings it is of. One that is not full waits as long as a
+    producer of the encoder is active (`producing`), but not for producers that have put nothing for `LINGER_S`: a
+    video that hangs does not keep another from its last rows.
     """
 
     def __init__(self, size_of: Callable[[str], int]) -> None:
         self._size_of = size_of
-        self._pools: dict[str, EncoderQueue[T]] = {}
+        self._queues: dict[str, EncoderQueue[T]] = {}
+        self._producers: Counter[str] = Counter()  # encoder -> active producers
         self._changed = threading.Condition()
-        self._flowing = True
         self._closed = False
+        self._error: BaseException | None = None
 
-    def put(self, encoder: str, part: BatchSlice[T]) -> None:
-        """Add inputs for an encoder; waits while its pool is full."""
-        if not len(part.inputs):
+    @contextmanager
+    def producing(self, encoders: Iterable[str]) -> Iterator[None]:
+        """Inside, more inputs for these encoders may come."""
+        encoders = list(encoders)
+        with self._changed:
+            self._producers.update(encoders)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._producers.subtract(encoders)
+                self._changed.notify_all()
+
+    def put(self, encoder: str, one: BatchSlice[T]) -> None:
+        """Add inputs for an encoder; blocks while its queue is full. Raises what `abort` was given."""
+        if not len(one.inputs):
             return
         with self._changed:
-            pool = self._pools.get(encoder) or self._pools.setdefault(encoder, EncoderQueue(self._size_of(encoder)))
-            self._changed.wait_for(lambda: pool.waiting < ROOM * pool.size or self._closed)
-            if not pool.waiting:
-                pool.since_s = time.monotonic()
-            pool.fed_s = time.monotonic()
-            pool.parts.append(part)
-            pool.waiting += len(part.inputs)
+            queue = self._queues.get(encoder) or self._queues.setdefault(encoder, EncoderQueue(self._size_of(encoder)))
+            self._changed.wait_for(lambda: queue.waiting < QUEUED_BATCHES * queue.size or self._closed)
+            if self._error is not None:
+                raise self._error
+            if not queue.waiting:
+                queue.since_s = time.monotonic()
+            queue.fed_s = time.monotonic()
+            queue.slices.append(one)
+            queue.waiting += len(one.inputs)
             self._changed.notify_all()
 
     def take(self, wait: bool = True) -> tuple[str, list[BatchSlice[T]]] | None:
-        """The next batch and its encoder; waits for one. None when closed, or when none is ready and ``wait`` is no."""
+        """The next batch and its encoder; blocks until there is one. None when closed, and when none is ready and
+        ``wait`` is False."""
         with self._changed:
             while True:
                 ready = [
-                    (pool.waiting < pool.size, pool.since_s, name)
-                    for name, pool in self._pools.items()
-                    if pool.waiting >= (1 if self._is_over(pool) else pool.size)
+                    (queue.waiting < queue.size, queue.since_s, name)
+                    for name, queue in self._queues.items()
+                    if queue.waiting >= (1 if self._is_over(name, queue) else queue.size)
                 ]
                 if ready:
                     name = min(ready)[2]
-                    pool = self._pools[name]
-                    parts = pool.take()
-                    pool.since_s = time.monotonic()
+                    queue = self._queues[name]
+                    taken = queue.take()
+                    queue.since_s = time.monotonic()
                     self._changed.notify_all()
-                    return name, parts
+                    return name, taken
                 if self._closed or not wait:
                     return None
-                self._changed.wait(LINGER_S if any(pool.waiting for pool in self._pools.values()) else None)
+                self._changed.wait(LINGER_S if any(queue.waiting for queue in self._queues.values()) else None)
 
-    def _is_over(self, pool: EncoderQueue[T]) -> bool:
+    def _is_over(self, name: str, queue: EncoderQueue[T]) -> bool:
         """Whether no more inputs are to be waited for."""
-        return not self._flowing or time.monotonic() - pool.fed_s >= LINGER_S
+        return self._closed or not self._producers[name] or time.monotonic() - queue.fed_s >= LINGER_S
 
     def resize(self, encoder: str, size: int) -> None:
         """Give an encoder smaller batches from now on."""
         with self._changed:
-            self._pools[encoder].size = size
-
-    def flow(self, flowing: bool) -> None:
-        """Say whether more inputs may come. Where not, batches go out as they are."""
-        with self._changed:
-            self._flowing = flowing
-            self._changed.notify_all()
+            self._queues[encoder].size = size
 
     def close(self) -> None:
         """Give out what is left, then None."""
         with self._changed:
-            self._closed, self._flowing = True, False
+            self._closed = True
+            self._changed.notify_all()
+
+    def abort(self, error: BaseException) -> None:
+        """Nothing more is encoded: what waits is dropped, and `put` raises ``error``."""
+        with self._changed:
+            self._closed, self._error = True, self._error or error
+            self._queues.clear()
             self._changed.notify_all()
 
     def filled(self) -> float:
-        """The share of room in use, of the fullest pool."""
+        """How full the fullest queue is, from 0 to 1."""
         with self._changed:
-            return max((min(1.0, pool.waiting / (ROOM * pool.size)) for pool in self._pools.values()), default=0.0)
+            queues = self._queues.values()
+            return max((min(1.0, queue.waiting / (QUEUED_BATCHES * queue.size)) for queue in queues), default=0.0)
 
 
-def joined(parts: list[BatchSlice[T]], size: int = 0) -> Any:
+def joined(slices: list[BatchSlice[T]], size: int = 0) -> Any:
     """The inputs of a batch as one array (n, ...); (``size``, ...) with zeros at its end where a size is given.
 
     A tensor where any of them is one, on its device.
     """
-    inputs = [part.inputs for part in parts]
+    inputs = [one.inputs for one in slices]
     shape = inputs[0].shape[1:]
     missing = size - sum(map(len, inputs))
     if all(isinstance(each, np.ndarray) for each in inputs):

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.extract.faces.face_table import FaceTable
-from aupipe.extract.imaging.templates import CropTemplate, crop
+from aupipe.extract.imaging.templates import CropTemplate, crop, is_cut_on_host
+from aupipe.extract.media.video import FrameChunk
 from aupipe.extract.memory import Budget
 from aupipe.types import FaceTrack, Frames
-
-if TYPE_CHECKING:
-    from aupipe.extract.media.video import FrameChunk
 
 MAX_KEPT_FACES = 4  # in a frame with more, decoding it again is cheaper than cropping everybody
 
@@ -34,6 +32,9 @@ def face_crops(
     if not len(at):
         return _no_crops(template)
     if not isinstance(frames, Frames):
+        from aupipe.extract.gpu.frames import DeviceFrames
+
+        assert isinstance(frames, DeviceFrames)
         return frames.crop(at, boxes, landmarks, template)
     everyone = len(at) == len(frames) and (at == np.arange(len(at))).all()
     return crop(frames.rgb if everyone else frames.rgb[at], boxes, landmarks, template)
@@ -77,8 +78,11 @@ class _Kept:
     row: NDArray[np.int64]
     slot: NDArray[np.int64]
     crops: dict[CropTemplate, Crops]
-    nbytes: int
-    budget: Budget
+    acquired: list[tuple[Budget, int]]  # bytes
+
+    def release(self) -> None:
+        for budget, count in self.acquired:
+            budget.release(count)
 
 
 @dataclass
@@ -104,37 +108,45 @@ class KeptCrops:
             self.full = True
             return
         at = faces.frame
-        budget = self.budget if isinstance(frames, Frames) else self.device_budget
-        if not self._room(len(at), budget):
-            return
+        made = self._keep(frames, frames.index[at], faces.place, not isinstance(frames, Frames))
         boxes, points = faces.rows[:, :4], faces.rows[:, 4:14].reshape(-1, 5, 2)
-        made = self._keep(frames, frames.index[at], faces.place, budget)
+        if made is None:
+            return
         for template in self.templates:
             made[template] = face_crops(frames, at, boxes, points, template)
 
     def add_whole(self, frames: FrameChunk) -> None:
         """Keep a chunk's whole pictures."""
-        if self.full or not self._room(len(frames), self.budget):
+        if self.full:
             return
-        made = self._keep(frames, frames.index, np.zeros(len(frames), np.int64), self.budget)
+        made = self._keep(frames, frames.index, np.zeros(len(frames), np.int64), False)
+        if made is None:
+            return
         for template in self.templates:
             made[template] = whole_crops(frames, template)
 
-    def _room(self, faces: int, budget: Budget) -> bool:
-        self.full = not budget.try_acquire(self._bytes(faces))
-        return not self.full
-
-    def _bytes(self, faces: int) -> int:
-        return faces * sum(3 * template.size_px**2 for template in self.templates)
-
     def _keep(
-        self, frames: FrameChunk, row: NDArray[np.int64], slot: NDArray[np.int64], budget: Budget
-    ) -> dict[CropTemplate, Crops]:
-        """Where the crops of a chunk go whose bytes have been taken: should one fail, `drop` gives them back."""
-        kept = _Kept(row, slot, {}, self._bytes(len(row)), budget)
+        self, frames: FrameChunk, row: NDArray[np.int64], slot: NDArray[np.int64], on_device: bool
+    ) -> dict[CropTemplate, Crops] | None:
+        """Where the crops of a chunk go, their bytes acquired: should one fail, `drop` releases them. None, and
+        nothing acquired, where the budgets are spent."""
+        kept = _Kept(row, slot, {}, [])
+        for budget, templates in self._by_budget(on_device):
+            count = len(row) * sum(3 * template.size_px**2 for template in templates)
+            if not budget.try_acquire(count):
+                self.full = True
+                kept.release()
+                return None
+            kept.acquired.append((budget, count))
         self._chunks.append(kept)
         self.complete = int(frames.index[-1]) + 1
         return kept.crops
+
+    def _by_budget(self, on_device: bool) -> list[tuple[Budget, list[CropTemplate]]]:
+        """The templates whose crops lie on the host, and those whose crops lie on the device."""
+        host = [template for template in self.templates if not on_device or is_cut_on_host(template)]
+        device = [template for template in self.templates if template not in host]
+        return [(self.budget, host), (self.device_budget, device)]
 
     def chosen(
         self, picked: Iterable[tuple[NDArray[np.int64], CropTemplate]]
@@ -152,12 +164,12 @@ class KeptCrops:
                 crops = kept.crops.get(template)
                 pieces.append((kept.row[keep], _no_crops(template) if crops is None else _chosen(crops, keep)))
             yield pieces
-            kept.budget.release(kept.nbytes)
+            kept.release()
 
     def drop(self) -> None:
         """Let go of everything."""
         for kept in self._chunks:
-            kept.budget.release(kept.nbytes)
+            kept.release()
         self._chunks.clear()
 
 

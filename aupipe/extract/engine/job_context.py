@@ -1,8 +1,7 @@
-"""One job under way: what has been published, and how an error becomes a failure of some items."""
+"""One job while it runs: its sources, what was found in its media, what has been published and what has failed."""
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,74 +12,68 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from aupipe.errors import AupipeError, DamageError, RecordingError, is_exhausted
-from aupipe.extract.engine.models import ModelCache
+from aupipe.errors import RecordingError
+from aupipe.extract.engine.events import EventSink, FramesDecoded, ItemPublished
+from aupipe.extract.engine.results import JobResult, SourceChangedError, describe, is_of_the_recording
 from aupipe.extract.media.report import MediaReport
+from aupipe.extract.planning.features import FeatureSet
 from aupipe.extract.planning.plan import Job, source_paths
 from aupipe.sources import source_changed, source_identity
 from aupipe.store.base import ItemRecord, ItemWriter, Store
 from aupipe.types import FeatureSpec, Recording, SourceIdentity
 
-log = logging.getLogger(__name__)
 
+@dataclass(frozen=True)
+class OpenItem:
+    """One feature of one recording that a job is to make."""
 
-@dataclass
-class JobResult:
-    """What came of one job: records published, failures (feature id -> reason), words of warning."""
+    recording: Recording
+    spec: FeatureSpec
+    encoder: Any
 
-    job: Job
-    frames: int = 0
-    faces: dict[str, int] = field(default_factory=dict)  # recording -> frames with the subject's face
-    published: list[ItemRecord] = field(default_factory=list)
-    failed: list[ItemRecord] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-
-    def __add__(self, other: JobResult) -> JobResult:
-        """What came of two attempts at one video, one after the other."""
-        return JobResult(
-            self.job,
-            max(self.frames, other.frames),
-            self.faces | other.faces,
-            self.published + other.published,
-            self.failed + other.failed,
-            list(dict.fromkeys(self.notes + other.notes)),
-            self.seconds + other.seconds,
-        )
-
-
-class SourceChangedError(RecordingError):
-    """A source is not the file it was when the run was planned, or when this job began; the next run tries again."""
+    @property
+    def key(self) -> str:
+        return self.recording.key_for(self.spec.modality)
 
 
 @dataclass
 class JobContext:
-    """The state of one job while it runs: what it reads, what it has published, what has failed.
+    """What the stages of one job read and write besides pictures and sound. Pictures and sound use it at once.
 
-    Its parts run in several threads. ``store_lock`` is one for all passes over a store; ``on_end`` is told when the
-    last part has ended (`begin`, `end`).
+    ``store_lock`` is one for all jobs over a store. ``versions_of``: what the records of a feature's items name besides
+    ``versions``, those of libraries.
     """
 
     job: Job
+    features: FeatureSet
     store: Store
-    loaded: ModelCache
-    on_frames: Callable[[int], None]
-    on_published: Callable[[ItemRecord], None]
+    store_lock: threading.RLock
     versions: dict[str, str]
-    outcome: JobResult
-    store_lock: threading.RLock = field(default_factory=threading.RLock)
-    on_end: Callable[[JobResult], None] = lambda outcome: None
+    versions_of: Callable[[FeatureSpec], dict[str, str]]
+    on_event: EventSink
+    result: JobResult = field(init=False)
     # Taken once, before anything is read: what a feature is said to come from is what lay there at the beginning.
     sources: dict[tuple[Path, ...], SourceIdentity | None] = field(default_factory=dict)
-    began_s: float = field(default_factory=time.perf_counter)
     reports: dict[str, MediaReport] = field(default_factory=dict)  # "video", "audio" -> what decoding it found
-    _said: set[tuple[str, str]] = field(default_factory=set)
-    _parts: int = 0
+    _began_s: float = field(default_factory=time.perf_counter)
+    _resolved: set[tuple[str, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self.result = JobResult(self.job.video_id)
         for recording in self.job.recordings:
             for modality in ("clock", "visual", "text"):
                 self.source(recording, modality)
+
+    def ended(self) -> JobResult:
+        """What came of the job."""
+        self.result.seconds = time.perf_counter() - self._began_s
+        return self.result
+
+    def on_frames(self, count: int) -> None:
+        """Called with the number of frames decoded since the last call."""
+        self.on_event(FramesDecoded(count))
+
+    # Sources ----------------------------------------------------------------------------------------------------------
 
     def source(self, recording: Recording, modality: str) -> SourceIdentity | None:
         """The identity of what a feature of this modality is computed from, None where that cannot be read."""
@@ -98,34 +91,6 @@ class JobContext:
         if source is None or source_changed(paths, source):
             raise SourceChangedError(f"{paths[-1] if paths else recording.id}: changed while it was read; run again")
 
-    def begin(self) -> None:
-        """A part of this pass begins."""
-        with self.store_lock:
-            self._parts += 1
-
-    def end(self) -> None:
-        """A part of this pass has ended; with the last one the outcome is told."""
-        with self.store_lock:
-            self._parts -= 1
-            last = not self._parts
-        if last:
-            self.outcome.seconds = time.perf_counter() - self.began_s
-            self.on_end(self.outcome)
-
-    def is_said(self, item: OpenItem) -> bool:
-        """Whether the item has been published, or failed."""
-        return (item.key, item.spec.id) in self._said
-
-    def open_items(self, recordings: Iterable[Recording], *modalities: str) -> list[OpenItem]:
-        """Items of these modalities that are to be made and of which nothing has been said yet."""
-        found: dict[tuple[str, str], OpenItem] = {}
-        for recording in recordings:
-            for spec, encoder in self.loaded.parts.graph(recording).encoders:
-                item = OpenItem(recording, spec, encoder)
-                if spec.modality in modalities and self.job.wants(spec, item.key) and not self.is_said(item):
-                    found.setdefault((item.key, spec.id), item)
-        return list(found.values())
-
     def read_input(self, recording: Recording, spec: FeatureSpec) -> NDArray[Any]:
         """A stored clock, detections or face track. Raises SourceChangedError when it was made from another file."""
         key, paths = recording.key_for(spec.modality), source_paths(recording, spec.modality)
@@ -139,6 +104,8 @@ class JobContext:
                 )
             return self.store.read(key, spec.id)
 
+    # What decoding found ----------------------------------------------------------------------------------------------
+
     def note_media(self, stream: Literal["video", "audio"], report: MediaReport) -> None:
         """Take note of what decoding a stream found: it goes into the record of every item computed from it.
 
@@ -146,8 +113,8 @@ class JobContext:
         """
         if self.reports.get(stream) != report:
             self.reports[stream] = report
-            self.outcome.notes += [f"DAMAGED {stream}: {report.summary}"] * report.is_damaged + report.notes
-        if report.is_damaged and self.loaded.parts.fail_on_damage:
+            self.result.notes += [f"DAMAGED {stream}: {report.summary}"] * report.is_damaged + report.notes
+        if report.is_damaged and self.features.fail_on_damage:
             raise RecordingError(f"{stream} damaged: {report.summary} (--on-damage keep --retry-failed takes it)")
 
     def recall_media(self, clock: ItemRecord) -> None:
@@ -155,7 +122,7 @@ class JobContext:
         if "video" in clock.media:
             self.note_media("video", MediaReport.from_json(clock.media["video"]))
 
-    def about_media(self, modality: str) -> dict[str, Any]:
+    def _about_media(self, modality: str) -> dict[str, Any]:
         """``damage`` and ``media`` of an item's record: the rows are the picture's, whatever they are computed from."""
         streams = ("video", "audio") if modality == "audio" else ("video",)
         reports = {stream: self.reports[stream] for stream in streams if stream in self.reports}
@@ -164,6 +131,22 @@ class JobContext:
             "damage": "; ".join(damage),
             "media": {stream: report.to_json() for stream, report in reports.items()},
         }
+
+    # Items ------------------------------------------------------------------------------------------------------------
+
+    def is_resolved(self, item: OpenItem) -> bool:
+        """Whether the item has been published, or has failed."""
+        return (item.key, item.spec.id) in self._resolved
+
+    def open_items(self, recordings: Iterable[Recording], *modalities: str) -> list[OpenItem]:
+        """Items of these modalities that are to be made and are not resolved."""
+        found: dict[tuple[str, str], OpenItem] = {}
+        for recording in recordings:
+            for spec, encoder in self.features.graph(recording).encoders:
+                item = OpenItem(recording, spec, encoder)
+                if spec.modality in modalities and self.job.wants(spec, item.key) and not self.is_resolved(item):
+                    found.setdefault((item.key, spec.id), item)
+        return list(found.values())
 
     def writer(self, item: OpenItem, frames: int, row_shape: tuple[int, ...]) -> ItemWriter:
         """Begin an item of the store."""
@@ -174,7 +157,7 @@ class JobContext:
                 frames=frames,
                 row_shape=row_shape,
                 source=self.source(item.recording, item.spec.modality),
-                versions=self.versions | self.loaded.made_by.get(item.spec.id, {}),
+                versions=self.versions | self.versions_of(item.spec),
                 video_id=self.job.video_id,
             )
 
@@ -192,37 +175,24 @@ class JobContext:
             self.commit(writer, spec.modality, seconds=time.perf_counter() - began_s)
 
     def commit(self, writer: ItemWriter, modality: str, *, seconds: float) -> None:
-        """Publish what a writer holds, and take note of it."""
+        """Publish what a writer holds."""
         with self.store_lock:
-            record = writer.commit(seconds=seconds, **self.about_media(modality))
-            self._said.add((record.recording, record.feature))
-            self.outcome.published.append(record)
-        self.on_published(record)
+            record = writer.commit(seconds=seconds, **self._about_media(modality))
+            self._resolved.add((record.recording, record.feature))
+            self.result.published.append(record)
+        self.on_event(ItemPublished(record))
 
     def fail(self, item: OpenItem, error: BaseException) -> None:
         """Record that an item cannot be made, and why; the first reason stands."""
         source = None if isinstance(error, SourceChangedError) else self.source(item.recording, item.spec.modality)
         with self.store_lock:
-            if not self.is_said(item):
-                self._said.add((item.key, item.spec.id))
-                self.outcome.failed.append(self.store.fail(item.key, item.spec, describe(error), source=source))
-
-
-@dataclass(frozen=True)
-class OpenItem:
-    """One feature of one recording that a job is to make."""
-
-    recording: Recording
-    spec: FeatureSpec
-    encoder: Any
-
-    @property
-    def key(self) -> str:
-        return self.recording.key_for(self.spec.modality)
+            if not self.is_resolved(item):
+                self._resolved.add((item.key, item.spec.id))
+                self.result.failed.append(self.store.fail(item.key, item.spec, describe(error), source=source))
 
 
 @contextmanager
-def failing(run: JobContext, recordings: Iterable[Recording], *modalities: str) -> Iterator[None]:
+def failing(context: JobContext, recordings: Iterable[Recording], *modalities: str) -> Iterator[None]:
     """Turn an error of the media, or of code on it, into failures of the items of these modalities still open."""
     recordings = list(recordings)
     try:
@@ -230,33 +200,16 @@ def failing(run: JobContext, recordings: Iterable[Recording], *modalities: str) 
     except Exception as error:
         if not is_of_the_recording(error):
             raise
-        for item in run.open_items(recordings, *modalities):
-            run.fail(item, error)
+        for item in context.open_items(recordings, *modalities):
+            context.fail(item, error)
 
 
 @contextmanager
-def failing_alone(run: JobContext, item: OpenItem) -> Iterator[None]:
+def failing_alone(context: JobContext, item: OpenItem) -> Iterator[None]:
     """Turn an error into the failure of this one item."""
     try:
         yield
     except Exception as error:
         if not is_of_the_recording(error):
             raise
-        run.fail(item, error)
-
-
-def is_of_the_recording(error: Exception) -> bool:
-    """False for what no recording is the reason of: a full disk, missing weights, too little memory."""
-    if isinstance(error, RecordingError | DamageError):
-        return True
-    return not isinstance(error, AupipeError | OSError) and not is_exhausted(error)
-
-
-def describe(error: BaseException) -> str:
-    """One line for the user: the stage and the reason; an error nobody foresaw is logged whole."""
-    words = " ".join(str(error).split())
-    if not isinstance(error, AupipeError):
-        log.info("unforeseen error", exc_info=error)
-        words = f"{type(error).__name__}: {words}"
-    stage = getattr(error, "stage", "")
-    return f"{stage}: {words}" if stage else words
+        context.fail(item, error)

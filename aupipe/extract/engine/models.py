@@ -1,11 +1,11 @@
-"""The detector and the encoders of one process, and how its threads share them."""
+"""The detector and the encoders of one engine: loaded on first use, shared by its threads."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from aupipe.errors import AupipeError, UsageError, explain, is_out_of_memory
 from aupipe.extract.encoders import AudioInput, Encode
+from aupipe.extract.engine.device import Device
 from aupipe.extract.faces.detection import FaceDetector
 from aupipe.extract.imaging.templates import CropTemplate
 from aupipe.extract.planning.features import FeatureSet
@@ -20,140 +21,128 @@ from aupipe.extract.planning.plan import Job
 from aupipe.extract.weights import RefusedWeightsError
 from aupipe.types import FeatureSpec, Waveform, Weights
 
-if TYPE_CHECKING:  # the run that only hears of jobs needs no decoder
+if TYPE_CHECKING:
     from aupipe.extract.faces.device_detection import DeviceDetector
-    from aupipe.extract.media.video import FrameBuffer
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class LoadedEncoder:
+    """``encode``: threads may share it. ``row_shape``: of one row; () where rows have times of their own.
+    ``versions``: what the records of its items name besides library versions."""
+
+    encode: Encode
+    row_shape: tuple[int, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_on_device(self) -> bool:
+        """Whether it takes crops that lie on a device."""
+        return hasattr(self.encode, "start")
+
+
+Tune = Callable[[FeatureSpec, CropTemplate, LoadedEncoder], LoadedEncoder]
+
+
 @dataclass
 class ModelCache:
-    """Detector and encoders of one process, loaded on first use; asked by any of its threads."""
+    """Detector and encoders; any thread may ask. ``tune`` is called once with each encoder of crops."""
 
-    parts: FeatureSet
-    device: str
-    frames_on: str = ""  # the torch device that frames are decoded to; "" for the host. A CUDA device takes its own
-    nvdec: bool = False  # whether a CUDA device's own circuit decodes
-    on_load: Callable[[FeatureSpec, CropTemplate, Encode], Encode] = lambda spec, template, encode: encode
-    made_by: dict[str, dict[str, str]] = field(default_factory=dict)  # feature id -> what else its records name
+    features: FeatureSet
+    device: Device
+    tune: Tune = lambda spec, template, loaded: loaded
     _local: threading.local = field(default_factory=threading.local)
-    _encode: dict[str, tuple[Encode, tuple[int, ...]]] = field(default_factory=dict)
-    _loading: threading.Lock = field(default_factory=threading.Lock)
+    _encoders: dict[str, LoadedEncoder] = field(default_factory=dict)
+    _loading: threading.RLock = field(default_factory=threading.RLock)
     _tried: set[str] = field(default_factory=set)
-    _stream: Any = None
     _device_detector: DeviceDetector | None = None
 
-    def __post_init__(self) -> None:
-        if self.device.startswith("cuda"):
-            from aupipe.extract.gpu.numerics import compute_as_written
+    def is_warm(self, job: Job) -> bool:
+        """Whether all that a job needs has been tried."""
+        return all(item.spec.id in self._tried for item in job.items)
 
-            compute_as_written()
-            self.frames_on = self.frames_on or self.device
-
-    def prepare(self, job: Job) -> None:
-        """Load and try once what a job needs, before its threads do: libraries that several threads import at the same
-        time break each other's imports. Errors are left to whoever needs the thing, who can say for which recording.
+    def warm_up(self, job: Job) -> None:
+        """Load and try once what a job needs, one thread at a time: libraries that several threads import at the same
+        time break each other's imports. Errors are left to whoever needs the model, who knows for which recording.
         """
-        for item in job.items:
-            if item.spec.id in self._tried:
-                continue
-            self._tried.add(item.spec.id)
-            with suppress(Exception):
-                if item.spec.modality == "detections" and self.parts.detector is not None:
-                    self.frame_buffer()
-                    self.finder()
-                for recording in job.recordings:
-                    for spec, encoder in self.parts.graph(recording).encoders:
-                        if spec.id == item.spec.id:
-                            function, _ = self.encode(spec, encoder)
-                            if isinstance(encoder.reads, AudioInput):
-                                rate = encoder.reads.sample_rate
-                                function(Waveform(np.zeros(rate, np.float32), rate))
-
-    def stream(self) -> AbstractContextManager[Any]:
-        """Where the calling thread's work on a device goes: every thread that detects or encodes works in here.
-
-        The device is the thread's current one. FFmpeg brings NVDEC's frames to the host in CUDA's default stream, where
-        each would wait for all batches before it; so with NVDEC they have a stream of their own, one for all threads,
-        since they hand tensors to each other.
-        """
-        if not self.device.startswith("cuda"):
-            return nullcontext()
-        import torch
-
-        if not self.nvdec:
-            return torch.cuda.device(self.device)
         with self._loading:
-            if self._stream is None:
-                self._stream = torch.cuda.Stream(self.device)
-        context: AbstractContextManager[Any] = torch.cuda.stream(self._stream)  # and its device
-        return context
+            for item in job.items:
+                if item.spec.id in self._tried:
+                    continue
+                self._tried.add(item.spec.id)
+                with suppress(Exception):
+                    if item.spec.modality == "detections" and self.features.detector is not None:
+                        self.device.frame_buffer()
+                        self.face_detector()
+                    for recording in job.recordings:
+                        for spec, encoder in self.features.graph(recording).encoders:
+                            if spec.id == item.spec.id:
+                                loaded = self.encoder(spec, encoder)
+                                if isinstance(encoder.reads, AudioInput):
+                                    rate = encoder.reads.sample_rate
+                                    loaded.encode(Waveform(np.zeros(rate, np.float32), rate))
 
-    def frame_buffer(self) -> FrameBuffer:
-        """What the frames of one video are decoded to."""
-        if not self.frames_on:
-            from aupipe.extract.media.video import HostFrameBuffer
-
-            return HostFrameBuffer()
-        from aupipe.extract.gpu.frames import DeviceFrameBuffer
-
-        if self.frames_on.startswith("cuda"):
-            import torch
-
-            torch.cuda.set_device(self.frames_on)  # of the decoding thread, which would wake the first GPU otherwise
-        if not self.nvdec:
-            return DeviceFrameBuffer(self.frames_on)
-        from aupipe.extract.gpu.nvdec import nvdec
-
-        return DeviceFrameBuffer(self.frames_on, nvdec(self.frames_on))
-
-    def finder(self) -> FaceDetector:
-        """A detector of the calling thread's own: most are not made to be shared, and all are small."""
-        if not hasattr(self._local, "finder"):
-            detector, faces = self.parts.detector, self.parts.faces
+    def face_detector(self) -> FaceDetector:
+        """A detector of the calling thread's own: most cannot be shared, and all are small."""
+        if not hasattr(self._local, "detector"):
+            detector, faces = self.features.detector, self.features.faces
             assert detector is not None  # or there would be no detections to make
             with self._loading, _loading_errors(f"detector {faces.detector!r}", detector.identify_weights()):
-                self._local.finder = FaceDetector(
-                    detector.load(self.device),
+                self._local.detector = FaceDetector(
+                    detector.load(self.device.name),
                     faces.detect_px,
                     faces.max_faces,
                     detector.min_score,
                     self._on_device(detector),
                 )
-        finder: FaceDetector = self._local.finder
-        return finder
+        found: FaceDetector = self._local.detector
+        return found
 
     def _on_device(self, detector: Any) -> DeviceDetector | None:
         """The detector for frames on the device, one for all threads; None where it has no such form."""
-        if self._device_detector is None and self.frames_on and hasattr(detector, "load_tensor"):
+        if self._device_detector is None and self.device.frames_on and hasattr(detector, "load_tensor"):
             from aupipe.extract.faces.device_detection import DeviceDetector
 
-            self._device_detector = DeviceDetector(detector.load_tensor(self.frames_on))
+            self._device_detector = DeviceDetector(detector.load_tensor(self.device.frames_on))
         return self._device_detector
 
-    def encode(self, spec: FeatureSpec, encoder: Any) -> tuple[Encode, tuple[int, ...]]:
-        """An encoder's function, which threads may share, and the shape of one row of it."""
+    def encoder(self, spec: FeatureSpec, encoder: Any) -> LoadedEncoder:
+        """An encoder, loaded and tuned."""
+        found = self._encoders.get(spec.id)
+        if found is not None:
+            return found
         with self._loading:
-            if spec.id not in self._encode:
-                with _loading_errors(f"encoder {spec.name!r}", spec.weights):
-                    function = encoder.load(self.device)
-                if not (hasattr(function, "start") or getattr(encoder, "shareable", False)):
-                    function = _one_at_a_time(function)
-                reads = encoder.reads
-                shape: tuple[int, ...] = ()
-                if isinstance(reads, CropTemplate):
-                    shape = _row_shape(spec, function, np.zeros((1, reads.size_px, reads.size_px, 3), np.uint8))
-                    function = self.on_load(spec, reads, function)
-                elif reads == "landmarks":
-                    shape = _row_shape(spec, function, np.zeros((1, 5, 2), np.float32))
-                self._encode[spec.id] = (function, shape)
-            return self._encode[spec.id]
+            if spec.id not in self._encoders:
+                loaded = load_encoder(spec, encoder, self.device.name)
+                if isinstance(encoder.reads, CropTemplate):
+                    loaded = self.tune(spec, encoder.reads, loaded)
+                self._encoders[spec.id] = loaded
+            return self._encoders[spec.id]
+
+    def versions(self, spec: FeatureSpec) -> dict[str, str]:
+        """What the records of a feature's items name besides library versions."""
+        loaded = self._encoders.get(spec.id)
+        return loaded.versions if loaded is not None else {}
+
+
+def load_encoder(spec: FeatureSpec, encoder: Any, device: str) -> LoadedEncoder:
+    """An encoder on a torch device, ready to be shared by threads. Raises AupipeError, UsageError."""
+    with _loading_errors(f"encoder {spec.name!r}", spec.weights):
+        encode = encoder.load(device)
+    if not (hasattr(encode, "start") or getattr(encoder, "shareable", False)):
+        encode = one_at_a_time(encode)
+    reads = encoder.reads
+    if isinstance(reads, CropTemplate):
+        return LoadedEncoder(encode, _row_shape(spec, encode, np.zeros((1, reads.size_px, reads.size_px, 3), np.uint8)))
+    if reads == "landmarks":
+        return LoadedEncoder(encode, _row_shape(spec, encode, np.zeros((1, 5, 2), np.float32)))
+    return LoadedEncoder(encode)
 
 
 @contextmanager
 def _loading_errors(what: str, weights: Weights | None) -> Iterator[None]:
-    """What keeps a network from being loaded is no recording's fault, whichever library says so and how."""
+    """What keeps a network from being loaded is the reason of no recording, whichever library says so and how."""
     try:
         yield
     except AupipeError:
@@ -171,10 +160,10 @@ def _loading_errors(what: str, weights: Weights | None) -> Iterator[None]:
         ) from error
 
 
-def _row_shape(spec: FeatureSpec, function: Encode, inputs: Any) -> tuple[int, ...]:
+def _row_shape(spec: FeatureSpec, encode: Encode, inputs: Any) -> tuple[int, ...]:
     """The shape of one row, by trying; what cannot take in the shape it asked for is configured wrongly."""
     try:
-        shape: tuple[int, ...] = function(inputs).shape[1:]
+        shape: tuple[int, ...] = encode(inputs).shape[1:]
     except Exception as error:
         if isinstance(error, AupipeError) or is_out_of_memory(error):
             raise
@@ -186,12 +175,13 @@ def _row_shape(spec: FeatureSpec, function: Encode, inputs: Any) -> tuple[int, .
     return shape
 
 
-def _one_at_a_time(function: Encode) -> Encode:
-    """The same function for several threads: what is not known to bear two at once (OpenCV's networks do not) waits."""
+def one_at_a_time(encode: Encode) -> Encode:
+    """The same function for several threads: one that does not say it is thread-safe (OpenCV's networks are not) is
+    called by one at a time."""
     lock = threading.Lock()
 
-    def encode(inputs: Any) -> Any:
+    def locked(inputs: Any) -> Any:
         with lock:
-            return function(inputs)
+            return encode(inputs)
 
-    return encode
+    return locked

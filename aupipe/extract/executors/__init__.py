@@ -1,4 +1,4 @@
-"""Who runs which job where: the executor protocol, and the events an executor tells of.
+"""Who runs which job where: the executor protocol, and the events an executor reports.
 
 `aupipe.extract.executors.driver.extract` hands out jobs and decides what is tried again; it needs nothing but this
 protocol. `aupipe.extract.executors.local.LocalExecutor` runs them in supervised worker processes of this machine.
@@ -10,53 +10,40 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from aupipe.extract.engine.job_context import JobResult
+from aupipe.extract.engine.events import EngineEvent
+from aupipe.extract.engine.results import JobResult
 from aupipe.extract.meter import Measured
 from aupipe.extract.planning.plan import Job
-from aupipe.store.base import ItemRecord
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at a job, or at one modality of it."""
+    """One try at a job, or at one modality of it. ``size_bytes``: of its video, a measure of its work."""
 
     job: Job
     alone: bool = False  # in a process of its own: what dies then is known
-
-
-@dataclass(frozen=True)
-class FramesDecoded:
-    """So many frames more; a frame that is decoded twice counts twice, as it costs."""
-
-    count: int
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True)
 class StagesMeasured:
-    """What the stages of one process (by number) have done since it began; told about twice a second."""
+    """What the stages of one process (by number) have done since it began; reported about twice a second."""
 
     process: int
     measured: Measured
 
 
 @dataclass(frozen=True)
-class ItemPublished:
-    """An item is in the store, whatever becomes of its job."""
-
-    record: ItemRecord
-
-
-@dataclass(frozen=True)
 class JobEnded:
-    """A job ended as it should; some of its items may have failed."""
+    """A job ended as it should; some of its items may have failed. Those it published were reported before."""
 
     attempt: Attempt
-    outcome: JobResult
+    result: JobResult
 
 
 @dataclass(frozen=True)
 class JobHangs:
-    """A job does not get on; its items that are not published are not coming."""
+    """A job does not advance; its items that are not published are not coming."""
 
     attempt: Attempt
     reason: str
@@ -72,12 +59,12 @@ class WorkerDied:
 
 @dataclass(frozen=True)
 class JobReturned:
-    """A job that was not finished, through no fault of its own."""
+    """A job that was not finished, for a reason that is not its own."""
 
     attempt: Attempt
 
 
-ExecutorEvent = FramesDecoded | StagesMeasured | ItemPublished | JobEnded | JobHangs | WorkerDied | JobReturned
+ExecutorEvent = EngineEvent | StagesMeasured | JobEnded | JobHangs | WorkerDied | JobReturned
 
 
 class Executor(Protocol):
@@ -89,12 +76,12 @@ class Executor(Protocol):
         """Whether any job is under way."""
         ...
 
-    def has_room(self, alone: bool = False) -> bool:
-        """Whether a job can be assigned now; ``alone``: to a process that has no other."""
+    def has_slot(self, size_bytes: int = 0, alone: bool = False) -> bool:
+        """Whether a job of this size can be assigned now; ``alone``: to a process that has no other."""
         ...
 
     def assign(self, attempt: Attempt) -> None:
-        """Give a job to a process; there must be room for it."""
+        """Give a job to a process; there must be a slot for it."""
         ...
 
     def poll(self) -> Iterator[ExecutorEvent]:
@@ -102,7 +89,7 @@ class Executor(Protocol):
         ...
 
     def shutdown(self) -> Iterator[ExecutorEvent]:
-        """Let every process put its things in order and end; what they measured last."""
+        """Let every process close its store and end; what they measured last."""
         ...
 
     def kill_all(self) -> None:

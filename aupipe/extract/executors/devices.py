@@ -76,14 +76,17 @@ def shares(device: str) -> bool:
     return not failed and mode.value == SHARED
 
 
-def thread_counts(devices: Sequence[str], processes: int = 1, decoders: int = 0) -> ThreadCounts:
-    """The threads of each worker process, of which there are ``processes`` per device; ``decoders`` are a device's.
+def thread_counts(devices: Sequence[str], processes: int = 1, decoders: int = 0) -> tuple[ThreadCounts, ...]:
+    """The threads of each of the ``processes`` on a device; ``decoders``: videos decoded at the same time on it.
 
     On the CPU every core may decode and every core may encode: whichever stage is behind gets them. Beside a GPU one
     thread feeds it, and the cores decode; two are left for feeding and writing.
     """
     cores = available_cores()
     if devices[0] == "cpu":
-        return ThreadCounts(decoders or cores, cores)
-    decoders = decoders or min(MOST_DECODERS, (cores - 2) // len(devices))
-    return ThreadCounts(max(1, -(-decoders // processes)), 1)
+        return (ThreadCounts(decoders or cores, cores),) * processes
+    if not decoders:
+        suggested = min(MOST_DECODERS, (cores - 2) // len(devices))
+        return (ThreadCounts(max(1, -(-suggested // processes)), 1),) * processes
+    share, more = divmod(decoders, processes)
+    return tuple(ThreadCounts(share + (number < more), 1) for number in range(processes))

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from aupipe.errors import RecordingError
-from aupipe.extract.engine.job_context import JobResult
+from aupipe.extract.engine.events import ItemPublished
+from aupipe.extract.engine.results import JobResult
 from aupipe.extract.executors import (
     Attempt,
     Executor,
     ExecutorEvent,
-    ItemPublished,
     JobEnded,
     JobHangs,
     JobReturned,
@@ -40,7 +40,7 @@ def extract(
     A recording that fails, fails alone; whatever is published stays published. What is done about processes that die
     and videos that hang stands in `aupipe.extract.executors.retry`. Once ``halted`` says yes no more jobs are handed
     out, and those under way end. When the caller stops iterating, the executor's processes are killed, and what they
-    were writing is as it was before. ``on_event`` hears of everything the executor tells.
+    were writing is as it was before. ``on_event`` is called with everything the executor reports.
 
     Raises AupipeError for what no recording is the reason of: a full disk, missing weights, workers that cannot start
     or keep dying; UsageError where the plan would replace what is stored of other files, OSError when the store cannot
@@ -49,19 +49,19 @@ def extract(
     plan.refuse_others()
     store.check_writable()
     policy = RetryPolicy()
-    jobs = deque(Attempt(job) for job in largest_first(plan.jobs))
-    videos = {job.video_id: _Video(job) for job in plan.jobs}
+    jobs = deque(largest_first(plan.jobs))
+    videos = {job.video_id: _Video(JobResult(job.video_id)) for job in plan.jobs}
     try:
         while True:
             if not halted():
-                while jobs and executor.has_room():
+                while jobs and executor.has_slot(jobs[0].size_bytes):
                     executor.assign(jobs.popleft())
-                while not jobs and policy.suspects and executor.has_room(alone=True):
+                while not jobs and policy.suspects and executor.has_slot(alone=True):
                     suspect = policy.next_suspect()
                     if any(item.requested for item in suspect.job.items):
                         executor.assign(suspect)
                     else:  # another attempt has published all of it
-                        yield from videos[suspect.job.video_id].add(JobResult(suspect.job), policy)
+                        yield from videos[suspect.job.video_id].add(JobResult(suspect.job.video_id), policy)
             if not executor.busy:
                 break
             for event in executor.poll():
@@ -69,9 +69,9 @@ def extract(
                 match event:
                     case ItemPublished(record):
                         policy.note_published(record)
-                    case JobEnded(attempt, outcome):
-                        policy.note_success(attempt, outcome.published)
-                        yield from videos[attempt.job.video_id].add(outcome, policy)
+                    case JobEnded(attempt, result):
+                        policy.note_success(attempt)
+                        yield from videos[attempt.job.video_id].add(result, policy)
                     case JobHangs(attempt, reason):
                         log.warning("%s: %s; the others go on", attempt.job.video_id, reason)
                         policy.note_guilty(attempt, reason)
@@ -90,43 +90,40 @@ def extract(
         executor.kill_all()
 
 
-def largest_first(jobs: Sequence[Job]) -> list[Job]:
+def largest_first(jobs: Sequence[Job]) -> list[Attempt]:
     """By the bytes of their videos, so that at the end of a run no core waits for a long one; equals stay in order."""
 
-    def size(job: Job) -> int:
+    def size_bytes(job: Job) -> int:
         video = job.recordings[0].video
         try:
             return video.stat().st_size if video is not None else 0
         except OSError:  # it will fail by name
             return 0
 
-    return sorted(jobs, key=size, reverse=True)
+    attempts = [Attempt(job, size_bytes=size_bytes(job)) for job in jobs]
+    return sorted(attempts, key=lambda attempt: attempt.size_bytes, reverse=True)
 
 
 @dataclass
 class _Video:
     """What came of a video until now; it may be tried several times, and in parts."""
 
-    job: Job
-    outcome: JobResult = field(init=False)
+    result: JobResult
 
-    def __post_init__(self) -> None:
-        self.outcome = JobResult(self.job)
-
-    def add(self, outcome: JobResult, policy: RetryPolicy) -> Iterator[JobResult]:
+    def add(self, result: JobResult, policy: RetryPolicy) -> Iterator[JobResult]:
         """Take in what came of one attempt; yields what came of the whole video when that is known."""
-        self.outcome = self.outcome + outcome
-        if not policy.is_open(self.job.video_id):
-            records = policy.published.pop(self.job.video_id, {})  # those of attempts that ended badly, too
-            yield replace(self.outcome, published=list(records.values()))
+        self.result = self.result + result
+        if not policy.is_open(self.result.video_id):
+            records = policy.published.pop(self.result.video_id, {})  # those of attempts that ended badly, too
+            yield replace(self.result, published=list(records.values()))
 
 
 def _failed(policy: RetryPolicy, store: Store, videos: Mapping[str, _Video]) -> Iterator[JobResult]:
-    """The outcomes of verdicts that are settled: what was published counts, the rest is failed by name."""
+    """The results of verdicts that are settled: what was published counts, the rest is failed by name."""
     while policy.settled:
         verdict = policy.settled.pop(0)
         job = policy.without_published(verdict.attempt.job)
-        outcome = JobResult(job)
+        result = JobResult(job.video_id)
         for item in job.items:
             if item.requested:
                 recording = next(r for r in job.recordings if r.key_for(item.spec.modality) == item.key)
@@ -134,5 +131,5 @@ def _failed(policy: RetryPolicy, store: Store, videos: Mapping[str, _Video]) -> 
                     source = source_identity(*source_paths(recording, item.spec.modality))
                 except RecordingError:  # gone since; whatever comes in its place is another source
                     source = None
-                outcome.failed.append(store.fail(item.key, item.spec, f"{item.key}: {verdict.reason}", source=source))
-        yield from videos[job.video_id].add(outcome, policy)
+                result.failed.append(store.fail(item.key, item.spec, f"{item.key}: {verdict.reason}", source=source))
+        yield from videos[job.video_id].add(result, policy)

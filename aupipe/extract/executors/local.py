@@ -14,17 +14,15 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, Pipe
 from multiprocessing.connection import wait as connection_wait
 from pathlib import Path
-from typing import Any
 
 import aupipe
 from aupipe.errors import AupipeError
-from aupipe.extract.engine.job_context import JobResult
-from aupipe.extract.engine.options import ExecutionOptions
+from aupipe.extract.engine.events import FramesDecoded, ItemPublished
+from aupipe.extract.engine.options import ExecutionOptions, ThreadCounts
+from aupipe.extract.engine.results import JobResult
 from aupipe.extract.executors import (
     Attempt,
     ExecutorEvent,
-    FramesDecoded,
-    ItemPublished,
     JobEnded,
     JobHangs,
     JobReturned,
@@ -32,24 +30,29 @@ from aupipe.extract.executors import (
     WorkerDied,
 )
 from aupipe.extract.executors.devices import processes_on, thread_counts
-from aupipe.extract.executors.messages import READY, Exhausted, Fatal, WorkerConfig
+from aupipe.extract.executors.messages import Exhausted, Fatal, Message, Ready, WorkerConfig, environment_of
 from aupipe.extract.memory import oom_kills
 from aupipe.extract.meter import Measured, QuietStep
 from aupipe.extract.planning.features import FeatureSet
-from aupipe.store.base import ItemRecord
 
-IN_FLIGHT_CPU, IN_FLIGHT_GPU = 16, 64  # jobs beyond those being decoded, on each device
+QUEUED_CPU, QUEUED_GPU = 16, 64  # jobs beyond those being decoded, on each device: short clips fill batches
+QUEUED_BYTES = 64 << 20  # of videos in one process, when it holds more of them than it decodes: all are tried again
 POLL_S = 1.0
-SILENCE_S = 120.0  # a worker talks twice a second; one that is silent for so long stands still as a whole
+SILENCE_S = 120.0  # a worker reports twice a second; one that is silent for so long stands still as a whole
 START_S = 1800.0  # until it has imported its libraries and opened its device
 LOAD_S = 3600.0  # until networks are loaded, tuned and compiled
-GRACE_S = 30.0  # the neighbours of a video that hangs may end, as long as they get on at least this often
+GRACE_S = 30.0  # the other videos of a process with one that hangs may end, as long as they advance this often
 FRAMES = 64  # a step on more frames may take more, in proportion
 MEDIA_S = 30.0  # and so may sound that is longer
-ALLOCATOR = {  # without these, glibc maps and faults in every large activation anew (docs/pipeline.md, Memory)
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
-}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for one process: its device, its threads, and how many jobs it holds at most."""
+
+    device: str
+    threads: ThreadCounts = field(default_factory=ThreadCounts)
+    jobs: int = 1
 
 
 @dataclass
@@ -57,7 +60,7 @@ class _Worker:
     number: int
     process: subprocess.Popen[bytes]
     connection: Connection
-    slot: int
+    slot: Slot
     attempts: dict[str, Attempt] = field(default_factory=dict)  # by video
     hung: int = 0  # jobs that were given up and still occupy it
     ready: bool = False
@@ -66,23 +69,24 @@ class _Worker:
     heard_s: float = field(default_factory=time.monotonic)
     moved_s: float = field(default_factory=time.monotonic)
 
-    def takes(self, most_jobs: int) -> bool:
-        """Whether it can have one more job: none of its jobs hangs, none has to be alone."""
-        alone = any(attempt.alone for attempt in self.attempts.values())
-        return not self.hung and not alone and len(self.attempts) < most_jobs
+    def has_slot(self, size_bytes: int, alone: bool) -> bool:
+        """Whether it can have one more job: none of its jobs hangs, none has to be alone, and it does not hold so much
+        that its death would cost hours of work."""
+        held = self.attempts.values()
+        if self.hung or any(attempt.alone for attempt in held) or (alone and held):
+            return False
+        if len(held) <= self.slot.threads.decoders:  # one waits for the next free decoder
+            return len(held) < self.slot.jobs
+        total_bytes = size_bytes + sum(attempt.size_bytes for attempt in held)
+        return len(held) < self.slot.jobs and total_bytes <= QUEUED_BYTES
 
 
 @dataclass
 class LocalExecutor:
-    """Worker processes, at most one in each slot; see `aupipe.extract.executors.Executor`.
-
-    ``slots``: the device of each process. ``most_jobs``: how many one of them holds: enough to fill a batch from short
-    clips, few enough to be tried again when it dies.
-    """
+    """Worker processes, at most one in each slot; see `aupipe.extract.executors.Executor`."""
 
     config: WorkerConfig
-    slots: Sequence[str]
-    most_jobs: int
+    slots: Sequence[Slot]
     workers: list[_Worker] = field(default_factory=list)
     spawned: int = 0
     _oom_kills: int = field(default_factory=oom_kills)
@@ -92,16 +96,16 @@ class LocalExecutor:
         """Whether any job is under way."""
         return any(worker.attempts for worker in self.workers)
 
-    def has_room(self, alone: bool = False) -> bool:
-        """Whether a job can be assigned now; ``alone``: to a process that has no other."""
+    def has_slot(self, size_bytes: int = 0, alone: bool = False) -> bool:
+        """Whether a job of this size can be assigned now; ``alone``: to a process that has no other."""
         for worker in [worker for worker in self.workers if not worker.attempts and not worker.hung]:
             if worker.process.poll() is not None:  # it died of nothing it holds: no job is to blame
                 self._end(worker)
-        return self.free_slot() is not None or self.least_busy(alone) is not None
+        return self.free_slot() is not None or self.least_busy(size_bytes, alone) is not None
 
     def assign(self, attempt: Attempt) -> None:
-        """Give a job to a process; there must be room for it."""
-        worker, slot = self.least_busy(attempt.alone), self.free_slot()
+        """Give a job to a process; there must be a slot for it."""
+        worker, slot = self.least_busy(attempt.size_bytes, attempt.alone), self.free_slot()
         if worker is None or (slot is not None and not attempt.alone):
             assert slot is not None
             worker = self.spawn(slot)
@@ -110,16 +114,17 @@ class LocalExecutor:
         with suppress(OSError):  # a worker that has died since is noticed in `poll`
             worker.connection.send(attempt.job)
 
-    def free_slot(self) -> int | None:
+    def free_slot(self) -> Slot | None:
         """A slot without a process."""
-        return min(set(range(len(self.slots))) - {worker.slot for worker in self.workers}, default=None)
+        taken = [id(worker.slot) for worker in self.workers]
+        return next((slot for slot in self.slots if id(slot) not in taken), None)
 
-    def least_busy(self, alone: bool = False) -> _Worker | None:
+    def least_busy(self, size_bytes: int = 0, alone: bool = False) -> _Worker | None:
         """The process with the fewest jobs, of those that can take one more."""
-        able = [worker for worker in self.workers if worker.takes(1 if alone else self.most_jobs)]
+        able = [worker for worker in self.workers if worker.has_slot(size_bytes, alone)]
         return min(able, key=lambda worker: len(worker.attempts), default=None)
 
-    def spawn(self, slot: int) -> _Worker:
+    def spawn(self, slot: Slot) -> _Worker:
         """Start a worker process."""
         ours, theirs = Pipe()
         package = str(Path(aupipe.__file__).parent.parent)
@@ -129,14 +134,15 @@ class LocalExecutor:
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=2,  # stderr: results alone go to stdout, whatever a library prints
-            start_new_session=True,  # Ctrl-C is for whoever was asked; the workers are told by their pipe
-            env=os.environ | ALLOCATOR | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+            start_new_session=True,  # Ctrl-C is for the run; it ends the workers through their pipes
+            env=os.environ | self.config.environment | {"PYTHONPATH": path},
         )
         theirs.close()
         worker = _Worker(self.spawned, process, ours, slot)
         self.spawned += 1
         with suppress(OSError):  # one that has died already is noticed in `poll`
-            worker.connection.send(replace(self.config, device=self.slots[slot]))
+            config = replace(self.config, device=slot.device, threads=slot.threads, jobs=slot.jobs)
+            worker.connection.send(config)
         self.workers.append(worker)
         return worker
 
@@ -159,30 +165,28 @@ class LocalExecutor:
                     yield event
             yield from self._check(worker)
 
-    def _receive(self, worker: _Worker, message: Any) -> ExecutorEvent | None:
+    def _receive(self, worker: _Worker, message: Message) -> ExecutorEvent | None:
         if isinstance(message, Fatal):
             raise _error_of(message)
         worker.heard_s = now_s = time.monotonic()
-        if isinstance(message, Measured):  # told twice a second, whether anything moves or not
+        if isinstance(message, Measured):  # sent twice a second, whether anything advances or not
             worker.measured = message
             if worker.frames != (frames := sum(stage.frames for stage in message.stages.values())):
                 worker.frames, worker.moved_s = frames, now_s
             return StagesMeasured(worker.number, message)
         worker.moved_s = now_s
-        if isinstance(message, int):
-            return FramesDecoded(message)
-        if isinstance(message, ItemRecord):
-            return ItemPublished(message)
+        if isinstance(message, FramesDecoded | ItemPublished):
+            return message
         if isinstance(message, JobResult):
-            attempt = worker.attempts.pop(message.job.video_id, None)
+            attempt = worker.attempts.pop(message.video_id, None)
             if attempt is not None:
                 return JobEnded(attempt, message)
             worker.hung -= 1  # it had been given up
-        elif message == READY:
+        elif isinstance(message, Ready):
             worker.ready = True
         return None
 
-    # What does not get on -----------------------------------------------------------------------------------------
+    # What does not advance ----------------------------------------------------------------------------------------
 
     def _check(self, worker: _Worker) -> Iterator[ExecutorEvent]:
         """Give up jobs that hang, and end a worker in which nothing else gets on."""
@@ -194,7 +198,7 @@ class LocalExecutor:
             if silent_s > START_S:
                 raise AupipeError(f"a worker process did not start within {START_S / 60:.0f} minutes: see its output")
             return
-        if silent_s > min(SILENCE_S, self.config.means.stall_s):
+        if silent_s > min(SILENCE_S, self.config.options.stall_s):
             yield self._end_for(worker, f"the worker process stood still for {silent_s:.0f} s")
             return
         quiet = worker.measured.quiet if worker.measured else ()
@@ -203,7 +207,7 @@ class LocalExecutor:
                 continue
             if step.stage == "write":
                 raise AupipeError(
-                    f"{self.config.store}: writing has not got on for {step.quiet_s:.0f} s: look at its disk or "
+                    f"{self.config.store}: writing has not advanced for {step.quiet_s:.0f} s: look at its disk or "
                     "network file system, then run the same command again"
                 )
             if step.video in worker.attempts:
@@ -212,7 +216,7 @@ class LocalExecutor:
             elif not step.video:
                 yield self._end_for(worker, _hang_of(step))
                 return
-        if worker.hung and (not worker.attempts or still_s > min(GRACE_S, self.config.means.stall_s)):
+        if worker.hung and (not worker.attempts or still_s > min(GRACE_S, self.config.options.stall_s)):
             returned = [JobReturned(attempt) for attempt in worker.attempts.values()]
             self._end(worker)
             yield from returned
@@ -221,7 +225,7 @@ class LocalExecutor:
 
     def limit_s(self, step: QuietStep) -> float:
         """For how long a step may stand still."""
-        stall_s = self.config.means.stall_s
+        stall_s = self.config.options.stall_s
         if step.stage == "load":
             return max(stall_s, LOAD_S)
         share = step.frames / FRAMES if step.stage in ("detect", "encode") else step.media_s / MEDIA_S
@@ -279,17 +283,19 @@ class LocalExecutor:
         self.workers.clear()
 
 
-def local_executor(parts: FeatureSet, store: Path, devices: Sequence[str], means: ExecutionOptions) -> LocalExecutor:
+def local_executor(
+    features: FeatureSet, store: Path, devices: Sequence[str], options: ExecutionOptions
+) -> LocalExecutor:
     """As many worker processes and threads as the devices and cores of this machine suggest, or the user says."""
     processes = processes_on(devices)
-    while means.workers % processes:  # as many videos at once as the user says, not more
-        processes -= 1
-    crew = thread_counts(devices, processes, means.workers)
+    if options.workers:
+        processes = min(processes, options.workers)
+    threads = thread_counts(devices, processes, options.workers)
+    queued = (QUEUED_CPU if devices[0] == "cpu" else QUEUED_GPU) // processes
+    slots = [Slot(device, each, each.decoders + queued) for device in devices for each in threads]
     level = logging.getLogger("aupipe").getEffectiveLevel()
-    config = WorkerConfig(parts, str(store), "", processes, level, crew, means)
-    in_flight = IN_FLIGHT_CPU if devices[0] == "cpu" else IN_FLIGHT_GPU
-    slots = [device for device in devices for _ in range(processes)]
-    return LocalExecutor(config, slots, crew.decoders + in_flight // processes)
+    config = WorkerConfig(features, str(store), "", processes, level, threads[0], options, environment=environment_of())
+    return LocalExecutor(config, slots)
 
 
 def _hang_of(step: QuietStep) -> str:

@@ -1,32 +1,53 @@
-"""What a run and its worker processes say to each other: small records, in a module both sides import.
+"""What a run and its worker processes send each other: small records, in a module both sides import.
 
-A worker sends `READY`, an int (frames decoded since it last said so), an `ItemRecord` (published), a `JobResult` (a job
-has ended), a `Measured` (what its stages do), a `Fatal` or an `Exhausted`. They are pickled, so none of them may be
-defined in the module that a worker runs as ``__main__``.
+A run sends a `WorkerConfig`, then jobs, then None. A worker answers with the union `Message`. All are pickled, so none
+may be defined in the module that a worker runs as ``__main__``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from aupipe.errors import AupipeError, explain
+from aupipe.extract.engine.events import FramesDecoded, ItemPublished
 from aupipe.extract.engine.options import ExecutionOptions, ThreadCounts
+from aupipe.extract.engine.results import JobResult
+from aupipe.extract.meter import Measured
 from aupipe.extract.planning.features import FeatureSet
 
-READY = "ready"
+# Set before the process starts. Without the first two, glibc maps and faults in every large activation anew
+# (docs/pipeline.md, Memory). One thread per call: torch's own threads fight each other for the cores as soon as
+# anything else runs, and the engine has threads enough.
+PROCESS_ENVIRONMENT = {
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    "OMP_NUM_THREADS": "1",
+}
+# Variables that say where weights and caches are, and so what is computed.
+NAMED = ("XDG_CACHE_HOME", "TMPDIR", "TORCH_HOME", "CUDA_VISIBLE_DEVICES")
+PREFIXES = ("AUPIPE_", "HF_", "TRANSFORMERS_")
 
 
 @dataclass(frozen=True)
 class WorkerConfig:
     """What a worker needs to know before its first job."""
 
-    parts: FeatureSet
+    features: FeatureSet
     store: str  # path
-    device: str
+    device: str  # torch's name
     processes: int  # workers on the device, this one too
     log_level: int
-    crew: ThreadCounts
-    means: ExecutionOptions
+    threads: ThreadCounts
+    options: ExecutionOptions
+    jobs: int = 1  # at most so many at once
+    environment: Mapping[str, str] = field(default_factory=dict)  # variables the process is started with
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The libraries are imported, the device and the store are open."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +56,7 @@ class Fatal:
 
     message: str  # one line
     exit_code: int
-    foreseen: bool = True  # else it is aupipe's own fault, and the traceback is logged
+    foreseen: bool = True  # else it is aupipe's own error, and the traceback is logged
 
 
 @dataclass(frozen=True)
@@ -45,8 +66,17 @@ class Exhausted:
     reason: str  # one line
 
 
+Message = Ready | Measured | FramesDecoded | ItemPublished | JobResult | Fatal | Exhausted
+
+
+def environment_of(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables a worker process is started with, here or on another machine."""
+    kept = {name: value for name, value in variables.items() if name in NAMED or name.startswith(PREFIXES)}
+    return kept | PROCESS_ENVIRONMENT
+
+
 def fatal_of(error: BaseException) -> Fatal:
-    """What the user is told of an error that is no recording's fault."""
+    """What the user is told of an error that no recording is the reason of."""
     if isinstance(error, AupipeError):
         return Fatal(str(error), error.exit_code)
     foreseen = explain(error)

@@ -50,13 +50,14 @@ class RetryPolicy:
         items = self.published.setdefault(record.video_id or record.recording, {})
         items[record.recording, record.feature] = record
 
-    def note_success(self, attempt: Attempt, published: Iterable[ItemRecord]) -> None:
+    def note_success(self, attempt: Attempt) -> None:
         """A video came through: deaths until now, in the modalities it came through in, were those videos' own.
 
         Sound that succeeds says nothing of a network for pictures that kills every process.
         """
-        features = {record.feature for record in published}
-        came = {item.spec.modality for item in attempt.job.items if item.requested and item.spec.id in features}
+        published = self.published.get(attempt.job.video_id, {})
+        items = [item for item in attempt.job.items if item.requested]
+        came = {item.spec.modality for item in items if (item.key, item.spec.id) in published}
         if came == requested(attempt.job):
             self._deaths = 0
         for modality in came:

@@ -12,17 +12,21 @@ import queue
 import signal
 import sys
 import threading
+from dataclasses import replace
 from multiprocessing.connection import Connection
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from aupipe.errors import is_exhausted
-from aupipe.extract.executors.messages import READY, Exhausted, WorkerConfig, fatal_of
+from aupipe.extract.executors.messages import Exhausted, Message, Ready, WorkerConfig, fatal_of
 from aupipe.extract.meter import Meter
 from aupipe.extract.planning.plan import Job
 from aupipe.logs import log_to_stderr
 
-SIGN_OF_LIFE_S = 0.5
+REPORT_S = 0.5
 SHARED = 0.9  # of a GPU's memory, by all its worker processes: each needs some that torch does not count
+
+if TYPE_CHECKING:
+    from aupipe.extract.engine.engine import Engine
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +39,7 @@ class MessageSender:
         self._lock = threading.Lock()
         self.is_ready = False  # until then the machine is too small, whatever the videos
 
-    def send(self, message: Any) -> None:
+    def send(self, message: Message) -> None:
         with self._lock:
             self._connection.send(message)
 
@@ -58,51 +62,57 @@ def serve(connection: Connection, sender: MessageSender) -> None:
     import torch
 
     from aupipe.extract.engine.batch_size import BatchSizes
-    from aupipe.extract.engine.engine import Line
-    from aupipe.extract.engine.models import ModelCache
+    from aupipe.extract.engine.device import Device
+    from aupipe.extract.engine.engine import Engine
     from aupipe.extract.memory import kept_on
-    from aupipe.extract.versions import library_versions
     from aupipe.store import open_store
 
-    # One thread per call: torch's own threads fight each other for the cores as soon as anything else runs (ten times
-    # slower was measured), and the stages have threads enough.
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # as PROCESS_ENVIRONMENT says of OpenMP
     cv2.setNumThreads(1)
     if config.device.startswith("cuda"):
-        torch.zeros(1, device=config.device)  # a GPU that cannot be used is no video's fault
+        torch.zeros(1, device=config.device)  # a GPU that cannot be used is the reason of no video
         if config.processes > 1:  # each has its share: none can take back what another keeps
             torch.cuda.set_per_process_memory_fraction(SHARED / config.processes, config.device)
-    store = open_store(config.store)
-    means = config.means
-    meter = Meter(trace=means.trace)
-    loaded = ModelCache(config.parts, config.device, nvdec=means.nvdec)
-    line = Line(
+    store, options = open_store(config.store), config.options
+    engine = Engine(
         store,
-        loaded,
-        library_versions(),
-        on_result=sender.send,
-        on_error=sender.give_up,
-        crew=config.crew,
-        sizes=BatchSizes.on(config.device, means.batch_size),
-        on_frames=sender.send,
-        on_published=sender.send,
-        meter=meter,
-        compiled=means.compiled,
-        beside=config.processes,
-        kept_on_device=kept_on(config.device, config.processes),
+        config.features,
+        Device(config.device, nvdec=options.nvdec),
+        config.threads,
+        on_event=sender.send,
+        sizes=BatchSizes.on(config.device, options.batch_size),
+        meter=Meter(trace=options.trace),
+        compiled=options.compiled,
+        sharing=config.processes,
+        kept_on_device_bytes=kept_on(config.device, config.processes),
     )
-    sender.send(READY)
+    sender.send(Ready())
     sender.is_ready = True
     jobs: queue.Queue[Job | None] = queue.Queue()
     threading.Thread(target=_receive, args=(connection, jobs), name="receive", daemon=True).start()
-    threading.Thread(target=_send_signs_of_life, args=(sender, line, meter), name="signs", daemon=True).start()
-    while (job := jobs.get()) is not None:
-        with loaded.stream(), meter.timed("load"):
-            loaded.prepare(job)
-        line.submit(job)
-    line.close()
-    sender.send(meter.snapshot())
-    store.close()  # which compacts the catalogue when the journals have grown long
+    threading.Thread(target=_report_stages, args=(sender, engine), name="report", daemon=True).start()
+    threads = [
+        threading.Thread(target=_process_jobs, args=(engine, jobs, sender), name=f"job-{number}", daemon=True)
+        for number in range(config.jobs)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    engine.close()
+    sender.send(engine.meter.snapshot())
+    store.close()  # which compacts the index when the journals have grown long
+
+
+def _process_jobs(engine: Engine, jobs: queue.Queue[Job | None], sender: MessageSender) -> None:
+    """Process jobs until None comes."""
+    try:
+        while (job := jobs.get()) is not None:
+            result = engine.process(job)
+            sender.send(replace(result, published=[]))  # those records have been sent
+    except BaseException as error:
+        sender.give_up(error)
+    jobs.put(None)  # for the next thread
 
 
 def _receive(connection: Connection, jobs: queue.Queue[Job | None]) -> None:
@@ -114,13 +124,13 @@ def _receive(connection: Connection, jobs: queue.Queue[Job | None]) -> None:
         os._exit(0)  # nobody is there to work for; what was being written was never published
 
 
-def _send_signs_of_life(sender: MessageSender, line: Any, meter: Meter) -> None:
-    """Tell twice a second what the stages do, from a thread of its own: only a process that stands still is silent."""
+def _report_stages(sender: MessageSender, engine: Engine) -> None:
+    """Report twice a second what the stages do, from a thread of its own: a process that is silent stands still."""
     pause = threading.Event()
-    while not pause.wait(SIGN_OF_LIFE_S):
-        line.look()
+    while not pause.wait(REPORT_S):
+        engine.sample_queues()
         try:
-            sender.send(meter.snapshot())
+            sender.send(engine.meter.snapshot())
         except OSError:
             return
 

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from aupipe.extract.faces import Detect
 from aupipe.extract.faces.face_table import COLUMNS, FaceTable
 from aupipe.extract.imaging.templates import shrink, shrink_factor
+from aupipe.extract.media.video import FrameChunk
 from aupipe.extract.meter import Meter
 from aupipe.types import Detections, Frames
 
 if TYPE_CHECKING:
     from aupipe.extract.faces.device_detection import DeviceDetector
-    from aupipe.extract.media.video import FrameChunk
 
 
 def detect_faces(
@@ -73,8 +73,10 @@ class FaceDetector:
         if isinstance(frames, Frames):
             table = self(frames.rgb)
             return lambda: table
+        from aupipe.extract.gpu.frames import DeviceFrames
         from aupipe.extract.gpu.transfer import on_host
 
+        assert isinstance(frames, DeviceFrames)
         height, width = frames.size
         factor = shrink_factor(height, width, self.detect_px)
         if self.on_device is None:

@@ -27,7 +27,9 @@ class DeviceDetector:
 
     def start(self, frames: DeviceFrames, factor: int) -> Callable[[], FacePlaces]:
         """Begin to look for faces in frames shrunk by ``factor``; calling what is returned waits for the answer."""
-        packed = self._graph(frames.colour, factor)(frames.here(), (frames.room,) * 3, len(frames))  # (B, 15 K + 2)
+        packed = self._graph(frames.colour, factor)(
+            frames.on_current_stream(), (frames.room,) * 3, len(frames)
+        )  # (B, 15 K + 2)
         wait = fetch([packed])
 
         def end() -> FacePlaces:

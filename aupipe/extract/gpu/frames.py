@@ -56,7 +56,7 @@ class DeviceFrames:
         height, width = self.size
         return chunk_length(3 * height * width)
 
-    def here(self) -> Planes:
+    def on_current_stream(self) -> Planes:
         """The planes, for the current stream: it waits for them to arrive, and they outlive its use of them."""
         if self.arrived is not None:
             stream = torch.cuda.current_stream(self.planes[0].device)
@@ -65,21 +65,21 @@ class DeviceFrames:
                 plane.record_stream(stream)
         return self.planes
 
-    def those(self, keep: NDArray[np.bool_]) -> DeviceFrames:
+    def select(self, keep: NDArray[np.bool_]) -> DeviceFrames:
         """The frames where ``keep`` (T,) is set."""
         if keep.all():
             return self
-        y, u, v = (plane[upload(np.flatnonzero(keep), plane.device)] for plane in self.here())
+        y, u, v = (plane[upload(np.flatnonzero(keep), plane.device)] for plane in self.on_current_stream())
         return DeviceFrames((y, u, v), self.colour, self.pts_s[keep], self.index[keep])
 
     @property
     def rgb(self) -> NDArray[np.uint8]:
         """(T, H, W, 3) on the host, for what only the host can do; waits for the device."""
-        return on_host(to_rgb(*self.here(), self.colour).permute(0, 2, 3, 1))  # from (T, 3, H, W)
+        return on_host(to_rgb(*self.on_current_stream(), self.colour).permute(0, 2, 3, 1))  # from (T, 3, H, W)
 
     def shrunk(self, factor: int) -> Tensor:
         """(T, 3, H // factor, W // factor) uint8 RGB, box averages."""
-        return kernels.small(self.here(), self.colour, factor)
+        return kernels.small(self.on_current_stream(), self.colour, factor)
 
     def crop(
         self,
@@ -87,19 +87,19 @@ class DeviceFrames:
         boxes: NDArray[np.floating],
         landmarks: NDArray[np.floating],
         template: CropTemplate,
-    ) -> Tensor:
-        """(K, S, S, 3) uint8 on the device: faces of the frames ``at`` (K,), as `imaging.templates.crop` cuts them.
+    ) -> Tensor | NDArray[np.uint8]:
+        """(K, S, S, 3) uint8: faces of the frames ``at`` (K,), as `aupipe.extract.imaging.templates.crop` cuts them.
 
-        Templates that average are cut on the host: their pictures go there and their crops come back.
+        A tensor on the device; templates that average are cut on the host, where their crops stay.
         """
         device = self.planes[0].device
         if is_cut_on_host(template):
             which, again = np.unique(at, return_inverse=True)
-            rgb = self.those(np.isin(np.arange(len(self)), which)).rgb
-            return upload(crop(rgb[again], boxes, landmarks, template), device)
+            rgb = self.select(np.isin(np.arange(len(self)), which)).rgb
+            return crop(rgb[again], boxes, landmarks, template)
         matrices = upload(template.matrices(landmarks), device)
         places = -(-len(at) // PLACES) * PLACES
-        inputs = *self.here(), upload(at, device), matrices
+        inputs = *self.on_current_stream(), upload(at, device), matrices
         return _crops(template.size_px, self.colour)(inputs, (self.room,) * 3 + (places,) * 2, len(at))
 
 
@@ -138,7 +138,7 @@ class DeviceFrameBuffer:
         self._arrays: list[NDArray[np.uint8]] = []  # the same memory
         self._count = 0
 
-    def add(self, frame: av.VideoFrame) -> bool:
+    def append(self, frame: av.VideoFrame) -> bool:
         """Put a frame with those before it; False where it begins another chunk, and is not put there."""
         kind = _Kind(
             frame.format.name,
@@ -149,7 +149,7 @@ class DeviceFrameBuffer:
             int(frame.color_range),
         )
         if not _covered(kind):
-            return not self._count and self._host.add(frame)
+            return not self._count and self._host.append(frame)
         if self._host.count or (self._count and (kind != self._kind or self._count == len(self._arrays[0]))):
             return False
         pictures = [rotated(plane_pixels(plane), kind.rotation) for plane in frame.planes]
@@ -165,10 +165,10 @@ class DeviceFrameBuffer:
         self._count += 1
         return True
 
-    def cut(self, pts_s: NDArray[np.float64], index: NDArray[np.int64]) -> Frames | DeviceFrames:
-        """The frames put here since the last cut; there is at least one."""
+    def flush(self, pts_s: NDArray[np.float64], index: NDArray[np.int64]) -> Frames | DeviceFrames:
+        """The frames put here since the last flush; there is at least one."""
         if not self._count:
-            return self._host.cut(pts_s, index)
+            return self._host.flush(pts_s, index)
         assert self._kind is not None
         y, u, v = (plane[: self._count] for plane in self._planes)
         colour = colour_of(self._kind.format, self._kind.space, self._kind.range)

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator, Iterator
 
 from aupipe.extract.media.images import ImageReader
-from aupipe.extract.media.video import VideoReader
-from aupipe.extract.memory import RING_BYTES, Budget
+from aupipe.extract.media.video import FrameChunk, VideoReader
+from aupipe.extract.memory import PREFETCH_BYTES, Budget
 from aupipe.extract.meter import Meter
-
-if TYPE_CHECKING:
-    from aupipe.extract.media.video import FrameChunk
 
 DEPTH = 2  # chunks: more only hides what the budget already evens out
 
 
-def ahead(
+def prefetch(
     source: VideoReader | ImageReader,
     budget: Budget | None = None,
     meter: Meter | None = None,
@@ -30,7 +26,7 @@ def ahead(
     A chunk's bytes are taken from ``budget`` before it is queued and given back when the next one is asked for.
     ``on_frames`` hears how many frames were decoded since it last heard. ``video``: whose frames these are.
     """
-    budget = budget or Budget(RING_BYTES)
+    budget = budget or Budget(PREFETCH_BYTES)
     meter = meter or Meter()
     chunks: queue.Queue[FrameChunk | BaseException | None] = queue.Queue(maxsize=DEPTH)
     stopped = threading.Event()
@@ -45,7 +41,7 @@ def ahead(
         return False
 
     def decode() -> None:
-        reader = iter(source)
+        reader: Iterator[FrameChunk] = iter(source)
         told = 0
         try:
             while True:
@@ -55,7 +51,7 @@ def ahead(
                 on_frames(step.frames)
                 told = source.decoded
                 if chunk is not None:
-                    budget.take(chunk.nbytes)
+                    budget.acquire(chunk.nbytes)
                 if not put(chunk) and chunk is not None:
                     budget.release(chunk.nbytes)
                     return

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import av
 import numpy as np
@@ -29,17 +29,45 @@ from aupipe.extract.media.ffmpeg_log import ErrorLog, unknown_codec
 from aupipe.extract.media.report import MediaReport, overlap_in, report_on
 from aupipe.types import Frames
 
-if TYPE_CHECKING:
-    from aupipe.extract.gpu.frames import DeviceFrames
-
 logger = logging.getLogger(__name__)
-
-FrameChunk: TypeAlias = "Frames | DeviceFrames"  # a chunk of decoded frames, on the host or on a device
 
 CHUNK_FRAMES = 32
 REORDER_FRAMES = 16  # of H.264 and HEVC, at most
 REORDER_S = 1.0  # B-frames are shown at most this long after their neighbours in the file
 CHUNK_BYTES = 64 << 20  # of RGB: what bounds memory for large pictures
+
+
+class FrameChunk(Protocol):
+    """A chunk of decoded frames: `Frames` on the host, `aupipe.extract.gpu.frames.DeviceFrames` on a device."""
+
+    @property
+    def pts_s(self) -> NDArray[np.float64]:
+        """(T,) times in seconds."""
+        ...
+
+    @property
+    def index(self) -> NDArray[np.int64]:
+        """(T,) rows of the recording."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the pictures."""
+        ...
+
+    @property
+    def rgb(self) -> NDArray[np.uint8]:
+        """(T, H, W, 3) on the host."""
+        ...
+
+    def select(self, keep: NDArray[np.bool_]) -> FrameChunk:
+        """The frames where ``keep`` (T,) is set."""
+        ...
 
 
 class Hardware(Protocol):
@@ -65,12 +93,12 @@ class FrameBuffer(Protocol):
         """What may decode the frames that come here; None for the processor alone."""
         ...
 
-    def add(self, frame: av.VideoFrame) -> bool:
+    def append(self, frame: av.VideoFrame) -> bool:
         """Put a frame with those before it; False where it begins another chunk, and is not put there."""
         ...
 
-    def cut(self, pts_s: NDArray[np.float64], index: NDArray[np.int64]) -> FrameChunk:
-        """The frames put here since the last cut; there is at least one."""
+    def flush(self, pts_s: NDArray[np.float64], index: NDArray[np.int64]) -> FrameChunk:
+        """The frames put here since the last flush; there is at least one."""
         ...
 
 
@@ -85,7 +113,7 @@ class HostFrameBuffer:
         self._kind: tuple[int, ...] = ()
         self._chunk: NDArray[np.uint8] = np.empty((0, 0, 0, 3), np.uint8)
 
-    def add(self, frame: av.VideoFrame) -> bool:
+    def append(self, frame: av.VideoFrame) -> bool:
         kind = frame.height, frame.width, frame.rotation
         if self.count and (self.count == len(self._chunk) or kind != self._kind):
             return False
@@ -98,7 +126,7 @@ class HostFrameBuffer:
         self.count += 1
         return True
 
-    def cut(self, pts_s: NDArray[np.float64], index: NDArray[np.int64]) -> Frames:
+    def flush(self, pts_s: NDArray[np.float64], index: NDArray[np.int64]) -> Frames:
         chunk, self.count = self._chunk[: self.count], 0
         self._chunk = self._chunk[:0]
         return Frames(chunk, pts_s, index)
@@ -141,16 +169,16 @@ class VideoReader:
             self.times_s.append(time_s)
             if not self.wanted(row):
                 continue
-            if not frame_buffer.add(frame):
-                yield self._cut(frame_buffer, rows)
+            if not frame_buffer.append(frame):
+                yield self._flush(frame_buffer, rows)
                 rows = []
-                frame_buffer.add(frame)
+                frame_buffer.append(frame)
             rows.append(row)
         if rows:
-            yield self._cut(frame_buffer, rows)
+            yield self._flush(frame_buffer, rows)
 
-    def _cut(self, frame_buffer: FrameBuffer, rows: list[int]) -> FrameChunk:
-        return frame_buffer.cut(np.array([self.times_s[row] for row in rows]), np.array(rows))
+    def _flush(self, frame_buffer: FrameBuffer, rows: list[int]) -> FrameChunk:
+        return frame_buffer.flush(np.array([self.times_s[row] for row in rows]), np.array(rows))
 
     def clock(self) -> NDArray[np.float64]:
         """(T,) presentation time of every frame, in seconds on the container's clock, in rising order."""

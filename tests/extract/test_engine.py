@@ -1,4 +1,4 @@
-"""Stages side by side: the same bytes whatever the crew, the batches and the neighbours; one decode; bounded memory."""
+"""The engine: the same bytes whatever the threads, the batches and the other jobs; one decode; bounded memory."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from aupipe.config import Config, EncoderConfig, FacesConfig
 from aupipe.extract import memory
-from aupipe.extract.engine import process_video as pipeline
+from aupipe.extract.engine import resources
 from aupipe.extract.engine.batcher import Batcher, BatchSlice, joined
 from aupipe.extract.engine.crops import whole_crops
-from aupipe.extract.engine.job_context import JobResult
 from aupipe.extract.engine.options import ThreadCounts
+from aupipe.extract.engine.results import JobResult
 from aupipe.extract.imaging.templates import CropTemplate
 from aupipe.extract.media.video import VideoReader
 from aupipe.extract.meter import Meter, trace_events
@@ -74,18 +74,20 @@ def plain(lit: Lit, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str,
         parts = build_feature_set(CONFIG)
         found: dict[tuple[str, str], tuple[int, int, int]] = {}
         for item in recordings(lit):
-            _, outcomes = extracted(tmp_path_factory.mktemp("plain"), [item], parts, crew=ThreadCounts(1, 1))
+            _, outcomes = extracted(tmp_path_factory.mktemp("plain"), [item], parts, threads=ThreadCounts(1, 1))
             assert not outcomes[0].failed
             found |= contents(outcomes)
     return found
 
 
-@pytest.mark.parametrize(("crew", "batch"), [(ThreadCounts(3, 2), 0), (ThreadCounts(1, 3), 7), (ThreadCounts(2, 1), 1)])
+@pytest.mark.parametrize(
+    ("threads", "batch"), [(ThreadCounts(3, 2), 0), (ThreadCounts(1, 3), 7), (ThreadCounts(2, 1), 1)]
+)
 def test_items_are_the_same_bytes_whatever_the_crew_the_batch_size_and_the_neighbours(
-    plain, lit: Lit, tmp_path: Path, crew: ThreadCounts, batch: int
+    plain, lit: Lit, tmp_path: Path, threads: ThreadCounts, batch: int
 ) -> None:
     parts = build_feature_set(CONFIG)
-    _, outcomes = extracted(tmp_path / "features", recordings(lit), parts, crew=crew, batch=batch)
+    _, outcomes = extracted(tmp_path / "features", recordings(lit), parts, threads=threads, batch=batch)
     assert contents(outcomes) == plain
 
 
@@ -95,7 +97,7 @@ def test_crops_that_found_no_room_are_cut_again_and_are_the_same(
     """The second decode gives what the first would have kept, from the first frame on or from the middle."""
     parts = build_feature_set(CONFIG)
     for number, limit in enumerate((0, 5 << 20)):
-        monkeypatch.setattr(pipeline, "KEPT_BYTES", limit)
+        monkeypatch.setattr(resources, "KEPT_BYTES", limit)
         meter = Meter()
         _, outcomes = extracted(tmp_path / str(number), recordings(lit), parts, meter=meter)
         assert contents(outcomes) == plain
@@ -210,7 +212,7 @@ class Alone(Dislikes):
 
 def test_an_encoder_that_does_not_say_it_bears_several_threads_meets_one_at_a_time(tmp_path: Path) -> None:
     items = [pictures(tmp_path / name, grey, 40) for name, grey in (("a", 10), ("b", 90), ("c", 30))]
-    _, outcomes = extracted(tmp_path / "features", items, with_encoder(Alone()), crew=ThreadCounts(2, 4), batch=2)
+    _, outcomes = extracted(tmp_path / "features", items, with_encoder(Alone()), threads=ThreadCounts(2, 4), batch=2)
     assert not any(outcome.failed for outcome in outcomes)
 
 
@@ -261,13 +263,12 @@ def test_two_people_of_one_video_share_its_decode_and_its_crops(lit: Lit, tmp_pa
     assert min(outcome.faces.values()) > 50
 
 
-def test_the_store_is_written_by_one_thread_and_the_steps_are_traced(lit: Lit, tmp_path: Path) -> None:
+def test_the_steps_are_traced(lit: Lit, tmp_path: Path) -> None:
     meter = Meter(trace=True)
     parts = build_feature_set(CONFIG)
     extracted(tmp_path / "features", recordings(lit, ONE), parts, meter=meter)
     measured = meter.snapshot()
     assert {event.stage for event in measured.events} >= {"decode", "detect", "align", "encode", "write", "sound"}
-    assert len({event.thread for event in measured.events if event.stage == "write"}) == 1
     assert measured.stages["encode"].frames == 3 * 75
     for event in trace_events(0, measured.events):
         assert event["ph"] == "X"
@@ -283,6 +284,8 @@ def test_batches_are_full_until_nothing_more_comes_and_lose_double_or_reorder_no
     puts: list[tuple[str, int]], size: int
 ) -> None:
     batches: Batcher[str] = Batcher(lambda encoder: size)
+    producing = batches.producing(["encoder"])
+    producing.__enter__()
     sent: dict[str, list[int]] = {}
     got: dict[str, list[tuple[int, int]]] = {}
     fills = []
@@ -306,7 +309,7 @@ def test_batches_are_full_until_nothing_more_comes_and_lose_double_or_reorder_no
         sent.setdefault(to, []).extend(values.tolist())
         take(size)
     assert all(fill == size for fill in fills)
-    batches.flow(False)
+    producing.__exit__(None, None, None)
     take(1)
     batches.close()
     assert batches.take() is None

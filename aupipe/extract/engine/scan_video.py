@@ -1,0 +1,184 @@
+"""The first pass over a video: how many frames it has and when, where the faces are, and crops of them all.
+
+One decode for all that is missing. The crops are kept, as far as there is memory, until the subject is known.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aupipe.errors import RecordingError
+from aupipe.extract.engine.crops import KeptCrops
+from aupipe.extract.engine.job_context import JobContext, failing
+from aupipe.extract.engine.resources import Resources, confirm_length, open_frames
+from aupipe.extract.faces.detection import FaceDetector
+from aupipe.extract.faces.face_table import FaceTable
+from aupipe.extract.faces.sparse_detection import SparseDetection
+from aupipe.extract.imaging.templates import CropTemplate, is_cut_on_host
+from aupipe.extract.media.images import image_length
+from aupipe.extract.media.video import FrameBuffer, FrameChunk, HostFrameBuffer, VideoReader, in_order
+from aupipe.extract.meter import Meter
+from aupipe.types import FeatureSpec, Recording
+
+SOUND = ("audio", "text")
+
+
+@dataclass
+class VideoScan:
+    """``clock`` (T,): seconds. ``faces``: of every frame, where this pass has looked for them. ``kept``: crops."""
+
+    clock: NDArray[np.float64]
+    faces: FaceTable | None
+    kept: KeptCrops
+
+
+def scan_video(context: JobContext, resources: Resources, kept: KeptCrops) -> VideoScan:
+    """The clock, the faces and the crops of a job's video; what of the first two is missing is published."""
+    first, job = context.job.recordings[0], context.job
+    graph, key = context.features.graph(first), first.video_id
+    began_s = time.perf_counter()
+    clock = faces = None
+    if not job.wants(graph.clock, key):
+        clock = context.read_input(first, graph.clock).astype(np.float64)
+        context.recall_media(context.store.published(key, graph.clock.id))
+    elif first.video is None:
+        clock = image_clock(first)
+    if graph.detections is not None and job.wants(graph.detections, key):
+        with failing(context, job.recordings, "visual"):  # a detector that breaks leaves the sound alone
+            clock, faces = _detect(context, resources, kept, clock)
+    if clock is None:
+        clock = _count(context, resources, kept)
+    if job.wants(graph.clock, key):
+        publish_input(context, resources, graph.clock, [clock], len(clock), began_s, "visual", *SOUND)
+    if faces is not None and graph.detections is not None:
+        blocks = faces.dense(context.features.faces.max_faces)
+        publish_input(context, resources, graph.detections, blocks, len(clock), began_s, "visual")
+    return VideoScan(clock, faces, kept)
+
+
+def publish_input(
+    context: JobContext,
+    resources: Resources,
+    spec: FeatureSpec,
+    blocks: Iterable[NDArray[Any]],
+    frames: int,
+    began_s: float,
+    *needed_by: str,
+    recording: Recording | None = None,
+) -> None:
+    """Publish an item that others are computed from; when it cannot be written, those fail.
+
+    ``recording``: whose item it is; None for one that all recordings of the video share.
+    """
+    owner = recording or context.job.recordings[0]
+    with (
+        failing(context, [owner] if recording else context.job.recordings, *needed_by),
+        resources.meter.timed("write"),
+    ):
+        context.publish(owner, spec, blocks, frames, began_s)
+
+
+def crops_to_keep(context: JobContext, resources: Resources) -> KeptCrops:
+    """Crops for every template that is cut from the video itself; none yet."""
+    recordings = [recording for recording in context.job.recordings if not recording.aligned]
+    reads = [item.encoder.reads for item in context.open_items(recordings, "visual")]
+    templates = list(dict.fromkeys(read for read in reads if isinstance(read, CropTemplate)))
+    return KeptCrops(templates, resources.kept, resources.kept_on_device)
+
+
+def frame_buffer_for(context: JobContext, resources: Resources, kept: KeptCrops) -> Callable[[], FrameBuffer]:
+    """Where frames are decoded to: the device, unless all that is cut from them is cut or read on the host."""
+    first = context.job.recordings[0]
+    if context.features.graph(first).faces is None:
+        return HostFrameBuffer
+    if kept.templates and not any(_is_cut_on_device(item, resources) for item in _cropped_items(context)):
+        return HostFrameBuffer
+    return resources.models.device.frame_buffer
+
+
+def _cropped_items(context: JobContext) -> list[Any]:
+    recordings = [recording for recording in context.job.recordings if not recording.aligned]
+    items = context.open_items(recordings, "visual")
+    return [item for item in items if isinstance(item.encoder.reads, CropTemplate)]
+
+
+def _is_cut_on_device(item: Any, resources: Resources) -> bool:
+    return not is_cut_on_host(item.encoder.reads) and resources.models.encoder(item.spec, item.encoder).is_on_device
+
+
+def _count(context: JobContext, resources: Resources, kept: KeptCrops) -> NDArray[np.float64]:
+    """The clock of a video, and its whole pictures where no face is asked for."""
+    first = context.job.recordings[0]
+    assert first.video is not None
+    reader = VideoReader(first.video)
+    keep = bool(kept.templates) and context.features.graph(first).faces is None
+    reader.wanted = lambda row: keep and not kept.full
+    with resources.chunks(reader, context.job.video_id, context.on_frames) as chunks:
+        for frames in chunks:
+            with resources.meter.timed("align", len(frames)):
+                kept.add_whole(frames)
+    context.note_media("video", reader.report)
+    return in_order(np.array(reader.times_s), first.video)
+
+
+def _detect(
+    context: JobContext, resources: Resources, kept: KeptCrops, clock: NDArray[np.float64] | None
+) -> tuple[NDArray[np.float64], FaceTable]:
+    """The clock of a video and its faces; crops are kept while there is memory."""
+    first, meter = context.job.recordings[0], resources.meter
+    every = context.features.faces.detect_every
+    buffer = HostFrameBuffer if every > 1 else frame_buffer_for(context, resources, kept)
+    reader = open_frames(first, clock, buffer)
+    with meter.timed("load"):
+        detector = resources.models.face_detector()
+    sparse = SparseDetection(every, detector) if every > 1 else None
+    found = None
+    with resources.chunks(reader, context.job.video_id, context.on_frames) as chunks:
+        if sparse is not None:
+            for frames in chunks:
+                with meter.timed("detect", len(frames)):
+                    sparse.push(frames)
+        else:
+            found = detect_chunks(chunks, detector, meter, kept)
+    if isinstance(reader, VideoReader):
+        context.note_media("video", reader.report)
+        if clock is None:
+            clock = in_order(np.array(reader.times_s), reader.path)
+        confirm_length(first, reader.decoded, len(clock))
+    assert clock is not None  # a folder of images is read on a known one
+    if sparse is not None:
+        with meter.timed("detect"):
+            return clock, sparse.finish(len(clock))
+    assert found is not None
+    rows, table = found
+    return clock, table.spread(rows, len(clock))
+
+
+def detect_chunks(
+    chunks: Iterable[FrameChunk], detector: FaceDetector, meter: Meter, kept: KeptCrops
+) -> tuple[NDArray[np.int64], FaceTable]:
+    """The rows (n,) that have a picture, and the faces of each; their crops go to ``kept``."""
+    tables: list[FaceTable] = []
+    rows: list[NDArray[np.int64]] = []
+    for frames, faces in detector.over(chunks, meter):
+        tables.append(faces)
+        rows.append(frames.index)
+        if kept.templates:
+            with meter.timed("align", len(frames)):
+                kept.add_faces(frames, faces)
+    return np.concatenate(rows) if rows else np.zeros(0, np.int64), FaceTable.joined(tables)
+
+
+def image_clock(recording: Recording) -> NDArray[np.float64]:
+    """(T,) times of a folder of images without a video: row / fps."""
+    if recording.images is None:
+        raise RecordingError(f"no video or image folder for {recording.id!r}")
+    if recording.fps is None:
+        raise RecordingError(f"{recording.images}: images carry no clock; set [dataset] fps")
+    return np.arange(image_length(recording.images)) / recording.fps
