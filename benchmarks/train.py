@@ -21,9 +21,9 @@ import torch
 from aupipe.allocator import keep_freed_memory
 from aupipe.store import create_store, open_store
 from aupipe.train.data import Scaling, columns, fit_scaling, load_examples
-from aupipe.train.feed import DeviceBatch, Resident, Streamed
 from aupipe.train.heads import build_head
 from aupipe.train.labels import NAMES
+from aupipe.train.loader import DeviceBatch, InMemory, Streaming
 from aupipe.train.losses import build_loss
 from aupipe.train.windows import tile
 from aupipe.types import FeatureSpec, Labels, Recording, Window
@@ -96,7 +96,7 @@ def main() -> None:
         scaling = fit_scaling(examples)
         opened = time.perf_counter() - began
         began = time.perf_counter()
-        resident = Resident(examples, scaling, device)
+        resident = InMemory(examples, scaling, device)
         placed = time.perf_counter() - began
         windows = [
             w for e in examples for w in tile(e.recording, len(e), options.window, options.window, 37 % options.window)
@@ -106,7 +106,7 @@ def main() -> None:
         windows = [windows[i] for i in order]
         chunks = [windows[at : at + options.batch] for at in range(0, len(windows), options.batch)]
         ready = list(resident.batches(chunks))
-        streamed = Streamed(examples, scaling, device)
+        streamed = Streaming(examples, scaling, device)
         epochs: dict[str, Epoch] = {
             "in memory": lambda: ready,
             "by index": lambda: indexed(whole, torch.from_numpy(order).to(device), options.batch),

@@ -25,19 +25,19 @@ CLIP = 10.0
 
 @dataclass(frozen=True)
 class Example:
-    """One recording: ``parts[i]`` (T, ...) is the view of feature i, ``present`` (T, F) where it has a row.
+    """One recording: ``parts[i]`` (T, ...) is the stored array of feature i, ``present`` (T, F) where it has a row.
 
-    ``labels`` have T rows; ``surplus`` is by how many there were more. ``seen`` (T,): the face was found. ``also``: the
-    labels of other tasks that are trained along.
+    ``labels`` have T rows; ``surplus``: by how many the annotation was longer. ``face_found`` (T,): the face was found.
+    ``aux_labels``: the labels of auxiliary tasks, in their order.
     """
 
     recording: str
     parts: tuple[NDArray[Any], ...]
     present: NDArray[np.bool_]
-    seen: NDArray[np.bool_]
+    face_found: NDArray[np.bool_]
     labels: Labels | None = None
     surplus: int = 0
-    also: tuple[Labels, ...] = ()
+    aux_labels: tuple[Labels, ...] = ()
 
     def __len__(self) -> int:
         return len(self.present)
@@ -61,7 +61,7 @@ class Example:
     def _annotations(self) -> tuple[Labels, ...]:
         none = np.zeros((len(self), 0))
         own = self.labels if self.labels is not None else Labels("au", (), none.astype(np.float32), none.astype(bool))
-        return own, *self.also
+        return own, *self.aux_labels
 
     @cached_property
     def means(self) -> tuple[NDArray[np.float32], ...]:
@@ -110,7 +110,7 @@ def feature_specs(store: Store, features: Mapping[str, str]) -> dict[str, Featur
     return specs
 
 
-def refuse_twins(features: Mapping[str, str]) -> None:
+def refuse_duplicates(features: Mapping[str, str]) -> None:
     """Raises UsageError where two features (name -> id) are the same numbers, which a head would read twice."""
     named: dict[str, str] = {}
     for name, feature_id in features.items():
@@ -128,11 +128,11 @@ def load_examples(
     features: Mapping[str, str],
     labels: Mapping[str, Labels] | None = None,
     allow_missing: bool = False,
-    also: Sequence[tuple[Task, Mapping[str, Labels]]] = (),
+    aux_labels: Sequence[tuple[Task, Mapping[str, Labels]]] = (),
 ) -> list[Example]:
     """The recordings as examples, with labels if ``labels`` is given; no feature row is copied.
 
-    ``also``: labels of further tasks; a recording without them has rows that are all invalid.
+    ``aux_labels``: labels of further tasks; a recording without them has rows that are all invalid.
 
     Raises UsageError listing the recordings that lack a feature (or labels), unless ``allow_missing`` leaves them out;
     RecordingError where the features of a recording have different lengths.
@@ -158,7 +158,7 @@ def load_examples(
                 f"{recording.id}: features of different lengths {lengths}, but each has one row per decoded frame: "
                 "extract them anew from one version of the video"
             )
-        examples.append(_example(recording.id, parts, list(specs.values()), labels, also))
+        examples.append(_example(recording.id, parts, list(specs.values()), labels, aux_labels))
     if missing and not allow_missing:
         listed = "; ".join(missing[:20]) + (f"; and {len(missing) - 20} more" if len(missing) > 20 else "")
         raise UsageError(
@@ -183,18 +183,18 @@ def _example(
     parts: Sequence[NDArray[Any]],
     specs: Sequence[FeatureSpec],
     labels: Mapping[str, Labels] | None,
-    also: Sequence[tuple[Task, Mapping[str, Labels]]],
+    aux_labels: Sequence[tuple[Task, Mapping[str, Labels]]],
 ) -> Example:
     frames = len(parts[0])
     present = np.stack([derive_valid(part) for part in parts], axis=1)  # F x (T,) -> (T, F)
     # Sound goes on without a face: only a person's own features tell whether the person was seen.
     personal = [spec.modality not in PER_VIDEO for spec in specs]
-    seen = np.all(present[:, personal], axis=1) if any(personal) else np.any(present, axis=1)
+    face_found = np.all(present[:, personal], axis=1) if any(personal) else np.any(present, axis=1)
     matched, surplus = match(labels[recording], frames, recording) if labels is not None else (None, 0)
-    beside = tuple(
-        match(known.get(recording) or blank_labels(task, frames), frames, recording)[0] for task, known in also
+    aux = tuple(
+        match(known.get(recording) or blank_labels(task, frames), frames, recording)[0] for task, known in aux_labels
     )
-    return Example(recording, tuple(parts), present, np.asarray(seen), matched, surplus, beside)
+    return Example(recording, tuple(parts), present, np.asarray(face_found), matched, surplus, aux)
 
 
 def common_dims(examples: Sequence[Example]) -> tuple[int, ...]:

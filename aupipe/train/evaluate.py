@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from aupipe.errors import UsageError
 from aupipe.train import metrics
-from aupipe.train.bootstrap import Spread
+from aupipe.train.intervals import BootstrapInterval
 from aupipe.train.labels import METRIC, NAMES, check_labels, check_task, official_valid
 from aupipe.train.postprocess import PostProcess, apply_postprocess, check_untouched
 from aupipe.train.predictions import Predictions, Threshold, decide
@@ -20,14 +20,16 @@ from aupipe.types import Labels, Task
 
 log = logging.getLogger(__name__)
 
+JSON_NAMES = {"face_found": "seen"}  # fields of `Scores` that JSON, and so every saved run, names differently
+
 
 @dataclass(frozen=True)
 class Scores:
     """The official score of one task, pooled over all valid frames, each counted once.
 
-    ``support`` counts the positives per AU or the frames per class; names in ``absent`` have none, their F1 of 0 says
-    nothing. ``coverage`` is the share of annotated frames that were predicted, ``seen`` the share of scored frames
-    in which the face was found.
+    ``support``: positives per AU, or frames per class; names in ``absent`` have none, so that their F1 of 0 has no
+    meaning. ``coverage``: share of annotated frames that were predicted. ``face_found``: share of scored frames in
+    which the face was found; in JSON its name is ``seen``.
     """
 
     task: Task
@@ -37,7 +39,7 @@ class Scores:
     frames: int
     recordings: int
     coverage: float
-    seen: float
+    face_found: float
     support: tuple[int, ...]
     absent: tuple[str, ...] = ()
     tuned_on_itself: bool = False  # these very recordings chose thresholds or smoothing: the score flatters
@@ -52,27 +54,30 @@ class Scores:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` turns back into equal scores."""
-        return asdict(self)
+        return {JSON_NAMES.get(key, key): value for key, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Scores:
         """The inverse of `to_json`."""
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        names = {name: key for key, name in JSON_NAMES.items()}
+        values: dict[str, Any] = {
+            names.get(key, key): tuple(value) if isinstance(value, list) else value for key, value in content.items()
+        }
         return cls(**values)
 
     def table(
-        self, other: Mapping[str, Scores] | None = None, name: str = "model", spread: Spread | None = None
+        self, other: Mapping[str, Scores] | None = None, name: str = "model", interval: BootstrapInterval | None = None
     ) -> str:
         """Text: a line per AU, class or dimension and their mean; these scores and the ``other`` ones side by side.
 
-        ``spread`` puts 95% intervals behind these.
+        ``interval`` puts 95% intervals behind these.
         """
         columns = {name: self, **(other or {})}
         for title, scores in columns.items():
             if scores.names != self.names:
                 raise UsageError(f"{title}: scores of task {scores.task!r} beside scores of task {self.task!r}")
-        titles = [self.metric, *columns, "95% by video" if spread else "", "positive" if self.task != "va" else ""]
-        bounds = (*spread.each, spread.interval) if spread else ((),) * (len(self.names) + 1)
+        titles = [self.metric, *columns, "95% by video" if interval else "", "positive" if self.task != "va" else ""]
+        bounds = (*interval.each, interval.bounds) if interval else ((),) * (len(self.names) + 1)
         within = ["{:.3f} to {:.3f}".format(*bound) if bound else "" for bound in bounds]
         rows = [
             [label, *(f"{scores.values[k]:.3f}" for scores in columns.values()), within[k], self._share(k)]
@@ -94,7 +99,7 @@ class Scores:
         how = {"au": f"F1 at {_threshold(self.threshold)}", "expr": "F1 of the likeliest class", "va": "CCC"}
         text = (
             f"{how[self.task]}, pooled over {self.frames} frames of {self.recordings} recordings; "
-            f"{self.coverage:.1%} of annotated frames predicted, face seen in {self.seen:.1%} of them"
+            f"{self.coverage:.1%} of annotated frames predicted, face seen in {self.face_found:.1%} of them"
         )
         if self.tuned_on_itself:
             text += "; TUNED ON THESE RECORDINGS, so it flatters"
@@ -135,7 +140,7 @@ def evaluate_post(
     predictions: Mapping[str, Predictions],
     labels: Mapping[str, Labels],
     post: PostProcess,
-    cuts: Mapping[str, Sequence[int]] | None = None,
+    shot_starts: Mapping[str, Sequence[int]] | None = None,
     on_tuned: bool = False,
 ) -> Scores:
     """`evaluate` behind a fitted post-processing.
@@ -144,7 +149,7 @@ def evaluate_post(
     """
     scored = [name for name in labels if name in predictions]
     check_untouched(post, scored, on_tuned)
-    shaped = apply_postprocess(post, predictions, cuts)
+    shaped = apply_postprocess(post, predictions, shot_starts)
     scores = evaluate(shaped, labels, post.task, post.threshold or 0.5)
     return replace(scores, tuned_on_itself=bool(set(post.tuned_on) & set(scored)))
 
@@ -172,7 +177,7 @@ def pooled(
     check_task(task)
     targets: list[NDArray[np.float32]] = []
     scores: list[NDArray[np.float32]] = []
-    seen: list[NDArray[np.bool_]] = []
+    face_found: list[NDArray[np.bool_]] = []
     annotated = 0
     for name, item in labels.items():
         check_labels(item, task, name)
@@ -187,7 +192,7 @@ def pooled(
         keep = counted[:shared]
         targets.append(item.targets[:shared][keep])
         scores.append(predicted.scores[:shared][keep])
-        seen.append(predicted.seen[:shared][keep])
+        face_found.append(predicted.face_found[:shared][keep])
     frames = sum(len(part) for part in targets)
     if not frames:
         raise UsageError(
@@ -200,7 +205,7 @@ def pooled(
         task,
         recordings=len(targets),
         coverage=frames / annotated,
-        seen=float(np.concatenate(seen).mean()),
+        face_found=float(np.concatenate(face_found).mean()),
         missing=tuple(name for name in labels if name not in predictions),
         threshold=threshold,
     )
@@ -229,7 +234,7 @@ def _score(targets: NDArray[Any], decided: NDArray[Any], task: Task, **about: An
     )
 
 
-def always_positive(labels: Mapping[str, Labels], task: Task) -> Scores:
+def trivial_baseline(labels: Mapping[str, Labels], task: Task) -> Scores:
     """What needs no model: every AU always 1, always the commonest class, valence and arousal always their mean."""
     check_task(task)
     if not any(official_valid(item).any() for item in labels.values()):
@@ -241,4 +246,4 @@ def always_positive(labels: Mapping[str, Labels], task: Task) -> Scores:
         decided = np.full_like(targets, np.bincount(targets[:, 0].astype(np.int64)).argmax())
     else:
         decided = np.broadcast_to(targets.mean(axis=0), targets.shape)
-    return _score(targets, decided, task, recordings=len(labels), coverage=1.0, seen=1.0)
+    return _score(targets, decided, task, recordings=len(labels), coverage=1.0, face_found=1.0)

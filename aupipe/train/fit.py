@@ -16,22 +16,30 @@ import torch
 
 from aupipe.errors import AupipeError, UsageError
 from aupipe.store.base import Store
-from aupipe.train.average import Average
-from aupipe.train.data import Example, columns, common_dims, feature_specs, fit_scaling, load_examples, refuse_twins
+from aupipe.train.checkpoint import FILE as RESUME_FILE
+from aupipe.train.checkpoint import check_same, load_train_state, restore_tensors, save_train_state, state_tensors
+from aupipe.train.data import (
+    Example,
+    columns,
+    common_dims,
+    feature_specs,
+    fit_scaling,
+    load_examples,
+    refuse_duplicates,
+)
+from aupipe.train.ema import EMA
 from aupipe.train.evaluate import Scores, pooled, warn_absent
-from aupipe.train.feed import DeviceBatch, Feed, open_feed
 from aupipe.train.heads import HEADS, build_head
-from aupipe.train.labels import NAMES, check_labels, check_task, official_valid, rates, target_columns
+from aupipe.train.labels import NAMES, check_labels, check_task, official_valid, positive_rates, target_columns
+from aupipe.train.loader import DeviceBatch, Loader, open_loader
 from aupipe.train.losses import JointLoss, build_loss
 from aupipe.train.postprocess import best_f1, fit_postprocess
 from aupipe.train.predict import outputs, predict, score, state
 from aupipe.train.predictions import Predictions
 from aupipe.train.recipe import Recipe, describe_missing
-from aupipe.train.reproducible import reproducible, versions
-from aupipe.train.resume import FILE as RESUME_FILE
-from aupipe.train.resume import check_same, load_standing, restore_standing, save_standing, standing_tensors
+from aupipe.train.reproducibility import reproducible, versions
 from aupipe.train.run import Epoch, Run, save_postprocess, save_run, save_weights
-from aupipe.train.schedule import Plateau, build_optimiser, rate
+from aupipe.train.schedule import Plateau, build_optimiser, lr_factor
 from aupipe.train.windows import tile
 from aupipe.types import Labels, Recording, Task, Window
 
@@ -48,7 +56,7 @@ def fit(
     recipe: Recipe,
     task: Task,
     out: Path,
-    also: Mapping[Task, Mapping[str, Labels]] | None = None,
+    aux_labels: Mapping[Task, Mapping[str, Labels]] | None = None,
     device: str = "cpu",
     seed: int = 0,
     threads: int = 1,
@@ -56,7 +64,7 @@ def fit(
     resume: bool = False,
     deterministic: bool = False,
     compiled: bool = False,
-    room: int | None = None,
+    memory_limit: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Run:
     """Train a head on cached features and keep the epoch that is best on ``validation``.
@@ -66,8 +74,8 @@ def fit(
     it would have had (and begins one where there is none). ``progress`` gets a line per epoch. Same arguments, seed and
     ``threads`` on a CPU: the same run; ``deterministic`` promises it (and so what resuming does) on a GPU too, by
     refusing what it cannot compute twice alike. More threads seldom help so small a head, and hurt much on a shared
-    machine (docs/training.md, "Speed"). ``compiled`` runs the head through torch.compile. ``room``: bytes the
-    standardised features may take on the device, else they are streamed; None: half of what is free. ``also``:
+    machine (docs/training.md, "Speed"). ``compiled`` runs the head through torch.compile. ``memory_limit``: bytes the
+    standardised features may take on the device, else they are streamed; None: half of what is free. ``aux_labels``:
     annotations of the tasks that the recipe trains along; a recording without them trains only the others.
 
     Raises UsageError for recordings without features or labels (unless ``allow_missing``), for two features that are
@@ -75,12 +83,12 @@ def fit(
     already; AupipeError if the loss diverges.
     """
     features = _choose(features, recipe)
-    refuse_twins(features)
-    standing = load_standing(out) if resume else None
-    _check(train, validation, recipe, task, out if standing is None else None)
+    refuse_duplicates(features)
+    saved = load_train_state(out) if resume else None
+    _check(train, validation, recipe, task, out if saved is None else None)
     specs = feature_specs(store, features)
-    beside = _beside(recipe, task, also or {}, train)
-    examples = load_examples(store, train, features, labels, allow_missing, beside)
+    aux = _aux_labels(recipe, task, aux_labels or {}, train)
+    examples = load_examples(store, train, features, labels, allow_missing, aux)
     held_out = load_examples(store, validation, features, labels, allow_missing)
     _check_labelled(examples, task, "training")
     _check_labelled(held_out, task, "validation")
@@ -92,17 +100,19 @@ def fit(
         rng = np.random.default_rng(seed)
         head = build_head(recipe.head.kind, recipe.head.params, columns(dims), outputs(recipe, task), dims).to(device)
         run_head: Any = torch.compile(head, dynamic=True) if compiled else head  # the same parameters
-        feed = open_feed(examples, scaling, device, room)
+        loader = open_loader(examples, scaling, device, memory_limit)
         # The labels as given: those cut off or without features must show in the coverage.
         annotated = {item.id: labels[item.id] for item in validation if item.id in labels}
-        validate = _validate(held_out, open_feed(held_out, scaling, device, room), annotated, recipe, task)
+        validate = _validate(held_out, open_loader(held_out, scaling, device, memory_limit), annotated, recipe, task)
         loss_of = _loss(examples, recipe, task, device)
-        _start(head, loss_of.start, lambda: feed.batches(_chunks(_epoch_windows(examples, recipe, None), recipe)), task)
+        _start(
+            head, loss_of.start, lambda: loader.batches(_chunks(_epoch_windows(examples, recipe, None), recipe)), task
+        )
         options = recipe.optimiser
         optimiser = build_optimiser(head, options)
         steps = math.ceil(len(_epoch_windows(examples, recipe, None)) / recipe.batch)  # per epoch, or one more
         steps = min(steps, recipe.steps) if recipe.steps else steps
-        average = Average(head, recipe.ema)
+        ema = EMA(head, recipe.ema)
         plateau = Plateau()
         run = Run(
             path=out,
@@ -122,13 +132,13 @@ def fit(
         )
         history: list[Epoch] = []
         step, best = 0, -math.inf
-        if standing is not None:
-            check_same(standing.run, run)
-            run, history = standing.run, list(standing.run.history)
-            step, best = standing.content["step"], standing.content["best"]
-            rng.bit_generator.state = standing.content["rng"]
-            plateau = Plateau(**standing.content["plateau"])
-            restore_standing(head, optimiser, average, standing.tensors)
+        if saved is not None:
+            check_same(saved.run, run)
+            run, history = saved.run, list(saved.run.history)
+            step, best = saved.content["step"], saved.content["best"]
+            rng.bit_generator.state = saved.content["rng"]
+            plateau = Plateau(**saved.content["plateau"])
+            restore_tensors(head, optimiser, ema, saved.tensors)
         out.mkdir(parents=True, exist_ok=True)
         for epoch in range(len(history) + 1, recipe.epochs + 1):
             if run.best_epoch and epoch - 1 - run.best_epoch >= recipe.patience:
@@ -137,8 +147,8 @@ def fit(
             losses: list[torch.Tensor] = []  # looked at when the epoch is over: a GPU is not waited for at every step
             head.train()
             windows = _epoch_windows(examples, recipe, rng)[: steps * recipe.batch if recipe.steps else None]
-            for batch in feed.batches(_chunks(windows, recipe)):
-                factor = rate(step, steps, recipe.epochs, options) * plateau.factor
+            for batch in loader.batches(_chunks(windows, recipe)):
+                factor = lr_factor(step, steps, recipe.epochs, options) * plateau.factor
                 if options.warmup_only_first and step >= steps:
                     factor = plateau.factor
                 for group in optimiser.param_groups:
@@ -154,7 +164,7 @@ def fit(
                 if options.clip_norm:
                     torch.nn.utils.clip_grad_norm_(head.parameters(), options.clip_norm)
                 optimiser.step()
-                average.update(head)
+                ema.update(head)
                 step += 1
 
             mean = float(torch.stack(losses).double().mean())
@@ -162,7 +172,7 @@ def fit(
                 raise AupipeError(f"epoch {epoch}: loss {mean}; lower optimiser.lr (now {options.lr:g})")
             if not all(torch.isfinite(value).all() for value in head.parameters()):
                 raise AupipeError(f"epoch {epoch}: weights are not finite; lower optimiser.lr (now {options.lr:g})")
-            with average.in_place_of(head):
+            with ema.in_place_of(head):
                 reached, scores = validate(run_head)
                 weights = {name: tensor.detach().cpu().numpy().copy() for name, tensor in state(head).items()}
             plateau.see(reached, options)
@@ -174,8 +184,8 @@ def fit(
                 save_weights(out, run.id, weights, scaling)
                 save_run(replace(run, history=tuple(history)))
             content = {"step": step, "best": best, "rng": rng.bit_generator.state, "plateau": plateau.to_json()}
-            tensors = standing_tensors(head, optimiser, average)
-            save_standing(replace(run, history=tuple(history)), tensors, content)
+            tensors = state_tensors(head, optimiser, ema)
+            save_train_state(replace(run, history=tuple(history)), tensors, content)
             if progress:
                 progress(_line(history[-1], run, recipe))
     run = replace(run, history=tuple(history), finished=True)
@@ -226,41 +236,43 @@ def _check_labelled(examples: Sequence[Example], task: Task, split: str) -> None
     blank = [item.recording for item in examples if item.labels is None or not item.labels.valid.any()]
     if len(blank) == len(examples):
         raise UsageError(f"no valid {task} label in {len(examples)} {split} recordings: check the annotation folder")
-    unseen = [item.recording for item in examples if not item.seen.any()]
+    unseen = [item.recording for item in examples if not item.face_found.any()]
     for names, what in ((blank, f"no valid {task} label"), (unseen, "no frame with a face")):
         if names:
             log.warning("%d of %d %s recordings have %s: %s", len(names), len(examples), split, what, _few(names))
-    frames, seen = sum(map(len, examples)), sum(int(item.seen.sum()) for item in examples)
+    frames, seen = sum(map(len, examples)), sum(int(item.face_found.sum()) for item in examples)
     valid = sum(int(official_valid(item.labels).sum()) for item in examples if item.labels)
     log.info("%s: %d frames of %d recordings, %d annotated, %d with a face", split, frames, len(examples), valid, seen)
 
 
-def _beside(
-    recipe: Recipe, task: Task, also: Mapping[Task, Mapping[str, Labels]], train: Sequence[Recording]
+def _aux_labels(
+    recipe: Recipe, task: Task, known: Mapping[Task, Mapping[str, Labels]], train: Sequence[Recording]
 ) -> list[tuple[Task, Mapping[str, Labels]]]:
     """Annotations of the tasks trained along. Raises UsageError where there is none for any training recording."""
-    for other in recipe.beside(task):
-        if not any(item.id in also.get(other, {}) for item in train):
+    for other in recipe.aux_tasks_for(task):
+        if not any(item.id in known.get(other, {}) for item in train):
             raise UsageError(f"recipe {recipe.name!r} trains {other} along, of which no training recording has labels")
         if hasattr(HEADS.get(recipe.head.kind), "start_from"):
-            raise UsageError(f"head {recipe.head.kind!r} starts from the labels of one task: leave out also.{other}")
-    return [(other, also[other]) for other in recipe.beside(task)]
+            raise UsageError(
+                f"head {recipe.head.kind!r} starts from the labels of one task: leave out aux_tasks.{other}"
+            )
+    return [(other, known[other]) for other in recipe.aux_tasks_for(task)]
 
 
 def _loss(examples: Sequence[Example], recipe: Recipe, task: Task, device: str) -> Any:
     """The task's loss, or the weighted sum with those of the tasks beside it."""
 
     def build(one: Task, labels: Iterable[Labels]) -> Any:
-        shares = torch.from_numpy(rates(labels, one)).float().to(device)
+        shares = torch.from_numpy(positive_rates(labels, one)).float().to(device)
         return build_loss(recipe.loss[one].kind, recipe.loss[one].params, one, shares)
 
     own = build(task, (item.labels for item in examples if item.labels))
-    beside = recipe.beside(task)
-    if not beside:
+    aux = recipe.aux_tasks_for(task)
+    if not aux:
         return own
     parts = [(own, 1.0, len(NAMES[task]), target_columns(task))]
-    for place, (other, weight) in enumerate(beside.items()):
-        loss = build(other, (item.also[place] for item in examples))
+    for place, (other, weight) in enumerate(aux.items()):
+        loss = build(other, (item.aux_labels[place] for item in examples))
         parts.append((loss, weight, len(NAMES[other]), target_columns(other)))
     return JointLoss(parts)
 
@@ -284,7 +296,7 @@ def _epoch_windows(examples: Sequence[Example], recipe: Recipe, rng: np.random.G
 def _start(
     head: torch.nn.Module, start: torch.Tensor, batches: Callable[[], Iterable[DeviceBatch]], task: Task
 ) -> None:
-    """What a head may know of the training split before the first step: rates, and whatever it asks for itself."""
+    """Initialise the output bias from the label rates, and whatever a head initialises from training batches."""
     if "out.bias" in dict(head.named_parameters()):
         with torch.no_grad():
             head.get_parameter("out.bias").copy_(start)
@@ -298,7 +310,7 @@ def _chunks(windows: Sequence[Window], recipe: Recipe) -> list[Sequence[Window]]
 
 
 def _validate(
-    examples: Sequence[Example], feed: Feed, labels: Mapping[str, Labels], recipe: Recipe, task: Task
+    examples: Sequence[Example], loader: Loader, labels: Mapping[str, Labels], recipe: Recipe, task: Task
 ) -> Callable[[torch.nn.Module], tuple[float, Scores]]:
     """How a head does on whole recordings: what epochs are compared by, and the scores at a threshold of 0.5.
 
@@ -306,10 +318,10 @@ def _validate(
     """
 
     def validate(head: torch.nn.Module) -> tuple[float, Scores]:
-        scores = score(head, examples, feed, recipe, task)
+        scores = score(head, examples, loader, recipe, task)
         predictions = {
             item.recording: Predictions(
-                item.recording, task, NAMES[task], scores[item.recording], item.seen, np.full(len(item), np.nan)
+                item.recording, task, NAMES[task], scores[item.recording], item.face_found, np.full(len(item), np.nan)
             )
             for item in examples
         }

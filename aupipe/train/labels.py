@@ -82,7 +82,7 @@ def official_valid(labels: Labels) -> NDArray[np.bool_]:
     return np.asarray(labels.valid.all(axis=1))
 
 
-def rates(labels: Iterable[Labels], task: Task) -> NDArray[np.float64]:
+def positive_rates(labels: Iterable[Labels], task: Task) -> NDArray[np.float64]:
     """Share of positives per AU (12,), or of each expression class (8,), over valid entries; for VA zeros (2,)."""
     size = len(NAMES[task])
     positive, counted = np.zeros(size), np.zeros(size)

@@ -22,7 +22,7 @@ from aupipe.tables import Natural, Positive, Share
 from aupipe.train.labels import AU_NAMES, official_valid
 from aupipe.train.metrics import binary_f1, ccc, class_f1
 from aupipe.train.predictions import Predictions
-from aupipe.train.smooth import box, gaussian, interpolate, segments, smooth
+from aupipe.train.smoothing import box, gaussian, interpolate, segments, smooth
 from aupipe.types import Labels, Task
 
 # p24 <- (p24 + p4) / 2, p26 <- (p26 + p1 + p2) / 3, from the scores before (S3).
@@ -119,9 +119,9 @@ def fit_postprocess(
     labels: Mapping[str, Labels],
     task: Task,
     options: Options,
-    cuts: Mapping[str, Sequence[int]] | None = None,
+    shot_starts: Mapping[str, Sequence[int]] | None = None,
 ) -> PostProcess:
-    """Choose what ``options`` leave open by the official score on these recordings. ``cuts``: shot starts, by
+    """Choose what ``options`` leave open by the official score on these recordings. ``shot_starts``: shot starts, by
     recording.
 
     Raises UsageError when none of them has a valid label.
@@ -143,7 +143,7 @@ def fit_postprocess(
     for width, pair in product(widths, pairs):
         chosen = replace(options, width=float(width), aucorr=pair)  # type: ignore[arg-type]
         post = PostProcess(task, chosen, tuned_on=tuned)
-        scores, targets = _pool(_shaped(post, {n: predictions[n] for n in names}, cuts or {}), labels)
+        scores, targets = _pool(_shaped(post, {n: predictions[n] for n in names}, shot_starts or {}), labels)
         found.append(_finish(post, scores, targets))
     return max(found, key=lambda pair: pair[0])[1]  # the first of equals: the least smoothing
 
@@ -202,13 +202,13 @@ def best_f1(predictions: Mapping[str, Predictions], labels: Mapping[str, Labels]
 
 
 def apply_postprocess(
-    post: PostProcess, predictions: Mapping[str, Predictions], cuts: Mapping[str, Sequence[int]] | None = None
+    post: PostProcess, predictions: Mapping[str, Predictions], shot_starts: Mapping[str, Sequence[int]] | None = None
 ) -> dict[str, Predictions]:
     """The predictions as they are handed in; AU scores keep their meaning, the thresholds are ``post.threshold``."""
     for item in predictions.values():
         if item.task != post.task:
             raise UsageError(f"{item.recording}: predictions for {item.task!r}, post-processing for {post.task!r}")
-    shaped = _shaped(post, predictions, cuts or {})
+    shaped = _shaped(post, predictions, shot_starts or {})
     if not post.gain:
         return shaped
     gain, offset = np.array(post.gain), np.array(post.offset)
@@ -230,13 +230,13 @@ def check_untouched(post: PostProcess, recordings: Sequence[str], on_tuned: bool
 
 
 def _shaped(
-    post: PostProcess, predictions: Mapping[str, Predictions], cuts: Mapping[str, Sequence[int]]
+    post: PostProcess, predictions: Mapping[str, Predictions], shot_starts: Mapping[str, Sequence[int]]
 ) -> dict[str, Predictions]:
     """Filled, smoothed, and with AUcorr; each recording by itself."""
     options = post.options
     shaped = {}
     for name, item in predictions.items():
-        shots = cuts.get(name, ())
+        shots = shot_starts.get(name, ())
         if options.fill == "interpolate":
             item = replace(item, scores=interpolate(item, shots))
         if options.smooth != "none":

@@ -15,9 +15,9 @@ from torch import nn
 from aupipe.errors import AupipeError, DamageError
 from aupipe.store.base import Store
 from aupipe.train.data import Example, columns, load_examples
-from aupipe.train.feed import Feed, Streamed
 from aupipe.train.heads import build_head
 from aupipe.train.labels import NAMES
+from aupipe.train.loader import Loader, Streaming
 from aupipe.train.predictions import Predictions
 from aupipe.train.recipe import Recipe
 from aupipe.train.run import Run, load_run, load_weights
@@ -54,7 +54,7 @@ def predict(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        scores = score(head.to(device), examples, Streamed(examples, scaling, device), run.recipe, run.task)
+        scores = score(head.to(device), examples, Streaming(examples, scaling, device), run.recipe, run.task)
     finally:
         torch.set_num_threads(before)
     by_id = {recording.id: recording for recording in recordings}
@@ -64,7 +64,7 @@ def predict(
             task=run.task,
             names=run.names,
             scores=scores[example.recording],
-            seen=example.seen,
+            face_found=example.face_found,
             pts_s=clock(store, by_id[example.recording], run.specs, len(example)),
         )
         for example in examples
@@ -73,7 +73,7 @@ def predict(
 
 @torch.inference_mode()
 def score(
-    head: nn.Module, examples: Sequence[Example], feed: Feed, recipe: Recipe, task: Task
+    head: nn.Module, examples: Sequence[Example], loader: Loader, recipe: Recipe, task: Task
 ) -> dict[str, NDArray[np.float32]]:
     """Scores (T, K) of whole recordings: where windows overlap their probabilities are averaged, not decisions."""
     tiles = {item.recording: tile(item.recording, len(item), *recipe.predict_windows) for item in examples}
@@ -81,7 +81,7 @@ def score(
     chunks = [windows[at : at + recipe.batch] for at in range(0, len(windows), recipe.batch)]
     values: list[NDArray[np.float32]] = []
     head.eval()
-    for chunk, batch in zip(chunks, feed.batches(chunks), strict=True):
+    for chunk, batch in zip(chunks, loader.batches(chunks), strict=True):
         with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=recipe.amp):
             out = head(batch.x, batch.mask)
         table = _link(out[..., : len(NAMES[task])].float(), task).cpu().numpy()  # (B, T, K)
@@ -98,7 +98,7 @@ def score(
 
 def outputs(recipe: Recipe, task: Task) -> int:
     """Columns of a head's output: those of the task, and behind them those of the tasks trained along."""
-    return len(NAMES[task]) + sum(len(NAMES[other]) for other in recipe.beside(task))
+    return len(NAMES[task]) + sum(len(NAMES[other]) for other in recipe.aux_tasks_for(task))
 
 
 def _link(out: torch.Tensor, task: Task) -> torch.Tensor:

@@ -30,14 +30,14 @@ class Predictions:
     """Scores of one recording, row k for decoded frame k.
 
     ``scores`` float32 (T, K): AU probabilities (K 12), expression class probabilities (K 8), or valence and arousal in
-    [-1, 1] (K 2). ``seen`` (T,): the face was found; other frames were predicted from what surrounds them.
+    [-1, 1] (K 2). ``face_found`` (T,): the face was found; other frames were predicted from what surrounds them.
     """
 
     recording: str
     task: Task
     names: tuple[str, ...]
     scores: NDArray[np.float32]
-    seen: NDArray[np.bool_]
+    face_found: NDArray[np.bool_]
     pts_s: NDArray[np.float64]  # NaN where the store holds no clock
 
     def __len__(self) -> int:
@@ -168,7 +168,9 @@ def write_csv(predictions: Mapping[str, Predictions], path: Path, overwrite: boo
     names = next(iter(predictions.values())).names if predictions else ()
     writer.writerow(("recording", "frame", "pts_s", *names, "valid"))
     for name, item in predictions.items():
-        for index, (time_s, row, seen) in enumerate(zip(item.pts_s, item.scores, item.seen, strict=True), start=1):
+        for index, (time_s, row, seen) in enumerate(
+            zip(item.pts_s, item.scores, item.face_found, strict=True), start=1
+        ):
             clock = "" if np.isnan(time_s) else f"{time_s:.6f}"
             writer.writerow((name, index, clock, *(f"{score:.6f}" for score in row), int(seen)))
     write_file(path, out.getvalue(), overwrite)
@@ -192,7 +194,7 @@ def write_parquet(predictions: Mapping[str, Predictions], path: Path, overwrite:
     }
     scores = np.concatenate([item.scores for item in items] or [np.zeros((0, 0), np.float32)])
     columns |= {name: scores[:, k] for k, name in enumerate(names)}
-    columns["valid"] = np.concatenate([item.seen for item in items] or [np.zeros(0, bool)])
+    columns["valid"] = np.concatenate([item.face_found for item in items] or [np.zeros(0, bool)])
     refuse_existing(path, overwrite)
     with staged_file(path, overwrite) as staged:
         parquet.write_table(arrow.table(columns), staged)

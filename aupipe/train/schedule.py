@@ -70,7 +70,7 @@ def build_optimiser(head: torch.nn.Module, options: Optimiser) -> torch.optim.Op
     return torch.optim.AdamW(groups, lr=options.lr)
 
 
-def rate(step: int, steps: int, epochs: int, options: Optimiser) -> float:
+def lr_factor(step: int, steps: int, epochs: int, options: Optimiser) -> float:
     """The factor on ``lr`` at optimiser step ``step`` (from 0), an epoch being ``steps`` of them."""
     epoch = step / steps
     warm = options.warmup_steps / steps if options.warmup_steps else options.warmup_epochs

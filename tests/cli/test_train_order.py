@@ -14,8 +14,9 @@ import pytest
 
 from aupipe.cli.order import ORDER_FILE, read_order
 from aupipe.errors import UsageError
-from aupipe.train.committee import load_committee, train_committee
 from aupipe.train.crossval import group_folds
+from aupipe.train.ensemble import train_ensemble
+from aupipe.train.ensemble_recipe import load_ensemble_recipe
 from aupipe.train.recipe import load_recipe
 from aupipe.train.run import load_run
 from tests.cli.test_train import SMALL, Folder, fill, write_annotations
@@ -46,7 +47,8 @@ def content(folder: Path) -> dict[str, bytes]:
         (("--seed", "1"), "seeds 0, not 1"),
         (("--feature", "geometry"), "features hog, not hog,geometry"),
         (("--folds", "2"), "folds none, not 2"),
-        (("--apart",), "apart false, not true"),
+        (("--per-feature",), "per-feature false, not true"),
+        (("--apart",), "per-feature false, not true"),
         (("--task", "expr"), "task au, not expr"),
         (("--allow-missing",), "allow-missing false, not true"),
     ],
@@ -183,16 +185,16 @@ def test_folds_take_no_finished_run_of_something_else(tmp_path: Path) -> None:
     given = {"labels": world.labels, "features": world.features, "task": world.task, "out": tmp_path / "run"}
     small = ["epochs=1", "window=20", "hop=20"]
     folds = [(fold, 0) for fold in group_folds(world.train, 2)]
-    train_committee(world.store, load_committee("baseline", small), folds, **given)
+    train_ensemble(world.store, load_ensemble_recipe("baseline", small), folds, **given)
     (tmp_path / "run" / "ensemble.json").unlink()  # as if it had been stopped before its end
     for committee, others in (
-        (load_committee("baseline", [*small, "batch=4"]), folds),
-        (load_committee("baseline", small), [(fold, 1) for fold, _ in folds]),
-        (load_committee("baseline", small), [(replace(folds[0][0], train=folds[0][0].train[1:]), 0), folds[1]]),
+        (load_ensemble_recipe("baseline", [*small, "batch=4"]), folds),
+        (load_ensemble_recipe("baseline", small), [(fold, 1) for fold, _ in folds]),
+        (load_ensemble_recipe("baseline", small), [(replace(folds[0][0], train=folds[0][0].train[1:]), 0), folds[1]]),
     ):
         with pytest.raises(UsageError, match=r"is a finished run of another (recipe|seed|train recordings)"):
-            train_committee(world.store, committee, others, **given)
-    train_committee(world.store, load_committee("baseline", small), folds, **given)
+            train_ensemble(world.store, committee, others, **given)
+    train_ensemble(world.store, load_ensemble_recipe("baseline", small), folds, **given)
 
 
 def test_two_runs_are_never_given_one_folder(tmp_path: Path) -> None:
@@ -200,10 +202,10 @@ def test_two_runs_are_never_given_one_folder(tmp_path: Path) -> None:
         '[member.a]\nrecipe = "baseline"\napart = true\n[member.a-b]\nrecipe = "baseline"\napart = true\n'
     )
     world = make_world(train=4, validation=2, frames=30)
-    committee = load_committee(tmp_path / "mine.toml")
+    committee = load_ensemble_recipe(tmp_path / "mine.toml")
     features = {"b-c": world.features["face"], "c": world.features["sound"]}
     with pytest.raises(UsageError, match="two runs the name 'a-b-c'"):
-        train_committee(
+        train_ensemble(
             world.store, committee, [], features=features, labels=world.labels, task="au", out=tmp_path / "run"
         )
 

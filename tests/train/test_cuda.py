@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from aupipe.train.data import collate, fit_scaling, load_examples
-from aupipe.train.feed import Resident, Streamed
+from aupipe.train.loader import InMemory, Streaming
 from aupipe.train.predict import predict
 from aupipe.train.run import load_run, load_weights
 from aupipe.train.windows import tile
@@ -26,7 +26,7 @@ def world() -> World:
     return make_world(train=4, validation=2, frames=90)
 
 
-@pytest.mark.parametrize("kind", [Resident, Streamed])
+@pytest.mark.parametrize("kind", [InMemory, Streaming])
 def test_a_feed_gives_what_collate_makes(world, kind):
     examples = load_examples(world.store, world.train, world.features, world.labels)
     scaling = fit_scaling(examples)
@@ -80,7 +80,7 @@ def test_a_killed_deterministic_run_continues_to_the_very_weights_it_would_have_
     assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-@pytest.mark.parametrize("options", [{"overrides": ("amp=true",)}, {"compiled": True}, {"room": 0}])
+@pytest.mark.parametrize("options", [{"overrides": ("amp=true",)}, {"compiled": True}, {"memory_limit": 0}])
 def test_half_precision_the_compiler_and_streaming_train_nearly_the_same(world, tmp_path, options):
     plain = train(world, tmp_path / "plain", device=CUDA)
     other = train(world, tmp_path / "other", device=CUDA, **options)

@@ -72,7 +72,7 @@ def test_a_frame_without_a_face_keeps_its_row_is_zero_and_says_so(world):
     assert (batch.x[0, :, -1] == 1).all()
     assert (batch.x[0, lost, :16] == 0).all()
     assert (batch.x[0, lost, 16:19] != 0).any()  # the sound goes on
-    np.testing.assert_array_equal(example.seen[:40], ~lost)
+    np.testing.assert_array_equal(example.face_found[:40], ~lost)
     np.testing.assert_array_equal(batch.targets[0], world.labels["video2"].targets[:40])
     np.testing.assert_array_equal(batch.valid[0], world.labels["video2"].valid[:40])
     assert batch.valid[0, 20:26].all()  # a valid label counts although no face was found

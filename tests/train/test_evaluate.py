@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from aupipe.errors import UsageError
-from aupipe.train.evaluate import Scores, always_positive, evaluate
+from aupipe.train.evaluate import Scores, evaluate, trivial_baseline
 from aupipe.train.labels import NAMES
 from aupipe.train.metrics import binary_f1, ccc
 from aupipe.train.predictions import Predictions
@@ -100,7 +100,7 @@ def test_coverage_counts_annotated_frames_nobody_predicted():
 def test_frames_without_a_face_are_scored_and_reported():
     seen = np.arange(10) < 6
     scores = evaluate({"a": predictions("a", np.ones((10, 12)), seen=seen)}, {"a": labels(np.ones((10, 12)))}, "au")
-    assert (scores.frames, scores.seen) == (10, 0.6)
+    assert (scores.frames, scores.face_found) == (10, 0.6)
 
 
 def test_an_absent_class_is_flagged_loudly(caplog):
@@ -128,19 +128,19 @@ def test_always_positive_scores_twice_the_rate_over_one_plus_the_rate():
     rng = np.random.default_rng(0)
     targets = rng.random((1000, 12)) < 0.3
     rate = targets.mean(axis=0)
-    np.testing.assert_allclose(always_positive({"a": labels(targets)}, "au").values, 2 * rate / (1 + rate))
+    np.testing.assert_allclose(trivial_baseline({"a": labels(targets)}, "au").values, 2 * rate / (1 + rate))
 
 
 def test_the_baselines_of_expr_and_va_are_the_commonest_class_and_the_mean():
-    expr = always_positive({"a": labels(np.array([[2], [2], [5]]), "expr")}, "expr")
+    expr = trivial_baseline({"a": labels(np.array([[2], [2], [5]]), "expr")}, "expr")
     assert expr.values == (0, 0, pytest.approx(0.8), 0, 0, 0, 0, 0)
-    assert always_positive({"a": labels(np.random.default_rng(0).random((9, 2)), "va")}, "va").mean == pytest.approx(0)
+    assert trivial_baseline({"a": labels(np.random.default_rng(0).random((9, 2)), "va")}, "va").mean == pytest.approx(0)
 
 
 def test_the_table_puts_models_side_by_side(two):
     predicted, annotated = two
     scores = evaluate(predicted, annotated, "au")
-    lines = scores.table({"always 1": always_positive(annotated, "au")}, name="tcn").splitlines()
+    lines = scores.table({"always 1": trivial_baseline(annotated, "au")}, name="tcn").splitlines()
     assert lines[0].split() == ["F1", "tcn", "always", "1", "positive"]
     assert [line.split()[0] for line in lines[1:13]] == list(NAMES["au"])
     assert lines[14].split()[:2] == ["mean", f"{scores.mean:.3f}"]
@@ -149,4 +149,6 @@ def test_the_table_puts_models_side_by_side(two):
 
 def test_scores_survive_json(two):
     scores = evaluate(*two, "au")
-    assert Scores.from_json(json.loads(json.dumps(scores.to_json()))) == scores
+    content = json.loads(json.dumps(scores.to_json()))
+    assert content["seen"] == scores.face_found  # the name in every saved run
+    assert Scores.from_json(content) == scores

@@ -11,7 +11,7 @@ import torch
 from aupipe.errors import AupipeError, DamageError, UsageError
 from aupipe.store import create_store
 from aupipe.train.data import collate, fit_scaling, load_examples
-from aupipe.train.evaluate import always_positive, evaluate
+from aupipe.train.evaluate import evaluate, trivial_baseline
 from aupipe.train.fit import fit
 from aupipe.train.heads import build_head
 from aupipe.train.predict import predict
@@ -52,7 +52,7 @@ def trained(world, tmp_path_factory):
 
 def test_a_temporal_head_beats_the_frame_wise_one_which_beats_no_model(world, trained, tmp_path):
     linear = train(world, tmp_path / "linear", "baseline", ())
-    trivial = always_positive({item.id: world.labels[item.id] for item in world.validation}, "au")
+    trivial = trivial_baseline({item.id: world.labels[item.id] for item in world.validation}, "au")
     assert linear.scores.mean > trivial.mean + 0.05
     assert trained[0].scores.mean > linear.scores.mean + 0.05
 
@@ -62,7 +62,7 @@ def test_a_temporal_head_beats_the_frame_wise_one_which_beats_no_model(world, tr
 def test_every_task_is_learnt(task, recipe, tmp_path):
     world = make_world(task, noise=0.5)
     run = train(world, tmp_path / "run", recipe, (*SMALL, "epochs=8") if recipe == "tcn" else ())
-    trivial = always_positive({item.id: world.labels[item.id] for item in world.validation}, task)
+    trivial = trivial_baseline({item.id: world.labels[item.id] for item in world.validation}, task)
     assert run.scores.metric == ("CCC" if task == "va" else "F1")
     assert run.scores.mean > trivial.mean + 0.3
 
@@ -270,7 +270,7 @@ def test_every_frame_gets_one_score_its_time_and_whether_the_face_was_seen(world
         assert item.scores.dtype == np.float32
         assert ((item.scores > 0) & (item.scores < 1)).all()
         np.testing.assert_allclose(item.pts_s, np.arange(len(item)) / 25)
-        assert np.flatnonzero(~item.seen).tolist() == list(range(20, 26))
+        assert np.flatnonzero(~item.face_found).tolist() == list(range(20, 26))
 
 
 def test_trap_04_a_recording_shorter_than_a_window_is_predicted_whole(trained):
@@ -288,7 +288,7 @@ def test_a_recording_without_a_single_face_is_predicted_and_flagged(trained):
     store.publish("a", SOUND, np.ones((60, 3), np.float32))
     item = predict(trained[0], store, [Recording("a")])["a"]
     assert np.isfinite(item.scores).all()
-    assert not item.seen.any()
+    assert not item.face_found.any()
 
 
 def test_features_of_another_key_are_not_taken_for_those_of_the_run(world, trained):

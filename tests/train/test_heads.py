@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from aupipe.errors import UsageError, WeightsMissingError
-from aupipe.train.feed import DeviceBatch
 from aupipe.train.heads import HEADS, build_head
 from aupipe.train.heads.tcn import TemporalConvNet
+from aupipe.train.loader import DeviceBatch
 
 D, K = 11, 5
 every_head = pytest.mark.parametrize("name", HEADS.names())

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from aupipe.errors import UsageError
-from aupipe.train.labels import AU_NAMES, EXPR_NAMES, VA_NAMES, check_labels, check_task, match, official_valid, rates
+from aupipe.train.labels import (
+    AU_NAMES,
+    EXPR_NAMES,
+    VA_NAMES,
+    check_labels,
+    check_task,
+    match,
+    official_valid,
+    positive_rates,
+)
 from aupipe.types import Labels
 
 
@@ -49,11 +58,11 @@ def test_rates_are_over_valid_entries():
     valid[2:, 0] = False
     targets = np.zeros((4, 12))
     targets[[0, 2, 3], 0] = 1
-    assert rates([au(targets, valid)], "au")[0] == 0.5
+    assert positive_rates([au(targets, valid)], "au")[0] == 0.5
     expr = Labels("expr", EXPR_NAMES, np.array([[1], [1], [7], [0]], np.float32), np.array([[1], [1], [1], [0]], bool))
-    np.testing.assert_allclose(rates([expr], "expr"), [0, 2 / 3, 0, 0, 0, 0, 0, 1 / 3])
+    np.testing.assert_allclose(positive_rates([expr], "expr"), [0, 2 / 3, 0, 0, 0, 0, 0, 1 / 3])
     va = Labels("va", VA_NAMES, np.ones((4, 2), np.float32), np.ones((4, 2), bool))
-    assert rates([va], "va").tolist() == [0, 0]
+    assert positive_rates([va], "va").tolist() == [0, 0]
 
 
 def test_an_unknown_task_names_the_nearest():

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from aupipe.cli.ensemble import ensemble
 from aupipe.errors import DamageError, UsageError
 from aupipe.train.fit import fit
-from aupipe.train.model import load_model, predict_held_out, predict_model, save_ensemble
+from aupipe.train.model import load_model, save_ensemble
+from aupipe.train.model_prediction import predict_held_out, predict_model
 from aupipe.train.postprocess import Options, PostProcess
 from aupipe.train.predictions import Predictions
 from aupipe.train.recipe import load_recipe
@@ -60,7 +61,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 @pytest.fixture
 def runs(trained: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
-    from aupipe.train import predict as module
+    from aupipe.train import model_prediction as module
 
     def constant(run, store, recordings, *_, **__):
         return {

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from aupipe.errors import UsageError
-from aupipe.train.bootstrap import bootstrap
 from aupipe.train.evaluate import evaluate, evaluate_post
+from aupipe.train.intervals import bootstrap
 from aupipe.train.labels import AU_NAMES, NAMES
 from aupipe.train.metrics import binary_f1
 from aupipe.train.postprocess import (
@@ -20,7 +20,7 @@ from aupipe.train.postprocess import (
     fit_postprocess,
 )
 from aupipe.train.predictions import Predictions
-from aupipe.train.smooth import box, gaussian, interpolate, segments, smooth
+from aupipe.train.smoothing import box, gaussian, interpolate, segments, smooth
 from aupipe.types import Labels
 
 
@@ -100,7 +100,7 @@ def test_trap_10_nothing_is_smoothed_across_cuts_gaps_or_lost_faces_and_borders_
     found = item(scores, seen=seen, pts=pts)
     np.testing.assert_array_equal(segments(found), np.repeat([0, 1, 2, 3], 10))
     np.testing.assert_allclose(smooth(scores, segments(found), gaussian(3)), scores, atol=1e-6)
-    np.testing.assert_array_equal(segments(item(scores), cuts=[10, 20, 30]), np.repeat([0, 1, 2, 3], 10))
+    np.testing.assert_array_equal(segments(item(scores), shot_starts=[10, 20, 30]), np.repeat([0, 1, 2, 3], 10))
     assert segments(item(scores, seen=seen), max_gap=10).max() == 0
     ones = smooth(np.ones((5, 2)), np.zeros(5, dtype=int), gaussian(10))
     np.testing.assert_allclose(ones, 1.0, rtol=1e-6)
@@ -145,7 +145,7 @@ def test_trap_11_a_frame_without_a_face_is_nearer_to_its_nearer_neighbour():
     np.testing.assert_allclose(filled[:, 0], [0, 0.2, 0.4, 0.6, 0.8, 1.0], atol=1e-6)
     uneven = item(scores, seen=[True, False, False, False, False, True], pts=np.array([0, 1, 2, 3, 4, 10.0]))
     np.testing.assert_allclose(interpolate(uneven)[:, 0], [0, 0.1, 0.2, 0.3, 0.4, 1.0], atol=1e-6)
-    cut = interpolate(item(scores, seen=[True, False, False, False, False, True]), cuts=[3])
+    cut = interpolate(item(scores, seen=[True, False, False, False, False, True]), shot_starts=[3])
     np.testing.assert_allclose(cut[:, 0], [0, 0, 0, 1, 1, 1])
 
 
@@ -240,18 +240,18 @@ def test_labels_that_are_all_invalid_cannot_tune():
 @pytest.mark.parametrize("task", ["au", "va"])
 def test_the_bootstrap_draws_whole_videos_and_agrees_with_scoring_them(task):
     predicted, annotated = world(task)
-    spread = bootstrap(predicted, annotated, task, draws=50)
+    interval = bootstrap(predicted, annotated, task, draws=50)
     picks = np.random.default_rng(0).multinomial(4, np.full(4, 0.25), size=50)
     for draw in (0, 7):
         names = [f"{n}{i}" for n, count in zip("abcd", picks[draw], strict=True) for i in range(count)]
         again = evaluate({n: predicted[n[0]] for n in names}, {n: annotated[n[0]] for n in names}, task)
-        assert spread.means[draw] == pytest.approx(again.mean, abs=1e-6)
-    assert spread.interval[0] < evaluate(predicted, annotated, task).mean < spread.interval[1]
+        assert interval.means[draw] == pytest.approx(again.mean, abs=1e-6)
+    assert interval.bounds[0] < evaluate(predicted, annotated, task).mean < interval.bounds[1]
 
 
 def test_the_bootstrap_keeps_siblings_together_and_needs_two_videos():
     predicted, annotated = world()
     groups = {"a": "v", "b": "v", "c": "w", "d": "w"}
     assert bootstrap(predicted, annotated, "au", groups=groups, draws=20).groups == 2
-    with pytest.raises(UsageError, match="1 videos; two at least"):
+    with pytest.raises(UsageError, match="1 videos; an interval needs at least two"):
         bootstrap(predicted, annotated, "au", groups=dict.fromkeys(groups, "v"))

@@ -63,6 +63,15 @@ def test_a_wrong_setting_is_refused_by_name(override, message):
         load_recipe("tcn", [override])
 
 
+def test_a_recipe_that_a_former_version_wrote_is_read():
+    recipe = load_recipe("tcn", ["aux_tasks.va=0.5"])
+    tables = recipe.to_json()
+    tables["also"] = tables.pop("aux_tasks")  # the name in runs of aupipe 0.1.0
+    assert recipe_from(tables, "tcn") == recipe == load_recipe("tcn", ["also.va=0.5"])
+    with pytest.raises(UsageError, match="'also' is the former name of 'aux_tasks': give only 'aux_tasks'"):
+        load_recipe("tcn", ["also.va=0.5", "aux_tasks.expr=1"])
+
+
 def test_an_unknown_recipe_names_the_nearest():
     with pytest.raises(UsageError, match=r"unknown recipe 'tcm'. Did you mean 'tcn'"):
         load_recipe("tcm")

@@ -7,11 +7,12 @@ import pytest
 
 from aupipe.errors import UsageError
 from aupipe.store import create_store
-from aupipe.train.committee import load_committee, train_committee
 from aupipe.train.crossval import official_fold
+from aupipe.train.ensemble import train_ensemble
+from aupipe.train.ensemble_recipe import load_ensemble_recipe
 from aupipe.train.fit import fit
 from aupipe.train.heads import HEADS
-from aupipe.train.model import predict_model
+from aupipe.train.model_prediction import predict_model
 from aupipe.train.predict import predict
 from aupipe.train.recipe import describe_missing, load_recipe, recipe_names
 from aupipe.types import FeatureSpec
@@ -58,7 +59,7 @@ def test_every_recipe_is_a_paper_s_or_our_own():
 
 
 def test_every_head_that_a_recipe_names_is_registered():
-    members = [member for name in recipe_names() for member in load_committee(name).members]
+    members = [member for name in recipe_names() for member in load_ensemble_recipe(name).members]
     assert {member.recipe.head.kind for member in members} <= set(HEADS.names())
 
 
@@ -103,12 +104,12 @@ def published_world(names, task, frames=60):
 @pytest.mark.parametrize("task", ["au", "expr", "va"])
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_trains_at_its_published_size_and_predicts_every_frame(name, task, tmp_path):
-    committee = load_committee(name, ["epochs=1", "batch=2"])
-    world = published_world(committee.features, task)
+    recipe = load_ensemble_recipe(name, ["epochs=1", "batch=2"])
+    world = published_world(recipe.features, task)
     fold = official_fold(world.train, world.validation)
-    model = train_committee(
+    model = train_ensemble(
         world.store,
-        committee,
+        recipe,
         [(fold, 0)],
         labels=world.labels,
         features=world.features,

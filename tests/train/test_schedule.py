@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from aupipe.errors import DamageError, UsageError
-from aupipe.train.average import Average
+from aupipe.train.ema import EMA
 from aupipe.train.fit import fit
 from aupipe.train.recipe import load_recipe
 from aupipe.train.run import load_postprocess, load_run, load_weights
-from aupipe.train.schedule import Optimiser, Plateau, rate
+from aupipe.train.schedule import Optimiser, Plateau, lr_factor
 
 from .worlds import make_world
 
@@ -18,7 +18,7 @@ SMALL = ("window=48", "hop=24", "batch=4", "head.width=16", "head.channels=[16]"
 
 
 def curve(epochs=20, steps=10, **options):
-    return [rate(step, steps, epochs, Optimiser(**options)) for step in range(epochs * steps)]
+    return [lr_factor(step, steps, epochs, Optimiser(**options)) for step in range(epochs * steps)]
 
 
 def test_warm_up_rises_linearly_for_so_many_epochs_or_steps():
@@ -65,16 +65,16 @@ def test_an_unknown_schedule_names_the_nearest():
 
 def test_the_average_of_weights_forgets_the_start_and_gives_the_own_weights_back():
     layer = nn.Linear(1, 1)
-    average = Average(layer, 0.5)
+    ema = EMA(layer, 0.5)
     with torch.no_grad():
         for value in (1.0, 3.0, 5.0, 5.0, 5.0, 5.0, 5.0, 5.0):
             layer.weight.fill_(value)
-            average.update(layer)
+            ema.update(layer)
     layer.weight.data.fill_(7.0)
-    with average.in_place_of(layer):
+    with ema.in_place_of(layer):
         assert 4.5 < layer.weight.item() < 5.0
     assert layer.weight.item() == 7.0
-    assert Average(layer, 0.0).values == {}
+    assert EMA(layer, 0.0).values == {}
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_a_run_is_continued_only_with_what_it_was_begun_with(world, tmp_path, ch
         train(world, tmp_path / "run", resume=True, **change)
 
 
-def test_a_damaged_standing_is_named(world, tmp_path):
+def test_a_damaged_checkpoint_is_named(world, tmp_path):
     with pytest.raises(Killed):
         train(world, tmp_path / "run", progress=killed_after(1))
     file = tmp_path / "run" / "resume.safetensors"

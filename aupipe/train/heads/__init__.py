@@ -44,7 +44,7 @@ HEADS = Registry(
         "vivit": "aupipe.train.heads.vivit:ViViTHead",
         "gru": "aupipe.train.heads.gru:GRUHead",
         "cross_attention": "aupipe.train.heads.cross_attention:CrossAttentionHead",
-        "chain": "aupipe.train.heads.chain:ChainHead",
+        "chain": "aupipe.train.heads.crf:CRFHead",
     },
 )
 

@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aupipe.tables import Range, Share, Width
-from aupipe.train.heads.chain_start import Start, estimate
+from aupipe.train.heads.crf_initialisation import Start, estimate
 from aupipe.train.heads.tcn import TemporalConvNet
 from aupipe.types import Task
 
 if TYPE_CHECKING:
-    from aupipe.train.feed import DeviceBatch
+    from aupipe.train.loader import DeviceBatch
 
 SURE = 5.0  # the logit at which a state starts to show an AU
 FLOOR = 1e-25  # neither a frame nor a step rules a state out: one bad frame must not forbid a path
@@ -35,7 +35,7 @@ COST = 40.0  # the most a change of state may cost at the start, in nats: float3
 
 
 @dataclass(frozen=True)
-class ChainConfig:
+class CRFConfig:
     """``states``: size of the table. ``stay``: log-odds to keep a state, before data say so.
 
     ``channels``: widths of a TCN whose logits are added; none: no TCN.
@@ -49,13 +49,13 @@ class ChainConfig:
     input_dropout: Share = 0.0
 
 
-class ChainHead(nn.Module):
+class CRFHead(nn.Module):
     """(B, T, D) -> (B, T, K)."""
 
-    Config = ChainConfig
+    Config = CRFConfig
     streams = True
 
-    def __init__(self, config: ChainConfig, dims: tuple[int, ...], targets: int) -> None:
+    def __init__(self, config: CRFConfig, dims: tuple[int, ...], targets: int) -> None:
         super().__init__()
         self.task: Task = "expr" if targets == 8 else "va" if targets == 2 else "au"
         self.dims, inputs, states = dims, sum(dims) + len(dims), config.states
@@ -69,7 +69,7 @@ class ChainHead(nn.Module):
         nn.init.zeros_(self.now.bias)
         self.owner: Tensor
         self.register_buffer("owner", torch.repeat_interleave(torch.tensor(dims)))  # which feature a column is of
-        self.beside = Beside(config, inputs, targets) if config.channels else None
+        self.beside = ResidualTCN(config, inputs, targets) if config.channels else None
         self.table: Tensor
         self.known: Tensor
         self.register_buffer("table", torch.randn(states, targets))  # what a state shows, for the fit
@@ -170,10 +170,10 @@ def _normal(weight: Tensor) -> Tensor:
     return weight / weight.sum(dim=-1, keepdim=True)
 
 
-class Beside(nn.Module):
+class ResidualTCN(nn.Module):
     """A TCN and a linear skip whose logits begin at 0; (B, T, D) -> (B, T, K)."""
 
-    def __init__(self, config: ChainConfig, inputs: int, targets: int) -> None:
+    def __init__(self, config: CRFConfig, inputs: int, targets: int) -> None:
         super().__init__()
         self.project = nn.Linear(inputs, config.width)
         self.tcn = TemporalConvNet(config.width, config.channels, 5, config.dropout, causal=False)

@@ -11,8 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aupipe.train.data import collate, fit_scaling, load_examples
-from aupipe.train.feed import AHEAD, Resident, Streamed, _ahead, _groups, bytes_resident, free_bytes, open_feed
 from aupipe.train.fit import fit
+from aupipe.train.loader import (
+    PREFETCH,
+    InMemory,
+    Streaming,
+    _groups,
+    _prefetched,
+    bytes_in_memory,
+    free_bytes,
+    open_loader,
+)
 from aupipe.train.recipe import load_recipe
 from aupipe.train.run import load_weights
 from aupipe.train.windows import tile
@@ -32,10 +41,10 @@ def examples(world):
     return load_examples(world.store, world.train, world.features, world.labels)
 
 
-@pytest.mark.parametrize("kind", [Resident, Streamed])
+@pytest.mark.parametrize("kind", [InMemory, Streaming])
 @pytest.mark.parametrize(("center", "gathered"), [(0.0, 2048), (0.5, 1), (0.0, 150)])
 def test_a_feed_gives_what_collate_makes_in_the_order_asked_for(examples, kind, center, gathered, monkeypatch):
-    monkeypatch.setattr("aupipe.train.feed.GATHERED", gathered)
+    monkeypatch.setattr("aupipe.train.loader.GATHERED", gathered)
     scaling = fit_scaling(examples, center)
     windows = [window for item in examples for window in tile(item.recording, len(item), 40, 25, 7)]
     windows = [windows[i] for i in np.random.default_rng(0).permutation(len(windows))]
@@ -69,18 +78,18 @@ def test_examples_without_labels_are_fed_too(world):
     examples = load_examples(world.store, world.train, world.features)
     scaling = fit_scaling(examples)
     chunk = tile(examples[0].recording, len(examples[0]), 40, 40)
-    for feed in (Resident(examples, scaling, "cpu"), Streamed(examples, scaling, "cpu")):
-        assert next(iter(feed.batches([chunk]))).targets.shape[2] == 0
+    for loader in (InMemory(examples, scaling, "cpu"), Streaming(examples, scaling, "cpu")):
+        assert next(iter(loader.batches([chunk]))).targets.shape[2] == 0
 
 
 def test_what_fits_is_resident_and_what_does_not_is_streamed(examples):
     scaling = fit_scaling(examples)
-    size = bytes_resident(examples)
+    size = bytes_in_memory(examples)
     assert size == sum(
-        part.nbytes for part in vars(Resident(examples, scaling, "cpu")).values() if hasattr(part, "nbytes")
+        part.nbytes for part in vars(InMemory(examples, scaling, "cpu")).values() if hasattr(part, "nbytes")
     )
-    assert isinstance(open_feed(examples, scaling, room=size), Resident)
-    assert isinstance(open_feed(examples, scaling, room=size - 1), Streamed)
+    assert isinstance(open_loader(examples, scaling, memory_limit=size), InMemory)
+    assert isinstance(open_loader(examples, scaling, memory_limit=size - 1), Streaming)
     assert 0 < free_bytes("cpu") < 1 << 50
 
 
@@ -94,10 +103,10 @@ def test_streaming_trains_to_the_very_weights_of_a_resident_data_set(world, tmp_
             features=world.features,
             recipe=load_recipe("tcn", SMALL),
             task="au",
-            out=tmp_path / str(room),
-            room=room,
+            out=tmp_path / str(memory_limit),
+            memory_limit=memory_limit,
         )
-        for room in (None, 0)
+        for memory_limit in (None, 0)
     ]
     weights = [load_weights(run)[0] for run in runs]
     assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
@@ -105,29 +114,29 @@ def test_streaming_trains_to_the_very_weights_of_a_resident_data_set(world, tmp_
 
 def test_a_recording_that_cannot_be_read_stops_the_feed_with_its_own_error(examples):
     scaling = fit_scaling(examples)
-    feed = Streamed(examples[:1], scaling, "cpu")
+    loader = Streaming(examples[:1], scaling, "cpu")
     with pytest.raises(KeyError, match=examples[1].recording):
-        list(feed.batches([tile(item.recording, len(item), 40, 40) for item in examples[:2]]))
+        list(loader.batches([tile(item.recording, len(item), 40, 40) for item in examples[:2]]))
 
 
-@pytest.mark.parametrize("kind", [Resident, Streamed])
+@pytest.mark.parametrize("kind", [InMemory, Streaming])
 def test_a_feed_is_a_little_ahead_and_stops_when_nobody_asks_any_more(examples, kind, monkeypatch):
-    monkeypatch.setattr("aupipe.train.feed.GATHERED", 1)  # each chunk by itself
-    feed, made = kind(examples, fit_scaling(examples), "cpu"), []
-    name = "_gather" if kind is Resident else "_make"
-    make = getattr(feed, name)
-    monkeypatch.setattr(feed, name, lambda chunk: made.append(chunk) or make(chunk))
+    monkeypatch.setattr("aupipe.train.loader.GATHERED", 1)  # each chunk by itself
+    loader, made = kind(examples, fit_scaling(examples), "cpu"), []
+    name = "_gather" if kind is InMemory else "_make"
+    make = getattr(loader, name)
+    monkeypatch.setattr(loader, name, lambda chunk: made.append(chunk) or make(chunk))
     chunks = [[window] for item in examples for window in tile(item.recording, len(item), 10, 10)]
-    before = {thread for thread in threading.enumerate() if thread.name == "aupipe-feed"}
-    batches = feed.batches(chunks)
+    before = {thread for thread in threading.enumerate() if thread.name == "aupipe-loader"}
+    batches = loader.batches(chunks)
     for taken in range(1, 4):
         next(batches)
         time.sleep(0.05)
-        assert taken <= len(made) <= taken + AHEAD
+        assert taken <= len(made) <= taken + PREFETCH
     del batches
     gc.collect()
     assert len(made) < len(chunks)
-    assert before >= {thread for thread in threading.enumerate() if thread.name == "aupipe-feed"}
+    assert before >= {thread for thread in threading.enumerate() if thread.name == "aupipe-loader"}
 
 
 def test_deterministic_refuses_what_cannot_be_computed_twice_alike(world, tmp_path, monkeypatch):
@@ -189,7 +198,7 @@ def test_an_interrupt_leaves_no_thread_behind(monkeypatch, moment):
 
     if moment == "while its thread is started":
         monkeypatch.setattr(threading.Thread, "start", interrupted)
-    batches = _ahead(make, range(1000))
+    batches = _prefetched(make, range(1000))
     if moment == "while a batch is awaited":
         next(batches)
         with pytest.raises(KeyboardInterrupt):
@@ -200,4 +209,4 @@ def test_an_interrupt_leaves_no_thread_behind(monkeypatch, moment):
     else:
         with pytest.raises(KeyboardInterrupt):
             next(batches)
-    assert not [thread for thread in threading.enumerate() if thread.name == "aupipe-feed"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "aupipe-loader"]

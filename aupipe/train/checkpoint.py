@@ -19,7 +19,7 @@ from torch import Tensor
 from aupipe.documents import parse_json
 from aupipe.errors import DamageError, UsageError
 from aupipe.files import write_file
-from aupipe.train.average import Average
+from aupipe.train.ema import EMA
 from aupipe.train.predict import state
 from aupipe.train.run import Run, run_from
 
@@ -27,7 +27,7 @@ FILE = "resume.safetensors"
 
 
 @dataclass(frozen=True)
-class Standing:
+class TrainState:
     """``tensors`` by name, ``run`` as it was then, and what is neither: step, random generator, plateau."""
 
     run: Run
@@ -35,7 +35,7 @@ class Standing:
     content: Mapping[str, Any]
 
 
-def save_standing(run: Run, tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> None:
+def save_train_state(run: Run, tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> None:
     """Write it by renaming."""
     from safetensors.torch import save
 
@@ -44,7 +44,7 @@ def save_standing(run: Run, tensors: Mapping[str, Tensor], content: Mapping[str,
     write_file(run.path / FILE, save(plain, metadata={"standing": document}), overwrite=True)
 
 
-def load_standing(folder: Path) -> Standing | None:
+def load_train_state(folder: Path) -> TrainState | None:
     """What was saved there, or None. Raises DamageError where it is not readable."""
     from safetensors import SafetensorError, safe_open
 
@@ -55,7 +55,7 @@ def load_standing(folder: Path) -> Standing | None:
         with safe_open(path, framework="pt") as file:
             content = parse_json((file.metadata() or {})["standing"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        return Standing(run_from(content.pop("run"), folder), tensors, content)
+        return TrainState(run_from(content.pop("run"), folder), tensors, content)
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise DamageError(f"{path}: not readable ({error}): remove it to begin anew") from error
 
@@ -69,10 +69,10 @@ def check_same(before: Run, now: Run) -> None:
             )
 
 
-def standing_tensors(head: torch.nn.Module, optimiser: torch.optim.Optimizer, average: Average) -> dict[str, Tensor]:
-    """Everything of a standing run that is a tensor, by name; the optimiser's by ``optimiser.<parameter>.<name>``."""
+def state_tensors(head: torch.nn.Module, optimiser: torch.optim.Optimizer, ema: EMA) -> dict[str, Tensor]:
+    """Everything of a saved run that is a tensor, by name; the optimiser's by ``optimiser.<parameter>.<name>``."""
     tensors = {f"head.{name}": value for name, value in state(head).items()}
-    tensors |= {f"average.{name}": value for name, value in average.values.items()}
+    tensors |= {f"average.{name}": value for name, value in ema.values.items()}
     for number, entries in optimiser.state_dict()["state"].items():
         for name, value in entries.items():
             if value is not None:
@@ -83,14 +83,14 @@ def standing_tensors(head: torch.nn.Module, optimiser: torch.optim.Optimizer, av
     return tensors | {"random": torch.get_rng_state()}
 
 
-def restore_standing(
-    head: torch.nn.Module, optimiser: torch.optim.Optimizer, average: Average, tensors: Mapping[str, Tensor]
+def restore_tensors(
+    head: torch.nn.Module, optimiser: torch.optim.Optimizer, ema: EMA, tensors: Mapping[str, Tensor]
 ) -> None:
-    """The inverse of `standing_tensors`."""
+    """The inverse of `state_tensors`."""
     with torch.no_grad():
         for name, value in state(head).items():
             value.copy_(tensors[f"head.{name}"])
-        for name, value in average.values.items():
+        for name, value in ema.values.items():
             value.copy_(tensors[f"average.{name}"])
     entries: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():

@@ -14,15 +14,17 @@ from aupipe.errors import UsageError
 from aupipe.train.predictions import Predictions
 
 
-def segments(item: Predictions, cuts: Sequence[int] = (), max_gap: int = 0, jump: float = 1.5) -> NDArray[np.int64]:
+def segments(
+    item: Predictions, shot_starts: Sequence[int] = (), max_gap: int = 0, jump: float = 1.5
+) -> NDArray[np.int64]:
     """(T,) the number of the stretch each frame is in; nothing is smoothed from one stretch into another.
 
-    A new one begins at each frame of ``cuts`` (shots), where the clock jumps by more than ``jump`` median frames, and
+    A new one begins at each frame of ``shot_starts``, where the clock jumps by more than ``jump`` median frames, and
     where the face is lost or found again, unless it was away for at most ``max_gap`` frames.
     """
     begins = np.zeros(len(item), dtype=bool)
-    begins[[cut for cut in cuts if 0 <= cut < len(item)]] = True
-    seen = item.seen.copy()
+    begins[[cut for cut in shot_starts if 0 <= cut < len(item)]] = True
+    seen = item.face_found.copy()
     edges = np.flatnonzero(np.diff(np.concatenate([[True], seen, [True]]).astype(np.int8)))
     for start, stop in zip(edges[::2], edges[1::2], strict=True):  # runs without a face
         if stop - start <= max_gap:
@@ -76,7 +78,7 @@ def smooth(scores: NDArray[Any], segment: NDArray[np.int64], taps: NDArray[np.fl
     return np.asarray(total / weight, dtype=np.float32)
 
 
-def interpolate(item: Predictions, cuts: Sequence[int] = ()) -> NDArray[np.float32]:
+def interpolate(item: Predictions, shot_starts: Sequence[int] = ()) -> NDArray[np.float32]:
     """Scores (T, K) with frames that lack a face on the line between the nearest seen frames of their shot.
 
     By the clock where there is one, else by frame number; before the first and behind the last seen frame, that
@@ -85,10 +87,10 @@ def interpolate(item: Predictions, cuts: Sequence[int] = ()) -> NDArray[np.float
     """
     scores = item.scores.astype(np.float32).copy()
     time = item.pts_s if np.isfinite(item.pts_s).all() else np.arange(len(item), dtype=np.float64)
-    bounds = [0, *sorted({cut for cut in cuts if 0 < cut < len(item)}), len(item)]
+    bounds = [0, *sorted({cut for cut in shot_starts if 0 < cut < len(item)}), len(item)]
     for start, stop in pairwise(bounds):
-        seen = np.flatnonzero(item.seen[start:stop]) + start
-        unseen = np.flatnonzero(~item.seen[start:stop]) + start
+        seen = np.flatnonzero(item.face_found[start:stop]) + start
+        unseen = np.flatnonzero(~item.face_found[start:stop]) + start
         if not len(seen) or not len(unseen):
             continue
         for k in range(scores.shape[1]):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Average:
+class EMA:
     """``decay`` is the share of the average kept at each step; 0: no average, and nothing is kept.
 
     At step n at most n / (n + 9) is kept, so that the random start is forgotten. Only learned parameters are averaged;

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 S = TypeVar("S")
 T = TypeVar("T")
 
-AHEAD = 2  # batches, or groups of small ones, made while one is computed on
+PREFETCH = 2  # batches, or groups of small ones, made while one is computed on
 GATHERED = 2048  # frames of one gather: small batches are made together, each costs python's lock by itself
 GATHERED_ON_GPU = 256 << 20  # bytes of one gather: there launching it is all that it costs
 SHARE = 0.5  # of the free memory that a resident data set may take
@@ -41,7 +41,7 @@ class DeviceBatch:
     valid: Tensor  # bool (B, T, K)
 
 
-class Feed(Protocol):
+class Loader(Protocol):
     """Makes batches of windows of the recordings it was opened with."""
 
     def batches(self, chunks: Sequence[Sequence[Window]]) -> Iterator[DeviceBatch]:
@@ -49,18 +49,20 @@ class Feed(Protocol):
         ...
 
 
-def open_feed(examples: Sequence[Example], scaling: Scaling, device: str = "cpu", room: int | None = None) -> Feed:
-    """A resident feed if the standardised recordings take at most ``room`` bytes (None: half of what is free)."""
-    size = bytes_resident(examples)
-    room = free_bytes(device) if room is None else room
-    if size <= room:
-        return Resident(examples, scaling, device)
+def open_loader(
+    examples: Sequence[Example], scaling: Scaling, device: str = "cpu", memory_limit: int | None = None
+) -> Loader:
+    """`InMemory` if the standardised recordings take at most ``memory_limit`` bytes (None: half of what is free)."""
+    size = bytes_in_memory(examples)
+    memory_limit = free_bytes(device) if memory_limit is None else memory_limit
+    if size <= memory_limit:
+        return InMemory(examples, scaling, device)
     log.info("%.1f GB of features do not fit on %s beside a head: streamed", size / 1e9, device)
-    return Streamed(examples, scaling, device)
+    return Streaming(examples, scaling, device)
 
 
-def bytes_resident(examples: Sequence[Example]) -> int:
-    """What `Resident` takes: float32 rows, targets, and a byte per validity."""
+def bytes_in_memory(examples: Sequence[Example]) -> int:
+    """What `InMemory` takes: float32 rows, targets, and a byte per validity."""
     if not examples:
         return 0
     targets = max(item.targets.shape[1] for item in examples)
@@ -79,19 +81,19 @@ def free_bytes(device: str) -> int:
     return int(SHARE * free)
 
 
-def _ahead(make: Callable[[S], T], chunks: Iterable[S]) -> Iterator[T]:
-    """What ``make`` makes of each chunk, in order, by a thread that is at most `AHEAD` of who asks.
+def _prefetched(make: Callable[[S], T], chunks: Iterable[S]) -> Iterator[T]:
+    """What ``make`` makes of each chunk, in order, by a thread that is at most `PREFETCH` of who asks.
 
     A queue and no pool of threads: handing on a batch by futures costs a linear head a twentieth of its time.
     """
     made: SimpleQueue[T | _Raised | None] = SimpleQueue()
-    room = Semaphore(AHEAD)
+    memory_limit = Semaphore(PREFETCH)
     left = Event()  # nobody asks any more
 
     def work() -> None:
         try:
             for chunk in chunks:
-                room.acquire()
+                memory_limit.acquire()
                 if left.is_set():
                     return
                 made.put(make(chunk))
@@ -99,18 +101,18 @@ def _ahead(make: Callable[[S], T], chunks: Iterable[S]) -> Iterator[T]:
         except BaseException as error:
             made.put(_Raised(error))
 
-    thread = Thread(target=work, name="aupipe-feed", daemon=True)
+    thread = Thread(target=work, name="aupipe-loader", daemon=True)
     try:
         thread.start()
         while (batch := made.get()) is not None:
             if isinstance(batch, _Raised):
                 raise batch.error
-            room.release()
+            memory_limit.release()
             yield batch
             del batch  # or it would be one more that lives while the next is waited for
     finally:
         left.set()
-        room.release()
+        memory_limit.release()
         if thread.is_alive():  # not where a signal came while it was being started: then it ends by itself
             thread.join()
 
@@ -143,7 +145,7 @@ def _groups(begins: NDArray[np.int64], sizes: NDArray[np.int64], counts: Sequenc
             first, taken = i, 0
 
 
-class Resident:
+class InMemory:
     """All recordings one after another in one matrix on the device, standardised once; a batch is a gather."""
 
     def __init__(self, examples: Sequence[Example], scaling: Scaling, device: str) -> None:
@@ -175,7 +177,7 @@ class Resident:
         most = self._most_gathered() if self.rows.is_cuda else GATHERED
         groups = _groups(np.array(begins), np.array(sizes), [len(chunk) for chunk in chunks], most)
         # A GPU gathers faster than it is asked; a processor's memory is the limit, and waits while the head computes.
-        gathered = map(self._gather, groups) if self.rows.is_cuda else _ahead(self._gather, groups)
+        gathered = map(self._gather, groups) if self.rows.is_cuda else _prefetched(self._gather, groups)
         for batches in gathered:
             yield from batches
 
@@ -205,8 +207,8 @@ class Resident:
         return tensor.pin_memory().to(self.rows.device, non_blocking=True) if self.rows.is_cuda else tensor
 
 
-class Streamed:
-    """Batches read from the mapped store in a thread, `AHEAD` of the head; on a GPU through pinned memory.
+class Streaming:
+    """Batches read from the mapped store in a thread, `PREFETCH` of the head; on a GPU through pinned memory.
 
     There the copies run in a stream of their own, so that they overlap with the head's computations.
     """
@@ -218,7 +220,7 @@ class Streamed:
 
     def batches(self, chunks: Sequence[Sequence[Window]]) -> Iterator[DeviceBatch]:
         """One batch per chunk, in order."""
-        return map(self._take, _ahead(self._make, chunks))
+        return map(self._take, _prefetched(self._make, chunks))
 
     def _make(self, windows: Sequence[Window]) -> tuple[DeviceBatch, torch.cuda.Event | None]:
         batch = collate(self.by_id, windows, self.scaling)

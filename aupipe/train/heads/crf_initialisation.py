@@ -8,7 +8,7 @@ looks at changes the more the slower the noise is. With P = C^-1 M' and Q = M P,
     per state   - (1 - phi)^2 y Q y / 2
     per pair    - phi (y - y') Q (y - y') / 2
 
-which is what `aupipe.train.heads.chain` computes; here its numbers are estimated. C is shrunk towards a multiple of the
+which is what `aupipe.train.heads.crf` computes; here its numbers are estimated. C is shrunk towards a multiple of the
 identity where frames are few, and an AU's row of M towards 0 by what chance alone would make of it.
 """
 
@@ -24,7 +24,7 @@ from torch import Tensor
 from aupipe.types import Task
 
 if TYPE_CHECKING:
-    from aupipe.train.feed import DeviceBatch
+    from aupipe.train.loader import DeviceBatch
 
 RUN = 10  # neighbouring frames say nearly the same: so many count as one
 
