@@ -25,7 +25,7 @@ def run_demo(folder: Path, *, recordings: int, seconds: float, seed: int) -> Non
     from aupipe.train.evaluate import trivial_baseline
     from aupipe.train.fit import fit
     from aupipe.train.predict import predict
-    from aupipe.train.predictions import write_csv
+    from aupipe.train.prediction_files import write_csv
     from aupipe.train.recipe import load_recipe
     from aupipe.train.run import load_run
 

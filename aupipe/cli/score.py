@@ -76,7 +76,7 @@ def predict(
     """
     from aupipe.train.model import load_model
     from aupipe.train.postprocess import Options, PostProcess, apply_postprocess
-    from aupipe.train.predictions import write_abaw, write_csv, write_parquet, write_tracks
+    from aupipe.train.prediction_files import write_abaw, write_csv, write_parquet, write_tracks
 
     model = load_model(run)
     scene = open_scene(config_file, store, gpu, cpu, allow_missing, cuts_file)

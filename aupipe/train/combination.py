@@ -82,21 +82,19 @@ def _most_voted(choices: Sequence[NDArray[np.float32]], mean_scores: NDArray[np.
     return np.eye(classes, dtype=np.float32)[best]
 
 
-def routed(
-    members: Mapping[str, Mapping[str, Predictions]], groups: Mapping[str, str], default: str | None = None
-) -> dict[str, Predictions]:
-    """Each recording from one member. ``groups``: recording id -> name of the member.
+def routed(members: Mapping[str, Mapping[str, Predictions]], routes: Mapping[str, str]) -> dict[str, Predictions]:
+    """Each recording from one member. ``routes``: recording id -> name of the member.
 
     Zhang et al. 2024 (ABAW6, Netease Fuxi) route recordings by scene, sorted by hand; here the routes are data. Raises
-    UsageError for a recording without a route and no ``default``, for an unknown member, and for a member that did not
-    predict the recording.
+    UsageError for a recording without a route, for an unknown member, and for a member that did not predict the
+    recording.
     """
     names = {name for member in members.values() for name in member}
     found = {}
     for name in sorted(names):
-        route = groups.get(name, default)
+        route = routes.get(name)
         if route is None or route not in members:
-            raise UsageError(f"{name}: routed to {route!r}. Members: {', '.join(members)}; or give a default")
+            raise UsageError(f"{name}: routed to {route!r}. Members: {', '.join(members)}")
         if name not in members[route]:
             raise UsageError(f"{name}: member {route!r} did not predict it")
         found[name] = members[route][name]

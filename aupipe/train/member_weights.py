@@ -11,8 +11,8 @@ import numpy as np
 
 from aupipe.train.combination import mean
 from aupipe.train.evaluate import pooled
-from aupipe.train.postprocess import best_f1
 from aupipe.train.predictions import Predictions
+from aupipe.train.thresholds import best_f1
 from aupipe.types import Labels, Task
 
 ROUNDS = 20  # the most selections: weights are multiples of a twentieth or coarser

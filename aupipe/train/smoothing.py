@@ -1,4 +1,4 @@
-"""Scores over time: smoothing within a shot and a stretch of seen face, and frames without a face filled. numpy
+"""Scores over time: smoothing within segments of continuous video, and interpolation of frames without a face. numpy
 only."""
 
 from __future__ import annotations
@@ -13,41 +13,41 @@ from numpy.typing import NDArray
 from aupipe.errors import UsageError
 from aupipe.train.predictions import Predictions
 
+JUMP = 1.5  # times the median frame interval
 
-def segments(
-    item: Predictions, shot_starts: Sequence[int] = (), max_gap: int = 0, jump: float = 1.5
-) -> NDArray[np.int64]:
-    """(T,) the number of the stretch each frame is in; nothing is smoothed from one stretch into another.
 
-    A new one begins at each frame of ``shot_starts``, where the clock jumps by more than ``jump`` median frames, and
-    where the face is lost or found again, unless it was away for at most ``max_gap`` frames.
+def segments(item: Predictions, shot_starts: Sequence[int] = (), max_gap: int = 0) -> NDArray[np.int64]:
+    """(T,) the number of the segment that each frame is in; nothing is smoothed across segments.
+
+    A segment begins at each frame of ``shot_starts``, where the time to the next frame exceeds `JUMP` times the
+    median, and where the face is lost or found again, unless it was lost for at most ``max_gap`` frames.
     """
     begins = np.zeros(len(item), dtype=bool)
-    begins[[cut for cut in shot_starts if 0 <= cut < len(item)]] = True
-    seen = item.face_found.copy()
-    edges = np.flatnonzero(np.diff(np.concatenate([[True], seen, [True]]).astype(np.int8)))
-    for start, stop in zip(edges[::2], edges[1::2], strict=True):  # runs without a face
+    begins[[start for start in shot_starts if 0 <= start < len(item)]] = True
+    found = item.face_found.copy()
+    edges = np.flatnonzero(np.diff(np.concatenate([[True], found, [True]]).astype(np.int8)))
+    for start, stop in zip(edges[::2], edges[1::2], strict=True):  # [start, stop) without a face
         if stop - start <= max_gap:
-            seen[start:stop] = True
-    begins[1:] |= seen[1:] != seen[:-1]
+            found[start:stop] = True
+    begins[1:] |= found[1:] != found[:-1]
     steps = np.diff(item.pts_s)
     if len(steps) and np.isfinite(steps).all():
-        begins[1:] |= steps > jump * np.median(steps)
+        begins[1:] |= steps > JUMP * np.median(steps)
     return np.cumsum(begins)
 
 
 def gaussian(sigma: float) -> NDArray[np.float64]:
-    """Taps of a Gaussian out to 4 sigma; one tap for sigma 0."""
+    """Filter taps of a Gaussian of ``sigma`` frames, cut off at 4 sigma; one tap for sigma 0."""
     reach = int(np.ceil(4 * sigma))
     at = np.arange(-reach, reach + 1)
     return np.asarray(np.exp(-0.5 * (at / sigma) ** 2) if sigma > 0 else np.ones(1))
 
 
 def box(width: int, side: str = "") -> NDArray[np.float64]:
-    """Taps of a moving average over ``width`` frames, an odd number of taps around the frame itself.
+    """Filter taps of a moving average over ``width`` frames, an odd number of taps centred on the frame.
 
-    An even width would shift by half a frame: it must say to which ``side`` the longer arm goes, 'left' (the past) or
-    'right'. Raises UsageError where it does not, and for a width below 1.
+    A window of even width is not centred: ``side`` says which side has one frame more, 'left' (the past) or 'right'.
+    Raises UsageError for an even width without a side, and for a width below 1.
     """
     if width < 1 or (width % 2 == 0 and side not in ("left", "right")):
         raise UsageError(
@@ -61,9 +61,9 @@ def box(width: int, side: str = "") -> NDArray[np.float64]:
 
 
 def smooth(scores: NDArray[Any], segment: NDArray[np.int64], taps: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Weighted mean of ``scores`` (T, K) over neighbours of the same segment, the weights renormalised at its borders.
+    """Weighted mean of ``scores`` (T, K) over neighbours of the same segment, renormalised at its borders.
 
-    f(t) = sum_k f(t+k) g(k) / sum_k g(k) over the k that stay within the segment; segment numbers must not recur.
+    f(t) = sum_k f(t+k) g(k) / sum_k g(k) over all k within the segment. ``segment`` (T,) as `segments` returns it.
     """
     reach, size = len(taps) // 2, len(scores)
     total, weight = np.zeros(scores.shape), np.zeros((size, 1))
@@ -79,20 +79,20 @@ def smooth(scores: NDArray[Any], segment: NDArray[np.int64], taps: NDArray[np.fl
 
 
 def interpolate(item: Predictions, shot_starts: Sequence[int] = ()) -> NDArray[np.float32]:
-    """Scores (T, K) with frames that lack a face on the line between the nearest seen frames of their shot.
+    """Scores (T, K) in which frames without a face are interpolated linearly between the nearest frames with one.
 
-    By the clock where there is one, else by frame number; before the first and behind the last seen frame, that
-    frame's. The nearer neighbour weighs more (trap 11: published code had the two weights swapped). A shot without any
-    face keeps what the head said.
+    Over presentation times where they are known, else over frame numbers; within a shot; constant before its first and
+    after its last frame with a face. The nearer neighbour has the larger weight (published code has swapped the two). A
+    shot without any face keeps the scores of the head.
     """
     scores = item.scores.astype(np.float32).copy()
     time = item.pts_s if np.isfinite(item.pts_s).all() else np.arange(len(item), dtype=np.float64)
-    bounds = [0, *sorted({cut for cut in shot_starts if 0 < cut < len(item)}), len(item)]
+    bounds = [0, *sorted({start for start in shot_starts if 0 < start < len(item)}), len(item)]
     for start, stop in pairwise(bounds):
-        seen = np.flatnonzero(item.face_found[start:stop]) + start
-        unseen = np.flatnonzero(~item.face_found[start:stop]) + start
-        if not len(seen) or not len(unseen):
+        found = np.flatnonzero(item.face_found[start:stop]) + start
+        missing = np.flatnonzero(~item.face_found[start:stop]) + start
+        if not len(found) or not len(missing):
             continue
         for k in range(scores.shape[1]):
-            scores[unseen, k] = np.interp(time[unseen], time[seen], item.scores[seen, k])
+            scores[missing, k] = np.interp(time[missing], time[found], item.scores[found, k])
     return scores

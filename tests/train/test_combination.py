@@ -7,14 +7,14 @@ import pytest
 
 from aupipe.errors import UsageError
 from aupipe.train.combination import mean, routed, vote
-from aupipe.train.crossval import custom_folds, group_folds, official_fold, summarise
+from aupipe.train.crossval import custom_folds, group_folds, summarise
 from aupipe.train.ensemble import train_ensemble
 from aupipe.train.ensemble_recipe import load_ensemble_recipe
 from aupipe.train.labels import NAMES
 from aupipe.train.predictions import Predictions
 from aupipe.types import Recording
 
-from .worlds import make_world
+from .toy_corpus import make_corpus
 
 
 def member(scores, task="au", name="a"):
@@ -71,15 +71,14 @@ def test_custom_folds_are_checked():
     ):
         with pytest.raises(UsageError, match=message):
             custom_folds(people(), named)
-    assert official_fold(people()[:3], people()[3:]).name == "official"
 
 
 def test_trap_02_runs_are_reported_by_their_mean_and_spread_never_by_the_best(tmp_path):
-    world = make_world(train=6, validation=0, frames=60)
-    folds = [(fold, 0) for fold in group_folds(world.train, 3)]
-    options = {"labels": world.labels, "features": world.features, "task": "au"}
+    corpus = make_corpus(train=6, validation=0, frames=60)
+    folds = [(fold, 0) for fold in group_folds(corpus.train, 3)]
+    options = {"labels": corpus.labels, "features": corpus.features, "task": "au"}
     recipe = load_ensemble_recipe("baseline", ["epochs=2"])
-    runs = train_ensemble(world.store, recipe, folds, out=tmp_path, **options).runs
+    runs = train_ensemble(corpus.store, recipe, folds, out=tmp_path, **options).runs
     each = [run.scores.mean for run in runs]
     found = summarise(runs)
     assert found.mean == pytest.approx(np.mean(each)) != pytest.approx(max(each))
@@ -126,7 +125,7 @@ def test_valence_and_arousal_are_not_voted_on():
 def test_a_route_sends_each_recording_to_its_member():
     indoor, outdoor = aus(0.1) | member(np.zeros((1, 12)), name="b"), aus(0.9) | member(np.ones((1, 12)), name="b")
     members = {"indoor": indoor, "outdoor": outdoor}
-    found = routed(members, {"a": "outdoor"}, default="indoor")
+    found = routed(members, {"a": "outdoor", "b": "indoor"})
     assert (found["a"].scores[0, 0], found["b"].scores[0, 0]) == (pytest.approx(0.9), 0)
     with pytest.raises(UsageError, match=r"b: routed to None. Members: indoor, outdoor"):
         routed(members, {"a": "outdoor"})

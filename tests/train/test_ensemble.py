@@ -7,7 +7,7 @@ import pytest
 
 from aupipe.errors import UsageError
 from aupipe.store import create_store
-from aupipe.train.crossval import group_folds, official_fold
+from aupipe.train.crossval import Fold, group_folds
 from aupipe.train.ensemble import train_ensemble
 from aupipe.train.ensemble_recipe import ensemble_recipe_from_json, expand_members, load_ensemble_recipe
 from aupipe.train.evaluate import evaluate
@@ -19,7 +19,7 @@ from aupipe.train.predictions import Predictions
 from aupipe.train.recipe import load_recipe, recipe_names
 from aupipe.types import Labels
 
-from .worlds import make_world
+from .toy_corpus import make_corpus
 
 MINE = """
 [member.one]
@@ -43,8 +43,8 @@ def mine(tmp_path):
     return tmp_path / "mine.toml"
 
 
-def options(world):
-    return {"labels": world.labels, "features": world.features, "task": world.task}
+def options(corpus):
+    return {"labels": corpus.labels, "features": corpus.features, "task": corpus.task}
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -125,36 +125,36 @@ def test_a_member_per_feature_is_trained_once_per_feature(mine):
 
 
 def test_every_fold_trains_every_member_and_the_same_call_resumes(mine, tmp_path):
-    world = make_world(train=6, validation=2, frames=60)
-    folds = [(fold, 0) for fold in group_folds(world.train, 2)]
+    corpus = make_corpus(train=6, validation=2, frames=60)
+    folds = [(fold, 0) for fold in group_folds(corpus.train, 2)]
     said = []
     model = train_ensemble(
-        world.store, load_ensemble_recipe(mine), folds, out=tmp_path / "run", progress=said.append, **options(world)
+        corpus.store, load_ensemble_recipe(mine), folds, out=tmp_path / "run", progress=said.append, **options(corpus)
     )
     names = [f"fold{number}-{member}" for member in ("one-face", "one-sound", "two") for number in (1, 2)]
     assert [run.path.name for run in model.runs] == names
     assert model.weights[0::2] == model.weights[1::2]  # a member has one weight in all folds
     assert sum(model.weights) > 0
-    found = predict_held_out(model, world.store, [*world.train, *world.validation])
-    assert found.keys() == {r.id for r in world.train}  # each by runs that never saw it, the others by none
-    assert set(model.weighed_on) == model.tuned_on == {r.id for r in world.train}
-    again = train_ensemble(world.store, load_ensemble_recipe(mine), folds, out=tmp_path / "run", **options(world))
+    found = predict_held_out(model, corpus.store, [*corpus.train, *corpus.validation])
+    assert found.keys() == {r.id for r in corpus.train}  # each by runs that never saw it, the others by none
+    assert set(model.weighed_on) == model.tuned_on == {r.id for r in corpus.train}
+    again = train_ensemble(corpus.store, load_ensemble_recipe(mine), folds, out=tmp_path / "run", **options(corpus))
     assert again == model == load_model(tmp_path / "run")
     assert len([line for line in said if "held out" in line]) == len(names)
 
 
 def test_a_member_that_counts_for_nothing_is_not_asked(mine, tmp_path, monkeypatch):
     """Nor need the features it was trained on be there."""
-    world = make_world(train=5, validation=2, frames=60)
-    folds = [(official_fold(world.train, world.validation), 0)]
-    model = train_ensemble(world.store, load_ensemble_recipe(mine), folds, out=tmp_path / "run", **options(world))
+    corpus = make_corpus(train=5, validation=2, frames=60)
+    folds = [(Fold("official", tuple(corpus.train), tuple(corpus.validation)), 0)]
+    model = train_ensemble(corpus.store, load_ensemble_recipe(mine), folds, out=tmp_path / "run", **options(corpus))
     assert model.weights[1] == 0  # the sound is noise
     asked = []
     from aupipe.train import model_prediction as module
 
     real = module.predict
     monkeypatch.setattr(module, "predict", lambda run, *rest, **more: (asked.append(run), real(run, *rest, **more))[1])
-    predict_model(model, world.store, world.validation)
+    predict_model(model, corpus.store, corpus.validation)
     assert [run.path for run in asked] == [
         run.path for run, weight in zip(model.runs, model.weights, strict=True) if weight
     ]
@@ -185,30 +185,30 @@ def test_weights_go_to_those_who_know_and_a_guesser_gets_none():
 
 @pytest.mark.parametrize("task", ["au", "expr", "va"])
 def test_best_trains_every_task_and_is_not_worse_than_its_worst_member(task, tmp_path):
-    world = make_world(task, train=6, validation=3, frames=120)
-    folds = [(official_fold(world.train, world.validation), 0)]
+    corpus = make_corpus(task, train=6, validation=3, frames=120)
+    folds = [(Fold("official", tuple(corpus.train), tuple(corpus.validation)), 0)]
     small = ["epochs=3", "window=50", "hop=50", "predict_hop=50"]
     model = train_ensemble(
-        world.store, load_ensemble_recipe("best", small), folds, out=tmp_path / "run", **options(world)
+        corpus.store, load_ensemble_recipe("best", small), folds, out=tmp_path / "run", **options(corpus)
     )
-    labels = {item.id: world.labels[item.id] for item in world.validation}
-    whole = evaluate(predict_model(model, world.store, world.validation), labels, task).mean
+    labels = {item.id: corpus.labels[item.id] for item in corpus.validation}
+    whole = evaluate(predict_model(model, corpus.store, corpus.validation), labels, task).mean
     assert whole >= min(run.scores.mean for run in model.runs)
     assert len(model.runs) == 4
 
 
 def test_a_recording_that_one_member_goes_without_weighs_nobody(mine, tmp_path):
-    world = make_world(train=6, validation=2, frames=60)
-    left_out = world.train[2]
+    corpus = make_corpus(train=6, validation=2, frames=60)
+    left_out = corpus.train[2]
     store = create_store("lacking", "memory")
-    for spec in world.store.features():
-        for record in world.store.records(spec.id):
+    for spec in corpus.store.features():
+        for record in corpus.store.records(spec.id):
             if (record.recording, spec.name) != (left_out.video_id, "sound"):
-                store.publish(record.recording, spec, world.store.read(record.recording, spec.id))
-    folds = [(fold, 0) for fold in group_folds(world.train, 2)]
+                store.publish(record.recording, spec, corpus.store.read(record.recording, spec.id))
+    folds = [(fold, 0) for fold in group_folds(corpus.train, 2)]
     model = train_ensemble(
-        store, load_ensemble_recipe(mine), folds, out=tmp_path / "run", allow_missing=True, **options(world)
+        store, load_ensemble_recipe(mine), folds, out=tmp_path / "run", allow_missing=True, **options(corpus)
     )
     assert left_out.id in {name for run in model.runs for name in run.train}  # by the member that reads faces alone
     assert left_out.id not in model.weighed_on
-    assert len(model.weighed_on) == len(world.train) - 1
+    assert len(model.weighed_on) == len(corpus.train) - 1

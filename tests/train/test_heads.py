@@ -171,7 +171,7 @@ def test_a_published_checkpoint_loads_strictly_and_computes_the_same():
     ours.load_state_dict(theirs.state_dict())
     assert "network.0.net.4.weight_g" in ours.state_dict()
     x = torch.randn(2, 6, 50)
-    torch.testing.assert_close(ours(x), theirs.network(x))
+    torch.testing.assert_close(ours(x, torch.ones(2, 50, dtype=torch.bool)), theirs.network(x))
 
 
 def test_only_norms_and_positions_of_gpt2_are_trained():
@@ -222,11 +222,11 @@ def test_the_chain_is_forward_backward():
     """Against the sum over all paths of a short window, one by one."""
     head = make("chain", states=3, channels=[]).eval().double()
     fit = torch.randn(1, 4, 3, dtype=torch.double)
-    follow = head.follow()
+    transitions = head.transitions()
     total = torch.zeros(4, 3, dtype=torch.double)
     for path in product(range(3), repeat=4):
         log = head.first[path[0]] + sum(fit[0, t, s] for t, s in enumerate(path))
-        log = log + sum(follow[a, b] for a, b in pairwise(path))
+        log = log + sum(transitions[a, b] for a, b in pairwise(path))
         for t, s in enumerate(path):
             total[t, s] += log.exp()
     expected = total / total.sum(dim=1, keepdim=True)

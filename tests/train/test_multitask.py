@@ -16,18 +16,18 @@ from aupipe.train.run import load_run, load_weights
 from aupipe.types import Labels
 
 from .test_losses import batch, rates
-from .worlds import make_world
+from .toy_corpus import make_corpus
 
 SMALL = ("window=48", "hop=24", "batch=4", "head.width=24", "head.channels=[24]", "epochs=4")
 
 
-def train(world, aux_labels, out, *overrides, **options):
+def train(corpus, aux_labels, out, *overrides, **options):
     return fit(
-        world.store,
-        train=world.train,
-        validation=world.validation,
-        labels=world.labels,
-        features=world.features,
+        corpus.store,
+        train=corpus.train,
+        validation=corpus.validation,
+        labels=corpus.labels,
+        features=corpus.features,
         task="au",
         aux_labels=aux_labels,
         out=out,
@@ -36,22 +36,22 @@ def train(world, aux_labels, out, *overrides, **options):
 
 
 @pytest.fixture(scope="module")
-def world():
-    return make_world(train=6, frames=120)
+def corpus():
+    return make_corpus(train=6, frames=120)
 
 
 @pytest.fixture(scope="module")
-def aux_labels(world):
+def aux_labels(corpus):
     """Expression classes and VA that follow from the AUs; one recording has no VA, another none of either."""
-    names = list(world.labels)
+    names = list(corpus.labels)
     expr = {
         name: Labels("expr", NAMES["expr"], item.targets[:, :1] + 2 * item.targets[:, 3:4], item.valid[:, :1])
-        for name, item in world.labels.items()
+        for name, item in corpus.labels.items()
         if name != names[1]
     }
     va = {
         name: Labels("va", NAMES["va"], item.targets[:, 4:6] - 0.5, item.valid[:, :2])
-        for name, item in world.labels.items()
+        for name, item in corpus.labels.items()
         if name not in names[:2]
     }
     return {"expr": expr, "va": va}
@@ -71,26 +71,26 @@ def test_the_joint_loss_is_the_weighted_sum_each_over_its_own_columns_and_frames
     torch.testing.assert_close(joint(outputs, targets, valid), each["au"])
 
 
-def test_only_the_task_itself_is_scored_and_predicted_and_the_run_comes_back(world, aux_labels, tmp_path):
-    run = train(world, aux_labels, tmp_path / "run", "aux_tasks={expr=0.5, va=0.5}")
-    found = predict(load_run(run.path), world.store, world.validation)
-    assert all(item.scores.shape == (len(world.labels[name]), 12) for name, item in found.items())
+def test_only_the_task_itself_is_scored_and_predicted_and_the_run_comes_back(corpus, aux_labels, tmp_path):
+    run = train(corpus, aux_labels, tmp_path / "run", "aux_tasks={expr=0.5, va=0.5}")
+    found = predict(load_run(run.path), corpus.store, corpus.validation)
+    assert all(item.scores.shape == (len(corpus.labels[name]), 12) for name, item in found.items())
     assert run.scores.task == "au"
     assert load_weights(run)[0]["out.bias"].shape == (22,)
     assert run.recipe.aux_tasks_for("va") == {"expr": 0.5}
     assert recipe_from(run.recipe.to_json(), "tcn") == run.recipe
 
 
-def test_tasks_beside_it_move_the_weights_and_a_weight_of_0_does_not(world, aux_labels, tmp_path):
+def test_tasks_beside_it_move_the_weights_and_a_weight_of_0_does_not(corpus, aux_labels, tmp_path):
     alone, silent, joint = (
-        load_weights(train(world, labels, tmp_path / name, override))[0]
+        load_weights(train(corpus, labels, tmp_path / name, override))[0]
         for name, labels, override in (
             ("alone", None, "epochs=2"),
             ("silent", aux_labels, "aux_tasks={expr=0, va=0.0}"),
             ("joint", aux_labels, "aux_tasks={expr=1}"),
         )
     )
-    silent_run = train(world, aux_labels, tmp_path / "silent2", "aux_tasks={expr=0}", "epochs=2")
+    silent_run = train(corpus, aux_labels, tmp_path / "silent2", "aux_tasks={expr=0}", "epochs=2")
     again = load_weights(silent_run)[0]
     assert all(np.array_equal(alone[name], again[name]) for name in alone)
     assert silent["out.bias"].shape == (12,)
@@ -98,7 +98,7 @@ def test_tasks_beside_it_move_the_weights_and_a_weight_of_0_does_not(world, aux_
     assert any(not np.array_equal(silent[n], joint[n]) for n in silent if silent[n].shape == joint[n].shape)
 
 
-def test_a_killed_multi_task_run_goes_on_to_the_same_weights(world, aux_labels, tmp_path):
+def test_a_killed_multi_task_run_goes_on_to_the_same_weights(corpus, aux_labels, tmp_path):
     class Killed(BaseException):
         pass
 
@@ -106,19 +106,19 @@ def test_a_killed_multi_task_run_goes_on_to_the_same_weights(world, aux_labels, 
         if "epoch 2/" in line:
             raise Killed
 
-    whole = train(world, aux_labels, tmp_path / "whole", "aux_tasks={va=1.0}")
+    whole = train(corpus, aux_labels, tmp_path / "whole", "aux_tasks={va=1.0}")
     with pytest.raises(Killed):
-        train(world, aux_labels, tmp_path / "killed", "aux_tasks={va=1.0}", progress=stop)
-    killed = train(world, aux_labels, tmp_path / "killed", "aux_tasks={va=1.0}", resume=True)
+        train(corpus, aux_labels, tmp_path / "killed", "aux_tasks={va=1.0}", progress=stop)
+    killed = train(corpus, aux_labels, tmp_path / "killed", "aux_tasks={va=1.0}", resume=True)
     first, second = load_weights(whole)[0], load_weights(killed)[0]
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
-def test_streamed_and_resident_targets_of_all_tasks_are_the_same(world, aux_labels, tmp_path):
+def test_streamed_and_resident_targets_of_all_tasks_are_the_same(corpus, aux_labels, tmp_path):
     first, second = (
         load_weights(
             train(
-                world,
+                corpus,
                 aux_labels,
                 tmp_path / str(memory_limit),
                 "aux_tasks={va=1.0}",
@@ -145,10 +145,12 @@ def test_a_wrong_weight_is_refused_by_name(overrides, message):
         load_recipe("tcn", overrides)
 
 
-def test_labels_that_are_not_there_and_a_head_that_cannot_are_refused(world, aux_labels, tmp_path):
-    with pytest.raises(UsageError, match="trains va along, of which no training recording has labels"):
-        train(world, {}, tmp_path / "run", "aux_tasks.va=1")
+def test_labels_that_are_not_there_and_a_head_that_cannot_are_refused(corpus, aux_labels, tmp_path):
+    with pytest.raises(UsageError, match="trains va too, but no training recording has labels"):
+        train(corpus, {}, tmp_path / "run", "aux_tasks.va=1")
     recipe = replace(load_recipe("field"), aux_tasks={"va": 1.0})
-    with pytest.raises(UsageError, match=r"head 'chain' starts from the labels of one task: leave out aux_tasks\.va"):
-        train(world, aux_labels, tmp_path / "run", recipe=recipe)
+    with pytest.raises(
+        UsageError, match=r"head 'chain' is initialised from the labels of one task: leave out aux_tasks\.va"
+    ):
+        train(corpus, aux_labels, tmp_path / "run", recipe=recipe)
     assert not (tmp_path / "run").exists()

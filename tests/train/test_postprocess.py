@@ -16,11 +16,11 @@ from aupipe.train.postprocess import (
     PostProcess,
     apply_postprocess,
     aucorr,
-    best_thresholds,
     fit_postprocess,
 )
 from aupipe.train.predictions import Predictions
 from aupipe.train.smoothing import box, gaussian, interpolate, segments, smooth
+from aupipe.train.thresholds import best_thresholds
 from aupipe.types import Labels
 
 
@@ -30,7 +30,7 @@ def item(scores, task="au", seen=None, pts=None, name="a"):
     return Predictions(name, task, NAMES[task], scores, seen, np.arange(len(scores)) / 25 if pts is None else pts)
 
 
-def world(task="au", names=("a", "b", "c", "d"), frames=300, noise=0.25, seed=0):
+def predicted_and_labels(task="au", names=("a", "b", "c", "d"), frames=300, noise=0.25, seed=0):
     """Predictions with some skill, and labels that dwell."""
     rng = np.random.default_rng(seed)
     predicted, annotated = {}, {}
@@ -53,7 +53,7 @@ def part(found, names):
 
 
 def test_trap_01_a_split_that_chose_the_thresholds_is_not_scored_unless_told():
-    predicted, annotated = world()
+    predicted, annotated = predicted_and_labels()
     post = fit_postprocess(part(predicted, "ab"), annotated, "au", Options(threshold="tune"))
     assert post.tuned_on == ("a", "b")
     with pytest.raises(UsageError, match=r"2 of 4 recordings \(e.g. 'a'\) chose these thresholds"):
@@ -67,7 +67,7 @@ def test_trap_01_a_split_that_chose_the_thresholds_is_not_scored_unless_told():
 
 
 def test_trap_01_the_labels_of_the_other_split_change_no_fitted_number():
-    predicted, annotated = world()
+    predicted, annotated = predicted_and_labels()
     options = Options(threshold="tune", smooth="gaussian", aucorr="tune")
     post = fit_postprocess(part(predicted, "ab"), annotated, "au", options)
     flipped = {n: replace(x, targets=1 - x.targets) if n in "cd" else x for n, x in annotated.items()}
@@ -119,7 +119,7 @@ def test_smoothing_is_the_weighted_mean_of_what_is_in_range():
 
 
 def test_recordings_are_smoothed_apart():
-    predicted, annotated = world(names=("a", "b"))
+    predicted, annotated = predicted_and_labels(names=("a", "b"))
     post = fit_postprocess(predicted, annotated, "au", Options(smooth="gaussian", width=5.0))
     alone = apply_postprocess(post, part(predicted, "b"))["b"].scores
     np.testing.assert_array_equal(apply_postprocess(post, predicted)["b"].scores, alone)
@@ -158,7 +158,7 @@ def test_trap_13_aucorr_uses_the_scores_before_it_and_is_tuned_with_the_threshol
     np.testing.assert_allclose(mixed[:, at("AU26")], expected)
     others = [k for k in range(12) if k not in (at("AU24"), at("AU26"))]
     np.testing.assert_array_equal(mixed[:, others], scores[:, others])
-    predicted, annotated = world()
+    predicted, annotated = predicted_and_labels()
     on = fit_postprocess(predicted, annotated, "au", Options(threshold="tune", aucorr="on"))
     shaped = apply_postprocess(on, predicted)
     pooled = np.concatenate([shaped[n].scores for n in shaped])
@@ -167,7 +167,7 @@ def test_trap_13_aucorr_uses_the_scores_before_it_and_is_tuned_with_the_threshol
 
 
 def test_aucorr_is_left_out_where_aus_are_independent():
-    predicted, annotated = world()
+    predicted, annotated = predicted_and_labels()
     post = fit_postprocess(predicted, annotated, "au", Options(threshold="tune", aucorr="tune"))
     assert post.options.aucorr == "off"
 
@@ -194,7 +194,7 @@ def test_trap_07_matching_the_variance_raises_a_shrunken_ccc_as_far_as_theory_sa
 
 
 def test_trap_16_a_masked_frame_is_never_scored_and_still_smooths_its_neighbours():
-    predicted, annotated = world(names=("a", "b"))
+    predicted, annotated = predicted_and_labels(names=("a", "b"))
     valid = annotated["a"].valid.copy()
     valid[100:140] = False
     masked = {**annotated, "a": replace(annotated["a"], valid=valid)}
@@ -209,7 +209,7 @@ def test_trap_16_a_masked_frame_is_never_scored_and_still_smooths_its_neighbours
 
 
 def test_smoothing_is_chosen_where_labels_dwell_and_noise_does_not():
-    predicted, annotated = world(noise=0.4)
+    predicted, annotated = predicted_and_labels(noise=0.4)
     post = fit_postprocess(part(predicted, "ab"), annotated, "au", Options(threshold="tune", smooth="gaussian"))
     assert post.options.width > 0
     plain = fit_postprocess(part(predicted, "ab"), annotated, "au", Options(threshold="tune"))
@@ -218,20 +218,20 @@ def test_smoothing_is_chosen_where_labels_dwell_and_noise_does_not():
 
 
 def test_a_fitted_post_processing_survives_json():
-    predicted, annotated = world()
+    predicted, annotated = predicted_and_labels()
     post = fit_postprocess(predicted, annotated, "au", Options(threshold="tune", smooth="gaussian", aucorr="tune"))
     assert PostProcess.from_json(json.loads(json.dumps(post.to_json()))) == post
 
 
 def test_fixed_settings_are_tuned_on_nobody():
-    predicted, annotated = world()
+    predicted, annotated = predicted_and_labels()
     post = fit_postprocess(predicted, annotated, "au", Options(threshold=0.4, smooth="average", width=5.0))
     assert post.tuned_on == ()
     assert evaluate_post(predicted, annotated, post).mean > 0
 
 
 def test_labels_that_are_all_invalid_cannot_tune():
-    predicted, annotated = world(names=("a",))
+    predicted, annotated = predicted_and_labels(names=("a",))
     blank = {"a": replace(annotated["a"], valid=np.zeros_like(annotated["a"].valid))}
     with pytest.raises(UsageError, match="no annotated frame in the 1 recordings to tune it on"):
         fit_postprocess(predicted, blank, "au", Options(threshold="tune"))
@@ -239,7 +239,7 @@ def test_labels_that_are_all_invalid_cannot_tune():
 
 @pytest.mark.parametrize("task", ["au", "va"])
 def test_the_bootstrap_draws_whole_videos_and_agrees_with_scoring_them(task):
-    predicted, annotated = world(task)
+    predicted, annotated = predicted_and_labels(task)
     interval = bootstrap(predicted, annotated, task, draws=50)
     picks = np.random.default_rng(0).multinomial(4, np.full(4, 0.25), size=50)
     for draw in (0, 7):
@@ -250,7 +250,7 @@ def test_the_bootstrap_draws_whole_videos_and_agrees_with_scoring_them(task):
 
 
 def test_the_bootstrap_keeps_siblings_together_and_needs_two_videos():
-    predicted, annotated = world()
+    predicted, annotated = predicted_and_labels()
     groups = {"a": "v", "b": "v", "c": "w", "d": "w"}
     assert bootstrap(predicted, annotated, "au", groups=groups, draws=20).groups == 2
     with pytest.raises(UsageError, match="1 videos; an interval needs at least two"):

@@ -7,7 +7,8 @@ import pytest
 
 from aupipe.errors import UsageError
 from aupipe.train.labels import NAMES
-from aupipe.train.predictions import Predictions, decide, write_abaw, write_csv, write_tracks
+from aupipe.train.prediction_files import write_abaw, write_csv, write_tracks
+from aupipe.train.predictions import Predictions, decide
 
 
 def predictions(name, scores, task):
@@ -91,7 +92,7 @@ def test_the_sample_of_another_task_is_refused(au, tmp_path):
 
 
 def test_a_sample_with_a_row_twice_is_refused(au, tmp_path):
-    with pytest.raises(UsageError, match="1 rows stand in it twice"):
+    with pytest.raises(UsageError, match="1 rows occur twice"):
         write_abaw(au, tmp_path / "au.txt", "au", sample=sample(tmp_path, ["video2_left/00001.jpg,"] * 2))
 
 

@@ -1,14 +1,14 @@
-"""A conditional random field over facial states: which configuration of AUs a face is in, read from the whole window.
+"""A linear-chain conditional random field (CRF) whose states are configurations of AUs (or classes, or VA values).
 
-A face shows few configurations, dwells in one and moves to another. The head has a table of states, each with the
-targets it stands for; every frame says how well each state fits, neighbouring states say how well they follow each
-other, and forward-backward sums over all paths.
+The head has a table of states, each with the targets that it stands for. A unary score rates every state at every
+frame, a transition score rates every pair of states of neighbouring frames, and forward-backward sums over all state
+sequences of the window (Lafferty et al. 2001). A face shows few configurations of AUs and keeps each for some time.
 
-It starts from what training data say in closed form (`chain_start`): the configurations seen most often, how long they
-last, and a linear-Gaussian reading of each feature with noise that carries over from frame to frame. Of that model the
-exact posterior has this very form: a fit linear in the features of a frame and its two neighbours and in the state's
-targets, and a constant per pair of states (formulas in `chain_start`). Everything is then trained. Real faces are not
-linear-Gaussian, so ``channels`` adds a TCN's logits to the field's.
+The parameters are initialised in closed form from the training data (`crf_initialisation`): the most frequent
+configurations, how long they last, and a linear-Gaussian model of each feature with noise that is correlated over time.
+The exact posterior of that model is such a CRF: unary scores are linear in the features of a frame and its two
+neighbours, transition scores are constants. All parameters are then trained. Features of real faces are not
+linear-Gaussian, so ``channels`` adds the logits of a TCN to those of the CRF.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aupipe.tables import Range, Share, Width
-from aupipe.train.heads.crf_initialisation import Start, estimate
+from aupipe.train.heads.crf_initialisation import Initialisation, estimate
 from aupipe.train.heads.tcn import TemporalConvNet
 from aupipe.types import Task
 
 if TYPE_CHECKING:
     from aupipe.train.loader import DeviceBatch
 
-SURE = 5.0  # the logit at which a state starts to show an AU
-FLOOR = 1e-25  # neither a frame nor a step rules a state out: one bad frame must not forbid a path
-COST = 40.0  # the most a change of state may cost at the start, in nats: float32 holds no more, and nobody is surer
+INITIAL_LOGIT = 5.0  # of an AU that a state shows, before training
+FLOOR = 1e-25  # the least potential of a frame or a transition, relative to the largest: none forbids a sequence
+LARGEST_COST = 40.0  # nats, of a transition before training: float32 holds no larger ratios
+ABSENT = -1e4  # score of an unused row of the table
 
 
 @dataclass(frozen=True)
 class CRFConfig:
-    """``states``: size of the table. ``stay``: log-odds to keep a state, before data say so.
+    """``states``: rows of the table. ``stay``: log-odds of keeping a state, before the data give a value.
 
-    ``channels``: widths of a TCN whose logits are added; none: no TCN.
+    ``channels``: widths of a TCN whose logits are added; (): no TCN.
     """
 
     states: Annotated[int, Range(2, 4096)] = 40
@@ -50,7 +51,7 @@ class CRFConfig:
 
 
 class CRFHead(nn.Module):
-    """(B, T, D) -> (B, T, K)."""
+    """(B, T, D) -> (B, T, K). The registered name is 'chain'; saved runs also contain the names of the parameters."""
 
     Config = CRFConfig
     streams = True
@@ -60,59 +61,58 @@ class CRFHead(nn.Module):
         self.task: Task = "expr" if targets == 8 else "va" if targets == 2 else "au"
         self.dims, inputs, states = dims, sum(dims) + len(dims), config.states
         self.dropout = nn.Dropout(config.input_dropout)
-        self.now = nn.Linear(inputs, targets)  # the fit, from a frame ...
-        self.before, self.after = (
-            nn.Linear(sum(dims), targets, bias=False) for _ in range(2)
-        )  # ... and its neighbours
-        for part in (self.now, self.before, self.after):
-            nn.init.zeros_(part.weight)
+        # The projection onto targets, from a frame and from its two neighbours.
+        self.now = nn.Linear(inputs, targets)
+        self.before, self.after = (nn.Linear(sum(dims), targets, bias=False) for _ in range(2))
+        for layer in (self.now, self.before, self.after):
+            nn.init.zeros_(layer.weight)
         nn.init.zeros_(self.now.bias)
         self.owner: Tensor
-        self.register_buffer("owner", torch.repeat_interleave(torch.tensor(dims)))  # which feature a column is of
+        self.register_buffer("owner", torch.repeat_interleave(torch.tensor(dims)))  # (sum d,) column -> feature
         self.beside = ResidualTCN(config, inputs, targets) if config.channels else None
         self.table: Tensor
         self.known: Tensor
-        self.register_buffer("table", torch.randn(states, targets))  # what a state shows, for the fit
-        self.register_buffer("known", torch.ones(states))  # 0: no such state
-        self.shows = nn.Parameter(self.table.clone())  # what a state shows, for the output
-        self.bias = nn.Parameter(torch.zeros(len(dims) + 1, states))  # per feature that is there, and always
-        self.first = nn.Parameter(torch.zeros(states))
+        self.register_buffer("table", torch.randn(states, targets))  # (S, K) targets of a state, for the unary scores
+        self.register_buffer("known", torch.ones(states))  # (S,) 0: the row is not used
+        self.shows = nn.Parameter(self.table.clone())  # (S, K) targets of a state, for the output
+        self.bias = nn.Parameter(torch.zeros(len(dims) + 1, states))  # unary: per present feature, and a constant row
+        self.first = nn.Parameter(torch.zeros(states))  # score of the first frame
         self.enter = nn.Parameter(torch.zeros(states))
         self.stay = nn.Parameter(torch.full((states,), config.stay))
-        self.pairs = nn.Parameter(torch.zeros(targets, targets))  # what a change of targets costs
+        self.pairs = nn.Parameter(torch.zeros(targets, targets))  # the cost of a change of targets, a quadratic form
 
     def start_from(self, batches: Callable[[], Iterable[DeviceBatch]], task: Task) -> None:
-        """Fill table, fits and transitions from the training batches, gone through twice."""
+        """Initialise all parameters from the training batches, which are read three times."""
         self.task = task
         self._set(estimate(batches, task, self.dims, len(self.table), self.shows.shape[1]))
 
     @torch.no_grad()
-    def _set(self, start: Start) -> None:
+    def _set(self, start: Initialisation) -> None:
         count = len(start.table)
         self.table.zero_()[:count] = start.table
         self.known.zero_()[:count] = 1.0
-        self.shows.copy_(self.table if self.task == "va" else (2 * self.table - 1) * SURE)
+        self.shows.copy_(self.table if self.task == "va" else (2 * self.table - 1) * INITIAL_LOGIT)
         for values in (self.first, self.enter):
             values.zero_()[:count] = start.share.log()
         self.stay[:count] = start.stay
         change = start.table[:, None] - start.table  # (n, n, K)
-        worst = torch.einsum("ijk,kl,ijl->ij", change, start.pairs, change).max() / 2
-        calm = min(1.0, COST / max(float(worst), 1e-9))  # all evidence is toned down together
-        self.now.weight.copy_(calm * start.now)
-        for part in (self.before, self.after):
-            part.weight.copy_(calm * start.beside[:, : sum(self.dims)])
-        self.pairs.copy_(calm * start.pairs)
+        largest = torch.einsum("ijk,kl,ijl->ij", change, start.pairs, change).max() / 2
+        scale = min(1.0, LARGEST_COST / max(float(largest), 1e-9))  # all scores are scaled down together
+        self.now.weight.copy_(scale * start.now)
+        for layer in (self.before, self.after):
+            layer.weight.copy_(scale * start.neighbour[:, : sum(self.dims)])
+        self.pairs.copy_(scale * start.pairs)
         each = torch.einsum("sk,fkl,sl->fs", self.table, start.own, self.table)
-        self.bias[:-1] = -0.5 * calm * each
+        self.bias[:-1] = -0.5 * scale * each
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Logits, or values for VA: the expectation over states of what they show."""
+        """The expectation of the targets over the posterior of the states: logits, or values for VA."""
         presence = x[..., sum(self.dims) :] * mask[..., None]  # (B, T, F)
         x = self.dropout(x) * mask[..., None]
-        fit = self.now(x) + self._beside(x[..., : sum(self.dims)], presence > 0)  # (B, T, D) -> (B, T, K)
-        with torch.autocast(x.device.type, enabled=False):  # products of 100 frames need float32
+        projected = self.now(x) + self._neighbours(x[..., : sum(self.dims)], presence > 0)  # (B, T, D) -> (B, T, K)
+        with torch.autocast(x.device.type, enabled=False):  # products over 100 frames need float32
             bias = presence.float() @ self.bias[:-1] + self.bias[-1]
-            weight = self.posterior(fit.float() @ self.table.T + bias, mask)  # (B, T, S)
+            weight = self.posterior(projected.float() @ self.table.T + bias, mask)  # (B, T, S)
             if self.task == "va":
                 out = weight @ self.shows
             elif self.task == "expr":
@@ -121,57 +121,59 @@ class CRFHead(nn.Module):
                 out = torch.logit((weight @ self.shows.sigmoid()).clamp(1e-6, 1 - 1e-6))
         return out if self.beside is None else out + self.beside(x, mask)
 
-    def _beside(self, x: Tensor, there: Tensor) -> Tensor:
-        """What the neighbours say, (B, T, sum d) -> (B, T, K). One that is missing is taken to be as the frame itself:
-        a step from nothing to something would be read as a change of the face."""
-        known = F.pad(there, (0, 0, 1, 1))[..., self.owner]  # (B, T, F) -> (B, 1 + T + 1, sum d)
+    def _neighbours(self, x: Tensor, present: Tensor) -> Tensor:
+        """The projection of the two neighbouring frames, (B, T, sum d) -> (B, T, K).
+
+        A missing neighbour is replaced by the frame itself; zeros would look like a change of the face.
+        """
+        known = F.pad(present, (0, 0, 1, 1))[..., self.owner]  # (B, T, F) -> (B, 1 + T + 1, sum d)
         shifted = F.pad(x, (0, 0, 1, 1))
         before = torch.where(known[:, :-2], shifted[:, :-2], x)
         after = torch.where(known[:, 2:], shifted[:, 2:], x)
         out: Tensor = self.before(before) + self.after(after)
         return out
 
-    def follow(self) -> Tensor:
-        """(S, S) how well state j follows state i; a change costs half its square under ``pairs``."""
+    def transitions(self) -> Tensor:
+        """(S, S) the score of state j after state i; a change costs half its square under ``pairs``."""
         cost = self.table @ (self.pairs + self.pairs.T) @ self.table.T / 2
         own = cost.diagonal()
-        absent = (1 - self.known) * -1e4
+        absent = (1 - self.known) * ABSENT
         return torch.diag(self.stay) + self.enter + cost - (own + own[:, None]) / 2 + absent + absent[:, None]
 
-    def posterior(self, fit: Tensor, mask: Tensor) -> Tensor:
-        """P(state | window) (B, T, S) from the fits, by forward-backward with both directions in one batch."""
-        absent = (1 - self.known) * -1e4
-        fit = fit + absent
-        each = (fit - fit.amax(dim=-1, keepdim=True)).exp().clamp(min=FLOOR)
+    def posterior(self, unary: Tensor, mask: Tensor) -> Tensor:
+        """P(state | window) (B, T, S) from unary scores (B, T, S): forward-backward, both directions in one batch."""
+        absent = (1 - self.known) * ABSENT
+        unary = unary + absent
+        each = (unary - unary.amax(dim=-1, keepdim=True)).exp().clamp(min=FLOOR)
         each = torch.where(mask[..., None], each, torch.ones_like(each)).transpose(0, 1)  # (T, B, S)
-        follow = self.follow()
-        step = (follow - follow.amax()).exp().clamp(min=FLOOR) * self.known * self.known[:, None]  # (S, S)
+        scores = self.transitions()
+        step = (scores - scores.amax()).exp().clamp(min=FLOOR) * self.known * self.known[:, None]  # (S, S)
         steps = torch.stack([step, step.T])
         start = torch.stack([(self.first + absent).softmax(dim=0), self.known / self.known.sum()])[:, None]  # (2, 1, S)
         both = torch.stack([each, each.flip(0)], dim=1).unbind(0)  # T x (2, B, S)
-        times = mask.T
-        begun = torch.stack([times, times.flip(0)], dim=1)[..., None].unbind(0)  # T x (2, B, 1)
-        arrived = start.expand(2, len(mask), -1)
-        message = _normal(both[0] * arrived)
-        messages, arrivals = [message], [arrived]
+        frames = mask.T
+        started = torch.stack([frames, frames.flip(0)], dim=1)[..., None].unbind(0)  # T x (2, B, 1)
+        prediction = start.expand(2, len(mask), -1)  # of a frame, from the frames before it in either direction
+        message = _normalised(both[0] * prediction)
+        messages, predictions = [message], [prediction]
         for t in range(1, len(both)):
-            # Backwards, padding comes first: the frame behind it begins anew.
-            arrived = torch.where(begun[t - 1], torch.bmm(message, steps), start)
-            message = _normal(arrived * both[t])
+            # Backwards, padding comes first: the first frame after it starts from the prior.
+            prediction = torch.where(started[t - 1], torch.bmm(message, steps), start)
+            message = _normalised(prediction * both[t])
             messages.append(message)
-            arrivals.append(arrived)
-        # A frame is in what came forwards, and not in what came backwards.
-        forwards, backwards = torch.stack(messages)[:, 0], torch.stack(arrivals)[:, 1].flip(0)  # (T, B, S)
-        return _normal(forwards * backwards).transpose(0, 1)
+            predictions.append(prediction)
+        # The forward message includes the frame itself, the backward prediction does not.
+        forwards, backwards = torch.stack(messages)[:, 0], torch.stack(predictions)[:, 1].flip(0)  # (T, B, S)
+        return _normalised(forwards * backwards).transpose(0, 1)
 
 
-def _normal(weight: Tensor) -> Tensor:
-    weight = weight + 1e-18  # sums of products of these stay above what float32 can hold
+def _normalised(weight: Tensor) -> Tensor:
+    weight = weight + 1e-18  # keeps sums of products above the least float32
     return weight / weight.sum(dim=-1, keepdim=True)
 
 
 class ResidualTCN(nn.Module):
-    """A TCN and a linear skip whose logits begin at 0; (B, T, D) -> (B, T, K)."""
+    """A TCN and a linear skip connection whose logits are 0 before training; (B, T, D) -> (B, T, K)."""
 
     def __init__(self, config: CRFConfig, inputs: int, targets: int) -> None:
         super().__init__()
