@@ -64,7 +64,7 @@ def vote(
         if item.task == "expr":
             scores = _most_voted(choices, averaged[name].scores)
         else:
-            margin = 2 * np.sum(choices, axis=0) - len(members)  # (T, K), above 0: most members say positive
+            margin = 2 * np.sum(choices, axis=0) - len(members)  # (T, K), above 0: most members vote positive
             limit = np.mean(
                 [np.broadcast_to(np.asarray(limit, dtype=float), margin.shape[1]) for limit in limits], axis=0
             )

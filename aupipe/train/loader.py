@@ -21,9 +21,7 @@ from aupipe.types import Window
 
 log = logging.getLogger(__name__)
 
-GATHER_FRAMES = (
-    2048  # frames per gather on a CPU: small batches are made together, because each gather has a fixed cost
-)
+GATHER_FRAMES = 2048  # per gather on a CPU: a gather has a fixed cost, so small batches are made together
 GATHER_BYTES = 256 << 20  # per gather on a GPU, where launching the kernel is most of the cost
 MEMORY_SHARE = 0.5  # of the free memory that a data set may take
 

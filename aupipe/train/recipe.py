@@ -221,7 +221,7 @@ def describe_missing(recipe: DataNeeds, available: Sequence[str], asked: Sequenc
     missing = [name for name in asked or recipe.features if name not in available]
     if not missing:
         return ""
-    first = f"recipe {recipe.name!r} asks for feature {missing[0]!r}.{nearest(missing[0], available)}"
+    first = f"recipe {recipe.name!r} needs feature {missing[0]!r}.{nearest(missing[0], available)}"
     lines = [f"{name}: {recipe.needs.get(name) or f'aupipe extract --feature {name}'}" for name in missing]
     return f"{first} Available: {', '.join(available) or 'none'}. Missing, and the command that makes it: " + "; ".join(
         lines

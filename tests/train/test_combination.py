@@ -1,4 +1,4 @@
-"""Folds never part siblings; ensembles say what they do with ties."""
+"""Folds keep groups together; combined predictions follow a stated rule, also for ties."""
 
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ def people():
 
 
 @pytest.mark.parametrize("folds", [2, 5, 10])
-def test_trap_08_siblings_are_never_in_both_halves_of_a_fold(folds):
+def test_trap_08_recordings_of_a_group_are_never_in_both_parts_of_a_fold(folds):
     made = group_folds(people(), folds)
     assert sorted(r.id for fold in made for r in fold.validation) == sorted(r.id for r in people())
     for fold in made:
@@ -42,7 +42,7 @@ def test_trap_08_siblings_are_never_in_both_halves_of_a_fold(folds):
         assert len(fold.train) + len(fold.validation) == 13
 
 
-def test_trap_08_subjects_given_as_groups_hold_too():
+def test_trap_08_subjects_given_as_groups_are_kept_together():
     same = [replace(r, group="one person") if r.id in ("video4", "video9") else r for r in people()]
     for fold in group_folds(same, 4):
         assert len({"video4", "video9"} & {r.id for r in fold.validation}) in (0, 2)
@@ -73,7 +73,7 @@ def test_custom_folds_are_checked():
             custom_folds(people(), named)
 
 
-def test_trap_02_runs_are_reported_by_their_mean_and_spread_never_by_the_best(tmp_path):
+def test_trap_02_runs_are_reported_by_mean_and_deviation_never_by_the_best(tmp_path):
     corpus = make_corpus(train=6, validation=0, frames=60)
     folds = [(fold, 0) for fold in group_folds(corpus.train, 3)]
     options = {"labels": corpus.labels, "features": corpus.features, "task": "au"}
@@ -92,12 +92,12 @@ def test_the_mean_is_of_scores_and_weighted():
     assert mean([aus(0.2), aus(0.6)], [3, 1])["a"].scores[0, 0] == pytest.approx(0.3)
 
 
-def test_trap_15_a_tie_goes_where_the_rule_says():
-    members = [aus(0.9, 0.6), aus(0.4, 0.1)]  # one yes, one no; means .65 and .35
+def test_trap_15_a_tie_is_decided_by_the_stated_rule():
+    members = [aus(0.9, 0.6), aus(0.4, 0.1)]  # one positive and one negative vote each; means .65 and .35
     assert vote(members)["a"].scores[:, 0].tolist() == [1, 0]
     assert vote(members, ties="positive")["a"].scores[:, 0].tolist() == [1, 1]
     assert vote(members, ties="negative")["a"].scores[:, 0].tolist() == [0, 0]
-    assert vote([*members, aus(0.5, 0.49)])["a"].scores[:, 0].tolist() == [1, 0]  # 0.5 is a yes: >=
+    assert vote([*members, aus(0.5, 0.49)])["a"].scores[:, 0].tolist() == [1, 0]  # 0.5 is positive: >=
     with pytest.raises(UsageError, match="ties = 'coin'"):
         vote(members, ties="coin")
 
@@ -108,7 +108,7 @@ def test_each_member_votes_by_its_own_threshold():
     assert vote([aus(0.2), aus(0.2), aus(0.9)])["a"].scores[0, 0] == 0
 
 
-def test_classes_with_equal_votes_are_told_apart_by_the_mean_score():
+def test_of_classes_with_equal_votes_the_mean_score_decides():
     first, second = np.full((1, 8), 0.01), np.full((1, 8), 0.01)
     first[0, 2], second[0, 5] = 0.5, 0.9
     chosen = vote([member(first, "expr"), member(second, "expr")])["a"].scores
@@ -117,7 +117,7 @@ def test_classes_with_equal_votes_are_told_apart_by_the_mean_score():
     assert vote([member(first, "expr"), member(second, "expr"), member(third, "expr")])["a"].scores.argmax() == 2
 
 
-def test_valence_and_arousal_are_not_voted_on():
+def test_a_vote_on_valence_and_arousal_is_refused():
     with pytest.raises(UsageError, match="cannot be voted on: use the mean"):
         vote([member(np.zeros((3, 2)), "va")] * 2)
 

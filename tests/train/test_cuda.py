@@ -1,4 +1,4 @@
-"""Training on a CUDA device: ``pytest -m gpu`` where there is one. The processor's answers are the measure."""
+"""Training on a CUDA device (``pytest -m gpu``), compared with training on a CPU."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def corpus() -> Corpus:
 
 
 @pytest.mark.parametrize("kind", [InMemory, Streaming])
-def test_a_feed_gives_what_collate_makes(corpus, kind):
+def test_a_loader_gives_what_collate_makes(corpus, kind):
     examples = load_examples(corpus.store, corpus.train, corpus.features, corpus.labels)
     scaling = fit_scaling(examples)
     windows = [window for item in examples for window in tile(item.recording, len(item), 40, 25, 7)]
@@ -41,7 +41,7 @@ def test_a_feed_gives_what_collate_makes(corpus, kind):
 
 
 @every_head
-def test_a_head_gives_the_processors_scores_and_gradients(name, monkeypatch):
+def test_a_head_gives_the_same_scores_and_gradients_as_on_a_cpu(name, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     found = []
     for device in ("cpu", CUDA):
@@ -52,7 +52,7 @@ def test_a_head_gives_the_processors_scores_and_gradients(name, monkeypatch):
         out = head(x, mask) * mask[..., None]
         out.square().sum().backward()
         found.append([out.detach(), *(value.grad for value in head.parameters() if value.grad is not None)])
-    # What is nothing but rounding (a bias before a norm has no gradient) is small beside the largest of all.
+    # A gradient that is rounding error only (of a bias before a norm) is small relative to the largest gradient.
     largest = max(float(ours.abs().max()) for ours in found[0])
     for ours, theirs in zip(*found, strict=True):
         scale = max(float(ours.abs().max()), 1e-3 * largest)
@@ -60,7 +60,7 @@ def test_a_head_gives_the_processors_scores_and_gradients(name, monkeypatch):
 
 
 @pytest.mark.parametrize("how", [{}, {"recipe": "baseline", "small": ("epochs=3",)}], ids=["tcn", "baseline"])
-def test_training_ends_near_the_processors_and_the_run_is_read_anywhere(corpus, tmp_path, how):
+def test_training_ends_near_that_of_a_cpu_and_the_run_is_read_on_both(corpus, tmp_path, how):
     here, there = (train(corpus, tmp_path / device[:3], device=device, **how) for device in ("cpu", CUDA))
     assert there.scores.mean == pytest.approx(here.scores.mean, abs=0.05)
     run = load_run(there.path)
@@ -70,7 +70,7 @@ def test_training_ends_near_the_processors_and_the_run_is_read_anywhere(corpus, 
         np.testing.assert_allclose(on_gpu, on_cpu, atol=1e-2)
 
 
-def test_a_killed_deterministic_run_continues_to_the_very_weights_it_would_have_had(corpus, tmp_path):
+def test_a_killed_deterministic_run_resumes_to_exactly_the_weights_of_an_uninterrupted_one(corpus, tmp_path):
     how = {"device": CUDA, "deterministic": True}
     whole = train(corpus, tmp_path / "whole", **how)
     with pytest.raises(Killed):
@@ -81,7 +81,7 @@ def test_a_killed_deterministic_run_continues_to_the_very_weights_it_would_have_
 
 
 @pytest.mark.parametrize("options", [{"overrides": ("amp=true",)}, {"compiled": True}, {"memory_limit": 0}])
-def test_half_precision_the_compiler_and_streaming_train_nearly_the_same(corpus, tmp_path, options):
+def test_half_precision_compilation_and_streaming_train_to_nearly_the_same_score(corpus, tmp_path, options):
     plain = train(corpus, tmp_path / "plain", device=CUDA)
     other = train(corpus, tmp_path / "other", device=CUDA, **options)
     assert other.scores.mean == pytest.approx(plain.scores.mean, abs=0.05)

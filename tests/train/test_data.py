@@ -1,4 +1,4 @@
-"""From the store to batches: nothing shifted, nothing invented, nothing copied before it is needed."""
+"""From the store to batches: rows are not shifted, filled in, or copied before they are needed."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_features_are_views_of_the_store(corpus):
     assert np.shares_memory(example.arrays[0], corpus.store.read(example.recording, FACE.id))
 
 
-def test_siblings_share_the_sound_of_their_video_and_have_their_own_faces(corpus):
+def test_siblings_share_the_audio_of_their_video_and_have_their_own_faces(corpus):
     left, right = examples_of(corpus)[:2]
     np.testing.assert_array_equal(left.arrays[1], right.arrays[1])
     assert not np.array_equal(left.arrays[0], right.arrays[0])
@@ -60,7 +60,7 @@ def test_features_of_different_lengths_are_refused_not_padded():
         load_examples(store, [Recording("a")], {"face": FACE.id, "sound": SOUND.id})
 
 
-def test_a_frame_without_a_face_keeps_its_row_is_zero_and_says_so(corpus):
+def test_a_frame_without_a_face_keeps_its_row_of_zeros_and_a_presence_of_0(corpus):
     examples = {item.recording: item for item in examples_of(corpus)}
     scaling = fit_scaling(list(examples.values()))
     example = examples["video2"]
@@ -71,7 +71,7 @@ def test_a_frame_without_a_face_keeps_its_row_is_zero_and_says_so(corpus):
     np.testing.assert_array_equal(batch.x[0, :, -2], ~lost)
     assert (batch.x[0, :, -1] == 1).all()
     assert (batch.x[0, lost, :16] == 0).all()
-    assert (batch.x[0, lost, 16:19] != 0).any()  # the sound goes on
+    assert (batch.x[0, lost, 16:19] != 0).any()  # audio is present
     np.testing.assert_array_equal(example.face_found[:40], ~lost)
     np.testing.assert_array_equal(batch.targets[0], corpus.labels["video2"].targets[:40])
     np.testing.assert_array_equal(batch.valid[0], corpus.labels["video2"].valid[:40])
@@ -87,7 +87,7 @@ def test_trap_05_padding_is_masked_and_never_a_negative(corpus):
     assert not batch.x[1, 15:].any()
 
 
-def test_windows_put_together_are_the_recording(corpus):
+def test_concatenated_windows_are_the_recording(corpus):
     examples = {item.recording: item for item in examples_of(corpus)}
     scaling = fit_scaling(list(examples.values()))
     example = examples["video4"]
@@ -96,7 +96,7 @@ def test_windows_put_together_are_the_recording(corpus):
     np.testing.assert_array_equal(parts.x[parts.mask], whole.x[0])
 
 
-def test_trap_09_standardisation_knows_the_training_split_and_present_rows_only(corpus):
+def test_trap_09_standardisation_uses_the_training_split_and_present_rows_only(corpus):
     examples = examples_of(corpus)
     scaling = fit_scaling(examples)
     rows = np.concatenate([item.arrays[0][item.present[:, 0]] for item in examples]).astype(np.float64)
@@ -106,7 +106,7 @@ def test_trap_09_standardisation_knows_the_training_split_and_present_rows_only(
     assert not np.allclose(other.mean, scaling.mean, atol=1e-3)
 
 
-def test_a_column_that_never_moved_in_training_does_not_explode_later():
+def test_a_column_that_is_constant_in_training_is_clipped_elsewhere():
     store = create_store("still", "memory")
     rng = np.random.default_rng(0)
     still = np.concatenate([rng.normal(size=(50, 15)), np.full((50, 1), 4.0)], axis=1).astype(np.float32)
@@ -120,7 +120,7 @@ def test_a_column_that_never_moved_in_training_does_not_explode_later():
     assert np.abs(collate(examples, [Window("b", 0, 50)], scaling).x).max() <= CLIP
 
 
-def test_a_large_mean_costs_no_digits():
+def test_a_large_mean_costs_no_precision():
     store = create_store("far", "memory")
     rows = (1e5 + np.random.default_rng(0).normal(size=(5000, 16))).astype(np.float32)
     store.publish("a", FACE, rows)
@@ -138,7 +138,7 @@ def test_rows_of_any_shape_become_columns():
     assert collate({"a": example}, [Window("a", 0, 2)], fit_scaling([example])).x.shape == (1, 2, 49)
 
 
-def test_centring_takes_off_a_recordings_own_mean_over_its_present_rows(corpus):
+def test_centring_subtracts_a_recordings_own_mean_over_its_present_rows(corpus):
     examples = {item.recording: item for item in examples_of(corpus)}
     for center in (0.5, 1.0):
         scaling = fit_scaling(list(examples.values()), center)

@@ -1,4 +1,4 @@
-"""Recipes trained side by side: who may change what, what is trained, and who decides how much each counts."""
+"""Ensemble recipes: how members are changed, what is trained, and how members are weighted."""
 
 import json
 
@@ -21,7 +21,7 @@ from aupipe.types import Labels
 
 from .toy_corpus import make_corpus
 
-MINE = """
+RECIPE_FILE = """
 [member.one]
 recipe = "baseline"
 per_feature = true
@@ -38,8 +38,8 @@ threshold = "tune"
 
 
 @pytest.fixture
-def mine(tmp_path):
-    (tmp_path / "mine.toml").write_text(MINE)
+def recipe_file(tmp_path):
+    (tmp_path / "mine.toml").write_text(RECIPE_FILE)
     return tmp_path / "mine.toml"
 
 
@@ -53,15 +53,15 @@ def test_every_recipe_loads_as_an_ensemble_recipe_and_survives_json(name):
     assert ensemble_recipe_from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
 
 
-def test_an_ensemble_recipe_that_a_former_version_wrote_is_read(mine):
-    recipe = load_ensemble_recipe(mine)
+def test_an_ensemble_recipe_that_a_former_version_wrote_is_read(recipe_file):
+    recipe = load_ensemble_recipe(recipe_file)
     content = json.loads(json.dumps(recipe.to_json()))
     for member in content["members"]:  # the names in train.json of aupipe 0.1.0
         member["apart"] = member.pop("per_feature")
         member["recipe"]["also"] = member["recipe"].pop("aux_tasks")
     assert ensemble_recipe_from_json(content) == recipe
-    mine.write_text(MINE.replace("per_feature", "apart"))
-    assert load_ensemble_recipe(mine) == recipe
+    recipe_file.write_text(RECIPE_FILE.replace("per_feature", "apart"))
+    assert load_ensemble_recipe(recipe_file) == recipe
 
 
 def test_a_recipe_of_several_members_is_not_read_as_one_head():
@@ -69,8 +69,8 @@ def test_a_recipe_of_several_members_is_not_read_as_one_head():
         load_recipe("best")
 
 
-def test_a_member_is_its_recipe_with_what_its_table_and_the_file_change(mine):
-    one, two = load_ensemble_recipe(mine).members
+def test_a_member_is_its_recipe_with_the_changes_of_its_table_and_of_the_file(recipe_file):
+    one, two = load_ensemble_recipe(recipe_file).members
     assert (one.name, one.per_feature, one.recipe.name, one.recipe.epochs) == ("one", True, "baseline", 2)
     assert one.recipe.optimiser == load_recipe("baseline").optimiser
     assert two.recipe.head.params["channels"] == (8,)
@@ -79,13 +79,13 @@ def test_a_member_is_its_recipe_with_what_its_table_and_the_file_change(mine):
     assert two.recipe.postprocess["au"].threshold == "tune"
 
 
-def test_a_change_is_for_the_member_it_names_or_for_all(mine):
-    one, two = load_ensemble_recipe(mine, ["two.epochs=7", "batch=3", "two.head.width=4"]).members
+def test_a_change_is_for_the_member_it_names_or_for_all(recipe_file):
+    one, two = load_ensemble_recipe(recipe_file, ["two.epochs=7", "batch=3", "two.head.width=4"]).members
     assert (one.recipe.epochs, two.recipe.epochs) == (2, 7)
     assert one.recipe.batch == two.recipe.batch == 3
     assert two.recipe.head.params["width"] == 4
     with pytest.raises(UsageError, match="unknown key 'three'"):
-        load_ensemble_recipe(mine, ["three.epochs=7"])
+        load_ensemble_recipe(recipe_file, ["three.epochs=7"])
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,9 @@ def test_a_broken_ensemble_recipe_is_refused_in_one_line(tmp_path, text, message
     assert "\n" not in str(caught.value)
 
 
-def test_a_member_per_feature_is_trained_once_per_feature(mine):
+def test_a_member_per_feature_is_trained_once_per_feature(recipe_file):
     features = {"face": "f", "sound": "s"}
-    found = expand_members(load_ensemble_recipe(mine), features)
+    found = expand_members(load_ensemble_recipe(recipe_file), features)
     assert [(member.name, list(member.features)) for member in found] == [
         ("one-face", ["face"]),
         ("one-sound", ["sound"]),
@@ -120,35 +120,44 @@ def test_a_member_per_feature_is_trained_once_per_feature(mine):
         "face",
         "sound",
     ]
-    with pytest.raises(UsageError, match="asks for feature 'eff'"):
+    with pytest.raises(UsageError, match="needs feature 'eff'"):
         expand_members(load_ensemble_recipe("tcn-transformer"), features)
 
 
-def test_every_fold_trains_every_member_and_the_same_call_resumes(mine, tmp_path):
+def test_every_fold_trains_every_member_and_the_same_call_resumes(recipe_file, tmp_path):
     corpus = make_corpus(train=6, validation=2, frames=60)
     folds = [(fold, 0) for fold in group_folds(corpus.train, 2)]
     said = []
     model = train_ensemble(
-        corpus.store, load_ensemble_recipe(mine), folds, out=tmp_path / "run", progress=said.append, **options(corpus)
+        corpus.store,
+        load_ensemble_recipe(recipe_file),
+        folds,
+        out=tmp_path / "run",
+        progress=said.append,
+        **options(corpus),
     )
     names = [f"fold{number}-{member}" for member in ("one-face", "one-sound", "two") for number in (1, 2)]
     assert [run.path.name for run in model.runs] == names
     assert model.weights[0::2] == model.weights[1::2]  # a member has one weight in all folds
     assert sum(model.weights) > 0
     found = predict_held_out(model, corpus.store, [*corpus.train, *corpus.validation])
-    assert found.keys() == {r.id for r in corpus.train}  # each by runs that never saw it, the others by none
+    assert found.keys() == {r.id for r in corpus.train}  # each by runs that were not trained on it
     assert set(model.weighed_on) == model.tuned_on == {r.id for r in corpus.train}
-    again = train_ensemble(corpus.store, load_ensemble_recipe(mine), folds, out=tmp_path / "run", **options(corpus))
+    again = train_ensemble(
+        corpus.store, load_ensemble_recipe(recipe_file), folds, out=tmp_path / "run", **options(corpus)
+    )
     assert again == model == load_model(tmp_path / "run")
     assert len([line for line in said if "held out" in line]) == len(names)
 
 
-def test_a_member_that_counts_for_nothing_is_not_asked(mine, tmp_path, monkeypatch):
-    """Nor need the features it was trained on be there."""
+def test_a_member_of_weight_0_is_not_run(recipe_file, tmp_path, monkeypatch):
+    """The store need not hold its features either."""
     corpus = make_corpus(train=5, validation=2, frames=60)
     folds = [(Fold("official", tuple(corpus.train), tuple(corpus.validation)), 0)]
-    model = train_ensemble(corpus.store, load_ensemble_recipe(mine), folds, out=tmp_path / "run", **options(corpus))
-    assert model.weights[1] == 0  # the sound is noise
+    model = train_ensemble(
+        corpus.store, load_ensemble_recipe(recipe_file), folds, out=tmp_path / "run", **options(corpus)
+    )
+    assert model.weights[1] == 0  # the audio feature is noise
     asked = []
     from aupipe.train import model_prediction as module
 
@@ -160,8 +169,8 @@ def test_a_member_that_counts_for_nothing_is_not_asked(mine, tmp_path, monkeypat
     ]
 
 
-def told(labels: Labels, share: float, seed: int) -> dict[str, Predictions]:
-    """Scores that say what is so in about ``share`` of all frames."""
+def predictions_right_in(labels: Labels, share: float, seed: int) -> dict[str, Predictions]:
+    """Scores that are right in about ``share`` of all frames."""
     rng = np.random.default_rng(seed)
     right = rng.random(labels.targets.shape) < share
     scores = np.where(right, labels.targets, 1 - labels.targets) * 0.6 + 0.2 + 0.1 * rng.random(right.shape)
@@ -171,16 +180,18 @@ def told(labels: Labels, share: float, seed: int) -> dict[str, Predictions]:
     }
 
 
-def test_weights_go_to_those_who_know_and_a_guesser_gets_none():
+def test_good_members_get_weights_and_a_random_one_gets_none():
     rng = np.random.default_rng(0)
     targets = (rng.random((3000, 12)) < 0.3).astype(np.float32)
     labels = Labels("au", NAMES["au"], targets, np.ones(targets.shape, bool))
-    good, other, guesser = (told(labels, share, seed) for seed, share in enumerate((0.8, 0.8, 0.5)))
-    weights = choose_weights([guesser, good, other], {"a": labels}, "au")
+    good, other, random_member = (
+        predictions_right_in(labels, share, seed) for seed, share in enumerate((0.8, 0.8, 0.5))
+    )
+    weights = choose_weights([random_member, good, other], {"a": labels}, "au")
     assert weights[0] == 0
     assert weights[1] > 0
     assert weights[2] > 0
-    assert choose_weights([guesser, told(labels, 1.0, 9), good], {"a": labels}, "au") == (0, 1, 0)
+    assert choose_weights([random_member, predictions_right_in(labels, 1.0, 9), good], {"a": labels}, "au") == (0, 1, 0)
 
 
 @pytest.mark.parametrize("task", ["au", "expr", "va"])
@@ -197,7 +208,7 @@ def test_best_trains_every_task_and_is_not_worse_than_its_worst_member(task, tmp
     assert len(model.runs) == 4
 
 
-def test_a_recording_that_one_member_goes_without_weighs_nobody(mine, tmp_path):
+def test_weights_are_not_fitted_on_a_recording_that_one_member_lacks(recipe_file, tmp_path):
     corpus = make_corpus(train=6, validation=2, frames=60)
     left_out = corpus.train[2]
     store = create_store("lacking", "memory")
@@ -207,8 +218,10 @@ def test_a_recording_that_one_member_goes_without_weighs_nobody(mine, tmp_path):
                 store.publish(record.recording, spec, corpus.store.read(record.recording, spec.id))
     folds = [(fold, 0) for fold in group_folds(corpus.train, 2)]
     model = train_ensemble(
-        store, load_ensemble_recipe(mine), folds, out=tmp_path / "run", allow_missing=True, **options(corpus)
+        store, load_ensemble_recipe(recipe_file), folds, out=tmp_path / "run", allow_missing=True, **options(corpus)
     )
-    assert left_out.id in {name for run in model.runs for name in run.train}  # by the member that reads faces alone
+    assert left_out.id in {
+        name for run in model.runs for name in run.train
+    }  # by the member that uses the face feature only
     assert left_out.id not in model.weighed_on
     assert len(model.weighed_on) == len(corpus.train) - 1

@@ -1,4 +1,4 @@
-"""Training end to end on small toy_corpus, and what a run promises to whoever loads it."""
+"""Training end to end on a small toy corpus, and the properties of a saved run."""
 
 import json
 import logging
@@ -50,7 +50,7 @@ def trained(corpus, tmp_path_factory):
     return train(corpus, out, overrides=(*SMALL, "epochs=12"), progress=lines.append), lines
 
 
-def test_a_temporal_head_beats_the_frame_wise_one_which_beats_no_model(corpus, trained, tmp_path):
+def test_a_temporal_head_beats_the_frame_wise_one_which_beats_the_trivial_baseline(corpus, trained, tmp_path):
     linear = train(corpus, tmp_path / "linear", "baseline", ())
     trivial = trivial_baseline({item.id: corpus.labels[item.id] for item in corpus.validation}, "au")
     assert linear.scores.mean > trivial.mean + 0.05
@@ -93,7 +93,7 @@ def test_the_baseline_is_logistic_regression(corpus, tmp_path):
     assert float(objective().detach()) == pytest.approx(best, rel=0.01)
 
 
-def test_progress_says_how_far_it_is(trained):
+def test_progress_is_a_line_per_epoch(trained):
     run, lines = trained
     assert len(lines) == len(run.history) == 12
     assert lines[0].startswith("epoch 1/12  loss ")
@@ -110,7 +110,7 @@ def test_the_best_epoch_is_kept_and_predicts_its_own_score(corpus, trained):
     assert evaluate(predict(run, corpus.store, corpus.validation), annotated, "au") == run.scores
 
 
-def test_a_run_tells_what_it_was_trained_on(corpus, trained):
+def test_a_run_states_what_it_was_trained_on(corpus, trained):
     content = json.loads((trained[0].path / "run.json").read_text())
     assert content["features"] == corpus.features
     assert content["specs"]["face"]["key"] == FACE.key
@@ -128,7 +128,7 @@ def test_trap_09_validation_recordings_do_not_move_the_standardisation(corpus, t
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(corpus, tmp_path):
     scores = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        torch.rand(3)  # what was drawn before must not matter
+        torch.rand(3)  # earlier random numbers must not matter
         run = train(corpus, tmp_path / name, overrides=(*SMALL, "epochs=2"), seed=seed)
         scores.append(predict(run, corpus.store, corpus.validation[:1])[corpus.validation[0].id].scores)
     np.testing.assert_array_equal(scores[0], scores[1])
@@ -199,7 +199,7 @@ def test_trap_08_a_recording_in_both_splits_is_refused_and_a_shared_group_is_a_w
     [
         ({"train": []}, "no training recordings given"),
         ({"validation": []}, "no validation recordings given"),
-        ({"overrides": (*SMALL, "features=['fase']")}, "asks for feature 'fase'. Did you mean 'face'"),
+        ({"overrides": (*SMALL, "features=['fase']")}, "needs feature 'fase'. Did you mean 'face'"),
     ],
 )
 def test_a_request_that_cannot_work_is_refused_before_anything_is_written(corpus, tmp_path, options, message):
@@ -220,9 +220,9 @@ def test_recordings_without_a_label_or_a_face_are_named_and_counted(tmp_path, ca
     assert f"1 of 4 training recordings have no valid au label: {blank}" in caplog.text
     assert f"1 of 4 training recordings have no frame with a face: {faceless}" in caplog.text
     frames = sum(len(corpus.labels[r.id]) for r in corpus.train)
-    seen = frames - 4 * 6 - len(rows) + 6
+    with_face = frames - 4 * 6 - len(rows) + 6
     assert (
-        f"training: {frames} frames of 4 recordings, {frames - 3 * 5 - len(item)} annotated, {seen} with a face"
+        f"training: {frames} frames of 4 recordings, {frames - 3 * 5 - len(item)} annotated, {with_face} with a face"
         in caplog.text
     )
     assert np.isfinite(run.history[0].loss)
@@ -266,7 +266,7 @@ def test_biases_and_gains_are_not_decayed():
     assert {names[id(value)].rpartition(".")[2] for value in matrices["params"]} == {"weight", "weight_v"}
 
 
-def test_every_frame_gets_one_score_its_time_and_whether_the_face_was_seen(corpus, trained):
+def test_every_frame_gets_one_score_its_time_and_whether_the_face_was_found(corpus, trained):
     predictions = predict(trained[0].path, corpus.store, [*corpus.validation, *corpus.train[:2]])
     for recording in (*corpus.validation, *corpus.train[:2]):
         item = predictions[recording.id]
@@ -287,7 +287,7 @@ def test_trap_04_a_recording_shorter_than_a_window_is_predicted_whole(trained):
 
 
 def test_a_recording_without_a_single_face_is_predicted_and_flagged(trained):
-    store = create_store("blind", "memory")
+    store = create_store("no-face", "memory")
     store.publish("a", FACE, np.full((60, 16), np.nan, np.float32))
     store.publish("a", SOUND, np.ones((60, 3), np.float32))
     item = predict(trained[0], store, [Recording("a")])["a"]
@@ -301,8 +301,8 @@ def test_features_of_another_key_are_not_taken_for_those_of_the_run(corpus, trai
     store.publish("video2", SOUND, np.ones((60, 3), np.float32))
     with pytest.raises(UsageError, match=rf"feature 'face' \({FACE.id}\) is not in the store"):
         predict(trained[0], store, [Recording("video2")])
-    with pytest.raises(UsageError, match=r"1 of 2 recordings are incomplete: nobody \(face, sound\)"):
-        predict(trained[0], corpus.store, [corpus.train[0], Recording("nobody")])
+    with pytest.raises(UsageError, match=r"1 of 2 recordings are incomplete: unknown \(face, sound\)"):
+        predict(trained[0], corpus.store, [corpus.train[0], Recording("unknown")])
 
 
 @pytest.fixture
@@ -315,13 +315,13 @@ def copied(trained, tmp_path):
 
 def test_weights_of_another_run_are_refused(corpus, trained, copied):
     content = json.loads((copied / "run.json").read_text())
-    (copied / "run.json").write_text(json.dumps(content | {"id": "somebody else's"}))
+    (copied / "run.json").write_text(json.dumps(content | {"id": "other"}))
     with pytest.raises(DamageError, match="these weights belong to run"):
         predict(copied, corpus.store, corpus.validation)
 
 
 @pytest.mark.parametrize("keep", [0, 100, -100])
-def test_cut_off_weights_are_refused(corpus, copied, keep):
+def test_truncated_weights_are_refused(corpus, copied, keep):
     whole = (copied / "head.safetensors").read_bytes()
     (copied / "head.safetensors").write_bytes(whole[:keep])
     with pytest.raises(DamageError, match=r"head.safetensors: not readable"):

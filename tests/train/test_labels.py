@@ -1,4 +1,4 @@
-"""Annotations meet features row by row."""
+"""Annotations are matched to features row by row."""
 
 import logging
 
@@ -24,7 +24,7 @@ def au(targets, valid=None):
     return Labels("au", AU_NAMES, targets, np.ones(targets.shape, bool) if valid is None else np.asarray(valid))
 
 
-def test_rows_behind_the_last_label_are_invalid_and_nothing_is_shifted():
+def test_rows_after_the_last_label_are_invalid_and_nothing_is_shifted():
     labels = au(np.tile(np.arange(5)[:, None] % 2, 12))
     matched, surplus = match(labels, 7, "a")
     assert (len(matched), surplus) == (7, -2)
@@ -33,7 +33,7 @@ def test_rows_behind_the_last_label_are_invalid_and_nothing_is_shifted():
     assert not matched.valid[5:].any()
 
 
-def test_labels_behind_the_last_frame_are_cut_off():
+def test_labels_after_the_last_frame_are_cut_off():
     matched, surplus = match(au(np.ones((5, 12))), 3, "a")
     assert (len(matched), surplus) == (3, 2)
 

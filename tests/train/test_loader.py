@@ -131,7 +131,7 @@ def test_a_loader_prefetches_a_little_and_stops_when_it_is_closed(examples, kind
     assert before >= {thread for thread in threading.enumerate() if thread.name == THREAD_NAME}
 
 
-def test_deterministic_refuses_what_cannot_be_computed_twice_alike(corpus, tmp_path, monkeypatch):
+def test_deterministic_refuses_operations_without_a_deterministic_implementation(corpus, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda on, warn_only=False: seen.append((on, warn_only)))
     for strict in (False, True):
@@ -172,7 +172,7 @@ def test_a_compiled_head_trains_to_nearly_the_same_scores(corpus, tmp_path):
 
 
 @pytest.mark.parametrize("moment", ["while its thread is started", "while a batch is awaited", "between batches"])
-def test_an_interrupt_leaves_no_thread_behind(monkeypatch, moment):
+def test_an_interrupt_leaves_no_thread_running(monkeypatch, moment):
     """A thread that computes while the interpreter ends takes the process down with it."""
     made = threading.Event()
 

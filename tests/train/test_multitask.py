@@ -1,4 +1,4 @@
-"""Tasks trained along: each has its own loss and its own annotated frames, and only the task itself is predicted."""
+"""Auxiliary tasks: each has its own loss and its own annotated frames, and only the main task is predicted."""
 
 from dataclasses import replace
 
@@ -67,7 +67,7 @@ def test_the_joint_loss_is_the_weighted_sum_each_over_its_own_columns_and_frames
     each = {task: loss(*parts[task]) for task, loss in losses.items()}
     torch.testing.assert_close(joint(outputs, targets, valid), each["au"] + 0.3 * each["expr"] + 0.5 * each["va"])
     assert joint.start.shape == (22,)
-    valid[..., 12:] = False  # nobody annotated the others: what is left is the task's own
+    valid[..., 12:] = False  # no other task is annotated: only the task's own loss is left
     torch.testing.assert_close(joint(outputs, targets, valid), each["au"])
 
 
@@ -81,7 +81,7 @@ def test_only_the_task_itself_is_scored_and_predicted_and_the_run_comes_back(cor
     assert recipe_from(run.recipe.to_json(), "tcn") == run.recipe
 
 
-def test_tasks_beside_it_move_the_weights_and_a_weight_of_0_does_not(corpus, aux_labels, tmp_path):
+def test_auxiliary_tasks_change_the_weights_and_a_weight_of_0_does_not(corpus, aux_labels, tmp_path):
     alone, silent, joint = (
         load_weights(train(corpus, labels, tmp_path / name, override))[0]
         for name, labels, override in (
@@ -98,7 +98,7 @@ def test_tasks_beside_it_move_the_weights_and_a_weight_of_0_does_not(corpus, aux
     assert any(not np.array_equal(silent[n], joint[n]) for n in silent if silent[n].shape == joint[n].shape)
 
 
-def test_a_killed_multi_task_run_goes_on_to_the_same_weights(corpus, aux_labels, tmp_path):
+def test_a_killed_multi_task_run_resumes_to_the_same_weights(corpus, aux_labels, tmp_path):
     class Killed(BaseException):
         pass
 
@@ -114,7 +114,7 @@ def test_a_killed_multi_task_run_goes_on_to_the_same_weights(corpus, aux_labels,
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
-def test_streamed_and_resident_targets_of_all_tasks_are_the_same(corpus, aux_labels, tmp_path):
+def test_streamed_and_in_memory_targets_of_all_tasks_are_the_same(corpus, aux_labels, tmp_path):
     first, second = (
         load_weights(
             train(
@@ -145,7 +145,7 @@ def test_a_wrong_weight_is_refused_by_name(overrides, message):
         load_recipe("tcn", overrides)
 
 
-def test_labels_that_are_not_there_and_a_head_that_cannot_are_refused(corpus, aux_labels, tmp_path):
+def test_missing_labels_and_a_head_of_one_task_are_refused(corpus, aux_labels, tmp_path):
     with pytest.raises(UsageError, match="trains va too, but no training recording has labels"):
         train(corpus, {}, tmp_path / "run", "aux_tasks.va=1")
     recipe = replace(load_recipe("field"), aux_tasks={"va": 1.0})

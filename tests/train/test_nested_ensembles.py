@@ -1,4 +1,4 @@
-"""A member of an ensemble is what the user gave, also where it is an ensemble: one number, one weight, one vote."""
+"""A member of an ensemble has one number, one weight and one vote, also where it is an ensemble itself."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from aupipe.train.run import load_run, save_postprocess, save_run
 
 from .toy_corpus import Corpus, make_corpus
 
-SCORES = {"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4, "e": 0.9}  # what the run in each folder says of every frame
+SCORES = {"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4, "e": 0.9}  # the score of every frame by the run in each folder
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Folders of runs that differ in nothing but what they predict."""
+    """Folders of runs that differ only in their predictions."""
 
     folder: Path
     corpus: Corpus
@@ -132,7 +132,7 @@ def test_a_numbering_that_does_not_fit_is_refused_when_the_file_is_read(runs: Ru
             load_model(runs.folder / "scenes")
 
 
-def test_members_count_and_vote_once_however_many_runs_they_are(runs: Runs) -> None:
+def test_a_member_has_one_weight_and_one_vote_however_many_runs_it_is(runs: Runs) -> None:
     runs.join("folds", "a b c")
     name = runs.corpus.validation[0].id
     assert runs.ask(runs.join("even", "folds e"))[name] == pytest.approx((0.2 + 0.9) / 2)
@@ -144,7 +144,7 @@ def test_members_count_and_vote_once_however_many_runs_they_are(runs: Runs) -> N
     assert runs.ask(runs.join("mixed", "voted d"))[name] == pytest.approx((1 + 0.4) / 2)
 
 
-def test_a_member_votes_behind_what_was_fitted_for_it_as_a_whole(runs: Runs) -> None:
+def test_a_member_votes_after_its_own_post_processing(runs: Runs) -> None:
     folds = runs.join("folds", "a b c")
     low = PostProcess("au", Options(), threshold=(0.15,) * 12, tuned_on=("x",))
     save_postprocess(folds, low)
@@ -165,7 +165,7 @@ def test_each_recording_is_held_out_by_the_member_it_is_routed_to(runs: Runs) ->
 
 
 @pytest.mark.parametrize("weights", [(float("nan"), 1.0), (0.0, 0.0), (-1.0, 2.0), (float("inf"), 1.0)])
-def test_weights_that_make_no_mean_are_refused_and_leave_nothing(trained: Runs, weights: tuple[float, ...]) -> None:
+def test_invalid_weights_are_refused_and_nothing_is_written(trained: Runs, weights: tuple[float, ...]) -> None:
     with pytest.raises(UsageError, match="expected 0 or more, and not all 0"):
         trained.join("odd", "a b", weights=weights)
     assert not (trained.folder / "odd").exists()

@@ -1,4 +1,4 @@
-"""Post-processing: fitted on one split, applied to another, and never scored where it was fitted without saying so."""
+"""Post-processing: fitted on one split, applied to another, and scored where it was fitted only on request."""
 
 import json
 from dataclasses import replace
@@ -31,7 +31,7 @@ def item(scores, task="au", seen=None, pts=None, name="a"):
 
 
 def predicted_and_labels(task="au", names=("a", "b", "c", "d"), frames=300, noise=0.25, seed=0):
-    """Predictions with some skill, and labels that dwell."""
+    """Predictions better than chance, and labels that last for several frames."""
     rng = np.random.default_rng(seed)
     predicted, annotated = {}, {}
     columns = len(NAMES[task])
@@ -52,7 +52,7 @@ def part(found, names):
     return {name: found[name] for name in names}
 
 
-def test_trap_01_a_split_that_chose_the_thresholds_is_not_scored_unless_told():
+def test_trap_01_a_split_that_thresholds_were_fitted_on_is_scored_only_on_request():
     predicted, annotated = predicted_and_labels()
     post = fit_postprocess(part(predicted, "ab"), annotated, "au", Options(threshold="tune"))
     assert post.tuned_on == ("a", "b")
@@ -85,18 +85,18 @@ def test_thresholds_are_the_best_of_all_under_greater_or_equal():
         assert binary_f1(truth[:, [k]], scores[:, [k]] >= best[k])[0] == pytest.approx(f1[k])
 
 
-def test_an_au_that_nobody_shows_keeps_half():
+def test_an_au_without_a_positive_gets_the_threshold_one_half():
     best, f1 = best_thresholds(np.random.default_rng(0).random((20, 2)), np.zeros((20, 2), bool))
     assert best.tolist() == [0.5, 0.5]
     assert f1.tolist() == [0, 0]
 
 
-def test_trap_10_nothing_is_smoothed_across_cuts_gaps_or_lost_faces_and_borders_are_renormalised():
+def test_trap_10_nothing_is_smoothed_across_shots_gaps_or_lost_faces_and_borders_are_renormalised():
     scores = np.repeat([[0.0], [1.0], [0.0], [1.0]], 10, axis=0).repeat(12, axis=1)
     seen = np.ones(40, bool)
     seen[20:30] = False
     pts = np.arange(40) / 25
-    pts[10:] += 3.0  # a gap in time; the face is gone from 20 to 30
+    pts[10:] += 3.0  # a gap in time; no face from 20 to 30
     found = item(scores, seen=seen, pts=pts)
     np.testing.assert_array_equal(segments(found), np.repeat([0, 1, 2, 3], 10))
     np.testing.assert_allclose(smooth(scores, segments(found), gaussian(3)), scores, atol=1e-6)
@@ -118,14 +118,14 @@ def test_smoothing_is_the_weighted_mean_of_what_is_in_range():
         )
 
 
-def test_recordings_are_smoothed_apart():
+def test_recordings_are_smoothed_separately():
     predicted, annotated = predicted_and_labels(names=("a", "b"))
     post = fit_postprocess(predicted, annotated, "au", Options(smooth="gaussian", width=5.0))
     alone = apply_postprocess(post, part(predicted, "b"))["b"].scores
     np.testing.assert_array_equal(apply_postprocess(post, predicted)["b"].scores, alone)
 
 
-def test_trap_12_an_even_window_says_to_which_side_it_leans():
+def test_trap_12_an_even_window_needs_a_side():
     with pytest.raises(UsageError, match="over 6 frames: give an odd width"):
         box(6)
     impulse = np.zeros((13, 1))
@@ -137,10 +137,10 @@ def test_trap_12_an_even_window_says_to_which_side_it_leans():
     assert reached == {"left": list(range(4, 10)), "right": list(range(3, 9)), "": list(range(3, 10))}
 
 
-def test_trap_11_a_frame_without_a_face_is_nearer_to_its_nearer_neighbour():
+def test_trap_11_the_nearer_neighbour_of_a_frame_without_a_face_has_the_larger_weight():
     scores = np.zeros((6, 12), np.float32)
     scores[5] = 1.0
-    scores[1:5] = 9.0  # what the head made up
+    scores[1:5] = 9.0  # scores of the head without a face
     filled = interpolate(item(scores, seen=[True, False, False, False, False, True]))
     np.testing.assert_allclose(filled[:, 0], [0, 0.2, 0.4, 0.6, 0.8, 1.0], atol=1e-6)
     uneven = item(scores, seen=[True, False, False, False, False, True], pts=np.array([0, 1, 2, 3, 4, 10.0]))
@@ -166,7 +166,7 @@ def test_trap_13_aucorr_uses_the_scores_before_it_and_is_tuned_with_the_threshol
     np.testing.assert_allclose(on.threshold, best_thresholds(pooled, truth)[0])  # of the scores after AUcorr
 
 
-def test_aucorr_is_left_out_where_aus_are_independent():
+def test_aucorr_is_switched_off_where_aus_are_independent():
     predicted, annotated = predicted_and_labels()
     post = fit_postprocess(predicted, annotated, "au", Options(threshold="tune", aucorr="tune"))
     assert post.options.aucorr == "off"
@@ -193,7 +193,7 @@ def test_trap_07_matching_the_variance_raises_a_shrunken_ccc_as_far_as_theory_sa
     assert matched.mean > plain.mean + 0.03
 
 
-def test_trap_16_a_masked_frame_is_never_scored_and_still_smooths_its_neighbours():
+def test_trap_16_an_invalid_frame_is_never_scored_and_still_smooths_its_neighbours():
     predicted, annotated = predicted_and_labels(names=("a", "b"))
     valid = annotated["a"].valid.copy()
     valid[100:140] = False
@@ -208,7 +208,7 @@ def test_trap_16_a_masked_frame_is_never_scored_and_still_smooths_its_neighbours
     assert evaluate(predicted, part(masked, "a"), "au").values == evaluate({"a": other}, part(masked, "a"), "au").values
 
 
-def test_smoothing_is_chosen_where_labels_dwell_and_noise_does_not():
+def test_smoothing_is_chosen_where_labels_last_and_noise_does_not():
     predicted, annotated = predicted_and_labels(noise=0.4)
     post = fit_postprocess(part(predicted, "ab"), annotated, "au", Options(threshold="tune", smooth="gaussian"))
     assert post.options.width > 0
@@ -223,14 +223,14 @@ def test_a_fitted_post_processing_survives_json():
     assert PostProcess.from_json(json.loads(json.dumps(post.to_json()))) == post
 
 
-def test_fixed_settings_are_tuned_on_nobody():
+def test_fixed_settings_are_tuned_on_no_recording():
     predicted, annotated = predicted_and_labels()
     post = fit_postprocess(predicted, annotated, "au", Options(threshold=0.4, smooth="average", width=5.0))
     assert post.tuned_on == ()
     assert evaluate_post(predicted, annotated, post).mean > 0
 
 
-def test_labels_that_are_all_invalid_cannot_tune():
+def test_tuning_on_labels_that_are_all_invalid_is_refused():
     predicted, annotated = predicted_and_labels(names=("a",))
     blank = {"a": replace(annotated["a"], valid=np.zeros_like(annotated["a"].valid))}
     with pytest.raises(UsageError, match="no annotated frame in the 1 recordings to tune it on"):

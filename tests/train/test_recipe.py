@@ -1,4 +1,4 @@
-"""Recipes: what is in them is checked by name, whoever wrote it."""
+"""Recipes: every key and value is checked, and errors name it."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The recipes that come with aupipe: what each is, that each trains, and what it says where its features are not."""
+"""The recipes of the package: their heads and features, that each trains, and the error where features are missing."""
 
 from dataclasses import replace
 
@@ -54,7 +54,7 @@ def test_a_paper_s_recipe_has_its_head_features_and_window(name):
     assert set(recipe.loss) == {"au", "expr", "va"}
 
 
-def test_every_recipe_is_a_paper_s_or_our_own():
+def test_every_recipe_is_listed_here():
     assert set(recipe_names()) == set(PAPERS) | {"baseline", "tcn", "field", "best"}
 
 
@@ -64,7 +64,7 @@ def test_every_head_that_a_recipe_names_is_registered():
 
 
 @pytest.mark.parametrize("name", PAPERS)
-def test_a_recipe_without_its_features_says_what_makes_them(name, tmp_path):
+def test_a_recipe_without_its_features_names_the_commands_that_compute_them(name, tmp_path):
     corpus = make_corpus(frames=40)
     with pytest.raises(UsageError) as caught:
         fit(
@@ -123,7 +123,7 @@ def test_every_recipe_trains_at_its_published_size_and_predicts_every_frame(name
 
 @pytest.mark.parametrize("name", ["tmf-ensemble", "usc-multimodal", "field"])
 @pytest.mark.parametrize("task", ["au", "expr", "va"])
-def test_a_batch_normalised_run_and_ours_come_back_from_disk_as_they_were(name, task, tmp_path):
+def test_batch_normalised_and_crf_runs_are_read_back_unchanged(name, task, tmp_path):
     small = {
         "tmf-ensemble": ("head.width=16", "head.encoder_width=16", "head.layers=1"),
         "usc-multimodal": ("head.static=[]", "head.width=8", "head.layers=1", "head.hidden=16", "batch=4"),

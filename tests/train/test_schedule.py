@@ -1,4 +1,4 @@
-"""The learning rate over a run, the average of weights, and a run that was killed and continued."""
+"""The learning rate over a run, averaged weights, and a run that is killed and resumed."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_a_plateau_lowers_the_rate_after_so_many_epochs_without_a_better_score()
         factors.append(plateau.factor)
     assert factors == [1, 1, 1, 1, 0.5, 0.5, 0.5]
     plateau.update(0.0, Optimiser())
-    assert plateau.bad == 1  # no concern of another schedule
+    assert plateau.bad == 1  # other schedules do not count
 
 
 def test_an_unknown_schedule_names_the_nearest():
@@ -63,7 +63,7 @@ def test_an_unknown_schedule_names_the_nearest():
         Optimiser(schedule="cosin")
 
 
-def test_the_average_of_weights_forgets_the_start_and_gives_the_own_weights_back():
+def test_the_ema_forgets_the_initial_weights_and_restores_the_heads_own():
     layer = nn.Linear(1, 1)
     ema = EMA(layer, 0.5)
     with torch.no_grad():
@@ -121,7 +121,7 @@ def killed_after(epochs):
     ],
     ids=["adamw", "ema-plateau", "sgd-restarts"],
 )
-def test_a_killed_run_continues_to_the_very_weights_it_would_have_had(corpus, tmp_path, overrides):
+def test_a_killed_run_resumes_to_exactly_the_weights_of_an_uninterrupted_one(corpus, tmp_path, overrides):
     whole = train(corpus, tmp_path / "whole", overrides)
     with pytest.raises(Killed):
         train(corpus, tmp_path / "cut", overrides, progress=killed_after(2))
@@ -134,8 +134,8 @@ def test_a_killed_run_continues_to_the_very_weights_it_would_have_had(corpus, tm
     assert not (tmp_path / "cut" / "resume.safetensors").exists()
 
 
-def test_a_finished_run_is_not_continued_and_none_is_begun_anew(corpus, tmp_path):
-    first = train(corpus, tmp_path / "run", ("epochs=1",), resume=True)  # nothing there: begins
+def test_resume_refuses_a_finished_run_and_starts_one_where_there_is_none(corpus, tmp_path):
+    first = train(corpus, tmp_path / "run", ("epochs=1",), resume=True)  # no run there: starts one
     assert first.finished
     with pytest.raises(UsageError, match="already holds a run"):
         train(corpus, tmp_path / "run", ("epochs=1",), resume=True)
@@ -144,7 +144,7 @@ def test_a_finished_run_is_not_continued_and_none_is_begun_anew(corpus, tmp_path
 @pytest.mark.parametrize(
     ("change", "what"), [({"overrides": ("batch=8",)}, "another recipe"), ({"seed": 3}, "another seed")]
 )
-def test_a_run_is_continued_only_with_what_it_was_begun_with(corpus, tmp_path, change, what):
+def test_a_run_is_resumed_with_the_same_arguments_only(corpus, tmp_path, change, what):
     with pytest.raises(Killed):
         train(corpus, tmp_path / "run", progress=killed_after(1))
     with pytest.raises(UsageError, match=what):
@@ -167,7 +167,7 @@ def test_bfloat16_trains_and_predicts_nearly_the_same(corpus, tmp_path):
 
 
 def test_value_clipping_bounds_each_number_of_the_gradient(corpus, tmp_path):
-    """Plain SGD from the same start: one step moves no weight further than rate times bound."""
+    """Plain SGD from the same weights: one step changes no weight by more than the learning rate times the limit."""
     sgd = ("optimiser.kind=sgd", "optimiser.momentum=0.0", "optimiser.weight_decay=0.0", "optimiser.clip_norm=0.0")
     still = ("epochs=1", "steps=1", "optimiser.warmup_epochs=0.0", *sgd)
     start, moved = (

@@ -1,4 +1,4 @@
-"""Small toy_corpus with a known answer: labels that dwell, features that show them through noise."""
+"""A small corpus for tests: labels that last for several frames, and features that are linear in them plus noise."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Corpus:
     task: Task
 
 
-def dwelling(rng: np.random.Generator, frames: int, states: int, stay: float = 0.95) -> np.ndarray:
-    """(T,) states that are kept with probability ``stay``, else drawn anew."""
+def lasting_states(rng: np.random.Generator, frames: int, states: int, stay: float = 0.95) -> np.ndarray:
+    """(T,) states that are kept with probability ``stay``, else drawn again."""
     state = np.empty(frames, dtype=int)
     state[0] = rng.integers(states)
     for t in range(1, frames):
@@ -36,7 +36,7 @@ def dwelling(rng: np.random.Generator, frames: int, states: int, stay: float = 0
 
 def make_labels(rng: np.random.Generator, frames: int, task: Task) -> Labels:
     """Annotations of one recording, a burst of 5 frames invalid."""
-    state = dwelling(rng, frames, 8)
+    state = lasting_states(rng, frames, 8)
     if task == "expr":
         targets = state[:, None]
     elif task == "au":
@@ -51,7 +51,7 @@ def make_labels(rng: np.random.Generator, frames: int, task: Task) -> Labels:
 def make_corpus(
     task: Task = "au", train: int = 6, validation: int = 3, frames: int = 150, noise: float = 1.0
 ) -> Corpus:
-    """A memory store with a visual and an audio feature. Faces are lost in [20, 26).
+    """A memory store with a visual and an audio feature. No face is found in frames [20, 26).
 
     The first two recordings are siblings in one video, ``video0``; no two videos are equally long.
     """

@@ -15,7 +15,7 @@ call of ``batches()`` iterates over them.
 If a head has an ``out.bias``, it is initialised to the best constant output, so that no epoch is spent on learning how
 rare an AU is.
 
-``mask`` is False at padding. The output at a frame must not change with the amount of padding behind it
+``mask`` is False at padding. The output at a frame must not change with the amount of padding after it
 (`tests/train/test_heads.py` checks it for every registered name). The outputs are logits for AU and EXPR, values for
 VA.
 """
