@@ -89,10 +89,10 @@ def published_corpus(names, task, frames=60):
     corpus = make_corpus(task, train=3, validation=1, frames=frames)
     store = create_store("published", "memory")
     features = {}
-    for name in names or ("hog",):
+    for number, name in enumerate(names or ("hog",)):
         dim, modality = DIMS.get(name, (20, "visual"))
         shape = (440, 4, 4) if name == "regnet_map" else (dim,)
-        spec = FeatureSpec(name, modality, "random", 1, dtype="float32")
+        spec = FeatureSpec(name, modality, "random", 1 + number, dtype="float32")  # no two are the same numbers
         for key in {r.key_for(modality): r for r in (*corpus.train, *corpus.validation)}.items():
             rows = rng.normal(size=(len(corpus.labels[key[1].id]), *shape))
             store.publish(key[0], spec, rows.astype(np.float32))
