@@ -23,11 +23,12 @@ from aupipe.allocator import keep_freed_memory
 from aupipe.cli.data import gather
 from aupipe.config import load_config
 from aupipe.store import open_store
-from aupipe.train.bootstrap import bootstrap
-from aupipe.train.committee import load_committee, train_committee
 from aupipe.train.crossval import group_folds
-from aupipe.train.evaluate import always_positive, evaluate, evaluate_post
-from aupipe.train.model import predict_held_out, predict_model
+from aupipe.train.ensemble import train_ensemble
+from aupipe.train.ensemble_recipe import load_ensemble_recipe
+from aupipe.train.evaluate import evaluate, evaluate_post, trivial_baseline
+from aupipe.train.intervals import bootstrap
+from aupipe.train.model_prediction import predict_held_out, predict_model
 from aupipe.train.postprocess import DEFAULTS, apply_postprocess, fit_postprocess
 from aupipe.train.recipe import load_recipe
 
@@ -71,12 +72,12 @@ def run_line(
 ) -> tuple[str, float]:
     """The row of one line, and its processor seconds."""
     name, changes = LINES[line]
-    committee = load_committee(name, [*changes.split(), *extra]).on(tuple(data.features))
+    ensemble = load_ensemble_recipe(name, [*changes.split(), *extra]).on(tuple(data.features))
     began = time.process_time()
     frames = {key: len(value) for key, value in data.labels.items()}
-    model = train_committee(
+    model = train_ensemble(
         store,
-        committee,
+        ensemble,
         [(fold, seed) for fold in group_folds(data.train, folds, 0, frames)],
         labels=data.labels,
         features=data.features,
@@ -85,7 +86,7 @@ def run_line(
     )
     spent = time.process_time() - began
     held = predict_held_out(model, store, data.train)
-    chosen = committee.members[0].recipe.postprocess.get(task, DEFAULTS[task])
+    chosen = ensemble.members[0].recipe.postprocess.get(task, DEFAULTS[task])
     if task == "au":
         chosen = replace(chosen, threshold="tune", smooth="gaussian", width="tune")
     post = fit_postprocess(held, data.labels, task, chosen)
@@ -95,12 +96,12 @@ def run_line(
     scores = evaluate_post(found, labels, post)
     threshold = post.threshold or 0.5
     groups = {item.id: item.group for item in data.validation}
-    low, high = bootstrap(apply_postprocess(post, found), labels, task, threshold, groups).interval
+    low, high = bootstrap(apply_postprocess(post, found), labels, task, threshold, groups).bounds
     inside = evaluate_post(held, {name: data.labels[name] for name in held}, post, on_tuned=True).mean
     each = " ".join(f"{value:.2f}" for value in scores.values)
     width = post.options.width if post.options.smooth != "none" else 0
     row = f"{scores.mean:.3f} [{low:.3f}, {high:.3f}]  raw {raw:.3f}  folds {inside:.3f}  width {width}  {each}"
-    return f"{row}  coverage {scores.coverage:.1%}, face in {scores.seen:.1%}", spent
+    return f"{row}  coverage {scores.coverage:.1%}, face in {scores.face_found:.1%}", spent
 
 
 def main() -> None:
@@ -119,7 +120,7 @@ def main() -> None:
     config = load_config(options.project / "aupipe.toml")
     store = open_store(config.store.path)
     data = gather(config, store, load_recipe("tcn"), options.task, options.features.split(","))
-    trivial = always_positive({item.id: data.labels[item.id] for item in data.validation}, options.task)
+    trivial = trivial_baseline({item.id: data.labels[item.id] for item in data.validation}, options.task)
     print(f"{options.task}, {options.features}: no model {trivial.mean:.3f}", flush=True)
     for line in options.recipes.split(","):
         with tempfile.TemporaryDirectory() as folder:

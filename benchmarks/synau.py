@@ -17,12 +17,13 @@ import torch
 from synau_world import AUCORR, W1, W2, View, World, bayes, make_world, units
 
 from aupipe.allocator import keep_freed_memory
-from aupipe.train.bootstrap import bootstrap
-from aupipe.train.committee import load_committee, train_committee
 from aupipe.train.crossval import Fold
+from aupipe.train.ensemble import train_ensemble
+from aupipe.train.ensemble_recipe import load_ensemble_recipe
 from aupipe.train.evaluate import Scores, evaluate, evaluate_post
+from aupipe.train.intervals import bootstrap
 from aupipe.train.labels import AU_NAMES
-from aupipe.train.model import predict_model
+from aupipe.train.model_prediction import predict_model
 from aupipe.train.postprocess import Options, PostProcess, fit_postprocess
 from aupipe.train.predictions import Predictions
 
@@ -133,12 +134,12 @@ def train_line(
     """Predictions of the validation and the test split by one line of the table, and its processor seconds."""
     name, changes = LINES[line]
     began = time.process_time()
-    committee = load_committee(name, ["monitor=tuned", *filter(None, map(str.strip, changes.splitlines())), *extra])
+    changed = ["monitor=tuned", *filter(None, map(str.strip, changes.splitlines())), *extra]
     fold = Fold("run", tuple(world.splits["train"]), tuple(world.splits["validation"]))
     with tempfile.TemporaryDirectory() as folder:
-        model = train_committee(
+        model = train_ensemble(
             world.store,
-            committee,
+            load_ensemble_recipe(name, changed),
             [(fold, seed)],
             labels=world.of("train") | world.of("validation"),
             features={key: value for key, value in world.features.items() if key in (features or world.features)},

@@ -1,9 +1,10 @@
-"""What feeding costs: ``python benchmarks/train.py``. An epoch from the store against one from tensors in memory.
+"""The cost of loading batches: ``python benchmarks/train.py``. An epoch from the store against one from ready tensors.
 
 The same windows in the same order through the same head, forward, backward and step: from batches that are tensors
-already (1.00), from windows that are, each batch taking its own by index, from a data set that was put on the device
-once (what `fit` does where it fits), streamed from the mapped store, and by a naive loop that opens each recording's
-file for each window. Turns are interleaved, figures are medians of ratios within a turn.
+already ("ready", 1.00), from windows that are tensors, each batch taking its own by index, from a data set that was
+copied to the device once ("in memory", what `fit` does where it fits), streamed from the memory-mapped store, and by a
+naive loop that opens each recording's file for each window. Turns are interleaved, numbers are medians of ratios
+within a turn.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ import torch
 from aupipe.allocator import keep_freed_memory
 from aupipe.store import create_store, open_store
 from aupipe.train.data import Scaling, columns, fit_scaling, load_examples
-from aupipe.train.feed import DeviceBatch, Resident, Streamed
 from aupipe.train.heads import build_head
 from aupipe.train.labels import NAMES
+from aupipe.train.loader import DeviceBatch, InMemory, Streaming
 from aupipe.train.losses import build_loss
 from aupipe.train.windows import tile
 from aupipe.types import FeatureSpec, Labels, Recording, Window
@@ -96,21 +97,21 @@ def main() -> None:
         scaling = fit_scaling(examples)
         opened = time.perf_counter() - began
         began = time.perf_counter()
-        resident = Resident(examples, scaling, device)
+        in_memory = InMemory(examples, scaling, device)
         placed = time.perf_counter() - began
         windows = [
             w for e in examples for w in tile(e.recording, len(e), options.window, options.window, 37 % options.window)
         ]
-        (whole,) = resident.batches([windows])
+        (whole,) = in_memory.batches([windows])
         order = np.random.default_rng(1).permutation(len(windows))
         windows = [windows[i] for i in order]
         chunks = [windows[at : at + options.batch] for at in range(0, len(windows), options.batch)]
-        ready = list(resident.batches(chunks))
-        streamed = Streamed(examples, scaling, device)
+        ready = list(in_memory.batches(chunks))
+        streamed = Streaming(examples, scaling, device)
         epochs: dict[str, Epoch] = {
-            "in memory": lambda: ready,
+            "ready": lambda: ready,
             "by index": lambda: indexed(whole, torch.from_numpy(order).to(device), options.batch),
-            "resident": lambda: resident.batches(chunks),
+            "in memory": lambda: in_memory.batches(chunks),
             "streamed": lambda: streamed.batches(chunks),
             "naive": lambda: naive(folder, chunks, labels, scaling, device),
         }
@@ -119,9 +120,9 @@ def main() -> None:
             f"{frames:,} frames of {options.dim} columns, {len(chunks)} batches of {options.batch} x {options.window} "
             f"on {device}; opened and scaled in {opened:.2f} s, put on the device in {placed:.2f} s, once"
         )
-        names = [name for name in epochs if name != "in memory"]
-        titles = "".join(f"{name:>10s}" for name in names) + "   x in memory" + f"{'resident / by index':>22s}"
-        print(f"{'head':8s} {'s/epoch in memory':>18s}{titles}")
+        names = [name for name in epochs if name != "ready"]
+        titles = "".join(f"{name:>10s}" for name in names) + "   x ready" + f"{'in memory / by index':>22s}"
+        print(f"{'head':8s} {'s/epoch ready':>18s}{titles}")
         for head in options.heads.split(","):
             taken = {name: [] for name in epochs}
             step = make_step(head, examples[0].dims, device)
@@ -130,13 +131,13 @@ def main() -> None:
                 for name, epoch in epochs.items():
                     taken[name].append(run_epoch(epoch, step, device))
             ratio = {
-                name: statistics.median(a / b for a, b in zip(seconds, taken["in memory"], strict=True))
+                name: statistics.median(a / b for a, b in zip(seconds, taken["ready"], strict=True))
                 for name, seconds in taken.items()
             }
-            base = statistics.median(taken["in memory"])
-            new = statistics.median(a / b for a, b in zip(taken["resident"], taken["by index"], strict=True))
+            base = statistics.median(taken["ready"])
+            new = statistics.median(a / b for a, b in zip(taken["in memory"], taken["by index"], strict=True))
             figures = "".join(f"{ratio[name]:10.2f}" for name in names)
-            print(f"{head:8s} {base:18.3f}{figures}{'':14}{new:22.2f}", flush=True)
+            print(f"{head:8s} {base:18.3f}{figures}{'':10}{new:22.2f}", flush=True)
 
 
 def make_step(head: str, dims: tuple[int, ...], device: str) -> Callable[[DeviceBatch], None]:

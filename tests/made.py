@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from aupipe.demo.corpus import SAMPLE_RATE_HZ, Take, film, plan_corpus, record
+from aupipe.demo.corpus import SAMPLE_RATE_HZ, RecordingPlan, plan_corpus, render_frames, synthesise_audio
 
 FPS = 25
 # Suffix -> codec of the pictures, codec of the sound.
@@ -33,7 +33,7 @@ TICK = Fraction(1, 12800)  # of stated times: a multiple of the usual frame rate
 
 
 @lru_cache(maxsize=4)
-def takes(seed: int, seconds: float) -> list[Take]:
+def recording_plans(seed: int, seconds: float) -> list[RecordingPlan]:
     """Three recordings before they are drawn: one person, another, and two together."""
     return plan_corpus(recordings=3, seconds=seconds, fps=FPS, seed=seed)
 
@@ -41,9 +41,9 @@ def takes(seed: int, seconds: float) -> list[Take]:
 @lru_cache(maxsize=16)
 def talking(number: int = 0, frames: int = 24, seed: int = 5) -> tuple[np.ndarray, np.ndarray]:
     """A drawn person who talks (0 or 1), or two (2): pictures (T, 256, W, 3) uint8 and sound (N,) float32 at 16 kHz."""
-    take = takes(seed, max(frames / FPS, 1.0))[number]
-    pictures = np.stack([picture for picture, _ in islice(film(take), frames)])
-    sound = record(take)[: frames * SAMPLE_RATE_HZ // FPS]
+    plan = recording_plans(seed, max(frames / FPS, 1.0))[number]
+    pictures = np.stack([picture for picture, _ in islice(render_frames(plan), frames)])
+    sound = synthesise_audio(plan)[: frames * SAMPLE_RATE_HZ // FPS]
     for array in (pictures, sound):
         array.setflags(write=False)  # everybody gets the same one
     return pictures, sound

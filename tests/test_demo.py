@@ -1,4 +1,4 @@
-"""The demo corpus keeps its promises: layout, a label row per decoded frame, every action unit, findable faces."""
+"""The demo corpus: its layout, a label row per decoded frame, every action unit, faces that a detector finds."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from facenet_pytorch import MTCNN
 
 from aupipe.demo import DemoCorpus, draw_corpus
-from aupipe.demo.corpus import TRAIN, VALIDATION, film, plan_corpus, record
+from aupipe.demo.corpus import TRAIN, VALIDATION, plan_corpus, render_frames, synthesise_audio
 from aupipe.demo.labels import EXPRESSIONS, affect_labels, au_labels, expression_labels
-from aupipe.demo.script import AUS
+from aupipe.demo.motion import AUS
 
 CHALLENGES = {
     "AU_Detection_Challenge": ",".join(AUS),
@@ -64,7 +64,7 @@ def test_one_label_row_per_decoded_frame(corpus: DemoCorpus) -> None:
     assert corpus.frames == frames
 
 
-def test_sound_is_as_long_as_the_picture_and_speaks(corpus: DemoCorpus) -> None:
+def test_audio_is_as_long_as_the_video_and_has_speech(corpus: DemoCorpus) -> None:
     with av.open(str(corpus.videos[0])) as container:
         stream = container.streams.audio[0]
         assert (stream.codec_context.sample_rate, stream.codec_context.layout.name) == (16_000, "mono")
@@ -73,53 +73,53 @@ def test_sound_is_as_long_as_the_picture_and_speaks(corpus: DemoCorpus) -> None:
     assert np.abs(sound).max() > 0.05
 
 
-def test_sound_is_louder_where_the_mouth_is_open() -> None:
-    takes = plan_corpus(recordings=6, seconds=8.0, fps=25, seed=1)
+def test_audio_is_louder_where_the_mouth_is_open() -> None:
+    plans = plan_corpus(recordings=6, seconds=8.0, fps=25, seed=1)
     loudness, jaw = [], []
-    for take in takes:
-        if len(take.tracks) == 1:
-            blocks = record(take).reshape(len(take.tracks[0].play.voice), -1)
+    for plan in plans:
+        if len(plan.tracks) == 1:
+            blocks = synthesise_audio(plan).reshape(len(plan.tracks[0].motion.voice), -1)
             loudness.append(np.sqrt((blocks**2).mean(axis=1)))
-            jaw.append(take.tracks[0].play.intensity[:, AUS.index("AU26")])
+            jaw.append(plan.tracks[0].motion.intensity[:, AUS.index("AU26")])
     assert np.corrcoef(np.concatenate(loudness), np.concatenate(jaw))[0, 1] > 0.3
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_every_action_unit_occurs_in_both_splits(seed: int) -> None:
-    takes = plan_corpus(recordings=16, seconds=12.0, fps=25, seed=seed)
+    plans = plan_corpus(recordings=16, seconds=12.0, fps=25, seed=seed)
     for split in (TRAIN, VALIDATION):
-        rows = np.concatenate([au_labels(t.play) for take in takes for t in take.tracks if t.split == split])
+        rows = np.concatenate([au_labels(t.motion) for plan in plans for t in plan.tracks if t.split == split])
         rates = (rows[rows[:, 0] >= 0] == 1).mean(axis=0)
         assert rates.min() > 0.01, dict(zip(AUS, rates, strict=True))
         assert 0.45 < rates[AUS.index("AU25")] < 0.85
 
 
-def test_unseen_faces_are_invalid_in_all_three_tasks() -> None:
-    takes = plan_corpus(recordings=16, seconds=12.0, fps=25, seed=0)
-    hidden = [t.play for take in takes for t in take.tracks if not t.play.visible.all()]
+def test_hidden_faces_are_invalid_in_all_three_tasks() -> None:
+    plans = plan_corpus(recordings=16, seconds=12.0, fps=25, seed=0)
+    hidden = [t.motion for plan in plans for t in plan.tracks if not t.motion.visible.all()]
     assert len(hidden) >= 2
-    for play in hidden:
-        unseen = ~play.visible
-        assert 0.02 < unseen.mean() < 0.3
-        np.testing.assert_array_equal((au_labels(play) == -1).all(axis=1), unseen)
-        np.testing.assert_array_equal(expression_labels(play, 25) == -1, unseen)
-        np.testing.assert_array_equal((affect_labels(play, 25) == -5).all(axis=1), unseen)
+    for motion in hidden:
+        not_visible = ~motion.visible
+        assert 0.02 < not_visible.mean() < 0.3
+        np.testing.assert_array_equal((au_labels(motion) == -1).all(axis=1), not_visible)
+        np.testing.assert_array_equal(expression_labels(motion, 25) == -1, not_visible)
+        np.testing.assert_array_equal((affect_labels(motion, 25) == -5).all(axis=1), not_visible)
 
 
 def test_labels_depend_on_the_seed_alone(corpus: DemoCorpus) -> None:
     again = plan_corpus(**SMALL)
-    for track in (track for take in again for track in take.tracks):
+    for track in (track for plan in again for track in plan.tracks):
         rows = label_file(corpus, "AU_Detection_Challenge", track.name).read_text().splitlines()[1:]
-        np.testing.assert_array_equal(np.array([row.split(",") for row in rows], int), au_labels(track.play))
+        np.testing.assert_array_equal(np.array([row.split(",") for row in rows], int), au_labels(track.motion))
     other = plan_corpus(**{**SMALL, "seed": 6})
     assert any(
-        not np.array_equal(a.tracks[0].play.intensity, b.tracks[0].play.intensity)
+        not np.array_equal(a.tracks[0].motion.intensity, b.tracks[0].motion.intensity)
         for a, b in zip(again, other, strict=True)
     )
 
 
 def test_the_same_seed_draws_the_same_pictures() -> None:
-    first, second = (next(film(plan_corpus(**SMALL)[1]))[0] for _ in range(2))
+    first, second = (next(render_frames(plan_corpus(**SMALL)[1]))[0] for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
@@ -127,12 +127,12 @@ def test_mtcnn_finds_the_drawn_faces() -> None:
     detector = MTCNN(keep_all=True, min_face_size=40)
     wanted = found = 0
     errors = []
-    for take in plan_corpus(**SMALL):
-        filmed = list(film(take))[::8]
-        _, _, detected = detector.detect([picture for picture, _ in filmed], landmarks=True)
-        visible = np.stack([track.play.visible for track in take.tracks], axis=1)[::8]
-        for (_, truth), points, seen in zip(filmed, detected, visible, strict=True):
-            for face in truth[seen]:
+    for plan in plan_corpus(**SMALL):
+        rendered = list(render_frames(plan))[::8]
+        _, _, detected = detector.detect([picture for picture, _ in rendered], landmarks=True)
+        visible = np.stack([track.motion.visible for track in plan.tracks], axis=1)[::8]
+        for (_, truth), points, shown in zip(rendered, detected, visible, strict=True):
+            for face in truth[shown]:
                 wanted += 1
                 eyes_px = np.linalg.norm(face[1] - face[0])
                 near = [] if points is None else [np.hypot(*(p - face).astype(float).T) / eyes_px for p in points]

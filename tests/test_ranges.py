@@ -89,7 +89,7 @@ def test_every_setting_of_a_recipe_is_accepted_or_refused_in_one_line() -> None:
     places = [((), name) for name in plain]
     places += [(("optimiser",), field.name) for field in dataclasses.fields(Optimiser)]
     places += [(("postprocess", "au"), field.name) for field in dataclasses.fields(Options)]
-    places += [(("also",), "va"), (("loss",), "au"), (("head",), "kind"), (("postprocess",), "au")]
+    places += [(("aux_tasks",), "va"), (("loss",), "au"), (("head",), "kind"), (("postprocess",), "au")]
     for parents, name in places:
         for value in ODD:
             own = parse_json(json.dumps(tables))
@@ -161,9 +161,9 @@ def test_a_document_that_is_none_is_the_parsers_own_error(parse: Any, text: Any)
 def files_that_nest(folder: Path) -> list[tuple[str, Any]]:
     from aupipe.extract.media.transcript import read_transcript
     from aupipe.store import create_store, open_store
+    from aupipe.train.checkpoint import load_checkpoint
     from aupipe.train.model import load_model
     from aupipe.train.postprocess import read_postprocess
-    from aupipe.train.resume import load_standing
     from aupipe.train.run import load_run
 
     create_store(folder / "store", "zarr").close()
@@ -175,7 +175,7 @@ def files_that_nest(folder: Path) -> list[tuple[str, Any]]:
         ("store/store.json", lambda path: open_store(path.parent)),
         ("talk.json", read_transcript),
         ("post.json", read_postprocess),
-        ("standing/resume.safetensors", lambda path: load_standing(path.parent)),
+        ("standing/resume.safetensors", lambda path: load_checkpoint(path.parent)),
     ]
 
 
@@ -209,14 +209,14 @@ def test_odd_metadata_of_a_runs_tensors_are_refused_in_one_line(
     import numpy as np
     from safetensors.numpy import save_file
 
-    from aupipe.train.resume import load_standing
+    from aupipe.train.checkpoint import load_checkpoint
     from aupipe.train.run import load_weights
 
     tensors = {"scaling.mean": np.zeros(3), "scaling.std": np.ones(3)}
     for name in ("head.safetensors", "resume.safetensors"):
         save_file(tensors, tmp_path / name, metadata or None)
     run: Any = SimpleNamespace(path=tmp_path, id="own", recipe=SimpleNamespace(center=0.0))
-    for read in (lambda: load_weights(run), lambda: load_standing(tmp_path)):
+    for read in (lambda: load_weights(run), lambda: load_checkpoint(tmp_path)):
         with pytest.raises(AupipeError, match="safetensors") as caught:
             read()
         assert "\n" not in str(caught.value)

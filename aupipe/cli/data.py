@@ -14,7 +14,7 @@ from aupipe.types import Labels, Recording, Task
 
 if TYPE_CHECKING:
     from aupipe.store.base import Store
-    from aupipe.train.recipe import Asking
+    from aupipe.train.recipe import DataNeeds
 
 
 STALE = {"source changed": "", "other file": "", "failed before": "failed: "}  # what to say before the reason
@@ -34,7 +34,7 @@ class Data:
 
 
 def gather(
-    config: Config, store: Store, recipe: Asking, task: Task, names: Sequence[str] = (), allow_missing: bool = False
+    config: Config, store: Store, recipe: DataNeeds, task: Task, names: Sequence[str] = (), allow_missing: bool = False
 ) -> Data:
     """The splits, labels and features of a configuration; ``names`` go before the recipe's own features.
 
@@ -55,7 +55,7 @@ def gather(
     everyone = [*splits["train"], *splits["validation"]]
     features = feature_ids(build_feature_set(config, names=list(asked), known=store.features()), everyone, asked)
     splits = {name: up_to_date(config, store, found, features, allow_missing) for name, found in splits.items()}
-    also = {other: labels_of(dataset, everyone, other) for other in recipe.beside(task)}
+    also = {other: labels_of(dataset, everyone, other) for other in recipe.aux_tasks_for(task)}
     damaged = damaged_of(store, [*splits["train"], *splits["validation"]], features)
     return Data(splits["train"], splits["validation"], labels_of(dataset, everyone, task), features, also, damaged)
 

@@ -22,10 +22,10 @@ def run_demo(folder: Path, *, recordings: int, seconds: float, seed: int) -> Non
     """Draw, extract, train a linear head and a TCN, score both on the validation split."""
     from aupipe.extract.planning.features import build_feature_set
     from aupipe.extract.planning.plan import make_plan
-    from aupipe.train.evaluate import always_positive
+    from aupipe.train.evaluate import trivial_baseline
     from aupipe.train.fit import fit
     from aupipe.train.predict import predict
-    from aupipe.train.predictions import write_csv
+    from aupipe.train.prediction_files import write_csv
     from aupipe.train.recipe import load_recipe
     from aupipe.train.run import load_run
 
@@ -68,7 +68,7 @@ def run_demo(folder: Path, *, recordings: int, seconds: float, seed: int) -> Non
     predictions = predict(runs["tcn"], store, dataset.split("au", "validation"))
     write_csv(predictions, folder / "runs" / "tcn-au" / "predictions.csv", overwrite=True)  # the demo's own, as before
     labels = labels_of(dataset, dataset.split("au", "validation"), "au")
-    others = {"linear": runs["baseline"].scores, "always 1": always_positive(labels, "au")}
+    others = {"linear": runs["baseline"].scores, "always 1": trivial_baseline(labels, "au")}
     echo()
     echo(*runs["tcn"].scores.table(others, name="tcn").split("\n"))
     echo("", f"{time.monotonic() - began:.0f} s in all. Drawn faces: scores say the pipeline works, no more.")

@@ -25,8 +25,8 @@ SHOWN = 5  # settings in which two orders differ
 
 @dataclass(frozen=True)
 class Order:
-    """What a command asked to train; ``recipe``: `Committee.to_json`; ``folds``: a number, or fold name -> recording
-    ids; ``on``: train or all."""
+    """What a command asked to train; ``recipe``: `EnsembleRecipe.to_json`; ``folds``: a number, or fold name ->
+    recording ids; ``on``: train or all."""
 
     recipe: Mapping[str, Any]
     task: Task
@@ -103,7 +103,7 @@ def finished_order(out: Path, order: Order) -> Order | None:
 
     Raises UsageError where it is another's, where a run there is unfinished, and where it holds anything else.
     """
-    from aupipe.train.committee import committee_from_json
+    from aupipe.train.ensemble_recipe import ensemble_recipe_from_json
 
     if not (out / ORDER_FILE).is_file():
         refuse_nonempty(out, " and holds no run of `aupipe train`")
@@ -111,7 +111,7 @@ def finished_order(out: Path, order: Order) -> Order | None:
     before = read_order(out)
     if not is_finished(out):
         raise UsageError(f"{out} holds a run that is not finished: `aupipe train --resume {out}`, or another --out")
-    before = replace(before, recipe=committee_from_json(before.recipe).to_json())  # with keys that are new since
+    before = replace(before, recipe=ensemble_recipe_from_json(before.recipe).to_json())  # with keys that are new since
     if other := differences(before, order):
         shown = "; ".join(other[:SHOWN]) + (f"; and {len(other) - SHOWN} more" if len(other) > SHOWN else "")
         raise UsageError(f"{out} is a finished run of another order ({shown}): choose another --out")
@@ -188,12 +188,12 @@ def _shown(value: Any) -> str:
 
 
 def _settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Every value of `Committee.to_json`, by a dotted name; of several members behind their names."""
+    """Every value of `EnsembleRecipe.to_json`, by a dotted name; of several members behind their names."""
     several = len(recipe["members"]) > 1
     found: dict[str, Any] = {}
     for member in recipe["members"]:
         lead = f"{member['name']}." if several else ""
-        found[f"{lead}apart"] = member["apart"]
+        found[f"{lead}per_feature"] = member["per_feature"]
         found |= _flat(member["recipe"], lead)
     return found
 

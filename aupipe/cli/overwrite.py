@@ -32,7 +32,7 @@ def refuse_lost_predictions(recordings: Sequence[Recording], form: str, out: Pat
 
     Submissions and tracks name a recording without its file suffix: that is the challenge's form.
     """
-    from aupipe.train.predictions import same_file, track_file
+    from aupipe.train.prediction_files import same_file, track_file
 
     if form in ("csv", "parquet"):
         refuse_existing(out, overwrite)

@@ -21,8 +21,8 @@ from aupipe.types import Labels, Recording, Task
 
 if TYPE_CHECKING:
     from aupipe.store.base import Store
-    from aupipe.train.bootstrap import Spread
     from aupipe.train.evaluate import Scores
+    from aupipe.train.intervals import BootstrapInterval
     from aupipe.train.model import Model
     from aupipe.train.postprocess import PostProcess
     from aupipe.train.predictions import Predictions, Threshold
@@ -56,7 +56,7 @@ class Scene:
 
     def predict(self, model: Model, recordings: list[Recording], held_out: bool = False) -> dict[str, Predictions]:
         """Raw scores of recordings whose stored features are current."""
-        from aupipe.train.model import predict_held_out, predict_model
+        from aupipe.train.model_prediction import predict_held_out, predict_model
 
         known = {name for one in self.dataset.recordings for name in (one.id, one.group)}
         if strangers := sorted(set(model.routes or ()) - known):
@@ -113,9 +113,9 @@ def read_cuts(path: Path, dataset: Dataset) -> dict[str, list[int]]:
 
 def trivial(labels: Mapping[str, Labels], task: Task) -> dict[str, Scores]:
     """What needs no model, for the column beside."""
-    from aupipe.train.evaluate import always_positive
+    from aupipe.train.evaluate import trivial_baseline
 
-    return {"always 1" if task == "au" else "constant": always_positive(labels, task)}
+    return {"always 1" if task == "au" else "constant": trivial_baseline(labels, task)}
 
 
 def bounds(
@@ -125,9 +125,9 @@ def bounds(
     threshold: Threshold,
     recordings: Sequence[Recording],
     draws: int = 1000,
-) -> Spread | None:
+) -> BootstrapInterval | None:
     """Intervals by video; None where there is a single one to draw, or no draws are asked for."""
-    from aupipe.train.bootstrap import bootstrap
+    from aupipe.train.intervals import bootstrap
 
     groups = {item.id: item.group for item in recordings}
     if not draws or len({groups.get(name, name) for name in labels if name in predictions}) < 2:

@@ -21,8 +21,8 @@ from aupipe.files import refuse_existing, write_file
 from aupipe.types import Labels, Recording
 
 if TYPE_CHECKING:
-    from aupipe.train.bootstrap import Spread
     from aupipe.train.evaluate import Scores
+    from aupipe.train.intervals import BootstrapInterval
     from aupipe.train.model import Model
     from aupipe.train.predictions import Threshold
 
@@ -76,7 +76,7 @@ def predict(
     """
     from aupipe.train.model import load_model
     from aupipe.train.postprocess import Options, PostProcess, apply_postprocess
-    from aupipe.train.predictions import write_abaw, write_csv, write_parquet, write_tracks
+    from aupipe.train.prediction_files import write_abaw, write_csv, write_parquet, write_tracks
 
     model = load_model(run)
     scene = open_scene(config_file, store, gpu, cpu, allow_missing, cuts_file)
@@ -104,7 +104,7 @@ def predict(
     else:
         write_tracks(named, out, model.task, threshold, overwrite)
     frames = sum(len(item) for item in predictions.values())
-    seen = sum(int(item.seen.sum()) for item in predictions.values())
+    seen = sum(int(item.face_found.sum()) for item in predictions.values())
     share = f"face seen in {seen / max(frames, 1):.1%}"
     checked = f"; its rows are those of {sample}" if form == "abaw" and sample else ""
     echo(f"wrote {out}: {frames:,} frames of {len(predictions)} recordings, {share}{checked}")
@@ -158,7 +158,7 @@ def evaluate(
       aupipe evaluate runs/best-folds runs/tcn-folds            # ensembles of folds; a paired comparison
       aupipe evaluate runs/best-folds --split train --held-out
     """
-    from aupipe.train.bootstrap import compare
+    from aupipe.train.intervals import compare
     from aupipe.train.model import load_model
 
     models = [load_model(run) for run in runs]
@@ -182,7 +182,7 @@ def evaluate(
     (scores, spread), *rest = found
     names = [model.name if len(models) == 1 else f"{number} {model.name}" for number, model in enumerate(models, 1)]
     beside = {name: one for name, (one, _) in zip(names[1:], rest, strict=True)}
-    echo(*scores.table({**beside, **trivial(labels, task)}, name=names[0], spread=spread).split("\n"))
+    echo(*scores.table({**beside, **trivial(labels, task)}, name=names[0], interval=spread).split("\n"))
     for name, (one, bound) in zip(names[1:], rest, strict=True):
         echo(f"{name}: {one.footnote()}")
         if spread and bound:
@@ -199,7 +199,7 @@ def _scored(
     on_tuned: bool,
     held_out: bool,
     draws: int,
-) -> tuple[Scores, Spread | None]:
+) -> tuple[Scores, BootstrapInterval | None]:
     from aupipe.train.evaluate import check_unseen, evaluate_post
     from aupipe.train.evaluate import evaluate as score
     from aupipe.train.postprocess import apply_postprocess

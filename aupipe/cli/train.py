@@ -42,8 +42,8 @@ from aupipe.types import TASKS, Task
 
 if TYPE_CHECKING:
     from aupipe.store.base import Store
-    from aupipe.train.committee import Seat
     from aupipe.train.crossval import Fold
+    from aupipe.train.ensemble_recipe import Member
     from aupipe.train.model import Model
     from aupipe.train.run import Run
 
@@ -67,7 +67,13 @@ if TYPE_CHECKING:
     default="train",
     help="What folds divide: the training split, or with validation.",
 )
-@click.option("--apart", is_flag=True, help="A run per feature, and their weighted mean: no feature drowns another.")
+@click.option(
+    "--per-feature",
+    "--apart",
+    "per_feature",
+    is_flag=True,
+    help="A run per feature, and their weighted mean. --apart is its former name.",
+)
 @click.option(
     "--threads",
     type=click.IntRange(1, 4096),
@@ -92,7 +98,7 @@ def train(
     seeds: str,
     folds: str | None,
     on: str,
-    apart: bool,
+    per_feature: bool,
     threads: int,
     amp: bool,
     compiled: bool,
@@ -106,8 +112,8 @@ def train(
 ) -> None:
     """Train a head on stored features; the epoch that is best on the validation split is kept.
 
-    A recipe of several members (best), several seeds, folds and --apart make a run each and their mean; members and
-    features are weighted by what held-out recordings say of them.
+    A recipe of several members (best), several seeds, folds and --per-feature make a run each and their mean; members
+    and features are weighted by what held-out recordings say of them.
 
     \b
     Examples:
@@ -115,10 +121,10 @@ def train(
       aupipe train --recipe tcn-transformer --task va --set epochs=20 --set optimiser.lr=1e-4
       aupipe train --recipe best --seed 0,1,2
       aupipe train --recipe best --folds 5          # then evaluate and predict by the mean of the five
-      aupipe train --recipe baseline --feature hog,blendshapes --apart --folds 5
+      aupipe train --recipe baseline --feature hog,blendshapes --per-feature --folds 5
       aupipe train --resume runs/20260101-120000-best-au
     """
-    from aupipe.train.committee import load_committee
+    from aupipe.train.ensemble_recipe import load_ensemble_recipe
 
     if resume is not None:
         given: dict[str, Any] = {
@@ -135,7 +141,7 @@ def train(
         config = require_config(resolve(config_file, store, **{"train.task": order.task}))
     else:
         config = require_config(resolve(config_file, store, **{"train.recipe": recipe, "train.task": task}))
-        chosen = load_committee(config.train.recipe, [*overrides, *(["amp=true"] if amp else [])], apart)
+        chosen = load_ensemble_recipe(config.train.recipe, [*overrides, *(["amp=true"] if amp else [])], per_feature)
         order = Order(
             chosen.to_json(),
             config.train.task,
@@ -163,23 +169,23 @@ def _carry_out(
 ) -> None:
     """Train what was ordered into ``out`` (None: a new folder), or what is left of it, and show how it went."""
     keep_freed_memory()
-    from aupipe.train.committee import committee_from_json, seats, train_committee
+    from aupipe.train.ensemble_recipe import ensemble_recipe_from_json, expand_members
     from aupipe.train.run import load_run
 
     if order.folds is not None and len(order.seeds) > 1:
         raise UsageError("folds with several seeds: give one of the two")
     check_names(order.features)
     begun = order if resumed else finished_order(out, order) if out is not None else None
-    committee = committee_from_json(order.recipe)
+    recipe = ensemble_recipe_from_json(order.recipe)
     # What was begun goes on with its features, whatever has been configured since.
     names = order.features or (tuple(order.data.get("features", ())) if resumed else ())
-    data = gather(config, store, committee, order.task, names, order.allow_missing)
+    data = gather(config, store, recipe, order.task, names, order.allow_missing)
     _tell_damaged(data)
     if order.features:  # over those the recipes name
-        committee = committee.on(order.features)
+        recipe = recipe.on(order.features)
     options: dict[str, Any] = {
         "labels": data.labels,
-        "also": data.also,
+        "aux_labels": data.also,
         "task": order.task,
         "device": device,
         "threads": order.threads,
@@ -188,25 +194,27 @@ def _carry_out(
         "compiled": compiled,
         "progress": lambda line: echo(line, err=True),
     }
-    chairs = seats(committee, data.features)
+    members = expand_members(recipe, data.features)
     order = replace(order, data=identify_data(data, store))
     if begun is not None and (other := data_differences(begun, order)):
         remedy = "train anew into another folder" if resumed else "choose another --out"
         raise UsageError(f"{out} was begun on other data ({'; '.join(other)}): {remedy}")
     fresh = out is None or not out.exists()
-    out = out or _new_run_folder(config, committee.name)
+    out = out or _new_run_folder(config, recipe.name)
     out.mkdir(parents=True, exist_ok=True)
     if begun is None:
         write_order(order, out)
     try:
         if is_finished(out):
             echo(f"{out} is trained already", err=True)
-        if order.folds is None and len(order.seeds) == 1 and len(chairs) == 1:
-            run = load_run(out) if is_finished(out) else _fit(store, data, out, chairs[0], order.seeds[0], options)
+        if order.folds is None and len(order.seeds) == 1 and len(members) == 1:
+            run = load_run(out) if is_finished(out) else _fit(store, data, out, members[0], order.seeds[0], options)
             _show_run(run, store, data, as_json)
         else:
-            model = train_committee(store, committee, _folds(data, order), features=data.features, out=out, **options)
-            _show_several(model, store, data, committee.name, [seat.name for seat in chairs], as_json)
+            from aupipe.train.ensemble import train_ensemble
+
+            model = train_ensemble(store, recipe, _folds(data, order), features=data.features, out=out, **options)
+            _show_several(model, store, data, recipe.name, [member.name for member in members], as_json)
     except (AupipeError, OSError):
         if begun is None and {item.name for item in out.iterdir()} == {ORDER_FILE}:  # refused before any training
             (out / ORDER_FILE).unlink()
@@ -227,11 +235,11 @@ def _tell_damaged(data: Data) -> None:
         echo(f"aupipe: {said}: aupipe status --damaged", err=True)
 
 
-def _fit(store: Store, data: Data, out: Path, seat: Seat, seed: int, options: Any) -> Run:
+def _fit(store: Store, data: Data, out: Path, member: Member, seed: int, options: Any) -> Run:
     from aupipe.train.fit import fit
 
     split: dict[str, Any] = {"train": data.train, "validation": data.validation}
-    own: dict[str, Any] = {"features": seat.features, "recipe": seat.recipe, "seed": seed}
+    own: dict[str, Any] = {"features": member.features, "recipe": member.recipe, "seed": seed}
     return fit(store, out=out, resume=True, **split, **own, **options)
 
 
@@ -264,19 +272,19 @@ def _show_run(run: Run, store: Store, data: Data, as_json: bool) -> None:
         document["damaged"] = data.damaged
         echo_json(document | {"spread": spread.to_json() if spread else None})
         return
-    echo(*run.scores.table(trivial(labels, run.task), name=run.recipe.name, spread=spread).split("\n"))
+    echo(*run.scores.table(trivial(labels, run.task), name=run.recipe.name, interval=spread).split("\n"))
     echo(f"run: {run.path} (best epoch {run.best_epoch}, chosen on these very recordings)")
     if (run.path / "postprocess.json").is_file():
         echo("postprocess.json was fitted on these recordings too: it is for others")
     echo(f"next: aupipe predict {run.path}")
 
 
-def _show_several(model: Model, store: Store, data: Data, name: str, chairs: list[str], as_json: bool) -> None:
+def _show_several(model: Model, store: Store, data: Data, name: str, members: list[str], as_json: bool) -> None:
     """Mean and spread of the runs, their weights, and what held-out recordings say of the whole."""
     from aupipe.cli.scene import bounds, trivial
     from aupipe.train.crossval import summarise
     from aupipe.train.evaluate import evaluate
-    from aupipe.train.model import predict_held_out
+    from aupipe.train.model_prediction import predict_held_out
 
     summary = summarise(model.runs)
     everyone = data.train + data.validation
@@ -286,14 +294,14 @@ def _show_several(model: Model, store: Store, data: Data, name: str, chairs: lis
     caveat = f"each by members not trained on it, their epoch{weighed} chosen on it"
     scores = replace(evaluate(found, labels, model.task), caveats=(caveat,))
     spread = bounds(found, labels, model.task, 0.5, [r for r in everyone if r.id in found])
-    folds = len(model.runs) // len(chairs)  # a weight is the same in all of them
-    weights = dict(zip(chairs, model.weights[::folds], strict=False))
+    folds = len(model.runs) // len(members)  # a weight is the same in all of them
+    weights = dict(zip(members, model.weights[::folds], strict=False))
     if as_json:
         document = {"model": str(model.path), "runs": [str(run.path) for run in model.runs], "weights": weights}
         document |= {"summary": asdict(summary), "scores": scores.to_json(), "damaged": data.damaged}
         echo_json(document | {"spread": spread.to_json() if spread else None})
         return
-    echo(*scores.table(trivial(labels, model.task), name=name, spread=spread).split("\n"))
+    echo(*scores.table(trivial(labels, model.task), name=name, interval=spread).split("\n"))
     echo(str(summary))
     if weights:
         echo("weights: " + ", ".join(f"{name} {weight:g}" for name, weight in weights.items()))

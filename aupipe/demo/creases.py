@@ -1,22 +1,28 @@
-"""Where the skin gets darker or lighter when an action unit pulls: wrinkles, folds and bulges of a demo face."""
+"""Wrinkles, folds and bulges: where each action unit makes the skin of a demo face darker or lighter."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from aupipe.demo.look import HEIGHT_PX, LEFT, PX, TOP, WIDTH_PX, Look, canvas_grid
-from aupipe.demo.script import AUS
+from aupipe.demo.motion import AUS
 
 Points = tuple[tuple[float, float], ...]
 
 
 def paint_creases(look: Look) -> np.ndarray:
-    """Change of relative brightness per action unit in full force: (12, H/2, W/2) float32, order of script.AUS."""
+    """Change of relative brightness per action unit at intensity 1: (12, H/2, W/2) float32, in the order of AUS."""
     import cv2
 
     grid_x, grid_y = canvas_grid()
     side = np.abs(grid_x)
-    brow, nose, mouth, chin, wide = look.brow_y, look.nose_y, look.mouth_y, look.face_length, look.mouth_width
+    brow, nose, mouth, chin, wide = (
+        look.brow_y,
+        look.nose_y,
+        look.mouth_y,
+        look.face_length,
+        look.mouth_width,
+    )
 
     def bulge(level: float, cx: float, cy: float, sx: float, sy: float) -> np.ndarray:
         return level * np.exp(-(((side - cx) / sx) ** 2) - ((grid_y - cy) / sy) ** 2)

@@ -1,4 +1,4 @@
-"""Draw one frame of a demo face: the still head, bent by jaw and turn, with eyes, brows and mouth on it."""
+"""Draw one frame of a demo face: a still head, warped by jaw and rotation, with eyes, brows and mouth."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import numpy as np
 
 from aupipe.demo.creases import paint_creases
 from aupipe.demo.look import HEIGHT_PX, LEFT, PX, TOP, WIDTH_PX, Look, depth, paint_head
-from aupipe.demo.script import INDEX, Performance
+from aupipe.demo.motion import INDEX, FaceMotion
 
 CORNER = np.array([LEFT, TOP])
-GRID_PX = 8  # the bending of the head is computed on a grid this coarse
+GRID_PX = 8  # cell of the grid on which the warp of the head is computed
 ALONG = np.linspace(-1.0, 1.0, 15)  # points along a lip or a lid, corner to corner
 ARCH = 1.0 - ALONG**2
 
 
 class FacePainter:
-    """A person ready to be drawn: holds the still picture and the creases of one look."""
+    """Draws frames of one person; holds the still picture and the creases of a look."""
 
     def __init__(self, look: Look) -> None:
         self.look = look
@@ -29,33 +29,33 @@ class FacePainter:
             slice(int((TOP + look.mouth_y - 0.12) * PX), int((TOP + look.mouth_y + 0.12) * PX)),
             slice(int((LEFT - 0.3) * PX), int((LEFT + 0.3) * PX)),
         )
-        self._turn, self._jaw = np.zeros(2), 0.0  # of the frame being drawn
+        self._turn, self._jaw = np.zeros(2), 0.0  # of the present frame
         self._light = float(np.clip(self.head[at][..., :3].mean() / look.skin.mean(), 0.5, 1.1))
         hair = np.random.default_rng(look.texture_seed).normal(size=(HEIGHT_PX, WIDTH_PX))
         hair = (hair + np.roll(hair, 1, axis=1) + np.roll(hair, (1, 1), axis=(0, 1))) / 1.7
         self._brow_hair = np.clip(0.8 + 0.13 * hair, 0.3, 1.0).astype(np.float32)
 
-    def paint(self, play: Performance, frame: int) -> tuple[np.ndarray, np.ndarray]:
+    def paint(self, motion: FaceMotion, frame: int) -> tuple[np.ndarray, np.ndarray]:
         """Draw one frame: RGBA canvas (H, W, 4) uint8, and its five landmarks (5, 2) in face coordinates."""
         import cv2
 
-        drive = {au: float(play.intensity[frame, k]) for au, k in INDEX.items()}
-        _, yaw, pitch = play.angle[frame]  # the camera rolls the picture
+        drive = {au: float(motion.intensity[frame, k]) for au, k in INDEX.items()}
+        _, yaw, pitch = motion.angle[frame]  # the camera rolls the picture
         self._turn = np.array([np.sin(yaw), np.sin(pitch)])
         self._jaw = 0.20 * max(drive["AU26"], 0.0)
-        head = self._crease(play.intensity[frame])
+        head = self._crease(motion.intensity[frame])
         shift = self._shift(self._grid.reshape(-1, 2)).reshape(self._grid.shape)
         shift = self._shift((self._grid - shift).reshape(-1, 2)).reshape(self._grid.shape)  # inverse, one step
         full = cv2.resize(shift.astype(np.float32), None, fx=GRID_PX, fy=GRID_PX, interpolation=cv2.INTER_LINEAR)
-        # resize puts samples at cell centres: the grid's first node lies half a cell in
+        # resize takes samples at cell centres, so the first node of the grid is half a cell from the border
         offset = GRID_PX // 2
         source = self._still - PX * full[offset : offset + HEIGHT_PX, offset : offset + WIDTH_PX]
         canvas = cv2.remap(head, source[..., 0], source[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
         for side in (-1, 1):
-            self._eye(canvas, side, drive, float(play.blink[frame]), play.gaze[frame])
+            self._eye(canvas, side, drive, float(motion.blink[frame]), motion.gaze[frame])
         self._brows(canvas, drive)
-        drive["AU24"] = max(drive["AU24"], 0.8 * float(play.meet[frame]))
-        corners = self._mouth(canvas, drive, float(play.stretch[frame]))
+        drive["AU24"] = max(drive["AU24"], 0.8 * float(motion.meet[frame]))
+        corners = self._mouth(canvas, drive, float(motion.stretch[frame]))
         still = np.array([[-0.5, 0.0], [0.5, 0.0], [0.0, self.look.nose_y + 0.02]])
         return canvas, np.concatenate([still + self._shift(still), corners])
 
@@ -119,7 +119,11 @@ class FacePainter:
         ball[:] = (*(np.array([226, 222, 216]) * tone), 255)
         look_at = moved - origin + gaze * (0.07, 0.035) + (0.075 * self._turn[0], -0.012)
         middle = tuple(int(v) for v in np.round(((look_at + CORNER) * PX - 0.5) * 16))
-        for radius, colour in ((0.102, look.iris * 0.45), (0.087, look.iris), (0.043, np.array([14.0, 12.0, 12.0]))):
+        for radius, colour in (
+            (0.102, look.iris * 0.45),
+            (0.087, look.iris),
+            (0.043, np.array([14.0, 12.0, 12.0])),
+        ):
             cv2.circle(ball, middle, int(radius * PX * 16), (*(colour * tone).tolist(), 255), -1, cv2.LINE_AA, 4)
         glint = (middle[0] + int(40 * self.look.lamp[0] * 1.2), middle[1] - 40)
         cv2.circle(ball, glint, 20, (250, 250, 250, 255), -1, cv2.LINE_AA, 4)
@@ -198,7 +202,7 @@ class FacePainter:
         """Teeth and tongue between the inner edges of the lips, each (15, 2)."""
         dark = np.array([52.0, 20.0, 22.0]) * self._light
         self._fill(canvas, np.concatenate([up, down[::-1]]), dark)
-        # Teeth hang at a fixed height of the skull; the lips cover what is above and below.
+        # Teeth are at a fixed height of the skull; the lips cover what is above and below.
         edge = np.minimum(np.maximum(base[:, 1] + 0.012, up[:, 1] + 0.01), down[:, 1])
         teeth = np.stack([up[:, 0], edge], axis=1)
         inner = slice(2, -2)

@@ -1,4 +1,4 @@
-"""The labels of a demo face: they follow from its performance, by threshold and by rule."""
+"""The labels of a demo face, computed from its motion by thresholds and rules."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from itertools import pairwise
 
 import numpy as np
 
-from aupipe.demo.script import AUS, INDEX, Performance
+from aupipe.demo.motion import AUS, INDEX, FaceMotion
 
 EXPRESSIONS = ("Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other")
-THRESHOLD = 0.35  # an action unit counts as present from this intensity on
+THRESHOLD = 0.35  # least intensity of an action unit that is present
 
 
-def au_labels(play: Performance) -> np.ndarray:
+def au_labels(motion: FaceMotion) -> np.ndarray:
     """Presence of the twelve action units: (T, 12) int 0/1, -1 where the face cannot be seen."""
-    labels = (play.intensity >= THRESHOLD).astype(np.int64)
-    labels[~play.visible] = -1
+    labels = (motion.intensity >= THRESHOLD).astype(np.int64)
+    labels[~motion.visible] = -1
     return labels
 
 
-def expression_labels(play: Performance, fps: int) -> np.ndarray:
+def expression_labels(motion: FaceMotion, fps: int) -> np.ndarray:
     """Expression class from the action units, by rule: (T,) int 0..7, -1 where the face cannot be seen."""
-    on = {au: play.intensity[:, k] >= THRESHOLD for au, k in INDEX.items()}
-    level = {au: play.intensity[:, k] for au, k in INDEX.items()}
-    rules = (  # the first that holds decides
+    on = {au: motion.intensity[:, k] >= THRESHOLD for au, k in INDEX.items()}
+    level = {au: motion.intensity[:, k] for au, k in INDEX.items()}
+    rules = (  # the first rule that holds decides
         ("Fear", on["AU1"] & on["AU2"] & on["AU4"] & on["AU25"]),
         ("Surprise", on["AU1"] & on["AU2"] & ~on["AU4"] & (on["AU25"] | on["AU26"])),
         ("Sadness", (on["AU15"] | (on["AU1"] & on["AU4"] & ~on["AU2"])) & ~on["AU12"]),
@@ -36,17 +36,17 @@ def expression_labels(play: Performance, fps: int) -> np.ndarray:
     classes = np.select([rule for _, rule in rules], [index[name] for name, _ in rules], index["Other"])
     shortest = max(1, round(0.2 * fps))
     edges = np.flatnonzero(np.diff(classes, prepend=-9, append=-9))
-    for start, stop in pairwise(edges):  # flicker takes the class before it
+    for start, stop in pairwise(edges):  # very short runs get the class before them
         if start and stop - start < shortest:
             classes[start:stop] = classes[start - 1]
-    classes[~play.visible] = -1
+    classes[~motion.visible] = -1
     return classes
 
 
-def affect_labels(play: Performance, fps: int) -> np.ndarray:
+def affect_labels(motion: FaceMotion, fps: int) -> np.ndarray:
     """Valence and arousal from the action units and the voice: (T, 2) in [-1, 1], -5 where the face cannot be seen."""
-    level = {au: play.intensity[:, k] for au, k in INDEX.items()}
-    loud, jaw = _smooth(play.voice, 0.3 * fps), _smooth(level["AU26"], 0.15 * fps)
+    level = {au: motion.intensity[:, k] for au, k in INDEX.items()}
+    loud, jaw = _smooth(motion.voice, 0.3 * fps), _smooth(level["AU26"], 0.15 * fps)
     pleasant = 0.62 * level["AU12"] + 0.25 * level["AU12"] * level["AU6"] + 0.12 * level["AU2"] * (1 - level["AU4"])
     unpleasant = 0.42 * level["AU4"] + 0.62 * level["AU15"] + 0.45 * level["AU10"] * (1 - level["AU12"])
     unpleasant += 0.20 * level["AU23"] + 0.25 * level["AU24"]
@@ -55,7 +55,7 @@ def affect_labels(play: Performance, fps: int) -> np.ndarray:
     mouth = 0.20 * level["AU10"] + 0.28 * level["AU12"] - 0.15 * level["AU15"]
     arousal = np.tanh(1.1 * (-0.28 + 0.60 * loud + 0.40 * jaw + brows + mouth))
     affect = np.stack([_smooth(valence, 0.12 * fps), _smooth(arousal, 0.12 * fps)], axis=1)
-    affect[~play.visible] = -5.0
+    affect[~motion.visible] = -5.0
     return affect
 
 

@@ -1,8 +1,7 @@
-"""What a demo face is made of: its proportions and colours, and the still part of its picture (skin, nose, hair).
+"""Proportions and colours of a demo face, and the still part of its picture (skin, nose, hair).
 
 Face coordinates are in inter-ocular distances: x to the image right, y down, the point between the eyes at (0, 0). The
-skin is shaded as a height field under one lamp, which gives nose, sockets and cheeks their soft shadows at no cost per
-frame.
+skin is shaded once as a height field under one lamp, which gives nose, eye sockets and cheeks soft shadows.
 """
 
 from __future__ import annotations
@@ -61,8 +60,8 @@ class Look:
     texture_seed: int
 
 
-def draw_look(rng: np.random.Generator, tone: float) -> Look:
-    """Draw a person by lot; `tone` in [0, 1) steps through the skin tones so that a corpus covers them."""
+def sample_look(rng: np.random.Generator, tone: float) -> Look:
+    """A random person; `tone` in [0, 1) selects the skin tone, so that a corpus can cover all of them."""
     skins = np.array(SKINS, float)
     at = tone * (len(skins) - 1)
     skin = skins[int(at)] + (at % 1) * (skins[min(int(at) + 1, len(skins) - 1)] - skins[int(at)])
@@ -111,7 +110,7 @@ def canvas_grid() -> tuple[np.ndarray, np.ndarray]:
 
 
 def head_radius(look: Look, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Where a point lies in the outline of the head: below 1 inside, 1 on the outline."""
+    """Distance of points from the middle of the head: below 1 inside its outline, 1 on it."""
     middle, half = (look.face_length - 1.55) / 2, (look.face_length + 1.55) / 2
     v = (y - middle) / half
     below = np.clip(v, 0.0, 1.2)
@@ -120,7 +119,7 @@ def head_radius(look: Look, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def depth(look: Look, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Height of the head towards the viewer, for the sideways motion of a turning head; 0 at the outline."""
-    # Unlike the relief it meets the outline at a slope, or the skin there would fold over when the head turns.
+    # Unlike `relief`, its slope is finite at the outline; else the skin there would fold over when the head turns.
     inside = np.clip(1.0 - head_radius(look, x, y), -0.6, 1.0)
     bowl = 0.80 * (1.0 - (1.0 - np.maximum(inside, 0.0)) ** 1.7) + 0.25 * np.minimum(inside, 0.0)
     nose = 0.26 * np.exp(-((x / 0.2) ** 2) - ((y - look.nose_y + 0.1) / 0.3) ** 2)
@@ -177,7 +176,7 @@ def paint_head(look: Look) -> np.ndarray:
     stubble = np.clip(shadow_jaw + np.clip((side - 0.72) / 0.2, 0, 1) * np.clip((y - 0.55) / 0.3, 0, 1), 0, 1)
     stubble = (look.beard * stubble * (1 + 0.25 * rng.normal(size=x.shape)))[..., None]
     rgb = rgb * (1 - 0.75 * stubble) + 0.75 * stubble * look.hair
-    # Creases that a smooth height field does not have: sockets, nostrils, under the nose and the lip.
+    # Dark places that a smooth height field does not have: eye sockets, nostrils, under the nose and the lip.
     tip, w = look.nose_y, look.nose_width
     dark = 0.16 * _hump(side, y, 0.24, -0.06, 0.12, 0.17) + 0.10 * _hump(side, y, 0.5, 0.2, 0.3, 0.05)
     dark += 0.18 * _hump(x, y, 0, tip + 0.15, 0.2 * w, 0.05)

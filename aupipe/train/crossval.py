@@ -1,5 +1,4 @@
-"""Folds that never part siblings: what is in one group (a video, a subject) is trained on or validated on, never
-both."""
+"""Folds for cross-validation: all recordings of a group (a video, a subject) are in the same part of a fold."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ FOLD_NAME = re.compile(r"[^\W_][\w.-]*")
 
 @dataclass(frozen=True)
 class Fold:
-    """One division of the recordings."""
+    """One split of the recordings; ``name`` names the folder of its run."""
 
     name: str
     train: tuple[Recording, ...]
@@ -28,10 +27,10 @@ class Fold:
 def group_folds(
     recordings: Sequence[Recording], folds: int = 5, seed: int = 0, frames: Mapping[str, int] | None = None
 ) -> list[Fold]:
-    """``folds`` divisions in which each recording is validated on once; whole `Recording.group`s, about equally many.
+    """``folds`` splits in which each recording is validated on once; a `Recording.group` is never divided.
 
-    ``frames`` by recording id makes them equal in frames instead of recordings: the largest group goes first, to the
-    smallest fold; ties in an order that ``seed`` draws.
+    The folds have about equally many recordings, or frames where ``frames`` (recording id -> number) is given: the
+    largest group goes first, to the smallest fold; groups of equal size in an order drawn by ``seed``.
 
     Raises UsageError for fewer groups than folds.
     """
@@ -58,16 +57,16 @@ def group_folds(
 
 
 def custom_folds(recordings: Sequence[Recording], named: Mapping[str, Sequence[str]]) -> list[Fold]:
-    """Folds as given: name -> the ids validated on; all others are trained on, save siblings of those.
+    """Folds as given: name -> ids of the recordings that are validated on; all others are trained on.
 
-    Raises UsageError for an id that is not among the recordings, for one in two folds, and where a sibling of a
-    validated recording would be trained on.
+    Raises UsageError for an unknown id, for one in two folds, and where a recording of the same group as a validated
+    one would be trained on.
     """
     by_id = {recording.id: recording for recording in recordings}
     placed: dict[str, str] = {}
     made = []
     for name, ids in named.items():
-        if not FOLD_NAME.fullmatch(name):  # it names a folder
+        if not FOLD_NAME.fullmatch(name):
             raise UsageError(
                 f"fold {name!r}: use letters, digits, '_', '.' and '-', and begin with none of the last two"
             )
@@ -80,24 +79,19 @@ def custom_folds(recordings: Sequence[Recording], named: Mapping[str, Sequence[s
         held = set(ids)
         groups = {by_id[one].group for one in ids}
         train = tuple(r for r in recordings if r.id not in held)
-        torn = [r.id for r in train if r.group in groups]
-        if torn:
+        divided = [r.id for r in train if r.group in groups]
+        if divided:
             raise UsageError(
-                f"fold {name!r} would train on {torn[0]!r}, a sibling of a recording it validates on: give it the "
+                f"fold {name!r} would train on {divided[0]!r}, a sibling of a recording it validates on: give it the "
                 "whole group"
             )
         made.append(Fold(name, train, tuple(by_id[one] for one in ids)))
     return made
 
 
-def official_fold(train: Sequence[Recording], validation: Sequence[Recording]) -> Fold:
-    """The challenge's own split, whatever it parts; `fit` warns where it parts a group."""
-    return Fold("official", tuple(train), tuple(validation))
-
-
 @dataclass(frozen=True)
 class Summary:
-    """What several runs reached: ``mean`` and standard ``deviation``. The best of them is no result (trap 2)."""
+    """Validation scores of several runs: ``mean`` and standard ``deviation``. The best of several is not a result."""
 
     metric: str
     mean: float
@@ -111,7 +105,10 @@ class Summary:
 
 
 def summarise(runs: Sequence[Any]) -> Summary:
-    """The runs' validation scores in two numbers. Raises UsageError for fewer than two runs, or of several tasks."""
+    """Mean and standard deviation of the runs' validation scores.
+
+    Raises UsageError for fewer than two runs, and for runs of several tasks.
+    """
     if len(runs) < 2 or len({run.task for run in runs}) != 1:
         raise UsageError(f"{len(runs)} runs of {len({run.task for run in runs})} tasks: give two or more of one")
     each = [run.scores.mean for run in runs]

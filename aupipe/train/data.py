@@ -1,7 +1,8 @@
-"""From the store to batches: mapped views, joined and standardised only when a batch is made. numpy only.
+"""Examples from the store, and batches of their windows. numpy only.
 
-Columns of a row: the features one after another (each standardised, 0 where it has no row), then one presence column
-per feature (1 where it has). A frame without a face thus stays a frame, and the head can tell.
+Stored arrays are memory-mapped; features are concatenated and standardised only when a batch is made. Columns of a row:
+the features one after another (standardised, 0 where a feature has no row for the frame), then one presence column per
+feature (1 where it has one). A frame without a face keeps its row, and the head can see that the face is missing.
 """
 
 from __future__ import annotations
@@ -19,65 +20,65 @@ from aupipe.store.base import Store, derive_valid
 from aupipe.train.labels import blank_labels, match
 from aupipe.types import PER_VIDEO, FeatureSpec, Labels, Recording, Task, Window
 
-# A dimension that hardly moved in training must not explode elsewhere.
-CLIP = 10.0
+# A column that is almost constant in training would otherwise have huge values in other recordings.
+CLIP = 10.0  # standard deviations
 
 
 @dataclass(frozen=True)
 class Example:
-    """One recording: ``parts[i]`` (T, ...) is the view of feature i, ``present`` (T, F) where it has a row.
+    """One recording: ``arrays[i]`` (T, ...) is the stored array of feature i, ``present`` (T, F) where it has a row.
 
-    ``labels`` have T rows; ``surplus`` is by how many there were more. ``seen`` (T,): the face was found. ``also``: the
-    labels of other tasks that are trained along.
+    ``labels`` have T rows; ``surplus``: by how many the annotation was longer. ``face_found`` (T,): the face was found.
+    ``aux_labels``: the labels of auxiliary tasks, in their order.
     """
 
     recording: str
-    parts: tuple[NDArray[Any], ...]
+    arrays: tuple[NDArray[Any], ...]
     present: NDArray[np.bool_]
-    seen: NDArray[np.bool_]
+    face_found: NDArray[np.bool_]
     labels: Labels | None = None
     surplus: int = 0
-    also: tuple[Labels, ...] = ()
+    aux_labels: tuple[Labels, ...] = ()
 
     def __len__(self) -> int:
         return len(self.present)
 
     @cached_property
     def dims(self) -> tuple[int, ...]:
-        """Columns of each feature, whatever the shape of its rows."""
-        return tuple(int(np.prod(part.shape[1:])) for part in self.parts)
+        """Columns of each feature; rows of several dimensions are flattened."""
+        return tuple(int(np.prod(array.shape[1:])) for array in self.arrays)
 
     @cached_property
     def targets(self) -> NDArray[np.float32]:
-        """(T, K) targets of the task, and behind them those of the tasks beside it; K = 0 without labels."""
+        """(T, K) targets of the task, followed by those of the auxiliary tasks; K = 0 without labels."""
         return np.concatenate([item.targets for item in self._annotations], axis=1, dtype=np.float32)
 
     @cached_property
     def valid(self) -> NDArray[np.bool_]:
-        """(T, K) which of ``targets`` are annotated."""
+        """(T, K) True where ``targets`` are annotated."""
         return np.concatenate([item.valid for item in self._annotations], axis=1, dtype=bool)
 
     @property
     def _annotations(self) -> tuple[Labels, ...]:
         none = np.zeros((len(self), 0))
         own = self.labels if self.labels is not None else Labels("au", (), none.astype(np.float32), none.astype(bool))
-        return own, *self.also
+        return own, *self.aux_labels
 
     @cached_property
     def means(self) -> tuple[NDArray[np.float32], ...]:
-        """(d,) mean of each feature over this recording's own present rows."""
+        """(d,) mean of each feature over the present rows of this recording."""
         return tuple(
             rows.mean(axis=0, dtype=np.float64).astype(np.float32) if len(rows) else np.zeros(rows.shape[1], np.float32)
-            for rows in (_rows(self, i, 0, len(self))[self.present[:, i]] for i in range(len(self.parts)))
+            for rows in (_rows(self, i, 0, len(self))[self.present[:, i]] for i in range(len(self.arrays)))
         )
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """``mean`` and ``std`` (D,) of the features over the training split's present rows, nobody else's.
+    """``mean`` and ``std`` (D,) of the features over the present rows of the training split alone.
 
-    First a recording's own mean, times ``center``, is taken off: a face at rest differs from person to person by more
-    than an expression moves it. It needs the whole recording and no label; 0 takes nothing off.
+    Before that, ``center`` times the recording's own mean is subtracted, because neutral faces of different people
+    differ by more than expressions do. This needs the whole recording and no labels; 0 subtracts nothing.
     """
 
     mean: NDArray[np.float32]
@@ -103,22 +104,22 @@ def feature_specs(store: Store, features: Mapping[str, str]) -> dict[str, Featur
             specs[name] = store.spec(feature_id)
         except KeyError:
             raise UsageError(
-                f"feature {name!r} ({feature_id}) is not in the store: `aupipe extract --feature {name}` makes it"
+                f"feature {name!r} ({feature_id}) is not in the store: `aupipe extract --feature {name}` computes it"
             ) from None
     if not specs:
-        raise UsageError("no features given: name at least one")
+        raise UsageError("no features given: give at least one")
     return specs
 
 
-def refuse_twins(features: Mapping[str, str]) -> None:
-    """Raises UsageError where two features (name -> id) are the same numbers, which a head would read twice."""
+def refuse_duplicates(features: Mapping[str, str]) -> None:
+    """Raise UsageError where two features (name -> id) are the same numbers, which a head would read twice."""
     named: dict[str, str] = {}
     for name, feature_id in features.items():
         key = feature_id.rpartition("@")[2]
-        twin = named.setdefault(key, name)
-        if twin != name:
+        first = named.setdefault(key, name)
+        if first != name:
             raise UsageError(
-                f"features {twin!r} and {name!r} are the same numbers (key {key}): name one of them, --feature {twin}"
+                f"features {first!r} and {name!r} are the same numbers (key {key}): give one of them, --feature {first}"
             )
 
 
@@ -128,11 +129,11 @@ def load_examples(
     features: Mapping[str, str],
     labels: Mapping[str, Labels] | None = None,
     allow_missing: bool = False,
-    also: Sequence[tuple[Task, Mapping[str, Labels]]] = (),
+    aux_labels: Sequence[tuple[Task, Mapping[str, Labels]]] = (),
 ) -> list[Example]:
-    """The recordings as examples, with labels if ``labels`` is given; no feature row is copied.
+    """The recordings as examples, with labels if ``labels`` is given. Stored arrays are not copied.
 
-    ``also``: labels of further tasks; a recording without them has rows that are all invalid.
+    ``aux_labels``: labels of auxiliary tasks; for a recording without them all rows are invalid.
 
     Raises UsageError listing the recordings that lack a feature (or labels), unless ``allow_missing`` leaves them out;
     RecordingError where the features of a recording have different lengths.
@@ -140,10 +141,10 @@ def load_examples(
     specs = feature_specs(store, features)
     examples, missing, lacked = [], [], dict[str, None]()
     for recording in recordings:
-        parts, lacking = [], []
+        arrays, lacking = [], []
         for name, spec in specs.items():
             try:
-                parts.append(store.read(recording.key_for(spec.modality), features[name]))
+                arrays.append(store.read(recording.key_for(spec.modality), features[name]))
             except KeyError:
                 lacked[name] = None
                 lacking.append(name + _failure(store, recording.key_for(spec.modality), features[name]))
@@ -152,23 +153,23 @@ def load_examples(
         if lacking:
             missing.append(f"{recording.id} ({', '.join(lacking)})")
             continue
-        lengths = {name: len(part) for name, part in zip(specs, parts, strict=True)}
+        lengths = {name: len(array) for name, array in zip(specs, arrays, strict=True)}
         if len(set(lengths.values())) > 1:
             raise RecordingError(
                 f"{recording.id}: features of different lengths {lengths}, but each has one row per decoded frame: "
-                "extract them anew from one version of the video"
+                "extract them again from one version of the video"
             )
-        examples.append(_example(recording.id, parts, list(specs.values()), labels, also))
+        examples.append(_example(recording.id, arrays, list(specs.values()), labels, aux_labels))
     if missing and not allow_missing:
         listed = "; ".join(missing[:20]) + (f"; and {len(missing) - 20} more" if len(missing) > 20 else "")
         raise UsageError(
             f"{len(missing)} of {len(recordings)} recordings are incomplete: {listed}. "
-            f"`aupipe extract{_asking(lacked)}` makes what is missing; --allow-missing goes on without them"
+            f"`aupipe extract{_feature_option(lacked)}` computes what is missing; --allow-missing leaves them out"
         )
     return examples
 
 
-def _asking(features: Iterable[str]) -> str:
+def _feature_option(features: Iterable[str]) -> str:
     names = ",".join(features)
     return f" --feature {names}" if names else ""
 
@@ -180,25 +181,25 @@ def _failure(store: Store, recording: str, feature: str) -> str:
 
 def _example(
     recording: str,
-    parts: Sequence[NDArray[Any]],
+    arrays: Sequence[NDArray[Any]],
     specs: Sequence[FeatureSpec],
     labels: Mapping[str, Labels] | None,
-    also: Sequence[tuple[Task, Mapping[str, Labels]]],
+    aux_labels: Sequence[tuple[Task, Mapping[str, Labels]]],
 ) -> Example:
-    frames = len(parts[0])
-    present = np.stack([derive_valid(part) for part in parts], axis=1)  # F x (T,) -> (T, F)
-    # Sound goes on without a face: only a person's own features tell whether the person was seen.
+    frames = len(arrays[0])
+    present = np.stack([derive_valid(array) for array in arrays], axis=1)  # F x (T,) -> (T, F)
+    # Audio has rows without a face: only features of a person tell whether the face was found.
     personal = [spec.modality not in PER_VIDEO for spec in specs]
-    seen = np.all(present[:, personal], axis=1) if any(personal) else np.any(present, axis=1)
+    face_found = np.all(present[:, personal], axis=1) if any(personal) else np.any(present, axis=1)
     matched, surplus = match(labels[recording], frames, recording) if labels is not None else (None, 0)
-    beside = tuple(
-        match(known.get(recording) or blank_labels(task, frames), frames, recording)[0] for task, known in also
+    aux = tuple(
+        match(known.get(recording) or blank_labels(task, frames), frames, recording)[0] for task, known in aux_labels
     )
-    return Example(recording, tuple(parts), present, np.asarray(seen), matched, surplus, beside)
+    return Example(recording, tuple(arrays), present, np.asarray(face_found), matched, surplus, aux)
 
 
 def common_dims(examples: Sequence[Example]) -> tuple[int, ...]:
-    """Columns of each feature, the same in every recording. Raises DamageError naming one that differs."""
+    """Columns of each feature, which all recordings share. Raises DamageError naming a recording that differs."""
     for example in examples:
         if example.dims != examples[0].dims:
             raise DamageError(
@@ -209,10 +210,10 @@ def common_dims(examples: Sequence[Example]) -> tuple[int, ...]:
 
 
 def fit_scaling(examples: Sequence[Example], center: float = 0.0) -> Scaling:
-    """Mean and standard deviation of each feature column over the present rows of these recordings, once centred.
+    """Mean and standard deviation of each column over the present rows of these recordings, after centring.
 
-    Computed about the first recording's mean and in float64, so that large means cost no digits. Columns that never
-    move, and features that are never present, get std 1.
+    Computed in float64 relative to the mean of the first recording, so that large means cost no precision. Constant
+    columns, and features that are never present, get std 1. Raises DamageError for infinite values.
     """
     dims = common_dims(examples)
     means, stds = [], []
@@ -238,15 +239,15 @@ def fit_scaling(examples: Sequence[Example], center: float = 0.0) -> Scaling:
 
 
 def _rows(example: Example, i: int, start: int, stop: int, center: float = 0.0) -> NDArray[np.float32]:
-    """Rows [start, stop) of feature i as a float32 copy (n, d), the recording's mean taken off ``center`` times."""
-    rows: NDArray[np.float32] = example.parts[i][start:stop].reshape(stop - start, -1).astype(np.float32)
+    """Rows [start, stop) of feature i as a float32 copy (n, d), minus ``center`` times the recording's mean."""
+    rows: NDArray[np.float32] = example.arrays[i][start:stop].reshape(stop - start, -1).astype(np.float32)
     if center:
         rows -= np.float32(center) * example.means[i]
     return rows
 
 
 def columns(dims: Sequence[int]) -> int:
-    """D: all feature columns and one presence column per feature."""
+    """D: all feature columns, and one presence column per feature."""
     return sum(dims) + len(dims)
 
 
@@ -265,7 +266,7 @@ def fill(example: Example, start: int, stop: int, scaling: Scaling, out: NDArray
 
 
 def collate(examples: Mapping[str, Example], windows: Sequence[Window], scaling: Scaling) -> Batch:
-    """One batch of windows, the shorter ones padded behind with zeros that are masked and invalid."""
+    """A batch of windows; shorter ones are padded at their end with zeros that are masked and invalid."""
     longest = max(len(window) for window in windows)
     first = examples[windows[0].recording]
     targets = first.targets.shape[1]

@@ -1,116 +1,110 @@
-"""Several models' predictions as one: the mean, a vote with a stated rule for ties, or one model per group. numpy
-only."""
+"""Train the members of an ensemble recipe on every fold, and combine them by a weighted mean.
+
+Members are weighted by `aupipe.train.member_weights` on what their runs held out: a score on recordings that a member
+was trained on says nothing about its use.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from aupipe.errors import UsageError
-from aupipe.train.predictions import Predictions, Threshold, decide
+from aupipe.store.base import Store
+from aupipe.train.combination import mean
+from aupipe.train.crossval import Fold
+from aupipe.train.ensemble_recipe import EnsembleRecipe, Member, expand_members, refuse_shared_names
+from aupipe.train.fit import fit
+from aupipe.train.member_weights import choose_weights
+from aupipe.train.model import FILE, Model, load_model, save_ensemble
+from aupipe.train.model_prediction import predict_unseen
+from aupipe.train.postprocess import fit_postprocess
+from aupipe.train.run import POST_FILE, RUN_FILE, Run, load_run, save_postprocess
+from aupipe.types import Labels, Task
 
-Ties = Literal["mean", "positive", "negative"]
 
+def train_ensemble(
+    store: Store,
+    recipe: EnsembleRecipe,
+    folds: Sequence[tuple[Fold, int]],
+    *,
+    features: Mapping[str, str],
+    labels: Mapping[str, Labels],
+    task: Task,
+    out: Path,
+    progress: Callable[[str], None] | None = None,
+    **options: Any,
+) -> Model:
+    """A run per fold (with its seed) and member, in folders below ``out``; their weighted mean as a model in ``out``.
 
-def mean(
-    members: Sequence[Mapping[str, Predictions]], weights: Sequence[float] | None = None
-) -> dict[str, Predictions]:
-    """The weighted mean of scores, frame by frame.
+    ``options`` are further arguments of `aupipe.train.fit.fit`. Finished runs are kept and an unfinished one is
+    resumed, so the same call again continues where it stopped. Weights, thresholds and smoothing are fitted on what
+    the runs held out; those recordings are refused when the model is scored.
 
-    Raises UsageError for members that predict other recordings, frames, or tasks than the first.
+    Raises UsageError as `fit` and `save_ensemble` do, and where a folder below ``out`` holds a finished run of
+    something else.
     """
-    _check(members)
-    share = np.ones(len(members)) if weights is None else np.asarray(weights, dtype=np.float64)
-    if len(share) != len(members) or share.sum() <= 0 or (share < 0).any():
-        raise UsageError(f"{len(members)} members with weights {list(share)}: give one each, none below 0, not all 0")
-    share = share / share.sum()
-    return {
-        name: replace(
-            item,
-            scores=np.tensordot(share, np.stack([member[name].scores for member in members]), axes=1).astype(
-                np.float32
-            ),
-        )
-        for name, item in members[0].items()
+    members = expand_members(recipe, features)
+    names = [_folder_name(fold, member) for fold, _ in folds for member in members]
+    refuse_shared_names(names, "folds, members and features")
+    runs: list[list[Run]] = [[] for _ in members]  # per member, in the order of the folds
+    for fold, seed in folds:
+        for own, member in zip(runs, members, strict=True):
+            folder = out / _folder_name(fold, member)
+            if (folder / RUN_FILE).is_file() and (run := load_run(folder)).finished:
+                check_run(run, member, task, seed, fold, bool(options.get("allow_missing")))
+                own.append(run)
+                continue
+            if progress:
+                progress(f"{folder.name}: {len(fold.train)} recordings to train on, {len(fold.validation)} held out")
+            given: dict[str, Any] = {
+                "features": member.features,
+                "recipe": member.recipe,
+                "labels": labels,
+                "task": task,
+                "seed": seed,
+            }
+            split: dict[str, Any] = {"train": fold.train, "validation": fold.validation}
+            own.append(fit(store, out=folder, resume=True, progress=progress, **split, **given, **options))
+    flat = [run for own in runs for run in own]
+    options_of = members[0].recipe.postprocess.get(task)
+    model = load_model(out) if (out / FILE).is_file() else None
+    if model is not None and [run.id for run in model.runs] != [run.id for run in flat]:
+        raise UsageError(f"{out}: holds an ensemble of other runs: give another folder")
+    if model is not None and (options_of is None or (out / POST_FILE).is_file()):
+        return model
+    everyone = list({item.id: item for fold, _ in folds for item in fold.validation}.values())
+    where = {key: options[key] for key in ("device", "threads") if key in options}
+    held = [predict_unseen(own, store, everyone, **where) for own in runs]
+    # With allow_missing one member may lack a recording that another one has.
+    shared = [name for name in held[0] if all(name in found for found in held)]
+    held = [{name: found[name] for name in shared} for found in held]
+    known = {name: labels[name] for name in shared if name in labels}
+    weights = choose_weights(held, known, task) if len(members) > 1 else (1.0,)
+    shares = [weight for weight, own in zip(weights, runs, strict=True) for _ in own]
+    post = fit_postprocess(mean(held, weights), labels, task, options_of) if options_of is not None else None
+    weighted: dict[str, Any] = {"weights": shares, "weighed_on": sorted(known)} if len(members) > 1 else {}
+    model = model or save_ensemble(out, flat, **weighted)
+    if post is not None:
+        save_postprocess(model, post)
+    return model
+
+
+def check_run(run: Run, member: Member, task: Task, seed: int, fold: Fold, allow_missing: bool) -> None:
+    """Raise UsageError unless a finished run is what would be trained here."""
+    found: dict[str, tuple[Any, Any]] = {
+        "task": (run.task, task),
+        "recipe": (run.recipe, member.recipe),
+        "features": (dict(run.features), dict(member.features)),
+        "seed": (run.seed, seed),
     }
+    for split in ("train", "validation"):
+        own, asked = set(getattr(run, split)), {recording.id for recording in getattr(fold, split)}
+        found[f"{split} recordings"] = (own, own & asked if allow_missing else asked)
+    if other := [name for name, (before, now) in found.items() if before != now]:
+        raise UsageError(f"{run.path} is a finished run of another {', '.join(other)}: give another folder")
 
 
-def vote(
-    members: Sequence[Mapping[str, Predictions]], thresholds: Sequence[Threshold] | None = None, ties: Ties = "mean"
-) -> dict[str, Predictions]:
-    """Hard majority: AU scores come out as 0 or 1, EXPR scores as the chosen class. Each member by its own threshold.
-
-    ``ties`` (trap 15): 'mean' asks the mean score, against the mean threshold; 'positive' and 'negative' say so (th2l
-    lets two of four be a yes). Among classes with equally many votes the mean score decides, then the lower number.
-
-    Raises UsageError for VA, which has nothing to vote on, and as `mean` does.
-    """
-    _check(members)
-    if ties not in ("mean", "positive", "negative"):
-        raise UsageError(f"ties = {ties!r}: expected 'mean', 'positive' or 'negative'")
-    limits = [0.5] * len(members) if thresholds is None else list(thresholds)
-    if len(limits) != len(members):
-        raise UsageError(f"{len(members)} members with {len(limits)} thresholds: give one each")
-    averaged = mean(members)
-    voted = {}
-    for name, item in members[0].items():
-        if item.task == "va":
-            raise UsageError(f"{name}: valence and arousal cannot be voted on: use the mean")
-        choices = [decide(m[name].scores, item.task, limit) for m, limit in zip(members, limits, strict=True)]
-        if item.task == "expr":
-            scores = _most_voted(choices, averaged[name].scores)
-        else:
-            yes = 2 * np.sum(choices, axis=0) - len(members)  # above 0: more yes than no
-            limit = np.mean([np.broadcast_to(np.asarray(limit, dtype=float), yes.shape[1]) for limit in limits], axis=0)
-            tied = {"mean": averaged[name].scores >= limit, "positive": True, "negative": False}[ties]
-            scores = np.where(yes == 0, tied, yes > 0).astype(np.float32)
-        voted[name] = replace(item, scores=scores)
-    return voted
-
-
-def _most_voted(choices: Sequence[NDArray[np.float32]], mean_scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(T, K) one-hot of the class with most votes; ``choices`` (T, 1) each."""
-    classes = mean_scores.shape[1]
-    votes = sum((choice == np.arange(classes)).astype(np.float64) for choice in choices)  # (T, 1) -> (T, K)
-    best = np.argmax(votes + 1e-3 * mean_scores, axis=1)  # scores are at most 1: they only decide between equals
-    return np.eye(classes, dtype=np.float32)[best]
-
-
-def routed(
-    members: Mapping[str, Mapping[str, Predictions]], groups: Mapping[str, str], default: str | None = None
-) -> dict[str, Predictions]:
-    """Each recording from the member its group names: S5's scenes, with the route given as data instead of by hand.
-
-    ``groups``: recording id -> member. Raises UsageError for a recording without a route and no ``default``, for an
-    unknown member, and for one that did not predict it.
-    """
-    names = {name for member in members.values() for name in member}
-    found = {}
-    for name in sorted(names):
-        route = groups.get(name, default)
-        if route is None or route not in members:
-            raise UsageError(f"{name}: routed to {route!r}. Members: {', '.join(members)}; or give a default")
-        if name not in members[route]:
-            raise UsageError(f"{name}: member {route!r} did not predict it")
-        found[name] = members[route][name]
-    return found
-
-
-def _check(members: Sequence[Mapping[str, Predictions]]) -> None:
-    if not members:
-        raise UsageError("an ensemble of nobody: give one member at least")
-    first = members[0]
-    for number, member in enumerate(members[1:], start=2):
-        if member.keys() != first.keys():
-            odd = sorted(member.keys() ^ first.keys())
-            raise UsageError(f"member {number} predicts other recordings than the first, e.g. {odd[0]!r}")
-        for name, item in member.items():
-            if item.task != first[name].task or item.scores.shape != first[name].scores.shape:
-                raise UsageError(
-                    f"{name}: member {number} has {item.task} scores {item.scores.shape}, the first "
-                    f"{first[name].task} {first[name].scores.shape}"
-                )
+def _folder_name(fold: Fold, member: Member) -> str:
+    return "-".join(filter(None, [fold.name, member.name]))

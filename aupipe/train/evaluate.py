@@ -1,4 +1,4 @@
-"""Predictions against annotations: one number per name, their mean, and how much of the data it speaks for."""
+"""Scores of predictions against annotations, with the share of the data that they cover."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from numpy.typing import NDArray
 
 from aupipe.errors import UsageError
 from aupipe.train import metrics
-from aupipe.train.bootstrap import Spread
+from aupipe.train.intervals import BootstrapInterval
 from aupipe.train.labels import METRIC, NAMES, check_labels, check_task, official_valid
-from aupipe.train.postprocess import PostProcess, apply_postprocess, check_untouched
+from aupipe.train.postprocess import PostProcess, apply_postprocess
 from aupipe.train.predictions import Predictions, Threshold, decide
 from aupipe.types import Labels, Task
 
 log = logging.getLogger(__name__)
 
+JSON_NAMES = {"face_found": "seen"}  # fields of `Scores` that JSON, and so every saved run, names differently
+
 
 @dataclass(frozen=True)
 class Scores:
-    """The official score of one task, pooled over all valid frames, each counted once.
+    """The official score of one task over all valid frames together, each counted once.
 
-    ``support`` counts the positives per AU or the frames per class; names in ``absent`` have none, their F1 of 0 says
-    nothing. ``coverage`` is the share of annotated frames that were predicted, ``seen`` the share of scored frames
-    in which the face was found.
+    ``support``: positives per AU, or frames per class; names in ``absent`` have none, so that their F1 of 0 has no
+    meaning. ``coverage``: share of annotated frames that were predicted. ``face_found``: share of scored frames in
+    which the face was found; in JSON its name is ``seen``.
     """
 
     task: Task
@@ -37,11 +39,11 @@ class Scores:
     frames: int
     recordings: int
     coverage: float
-    seen: float
+    face_found: float
     support: tuple[int, ...]
     absent: tuple[str, ...] = ()
-    tuned_on_itself: bool = False  # these very recordings chose thresholds or smoothing: the score flatters
-    caveats: tuple[str, ...] = ()  # what else makes it flatter
+    tuned_on_itself: bool = False  # thresholds or smoothing were fitted on these recordings: the score is optimistic
+    caveats: tuple[str, ...] = ()  # other reasons why it is optimistic
     missing: tuple[str, ...] = ()  # annotated recordings without a prediction
     threshold: Threshold = 0.5
 
@@ -52,27 +54,30 @@ class Scores:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` turns back into equal scores."""
-        return asdict(self)
+        return {JSON_NAMES.get(key, key): value for key, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Scores:
         """The inverse of `to_json`."""
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        names = {name: key for key, name in JSON_NAMES.items()}
+        values: dict[str, Any] = {
+            names.get(key, key): tuple(value) if isinstance(value, list) else value for key, value in content.items()
+        }
         return cls(**values)
 
     def table(
-        self, other: Mapping[str, Scores] | None = None, name: str = "model", spread: Spread | None = None
+        self, other: Mapping[str, Scores] | None = None, name: str = "model", interval: BootstrapInterval | None = None
     ) -> str:
-        """Text: a line per AU, class or dimension and their mean; these scores and the ``other`` ones side by side.
+        """A text table: a line per AU, class or dimension, and their mean; a column for these and the ``other`` scores.
 
-        ``spread`` puts 95% intervals behind these.
+        ``interval`` adds a column of 95% intervals. Raises UsageError for ``other`` scores of another task.
         """
         columns = {name: self, **(other or {})}
         for title, scores in columns.items():
             if scores.names != self.names:
-                raise UsageError(f"{title}: scores of task {scores.task!r} beside scores of task {self.task!r}")
-        titles = [self.metric, *columns, "95% by video" if spread else "", "positive" if self.task != "va" else ""]
-        bounds = (*spread.each, spread.interval) if spread else ((),) * (len(self.names) + 1)
+                raise UsageError(f"{title}: scores of task {scores.task!r} next to scores of task {self.task!r}")
+        titles = [self.metric, *columns, "95% by video" if interval else "", "positive" if self.task != "va" else ""]
+        bounds = (*interval.each, interval.bounds) if interval else ((),) * (len(self.names) + 1)
         within = ["{:.3f} to {:.3f}".format(*bound) if bound else "" for bound in bounds]
         rows = [
             [label, *(f"{scores.values[k]:.3f}" for scores in columns.values()), within[k], self._share(k)]
@@ -90,14 +95,14 @@ class Scores:
         return "none" if not self.support[k] else f"{self.support[k] / max(self.frames, 1):.3f}"
 
     def footnote(self) -> str:
-        """One line: what the numbers are, over how many frames, with what left out."""
+        """One line: what the numbers are, over how many frames, and what they do not cover."""
         how = {"au": f"F1 at {_threshold(self.threshold)}", "expr": "F1 of the likeliest class", "va": "CCC"}
         text = (
             f"{how[self.task]}, pooled over {self.frames} frames of {self.recordings} recordings; "
-            f"{self.coverage:.1%} of annotated frames predicted, face seen in {self.seen:.1%} of them"
+            f"{self.coverage:.1%} of annotated frames predicted, face found in {self.face_found:.1%} of them"
         )
         if self.tuned_on_itself:
-            text += "; TUNED ON THESE RECORDINGS, so it flatters"
+            text += "; TUNED ON THESE RECORDINGS, so it is optimistic"
         for caveat in self.caveats:
             text += f"; {caveat}"
         if self.absent:
@@ -120,11 +125,11 @@ def evaluate(
 ) -> Scores:
     """Score predictions against the annotations of every recording in ``labels``.
 
-    Pooled, never averaged over recordings; a frame counts if every column of its annotation is valid; frames without a
-    face count like any other. Recordings without predictions lower the coverage and are listed. Predictions without
-    annotations are left out. Formulas: Zhang et al. 2024, section 4.1; pooling: sucv/ABAW3, base/trainer.py.
+    Computed once over all frames, never averaged over recordings. A frame is scored if every column of its annotation
+    is valid, with or without a face. Recordings without predictions lower the coverage and are listed; predictions
+    without annotations are left out. Formulas: Zhang et al. 2024, section 4.1; pooling: sucv/ABAW3, base/trainer.py.
 
-    Raises UsageError when nothing remains to be scored.
+    Raises UsageError where no frame can be scored.
     """
     scores = pooled(predictions, labels, task, threshold)
     warn_absent(scores)
@@ -135,32 +140,33 @@ def evaluate_post(
     predictions: Mapping[str, Predictions],
     labels: Mapping[str, Labels],
     post: PostProcess,
-    cuts: Mapping[str, Sequence[int]] | None = None,
+    shot_starts: Mapping[str, Sequence[int]] | None = None,
     on_tuned: bool = False,
 ) -> Scores:
-    """`evaluate` behind a fitted post-processing.
+    """`evaluate` after a fitted post-processing; ``shot_starts``: recording id -> first frames of shots.
 
-    Raises UsageError where a scored recording chose the post-processing, unless ``on_tuned``; the scores then say so.
+    Raises UsageError where the post-processing was fitted on a scored recording, unless ``on_tuned``; the scores then
+    say so.
     """
     scored = [name for name in labels if name in predictions]
-    check_untouched(post, scored, on_tuned)
-    shaped = apply_postprocess(post, predictions, cuts)
-    scores = evaluate(shaped, labels, post.task, post.threshold or 0.5)
+    check_unseen(post.tuned_on, scored, "chose these thresholds or this smoothing", on_tuned)
+    processed = apply_postprocess(post, predictions, shot_starts)
+    scores = evaluate(processed, labels, post.task, post.threshold or 0.5)
     return replace(scores, tuned_on_itself=bool(set(post.tuned_on) & set(scored)))
 
 
 def check_unseen(known: Collection[str], scored: Sequence[str], what: str, on_tuned: bool = False) -> None:
-    """Raises UsageError if any of the scored recordings is among those that ``what``, unless ``on_tuned``."""
+    """Raise UsageError where a scored recording is one of ``known``, which ``what`` describes, unless ``on_tuned``."""
     both = set(known) & set(scored)
     if both and not on_tuned:
         raise UsageError(
-            f"{len(both)} of {len(scored)} recordings (e.g. {min(both)!r}) {what}: their score would flatter. Score "
-            "another split, or for folds what each held out (--held-out), or say --on-tuned and report it as such"
+            f"{len(both)} of {len(scored)} recordings (e.g. {min(both)!r}) {what}: their score would be optimistic. "
+            "Score another split, or for folds what each held out (--held-out), or give --on-tuned and report it so"
         )
 
 
 def warn_absent(scores: Scores) -> None:
-    """Log the names whose F1 of 0 only says that nobody showed them."""
+    """Log the names that have no positive frame, so that their F1 is 0 whatever was predicted."""
     if scores.absent:
         log.warning("no positive frame of %s in the annotations: counted as F1 = 0", ", ".join(scores.absent))
 
@@ -168,11 +174,11 @@ def warn_absent(scores: Scores) -> None:
 def pooled(
     predictions: Mapping[str, Predictions], labels: Mapping[str, Labels], task: Task, threshold: Threshold = 0.5
 ) -> Scores:
-    """What `evaluate` does, without its warning."""
+    """`evaluate` without its warning."""
     check_task(task)
     targets: list[NDArray[np.float32]] = []
     scores: list[NDArray[np.float32]] = []
-    seen: list[NDArray[np.bool_]] = []
+    face_found: list[NDArray[np.bool_]] = []
     annotated = 0
     for name, item in labels.items():
         check_labels(item, task, name)
@@ -183,12 +189,12 @@ def pooled(
         predicted = predictions[name]
         if predicted.task != task:
             raise UsageError(f"{name}: predictions for {predicted.task!r}, asked for {task!r}")
-        shared = min(len(item), len(predicted))  # row k with frame k; the rest shows in the coverage
+        shared = min(len(item), len(predicted))  # row k belongs to frame k; missing rows lower the coverage
         keep = counted[:shared]
         targets.append(item.targets[:shared][keep])
         scores.append(predicted.scores[:shared][keep])
-        seen.append(predicted.seen[:shared][keep])
-    frames = sum(len(part) for part in targets)
+        face_found.append(predicted.face_found[:shared][keep])
+    frames = sum(map(len, targets))
     if not frames:
         raise UsageError(
             f"nothing to score: {annotated} annotated frames in {len(labels)} recordings, none among the "
@@ -200,7 +206,7 @@ def pooled(
         task,
         recordings=len(targets),
         coverage=frames / annotated,
-        seen=float(np.concatenate(seen).mean()),
+        face_found=float(np.concatenate(face_found).mean()),
         missing=tuple(name for name in labels if name not in predictions),
         threshold=threshold,
     )
@@ -229,8 +235,11 @@ def _score(targets: NDArray[Any], decided: NDArray[Any], task: Task, **about: An
     )
 
 
-def always_positive(labels: Mapping[str, Labels], task: Task) -> Scores:
-    """What needs no model: every AU always 1, always the commonest class, valence and arousal always their mean."""
+def trivial_baseline(labels: Mapping[str, Labels], task: Task) -> Scores:
+    """Scores of a constant prediction: every AU present, the most frequent class, the mean of valence and arousal.
+
+    Raises UsageError where no frame is annotated.
+    """
     check_task(task)
     if not any(official_valid(item).any() for item in labels.values()):
         raise UsageError(f"nothing to score: no annotated frame in {len(labels)} recordings")
@@ -241,4 +250,4 @@ def always_positive(labels: Mapping[str, Labels], task: Task) -> Scores:
         decided = np.full_like(targets, np.bincount(targets[:, 0].astype(np.int64)).argmax())
     else:
         decided = np.broadcast_to(targets.mean(axis=0), targets.shape)
-    return _score(targets, decided, task, recordings=len(labels), coverage=1.0, seen=1.0)
+    return _score(targets, decided, task, recordings=len(labels), coverage=1.0, face_found=1.0)

@@ -1,4 +1,4 @@
-"""What the three tasks are, and how annotations meet features: never shifted, never padded silently."""
+"""The three tasks, and how annotations are matched to the rows of features: never shifted, never padded silently."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def target_columns(task: str) -> int:
 
 
 def check_labels(labels: Labels, task: str, recording: str) -> None:
-    """Raise UsageError unless these are labels of ``task`` with its very columns, classes within range."""
+    """Raise UsageError unless these are labels of ``task`` with exactly its columns and valid class numbers."""
     if labels.task != task:
         raise UsageError(f"{recording}: labels for {labels.task!r}, asked for {task!r}")
     columns = target_columns(task)
@@ -47,7 +47,7 @@ def check_labels(labels: Labels, task: str, recording: str) -> None:
 
 
 def blank_labels(task: Task, frames: int) -> Labels:
-    """Labels (frames, K) of which none is annotated."""
+    """Labels (frames, K) that are all invalid."""
     shape = (frames, target_columns(task))
     return Labels(task, NAMES[task], np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=bool))
 
@@ -55,9 +55,9 @@ def blank_labels(task: Task, frames: int) -> Labels:
 def match(labels: Labels, frames: int, recording: str) -> tuple[Labels, int]:
     """``labels`` with exactly ``frames`` rows, and by how many rows they were longer than the features.
 
-    Row k stays with frame k. Frames behind the last label are invalid; labels behind the last frame are cut off (they
-    still count in the coverage that `evaluate` reports). One row of difference is usual, containers being what they
-    are; more is logged as a warning.
+    Row k belongs to frame k. Frames after the last label are invalid; labels after the last frame are cut off (they
+    still count in the coverage that `evaluate` reports). Frame counts of containers are often off by one; a larger
+    difference is logged as a warning.
     """
     difference = len(labels) - frames
     if abs(difference) > 1:
@@ -74,16 +74,16 @@ def match(labels: Labels, frames: int, recording: str) -> tuple[Labels, int]:
 
 
 def official_valid(labels: Labels) -> NDArray[np.bool_]:
-    """(T,) True for rows the official score counts: rows in which every column is annotated.
+    """(T,) True for rows that the official score counts: rows in which every column is annotated.
 
-    A loss may use the columns of a partly annotated row (``labels.valid``), the score does not, as in
+    A loss uses single columns of a partly annotated row (``labels.valid``); the score does not, as in
     th2l/Affwild2-ABAW3-ActionUnit, tools/data_preparation.py.
     """
     return np.asarray(labels.valid.all(axis=1))
 
 
-def rates(labels: Iterable[Labels], task: Task) -> NDArray[np.float64]:
-    """Share of positives per AU (12,), or of each expression class (8,), over valid entries; for VA zeros (2,)."""
+def positive_rates(labels: Iterable[Labels], task: Task) -> NDArray[np.float64]:
+    """Share of positives per AU (12,), or of frames per EXPR class (8,), over valid entries; for VA zeros (2,)."""
     size = len(NAMES[task])
     positive, counted = np.zeros(size), np.zeros(size)
     for item in labels:

@@ -1,4 +1,4 @@
-"""Losses over the valid entries of a batch; each ignores the rest whatever stands there.
+"""Losses over the valid entries of a batch; the values of invalid entries do not matter.
 
 A loss is a frozen ``Config`` and a class built from it and from the training labels' positive rates:
 
@@ -6,7 +6,7 @@ A loss is a frozen ``Config`` and a class built from it and from the training la
         Config = MyConfig
         tasks = ("au",)
         def __init__(self, config: MyConfig, rates: Tensor) -> None: ...      # rates (K,)
-        start: Tensor                                                         # (K,) the best constant output
+        start: Tensor                                                         # (K,) the constant output of least loss
         def __call__(self, outputs: Tensor, targets: Tensor, valid: Tensor) -> Tensor: ...   # (B, T, K) -> scalar
 """
 
@@ -28,7 +28,7 @@ LOSSES = Registry(
     {
         "bce": "aupipe.train.losses:BCELoss",
         "focal": "aupipe.train.losses:FocalLoss",
-        "soft_margin": "aupipe.train.losses:BCELoss",  # multi-label soft margin is BCE, averaged over labels: S3
+        "soft_margin": "aupipe.train.losses:BCELoss",  # the name of ihp-lab/ABAW5 (Yin et al. 2023); the same as BCE
         "ce": "aupipe.train.losses:CrossEntropyLoss",
         "ccc": "aupipe.train.losses:CCCLoss",
     },
@@ -54,10 +54,10 @@ def build_loss(kind: str, params: Mapping[str, Any], task: str, rates: Tensor) -
 
 
 class JointLoss:
-    """The loss of a task and, times their weights, of tasks trained along: multi-task learning.
+    """The weighted sum of the losses of several tasks: multi-task learning.
 
-    ``parts``: (loss, its weight, its output columns, its target columns), one behind the other in outputs and targets.
-    A task without an annotated entry in a batch adds nothing there.
+    ``parts``: (loss, weight, output columns, target columns) per task, in the order of their columns. A task without an
+    annotated entry in a batch adds 0.
     """
 
     def __init__(self, parts: Sequence[tuple[Any, float, int, int]]) -> None:
@@ -68,22 +68,22 @@ class JointLoss:
 
     def __call__(self, outputs: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
         """``outputs`` (B, T, K) of all tasks, ``targets`` and ``valid`` (B, T, L); -> scalar."""
-        total, out, at = outputs.new_zeros(()), 0, 0
+        total, out, target = outputs.new_zeros(()), 0, 0
         for loss, weight, columns, width in self.parts:
-            own = slice(at, at + width)
+            own = slice(target, target + width)
             total = total + weight * loss(outputs[..., out : out + columns], targets[..., own], valid[..., own])
-            out, at = out + columns, at + width
+            out, target = out + columns, target + width
         return total
 
 
 @dataclass(frozen=True)
 class BCEConfig:
-    """``weight`` scales a whole AU, ``pos_weight`` only its positives: two different things.
+    """``weight`` scales the loss of an AU, ``pos_weight`` only that of its positives.
 
-    'balanced' is n_max / n_k for the first (S1, S5) and (1 - p) / p for the second, each clipped to its range. With
-    pos_weight a threshold of 0.5 is near the best one for F1; without, the best threshold lies below.
-    ``label_smoothing`` moves every target towards 1/2, ``robin_hood`` (`smooth_targets`) only those of the commoner
-    side.
+    'balanced' is n_max / n_k for ``weight`` (Yu et al. 2024; Zhang et al. 2024) and (1 - p) / p for ``pos_weight``,
+    clipped to their ranges. With ``pos_weight`` a threshold of 0.5 is near the best one for F1; without it the best one
+    is lower. ``label_smoothing`` moves all targets towards 1/2, ``robin_hood`` (`smooth_targets`) only those of the
+    majority.
     """
 
     weight: str | tuple[NotNegative, ...] = "none"
@@ -125,22 +125,22 @@ class BCELoss:
 
 
 def smooth_targets(targets: Tensor, rates: Tensor, robin_hood: float, uniform: float = 0.0) -> Tensor:
-    """Targets (..., K) moved towards 1/2: those of the commoner side by ``robin_hood``, then all by ``uniform``.
+    """Targets (..., K) moved towards 1/2: those of the majority by ``robin_hood``, then all by ``uniform``.
 
-    Robin Hood label smoothing takes from the rich only: y' = (1 - a/2) y + (b/2) (1 - y), a = s max(0, (2f - 1) / f),
-    b = s max(0, (1 - 2f) / (1 - f)) for a rate f; at s = 1 the mean smoothed label is 1/2 whatever f. Source:
-    Vu et al. 2023 (S2), eq. 3-4.
+    Robin Hood label smoothing: y' = (1 - a/2) y + (b/2) (1 - y), a = s max(0, (2f - 1) / f), b = s max(0, (1 - 2f) /
+    (1 - f)) for a positive rate f and strength s; at s = 1 the mean of the smoothed labels is 1/2 for every f. Source:
+    Vu et al. 2023, eq. 3-4.
     """
     if robin_hood:
-        rich = robin_hood * ((2 * rates - 1) / rates).clamp(min=0)  # of positives, where they are the majority
-        poor = robin_hood * ((1 - 2 * rates) / (1 - rates)).clamp(min=0)
-        targets = (1 - rich / 2) * targets + poor / 2 * (1 - targets)
+        positives = robin_hood * ((2 * rates - 1) / rates).clamp(min=0)  # above 0 where positives are the majority
+        negatives = robin_hood * ((1 - 2 * rates) / (1 - rates)).clamp(min=0)
+        targets = (1 - positives / 2) * targets + negatives / 2 * (1 - targets)
     return targets if not uniform else (1 - uniform) * targets + uniform / 2
 
 
 @dataclass(frozen=True)
 class FocalConfig:
-    """``alpha`` weighs positives, 1 - alpha negatives (below 0: neither); ``gamma`` plays down what is easy."""
+    """``alpha`` weights positives, 1 - alpha negatives (below 0: neither); ``gamma`` lowers the loss of easy ones."""
 
     alpha: Annotated[float, Range(-1, 1)] = 0.75
     gamma: Annotated[float, Range(0, 100)] = 2.0
@@ -149,7 +149,7 @@ class FocalConfig:
 
 
 class FocalLoss:
-    """Sigmoid focal loss, the mean over valid entries. Source: Lin et al. 2017; S2 with alpha .75, gamma 2."""
+    """Sigmoid focal loss, the mean over valid entries. Sources: Lin et al. 2017; Vu et al. 2023: alpha .75, gamma 2."""
 
     Config = FocalConfig
     tasks = ("au",)
@@ -161,7 +161,7 @@ class FocalLoss:
         grid = torch.linspace(-10, 10, 2001, device=rates.device)[:, None].expand(-1, len(rates))  # (n, K) constants
         hit, miss = (self._each(grid, torch.full_like(grid, y)) for y in (1.0, 0.0))
         best = (self.rates * hit + (1 - self.rates) * miss).argmin(dim=0)
-        self.start = grid[best, 0].clone()  # no closed form: the best of a fine grid
+        self.start = grid[best, 0].clone()  # there is no closed form
 
     def __call__(self, outputs: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
         """``outputs``, ``targets``, ``valid`` (B, T, K)."""
@@ -173,8 +173,8 @@ class FocalLoss:
         config = self.config
         targets = smooth_targets(targets, self.rates, config.robin_hood, config.label_smoothing)
         each = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
-        chance = outputs.sigmoid()
-        each = each * (chance * (1 - targets) + (1 - chance) * targets) ** config.gamma
+        probability = outputs.sigmoid()
+        each = each * (probability * (1 - targets) + (1 - probability) * targets) ** config.gamma
         return each if config.alpha < 0 else each * (config.alpha * targets + (1 - config.alpha) * (1 - targets))
 
 
@@ -216,11 +216,11 @@ class CrossEntropyLoss:
 
 @dataclass(frozen=True)
 class CCCConfig:
-    """Nothing to choose."""
+    """No parameters."""
 
 
 class CCCLoss:
-    """Sum over targets of 1 - CCC, each once over all valid frames of the batch (S4): not per window, not per video."""
+    """Sum over targets of 1 - CCC, over all valid frames of a batch together: Zhou et al. 2023 (upczww/abaw5)."""
 
     Config = CCCConfig
     tasks = ("va",)
@@ -236,8 +236,8 @@ class CCCLoss:
             if len(x) < 2:
                 continue
             covariance = ((x - x.mean()) * (y - y.mean())).mean()
-            spread = x.var(correction=0) + y.var(correction=0) + (x.mean() - y.mean()) ** 2
-            loss = loss + 1 - 2 * covariance / (spread + 1e-8)
+            denominator = x.var(correction=0) + y.var(correction=0) + (x.mean() - y.mean()) ** 2
+            loss = loss + 1 - 2 * covariance / (denominator + 1e-8)
         return loss
 
 

@@ -1,7 +1,7 @@
-"""The official numbers: pooled over all valid frames of all recordings, each frame once. numpy only.
+"""The official scores: over all valid frames of all recordings together, each frame once. numpy only.
 
-F1 of a class that is neither present nor predicted is 0 here, as in the official score (other code says 1); whoever
-reports it must say so, which is what `Scores.absent` is for.
+F1 of a class that is neither present nor predicted is 0, as in the official score (other code returns 1).
+`aupipe.train.evaluate.Scores.absent` names such classes, so that a report can say so.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 
 def confusion(targets: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.int64]:
-    """(K, 2, 2) counts ``[k, target, predicted]`` of two binary arrays (N, K), in one bincount."""
+    """(K, 2, 2) counts ``[k, target, predicted]`` of two binary arrays (N, K)."""
     columns = targets.shape[1]
     cell = np.arange(columns) * 4 + targets.astype(np.int64) * 2 + predicted.astype(np.int64)  # (N, K)
     return np.bincount(cell.ravel(), minlength=4 * columns).reshape(columns, 2, 2)

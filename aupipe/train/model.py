@@ -1,8 +1,9 @@
-"""What predicts: one run, or several together, in a folder that `predict`, `evaluate` and `tune` take alike.
+"""A model on disk: the folder of one run, or of an ensemble of several. `predict`, `evaluate` and `tune` take both.
 
-An ensemble is ``ensemble.json``: its members' folders and the rule that joins them. A member is a run or an ensemble
-with a rule of its own; weights, votes and routes are of members, never of the runs inside them. Votes are cast by each
-member behind its own post-processing; means and routes join raw scores. A post-processing of the whole follows either.
+An ensemble is a file ``ensemble.json``: the folders of its members and the rule that combines them. A member is a run
+or an ensemble with its own rule. Weights, votes and routes belong to members, not to the runs inside a member. A member
+votes with its post-processed scores; means and routes combine raw scores. The post-processing of the whole ensemble
+comes last.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os.path import relpath
 from pathlib import Path
@@ -19,12 +20,10 @@ from typing import Any, Literal
 from aupipe.documents import read_json
 from aupipe.errors import DamageError, UsageError
 from aupipe.files import write_file
-from aupipe.store.base import Store
-from aupipe.train.ensemble import Ties, mean, routed, vote
-from aupipe.train.postprocess import PostProcess, apply_postprocess
-from aupipe.train.predictions import Predictions, Threshold
-from aupipe.train.run import Run, load_postprocess, load_run
-from aupipe.types import Recording, Task
+from aupipe.train.combination import Ties
+from aupipe.train.postprocess import PostProcess
+from aupipe.train.run import RUN_FILE, Run, load_postprocess, load_run
+from aupipe.types import Task
 
 FILE = "ensemble.json"
 FORMAT = 2  # 1: every member is a run
@@ -34,10 +33,10 @@ RULES = ("mean", "vote", "routed")
 
 @dataclass(frozen=True)
 class Model:
-    """A run (``rule`` single), or ``members`` and how they are joined.
+    """A run (``rule`` single), or ``members`` and the rule that combines them.
 
-    ``weights``: one per member. ``routes``: recording id or group -> place of its member in ``members``.
-    ``weighed_on``: the recordings that chose the ``weights``, if any did.
+    ``weights``: one per member. ``routes``: recording id or group -> index of its member in ``members``; ``default``:
+    the index for all others. ``weighed_on``: ids of the recordings that the ``weights`` were fitted on.
     """
 
     path: Path
@@ -54,18 +53,18 @@ class Model:
 
     @property
     def runs(self) -> tuple[Run, ...]:
-        """Every run in it, those of its members' members too."""
+        """All runs, also those of members of members."""
         own = (self.run,) if self.run is not None else ()
         return own + tuple(run for member in self.members for run in member.runs)
 
     @property
     def finished(self) -> bool:
-        """Are all of its runs?"""
+        """Are all runs finished?"""
         return all(run.finished for run in self.runs)
 
     @property
     def name(self) -> str:
-        """For the head of a table; who counts for nothing is not named."""
+        """The title of a table column; members of weight 0 are not counted."""
         if self.rule == "single":
             return self.runs[0].recipe.name
         counted = [member for member, share in zip(self.members, self.shares, strict=True) if share]
@@ -74,28 +73,28 @@ class Model:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """How much of the whole each member is; together 1."""
+        """The weights of the members, normalised to a sum of 1."""
         weights = self.weights or (1.0,) * len(self.members)
         return tuple(weight / sum(weights) for weight in weights)
 
     @property
     def post(self) -> PostProcess | None:
-        """What was fitted for the whole, if anything."""
+        """The post-processing fitted for the whole model, or None."""
         return load_postprocess(self)
 
     @property
     def trained_on(self) -> frozenset[str]:
-        """Recordings some member was trained on."""
+        """Ids of the recordings that at least one run was trained on."""
         return frozenset(name for run in self.runs for name in run.train)
 
     @property
     def chosen_on(self) -> frozenset[str]:
-        """Recordings that chose some member's epoch."""
+        """Ids of the recordings that the epoch of at least one run was chosen on."""
         return frozenset(name for run in self.runs for name in run.validation)
 
     @property
     def tuned_on(self) -> frozenset[str]:
-        """Recordings that chose a voter's thresholds or smoothing, or the members' weights."""
+        """Ids of the recordings that weights, or thresholds and smoothing of members that vote, were fitted on."""
         posts = [member.post for member in self.members] if self.rule == "vote" else []
         found = [*(name for post in posts if post for name in post.tuned_on), *self.weighed_on]
         return frozenset(found).union(*(member.tuned_on for member in self.members))
@@ -115,19 +114,21 @@ def load_model(path: str | Path) -> Model:
         for key in ("weights", "weighed_on"):
             content[key] = tuple(content.get(key, ()))
         model = Model(path=folder, members=tuple(load_model(member) for member in members), **content)
-        if _stray_place(len(members), model.routes, model.default) is not None:
-            raise ValueError("a route to a member that is not there")
+        if _unknown_route(len(members), model.routes, model.default) is not None:
+            raise ValueError("a route to a member that does not exist")
         if model.weights and len(model.weights) != len(members):
             raise ValueError(f"{len(model.weights)} weights for {len(members)} members")
-        if not _can_weigh(model.weights):
+        if not _valid_weights(model.weights):
             raise ValueError(f"weights {model.weights}")
         return model
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DamageError(f"{file}: not readable as an ensemble ({error!r}); make it anew") from error
+        raise DamageError(
+            f"{file}: not readable as an ensemble ({error!r}); create it again with `aupipe ensemble`"
+        ) from error
 
 
 def of_run(run: Run) -> Model:
-    """A run as a model of one."""
+    """A model of a single run."""
     return Model(run.path, run.id, run.task, run=run)
 
 
@@ -142,17 +143,17 @@ def save_ensemble(
     routes: Mapping[str, int] | None = None,
     default: int | None = None,
 ) -> Model:
-    """Write an ensemble of finished runs and ensembles of one task; their folders are named relative to it.
+    """Write an ensemble of finished runs and ensembles of one task; it names their folders relative to its own.
 
-    ``weights`` are one per member, ``routes`` and ``default`` places in ``members``.
+    ``weights``: one per member. ``routes`` and ``default``: indices into ``members``.
 
-    Raises UsageError for members of several tasks, unfinished ones, weights or routes that do not fit, and a folder
-    that holds an ensemble or a run already.
+    Raises UsageError for members of several tasks, for unfinished ones, for weights or routes that do not fit, and
+    where the folder already holds an ensemble or a run.
     """
     if rule not in RULES:
         raise UsageError(f"unknown rule {rule!r}: expected {', '.join(RULES)}")
     if not members:
-        raise UsageError("an ensemble of nobody: give one run at least")
+        raise UsageError("an ensemble without members: give at least one run")
     models = [of_run(member) if isinstance(member, Run) else member for member in members]
     tasks = sorted({model.task for model in models})
     if len(tasks) > 1:
@@ -164,16 +165,16 @@ def save_ensemble(
             raise UsageError(f"{run.path}: not finished: `aupipe train --resume {run.path}`")
     if weights and (rule != "mean" or len(weights) != len(members)):
         raise UsageError(f"{len(weights)} weights for {len(members)} members by {rule}: one each, for the mean")
-    if not _can_weigh(weights):
+    if not _valid_weights(weights):
         raise UsageError(f"weights {', '.join(f'{weight:g}' for weight in weights)}: expected 0 or more, and not all 0")
     if (rule == "routed") != (routes is not None):
         raise UsageError("routes and the rule 'routed' need each other")
-    stray = _stray_place(len(members), routes, default)
-    if stray is not None:
-        raise UsageError(f"a route to member {stray + 1} of {len(members)}")
-    for taken in (FILE, "run.json"):
-        if (folder / taken).exists():
-            raise UsageError(f"{folder}: holds {taken} already: give another folder")
+    unknown = _unknown_route(len(members), routes, default)
+    if unknown is not None:
+        raise UsageError(f"a route to member {unknown + 1} of {len(members)}")
+    for existing in (FILE, RUN_FILE):
+        if (folder / existing).exists():
+            raise UsageError(f"{folder}: already holds {existing}: give another folder")
     folder.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {
         "format": FORMAT if any(model.members for model in models) else 1,
@@ -191,123 +192,12 @@ def save_ensemble(
     return load_model(folder)
 
 
-def _can_weigh(weights: Sequence[float]) -> bool:
-    """Whether a mean with these weights has a meaning; without any it is the plain one."""
+def _valid_weights(weights: Sequence[float]) -> bool:
+    """Are the weights finite, none below 0, and not all 0? () stands for equal weights."""
     return not weights or (all(0 <= weight < math.inf for weight in weights) and sum(weights) > 0)
 
 
-def _stray_place(members: int, routes: Mapping[str, int] | None, default: int | None) -> int | None:
-    """A place that routes lead to and that no member has, or None."""
-    places = (*(routes or {}).values(), default)
-    return next((place for place in places if place is not None and not 0 <= place < members), None)
-
-
-def predict_model(
-    model: Model,
-    store: Store,
-    recordings: Sequence[Recording],
-    cuts: Mapping[str, Sequence[int]] | None = None,
-    **options: Any,
-) -> dict[str, Predictions]:
-    """Joined scores of every frame, before the model's own post-processing; ``options`` are those of `predict`."""
-    from aupipe.train.predict import predict
-
-    if model.run is not None:
-        return predict(model.run, store, recordings, **options)
-
-    def ask(member: Model, own: Sequence[Recording]) -> dict[str, Predictions]:
-        return predict_model(member, store, own, cuts, **options)
-
-    if model.rule == "routed":
-        return _routed(model, ask, recordings)
-    # One that counts for nothing need not be asked, nor its features be there.
-    found = [ask(member, recordings) for member, share in zip(model.members, model.shares, strict=True) if share]
-    if model.rule != "vote":
-        return mean(found, [share for share in model.shares if share])
-    limits: list[Threshold] = []
-    for place, member in enumerate(model.members):
-        post = member.post
-        limits.append(post.threshold if post and post.threshold else 0.5)
-        if post:
-            found[place] = apply_postprocess(post, found[place], cuts)
-    return vote(found, limits, model.ties)
-
-
-def _routed(
-    model: Model, ask: Callable[[Model, list[Recording]], dict[str, Predictions]], recordings: Sequence[Recording]
-) -> dict[str, Predictions]:
-    """Each recording by its own member alone."""
-    places = _places(model, recordings)
-    members = {
-        str(place): ask(member, own)
-        for place, member in enumerate(model.members)
-        if (own := [r for r in recordings if places[r.id] == place])
-    }
-    # Left out by allow_missing: neither predicted nor routed.
-    named = {name for found in members.values() for name in found}
-    return routed(members, {name: str(place) for name, place in places.items() if name in named})
-
-
-def _places(model: Model, recordings: Sequence[Recording]) -> dict[str, int]:
-    """Recording id -> place of its member. Raises UsageError for a recording without a route."""
-    routes = model.routes or {}
-    places = {r.id: routes.get(r.id, routes.get(r.group, model.default)) for r in recordings}
-    if lost := [name for name, place in places.items() if place is None]:
-        raise UsageError(
-            f"{len(lost)} recordings have no route, e.g. {lost[0]!r}: name them or their video, or --default"
-        )
-    return {name: place for name, place in places.items() if place is not None}
-
-
-def predict_held_out(
-    model: Model, store: Store, recordings: Sequence[Recording], **options: Any
-) -> dict[str, Predictions]:
-    """Each recording by the members that validated on it and were not trained on it, averaged; others are left out.
-
-    The epoch of those members was chosen on it, so a score flatters a little; thresholds tuned on it are for others.
-    Raises UsageError where no member held any of them out.
-    """
-    found = held_out_of([model], store, recordings, **options)
-    if not found:
-        raise UsageError(f"{model.path}: no member held any of these {len(recordings)} recordings out")
-    return found
-
-
-def held_out_of(
-    members: Sequence[Model | Run],
-    store: Store,
-    recordings: Sequence[Recording],
-    weights: Sequence[float] = (),
-    **options: Any,
-) -> dict[str, Predictions]:
-    """What `predict_held_out` does, for members that are no ensemble yet; ``weights``: one each, none: all alike."""
-    found: dict[str, list[tuple[Predictions, float]]] = {}
-    for member, weight in zip(members, weights or (1.0,) * len(members), strict=True):
-        if weight:
-            for name, item in _held_out(member, store, recordings, **options).items():
-                found.setdefault(name, []).append((item, weight))
-    return {
-        r.id: mean([{r.id: item} for item, _ in found[r.id]], [weight for _, weight in found[r.id]])[r.id]
-        for r in recordings
-        if r.id in found
-    }
-
-
-def _held_out(
-    member: Model | Run, store: Store, recordings: Sequence[Recording], **options: Any
-) -> dict[str, Predictions]:
-    """Those of the recordings that a member validated on and was not trained on."""
-    from aupipe.train.predict import predict
-
-    run = member if isinstance(member, Run) else member.run
-    if run is not None:
-        unseen = set(run.validation) - set(run.train)
-        return predict(run, store, [r for r in recordings if r.id in unseen], **options)
-    assert isinstance(member, Model)
-    if member.rule == "routed":
-        places = _places(member, recordings)
-        found: dict[str, Predictions] = {}
-        for place, own in enumerate(member.members):
-            found |= held_out_of([own], store, [r for r in recordings if places[r.id] == place], **options)
-        return found
-    return held_out_of(member.members, store, recordings, member.weights, **options)
+def _unknown_route(members: int, routes: Mapping[str, int] | None, default: int | None) -> int | None:
+    """An index in the routes that no member has, or None."""
+    indices = (*(routes or {}).values(), default)
+    return next((index for index in indices if index is not None and not 0 <= index < members), None)

@@ -1,8 +1,7 @@
-"""What stands between a head's scores and what is handed in: fitted on one split, applied to another. numpy only.
+"""Post-processing of scores before they are submitted: fitted on one split, applied to another. numpy only.
 
 In this order: frames without a face, smoothing, AUcorr, then thresholds (AU) or variance matching (VA). Smoothing,
-AUcorr and thresholds are chosen together: a threshold tuned before AUcorr belongs to scores that no longer exist (trap
-13).
+AUcorr and thresholds are fitted together, because a threshold fitted before AUcorr does not fit the scores after it.
 """
 
 from __future__ import annotations
@@ -22,10 +21,11 @@ from aupipe.tables import Natural, Positive, Share
 from aupipe.train.labels import AU_NAMES, official_valid
 from aupipe.train.metrics import binary_f1, ccc, class_f1
 from aupipe.train.predictions import Predictions
-from aupipe.train.smooth import box, gaussian, interpolate, segments, smooth
+from aupipe.train.smoothing import box, gaussian, interpolate, segments, smooth
+from aupipe.train.thresholds import best_thresholds, pool_frames
 from aupipe.types import Labels, Task
 
-# p24 <- (p24 + p4) / 2, p26 <- (p26 + p1 + p2) / 3, from the scores before (S3).
+# p24 <- (p24 + p4) / 2, p26 <- (p26 + p1 + p2) / 3, from the scores before: Yin et al. 2023 (ABAW5, USC).
 AUCORR = (("AU24", ("AU4",)), ("AU26", ("AU1", "AU2")))
 
 SIGMAS = {"au": (0.0, 1.0, 2.0, 3.0, 5.0), "expr": (0.0, 3.0, 10.0, 25.0, 50.0), "va": (0.0, 3.0, 10.0, 25.0, 50.0)}
@@ -33,12 +33,13 @@ SIGMAS = {"au": (0.0, 1.0, 2.0, 3.0, 5.0), "expr": (0.0, 3.0, 10.0, 25.0, 50.0),
 
 @dataclass(frozen=True)
 class Options:
-    """What to do; 'tune' where the tuning split shall choose.
+    """What is done; 'tune': the value with the best score on the tuning split is taken.
 
-    ``threshold``: of AU scores, a number, twelve, or 'tune'. ``smooth``: 'none', 'gaussian' of ``width`` sigma frames,
-    or 'average' over ``width`` frames (``side`` for an even one). ``aucorr``: 'off', 'on', 'tune'. ``match_variance``:
-    of VA. ``fill``: frames without a face keep what the 'model' said, or are 'interpolate'-d. ``max_gap``: a face away
-    for so many frames does not interrupt the smoothing.
+    ``threshold`` of AU scores: one number, twelve, or 'tune'. ``smooth``: 'none', 'gaussian' with a sigma of ``width``
+    frames, or 'average' over ``width`` frames (`aupipe.train.smoothing.box` explains ``side``). ``aucorr``: the mean of
+    an AU with its partners in `AUCORR`. ``match_variance``: VA scores get the mean and the variance of the labels.
+    ``fill``: frames without a face keep the scores of the 'model', or are interpolated. ``max_gap``: so many frames
+    without a face do not interrupt the smoothing.
     """
 
     threshold: Share | tuple[Share, ...] | Literal["tune"] = 0.5
@@ -55,7 +56,7 @@ class Options:
             raise UsageError(f"threshold: {len(self.threshold)} numbers, expected one, 12, or 'tune'")
 
 
-# What is tuned where a recipe says nothing.
+# What `aupipe tune` fits where a recipe has no [postprocess] table.
 DEFAULTS = {
     "au": Options(threshold="tune"),
     "expr": Options(smooth="gaussian"),
@@ -65,12 +66,12 @@ DEFAULTS = {
 
 @dataclass(frozen=True)
 class PostProcess:
-    """A fitted `Options`: nothing left to choose. ``tuned_on``: the recordings that chose, if any did."""
+    """Fitted options: nothing is left to tune. ``tuned_on``: ids of the recordings that they were fitted on, if any."""
 
     task: Task
     options: Options
     threshold: tuple[float, ...] = ()  # AU
-    gain: tuple[float, ...] = ()  # VA, by which deviations from ``center`` are multiplied
+    gain: tuple[float, ...] = ()  # VA: scores become gain * score + offset
     offset: tuple[float, ...] = ()
     tuned_on: tuple[str, ...] = ()
 
@@ -79,7 +80,7 @@ class PostProcess:
         return asdict(self)
 
     def describe(self) -> str:
-        """One line: what it does, and what chose it."""
+        """One line: what is done, and how many recordings it was fitted on."""
         options, parts = self.options, []
         if options.fill == "interpolate":
             parts.append("frames without a face interpolated")
@@ -104,7 +105,7 @@ class PostProcess:
 
 
 def read_postprocess(path: Path) -> PostProcess:
-    """What was written by `aupipe tune`. Raises UsageError where there is nothing, DamageError for what is no such."""
+    """The post-processing in a file of `aupipe tune`. Raises UsageError for no file, DamageError for other content."""
     try:
         content = read_json(path)
         return PostProcess.from_json({key: value for key, value in content.items() if key != "run"})
@@ -119,12 +120,11 @@ def fit_postprocess(
     labels: Mapping[str, Labels],
     task: Task,
     options: Options,
-    cuts: Mapping[str, Sequence[int]] | None = None,
+    shot_starts: Mapping[str, Sequence[int]] | None = None,
 ) -> PostProcess:
-    """Choose what ``options`` leave open by the official score on these recordings. ``cuts``: shot starts, by
-    recording.
+    """Fit what ``options`` leave to 'tune' by the official score on these recordings.
 
-    Raises UsageError when none of them has a valid label.
+    ``shot_starts``: recording id -> first frames of shots. Raises UsageError where no recording has a valid label.
     """
     names = [name for name in predictions if name in labels]
     tuned = tuple(sorted(names)) if _is_tuned(options, task) else ()
@@ -143,9 +143,9 @@ def fit_postprocess(
     for width, pair in product(widths, pairs):
         chosen = replace(options, width=float(width), aucorr=pair)  # type: ignore[arg-type]
         post = PostProcess(task, chosen, tuned_on=tuned)
-        scores, targets = _pool(_shaped(post, {n: predictions[n] for n in names}, cuts or {}), labels)
+        scores, targets = pool_frames(_shaped(post, {n: predictions[n] for n in names}, shot_starts or {}), labels)
         found.append(_finish(post, scores, targets))
-    return max(found, key=lambda pair: pair[0])[1]  # the first of equals: the least smoothing
+    return max(found, key=lambda pair: pair[0])[1]  # of equal scores the first: the least smoothing
 
 
 def _is_tuned(options: Options, task: Task) -> bool:
@@ -175,40 +175,17 @@ def _finish(post: PostProcess, scores: NDArray[Any], targets: NDArray[Any]) -> t
     return float(ccc(targets, np.clip(scores, -1, 1)).mean()), post
 
 
-def best_thresholds(scores: NDArray[Any], positive: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """(K,) the threshold of each column with the best F1 under ``score >= threshold``, and that F1; exact, no grid.
-
-    Half way between two neighbouring scores. A column without a positive keeps 0.5: there is nothing to learn from.
-    """
-    order = np.argsort(-scores, axis=0, kind="stable")
-    ranked = np.take_along_axis(scores, order, axis=0)  # (N, K) falling
-    hits = np.take_along_axis(positive, order, axis=0).cumsum(axis=0)
-    called = np.arange(1, len(scores) + 1)[:, None]
-    f1 = 2 * hits / (called + positive.sum(axis=0))
-    f1[:-1][ranked[:-1] == ranked[1:]] = -1.0  # equal scores are called together
-    at = f1.argmax(axis=0)
-    columns = np.arange(scores.shape[1])
-    below = np.where(at + 1 < len(ranked), ranked[np.minimum(at + 1, len(ranked) - 1), columns], 0.0)
-    threshold = (ranked[at, columns].astype(np.float64) + below) / 2
-    empty = ~positive.any(axis=0)
-    return np.where(empty, 0.5, threshold), np.where(empty, 0.0, f1[at, columns])
-
-
-def best_f1(predictions: Mapping[str, Predictions], labels: Mapping[str, Labels]) -> float:
-    """Macro F1 with every AU's threshold at its best on these recordings: to compare epochs, not to report."""
-    known = {name: item for name, item in predictions.items() if name in labels}
-    scores, targets = _pool(known, labels)
-    return float(best_thresholds(scores, targets > 0.5)[1].mean())
-
-
 def apply_postprocess(
-    post: PostProcess, predictions: Mapping[str, Predictions], cuts: Mapping[str, Sequence[int]] | None = None
+    post: PostProcess, predictions: Mapping[str, Predictions], shot_starts: Mapping[str, Sequence[int]] | None = None
 ) -> dict[str, Predictions]:
-    """The predictions as they are handed in; AU scores keep their meaning, the thresholds are ``post.threshold``."""
+    """The post-processed predictions; AU scores are still to be compared with ``post.threshold``.
+
+    Raises UsageError for predictions of another task.
+    """
     for item in predictions.values():
         if item.task != post.task:
             raise UsageError(f"{item.recording}: predictions for {item.task!r}, post-processing for {post.task!r}")
-    shaped = _shaped(post, predictions, cuts or {})
+    shaped = _shaped(post, predictions, shot_starts or {})
     if not post.gain:
         return shaped
     gain, offset = np.array(post.gain), np.array(post.offset)
@@ -218,53 +195,31 @@ def apply_postprocess(
     }
 
 
-def check_untouched(post: PostProcess, recordings: Sequence[str], on_tuned: bool = False) -> None:
-    """Raises UsageError if any of these recordings chose the post-processing, unless ``on_tuned`` says to go on."""
-    both = set(post.tuned_on) & set(recordings)
-    if both and not on_tuned:
-        raise UsageError(
-            f"{len(both)} of {len(recordings)} recordings (e.g. {min(both)!r}) chose these thresholds or this "
-            "smoothing: their score would flatter. Score recordings of another split, or say on_tuned=True "
-            "(--on-tuned) and report it as such"
-        )
-
-
 def _shaped(
-    post: PostProcess, predictions: Mapping[str, Predictions], cuts: Mapping[str, Sequence[int]]
+    post: PostProcess, predictions: Mapping[str, Predictions], shot_starts: Mapping[str, Sequence[int]]
 ) -> dict[str, Predictions]:
-    """Filled, smoothed, and with AUcorr; each recording by itself."""
+    """Scores after interpolation, smoothing and AUcorr; each recording by itself."""
     options = post.options
     shaped = {}
     for name, item in predictions.items():
-        shots = cuts.get(name, ())
+        starts = shot_starts.get(name, ())
         if options.fill == "interpolate":
-            item = replace(item, scores=interpolate(item, shots))
+            item = replace(item, scores=interpolate(item, starts))
         if options.smooth != "none":
             width = float(options.width)
             taps = gaussian(width) if options.smooth == "gaussian" else box(round(width), options.side)
-            stretch = segments(item, shots, options.max_gap)
-            item = replace(item, scores=smooth(item.scores, stretch, taps))
+            segment = segments(item, starts, options.max_gap)
+            item = replace(item, scores=smooth(item.scores, segment, taps))
         if options.aucorr == "on" and post.task == "au":
             item = replace(item, scores=aucorr(item.scores))
         shaped[name] = item
     return shaped
 
 
-def aucorr(scores: NDArray[Any], pairs: Sequence[tuple[str, Sequence[str]]] = AUCORR) -> NDArray[np.float32]:
-    """Scores (T, 12) in which each AU of ``pairs`` is the mean of itself and its partners, all as they were before."""
+def aucorr(scores: NDArray[Any]) -> NDArray[np.float32]:
+    """Scores (T, 12) in which each AU of `AUCORR` is the mean of its own and its partners' scores before."""
     mixed = np.array(scores, dtype=np.float32)
-    for name, partners in pairs:
+    for name, partners in AUCORR:
         columns = [AU_NAMES.index(name), *(AU_NAMES.index(partner) for partner in partners)]
         mixed[:, columns[0]] = scores[:, columns].mean(axis=1)
     return mixed
-
-
-def _pool(predictions: Mapping[str, Predictions], labels: Mapping[str, Labels]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Scores and targets (N, K) of all officially valid frames."""
-    scores, targets = [], []
-    for name, item in predictions.items():
-        shared = min(len(item), len(labels[name]))
-        keep = official_valid(labels[name])[:shared]
-        scores.append(item.scores[:shared][keep])
-        targets.append(labels[name].targets[:shared][keep])
-    return np.concatenate(scores), np.concatenate(targets)

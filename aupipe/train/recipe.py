@@ -1,4 +1,4 @@
-"""A recipe: everything that decides a training run, except the data and the seed."""
+"""A recipe: everything that determines a training run, except the data and the seed."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ from aupipe.train.schedule import Optimiser
 from aupipe.types import TASKS, Task
 
 MONITORS = ("score", "tuned")
-TABLES = ("head", "loss", "also", "optimiser", "needs", "postprocess")
+TABLES = ("head", "loss", "aux_tasks", "optimiser", "needs", "postprocess")
+# Keys by their former names: saved runs hold them, and so may recipe files of users.
+RENAMED = {"also": "aux_tasks", "apart": "per_feature"}
 
 
 @dataclass(frozen=True)
-class Part:
-    """A registered head or loss by name, and its parameters; complete, defaults included."""
+class Component:
+    """A registered head or loss by its name, with all its parameters, defaults included."""
 
     kind: str
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -34,23 +36,25 @@ class Part:
 
 @dataclass(frozen=True)
 class Recipe:
-    """``window`` and ``hop`` in frames, ``batch`` in windows; ``patience``: epochs without a better validation score.
+    """``window`` and ``hop`` in frames, ``batch`` in windows.
 
-    ``center``: how much of a recording's own mean is taken off its features (`aupipe.train.data.Scaling`).
-    ``loss`` holds a part per task the recipe can train; ``also`` the tasks that are trained along with whichever is
-    asked for, and the weights of their losses (the task itself has 1). ``features`` are names from the configuration;
-    none: all that are given. ``needs`` says of a feature's name how it is made, ``postprocess`` what follows the head,
-    by task.
+    ``epochs``: at most so many; ``patience``: training stops after so many without a better validation score.
+    ``center``: the share of a recording's own mean that is subtracted from its features (`aupipe.train.data.Scaling`).
+    ``loss``: a loss for each task that the recipe can train. ``aux_tasks``: auxiliary tasks that are trained together
+    with the task asked for, and the weights of their losses (the task itself has weight 1). ``features``: names from
+    the configuration; (): all that are given. ``needs``: feature name -> the command that makes it. ``postprocess``:
+    task -> what is done with the scores.
 
-    ``predict_window``, ``predict_hop``: other windows than in training; 0: the same. ``steps``: at most so many per
-    epoch; 0: all. ``ema``: the share of the averaged weights kept at every step; 0: no averaging. ``amp``: the head
-    runs in bfloat16. ``monitor``: epochs are compared by the score at 0.5, or by the score at each AU's best threshold.
+    ``predict_window``, ``predict_hop``: windows for prediction, in frames; 0: as in training. ``steps``: optimiser
+    steps per epoch at most; 0: no limit. ``ema``: decay of the moving average of the weights; 0: none. ``amp``: the
+    head runs in bfloat16. ``monitor``: epochs are compared by the 'score' at threshold 0.5, or 'tuned': at the best
+    threshold of each AU.
     """
 
     name: str
-    head: Part
-    loss: Mapping[str, Part]
-    also: Mapping[str, float] = field(default_factory=dict)
+    head: Component
+    loss: Mapping[str, Component]
+    aux_tasks: Mapping[str, float] = field(default_factory=dict)
     optimiser: Optimiser = field(default_factory=Optimiser)
     window: int = 128
     hop: int = 64
@@ -73,15 +77,15 @@ class Recipe:
         """Window and hop of prediction."""
         return self.predict_window or self.window, self.predict_hop or min(self.hop, self.predict_window or self.window)
 
-    def beside(self, task: str) -> dict[Task, float]:
-        """The tasks trained along with ``task``, and the weights of their losses; always in the same order."""
-        return {other: self.also[other] for other in TASKS if other != task and self.also.get(other)}
+    def aux_tasks_for(self, task: str) -> dict[Task, float]:
+        """The auxiliary tasks trained together with ``task`` and the weights of their losses, in the order of TASKS."""
+        return {other: self.aux_tasks[other] for other in TASKS if other != task and self.aux_tasks.get(other)}
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `recipe_from` turns back into an equal recipe."""
         tables: dict[str, Any] = asdict(self)
         tables["head"] = {"kind": self.head.kind, **self.head.params}
-        tables["loss"] = {task: {"kind": part.kind, **part.params} for task, part in self.loss.items()}
+        tables["loss"] = {task: {"kind": loss.kind, **loss.params} for task, loss in self.loss.items()}
         tables.pop("name")
         return tables
 
@@ -95,13 +99,14 @@ def recipe_names() -> list[str]:
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """A recipe by its name or from a TOML file, with ``key=value`` changes (``head.width=32``, ``epochs=5``) applied.
 
-    Values are TOML; what is not is taken as text. Raises UsageError for an unknown recipe, head, loss or key, with the
-    nearest known one, for values of the wrong type, and for a committee (`aupipe.train.committee.load_committee`).
+    A value is TOML, or text where it is not valid TOML. Raises UsageError for an unknown recipe, head, loss or key,
+    with the nearest known one, for values of the wrong type, and for a recipe of several members
+    (`aupipe.train.ensemble_recipe.load_ensemble_recipe`).
     """
     name, tables = read_tables(name_or_path)
     if "member" in tables:
         members = ", ".join(tables["member"])
-        raise UsageError(f"recipe {name!r} is a committee of {members}, not one head: load_committee reads it")
+        raise UsageError(f"recipe {name!r} is an ensemble of {members}, not one head: use load_ensemble_recipe")
     return recipe_from(apply_overrides(tables, overrides), name)
 
 
@@ -127,16 +132,25 @@ def read_tables(name_or_path: str | Path) -> tuple[str, dict[str, Any]]:
 
 
 def apply_overrides(tables: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """``tables`` with each ``a.b=value`` set; a value is TOML, or else text. Raises UsageError for what is neither."""
+    """``tables`` with each ``a.b=value`` set. Raises UsageError for text of another form."""
     for override in overrides:
         _override(tables, override)
     return tables
 
 
+def current_keys(table: Mapping[str, Any]) -> dict[str, Any]:
+    """``table`` with former names of keys replaced (`RENAMED`). Raises UsageError where it has both."""
+    for old, new in RENAMED.items():
+        if old in table and new in table:
+            raise UsageError(f"{old!r} is the former name of {new!r}: give only {new!r}")
+    return {RENAMED.get(key, key): value for key, value in table.items()}
+
+
 def recipe_from(tables: Mapping[str, Any], name: str) -> Recipe:
-    """A checked recipe from its tables, as TOML or `Recipe.to_json` give them."""
+    """A checked recipe from its tables, as TOML or `Recipe.to_json` give them. Raises UsageError as `load_recipe`."""
     where = f"recipe {name!r}"
-    # Nested tables are checked one by one, so that a message names the table; here only that there are no others.
+    tables = current_keys(tables)
+    # Each table is checked further below, so that a message names it; here only the keys outside tables.
     for key in TABLES:
         if not isinstance(tables.get(key, {}), Mapping):
             raise UsageError(f"{where}: {key} = {tables[key]!r}: expected a table, [{key}]")
@@ -148,24 +162,24 @@ def recipe_from(tables: Mapping[str, Any], name: str) -> Recipe:
     settings = build(_Settings, plain, where)
 
     kind, params = _kind(tables.get("head", {}), f"{where}: [head]")
-    head = Part(kind, asdict(head_config(kind, params)))
+    head = Component(kind, asdict(head_config(kind, params)))
     loss = {}
     for task, table in tables.get("loss", {}).items():
         check_task(task)
         if not isinstance(table, Mapping):
             raise UsageError(f"{where}: loss.{task} = {table!r}: expected a table, [loss.{task}]")
         kind, params = _kind(table, f"{where}: [loss.{task}]")
-        loss[task] = Part(kind, asdict(loss_config(kind, params, task)))
+        loss[task] = Component(kind, asdict(loss_config(kind, params, task)))
     if not loss:
         raise UsageError(f"{where}: no [loss.<task>] table; give one per task, e.g. [loss.au] kind = 'bce'")
-    also = {}
-    for task, weight in tables.get("also", {}).items():
+    aux_tasks = {}
+    for task, weight in tables.get("aux_tasks", {}).items():
         check_task(task)
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= 1e6:
-            raise UsageError(f"{where}: also.{task} = {weight!r}: expected a weight, 0 or more")
+            raise UsageError(f"{where}: aux_tasks.{task} = {weight!r}: expected a weight, 0 or more")
         if task not in loss:
-            raise UsageError(f"{where}: also.{task} needs a [loss.{task}] table")
-        also[task] = float(weight)
+            raise UsageError(f"{where}: aux_tasks.{task} needs a [loss.{task}] table")
+        aux_tasks[task] = float(weight)
     optimiser = build(Optimiser, tables.get("optimiser", {}), f"{where}: [optimiser]")
     post = {}
     for task, table in tables.get("postprocess", {}).items():
@@ -176,7 +190,7 @@ def recipe_from(tables: Mapping[str, Any], name: str) -> Recipe:
         name=name,
         head=head,
         loss=loss,
-        also=also,
+        aux_tasks=aux_tasks,
         optimiser=optimiser,
         needs=needs,
         postprocess=post,
@@ -184,8 +198,8 @@ def recipe_from(tables: Mapping[str, Any], name: str) -> Recipe:
     )
 
 
-class Asking(Protocol):
-    """A recipe or a committee, as far as it asks for data."""
+class DataNeeds(Protocol):
+    """A recipe or an ensemble recipe: the data it needs."""
 
     @property
     def name(self) -> str: ...
@@ -196,18 +210,22 @@ class Asking(Protocol):
     @property
     def needs(self) -> Mapping[str, str]: ...
 
-    def beside(self, task: Task) -> Iterable[Task]: ...
+    def aux_tasks_for(self, task: Task) -> Iterable[Task]: ...
 
 
-def describe_missing(recipe: Asking, available: Sequence[str], asked: Sequence[str] = ()) -> str:
-    """Which of the recipe's features, or of those ``asked`` for instead, are not among the available ones, and the
-    lines that make them; '' where none is."""
+def describe_missing(recipe: DataNeeds, available: Sequence[str], asked: Sequence[str] = ()) -> str:
+    """A message: which of the recipe's features (or of ``asked``) are not available, and the commands that make them.
+
+    '' where all are available.
+    """
     missing = [name for name in asked or recipe.features if name not in available]
     if not missing:
         return ""
-    first = f"recipe {recipe.name!r} asks for feature {missing[0]!r}.{nearest(missing[0], available)}"
+    first = f"recipe {recipe.name!r} needs feature {missing[0]!r}.{nearest(missing[0], available)}"
     lines = [f"{name}: {recipe.needs.get(name) or f'aupipe extract --feature {name}'}" for name in missing]
-    return f"{first} Available: {', '.join(available) or 'none'}. Not there, and what makes them: " + "; ".join(lines)
+    return f"{first} Available: {', '.join(available) or 'none'}. Missing, and the command that makes it: " + "; ".join(
+        lines
+    )
 
 
 @dataclass(frozen=True)
@@ -240,14 +258,14 @@ class _Settings:
 
 
 def _kind(table: Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
-    """A table's ``kind`` and what else it holds."""
+    """A table's ``kind`` and its other keys. Raises UsageError where ``kind`` is missing."""
     if not isinstance(table.get("kind"), str):
         raise UsageError(f"{where}: the key 'kind' is missing")
     return table["kind"], {key: value for key, value in table.items() if key != "kind"}
 
 
 def _override(tables: dict[str, Any], override: str) -> None:
-    """Apply one ``a.b=value`` to the tables."""
+    """Set one ``a.b=value`` in the tables; the value is TOML, or text where it is not valid TOML."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise UsageError(f"recipe override {override!r}: expected key=value, e.g. epochs=5 or head.width=32")

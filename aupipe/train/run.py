@@ -1,4 +1,4 @@
-"""A trained head on disk: ``head.safetensors`` (weights and standardisation) and ``run.json`` (everything else)."""
+"""A training run on disk: ``head.safetensors`` (weights and standardisation) and ``run.json`` (everything else)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MEAN, STD, HEAD = "scaling.mean", "scaling.std", "head."
 
 @dataclass(frozen=True)
 class Epoch:
-    """One line of a run's history. ``score`` is the mean validation score."""
+    """One epoch of a run's history; ``score``: the validation score that epochs are compared by."""
 
     epoch: int
     loss: float
@@ -38,14 +38,14 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Run:
-    """A training run: what was trained on what, how it went, and where its weights lie.
+    """A training run: what was trained on which data, with which result, and the folder of its weights.
 
-    ``scores`` are the best epoch's on the validation recordings. That epoch was chosen by this very score, so it is
-    an optimistic one (docs/training.md, "The score").
+    ``scores`` are those of the best epoch on the validation recordings. The epoch was chosen by this score, so it is
+    optimistic (docs/training.md, "The score").
     """
 
     path: Path
-    id: str  # also in head.safetensors: the two files of a run belong together
+    id: str  # also in head.safetensors, so that files of different runs are not mixed
     task: Task
     names: tuple[str, ...]
     recipe: Recipe
@@ -79,12 +79,12 @@ class Run:
 
 
 def save_run(run: Run) -> None:
-    """Write ``run.json`` by renaming."""
-    write_file(run.path / "run.json", json.dumps(run.to_json(), indent=1), overwrite=True)
+    """Write ``run.json``; a former one is replaced by renaming."""
+    write_file(run.path / RUN_FILE, json.dumps(run.to_json(), indent=1), overwrite=True)
 
 
 def save_weights(path: Path, run_id: str, weights: Mapping[str, NDArray[Any]], scaling: Scaling) -> None:
-    """Write ``head.safetensors`` by renaming: ``head.<parameter>``, ``scaling.mean``, ``scaling.std``."""
+    """Write ``head.safetensors``: ``head.<parameter>``, ``scaling.mean``, ``scaling.std``."""
     from safetensors.numpy import save
 
     tensors = {HEAD + name: np.array(value, order="C") for name, value in weights.items()}
@@ -92,8 +92,8 @@ def save_weights(path: Path, run_id: str, weights: Mapping[str, NDArray[Any]], s
     write_file(path / "head.safetensors", save(tensors, metadata={"run": run_id}), overwrite=True)
 
 
-class Owner(Protocol):
-    """A run or an ensemble: whatever a post-processing is fitted for."""
+class ModelFolder(Protocol):
+    """A run or an ensemble, as far as a post-processing is saved for it."""
 
     @property
     def path(self) -> Path: ...
@@ -102,18 +102,18 @@ class Owner(Protocol):
     def id(self) -> str: ...
 
 
-def save_postprocess(run: Owner, post: PostProcess, overwrite: bool = True) -> None:
-    """Write ``postprocess.json`` beside the run it was fitted for. Raises UsageError where it may not be replaced."""
-    content = {"run": run.id, **post.to_json()}
-    write_file(run.path / POST_FILE, json.dumps(content, indent=1), overwrite)
+def save_postprocess(model: ModelFolder, post: PostProcess, overwrite: bool = True) -> None:
+    """Write ``postprocess.json`` into the folder it was fitted for. Raises UsageError where it may not be replaced."""
+    content = {"run": model.id, **post.to_json()}
+    write_file(model.path / POST_FILE, json.dumps(content, indent=1), overwrite)
 
 
-def load_postprocess(run: Owner) -> PostProcess | None:
-    """What was fitted for this run on its validation split, or None where its recipe asks for nothing.
+def load_postprocess(model: ModelFolder) -> PostProcess | None:
+    """The post-processing that was fitted for this run or ensemble, or None.
 
-    Raises DamageError where it is not readable, or another run's.
+    Raises DamageError where it is not readable, or was fitted for another one.
     """
-    path = run.path / POST_FILE
+    path = model.path / POST_FILE
     if not path.is_file():
         return None
     try:
@@ -121,30 +121,30 @@ def load_postprocess(run: Owner) -> PostProcess | None:
         owner = content.pop("run")
         post = PostProcess.from_json(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DamageError(f"{path}: not readable ({error!r}); train it anew") from error
-    if owner != run.id:
-        raise DamageError(f"{path}: fitted for run {owner}, this is {run.id}; train it anew")
+        raise DamageError(f"{path}: not readable ({error!r}); train it again") from error
+    if owner != model.id:
+        raise DamageError(f"{path}: fitted for run {owner}, this is {model.id}; train it again")
     return post
 
 
 def load_run(path: str | Path) -> Run:
-    """The run in a folder (or whose ``run.json`` is given).
+    """The run in a folder, or the one whose ``run.json`` is given.
 
-    Raises UsageError where there is none or of a newer format, DamageError where it is not readable.
+    Raises UsageError where there is none or one of a newer format, DamageError where it is not readable.
     """
-    folder = Path(path).parent if Path(path).name == "run.json" else Path(path)
+    folder = Path(path).parent if Path(path).name == RUN_FILE else Path(path)
     try:
-        return run_from(read_json(folder / "run.json"), folder)
+        return run_from(read_json(folder / RUN_FILE), folder)
     except FileNotFoundError:
-        raise UsageError(f"{folder}: no run.json there: give the folder `aupipe train` wrote") from None
+        raise UsageError(f"{folder}: no {RUN_FILE} there: give the folder that `aupipe train` wrote") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DamageError(f"{folder / 'run.json'}: not readable as a run ({error!r}); train it anew") from error
+        raise DamageError(f"{folder / RUN_FILE}: not readable as a run ({error!r}); train it again") from error
 
 
 def run_from(content: Mapping[str, Any], folder: Path) -> Run:
-    """A run from what `Run.to_json` gave.
+    """The inverse of `Run.to_json`.
 
-    Raises UsageError for a newer format; KeyError, TypeError, ValueError or AttributeError for what is no run.
+    Raises UsageError for a newer format; KeyError, TypeError, ValueError or AttributeError for other content.
     """
     if content["format"] > FORMAT:
         raise UsageError(f"{folder}: a run of format {content['format']}, newer than {FORMAT}: update aupipe")
@@ -170,9 +170,9 @@ def run_from(content: Mapping[str, Any], folder: Path) -> Run:
 
 
 def load_weights(run: Run) -> tuple[dict[str, NDArray[Any]], Scaling]:
-    """The head's parameters by name, and the standardisation.
+    """The parameters of the head by name, and the standardisation.
 
-    Raises DamageError when ``head.safetensors`` is missing, damaged, or of another run.
+    Raises DamageError where ``head.safetensors`` is missing, damaged, or of another run.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -183,7 +183,7 @@ def load_weights(run: Run) -> tuple[dict[str, NDArray[Any]], Scaling]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         scaling = Scaling(tensors.pop(MEAN), tensors.pop(STD), run.recipe.center)
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise DamageError(f"{path}: not readable as a run's weights ({error}); train it anew") from error
+        raise DamageError(f"{path}: not readable as a run's weights ({error}); train it again") from error
     if owner != run.id:
-        raise DamageError(f"{path}: these weights belong to run {owner}, run.json to {run.id}; train it anew")
+        raise DamageError(f"{path}: these weights belong to run {owner}, run.json to {run.id}; train it again")
     return {name.removeprefix(HEAD): value for name, value in tensors.items()}, scaling

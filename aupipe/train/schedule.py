@@ -1,4 +1,4 @@
-"""The learning rate over a run: warm-up, then a curve; and the plateau rule, which looks at the score."""
+"""The optimiser, and its learning rate over a run: warm-up, then a schedule, or a plateau of the validation score."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ SCHEDULES = ("cosine", "constant", "restarts", "bounce", "plateau")
 
 @dataclass(frozen=True)
 class Optimiser:
-    """``kind`` adamw (decoupled decay) or sgd (``momentum``, an L2 penalty), and what becomes of ``lr``.
+    """``kind``: adamw (decoupled weight decay) or sgd (with ``momentum``; weight decay is an L2 penalty).
 
-    Linear warm-up over ``warmup_epochs`` or, if given, ``warmup_steps``. Then ``schedule``: cosine down to ``final_lr``
-    times ``lr``; constant; restarts, a cosine anew every ``restart_epochs``; bounce, down and up again in as many; or
-    plateau, times ``plateau_factor`` after ``plateau_patience`` epochs without a better score. From epoch
-    ``drop_epoch`` on (0: never) all of it times ``drop_factor``. ``warmup_only_first``: S1's code stops its warm-up at
-    the first epoch's end.
+    ``lr`` rises linearly over ``warmup_epochs`` or, if given, ``warmup_steps``. Then ``schedule``: 'cosine' falls to
+    ``final_lr`` times ``lr``; 'constant'; 'restarts' repeats the cosine every ``restart_epochs``; 'bounce' falls and
+    rises again within ``restart_epochs``; 'plateau' multiplies by ``plateau_factor`` after ``plateau_patience`` epochs
+    without a better score. From epoch ``drop_epoch`` on (0: never) the rate is multiplied by ``drop_factor``.
+    ``warmup_only_first``: the warm-up ends with the first epoch, finished or not, as in the code of AUD-TGN
+    (igodrr/abaw6_AU).
     """
 
     kind: str = "adamw"
@@ -42,8 +43,8 @@ class Optimiser:
     drop_factor: NotNegative = 0.1
     momentum: ShareBelowOne = 0.9  # of sgd
     warmup_only_first: bool = False
-    clip_norm: NotNegative = 1.0  # of the whole gradient; 0: none
-    clip_value: NotNegative = 0.0  # of each number in it; 0: none
+    clip_norm: NotNegative = 1.0  # the largest norm of the gradient; 0: no limit
+    clip_value: NotNegative = 0.0  # the largest absolute value of one component; 0: no limit
 
     def __post_init__(self) -> None:
         for what, value, known in (
@@ -55,23 +56,25 @@ class Optimiser:
 
 
 def build_optimiser(head: torch.nn.Module, options: Optimiser) -> torch.optim.Optimizer:
-    """The optimiser of a head's trained parameters; biases and gains are not decayed."""
+    """The optimiser of a head's trained parameters; biases and gains have no weight decay."""
     import torch
 
-    # One number per output is not decayed: a penalised bias cannot say how rare an AU is.
-    learnt = {name: value for name, value in head.named_parameters() if value.requires_grad}
-    single = {name for name, value in learnt.items() if value.ndim == 0 or value.numel() == len(value)}
-    decayed, spared = (
-        [value for name, value in learnt.items() if (name in single) == chosen] for chosen in (False, True)
+    # A penalised bias cannot express how rare an AU is.
+    trained = {name: value for name, value in head.named_parameters() if value.requires_grad}
+    vectors = {name for name, value in trained.items() if value.ndim == 0 or value.numel() == len(value)}
+    decayed, others = (
+        [value for name, value in trained.items() if (name in vectors) == chosen] for chosen in (False, True)
     )
-    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
     if options.kind == "sgd":
         return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=options.momentum > 0)
     return torch.optim.AdamW(groups, lr=options.lr)
 
 
-def rate(step: int, steps: int, epochs: int, options: Optimiser) -> float:
-    """The factor on ``lr`` at optimiser step ``step`` (from 0), an epoch being ``steps`` of them."""
+def lr_factor(step: int, steps: int, epochs: int, options: Optimiser) -> float:
+    """The factor on ``lr`` at optimiser step ``step`` (from 0) of a run of ``epochs`` with ``steps`` each."""
+    if options.warmup_only_first and step >= steps:
+        return 1.0
     epoch = step / steps
     warm = options.warmup_steps / steps if options.warmup_steps else options.warmup_epochs
     dropped = options.drop_factor if options.drop_epoch and epoch >= options.drop_epoch else 1.0
@@ -82,7 +85,7 @@ def rate(step: int, steps: int, epochs: int, options: Optimiser) -> float:
     if options.schedule == "restarts":
         done = ((epoch - warm) % options.restart_epochs) / options.restart_epochs
     elif options.schedule == "bounce":
-        done = 2 * (epoch - warm) / options.restart_epochs  # a cosine of this period, down and up
+        done = 2 * (epoch - warm) / options.restart_epochs  # a cosine of this period falls and rises
     else:
         done = min((epoch - warm) / max(epochs - warm, 1e-9), 1.0)
     return dropped * (options.final_lr + (1 - options.final_lr) * 0.5 * (1 + math.cos(math.pi * done)))
@@ -90,14 +93,14 @@ def rate(step: int, steps: int, epochs: int, options: Optimiser) -> float:
 
 @dataclass
 class Plateau:
-    """Lowers ``factor`` when the score has not risen for ``plateau_patience`` epochs; mutable, saved with a run."""
+    """Lowers ``factor`` when the score has not risen for ``plateau_patience`` epochs. Mutable, saved with a run."""
 
     factor: float = 1.0
     best: float = -math.inf
     bad: int = 0
 
-    def see(self, score: float, options: Optimiser) -> None:
-        """Take note of an epoch's score."""
+    def update(self, score: float, options: Optimiser) -> None:
+        """Take the validation score of one more epoch into account."""
         if options.schedule != "plateau":
             return
         if score > self.best:
@@ -108,5 +111,5 @@ class Plateau:
             self.factor, self.bad = self.factor * options.plateau_factor, 0
 
     def to_json(self) -> dict[str, float]:
-        """As keyword arguments that make it again."""
+        """The fields as a JSON object."""
         return asdict(self)

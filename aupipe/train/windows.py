@@ -1,4 +1,4 @@
-"""Index arithmetic of windows over a recording. Half-open ranges; nothing dropped, nothing counted twice.
+"""Windows over a recording: half-open ranges of frames. No frame is dropped, and none is scored twice.
 
 ::
 
@@ -8,7 +8,7 @@
     = 10,         [--------)                     start 5
     hop 5              [--------)                start 10
                             [--------)           start 15
-                                 [----)          start 20: the tail, shorter; a next one would hold nothing new
+                                 [----)          start 20: the tail, shorter; another window would add no frame
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from aupipe.types import Window
 
 
 def tile(recording: str, frames: int, window: int, hop: int, phase: int = 0) -> list[Window]:
-    """Windows that together cover [0, frames): exactly once where ``hop == window``, at least once where smaller.
+    """Windows that together cover [0, frames): each frame once where ``hop == window``, at least once where smaller.
 
-    The tail makes a shorter window, a recording shorter than ``window`` one window of its own length. ``phase`` in
-    [0, hop) moves the seams: the first window then ends at ``window - phase`` (training draws it anew per epoch).
+    The last window may be shorter. ``phase`` in [0, hop) shifts all windows: the first one then ends at
+    ``window - phase``. Training draws a phase per recording and epoch.
 
     Raises ValueError unless 0 < hop <= window and 0 <= phase < hop.
     """
@@ -40,11 +40,15 @@ def tile(recording: str, frames: int, window: int, hop: int, phase: int = 0) -> 
     return windows
 
 
-def overlap_mean(frames: int, windows: Sequence[Window], values: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
-    """(T, K) mean over the windows that saw a frame, ``values[i]`` being (len(windows[i]), K).
+def chunks(windows: Sequence[Window], size: int) -> list[Sequence[Window]]:
+    """The windows in groups of ``size``, the last one perhaps smaller: the windows of each batch."""
+    return [windows[start : start + size] for start in range(0, len(windows), size)]
 
-    Each frame has one value afterwards, so a score cannot count it twice. Raises ValueError for a frame that no window
-    saw.
+
+def overlap_mean(frames: int, windows: Sequence[Window], values: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+    """(T, K) mean over the windows that contain a frame; ``values[i]`` is (len(windows[i]), K).
+
+    Each frame then has one value, so a score cannot count it twice. Raises ValueError for a frame in no window.
     """
     columns = values[0].shape[1] if values else 0
     total = np.zeros((frames, columns), dtype=np.float64)

@@ -208,12 +208,12 @@ def end_training(folder: Path, moment_s: float, number: signal.Signals, run: str
     assert "Traceback" not in err
     assert not re.search("terminate called|core dumped|Exception ignored", err), err[-2000:]
     if (folder / run / "resume.safetensors").exists():
-        from aupipe.train.resume import load_standing
+        from aupipe.train.checkpoint import load_checkpoint
         from aupipe.train.run import load_run, load_weights
 
-        standing = load_standing(folder / run)
-        assert standing is not None
-        assert standing.run.history
+        checkpoint = load_checkpoint(folder / run)
+        assert checkpoint is not None
+        assert checkpoint.run.history
         assert not load_run(folder / run).finished
         load_weights(load_run(folder / run))
         assert f"stopped. Go on with: aupipe train --resume {run}" in err

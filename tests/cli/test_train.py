@@ -139,7 +139,7 @@ def test_every_command_shows_an_example(project, command):
 
 def test_training_ends_with_a_score_its_interval_its_coverage_and_what_comes_next(trained):
     assert "95% by video" in trained
-    assert "100.0% of annotated frames predicted, face seen in" in trained
+    assert "100.0% of annotated frames predicted, face found in" in trained
     assert "always 1" in trained
     assert "chosen on these very recordings" in trained
     assert "next: aupipe predict" in trained
@@ -160,7 +160,7 @@ def test_a_recipe_whose_features_are_not_configured_names_the_lines_that_make_th
 
 def test_a_feature_that_is_configured_and_not_stored_names_the_line_that_makes_it(project):
     said = project.ask("train", "--feature", "geometry", "--out", "runs/none", code=2)
-    assert "`aupipe extract --feature geometry` makes it" in said
+    assert "`aupipe extract --feature geometry` computes it" in said
     assert not (project.path / "runs/none").exists()
 
 
@@ -169,7 +169,7 @@ def test_a_recording_that_lacks_a_feature_is_named_with_the_line_and_counted_whe
     folder = Folder(tmp_path)
     said = folder.ask("train", "--feature", "hog", *SMALL, "--out", "run", code=2)
     assert "clip3 (hog)" in said
-    assert "`aupipe extract --feature hog` makes what is missing" in said
+    assert "`aupipe extract --feature hog` computes what is missing" in said
     said = folder.ask("train", "--feature", "hog", *SMALL, "--out", "run", "--allow-missing")
     assert "66.7% of annotated frames predicted" in said
     assert "no prediction for 1 recordings" in said

@@ -14,12 +14,13 @@ import pytest
 
 from aupipe.cli.order import ORDER_FILE, read_order
 from aupipe.errors import UsageError
-from aupipe.train.committee import load_committee, train_committee
 from aupipe.train.crossval import group_folds
+from aupipe.train.ensemble import train_ensemble
+from aupipe.train.ensemble_recipe import load_ensemble_recipe
 from aupipe.train.recipe import load_recipe
 from aupipe.train.run import load_run
 from tests.cli.test_train import SMALL, Folder, fill, write_annotations
-from tests.train.worlds import make_world
+from tests.train.toy_corpus import make_corpus
 
 ORDER = ("train", "--recipe", "tcn", "--feature", "hog", *SMALL)
 
@@ -46,7 +47,8 @@ def content(folder: Path) -> dict[str, bytes]:
         (("--seed", "1"), "seeds 0, not 1"),
         (("--feature", "geometry"), "features hog, not hog,geometry"),
         (("--folds", "2"), "folds none, not 2"),
-        (("--apart",), "apart false, not true"),
+        (("--per-feature",), "per-feature false, not true"),
+        (("--apart",), "per-feature false, not true"),
         (("--task", "expr"), "task au, not expr"),
         (("--allow-missing",), "allow-missing false, not true"),
     ],
@@ -161,16 +163,16 @@ def test_a_feature_does_not_enter_a_head_twice(project: Folder, tmp_path: Path) 
     assert "features 'hog' and 'same' are the same numbers: one is enough" in project.ask(
         "extract", "--dry-run", "--config", "twins.toml"
     )
-    world = make_world(train=2, validation=2, frames=30)
+    corpus = make_corpus(train=2, validation=2, frames=30)
     from aupipe.train.fit import fit
 
-    features = {"face": world.features["face"], "twin": "twin@" + world.features["face"].partition("@")[2]}
+    features = {"face": corpus.features["face"], "twin": "twin@" + corpus.features["face"].partition("@")[2]}
     with pytest.raises(UsageError, match="features 'face' and 'twin' are the same numbers"):
         fit(
-            world.store,
-            train=world.train,
-            validation=world.validation,
-            labels=world.labels,
+            corpus.store,
+            train=corpus.train,
+            validation=corpus.validation,
+            labels=corpus.labels,
             features=features,
             recipe=load_recipe("baseline"),
             task="au",
@@ -179,32 +181,32 @@ def test_a_feature_does_not_enter_a_head_twice(project: Folder, tmp_path: Path) 
 
 
 def test_folds_take_no_finished_run_of_something_else(tmp_path: Path) -> None:
-    world = make_world(train=6, validation=2, frames=40)
-    given = {"labels": world.labels, "features": world.features, "task": world.task, "out": tmp_path / "run"}
+    corpus = make_corpus(train=6, validation=2, frames=40)
+    given = {"labels": corpus.labels, "features": corpus.features, "task": corpus.task, "out": tmp_path / "run"}
     small = ["epochs=1", "window=20", "hop=20"]
-    folds = [(fold, 0) for fold in group_folds(world.train, 2)]
-    train_committee(world.store, load_committee("baseline", small), folds, **given)
+    folds = [(fold, 0) for fold in group_folds(corpus.train, 2)]
+    train_ensemble(corpus.store, load_ensemble_recipe("baseline", small), folds, **given)
     (tmp_path / "run" / "ensemble.json").unlink()  # as if it had been stopped before its end
     for committee, others in (
-        (load_committee("baseline", [*small, "batch=4"]), folds),
-        (load_committee("baseline", small), [(fold, 1) for fold, _ in folds]),
-        (load_committee("baseline", small), [(replace(folds[0][0], train=folds[0][0].train[1:]), 0), folds[1]]),
+        (load_ensemble_recipe("baseline", [*small, "batch=4"]), folds),
+        (load_ensemble_recipe("baseline", small), [(fold, 1) for fold, _ in folds]),
+        (load_ensemble_recipe("baseline", small), [(replace(folds[0][0], train=folds[0][0].train[1:]), 0), folds[1]]),
     ):
         with pytest.raises(UsageError, match=r"is a finished run of another (recipe|seed|train recordings)"):
-            train_committee(world.store, committee, others, **given)
-    train_committee(world.store, load_committee("baseline", small), folds, **given)
+            train_ensemble(corpus.store, committee, others, **given)
+    train_ensemble(corpus.store, load_ensemble_recipe("baseline", small), folds, **given)
 
 
 def test_two_runs_are_never_given_one_folder(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(
         '[member.a]\nrecipe = "baseline"\napart = true\n[member.a-b]\nrecipe = "baseline"\napart = true\n'
     )
-    world = make_world(train=4, validation=2, frames=30)
-    committee = load_committee(tmp_path / "mine.toml")
-    features = {"b-c": world.features["face"], "c": world.features["sound"]}
+    corpus = make_corpus(train=4, validation=2, frames=30)
+    committee = load_ensemble_recipe(tmp_path / "mine.toml")
+    features = {"b-c": corpus.features["face"], "c": corpus.features["sound"]}
     with pytest.raises(UsageError, match="two runs the name 'a-b-c'"):
-        train_committee(
-            world.store, committee, [], features=features, labels=world.labels, task="au", out=tmp_path / "run"
+        train_ensemble(
+            corpus.store, committee, [], features=features, labels=corpus.labels, task="au", out=tmp_path / "run"
         )
 
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from aupipe.config import EncoderConfig
-from aupipe.demo.corpus import record
+from aupipe.demo.corpus import synthesise_audio
 from aupipe.errors import WeightsMissingError
 from aupipe.extract.encoders import TimeSeries, build_encoder
 from aupipe.extract.encoders.audio.vad import spoken_spans
 from aupipe.extract.media.audio import read_audio
 from aupipe.extract.nets.silero import Silero, adapt_state_dict
 from aupipe.types import Waveform
-from tests.made import takes
+from tests.made import recording_plans
 
 torch.set_num_threads(1)
 
@@ -53,11 +53,11 @@ def test_the_share_of_speech_is_the_one_stated_for_every_clip(assets: Path) -> N
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_drawn_people_are_heard_where_they_talk(number: int) -> None:
-    take = takes(seed=5, seconds=4.0)[number]
-    sound = record(take)
+    plan = recording_plans(seed=5, seconds=4.0)[number]
+    sound = synthesise_audio(plan)
     wave = Waveform(np.concatenate([np.zeros(32000, np.float32), sound, np.zeros(32000, np.float32)]), 16000, 1.0)
     spans = spoken_spans(vad().load("cpu")(wave))
-    loud = np.flatnonzero(take.tracks[0].play.voice > 0.2) / 25 + 3.0  # two seconds of silence, from 1.0 on
+    loud = np.flatnonzero(plan.tracks[0].motion.voice > 0.2) / 25 + 3.0  # two seconds of silence, from 1.0 on
     assert spans[0, 0] == pytest.approx(loud[0], abs=0.1)
     assert spans[-1, 1] == pytest.approx(loud[-1] + 0.04, abs=0.25)
     heard = np.any([(loud > start) & (loud < end) for start, end in spans], axis=0)

@@ -1,4 +1,4 @@
-"""Training on a CUDA device: ``pytest -m gpu`` where there is one. The processor's answers are the measure."""
+"""Training on a CUDA device (``pytest -m gpu``), compared with training on a CPU."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from aupipe.train.data import collate, fit_scaling, load_examples
-from aupipe.train.feed import Resident, Streamed
+from aupipe.train.loader import InMemory, Streaming
 from aupipe.train.predict import predict
 from aupipe.train.run import load_run, load_weights
 from aupipe.train.windows import tile
 
 from .test_heads import D, every_head, in_training_without_dropout
 from .test_schedule import Killed, killed_after, train
-from .worlds import World, make_world
+from .toy_corpus import Corpus, make_corpus
 
 pytestmark = [pytest.mark.gpu]
 
@@ -22,13 +22,13 @@ CUDA = "cuda:0"
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
-    return make_world(train=4, validation=2, frames=90)
+def corpus() -> Corpus:
+    return make_corpus(train=4, validation=2, frames=90)
 
 
-@pytest.mark.parametrize("kind", [Resident, Streamed])
-def test_a_feed_gives_what_collate_makes(world, kind):
-    examples = load_examples(world.store, world.train, world.features, world.labels)
+@pytest.mark.parametrize("kind", [InMemory, Streaming])
+def test_a_loader_gives_what_collate_makes(corpus, kind):
+    examples = load_examples(corpus.store, corpus.train, corpus.features, corpus.labels)
     scaling = fit_scaling(examples)
     windows = [window for item in examples for window in tile(item.recording, len(item), 40, 25, 7)]
     chunks = [windows[at : at + 3] for at in range(0, len(windows), 3)]
@@ -41,7 +41,7 @@ def test_a_feed_gives_what_collate_makes(world, kind):
 
 
 @every_head
-def test_a_head_gives_the_processors_scores_and_gradients(name, monkeypatch):
+def test_a_head_gives_the_same_scores_and_gradients_as_on_a_cpu(name, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     found = []
     for device in ("cpu", CUDA):
@@ -52,7 +52,7 @@ def test_a_head_gives_the_processors_scores_and_gradients(name, monkeypatch):
         out = head(x, mask) * mask[..., None]
         out.square().sum().backward()
         found.append([out.detach(), *(value.grad for value in head.parameters() if value.grad is not None)])
-    # What is nothing but rounding (a bias before a norm has no gradient) is small beside the largest of all.
+    # A gradient that is rounding error only (of a bias before a norm) is small relative to the largest gradient.
     largest = max(float(ours.abs().max()) for ours in found[0])
     for ours, theirs in zip(*found, strict=True):
         scale = max(float(ours.abs().max()), 1e-3 * largest)
@@ -60,28 +60,28 @@ def test_a_head_gives_the_processors_scores_and_gradients(name, monkeypatch):
 
 
 @pytest.mark.parametrize("how", [{}, {"recipe": "baseline", "small": ("epochs=3",)}], ids=["tcn", "baseline"])
-def test_training_ends_near_the_processors_and_the_run_is_read_anywhere(world, tmp_path, how):
-    here, there = (train(world, tmp_path / device[:3], device=device, **how) for device in ("cpu", CUDA))
+def test_training_ends_near_that_of_a_cpu_and_the_run_is_read_on_both(corpus, tmp_path, how):
+    here, there = (train(corpus, tmp_path / device[:3], device=device, **how) for device in ("cpu", CUDA))
     assert there.scores.mean == pytest.approx(here.scores.mean, abs=0.05)
     run = load_run(there.path)
-    scores = [predict(run, world.store, world.validation, device=device) for device in ("cpu", CUDA)]
-    for recording in world.validation:
+    scores = [predict(run, corpus.store, corpus.validation, device=device) for device in ("cpu", CUDA)]
+    for recording in corpus.validation:
         on_cpu, on_gpu = (each[recording.id].scores for each in scores)
         np.testing.assert_allclose(on_gpu, on_cpu, atol=1e-2)
 
 
-def test_a_killed_deterministic_run_continues_to_the_very_weights_it_would_have_had(world, tmp_path):
+def test_a_killed_deterministic_run_resumes_to_exactly_the_weights_of_an_uninterrupted_one(corpus, tmp_path):
     how = {"device": CUDA, "deterministic": True}
-    whole = train(world, tmp_path / "whole", **how)
+    whole = train(corpus, tmp_path / "whole", **how)
     with pytest.raises(Killed):
-        train(world, tmp_path / "cut", progress=killed_after(2), **how)
-    cut = train(world, tmp_path / "cut", resume=True, **how)
+        train(corpus, tmp_path / "cut", progress=killed_after(2), **how)
+    cut = train(corpus, tmp_path / "cut", resume=True, **how)
     weights = [load_weights(run)[0] for run in (whole, cut)]
     assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-@pytest.mark.parametrize("options", [{"overrides": ("amp=true",)}, {"compiled": True}, {"room": 0}])
-def test_half_precision_the_compiler_and_streaming_train_nearly_the_same(world, tmp_path, options):
-    plain = train(world, tmp_path / "plain", device=CUDA)
-    other = train(world, tmp_path / "other", device=CUDA, **options)
+@pytest.mark.parametrize("options", [{"overrides": ("amp=true",)}, {"compiled": True}, {"memory_limit": 0}])
+def test_half_precision_compilation_and_streaming_train_to_nearly_the_same_score(corpus, tmp_path, options):
+    plain = train(corpus, tmp_path / "plain", device=CUDA)
+    other = train(corpus, tmp_path / "other", device=CUDA, **options)
     assert other.scores.mean == pytest.approx(plain.scores.mean, abs=0.05)

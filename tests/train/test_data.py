@@ -1,4 +1,4 @@
-"""From the store to batches: nothing shifted, nothing invented, nothing copied before it is needed."""
+"""From the store to batches: rows are not shifted, filled in, or copied before they are needed."""
 
 import numpy as np
 import pytest
@@ -9,47 +9,47 @@ from aupipe.train.data import CLIP, collate, columns, fit_scaling, load_examples
 from aupipe.train.windows import tile
 from aupipe.types import FeatureSpec, Recording, Window
 
-from .worlds import FACE, SOUND, make_world
+from .toy_corpus import FACE, SOUND, make_corpus
 
 MAPS = FeatureSpec("maps", "visual", "toy-maps", 1, dtype="float16")
 
 
 @pytest.fixture(scope="module")
-def world():
-    return make_world()
+def corpus():
+    return make_corpus()
 
 
-def examples_of(world, recordings=None, **options):
-    return load_examples(world.store, recordings or world.train, world.features, world.labels, **options)
+def examples_of(corpus, recordings=None, **options):
+    return load_examples(corpus.store, recordings or corpus.train, corpus.features, corpus.labels, **options)
 
 
-def test_features_are_views_of_the_store(world):
-    example = examples_of(world)[0]
-    assert np.shares_memory(example.parts[0], world.store.read(example.recording, FACE.id))
+def test_features_are_views_of_the_store(corpus):
+    example = examples_of(corpus)[0]
+    assert np.shares_memory(example.arrays[0], corpus.store.read(example.recording, FACE.id))
 
 
-def test_siblings_share_the_sound_of_their_video_and_have_their_own_faces(world):
-    left, right = examples_of(world)[:2]
-    np.testing.assert_array_equal(left.parts[1], right.parts[1])
-    assert not np.array_equal(left.parts[0], right.parts[0])
+def test_siblings_share_the_audio_of_their_video_and_have_their_own_faces(corpus):
+    left, right = examples_of(corpus)[:2]
+    np.testing.assert_array_equal(left.arrays[1], right.arrays[1])
+    assert not np.array_equal(left.arrays[0], right.arrays[0])
 
 
-def test_recordings_without_features_or_labels_are_listed_and_refused(world):
+def test_recordings_without_features_or_labels_are_listed_and_refused(corpus):
     stranger, mute = Recording("stranger"), Recording("video3", video_id="mute")
-    world.store.fail("mute", SOUND, "no audio stream")
+    corpus.store.fail("mute", SOUND, "no audio stream")
     with pytest.raises(UsageError) as caught:
-        examples_of(world, [*world.train, stranger, mute])
+        examples_of(corpus, [*corpus.train, stranger, mute])
     message = str(caught.value)
     assert message.startswith("2 of 8 recordings are incomplete: stranger (face, sound, labels); ")
     assert "video3 (sound: failed, no audio stream)" in message
     assert "--allow-missing" in message
     assert caught.value.exit_code == 2
-    assert len(examples_of(world, [*world.train, stranger], allow_missing=True)) == len(world.train)
+    assert len(examples_of(corpus, [*corpus.train, stranger], allow_missing=True)) == len(corpus.train)
 
 
-def test_a_feature_the_store_does_not_know_is_refused(world):
+def test_a_feature_the_store_does_not_know_is_refused(corpus):
     with pytest.raises(UsageError, match=r"feature 'face' \(face@000000000000\) is not in the store"):
-        load_examples(world.store, world.train, {"face": "face@000000000000"})
+        load_examples(corpus.store, corpus.train, {"face": "face@000000000000"})
 
 
 def test_features_of_different_lengths_are_refused_not_padded():
@@ -60,8 +60,8 @@ def test_features_of_different_lengths_are_refused_not_padded():
         load_examples(store, [Recording("a")], {"face": FACE.id, "sound": SOUND.id})
 
 
-def test_a_frame_without_a_face_keeps_its_row_is_zero_and_says_so(world):
-    examples = {item.recording: item for item in examples_of(world)}
+def test_a_frame_without_a_face_keeps_its_row_of_zeros_and_a_presence_of_0(corpus):
+    examples = {item.recording: item for item in examples_of(corpus)}
     scaling = fit_scaling(list(examples.values()))
     example = examples["video2"]
     batch = collate(examples, [Window("video2", 0, 40)], scaling)
@@ -71,15 +71,15 @@ def test_a_frame_without_a_face_keeps_its_row_is_zero_and_says_so(world):
     np.testing.assert_array_equal(batch.x[0, :, -2], ~lost)
     assert (batch.x[0, :, -1] == 1).all()
     assert (batch.x[0, lost, :16] == 0).all()
-    assert (batch.x[0, lost, 16:19] != 0).any()  # the sound goes on
-    np.testing.assert_array_equal(example.seen[:40], ~lost)
-    np.testing.assert_array_equal(batch.targets[0], world.labels["video2"].targets[:40])
-    np.testing.assert_array_equal(batch.valid[0], world.labels["video2"].valid[:40])
+    assert (batch.x[0, lost, 16:19] != 0).any()  # audio is present
+    np.testing.assert_array_equal(example.face_found[:40], ~lost)
+    np.testing.assert_array_equal(batch.targets[0], corpus.labels["video2"].targets[:40])
+    np.testing.assert_array_equal(batch.valid[0], corpus.labels["video2"].valid[:40])
     assert batch.valid[0, 20:26].all()  # a valid label counts although no face was found
 
 
-def test_trap_05_padding_is_masked_and_never_a_negative(world):
-    examples = {item.recording: item for item in examples_of(world)}
+def test_trap_05_padding_is_masked_and_never_a_negative(corpus):
+    examples = {item.recording: item for item in examples_of(corpus)}
     scaling = fit_scaling(list(examples.values()))
     batch = collate(examples, [Window("video2", 0, 40), Window("video3", 30, 45)], scaling)
     assert batch.mask.sum(axis=1).tolist() == [40, 15]
@@ -87,8 +87,8 @@ def test_trap_05_padding_is_masked_and_never_a_negative(world):
     assert not batch.x[1, 15:].any()
 
 
-def test_windows_put_together_are_the_recording(world):
-    examples = {item.recording: item for item in examples_of(world)}
+def test_concatenated_windows_are_the_recording(corpus):
+    examples = {item.recording: item for item in examples_of(corpus)}
     scaling = fit_scaling(list(examples.values()))
     example = examples["video4"]
     whole = collate(examples, [Window("video4", 0, len(example))], scaling)
@@ -96,17 +96,17 @@ def test_windows_put_together_are_the_recording(world):
     np.testing.assert_array_equal(parts.x[parts.mask], whole.x[0])
 
 
-def test_trap_09_standardisation_knows_the_training_split_and_present_rows_only(world):
-    examples = examples_of(world)
+def test_trap_09_standardisation_uses_the_training_split_and_present_rows_only(corpus):
+    examples = examples_of(corpus)
     scaling = fit_scaling(examples)
-    rows = np.concatenate([item.parts[0][item.present[:, 0]] for item in examples]).astype(np.float64)
+    rows = np.concatenate([item.arrays[0][item.present[:, 0]] for item in examples]).astype(np.float64)
     np.testing.assert_allclose(scaling.mean[:16], rows.mean(axis=0), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(scaling.std[:16], rows.std(axis=0), rtol=1e-5)
-    other = fit_scaling(examples_of(world, world.validation))
+    other = fit_scaling(examples_of(corpus, corpus.validation))
     assert not np.allclose(other.mean, scaling.mean, atol=1e-3)
 
 
-def test_a_column_that_never_moved_in_training_does_not_explode_later():
+def test_a_column_that_is_constant_in_training_is_clipped_elsewhere():
     store = create_store("still", "memory")
     rng = np.random.default_rng(0)
     still = np.concatenate([rng.normal(size=(50, 15)), np.full((50, 1), 4.0)], axis=1).astype(np.float32)
@@ -120,7 +120,7 @@ def test_a_column_that_never_moved_in_training_does_not_explode_later():
     assert np.abs(collate(examples, [Window("b", 0, 50)], scaling).x).max() <= CLIP
 
 
-def test_a_large_mean_costs_no_digits():
+def test_a_large_mean_costs_no_precision():
     store = create_store("far", "memory")
     rows = (1e5 + np.random.default_rng(0).normal(size=(5000, 16))).astype(np.float32)
     store.publish("a", FACE, rows)
@@ -138,13 +138,13 @@ def test_rows_of_any_shape_become_columns():
     assert collate({"a": example}, [Window("a", 0, 2)], fit_scaling([example])).x.shape == (1, 2, 49)
 
 
-def test_centring_takes_off_a_recordings_own_mean_over_its_present_rows(world):
-    examples = {item.recording: item for item in examples_of(world)}
+def test_centring_subtracts_a_recordings_own_mean_over_its_present_rows(corpus):
+    examples = {item.recording: item for item in examples_of(corpus)}
     for center in (0.5, 1.0):
         scaling = fit_scaling(list(examples.values()), center)
         rows = np.concatenate(
             [
-                (part := item.parts[0][item.present[:, 0]].astype(np.float64)) - center * part.mean(axis=0)
+                (part := item.arrays[0][item.present[:, 0]].astype(np.float64)) - center * part.mean(axis=0)
                 for item in examples.values()
             ]
         )

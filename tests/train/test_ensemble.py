@@ -1,140 +1,227 @@
-"""Folds never part siblings; ensembles say what they do with ties."""
+"""Ensemble recipes: how members are changed, what is trained, and how members are weighted."""
 
-from dataclasses import replace
+import json
 
 import numpy as np
 import pytest
 
 from aupipe.errors import UsageError
-from aupipe.train.committee import load_committee, train_committee
-from aupipe.train.crossval import custom_folds, group_folds, official_fold, summarise
-from aupipe.train.ensemble import mean, routed, vote
+from aupipe.store import create_store
+from aupipe.train.crossval import Fold, group_folds
+from aupipe.train.ensemble import train_ensemble
+from aupipe.train.ensemble_recipe import ensemble_recipe_from_json, expand_members, load_ensemble_recipe
+from aupipe.train.evaluate import evaluate
 from aupipe.train.labels import NAMES
+from aupipe.train.member_weights import choose_weights
+from aupipe.train.model import load_model
+from aupipe.train.model_prediction import predict_held_out, predict_model
 from aupipe.train.predictions import Predictions
-from aupipe.types import Recording
+from aupipe.train.recipe import load_recipe, recipe_names
+from aupipe.types import Labels
 
-from .worlds import make_world
+from .toy_corpus import make_corpus
 
-
-def member(scores, task="au", name="a"):
-    scores = np.asarray(scores, dtype=np.float32)
-    return {name: Predictions(name, task, NAMES[task], scores, np.ones(len(scores), bool), np.zeros(len(scores)))}
-
-
-def aus(*values):
-    return member(np.repeat(np.array(values, dtype=np.float32)[:, None], 12, axis=1))
-
-
-def people():
-    """Ten videos, three of them with two people."""
-    videos = [f"video{i}" for i in range(10)]
-    pairs = [Recording(f"{v}{side}", video_id=v) for v in videos[:3] for side in ("_left", "_right")]
-    return pairs + [Recording(v) for v in videos[3:]]
-
-
-@pytest.mark.parametrize("folds", [2, 5, 10])
-def test_trap_08_siblings_are_never_in_both_halves_of_a_fold(folds):
-    made = group_folds(people(), folds)
-    assert sorted(r.id for fold in made for r in fold.validation) == sorted(r.id for r in people())
-    for fold in made:
-        assert {r.group for r in fold.train}.isdisjoint(r.group for r in fold.validation)
-        assert len(fold.train) + len(fold.validation) == 13
+RECIPE_FILE = """
+[member.one]
+recipe = "baseline"
+per_feature = true
+epochs = 2
+[member.two]
+recipe = "tcn"
+epochs = 2
+window = 64
+head.width = 8
+head.channels = [8]
+[postprocess.au]
+threshold = "tune"
+"""
 
 
-def test_trap_08_subjects_given_as_groups_hold_too():
-    same = [replace(r, group="one person") if r.id in ("video4", "video9") else r for r in people()]
-    for fold in group_folds(same, 4):
-        assert len({"video4", "video9"} & {r.id for r in fold.validation}) in (0, 2)
+@pytest.fixture
+def recipe_file(tmp_path):
+    (tmp_path / "mine.toml").write_text(RECIPE_FILE)
+    return tmp_path / "mine.toml"
 
 
-def test_folds_are_about_equally_large_in_frames_and_drawn_by_seed():
-    frames = {r.id: 100 * (i + 1) for i, r in enumerate(people())}
-    sizes = [sum(frames[r.id] for r in fold.validation) for fold in group_folds(people(), 3, frames=frames)]
-    assert max(sizes) - min(sizes) <= 300
-    ids = [[r.id for r in group_folds(people(), 5, seed)[0].validation] for seed in (0, 0, 1)]
-    assert ids[0] == ids[1] != ids[2]
+def options(corpus):
+    return {"labels": corpus.labels, "features": corpus.features, "task": corpus.task}
 
 
-def test_more_folds_than_groups_are_refused():
-    with pytest.raises(UsageError, match="11 folds of 10 groups of recordings: give 2 to 10"):
-        group_folds(people(), 11)
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_loads_as_an_ensemble_recipe_and_survives_json(name):
+    recipe = load_ensemble_recipe(name)
+    assert ensemble_recipe_from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
 
 
-def test_custom_folds_are_checked():
-    fold = custom_folds(people(), {"mine": ["video0_left", "video0_right", "video5"]})[0]
-    assert len(fold.train) == 10
-    for named, message in (
-        ({"mine": ["video0_left"]}, "would train on 'video0_right', a sibling"),
-        ({"mine": ["video50"]}, "no recording 'video50'"),
-        ({"mine": ["video5"], "yours": ["video5"]}, "is in fold 'mine' and in 'yours'"),
-    ):
-        with pytest.raises(UsageError, match=message):
-            custom_folds(people(), named)
-    assert official_fold(people()[:3], people()[3:]).name == "official"
+def test_an_ensemble_recipe_that_a_former_version_wrote_is_read(recipe_file):
+    recipe = load_ensemble_recipe(recipe_file)
+    content = json.loads(json.dumps(recipe.to_json()))
+    for member in content["members"]:  # the names in train.json of aupipe 0.1.0
+        member["apart"] = member.pop("per_feature")
+        member["recipe"]["also"] = member["recipe"].pop("aux_tasks")
+    assert ensemble_recipe_from_json(content) == recipe
+    recipe_file.write_text(RECIPE_FILE.replace("per_feature", "apart"))
+    assert load_ensemble_recipe(recipe_file) == recipe
 
 
-def test_trap_02_runs_are_reported_by_their_mean_and_spread_never_by_the_best(tmp_path):
-    world = make_world(train=6, validation=0, frames=60)
-    folds = [(fold, 0) for fold in group_folds(world.train, 3)]
-    options = {"labels": world.labels, "features": world.features, "task": "au"}
-    committee = load_committee("baseline", ["epochs=2"])
-    runs = train_committee(world.store, committee, folds, out=tmp_path, **options).runs
-    each = [run.scores.mean for run in runs]
-    found = summarise(runs)
-    assert found.mean == pytest.approx(np.mean(each)) != pytest.approx(max(each))
-    assert found.deviation == pytest.approx(np.std(each, ddof=1))
-    assert str(found).startswith(f"F1 {np.mean(each):.3f} +- {np.std(each, ddof=1):.3f} over 3 runs")
-    assert max(each) not in vars(found).values()
+def test_a_recipe_of_several_members_is_not_read_as_one_head():
+    with pytest.raises(UsageError, match="'best' is an ensemble of field, tcn, linear"):
+        load_recipe("best")
 
 
-def test_the_mean_is_of_scores_and_weighted():
-    assert mean([aus(0.2), aus(0.6)])["a"].scores[0, 0] == pytest.approx(0.4)
-    assert mean([aus(0.2), aus(0.6)], [3, 1])["a"].scores[0, 0] == pytest.approx(0.3)
+def test_a_member_is_its_recipe_with_the_changes_of_its_table_and_of_the_file(recipe_file):
+    one, two = load_ensemble_recipe(recipe_file).members
+    assert (one.name, one.per_feature, one.recipe.name, one.recipe.epochs) == ("one", True, "baseline", 2)
+    assert one.recipe.optimiser == load_recipe("baseline").optimiser
+    assert two.recipe.head.params["channels"] == (8,)
+    assert two.recipe.head.params["dropout"] == load_recipe("tcn").head.params["dropout"]
+    assert one.recipe.postprocess == two.recipe.postprocess
+    assert two.recipe.postprocess["au"].threshold == "tune"
 
 
-def test_trap_15_a_tie_goes_where_the_rule_says():
-    members = [aus(0.9, 0.6), aus(0.4, 0.1)]  # one yes, one no; means .65 and .35
-    assert vote(members)["a"].scores[:, 0].tolist() == [1, 0]
-    assert vote(members, ties="positive")["a"].scores[:, 0].tolist() == [1, 1]
-    assert vote(members, ties="negative")["a"].scores[:, 0].tolist() == [0, 0]
-    assert vote([*members, aus(0.5, 0.49)])["a"].scores[:, 0].tolist() == [1, 0]  # 0.5 is a yes: >=
-    with pytest.raises(UsageError, match="ties = 'coin'"):
-        vote(members, ties="coin")
+def test_a_change_is_for_the_member_it_names_or_for_all(recipe_file):
+    one, two = load_ensemble_recipe(recipe_file, ["two.epochs=7", "batch=3", "two.head.width=4"]).members
+    assert (one.recipe.epochs, two.recipe.epochs) == (2, 7)
+    assert one.recipe.batch == two.recipe.batch == 3
+    assert two.recipe.head.params["width"] == 4
+    with pytest.raises(UsageError, match="unknown key 'three'"):
+        load_ensemble_recipe(recipe_file, ["three.epochs=7"])
 
 
-def test_each_member_votes_by_its_own_threshold():
-    low = (0.1,) * 12
-    assert vote([aus(0.2), aus(0.2), aus(0.9)], [low, low, 0.5])["a"].scores[0, 0] == 1
-    assert vote([aus(0.2), aus(0.2), aus(0.9)])["a"].scores[0, 0] == 0
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("member = 3", "expected a table per member"),
+        ("[member]\none = 3", "expected a table per member"),
+        ("[member.one]\nepochs = 3", r"\[member.one\]: the key 'recipe' is missing"),
+        ("[member.one]\nrecipe = 'best'", "'best' has members itself"),
+        ("[member.one]\nrecipe = 'tcm'", "unknown recipe 'tcm'. Did you mean 'tcn'"),
+        ("[member.one]\nrecipe = 'tcn'\nper_feature = 1", "per_feature = 1: expected true or false"),
+        ("[member.one]\nrecipe = 'tcn'\nepoch = 1", "unknown key 'epoch'"),
+    ],
+)
+def test_a_broken_ensemble_recipe_is_refused_in_one_line(tmp_path, text, message):
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(UsageError, match=message) as caught:
+        load_ensemble_recipe(tmp_path / "mine.toml")
+    assert "\n" not in str(caught.value)
 
 
-def test_classes_with_equal_votes_are_told_apart_by_the_mean_score():
-    first, second = np.full((1, 8), 0.01), np.full((1, 8), 0.01)
-    first[0, 2], second[0, 5] = 0.5, 0.9
-    chosen = vote([member(first, "expr"), member(second, "expr")])["a"].scores
-    assert chosen.argmax() == 5
-    third = first.copy()
-    assert vote([member(first, "expr"), member(second, "expr"), member(third, "expr")])["a"].scores.argmax() == 2
+def test_a_member_per_feature_is_trained_once_per_feature(recipe_file):
+    features = {"face": "f", "sound": "s"}
+    found = expand_members(load_ensemble_recipe(recipe_file), features)
+    assert [(member.name, list(member.features)) for member in found] == [
+        ("one-face", ["face"]),
+        ("one-sound", ["sound"]),
+        ("two", ["face", "sound"]),
+    ]
+    assert [member.name for member in expand_members(load_ensemble_recipe("tcn"), features)] == [""]
+    assert [member.name for member in expand_members(load_ensemble_recipe("tcn", per_feature=True), features)] == [
+        "face",
+        "sound",
+    ]
+    with pytest.raises(UsageError, match="needs feature 'eff'"):
+        expand_members(load_ensemble_recipe("tcn-transformer"), features)
 
 
-def test_valence_and_arousal_are_not_voted_on():
-    with pytest.raises(UsageError, match="cannot be voted on: use the mean"):
-        vote([member(np.zeros((3, 2)), "va")] * 2)
+def test_every_fold_trains_every_member_and_the_same_call_resumes(recipe_file, tmp_path):
+    corpus = make_corpus(train=6, validation=2, frames=60)
+    folds = [(fold, 0) for fold in group_folds(corpus.train, 2)]
+    said = []
+    model = train_ensemble(
+        corpus.store,
+        load_ensemble_recipe(recipe_file),
+        folds,
+        out=tmp_path / "run",
+        progress=said.append,
+        **options(corpus),
+    )
+    names = [f"fold{number}-{member}" for member in ("one-face", "one-sound", "two") for number in (1, 2)]
+    assert [run.path.name for run in model.runs] == names
+    assert model.weights[0::2] == model.weights[1::2]  # a member has one weight in all folds
+    assert sum(model.weights) > 0
+    found = predict_held_out(model, corpus.store, [*corpus.train, *corpus.validation])
+    assert found.keys() == {r.id for r in corpus.train}  # each by runs that were not trained on it
+    assert set(model.weighed_on) == model.tuned_on == {r.id for r in corpus.train}
+    again = train_ensemble(
+        corpus.store, load_ensemble_recipe(recipe_file), folds, out=tmp_path / "run", **options(corpus)
+    )
+    assert again == model == load_model(tmp_path / "run")
+    assert len([line for line in said if "held out" in line]) == len(names)
 
 
-def test_a_route_sends_each_recording_to_its_member():
-    indoor, outdoor = aus(0.1) | member(np.zeros((1, 12)), name="b"), aus(0.9) | member(np.ones((1, 12)), name="b")
-    members = {"indoor": indoor, "outdoor": outdoor}
-    found = routed(members, {"a": "outdoor"}, default="indoor")
-    assert (found["a"].scores[0, 0], found["b"].scores[0, 0]) == (pytest.approx(0.9), 0)
-    with pytest.raises(UsageError, match=r"b: routed to None. Members: indoor, outdoor"):
-        routed(members, {"a": "outdoor"})
+def test_a_member_of_weight_0_is_not_run(recipe_file, tmp_path, monkeypatch):
+    """The store need not hold its features either."""
+    corpus = make_corpus(train=5, validation=2, frames=60)
+    folds = [(Fold("official", tuple(corpus.train), tuple(corpus.validation)), 0)]
+    model = train_ensemble(
+        corpus.store, load_ensemble_recipe(recipe_file), folds, out=tmp_path / "run", **options(corpus)
+    )
+    assert model.weights[1] == 0  # the audio feature is noise
+    asked = []
+    from aupipe.train import model_prediction as module
+
+    real = module.predict
+    monkeypatch.setattr(module, "predict", lambda run, *rest, **more: (asked.append(run), real(run, *rest, **more))[1])
+    predict_model(model, corpus.store, corpus.validation)
+    assert [run.path for run in asked] == [
+        run.path for run, weight in zip(model.runs, model.weights, strict=True) if weight
+    ]
 
 
-def test_members_that_do_not_fit_are_refused_by_name():
-    with pytest.raises(UsageError, match=r"member 2 predicts other recordings than the first, e.g. 'a'"):
-        mean([aus(0.1), member(np.zeros((1, 12)), name="b")])
-    with pytest.raises(UsageError, match=r"a: member 2 has au scores \(2, 12\), the first au \(1, 12\)"):
-        mean([aus(0.1), aus(0.1, 0.2)])
-    with pytest.raises(UsageError, match="an ensemble of nobody"):
-        mean([])
+def predictions_right_in(labels: Labels, share: float, seed: int) -> dict[str, Predictions]:
+    """Scores that are right in about ``share`` of all frames."""
+    rng = np.random.default_rng(seed)
+    right = rng.random(labels.targets.shape) < share
+    scores = np.where(right, labels.targets, 1 - labels.targets) * 0.6 + 0.2 + 0.1 * rng.random(right.shape)
+    frames = len(scores)
+    return {
+        "a": Predictions("a", "au", NAMES["au"], scores.astype(np.float32), np.ones(frames, bool), np.zeros(frames))
+    }
+
+
+def test_good_members_get_weights_and_a_random_one_gets_none():
+    rng = np.random.default_rng(0)
+    targets = (rng.random((3000, 12)) < 0.3).astype(np.float32)
+    labels = Labels("au", NAMES["au"], targets, np.ones(targets.shape, bool))
+    good, other, random_member = (
+        predictions_right_in(labels, share, seed) for seed, share in enumerate((0.8, 0.8, 0.5))
+    )
+    weights = choose_weights([random_member, good, other], {"a": labels}, "au")
+    assert weights[0] == 0
+    assert weights[1] > 0
+    assert weights[2] > 0
+    assert choose_weights([random_member, predictions_right_in(labels, 1.0, 9), good], {"a": labels}, "au") == (0, 1, 0)
+
+
+@pytest.mark.parametrize("task", ["au", "expr", "va"])
+def test_best_trains_every_task_and_is_not_worse_than_its_worst_member(task, tmp_path):
+    corpus = make_corpus(task, train=6, validation=3, frames=120)
+    folds = [(Fold("official", tuple(corpus.train), tuple(corpus.validation)), 0)]
+    small = ["epochs=3", "window=50", "hop=50", "predict_hop=50"]
+    model = train_ensemble(
+        corpus.store, load_ensemble_recipe("best", small), folds, out=tmp_path / "run", **options(corpus)
+    )
+    labels = {item.id: corpus.labels[item.id] for item in corpus.validation}
+    whole = evaluate(predict_model(model, corpus.store, corpus.validation), labels, task).mean
+    assert whole >= min(run.scores.mean for run in model.runs)
+    assert len(model.runs) == 4
+
+
+def test_weights_are_not_fitted_on_a_recording_that_one_member_lacks(recipe_file, tmp_path):
+    corpus = make_corpus(train=6, validation=2, frames=60)
+    left_out = corpus.train[2]
+    store = create_store("lacking", "memory")
+    for spec in corpus.store.features():
+        for record in corpus.store.records(spec.id):
+            if (record.recording, spec.name) != (left_out.video_id, "sound"):
+                store.publish(record.recording, spec, corpus.store.read(record.recording, spec.id))
+    folds = [(fold, 0) for fold in group_folds(corpus.train, 2)]
+    model = train_ensemble(
+        store, load_ensemble_recipe(recipe_file), folds, out=tmp_path / "run", allow_missing=True, **options(corpus)
+    )
+    assert left_out.id in {
+        name for run in model.runs for name in run.train
+    }  # by the member that uses the face feature only
+    assert left_out.id not in model.weighed_on
+    assert len(model.weighed_on) == len(corpus.train) - 1

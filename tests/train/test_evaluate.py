@@ -1,4 +1,4 @@
-"""Scores are pooled over valid frames, each once, and say what they do not cover."""
+"""Scores are over all valid frames together, each once, and state what they do not cover."""
 
 import json
 import logging
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from aupipe.errors import UsageError
-from aupipe.train.evaluate import Scores, always_positive, evaluate
+from aupipe.train.evaluate import Scores, evaluate, trivial_baseline
 from aupipe.train.labels import NAMES
 from aupipe.train.metrics import binary_f1, ccc
 from aupipe.train.predictions import Predictions
@@ -50,17 +50,17 @@ def test_trap_06_f1_is_pooled_over_frames_not_averaged_over_recordings(two):
 def test_trap_06_ccc_is_computed_once_on_everything():
     rng = np.random.default_rng(2)
     truth = {n: np.clip(rng.normal(m, 0.1, (50, 2)), -1, 1) for n, m in (("a", -0.5), ("b", 0.0), ("c", 0.5))}
-    guess = {n: np.broadcast_to(t.mean(axis=0), t.shape) for n, t in truth.items()}  # knows only each video's mean
+    guess = {n: np.broadcast_to(t.mean(axis=0), t.shape) for n, t in truth.items()}  # the mean of each video only
     scores = evaluate(
         {n: predictions(n, g, "va") for n, g in guess.items()}, {n: labels(t, "va") for n, t in truth.items()}, "va"
     )
     whole = ccc(*(np.concatenate(list(part.values())).astype(np.float32) for part in (truth, guess)))
     np.testing.assert_allclose(scores.values, whole, rtol=1e-5)
-    assert scores.mean > 0.9  # although each video's own CCC is 0
+    assert scores.mean > 0.9  # although the CCC within each video is 0
 
 
 @pytest.mark.parametrize("task", ["au", "expr", "va"])
-def test_trap_16_what_stands_at_invalid_frames_changes_no_score(task):
+def test_trap_16_the_values_at_invalid_frames_change_no_score(task):
     rng = np.random.default_rng(8)
     wide = len(NAMES[task])
     targets = rng.integers(0, 8, (80, 1)) if task == "expr" else rng.random((80, wide)).round(0 if task == "au" else 3)
@@ -89,7 +89,7 @@ def test_trap_15_a_score_equal_to_the_threshold_is_positive():
     assert scores.mean == 1.0
 
 
-def test_coverage_counts_annotated_frames_nobody_predicted():
+def test_coverage_counts_annotated_frames_that_were_not_predicted():
     annotated = {"a": labels(np.ones((10, 12))), "b": labels(np.ones((30, 12)))}
     scores = evaluate({"a": predictions("a", np.ones((8, 12)))}, annotated, "au")
     assert (scores.frames, scores.coverage, scores.missing) == (8, 8 / 40, ("b",))
@@ -100,10 +100,10 @@ def test_coverage_counts_annotated_frames_nobody_predicted():
 def test_frames_without_a_face_are_scored_and_reported():
     seen = np.arange(10) < 6
     scores = evaluate({"a": predictions("a", np.ones((10, 12)), seen=seen)}, {"a": labels(np.ones((10, 12)))}, "au")
-    assert (scores.frames, scores.seen) == (10, 0.6)
+    assert (scores.frames, scores.face_found) == (10, 0.6)
 
 
-def test_an_absent_class_is_flagged_loudly(caplog):
+def test_an_absent_class_is_logged_and_named_in_the_table(caplog):
     targets = np.ones((5, 12))
     targets[:, 8] = 0
     with caplog.at_level(logging.WARNING):
@@ -114,7 +114,7 @@ def test_an_absent_class_is_flagged_loudly(caplog):
     assert "ABSENT from the annotations, counted as 0: AU23" in scores.table()
 
 
-def test_nothing_to_score_is_an_error_that_says_so():
+def test_nothing_to_score_is_an_error():
     with pytest.raises(UsageError, match="nothing to score: 5 annotated frames"):
         evaluate({}, {"a": labels(np.ones((5, 12)))}, "au")
 
@@ -124,23 +124,23 @@ def test_predictions_of_another_task_are_refused():
         evaluate({"a": predictions("a", np.ones((5, 2)), "va")}, {"a": labels(np.ones((5, 12)))}, "au")
 
 
-def test_always_positive_scores_twice_the_rate_over_one_plus_the_rate():
+def test_the_trivial_baseline_of_aus_scores_twice_the_rate_over_one_plus_the_rate():
     rng = np.random.default_rng(0)
     targets = rng.random((1000, 12)) < 0.3
     rate = targets.mean(axis=0)
-    np.testing.assert_allclose(always_positive({"a": labels(targets)}, "au").values, 2 * rate / (1 + rate))
+    np.testing.assert_allclose(trivial_baseline({"a": labels(targets)}, "au").values, 2 * rate / (1 + rate))
 
 
-def test_the_baselines_of_expr_and_va_are_the_commonest_class_and_the_mean():
-    expr = always_positive({"a": labels(np.array([[2], [2], [5]]), "expr")}, "expr")
+def test_the_trivial_baselines_of_expr_and_va_are_the_most_frequent_class_and_the_mean():
+    expr = trivial_baseline({"a": labels(np.array([[2], [2], [5]]), "expr")}, "expr")
     assert expr.values == (0, 0, pytest.approx(0.8), 0, 0, 0, 0, 0)
-    assert always_positive({"a": labels(np.random.default_rng(0).random((9, 2)), "va")}, "va").mean == pytest.approx(0)
+    assert trivial_baseline({"a": labels(np.random.default_rng(0).random((9, 2)), "va")}, "va").mean == pytest.approx(0)
 
 
 def test_the_table_puts_models_side_by_side(two):
     predicted, annotated = two
     scores = evaluate(predicted, annotated, "au")
-    lines = scores.table({"always 1": always_positive(annotated, "au")}, name="tcn").splitlines()
+    lines = scores.table({"always 1": trivial_baseline(annotated, "au")}, name="tcn").splitlines()
     assert lines[0].split() == ["F1", "tcn", "always", "1", "positive"]
     assert [line.split()[0] for line in lines[1:13]] == list(NAMES["au"])
     assert lines[14].split()[:2] == ["mean", f"{scores.mean:.3f}"]
@@ -149,4 +149,6 @@ def test_the_table_puts_models_side_by_side(two):
 
 def test_scores_survive_json(two):
     scores = evaluate(*two, "au")
-    assert Scores.from_json(json.loads(json.dumps(scores.to_json()))) == scores
+    content = json.loads(json.dumps(scores.to_json()))
+    assert content["seen"] == scores.face_found  # the name in every saved run
+    assert Scores.from_json(content) == scores

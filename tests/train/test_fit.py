@@ -1,4 +1,4 @@
-"""Training end to end on small worlds, and what a run promises to whoever loads it."""
+"""Training end to end on a small toy corpus, and the properties of a saved run."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ import torch
 from aupipe.errors import AupipeError, DamageError, UsageError
 from aupipe.store import create_store
 from aupipe.train.data import collate, fit_scaling, load_examples
-from aupipe.train.evaluate import always_positive, evaluate
+from aupipe.train.evaluate import evaluate, trivial_baseline
 from aupipe.train.fit import fit
 from aupipe.train.heads import build_head
 from aupipe.train.predict import predict
@@ -20,39 +20,39 @@ from aupipe.train.run import load_run, load_weights
 from aupipe.train.schedule import Optimiser, build_optimiser
 from aupipe.types import Labels, Recording, Window
 
-from .worlds import FACE, SOUND, World, make_world
+from .toy_corpus import FACE, SOUND, Corpus, make_corpus
 
 SMALL = ("window=48", "hop=24", "batch=4", "head.width=24", "head.channels=[24, 24]", "head.input_dropout=0.2")
 
 
-def train(world: World, out, recipe="tcn", overrides=SMALL, **options):
-    arguments = {"train": world.train, "validation": world.validation, "labels": world.labels} | options
+def train(corpus: Corpus, out, recipe="tcn", overrides=SMALL, **options):
+    arguments = {"train": corpus.train, "validation": corpus.validation, "labels": corpus.labels} | options
     return fit(
-        world.store,
-        features=world.features,
+        corpus.store,
+        features=corpus.features,
         recipe=load_recipe(recipe, overrides),
-        task=world.task,
+        task=corpus.task,
         out=out,
         **arguments,
     )
 
 
 @pytest.fixture(scope="module")
-def world():
-    return make_world(train=8, frames=200, noise=2.5)
+def corpus():
+    return make_corpus(train=8, frames=200, noise=2.5)
 
 
 @pytest.fixture(scope="module")
-def trained(world, tmp_path_factory):
-    """A TCN trained for a few epochs on the noisy world, and the lines it reported."""
+def trained(corpus, tmp_path_factory):
+    """A TCN trained for a few epochs on the noisy corpus, and the lines it reported."""
     lines = []
     out = tmp_path_factory.mktemp("runs") / "tcn"
-    return train(world, out, overrides=(*SMALL, "epochs=12"), progress=lines.append), lines
+    return train(corpus, out, overrides=(*SMALL, "epochs=12"), progress=lines.append), lines
 
 
-def test_a_temporal_head_beats_the_frame_wise_one_which_beats_no_model(world, trained, tmp_path):
-    linear = train(world, tmp_path / "linear", "baseline", ())
-    trivial = always_positive({item.id: world.labels[item.id] for item in world.validation}, "au")
+def test_a_temporal_head_beats_the_frame_wise_one_which_beats_the_trivial_baseline(corpus, trained, tmp_path):
+    linear = train(corpus, tmp_path / "linear", "baseline", ())
+    trivial = trivial_baseline({item.id: corpus.labels[item.id] for item in corpus.validation}, "au")
     assert linear.scores.mean > trivial.mean + 0.05
     assert trained[0].scores.mean > linear.scores.mean + 0.05
 
@@ -60,16 +60,16 @@ def test_a_temporal_head_beats_the_frame_wise_one_which_beats_no_model(world, tr
 @pytest.mark.parametrize("task", ["expr", "va"])
 @pytest.mark.parametrize("recipe", ["baseline", "tcn"])
 def test_every_task_is_learnt(task, recipe, tmp_path):
-    world = make_world(task, noise=0.5)
-    run = train(world, tmp_path / "run", recipe, (*SMALL, "epochs=8") if recipe == "tcn" else ())
-    trivial = always_positive({item.id: world.labels[item.id] for item in world.validation}, task)
+    corpus = make_corpus(task, noise=0.5)
+    run = train(corpus, tmp_path / "run", recipe, (*SMALL, "epochs=8") if recipe == "tcn" else ())
+    trivial = trivial_baseline({item.id: corpus.labels[item.id] for item in corpus.validation}, task)
     assert run.scores.metric == ("CCC" if task == "va" else "F1")
     assert run.scores.mean > trivial.mean + 0.3
 
 
-def test_the_baseline_is_logistic_regression(world, tmp_path):
-    run = train(world, tmp_path / "run", "baseline", ("epochs=60", "patience=60", "loss.au.pos_weight=none"))
-    examples = load_examples(world.store, world.train, world.features, world.labels)
+def test_the_baseline_is_logistic_regression(corpus, tmp_path):
+    run = train(corpus, tmp_path / "run", "baseline", ("epochs=60", "patience=60", "loss.au.pos_weight=none"))
+    examples = load_examples(corpus.store, corpus.train, corpus.features, corpus.labels)
     whole = [Window(item.recording, 0, len(item)) for item in examples]
     batch = collate({item.recording: item for item in examples}, whole, fit_scaling(examples))
     x, y = torch.from_numpy(batch.x[batch.valid[..., 0]]), torch.from_numpy(batch.targets[batch.valid[..., 0]])
@@ -93,99 +93,103 @@ def test_the_baseline_is_logistic_regression(world, tmp_path):
     assert float(objective().detach()) == pytest.approx(best, rel=0.01)
 
 
-def test_progress_says_how_far_it_is(trained):
+def test_progress_is_a_line_per_epoch(trained):
     run, lines = trained
     assert len(lines) == len(run.history) == 12
     assert lines[0].startswith("epoch 1/12  loss ")
     assert f"best {run.scores.mean:.3f} (epoch {run.best_epoch})" in lines[-1]
 
 
-def test_the_best_epoch_is_kept_and_predicts_its_own_score(world, trained):
+def test_the_best_epoch_is_kept_and_predicts_its_own_score(corpus, trained):
     run = load_run(trained[0].path)
     assert run == trained[0]
     assert run.finished
     assert run.best_epoch == 1 + int(np.argmax([epoch.score for epoch in run.history]))
     assert run.scores.mean == max(epoch.score for epoch in run.history)
-    annotated = {item.id: world.labels[item.id] for item in world.validation}
-    assert evaluate(predict(run, world.store, world.validation), annotated, "au") == run.scores
+    annotated = {item.id: corpus.labels[item.id] for item in corpus.validation}
+    assert evaluate(predict(run, corpus.store, corpus.validation), annotated, "au") == run.scores
 
 
-def test_a_run_tells_what_it_was_trained_on(world, trained):
+def test_a_run_states_what_it_was_trained_on(corpus, trained):
     content = json.loads((trained[0].path / "run.json").read_text())
-    assert content["features"] == world.features
+    assert content["features"] == corpus.features
     assert content["specs"]["face"]["key"] == FACE.key
-    assert content["train"] == [item.id for item in world.train]
+    assert content["train"] == [item.id for item in corpus.train]
     assert content["recipe"]["head"]["channels"] == [24, 24]
     assert set(content["versions"]) == {"python", "aupipe", "torch", "numpy"}
     assert sorted(item.name for item in trained[0].path.iterdir()) == ["head.safetensors", "run.json"]
 
 
-def test_trap_09_validation_recordings_do_not_move_the_standardisation(world, trained, tmp_path):
-    other = train(world, tmp_path / "run", overrides=(*SMALL, "epochs=1"), validation=world.validation[:1])
+def test_trap_09_validation_recordings_do_not_move_the_standardisation(corpus, trained, tmp_path):
+    other = train(corpus, tmp_path / "run", overrides=(*SMALL, "epochs=1"), validation=corpus.validation[:1])
     np.testing.assert_array_equal(load_weights(other)[1].mean, load_weights(trained[0])[1].mean)
 
 
-def test_the_same_seed_gives_the_same_run_and_another_seed_another(world, tmp_path):
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(corpus, tmp_path):
     scores = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        torch.rand(3)  # what was drawn before must not matter
-        run = train(world, tmp_path / name, overrides=(*SMALL, "epochs=2"), seed=seed)
-        scores.append(predict(run, world.store, world.validation[:1])[world.validation[0].id].scores)
+        torch.rand(3)  # earlier random numbers must not matter
+        run = train(corpus, tmp_path / name, overrides=(*SMALL, "epochs=2"), seed=seed)
+        scores.append(predict(run, corpus.store, corpus.validation[:1])[corpus.validation[0].id].scores)
     np.testing.assert_array_equal(scores[0], scores[1])
     assert not np.array_equal(scores[0], scores[2])
 
 
-def test_training_leaves_torch_as_it_was(world, tmp_path):
+def test_training_leaves_torch_as_it_was(corpus, tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
     usual = torch.get_num_threads()
     torch.set_num_threads(2)
     before = 2, torch.are_deterministic_algorithms_enabled()
-    train(world, tmp_path / "run", overrides=(*SMALL, "epochs=1"), threads=1)
+    train(corpus, tmp_path / "run", overrides=(*SMALL, "epochs=1"), threads=1)
     after = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(usual)
     assert after == before
     torch.testing.assert_close(torch.rand(3), expected)
 
 
-def test_labels_and_features_at_invalid_frames_change_nothing(world, tmp_path):
+def test_labels_and_features_at_invalid_frames_change_nothing(corpus, tmp_path):
     """Permuting what is masked moves no loss and no score."""
     labels = {}
     rng = np.random.default_rng(0)
-    for name, item in world.labels.items():
+    for name, item in corpus.labels.items():
         targets = item.targets.copy()
         targets[~item.valid] = rng.integers(0, 2, int((~item.valid).sum()))
         labels[name] = Labels("au", item.names, targets, item.valid)
-    first = train(world, tmp_path / "a", overrides=(*SMALL, "epochs=2"))
-    second = train(world, tmp_path / "b", overrides=(*SMALL, "epochs=2"), labels=labels)
+    first = train(corpus, tmp_path / "a", overrides=(*SMALL, "epochs=2"))
+    second = train(corpus, tmp_path / "b", overrides=(*SMALL, "epochs=2"), labels=labels)
     assert [epoch.loss for epoch in first.history] == [epoch.loss for epoch in second.history]
     assert first.scores == second.scores
 
 
-def test_training_stops_when_the_score_no_longer_rises(world, tmp_path):
-    run = train(world, tmp_path / "run", overrides=(*SMALL, "optimiser.lr=1e-12", "epochs=9", "patience=2"))
+def test_training_stops_when_the_score_no_longer_rises(corpus, tmp_path):
+    run = train(corpus, tmp_path / "run", overrides=(*SMALL, "optimiser.lr=1e-12", "epochs=9", "patience=2"))
     assert len(run.history) == 3
     assert run.best_epoch == 1
 
 
-def test_a_diverging_loss_is_an_error_that_names_the_epoch(world, tmp_path):
+def test_a_diverging_loss_is_an_error_that_names_the_epoch(corpus, tmp_path):
     overrides = ("optimiser.kind=sgd", "optimiser.lr=1e6", "optimiser.clip_norm=0", "optimiser.warmup_epochs=0")
     with pytest.raises(AupipeError, match=r"epoch \d+: (loss|weights are not finite).*; lower optimiser.lr"):
-        train(world, tmp_path / "run", "baseline", overrides)
+        train(corpus, tmp_path / "run", "baseline", overrides)
 
 
-def test_a_run_is_never_overwritten(world, trained):
-    with pytest.raises(UsageError, match="a run is there already"):
-        train(world, trained[0].path)
+def test_a_run_is_never_overwritten(corpus, trained):
+    with pytest.raises(UsageError, match="already holds a run"):
+        train(corpus, trained[0].path)
 
 
-def test_trap_08_a_recording_in_both_splits_is_refused_and_a_shared_group_is_a_warning(world, tmp_path, caplog):
+def test_trap_08_a_recording_in_both_splits_is_refused_and_a_shared_group_is_a_warning(corpus, tmp_path, caplog):
     with pytest.raises(UsageError, match=r"1 recordings are in training and validation, e.g. 'video0_left'"):
-        train(world, tmp_path / "run", validation=world.train[:1])
+        train(corpus, tmp_path / "run", validation=corpus.train[:1])
     with caplog.at_level(logging.WARNING):
         train(
-            world, tmp_path / "run", overrides=(*SMALL, "epochs=1"), train=world.train[1:], validation=world.train[:1]
+            corpus,
+            tmp_path / "run",
+            overrides=(*SMALL, "epochs=1"),
+            train=corpus.train[1:],
+            validation=corpus.train[:1],
         )
     assert "1 groups are in training and validation (e.g. 'video0')" in caplog.text
 
@@ -195,57 +199,57 @@ def test_trap_08_a_recording_in_both_splits_is_refused_and_a_shared_group_is_a_w
     [
         ({"train": []}, "no training recordings given"),
         ({"validation": []}, "no validation recordings given"),
-        ({"overrides": (*SMALL, "features=['fase']")}, "asks for feature 'fase'. Did you mean 'face'"),
+        ({"overrides": (*SMALL, "features=['fase']")}, "needs feature 'fase'. Did you mean 'face'"),
     ],
 )
-def test_a_request_that_cannot_work_is_refused_before_anything_is_written(world, tmp_path, options, message):
+def test_a_request_that_cannot_work_is_refused_before_anything_is_written(corpus, tmp_path, options, message):
     with pytest.raises(UsageError, match=message):
-        train(world, tmp_path / "run", **options)
+        train(corpus, tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
 
 
 def test_recordings_without_a_label_or_a_face_are_named_and_counted(tmp_path, caplog):
-    world = make_world(train=4, validation=2, frames=60)
-    blank, faceless = world.train[1].id, world.train[3].id
-    item = world.labels[blank]
-    labels = world.labels | {blank: replace(item, valid=np.zeros_like(item.valid))}
-    rows = np.full((len(world.labels[faceless]), 16), np.nan, np.float32)
-    world.store.publish(faceless, FACE, rows)
+    corpus = make_corpus(train=4, validation=2, frames=60)
+    blank, faceless = corpus.train[1].id, corpus.train[3].id
+    item = corpus.labels[blank]
+    labels = corpus.labels | {blank: replace(item, valid=np.zeros_like(item.valid))}
+    rows = np.full((len(corpus.labels[faceless]), 16), np.nan, np.float32)
+    corpus.store.publish(faceless, FACE, rows)
     with caplog.at_level("INFO"):
-        run = train(replace(world, labels=labels), tmp_path / "run", overrides=(*SMALL, "epochs=1"))
+        run = train(replace(corpus, labels=labels), tmp_path / "run", overrides=(*SMALL, "epochs=1"))
     assert f"1 of 4 training recordings have no valid au label: {blank}" in caplog.text
     assert f"1 of 4 training recordings have no frame with a face: {faceless}" in caplog.text
-    frames = sum(len(world.labels[r.id]) for r in world.train)
-    seen = frames - 4 * 6 - len(rows) + 6
+    frames = sum(len(corpus.labels[r.id]) for r in corpus.train)
+    with_face = frames - 4 * 6 - len(rows) + 6
     assert (
-        f"training: {frames} frames of 4 recordings, {frames - 3 * 5 - len(item)} annotated, {seen} with a face"
+        f"training: {frames} frames of 4 recordings, {frames - 3 * 5 - len(item)} annotated, {with_face} with a face"
         in caplog.text
     )
     assert np.isfinite(run.history[0].loss)
 
 
-def test_no_valid_label_at_all_is_refused(world, tmp_path):
-    blank = {n: replace(item, valid=np.zeros_like(item.valid)) for n, item in world.labels.items()}
+def test_no_valid_label_at_all_is_refused(corpus, tmp_path):
+    blank = {n: replace(item, valid=np.zeros_like(item.valid)) for n, item in corpus.labels.items()}
     with pytest.raises(UsageError, match="no valid au label in 8 training recordings"):
-        train(world, tmp_path / "run", labels=blank)
+        train(corpus, tmp_path / "run", labels=blank)
 
 
-def test_a_recipe_can_choose_among_the_features(world, tmp_path):
-    run = train(world, tmp_path / "run", overrides=(*SMALL, "epochs=1", "features=['sound']"))
+def test_a_recipe_can_choose_among_the_features(corpus, tmp_path):
+    run = train(corpus, tmp_path / "run", overrides=(*SMALL, "epochs=1", "features=['sound']"))
     assert run.features == {"sound": SOUND.id}
     assert run.dims == (3,)
 
 
-def test_recordings_left_out_lower_the_coverage(world, tmp_path):
+def test_recordings_left_out_lower_the_coverage(corpus, tmp_path):
     extra = Recording("nowhere")
-    labels = world.labels | {"nowhere": world.labels["video2"]}
+    labels = corpus.labels | {"nowhere": corpus.labels["video2"]}
     with pytest.raises(UsageError, match=r"nowhere \(face, sound\)"):
-        train(world, tmp_path / "run", validation=[*world.validation, extra], labels=labels)
+        train(corpus, tmp_path / "run", validation=[*corpus.validation, extra], labels=labels)
     run = train(
-        world,
+        corpus,
         tmp_path / "run",
         overrides=(*SMALL, "epochs=1"),
-        validation=[*world.validation, extra],
+        validation=[*corpus.validation, extra],
         labels=labels,
         allow_missing=True,
     )
@@ -262,15 +266,15 @@ def test_biases_and_gains_are_not_decayed():
     assert {names[id(value)].rpartition(".")[2] for value in matrices["params"]} == {"weight", "weight_v"}
 
 
-def test_every_frame_gets_one_score_its_time_and_whether_the_face_was_seen(world, trained):
-    predictions = predict(trained[0].path, world.store, [*world.validation, *world.train[:2]])
-    for recording in (*world.validation, *world.train[:2]):
+def test_every_frame_gets_one_score_its_time_and_whether_the_face_was_found(corpus, trained):
+    predictions = predict(trained[0].path, corpus.store, [*corpus.validation, *corpus.train[:2]])
+    for recording in (*corpus.validation, *corpus.train[:2]):
         item = predictions[recording.id]
-        assert item.scores.shape == (len(world.labels[recording.id]), 12)
+        assert item.scores.shape == (len(corpus.labels[recording.id]), 12)
         assert item.scores.dtype == np.float32
         assert ((item.scores > 0) & (item.scores < 1)).all()
         np.testing.assert_allclose(item.pts_s, np.arange(len(item)) / 25)
-        assert np.flatnonzero(~item.seen).tolist() == list(range(20, 26))
+        assert np.flatnonzero(~item.face_found).tolist() == list(range(20, 26))
 
 
 def test_trap_04_a_recording_shorter_than_a_window_is_predicted_whole(trained):
@@ -283,22 +287,22 @@ def test_trap_04_a_recording_shorter_than_a_window_is_predicted_whole(trained):
 
 
 def test_a_recording_without_a_single_face_is_predicted_and_flagged(trained):
-    store = create_store("blind", "memory")
+    store = create_store("no-face", "memory")
     store.publish("a", FACE, np.full((60, 16), np.nan, np.float32))
     store.publish("a", SOUND, np.ones((60, 3), np.float32))
     item = predict(trained[0], store, [Recording("a")])["a"]
     assert np.isfinite(item.scores).all()
-    assert not item.seen.any()
+    assert not item.face_found.any()
 
 
-def test_features_of_another_key_are_not_taken_for_those_of_the_run(world, trained):
+def test_features_of_another_key_are_not_taken_for_those_of_the_run(corpus, trained):
     store = create_store("other", "memory")
     store.publish("video2", replace(FACE, version=2), np.ones((60, 16), np.float32))
     store.publish("video2", SOUND, np.ones((60, 3), np.float32))
     with pytest.raises(UsageError, match=rf"feature 'face' \({FACE.id}\) is not in the store"):
         predict(trained[0], store, [Recording("video2")])
-    with pytest.raises(UsageError, match=r"1 of 2 recordings are incomplete: nobody \(face, sound\)"):
-        predict(trained[0], world.store, [world.train[0], Recording("nobody")])
+    with pytest.raises(UsageError, match=r"1 of 2 recordings are incomplete: unknown \(face, sound\)"):
+        predict(trained[0], corpus.store, [corpus.train[0], Recording("unknown")])
 
 
 @pytest.fixture
@@ -309,19 +313,19 @@ def copied(trained, tmp_path):
     return tmp_path
 
 
-def test_weights_of_another_run_are_refused(world, trained, copied):
+def test_weights_of_another_run_are_refused(corpus, trained, copied):
     content = json.loads((copied / "run.json").read_text())
-    (copied / "run.json").write_text(json.dumps(content | {"id": "somebody else's"}))
+    (copied / "run.json").write_text(json.dumps(content | {"id": "other"}))
     with pytest.raises(DamageError, match="these weights belong to run"):
-        predict(copied, world.store, world.validation)
+        predict(copied, corpus.store, corpus.validation)
 
 
 @pytest.mark.parametrize("keep", [0, 100, -100])
-def test_cut_off_weights_are_refused(world, copied, keep):
+def test_truncated_weights_are_refused(corpus, copied, keep):
     whole = (copied / "head.safetensors").read_bytes()
     (copied / "head.safetensors").write_bytes(whole[:keep])
     with pytest.raises(DamageError, match=r"head.safetensors: not readable"):
-        predict(copied, world.store, world.validation)
+        predict(copied, corpus.store, corpus.validation)
 
 
 def test_a_broken_or_missing_run_is_refused(copied, tmp_path):

@@ -1,4 +1,4 @@
-"""What every registered head promises, plug-ins included; and the published TCN."""
+"""The contract of every registered head, plug-ins included; and the published TCN."""
 
 from itertools import pairwise, product
 
@@ -8,15 +8,15 @@ import torch
 from torch import nn
 
 from aupipe.errors import UsageError, WeightsMissingError
-from aupipe.train.feed import DeviceBatch
 from aupipe.train.heads import HEADS, build_head
 from aupipe.train.heads.tcn import TemporalConvNet
+from aupipe.train.loader import DeviceBatch
 
 D, K = 11, 5
 every_head = pytest.mark.parametrize("name", HEADS.names())
 
 
-# The published widths would make the suite slow; every other head is taken as it comes.
+# The published widths would make the suite slow; all other heads have their default parameters.
 SMALL = {
     "tcn_transformer": {"channels": [[8, 8]], "width": 16, "layers": 2, "feedforward": 16, "hidden": 8},
     "gpt2": {"channels": [[8, 8]], "width": 16, "layers": 2, "heads": 4, "embedding": 16},
@@ -29,7 +29,7 @@ def make(name, dims=None, **params):
     torch.manual_seed(0)
     head = build_head(name, SMALL.get(name, {}) | params, D, K, dims)
     with torch.no_grad():
-        for parameter in head.parameters():  # no zeros: what is not connected must show
+        for parameter in head.parameters():  # zeros would hide parameters that are not connected
             parameter.add_(0.05 * torch.randn_like(parameter))
     return head
 
@@ -78,14 +78,14 @@ def test_every_parameter_is_trained(name):
 
 
 @every_head
-def test_features_apart_or_together_make_no_difference_to_the_shapes(name):
+def test_separate_or_joint_features_make_no_difference_to_the_shapes(name):
     head = make(name, dims=(4, 2, 2)).eval()
     assert head(torch.randn(2, 9, D), torch.ones(2, 9, dtype=torch.bool)).shape == (2, 9, K)
 
 
 @every_head
 def test_trap_05_padding_moves_no_gradient_either(name):
-    """In training too, batch statistics included: a padded frame is nowhere."""
+    """In training too, batch statistics included, padding has no effect."""
     found = []
     for padding in (0, 9):
         head = in_training_without_dropout(name)
@@ -120,24 +120,24 @@ def reach(head, at=40, frames=81):
     return torch.nonzero(x.grad[0].abs().sum(dim=1))[:, 0].tolist()
 
 
-def test_a_linear_head_sees_one_frame():
+def test_a_linear_head_reads_one_frame():
     assert reach(make("linear")) == [40]
 
 
-def test_a_causal_tcn_sees_only_the_past_and_the_other_both_sides_alike():
+def test_a_causal_tcn_reads_past_frames_only_and_a_centred_one_both_sides_equally():
     params = {"channels": (8, 8), "kernel_size": 3}
     assert reach(make("tcn", causal=True, **params)) == list(range(40 - 12, 41))
     assert reach(make("tcn", causal=False, **params)) == list(range(40 - 6, 40 + 7))
 
 
-def test_trap_12_an_even_kernel_that_would_shift_by_half_a_frame_is_refused():
+def test_trap_12_an_even_kernel_that_is_not_centred_is_refused():
     with pytest.raises(UsageError, match="kernel_size = 4 must be odd"):
         make("tcn", kernel_size=4)
     make("tcn", kernel_size=4, causal=True)
 
 
 def published_tcn(sizes, kernel_size):
-    """Bai, Kolter and Koltun's network as its authors wrote it down, on torch's weight_norm."""
+    """Bai, Kolter and Koltun's network as its authors published it, with torch's weight_norm."""
 
     class Block(nn.Module):
         def __init__(self, inputs, outputs, dilation):
@@ -171,17 +171,17 @@ def test_a_published_checkpoint_loads_strictly_and_computes_the_same():
     ours.load_state_dict(theirs.state_dict())
     assert "network.0.net.4.weight_g" in ours.state_dict()
     x = torch.randn(2, 6, 50)
-    torch.testing.assert_close(ours(x), theirs.network(x))
+    torch.testing.assert_close(ours(x, torch.ones(2, 50, dtype=torch.bool)), theirs.network(x))
 
 
 def test_only_norms_and_positions_of_gpt2_are_trained():
     head = make("gpt2")
     learnt = {name for name, value in head.gpt2.named_parameters() if value.requires_grad}
     assert {name.rpartition(".")[0].rpartition(".")[2] for name in learnt} == {"ln_1", "ln_2", "ln_f", "wpe"}
-    assert reach(head) == list(range(41))  # its mask is causal
+    assert reach(head) == list(range(41))  # its attention is causal
 
 
-def test_gpt2_weights_come_from_a_local_folder_or_the_answer_says_what_to_put_there(tmp_path):
+def test_gpt2_weights_come_from_a_local_folder_or_the_error_names_the_files(tmp_path):
     from transformers import GPT2Config, GPT2Model
 
     with pytest.raises(WeightsMissingError, match=r"put config\.json and model\.safetensors"):
@@ -205,35 +205,35 @@ def test_a_map_of_other_size_is_refused():
         make("vivit", tokens=16)
 
 
-def test_tmf_knows_no_order_and_a_tcn_before_the_encoder_does():
+def test_tmf_ignores_the_order_of_frames_and_a_tcn_before_the_encoder_does_not():
     x, mask = torch.randn(1, 12, D), torch.ones(1, 12, dtype=torch.bool)
     order = torch.randperm(12)
-    for name, blind in (("tmf", True), ("tcn_transformer", False)):
+    for name, ignores_order in (("tmf", True), ("tcn_transformer", False)):
         head = make(name).eval()
         same = torch.allclose(head(x[:, order], mask), head(x, mask)[:, order], atol=1e-5)
-        assert same == blind
+        assert same == ignores_order
 
 
 def test_a_gru_around_each_frame_reads_its_context_and_no_more():
     assert reach(make("gru", context=3)) == list(range(37, 44))
 
 
-def test_the_chain_is_forward_backward():
-    """Against the sum over all paths of a short window, one by one."""
+def test_the_posterior_of_the_crf_is_that_of_all_state_sequences():
+    """Compared with the sum over all state sequences of a short window."""
     head = make("chain", states=3, channels=[]).eval().double()
     fit = torch.randn(1, 4, 3, dtype=torch.double)
-    follow = head.follow()
+    transitions = head.transitions()
     total = torch.zeros(4, 3, dtype=torch.double)
     for path in product(range(3), repeat=4):
         log = head.first[path[0]] + sum(fit[0, t, s] for t, s in enumerate(path))
-        log = log + sum(follow[a, b] for a, b in pairwise(path))
+        log = log + sum(transitions[a, b] for a, b in pairwise(path))
         for t, s in enumerate(path):
             total[t, s] += log.exp()
     expected = total / total.sum(dim=1, keepdim=True)
     torch.testing.assert_close(head.posterior(fit, torch.ones(1, 4, dtype=torch.bool))[0], expected)
 
 
-def test_the_chain_starts_from_the_configurations_the_labels_show():
+def test_the_crf_is_initialised_with_the_most_frequent_configurations():
     targets = torch.zeros(40, 12)
     targets[:12, 5] = 1
     targets[12:16, [1, 2]] = 1
@@ -245,8 +245,8 @@ def test_the_chain_starts_from_the_configurations_the_labels_show():
 
 
 @pytest.mark.parametrize("task", ["au", "expr", "va"])
-def test_the_chain_reads_features_it_has_not_been_trained_on_in_closed_form(task):
-    """Features that show the targets through noise that carries over: the start alone tells them apart."""
+def test_the_crf_predicts_from_its_closed_form_initialisation(task):
+    """Features are linear in the targets, plus noise that is correlated over time; nothing is trained."""
     rng = torch.Generator().manual_seed(0)
     columns, frames = {"au": 12, "expr": 8, "va": 2}[task], 3000
     state = torch.randint(6, (frames // 10,), generator=rng).repeat_interleave(10)
@@ -272,7 +272,7 @@ def test_the_chain_reads_features_it_has_not_been_trained_on_in_closed_form(task
 
 
 def batch_of(targets, x=None):
-    """One recording of one feature, all of it there."""
+    """One recording of one feature, present in all frames."""
     frames = len(targets)
     x = torch.randn(frames, D - 1) if x is None else x
     there = torch.ones(1, frames, dtype=torch.bool)

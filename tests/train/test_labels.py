@@ -1,4 +1,4 @@
-"""Annotations meet features row by row."""
+"""Annotations are matched to features row by row."""
 
 import logging
 
@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from aupipe.errors import UsageError
-from aupipe.train.labels import AU_NAMES, EXPR_NAMES, VA_NAMES, check_labels, check_task, match, official_valid, rates
+from aupipe.train.labels import (
+    AU_NAMES,
+    EXPR_NAMES,
+    VA_NAMES,
+    check_labels,
+    check_task,
+    match,
+    official_valid,
+    positive_rates,
+)
 from aupipe.types import Labels
 
 
@@ -15,7 +24,7 @@ def au(targets, valid=None):
     return Labels("au", AU_NAMES, targets, np.ones(targets.shape, bool) if valid is None else np.asarray(valid))
 
 
-def test_rows_behind_the_last_label_are_invalid_and_nothing_is_shifted():
+def test_rows_after_the_last_label_are_invalid_and_nothing_is_shifted():
     labels = au(np.tile(np.arange(5)[:, None] % 2, 12))
     matched, surplus = match(labels, 7, "a")
     assert (len(matched), surplus) == (7, -2)
@@ -24,7 +33,7 @@ def test_rows_behind_the_last_label_are_invalid_and_nothing_is_shifted():
     assert not matched.valid[5:].any()
 
 
-def test_labels_behind_the_last_frame_are_cut_off():
+def test_labels_after_the_last_frame_are_cut_off():
     matched, surplus = match(au(np.ones((5, 12))), 3, "a")
     assert (len(matched), surplus) == (3, 2)
 
@@ -49,11 +58,11 @@ def test_rates_are_over_valid_entries():
     valid[2:, 0] = False
     targets = np.zeros((4, 12))
     targets[[0, 2, 3], 0] = 1
-    assert rates([au(targets, valid)], "au")[0] == 0.5
+    assert positive_rates([au(targets, valid)], "au")[0] == 0.5
     expr = Labels("expr", EXPR_NAMES, np.array([[1], [1], [7], [0]], np.float32), np.array([[1], [1], [1], [0]], bool))
-    np.testing.assert_allclose(rates([expr], "expr"), [0, 2 / 3, 0, 0, 0, 0, 0, 1 / 3])
+    np.testing.assert_allclose(positive_rates([expr], "expr"), [0, 2 / 3, 0, 0, 0, 0, 0, 1 / 3])
     va = Labels("va", VA_NAMES, np.ones((4, 2), np.float32), np.ones((4, 2), bool))
-    assert rates([va], "va").tolist() == [0, 0]
+    assert positive_rates([va], "va").tolist() == [0, 0]
 
 
 def test_an_unknown_task_names_the_nearest():

@@ -1,4 +1,4 @@
-"""Losses see valid entries only, and weight what they say they weight."""
+"""Losses use valid entries only, and apply their weights as documented."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def rates(task):
 
 
 @pytest.mark.parametrize(("name", "task"), CASES)
-def test_what_stands_at_invalid_entries_changes_neither_loss_nor_gradient(name, task):
+def test_the_values_at_invalid_entries_change_neither_loss_nor_gradient(name, task):
     loss = build_loss(name, {}, task, rates(task))
     outputs, targets, valid = batch(task)
     first = loss(outputs.requires_grad_(), targets, valid)
@@ -118,8 +118,8 @@ def test_weights_that_do_not_fit_the_targets_are_refused(value):
 
 
 def focal(logit, target, alpha, gamma):
-    chance = 1 / (1 + np.exp(-logit))
-    hit = chance if target else 1 - chance
+    probability = 1 / (1 + np.exp(-logit))
+    hit = probability if target else 1 - probability
     return (alpha if target else 1 - alpha) * (1 - hit) ** gamma * -np.log(hit)
 
 
@@ -140,7 +140,7 @@ def test_focal_without_gamma_and_alpha_is_bce():
     torch.testing.assert_close(plain, focal_loss)
 
 
-def test_soft_margin_is_torchs_and_both_of_s3_are_one_weighted_bce():
+def test_soft_margin_is_torchs_and_both_losses_of_usc_are_one_weighted_bce():
     outputs, targets, valid = batch("au")
     everything = torch.ones_like(valid)
     w1, w2 = torch.tensor([1.0, 2, 1, 1, 1, 1, 1, 6, 6, 5, 1, 5]), torch.tensor([1.0, 2, 1, 1, 1, 1, 1, 6, 6, 6, 1, 2])
@@ -157,7 +157,7 @@ def test_soft_margin_is_torchs_and_both_of_s3_are_one_weighted_bce():
 
 
 @pytest.mark.parametrize("rate", [0.026, 0.2, 0.5, 0.627, 0.9])
-def test_robin_hood_takes_from_the_commoner_side_only_and_at_full_strength_evens_out(rate):
+def test_robin_hood_smooths_the_majority_only_and_balances_at_full_strength(rate):
     shares, truth = torch.tensor([rate]), torch.tensor([[1.0], [0.0]])
     positive, negative = smooth_targets(truth, shares, 1.0)[:, 0].tolist()
     assert rate * positive + (1 - rate) * negative == pytest.approx(0.5, abs=1e-6)
@@ -168,6 +168,6 @@ def test_robin_hood_takes_from_the_commoner_side_only_and_at_full_strength_evens
         assert negative == pytest.approx(0.487, abs=0.001)  # (1 - 2f) / (1 - f) / 2
 
 
-def test_uniform_smoothing_moves_both_sides_alike():
+def test_uniform_smoothing_moves_both_classes_equally():
     truth = torch.tensor([[1.0], [0.0]])
     assert smooth_targets(truth, torch.tensor([0.1]), 0.0, 0.2)[:, 0].tolist() == pytest.approx([0.9, 0.1])

@@ -1,4 +1,4 @@
-"""The official numbers, against their definitions written out."""
+"""The official scores, compared with their definitions."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Tasks trained along: each has its own loss and its own annotated frames, and only the task itself is predicted."""
+"""Auxiliary tasks: each has its own loss and its own annotated frames, and only the main task is predicted."""
 
 from dataclasses import replace
 
@@ -16,42 +16,42 @@ from aupipe.train.run import load_run, load_weights
 from aupipe.types import Labels
 
 from .test_losses import batch, rates
-from .worlds import make_world
+from .toy_corpus import make_corpus
 
 SMALL = ("window=48", "hop=24", "batch=4", "head.width=24", "head.channels=[24]", "epochs=4")
 
 
-def train(world, also, out, *overrides, **options):
+def train(corpus, aux_labels, out, *overrides, **options):
     return fit(
-        world.store,
-        train=world.train,
-        validation=world.validation,
-        labels=world.labels,
-        features=world.features,
+        corpus.store,
+        train=corpus.train,
+        validation=corpus.validation,
+        labels=corpus.labels,
+        features=corpus.features,
         task="au",
-        also=also,
+        aux_labels=aux_labels,
         out=out,
         **{"recipe": load_recipe("tcn", [*SMALL, *overrides]), **options},
     )
 
 
 @pytest.fixture(scope="module")
-def world():
-    return make_world(train=6, frames=120)
+def corpus():
+    return make_corpus(train=6, frames=120)
 
 
 @pytest.fixture(scope="module")
-def also(world):
+def aux_labels(corpus):
     """Expression classes and VA that follow from the AUs; one recording has no VA, another none of either."""
-    names = list(world.labels)
+    names = list(corpus.labels)
     expr = {
         name: Labels("expr", NAMES["expr"], item.targets[:, :1] + 2 * item.targets[:, 3:4], item.valid[:, :1])
-        for name, item in world.labels.items()
+        for name, item in corpus.labels.items()
         if name != names[1]
     }
     va = {
         name: Labels("va", NAMES["va"], item.targets[:, 4:6] - 0.5, item.valid[:, :2])
-        for name, item in world.labels.items()
+        for name, item in corpus.labels.items()
         if name not in names[:2]
     }
     return {"expr": expr, "va": va}
@@ -67,30 +67,30 @@ def test_the_joint_loss_is_the_weighted_sum_each_over_its_own_columns_and_frames
     each = {task: loss(*parts[task]) for task, loss in losses.items()}
     torch.testing.assert_close(joint(outputs, targets, valid), each["au"] + 0.3 * each["expr"] + 0.5 * each["va"])
     assert joint.start.shape == (22,)
-    valid[..., 12:] = False  # nobody annotated the others: what is left is the task's own
+    valid[..., 12:] = False  # no other task is annotated: only the task's own loss is left
     torch.testing.assert_close(joint(outputs, targets, valid), each["au"])
 
 
-def test_only_the_task_itself_is_scored_and_predicted_and_the_run_comes_back(world, also, tmp_path):
-    run = train(world, also, tmp_path / "run", "also={expr=0.5, va=0.5}")
-    found = predict(load_run(run.path), world.store, world.validation)
-    assert all(item.scores.shape == (len(world.labels[name]), 12) for name, item in found.items())
+def test_only_the_task_itself_is_scored_and_predicted_and_the_run_comes_back(corpus, aux_labels, tmp_path):
+    run = train(corpus, aux_labels, tmp_path / "run", "aux_tasks={expr=0.5, va=0.5}")
+    found = predict(load_run(run.path), corpus.store, corpus.validation)
+    assert all(item.scores.shape == (len(corpus.labels[name]), 12) for name, item in found.items())
     assert run.scores.task == "au"
     assert load_weights(run)[0]["out.bias"].shape == (22,)
-    assert run.recipe.beside("va") == {"expr": 0.5}
+    assert run.recipe.aux_tasks_for("va") == {"expr": 0.5}
     assert recipe_from(run.recipe.to_json(), "tcn") == run.recipe
 
 
-def test_tasks_beside_it_move_the_weights_and_a_weight_of_0_does_not(world, also, tmp_path):
+def test_auxiliary_tasks_change_the_weights_and_a_weight_of_0_does_not(corpus, aux_labels, tmp_path):
     alone, silent, joint = (
-        load_weights(train(world, labels, tmp_path / name, override))[0]
+        load_weights(train(corpus, labels, tmp_path / name, override))[0]
         for name, labels, override in (
             ("alone", None, "epochs=2"),
-            ("silent", also, "also={expr=0, va=0.0}"),
-            ("joint", also, "also={expr=1}"),
+            ("silent", aux_labels, "aux_tasks={expr=0, va=0.0}"),
+            ("joint", aux_labels, "aux_tasks={expr=1}"),
         )
     )
-    silent_run = train(world, also, tmp_path / "silent2", "also={expr=0}", "epochs=2")
+    silent_run = train(corpus, aux_labels, tmp_path / "silent2", "aux_tasks={expr=0}", "epochs=2")
     again = load_weights(silent_run)[0]
     assert all(np.array_equal(alone[name], again[name]) for name in alone)
     assert silent["out.bias"].shape == (12,)
@@ -98,7 +98,7 @@ def test_tasks_beside_it_move_the_weights_and_a_weight_of_0_does_not(world, also
     assert any(not np.array_equal(silent[n], joint[n]) for n in silent if silent[n].shape == joint[n].shape)
 
 
-def test_a_killed_multi_task_run_goes_on_to_the_same_weights(world, also, tmp_path):
+def test_a_killed_multi_task_run_resumes_to_the_same_weights(corpus, aux_labels, tmp_path):
     class Killed(BaseException):
         pass
 
@@ -106,18 +106,27 @@ def test_a_killed_multi_task_run_goes_on_to_the_same_weights(world, also, tmp_pa
         if "epoch 2/" in line:
             raise Killed
 
-    whole = train(world, also, tmp_path / "whole", "also={va=1.0}")
+    whole = train(corpus, aux_labels, tmp_path / "whole", "aux_tasks={va=1.0}")
     with pytest.raises(Killed):
-        train(world, also, tmp_path / "killed", "also={va=1.0}", progress=stop)
-    killed = train(world, also, tmp_path / "killed", "also={va=1.0}", resume=True)
+        train(corpus, aux_labels, tmp_path / "killed", "aux_tasks={va=1.0}", progress=stop)
+    killed = train(corpus, aux_labels, tmp_path / "killed", "aux_tasks={va=1.0}", resume=True)
     first, second = load_weights(whole)[0], load_weights(killed)[0]
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
-def test_streamed_and_resident_targets_of_all_tasks_are_the_same(world, also, tmp_path):
+def test_streamed_and_in_memory_targets_of_all_tasks_are_the_same(corpus, aux_labels, tmp_path):
     first, second = (
-        load_weights(train(world, also, tmp_path / str(room), "also={va=1.0}", "epochs=2", room=room))[0]
-        for room in (None, 0)
+        load_weights(
+            train(
+                corpus,
+                aux_labels,
+                tmp_path / str(memory_limit),
+                "aux_tasks={va=1.0}",
+                "epochs=2",
+                memory_limit=memory_limit,
+            )
+        )[0]
+        for memory_limit in (None, 0)
     )
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
@@ -125,10 +134,10 @@ def test_streamed_and_resident_targets_of_all_tasks_are_the_same(world, also, tm
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["also.va=-1"], "also.va = -1: expected a weight"),
-        (["also.va=true"], "also.va = True: expected a weight"),
-        (["also.v=1"], "unknown task 'v'"),
-        (["also=3"], r"expected a table, \[also\]"),
+        (["aux_tasks.va=-1"], "aux_tasks.va = -1: expected a weight"),
+        (["aux_tasks.va=true"], "aux_tasks.va = True: expected a weight"),
+        (["aux_tasks.v=1"], "unknown task 'v'"),
+        (["aux_tasks=3"], r"expected a table, \[aux_tasks\]"),
     ],
 )
 def test_a_wrong_weight_is_refused_by_name(overrides, message):
@@ -136,10 +145,12 @@ def test_a_wrong_weight_is_refused_by_name(overrides, message):
         load_recipe("tcn", overrides)
 
 
-def test_labels_that_are_not_there_and_a_head_that_cannot_are_refused(world, also, tmp_path):
-    with pytest.raises(UsageError, match="trains va along, of which no training recording has labels"):
-        train(world, {}, tmp_path / "run", "also.va=1")
-    recipe = replace(load_recipe("field"), also={"va": 1.0})
-    with pytest.raises(UsageError, match=r"head 'chain' starts from the labels of one task: leave out also\.va"):
-        train(world, also, tmp_path / "run", recipe=recipe)
+def test_missing_labels_and_a_head_of_one_task_are_refused(corpus, aux_labels, tmp_path):
+    with pytest.raises(UsageError, match="trains va too, but no training recording has labels"):
+        train(corpus, {}, tmp_path / "run", "aux_tasks.va=1")
+    recipe = replace(load_recipe("field"), aux_tasks={"va": 1.0})
+    with pytest.raises(
+        UsageError, match=r"head 'chain' is initialised from the labels of one task: leave out aux_tasks\.va"
+    ):
+        train(corpus, aux_labels, tmp_path / "run", recipe=recipe)
     assert not (tmp_path / "run").exists()

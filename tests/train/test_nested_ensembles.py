@@ -1,4 +1,4 @@
-"""A member of an ensemble is what the user gave, also where it is an ensemble: one number, one weight, one vote."""
+"""A member of an ensemble has one number, one weight and one vote, also where it is an ensemble itself."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from click.testing import CliRunner
 from aupipe.cli.ensemble import ensemble
 from aupipe.errors import DamageError, UsageError
 from aupipe.train.fit import fit
-from aupipe.train.model import load_model, predict_held_out, predict_model, save_ensemble
+from aupipe.train.model import load_model, save_ensemble
+from aupipe.train.model_prediction import predict_held_out, predict_model
 from aupipe.train.postprocess import Options, PostProcess
 from aupipe.train.predictions import Predictions
 from aupipe.train.recipe import load_recipe
 from aupipe.train.run import load_run, save_postprocess, save_run
 
-from .worlds import World, make_world
+from .toy_corpus import Corpus, make_corpus
 
-SCORES = {"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4, "e": 0.9}  # what the run in each folder says of every frame
+SCORES = {"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4, "e": 0.9}  # the score of every frame by the run in each folder
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Folders of runs that differ in nothing but what they predict."""
+    """Folders of runs that differ only in their predictions."""
 
     folder: Path
-    world: World
+    corpus: Corpus
 
     def join(self, name: str, members: str, rule: str = "mean", **options: object):
         return save_ensemble(
@@ -42,25 +43,25 @@ class Runs:
 
     def ask(self, model) -> dict[str, float]:
         """The one score of each recording."""
-        found = predict_model(model, self.world.store, self.world.validation)
+        found = predict_model(model, self.corpus.store, self.corpus.validation)
         return {name: round(float(item.scores[0, 0]), 4) for name, item in found.items()}
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    world = make_world(train=4, validation=3, frames=40)
+    corpus = make_corpus(train=4, validation=3, frames=40)
     folder = tmp_path_factory.mktemp("runs")
     small = ["epochs=1", "window=20", "hop=20"]
-    given = {"labels": world.labels, "features": world.features, "recipe": load_recipe("baseline", small)}
-    fit(world.store, train=world.train, validation=world.validation, task="au", out=folder / "a", **given)
+    given = {"labels": corpus.labels, "features": corpus.features, "recipe": load_recipe("baseline", small)}
+    fit(corpus.store, train=corpus.train, validation=corpus.validation, task="au", out=folder / "a", **given)
     for name in list(SCORES)[1:]:
         shutil.copytree(folder / "a", folder / name)
-    return Runs(folder, world)
+    return Runs(folder, corpus)
 
 
 @pytest.fixture
 def runs(trained: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
-    from aupipe.train import predict as module
+    from aupipe.train import model_prediction as module
 
     def constant(run, store, recordings, *_, **__):
         return {
@@ -82,7 +83,7 @@ def runs(trained: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs
 
 def test_an_ensemble_of_ensembles_routes_each_recording_to_the_right_model(runs: Runs) -> None:
     runs.join("folds", "a b c")
-    first, second, third = (r.id for r in runs.world.validation)
+    first, second, third = (r.id for r in runs.corpus.validation)
     routed = runs.join("scenes", "folds d e", "routed", routes={first: 0, second: 1}, default=2)
     assert runs.ask(routed) == {first: 0.2, second: 0.4, third: 0.9}
     again = runs.join("twice", "e scenes", "routed", routes={first: 0}, default=1)
@@ -93,7 +94,7 @@ def test_an_ensemble_of_ensembles_routes_each_recording_to_the_right_model(runs:
 def test_the_command_line_numbers_the_runs_as_they_were_given(runs: Runs) -> None:
     parts = [str(runs.folder / name) for name in "abc"]
     assert CliRunner().invoke(ensemble, [*parts, "--out", str(runs.folder / "folds")]).exit_code == 0
-    first, second, third = (r.id for r in runs.world.validation)
+    first, second, third = (r.id for r in runs.corpus.validation)
     routes = runs.folder / "routes.csv"
     routes.write_text(f"name,member\n{first},2\n{second},1\n")
     given = [str(runs.folder / name) for name in ("folds", "d", "e")]
@@ -131,9 +132,9 @@ def test_a_numbering_that_does_not_fit_is_refused_when_the_file_is_read(runs: Ru
             load_model(runs.folder / "scenes")
 
 
-def test_members_count_and_vote_once_however_many_runs_they_are(runs: Runs) -> None:
+def test_a_member_has_one_weight_and_one_vote_however_many_runs_it_is(runs: Runs) -> None:
     runs.join("folds", "a b c")
-    name = runs.world.validation[0].id
+    name = runs.corpus.validation[0].id
     assert runs.ask(runs.join("even", "folds e"))[name] == pytest.approx((0.2 + 0.9) / 2)
     assert runs.ask(runs.join("uneven", "folds e", weights=[1, 3]))[name] == pytest.approx((0.2 + 3 * 0.9) / 4)
     with pytest.raises(UsageError, match="4 weights for 2 members"):
@@ -143,28 +144,28 @@ def test_members_count_and_vote_once_however_many_runs_they_are(runs: Runs) -> N
     assert runs.ask(runs.join("mixed", "voted d"))[name] == pytest.approx((1 + 0.4) / 2)
 
 
-def test_a_member_votes_behind_what_was_fitted_for_it_as_a_whole(runs: Runs) -> None:
+def test_a_member_votes_after_its_own_post_processing(runs: Runs) -> None:
     folds = runs.join("folds", "a b c")
     low = PostProcess("au", Options(), threshold=(0.15,) * 12, tuned_on=("x",))
     save_postprocess(folds, low)
     voted = runs.join("voted", "folds d e", "vote")
-    assert runs.ask(voted)[runs.world.validation[0].id] == 1  # folds and e
+    assert runs.ask(voted)[runs.corpus.validation[0].id] == 1  # folds and e
     assert voted.tuned_on == {"x"}
 
 
 def test_each_recording_is_held_out_by_the_member_it_is_routed_to(runs: Runs) -> None:
-    first, second, third = (r.id for r in runs.world.validation)
+    first, second, third = (r.id for r in runs.corpus.validation)
     held = {"a": [first], "b": [second], "c": [third], "d": [first, second], "e": [first, second, third]}
     for name, ids in held.items():
         save_run(replace(load_run(runs.folder / name), validation=tuple(ids)))
     runs.join("folds", "a b c")
     routed = runs.join("scenes", "folds d e", "routed", routes={first: 0, second: 1, third: 1})
-    found = predict_held_out(routed, runs.world.store, runs.world.validation)
+    found = predict_held_out(routed, runs.corpus.store, runs.corpus.validation)
     assert {name: round(float(item.scores[0, 0]), 4) for name, item in found.items()} == {first: 0.1, second: 0.4}
 
 
 @pytest.mark.parametrize("weights", [(float("nan"), 1.0), (0.0, 0.0), (-1.0, 2.0), (float("inf"), 1.0)])
-def test_weights_that_make_no_mean_are_refused_and_leave_nothing(trained: Runs, weights: tuple[float, ...]) -> None:
+def test_invalid_weights_are_refused_and_nothing_is_written(trained: Runs, weights: tuple[float, ...]) -> None:
     with pytest.raises(UsageError, match="expected 0 or more, and not all 0"):
         trained.join("odd", "a b", weights=weights)
     assert not (trained.folder / "odd").exists()

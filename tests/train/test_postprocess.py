@@ -1,4 +1,4 @@
-"""Post-processing: fitted on one split, applied to another, and never scored where it was fitted without saying so."""
+"""Post-processing: fitted on one split, applied to another, and scored where it was fitted only on request."""
 
 import json
 from dataclasses import replace
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from aupipe.errors import UsageError
-from aupipe.train.bootstrap import bootstrap
 from aupipe.train.evaluate import evaluate, evaluate_post
+from aupipe.train.intervals import bootstrap
 from aupipe.train.labels import AU_NAMES, NAMES
 from aupipe.train.metrics import binary_f1
 from aupipe.train.postprocess import (
@@ -16,11 +16,11 @@ from aupipe.train.postprocess import (
     PostProcess,
     apply_postprocess,
     aucorr,
-    best_thresholds,
     fit_postprocess,
 )
 from aupipe.train.predictions import Predictions
-from aupipe.train.smooth import box, gaussian, interpolate, segments, smooth
+from aupipe.train.smoothing import box, gaussian, interpolate, segments, smooth
+from aupipe.train.thresholds import best_thresholds
 from aupipe.types import Labels
 
 
@@ -30,8 +30,8 @@ def item(scores, task="au", seen=None, pts=None, name="a"):
     return Predictions(name, task, NAMES[task], scores, seen, np.arange(len(scores)) / 25 if pts is None else pts)
 
 
-def world(task="au", names=("a", "b", "c", "d"), frames=300, noise=0.25, seed=0):
-    """Predictions with some skill, and labels that dwell."""
+def predicted_and_labels(task="au", names=("a", "b", "c", "d"), frames=300, noise=0.25, seed=0):
+    """Predictions better than chance, and labels that last for several frames."""
     rng = np.random.default_rng(seed)
     predicted, annotated = {}, {}
     columns = len(NAMES[task])
@@ -52,8 +52,8 @@ def part(found, names):
     return {name: found[name] for name in names}
 
 
-def test_trap_01_a_split_that_chose_the_thresholds_is_not_scored_unless_told():
-    predicted, annotated = world()
+def test_trap_01_a_split_that_thresholds_were_fitted_on_is_scored_only_on_request():
+    predicted, annotated = predicted_and_labels()
     post = fit_postprocess(part(predicted, "ab"), annotated, "au", Options(threshold="tune"))
     assert post.tuned_on == ("a", "b")
     with pytest.raises(UsageError, match=r"2 of 4 recordings \(e.g. 'a'\) chose these thresholds"):
@@ -67,7 +67,7 @@ def test_trap_01_a_split_that_chose_the_thresholds_is_not_scored_unless_told():
 
 
 def test_trap_01_the_labels_of_the_other_split_change_no_fitted_number():
-    predicted, annotated = world()
+    predicted, annotated = predicted_and_labels()
     options = Options(threshold="tune", smooth="gaussian", aucorr="tune")
     post = fit_postprocess(part(predicted, "ab"), annotated, "au", options)
     flipped = {n: replace(x, targets=1 - x.targets) if n in "cd" else x for n, x in annotated.items()}
@@ -85,22 +85,22 @@ def test_thresholds_are_the_best_of_all_under_greater_or_equal():
         assert binary_f1(truth[:, [k]], scores[:, [k]] >= best[k])[0] == pytest.approx(f1[k])
 
 
-def test_an_au_that_nobody_shows_keeps_half():
+def test_an_au_without_a_positive_gets_the_threshold_one_half():
     best, f1 = best_thresholds(np.random.default_rng(0).random((20, 2)), np.zeros((20, 2), bool))
     assert best.tolist() == [0.5, 0.5]
     assert f1.tolist() == [0, 0]
 
 
-def test_trap_10_nothing_is_smoothed_across_cuts_gaps_or_lost_faces_and_borders_are_renormalised():
+def test_trap_10_nothing_is_smoothed_across_shots_gaps_or_lost_faces_and_borders_are_renormalised():
     scores = np.repeat([[0.0], [1.0], [0.0], [1.0]], 10, axis=0).repeat(12, axis=1)
     seen = np.ones(40, bool)
     seen[20:30] = False
     pts = np.arange(40) / 25
-    pts[10:] += 3.0  # a gap in time; the face is gone from 20 to 30
+    pts[10:] += 3.0  # a gap in time; no face from 20 to 30
     found = item(scores, seen=seen, pts=pts)
     np.testing.assert_array_equal(segments(found), np.repeat([0, 1, 2, 3], 10))
     np.testing.assert_allclose(smooth(scores, segments(found), gaussian(3)), scores, atol=1e-6)
-    np.testing.assert_array_equal(segments(item(scores), cuts=[10, 20, 30]), np.repeat([0, 1, 2, 3], 10))
+    np.testing.assert_array_equal(segments(item(scores), shot_starts=[10, 20, 30]), np.repeat([0, 1, 2, 3], 10))
     assert segments(item(scores, seen=seen), max_gap=10).max() == 0
     ones = smooth(np.ones((5, 2)), np.zeros(5, dtype=int), gaussian(10))
     np.testing.assert_allclose(ones, 1.0, rtol=1e-6)
@@ -118,14 +118,14 @@ def test_smoothing_is_the_weighted_mean_of_what_is_in_range():
         )
 
 
-def test_recordings_are_smoothed_apart():
-    predicted, annotated = world(names=("a", "b"))
+def test_recordings_are_smoothed_separately():
+    predicted, annotated = predicted_and_labels(names=("a", "b"))
     post = fit_postprocess(predicted, annotated, "au", Options(smooth="gaussian", width=5.0))
     alone = apply_postprocess(post, part(predicted, "b"))["b"].scores
     np.testing.assert_array_equal(apply_postprocess(post, predicted)["b"].scores, alone)
 
 
-def test_trap_12_an_even_window_says_to_which_side_it_leans():
+def test_trap_12_an_even_window_needs_a_side():
     with pytest.raises(UsageError, match="over 6 frames: give an odd width"):
         box(6)
     impulse = np.zeros((13, 1))
@@ -137,15 +137,15 @@ def test_trap_12_an_even_window_says_to_which_side_it_leans():
     assert reached == {"left": list(range(4, 10)), "right": list(range(3, 9)), "": list(range(3, 10))}
 
 
-def test_trap_11_a_frame_without_a_face_is_nearer_to_its_nearer_neighbour():
+def test_trap_11_the_nearer_neighbour_of_a_frame_without_a_face_has_the_larger_weight():
     scores = np.zeros((6, 12), np.float32)
     scores[5] = 1.0
-    scores[1:5] = 9.0  # what the head made up
+    scores[1:5] = 9.0  # scores of the head without a face
     filled = interpolate(item(scores, seen=[True, False, False, False, False, True]))
     np.testing.assert_allclose(filled[:, 0], [0, 0.2, 0.4, 0.6, 0.8, 1.0], atol=1e-6)
     uneven = item(scores, seen=[True, False, False, False, False, True], pts=np.array([0, 1, 2, 3, 4, 10.0]))
     np.testing.assert_allclose(interpolate(uneven)[:, 0], [0, 0.1, 0.2, 0.3, 0.4, 1.0], atol=1e-6)
-    cut = interpolate(item(scores, seen=[True, False, False, False, False, True]), cuts=[3])
+    cut = interpolate(item(scores, seen=[True, False, False, False, False, True]), shot_starts=[3])
     np.testing.assert_allclose(cut[:, 0], [0, 0, 0, 1, 1, 1])
 
 
@@ -158,7 +158,7 @@ def test_trap_13_aucorr_uses_the_scores_before_it_and_is_tuned_with_the_threshol
     np.testing.assert_allclose(mixed[:, at("AU26")], expected)
     others = [k for k in range(12) if k not in (at("AU24"), at("AU26"))]
     np.testing.assert_array_equal(mixed[:, others], scores[:, others])
-    predicted, annotated = world()
+    predicted, annotated = predicted_and_labels()
     on = fit_postprocess(predicted, annotated, "au", Options(threshold="tune", aucorr="on"))
     shaped = apply_postprocess(on, predicted)
     pooled = np.concatenate([shaped[n].scores for n in shaped])
@@ -166,8 +166,8 @@ def test_trap_13_aucorr_uses_the_scores_before_it_and_is_tuned_with_the_threshol
     np.testing.assert_allclose(on.threshold, best_thresholds(pooled, truth)[0])  # of the scores after AUcorr
 
 
-def test_aucorr_is_left_out_where_aus_are_independent():
-    predicted, annotated = world()
+def test_aucorr_is_switched_off_where_aus_are_independent():
+    predicted, annotated = predicted_and_labels()
     post = fit_postprocess(predicted, annotated, "au", Options(threshold="tune", aucorr="tune"))
     assert post.options.aucorr == "off"
 
@@ -193,8 +193,8 @@ def test_trap_07_matching_the_variance_raises_a_shrunken_ccc_as_far_as_theory_sa
     assert matched.mean > plain.mean + 0.03
 
 
-def test_trap_16_a_masked_frame_is_never_scored_and_still_smooths_its_neighbours():
-    predicted, annotated = world(names=("a", "b"))
+def test_trap_16_an_invalid_frame_is_never_scored_and_still_smooths_its_neighbours():
+    predicted, annotated = predicted_and_labels(names=("a", "b"))
     valid = annotated["a"].valid.copy()
     valid[100:140] = False
     masked = {**annotated, "a": replace(annotated["a"], valid=valid)}
@@ -208,8 +208,8 @@ def test_trap_16_a_masked_frame_is_never_scored_and_still_smooths_its_neighbours
     assert evaluate(predicted, part(masked, "a"), "au").values == evaluate({"a": other}, part(masked, "a"), "au").values
 
 
-def test_smoothing_is_chosen_where_labels_dwell_and_noise_does_not():
-    predicted, annotated = world(noise=0.4)
+def test_smoothing_is_chosen_where_labels_last_and_noise_does_not():
+    predicted, annotated = predicted_and_labels(noise=0.4)
     post = fit_postprocess(part(predicted, "ab"), annotated, "au", Options(threshold="tune", smooth="gaussian"))
     assert post.options.width > 0
     plain = fit_postprocess(part(predicted, "ab"), annotated, "au", Options(threshold="tune"))
@@ -218,20 +218,20 @@ def test_smoothing_is_chosen_where_labels_dwell_and_noise_does_not():
 
 
 def test_a_fitted_post_processing_survives_json():
-    predicted, annotated = world()
+    predicted, annotated = predicted_and_labels()
     post = fit_postprocess(predicted, annotated, "au", Options(threshold="tune", smooth="gaussian", aucorr="tune"))
     assert PostProcess.from_json(json.loads(json.dumps(post.to_json()))) == post
 
 
-def test_fixed_settings_are_tuned_on_nobody():
-    predicted, annotated = world()
+def test_fixed_settings_are_tuned_on_no_recording():
+    predicted, annotated = predicted_and_labels()
     post = fit_postprocess(predicted, annotated, "au", Options(threshold=0.4, smooth="average", width=5.0))
     assert post.tuned_on == ()
     assert evaluate_post(predicted, annotated, post).mean > 0
 
 
-def test_labels_that_are_all_invalid_cannot_tune():
-    predicted, annotated = world(names=("a",))
+def test_tuning_on_labels_that_are_all_invalid_is_refused():
+    predicted, annotated = predicted_and_labels(names=("a",))
     blank = {"a": replace(annotated["a"], valid=np.zeros_like(annotated["a"].valid))}
     with pytest.raises(UsageError, match="no annotated frame in the 1 recordings to tune it on"):
         fit_postprocess(predicted, blank, "au", Options(threshold="tune"))
@@ -239,19 +239,19 @@ def test_labels_that_are_all_invalid_cannot_tune():
 
 @pytest.mark.parametrize("task", ["au", "va"])
 def test_the_bootstrap_draws_whole_videos_and_agrees_with_scoring_them(task):
-    predicted, annotated = world(task)
-    spread = bootstrap(predicted, annotated, task, draws=50)
+    predicted, annotated = predicted_and_labels(task)
+    interval = bootstrap(predicted, annotated, task, draws=50)
     picks = np.random.default_rng(0).multinomial(4, np.full(4, 0.25), size=50)
     for draw in (0, 7):
         names = [f"{n}{i}" for n, count in zip("abcd", picks[draw], strict=True) for i in range(count)]
         again = evaluate({n: predicted[n[0]] for n in names}, {n: annotated[n[0]] for n in names}, task)
-        assert spread.means[draw] == pytest.approx(again.mean, abs=1e-6)
-    assert spread.interval[0] < evaluate(predicted, annotated, task).mean < spread.interval[1]
+        assert interval.means[draw] == pytest.approx(again.mean, abs=1e-6)
+    assert interval.bounds[0] < evaluate(predicted, annotated, task).mean < interval.bounds[1]
 
 
 def test_the_bootstrap_keeps_siblings_together_and_needs_two_videos():
-    predicted, annotated = world()
+    predicted, annotated = predicted_and_labels()
     groups = {"a": "v", "b": "v", "c": "w", "d": "w"}
     assert bootstrap(predicted, annotated, "au", groups=groups, draws=20).groups == 2
-    with pytest.raises(UsageError, match="1 videos; two at least"):
+    with pytest.raises(UsageError, match="1 videos; an interval needs at least two"):
         bootstrap(predicted, annotated, "au", groups=dict.fromkeys(groups, "v"))

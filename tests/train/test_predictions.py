@@ -1,4 +1,4 @@
-"""What is handed in: exactly the organisers' rows, in their order, or nothing."""
+"""Submission files: exactly the rows of the sample file in its order, or an error and no file."""
 
 import logging
 
@@ -7,7 +7,8 @@ import pytest
 
 from aupipe.errors import UsageError
 from aupipe.train.labels import NAMES
-from aupipe.train.predictions import Predictions, decide, write_abaw, write_csv, write_tracks
+from aupipe.train.prediction_files import write_abaw, write_csv, write_tracks
+from aupipe.train.predictions import Predictions, decide
 
 
 def predictions(name, scores, task):
@@ -43,7 +44,7 @@ def test_expr_is_one_number_under_eight_names(tmp_path):
     ]
 
 
-def test_va_is_two_numbers_within_one(tmp_path):
+def test_va_is_two_numbers_in_minus_one_to_one(tmp_path):
     write_abaw(predictions("a", [[0.125, -1.5], [2.0, 0.0]], "va"), tmp_path / "va.txt", "va")
     assert (tmp_path / "va.txt").read_text().splitlines() == [
         "image_location,valence,arousal",
@@ -91,11 +92,11 @@ def test_the_sample_of_another_task_is_refused(au, tmp_path):
 
 
 def test_a_sample_with_a_row_twice_is_refused(au, tmp_path):
-    with pytest.raises(UsageError, match="1 rows stand in it twice"):
+    with pytest.raises(UsageError, match="1 rows occur twice"):
         write_abaw(au, tmp_path / "au.txt", "au", sample=sample(tmp_path, ["video2_left/00001.jpg,"] * 2))
 
 
-def test_nan_never_leaves_the_house(tmp_path):
+def test_nan_is_never_written(tmp_path):
     broken = predictions("a", np.full((2, 12), np.nan), "au")
     for write in (write_abaw, write_tracks):
         with pytest.raises(UsageError, match="a: scores hold NaN; nothing was written"):
@@ -116,13 +117,13 @@ def test_one_file_per_track_reads_like_an_annotation(au, tmp_path):
     assert len(lines) == 4
 
 
-def test_a_track_name_cannot_leave_the_folder(tmp_path):
+def test_a_track_name_outside_the_folder_is_refused(tmp_path):
     with pytest.raises(UsageError, match="not a relative recording id"):
         write_tracks(predictions("../outside", np.ones((2, 12)), "au"), tmp_path / "tracks", "au")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_csv_has_every_score_its_time_and_whether_the_face_was_seen(au, tmp_path):
+def test_the_csv_has_every_score_its_time_and_whether_the_face_was_found(au, tmp_path):
     write_csv(au, tmp_path / "scores.csv")
     lines = (tmp_path / "scores.csv").read_text().splitlines()
     assert lines[0] == "recording,frame,pts_s," + ",".join(NAMES["au"]) + ",valid"

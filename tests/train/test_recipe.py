@@ -1,4 +1,4 @@
-"""Recipes: what is in them is checked by name, whoever wrote it."""
+"""Recipes: every key and value is checked, and errors name it."""
 
 import json
 import subprocess
@@ -61,6 +61,15 @@ def test_overrides_reach_every_level_and_keep_their_type():
 def test_a_wrong_setting_is_refused_by_name(override, message):
     with pytest.raises(UsageError, match=message):
         load_recipe("tcn", [override])
+
+
+def test_a_recipe_that_a_former_version_wrote_is_read():
+    recipe = load_recipe("tcn", ["aux_tasks.va=0.5"])
+    tables = recipe.to_json()
+    tables["also"] = tables.pop("aux_tasks")  # the name in runs of aupipe 0.1.0
+    assert recipe_from(tables, "tcn") == recipe == load_recipe("tcn", ["also.va=0.5"])
+    with pytest.raises(UsageError, match="'also' is the former name of 'aux_tasks': give only 'aux_tasks'"):
+        load_recipe("tcn", ["also.va=0.5", "aux_tasks.expr=1"])
 
 
 def test_an_unknown_recipe_names_the_nearest():

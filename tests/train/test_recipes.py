@@ -1,4 +1,4 @@
-"""The recipes that come with aupipe: what each is, that each trains, and what it says where its features are not."""
+"""The recipes of the package: their heads and features, that each trains, and the error where features are missing."""
 
 from dataclasses import replace
 
@@ -7,16 +7,17 @@ import pytest
 
 from aupipe.errors import UsageError
 from aupipe.store import create_store
-from aupipe.train.committee import load_committee, train_committee
-from aupipe.train.crossval import official_fold
+from aupipe.train.crossval import Fold
+from aupipe.train.ensemble import train_ensemble
+from aupipe.train.ensemble_recipe import load_ensemble_recipe
 from aupipe.train.fit import fit
 from aupipe.train.heads import HEADS
-from aupipe.train.model import predict_model
+from aupipe.train.model_prediction import predict_model
 from aupipe.train.predict import predict
 from aupipe.train.recipe import describe_missing, load_recipe, recipe_names
 from aupipe.types import FeatureSpec
 
-from .worlds import make_labels, make_world
+from .toy_corpus import make_corpus, make_labels
 
 PAPERS = {
     "aud-tgn": ("gpt2", ("iresnet50", "vggish", "mfcc"), 200),
@@ -53,25 +54,25 @@ def test_a_paper_s_recipe_has_its_head_features_and_window(name):
     assert set(recipe.loss) == {"au", "expr", "va"}
 
 
-def test_every_recipe_is_a_paper_s_or_our_own():
+def test_every_recipe_is_listed_here():
     assert set(recipe_names()) == set(PAPERS) | {"baseline", "tcn", "field", "best"}
 
 
 def test_every_head_that_a_recipe_names_is_registered():
-    members = [member for name in recipe_names() for member in load_committee(name).members]
+    members = [member for name in recipe_names() for member in load_ensemble_recipe(name).members]
     assert {member.recipe.head.kind for member in members} <= set(HEADS.names())
 
 
 @pytest.mark.parametrize("name", PAPERS)
-def test_a_recipe_without_its_features_says_what_makes_them(name, tmp_path):
-    world = make_world(frames=40)
+def test_a_recipe_without_its_features_names_the_commands_that_compute_them(name, tmp_path):
+    corpus = make_corpus(frames=40)
     with pytest.raises(UsageError) as caught:
         fit(
-            world.store,
-            train=world.train,
-            validation=world.validation,
-            labels=world.labels,
-            features=world.features,
+            corpus.store,
+            train=corpus.train,
+            validation=corpus.validation,
+            labels=corpus.labels,
+            features=corpus.features,
             recipe=load_recipe(name),
             task="au",
             out=tmp_path / "run",
@@ -82,70 +83,70 @@ def test_a_recipe_without_its_features_says_what_makes_them(name, tmp_path):
     assert describe_missing(load_recipe(name), PAPERS[name][1]) == ""
 
 
-def published_world(names, task, frames=60):
+def published_corpus(names, task, frames=60):
     """Random features of the published widths."""
     rng = np.random.default_rng(0)
-    world = make_world(task, train=3, validation=1, frames=frames)
+    corpus = make_corpus(task, train=3, validation=1, frames=frames)
     store = create_store("published", "memory")
     features = {}
-    for name in names or ("hog",):
+    for number, name in enumerate(names or ("hog",)):
         dim, modality = DIMS.get(name, (20, "visual"))
         shape = (440, 4, 4) if name == "regnet_map" else (dim,)
-        spec = FeatureSpec(name, modality, "random", 1, dtype="float32")
-        for key in {r.key_for(modality): r for r in (*world.train, *world.validation)}.items():
-            rows = rng.normal(size=(len(world.labels[key[1].id]), *shape))
+        spec = FeatureSpec(name, modality, "random", 1 + number, dtype="float32")  # no two are the same numbers
+        for key in {r.key_for(modality): r for r in (*corpus.train, *corpus.validation)}.items():
+            rows = rng.normal(size=(len(corpus.labels[key[1].id]), *shape))
             store.publish(key[0], spec, rows.astype(np.float32))
         features[name] = spec.id
-    return replace(world, store=store, features=features)
+    return replace(corpus, store=store, features=features)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["au", "expr", "va"])
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_trains_at_its_published_size_and_predicts_every_frame(name, task, tmp_path):
-    committee = load_committee(name, ["epochs=1", "batch=2"])
-    world = published_world(committee.features, task)
-    fold = official_fold(world.train, world.validation)
-    model = train_committee(
-        world.store,
-        committee,
+    recipe = load_ensemble_recipe(name, ["epochs=1", "batch=2"])
+    corpus = published_corpus(recipe.features, task)
+    fold = Fold("official", tuple(corpus.train), tuple(corpus.validation))
+    model = train_ensemble(
+        corpus.store,
+        recipe,
         [(fold, 0)],
-        labels=world.labels,
-        features=world.features,
+        labels=corpus.labels,
+        features=corpus.features,
         task=task,
         out=tmp_path / "run",
     )
     assert all(np.isfinite(run.history[0].loss) and run.finished for run in model.runs)
-    found = predict_model(model, world.store, world.validation)
+    found = predict_model(model, corpus.store, corpus.validation)
     assert all(np.isfinite(item.scores).all() for item in found.values())
 
 
 @pytest.mark.parametrize("name", ["tmf-ensemble", "usc-multimodal", "field"])
 @pytest.mark.parametrize("task", ["au", "expr", "va"])
-def test_a_batch_normalised_run_and_ours_come_back_from_disk_as_they_were(name, task, tmp_path):
+def test_batch_normalised_and_crf_runs_are_read_back_unchanged(name, task, tmp_path):
     small = {
         "tmf-ensemble": ("head.width=16", "head.encoder_width=16", "head.layers=1"),
         "usc-multimodal": ("head.static=[]", "head.width=8", "head.layers=1", "head.hidden=16", "batch=4"),
         "field": (),
     }[name]
-    world = make_world(task, train=4, validation=2, frames=60)
+    corpus = make_corpus(task, train=4, validation=2, frames=60)
     run = fit(
-        world.store,
-        train=world.train,
-        validation=world.validation,
-        labels=world.labels,
-        features=world.features,
+        corpus.store,
+        train=corpus.train,
+        validation=corpus.validation,
+        labels=corpus.labels,
+        features=corpus.features,
         recipe=load_recipe(name, ["features=[]", "epochs=3", *small]),
         task=task,
         out=tmp_path / "run",
     )
     from aupipe.train.evaluate import evaluate
 
-    annotated = {item.id: world.labels[item.id] for item in world.validation}
-    assert evaluate(predict(run, world.store, world.validation), annotated, task).values == run.scores.values
+    annotated = {item.id: corpus.labels[item.id] for item in corpus.validation}
+    assert evaluate(predict(run, corpus.store, corpus.validation), annotated, task).values == run.scores.values
 
 
-def test_the_labels_of_a_test_world_have_every_class_somewhere():
+def test_the_labels_of_a_toy_corpus_have_every_class_somewhere():
     """Otherwise the tests above would train on constants."""
     labels = make_labels(np.random.default_rng(0), 400, "expr")
     assert len(np.unique(labels.targets)) == 8

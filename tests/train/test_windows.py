@@ -33,7 +33,7 @@ def test_hop_equal_to_window_covers_every_frame_exactly_once(frames, window, dat
 
 
 @given(tilings())
-def test_overlapping_windows_cover_every_frame_and_none_holds_nothing_new(tiling):
+def test_overlapping_windows_cover_every_frame_and_each_adds_one(tiling):
     frames, window, hop, phase = tiling
     windows = tile("a", frames, window, hop, phase)
     assert (covered(windows, frames) >= 1).all()
@@ -51,12 +51,12 @@ def test_trap_04_the_tail_is_kept():
     assert [(w.start, w.stop) for w in tile("a", 26, 10, 5)] == [(0, 10), (5, 15), (10, 20), (15, 25), (20, 26)]
 
 
-def test_no_frames_no_windows():
+def test_a_recording_without_frames_has_no_windows():
     assert tile("a", 0, 10, 5) == []
 
 
 @pytest.mark.parametrize(("window", "hop", "phase"), [(10, 0, 0), (10, 11, 0), (10, 5, 5), (10, 5, -1)])
-def test_windows_that_would_leave_frames_out_are_refused(window, hop, phase):
+def test_windows_that_would_skip_frames_are_refused(window, hop, phase):
     with pytest.raises(ValueError, match="0 < hop <= window"):
         tile("a", 100, window, hop, phase)
 
@@ -71,12 +71,12 @@ def test_trap_03_overlaps_are_averaged_to_one_value_per_frame(tiling):
     np.testing.assert_allclose(mean, truth, rtol=1e-5)
 
 
-def test_trap_03_the_mean_is_over_the_windows_that_saw_the_frame():
+def test_trap_03_the_mean_is_over_the_windows_that_contain_the_frame():
     windows = [Window("a", 0, 2), Window("a", 1, 3)]
     mean = overlap_mean(3, windows, [np.array([[0.0], [0.0]]), np.array([[1.0], [1.0]])])
     assert mean[:, 0].tolist() == [0.0, 0.5, 1.0]
 
 
-def test_a_frame_no_window_saw_is_an_error():
+def test_a_frame_in_no_window_is_an_error():
     with pytest.raises(ValueError, match="frame 2 of 3"):
         overlap_mean(3, [Window("a", 0, 2)], [np.zeros((2, 1))])

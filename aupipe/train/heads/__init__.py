@@ -1,27 +1,29 @@
-"""Temporal heads: features of a window in, one row of outputs per frame out.
+"""Temporal heads: modules that map the features of a window to one row of outputs per frame.
 
 A head is one file with a frozen ``Config`` dataclass and an ``nn.Module``:
 
     class MyHead(nn.Module):
-        Config = MyConfig                                            # what a recipe's [head] table may hold
+        Config = MyConfig                                            # the keys of a recipe's [head] table
         def __init__(self, config: MyConfig, inputs: int, targets: int) -> None: ...
         def forward(self, x: Tensor, mask: Tensor) -> Tensor: ...    # (B, T, D), bool (B, T) -> (B, T, K)
 
-A head that treats features apart says ``streams = True`` and is given ``dims: tuple[int, ...]``, the columns of each,
-in place of ``inputs``; behind them ``x`` has one presence column per feature (`blocks.split_streams`). A head that
-wants to see training data before training has a method ``start_from(batches, task)``; ``batches()`` goes through them.
+A head that processes each feature separately sets ``streams = True`` and receives ``dims: tuple[int, ...]``, the
+columns of each feature, in place of ``inputs``; after them ``x`` has one presence column per feature
+(`blocks.split_streams`). A head that is initialised from training data has a method ``start_from(batches, task)``; each
+call of ``batches()`` iterates over them.
 
-If it has a linear map ``out`` at its end, training starts that map's bias at the training split's rates, so that no
-epoch is spent on learning how rare an AU is.
+If a head has an ``out.bias``, it is initialised to the best constant output, so that no epoch is spent on learning how
+rare an AU is.
 
-``mask`` is False at padding. The output at a frame must not change with the amount of padding behind it
-(`tests/train/test_heads.py` checks it for every registered name). The output is logits for AU and EXPR, plain values
-for VA.
+``mask`` is False at padding. The output at a frame must not change with the amount of padding after it
+(`tests/train/test_heads.py` checks it for every registered name). The outputs are logits for AU and EXPR, values for
+VA.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from aupipe.errors import UsageError
@@ -29,7 +31,7 @@ from aupipe.registry import Registry
 from aupipe.tables import build
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 HEADS = Registry(
     "head",
@@ -44,9 +46,14 @@ HEADS = Registry(
         "vivit": "aupipe.train.heads.vivit:ViViTHead",
         "gru": "aupipe.train.heads.gru:GRUHead",
         "cross_attention": "aupipe.train.heads.cross_attention:CrossAttentionHead",
-        "chain": "aupipe.train.heads.chain:ChainHead",
+        "chain": "aupipe.train.heads.crf:CRFHead",
     },
 )
+
+
+def named_tensors(head: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, each once (a published TCN registers its layers under two names)."""
+    return dict(chain(head.named_parameters(), head.named_buffers()))
 
 
 def head_config(kind: str, params: Mapping[str, Any]) -> Any:
@@ -57,10 +64,10 @@ def head_config(kind: str, params: Mapping[str, Any]) -> Any:
 def build_head(
     kind: str, params: Mapping[str, Any], inputs: int, targets: int, dims: tuple[int, ...] | None = None
 ) -> nn.Module:
-    """A freshly initialised head for ``inputs`` columns (D) and ``targets`` outputs (K).
+    """A new head for ``inputs`` columns (D) and ``targets`` outputs (K).
 
-    ``dims``: the columns of each feature, D being their sum and one presence column each. None: a single feature.
-    Raises UsageError for numbers that do not go together.
+    ``dims``: the columns of each feature; D is their sum plus one presence column each. None: a single feature. Raises
+    UsageError for parameters that do not fit together.
     """
     cls, config = HEADS.get(kind), head_config(kind, params)
     dims = dims or (inputs - 1,)
@@ -68,6 +75,6 @@ def build_head(
         raise ValueError(f"{inputs = } columns for features of {dims} columns and a presence column each")
     try:
         head: nn.Module = cls(config, dims if getattr(cls, "streams", False) else inputs, targets)
-    except (ValueError, AssertionError, ArithmeticError) as error:  # torch's word on numbers that do not go together
+    except (ValueError, AssertionError, ArithmeticError) as error:  # from torch
         raise UsageError(f"head {kind!r}: {error}") from error
     return head

@@ -1,4 +1,4 @@
-"""What several heads are built from. No block reads a padded frame: each takes the mask and honours it."""
+"""Blocks that several heads are built from. Each takes the mask, so that none reads a padded frame."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ def split_streams(x: Tensor, dims: Sequence[int]) -> list[Tensor]:
     starts = [0, *accumulate(dims)]
     presence = x[..., starts[-1] :]  # (B, T, F)
     return [
-        torch.cat([x[..., a : a + d], presence[..., i : i + 1]], -1)
-        for i, (a, d) in enumerate(zip(starts, dims, strict=False))
+        torch.cat([x[..., start : start + dim], presence[..., i : i + 1]], -1)
+        for i, (start, dim) in enumerate(zip(starts, dims, strict=False))
     ]
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
-    """Batch normalisation over the frames that are there; statistics never see padding. (B, T, C) -> (B, T, C)."""
+    """Batch normalisation over the frames that are not padding. (B, T, C) -> (B, T, C)."""
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
-        """``mask`` (B, T); padding comes out as 0. A lone frame cannot be normalised by itself: running statistics."""
+        """``mask`` (B, T); the output at padding is 0. A single frame is normalised by the running statistics."""
         frames = x[mask]  # (B, T, C) -> (N, C)
-        lone = self.training and len(frames) < 2
+        single = self.training and len(frames) < 2
         normed = nn.functional.batch_norm(
             frames,
             self.running_mean,
             self.running_var,
             self.weight,
             self.bias,
-            training=self.training and not lone,
+            training=self.training and not single,
             momentum=self.momentum or 0.1,
             eps=self.eps,
         )
@@ -46,8 +46,8 @@ class MaskedBatchNorm(nn.BatchNorm1d):
 class Encoder(nn.Module):
     """Transformer encoder over the frames of a window; (B, T, width) -> (B, T, width).
 
-    Post-norm without positions is what S1, S4 and S5 run: time order then comes from a TCN before it, or not at all.
-    ``positions`` adds a sinusoid.
+    Post-norm without positions is what the code of igodrr/abaw6_AU, upczww/abaw5 and FuxiVirtualHuman/ABAW6 runs: the
+    order of frames then comes from a TCN before it, or is not known. ``positions`` adds sinusoids.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Encoder(nn.Module):
         )
         norm = nn.LayerNorm(width) if pre_norm else None
         self.encoder = nn.TransformerEncoder(layer, layers, norm=norm, enable_nested_tensor=False)
-        for parameter in self.encoder.parameters():  # layers are deep copies of one: draw each its own start
+        for parameter in self.encoder.parameters():  # the layers are copies of one, with the same weights
             if parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter)
         self.positions = positions
@@ -83,7 +83,7 @@ class Encoder(nn.Module):
 
 
 def sinusoid(frames: int, width: int, like: Tensor) -> Tensor:
-    """(T, width) sines and cosines of the frame number (Vaswani et al. 2017, 3.5)."""
+    """(T, width) sines and cosines of the frame number: Vaswani et al. 2017, section 3.5."""
     half = (width + 1) // 2
     rate = torch.exp(torch.arange(half, device=like.device) * (-math.log(10000.0) / half))
     angle = torch.arange(frames, device=like.device)[:, None] * rate  # (T, 1) x (half,)
@@ -91,9 +91,9 @@ def sinusoid(frames: int, width: int, like: Tensor) -> Tensor:
 
 
 class StreamTCNs(nn.Module):
-    """One TCN per feature, their outputs side by side: features -> (B, T, sum of last widths).
+    """One TCN per feature, their outputs concatenated: features -> (B, T, sum of the last widths).
 
-    ``channels`` holds a row per feature, or one row that serves all.
+    ``channels``: a row of widths per feature, or one row for all.
     """
 
     def __init__(
@@ -118,13 +118,13 @@ class StreamTCNs(nn.Module):
             TemporalConvNet(dim + 1, row, kernel_size, dropout, causal, activation)
             for dim, row in zip(dims, rows, strict=True)
         )
-        # S1 normalises over [C, 200], which ties the weights to the window's length; over C it does not.
+        # igodrr/abaw6_AU normalises over [C, 200], so its weights fit one window length only. Here it is over C.
         self.norms = nn.ModuleList(nn.LayerNorm(row[-1]) if norm else nn.Identity() for row in rows)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, width)."""
-        parts = [
-            norm(net(part.transpose(1, 2), mask).transpose(1, 2))  # (B, T, d) -> (B, d, T) -> (B, C, T) -> (B, T, C)
-            for part, net, norm in zip(split_streams(x, self.dims), self.nets, self.norms, strict=True)
+        streams = [
+            norm(net(stream.transpose(1, 2), mask).transpose(1, 2))  # (B, T, d) -> (B, d, T) -> (B, C, T) -> (B, T, C)
+            for stream, net, norm in zip(split_streams(x, self.dims), self.nets, self.norms, strict=True)
         ]
-        return torch.cat(parts, dim=-1)
+        return torch.cat(streams, dim=-1)

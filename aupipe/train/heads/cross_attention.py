@@ -1,8 +1,7 @@
-"""Recursive joint cross-attention: each modality attends to all of them together (RJCMA).
+"""Recursive joint cross-attention (RJCMA): each modality attends to the concatenation of all.
 
-Source: praveena2j/RJCMA, models/dense_coattn.py. There a linear map over time ties
-the weights to windows of 300 frames; here the correlation with the joint features is an attention over frames, so a
-window may have any length.
+Source: praveena2j/RJCMA, models/dense_coattn.py. Its linear map over time fits windows of 300 frames only; here the
+correlation with the joint features is an attention over frames, so a window may have any length.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from aupipe.train.heads.blocks import split_streams
 
 @dataclass(frozen=True)
 class CrossAttentionConfig:
-    """``width`` of each feature's tokens, ``recursions`` with shared weights; ``dropout`` on the attended ones."""
+    """``width`` of each feature's tokens; ``recursions`` with shared weights; ``dropout`` on the attended tokens."""
 
     width: Width = 64
     recursions: Layers = 2
@@ -48,10 +47,10 @@ class CrossAttentionHead(nn.Module):
         self.out = nn.Linear(joint, targets)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """A frame attends to the window's frames that are there."""
-        parts = split_streams(self.input_dropout(x), self.dims)
-        streams = [project(part) for project, part in zip(self.projects, parts, strict=True)]  # F x (B, T, C)
-        absent = ~mask[:, None]  # (B, 1, T): no frame attends to padding
+        """A frame attends to all frames of the window that are not padding."""
+        inputs = split_streams(self.input_dropout(x), self.dims)
+        streams = [project(own) for project, own in zip(self.projects, inputs, strict=True)]  # F x (B, T, C)
+        absent = ~mask[:, None]  # (B, 1, T)
         for _ in range(self.config.recursions):
             joint = torch.cat(streams, dim=-1)  # (B, T, F C)
             attended = []

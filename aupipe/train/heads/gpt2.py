@@ -1,7 +1,7 @@
-"""GPT-2 blocks of which only the normalisations and positions are trained (S1, AUD-TGN as its paper tells it).
+"""GPT-2 blocks of which only normalisations and positions are trained: AUD-TGN as its paper describes it.
 
 Source: Yu et al. 2024, section 3.3, after Lu et al. 2021 (frozen pretrained Transformers). The released code
-(igodrr/abaw6_AU) builds these blocks and never calls them; the head 'tcn_transformer' has what it runs instead.
+(igodrr/abaw6_AU) builds these blocks and never calls them; the head 'tcn_transformer' is what it runs.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ TRAINED = ("ln_1", "ln_2", "ln_f", "wpe")
 
 @dataclass(frozen=True)
 class GPT2Config:
-    """``channels``: a row of TCN widths per feature, or one for all. ``weights``: a local folder in transformers' form.
+    """``channels``: a row of TCN widths per feature, or one for all. ``weights``: a local folder of transformers.
 
-    Without ``weights`` the frozen blocks keep their random start; that is another experiment than the paper's. A frame
-    sees only its past: GPT-2's mask is causal. ``positions``: the longest window.
+    Without ``weights`` the frozen blocks have random weights, unlike in the paper. GPT-2 is causal: the output of a
+    frame depends on earlier frames only. ``positions``: the longest window in frames.
     """
 
     channels: tuple[tuple[Width, ...], ...] = ((256, 256, 128, 128, 128),)
@@ -73,14 +73,17 @@ class GPT2Head(nn.Module):
                 f"head 'gpt2': a window of {x.shape[1]} frames, positions = {self.gpt2.config.n_positions}"
             )
         fused = F.leaky_relu(self.fuse(self.tcns(x, mask)), 0.1)  # (B, T, sum C) -> (B, T, width)
-        # Padding is behind the last frame and the mask is causal: no frame reads it.
+        # Padding follows the last frame and the attention is causal, so no frame reads it.
         hidden = self.gpt2(inputs_embeds=self.widen(fused), use_cache=False).last_hidden_state
         out: Tensor = self.out(hidden)
         return out
 
 
 def _gpt2(config: GPT2Config) -> Any:
-    """The first ``layers`` blocks. The word embedding is not kept: nothing here is a word."""
+    """The first ``layers`` blocks, without the word embedding.
+
+    Raises WeightsMissingError where the folder does not exist, UsageError where it has fewer layers.
+    """
     from transformers import GPT2Config as Options
     from transformers import GPT2Model
 
@@ -105,7 +108,7 @@ def _gpt2(config: GPT2Config) -> Any:
             embd_pdrop=config.dropout,
             attn_pdrop=config.dropout,
             resid_pdrop=config.dropout,
-            bos_token_id=None,  # of words, which there are none of
+            bos_token_id=None,  # there are no words
             eos_token_id=None,
         )
         model = GPT2Model(options)

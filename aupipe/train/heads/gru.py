@@ -1,8 +1,7 @@
-"""A bi-directional GRU per feature around each frame, their states side by side, an MLP (S3, USC).
+"""A bidirectional GRU per feature, their states concatenated, then an MLP.
 
-Source: Yin et al. 2023, section 3.4; ihp-lab/ABAW5. The released code reads the output at the last, zero-padded
-step, which is the state over padding and half a token's worth of the other direction; here it is the final state of
-both directions.
+Source: Yin et al. 2023, section 3.4; ihp-lab/ABAW5. The released code reads the output at the last, zero-padded step:
+the forward state after padding, and a backward state that has read one step. Here both are final states.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from aupipe.train.heads.blocks import MaskedBatchNorm, split_streams
 
 @dataclass(frozen=True)
 class GRUConfig:
-    """``context``: frames on either side that a stream reads around each frame; 0: the whole window, state by frame.
+    """``context``: frames on either side that the GRU reads around each frame; 0: one pass over the whole window.
 
-    ``static``: which features (by place, from 0) bypass the GRU through a linear layer to ``static_width``.
+    ``static``: indices (from 0) of features that bypass the GRU through a linear layer to ``static_width``.
     """
 
     context: Natural = 0
@@ -48,27 +47,27 @@ class GRUHead(nn.Module):
         self.dims, self.config = dims, config
         static = [i in config.static for i in range(len(dims))]
         self.projects = nn.ModuleList(
-            nn.Linear(dim + 1, config.static_width if still else config.width)
-            for dim, still in zip(dims, static, strict=True)
+            nn.Linear(dim + 1, config.static_width if bypass else config.width)
+            for dim, bypass in zip(dims, static, strict=True)
         )
         between = config.dropout if config.layers > 1 else 0.0
         self.grus = nn.ModuleList(
             nn.Identity()
-            if still
+            if bypass
             else nn.GRU(config.width, config.width, config.layers, True, True, between, bidirectional=True)
-            for still in static
+            for bypass in static
         )
-        together = sum(config.static_width if still else 2 * config.width for still in static)
+        together = sum(config.static_width if bypass else 2 * config.width for bypass in static)
         self.hidden = nn.Linear(together, config.hidden)
         self.norm = MaskedBatchNorm(config.hidden)
         self.dropout = nn.Dropout(config.dropout)
         self.out = nn.Linear(config.hidden, targets)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Linear, ReLU, batch norm, dropout, linear behind the streams, as published."""
+        """After the streams: linear, ReLU, batch norm, dropout, linear, as published."""
         states = []
-        for part, project, gru in zip(split_streams(x, self.dims), self.projects, self.grus, strict=True):
-            tokens = project(part)  # (B, T, d + 1) -> (B, T, width)
+        for stream, project, gru in zip(split_streams(x, self.dims), self.projects, self.grus, strict=True):
+            tokens = project(stream)  # (B, T, d + 1) -> (B, T, width)
             if isinstance(gru, nn.GRU):
                 tokens = self._around(tokens, mask, gru) if self.config.context else self._along(tokens, mask, gru)
             states.append(tokens)
@@ -77,7 +76,7 @@ class GRUHead(nn.Module):
         return out
 
     def _along(self, tokens: Tensor, mask: Tensor, gru: nn.GRU) -> Tensor:
-        """(B, T, C) -> (B, T, 2C): both directions over the frames that are there, padding behind them never read."""
+        """(B, T, C) -> (B, T, 2C): both directions over the frames of the window, without padding."""
         packed = pack_padded_sequence(tokens, mask.sum(dim=1).cpu(), batch_first=True, enforce_sorted=False)
         states, _ = pad_packed_sequence(gru(packed)[0], batch_first=True, total_length=tokens.shape[1])
         return states
@@ -85,14 +84,14 @@ class GRUHead(nn.Module):
     def _around(self, tokens: Tensor, mask: Tensor, gru: nn.GRU) -> Tensor:
         """(B, T, C) -> (B, T, 2C): the final states of both directions over ``context`` frames on either side.
 
-        Fewer at the ends of the recording, never padded ones.
+        At the ends of a window there are fewer, because padding is not read.
         """
         reach, (batch, frames, width) = self.config.context, tokens.shape
         around = F.pad(tokens, (0, 0, reach, reach)).unfold(1, 2 * reach + 1, 1).transpose(2, 3)  # (B, T, 2r + 1, C)
         there = F.pad(mask, (reach, reach)).unfold(1, 2 * reach + 1, 1)  # (B, T, 2r + 1)
         own = mask.flatten()
         around, there = around.reshape(batch * frames, -1, width)[own], there.reshape(batch * frames, -1)[own]
-        # The frames that are there are in one run; move it to the front of its row.
+        # The valid frames of a row are contiguous; move them to its front.
         order = (~there).long().argsort(dim=1, stable=True)
         around = around.gather(1, order[..., None].expand(-1, -1, width))
         packed = pack_padded_sequence(around, there.sum(dim=1).cpu(), batch_first=True, enforce_sorted=False)

@@ -1,4 +1,4 @@
-"""Frame by frame: a linear map, so logistic regression under BCE. What every temporal head has to beat."""
+"""A linear map of each frame: logistic regression under BCE. The baseline for temporal heads."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class LinearConfig:
 
 
 class LinearHead(nn.Module):
-    """(B, T, D) -> (B, T, K); starts at zero, the problem being convex.
+    """(B, T, D) -> (B, T, K). The initial weights are zero, because the problem is convex.
 
-    Inputs are scaled to the length that 1,000 standardised columns have, whatever their number, so that one learning
-    rate and one penalty serve 20 columns and 6,000.
+    Inputs are scaled to the norm of 1,000 standardised columns, so that the same learning rate and penalty suit 20
+    columns and 6,000.
     """
 
     Config = LinearConfig
@@ -34,6 +34,6 @@ class LinearHead(nn.Module):
         nn.init.zeros_(self.out.weight)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Outputs (B, T, K); a frame knows nothing of its neighbours."""
+        """Outputs (B, T, K); each depends on its own frame only."""
         out: Tensor = self.out(self.dropout(x) * self.scale)
         return out

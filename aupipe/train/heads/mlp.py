@@ -1,4 +1,4 @@
-"""Frame by frame, one hidden layer, as HSEmotion (av-savchenko/face-emotion-recognition, src/ABAW) trains it."""
+"""An MLP of each frame with one hidden layer, as in HSEmotion (av-savchenko/face-emotion-recognition, src/ABAW)."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ class MLPHead(nn.Module):
         self.out = nn.Linear(config.width, targets)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """A frame knows nothing of its neighbours."""
+        """The output of a frame depends on that frame only."""
         out: Tensor = self.out(self.hidden(x))  # (B, T, D) -> (B, T, width) -> (B, T, K)
         return out

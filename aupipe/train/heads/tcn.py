@@ -1,7 +1,8 @@
-"""Temporal convolutional network: dilated residual convolutions, causal as published or looking both ways.
+"""Temporal convolutional network: dilated residual convolutions, causal as published, or centred.
 
-Source of the block: Bai, Kolter, Koltun 2018, locuslab/TCN (MIT), as used by AUD-TGN (S1) and CtyunAI (S4). Looking
-both ways is the default: offline inference has no reason to be causal, and that costs F1 (docs/training.md, "SynAU").
+Source of the block: Bai, Kolter, Koltun 2018, locuslab/TCN (MIT), as used by Yu et al. 2024 (AUD-TGN) and Zhou et al.
+2023. Centred convolutions are the default: offline inference need not be causal, which lowers F1 (docs/training.md,
+"SynAU").
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from aupipe.tables import Range, Share, Width
 
 @dataclass(frozen=True)
 class TCNConfig:
-    """``width``: features are projected to it first. Level i of ``channels`` has dilation 2^i.
+    """``width``: features are first projected to it. Level i of ``channels`` has dilation 2^i.
 
-    ``causal``: a frame sees only the past. ``skip``: a linear map of the features is added to the output.
+    ``causal``: an output depends on past frames only. ``skip``: a linear map of the features is added to the output.
     """
 
     width: Width = 64
@@ -38,8 +39,8 @@ class TCNConfig:
 class WeightNormConv1d(nn.Module):
     """Conv1d whose weight is ``g v / |v|``, the norm per output channel.
 
-    Parameters ``weight_g`` (out, 1, 1), ``weight_v`` (out, in, k), ``bias``: the names of published checkpoints, which
-    torch's present parametrisation does not keep.
+    Parameters ``weight_g`` (out, 1, 1), ``weight_v`` (out, in, k), ``bias`` have the names of published checkpoints;
+    torch.nn.utils.parametrizations uses other names.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel_size: int, dilation: int, padding: int) -> None:
@@ -57,7 +58,7 @@ class WeightNormConv1d(nn.Module):
 
 
 class Chomp(nn.Module):
-    """Cut ``size`` frames off the right end: after padding on both sides, what remains is causal."""
+    """Cut ``size`` frames off the end, which makes a convolution with padding on both sides causal."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -73,9 +74,9 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "leaky_relu"
 
 
 class TemporalBlock(nn.Module):
-    """[convolution, activation, dropout] twice, plus the input (through a 1x1 convolution if the width changes), again.
+    """[convolution, activation, dropout] twice, plus the input (or its 1x1 convolution to another width), activation.
 
-    The layers are registered twice, by name and as ``net``, as in the published state dict.
+    Each layer is registered by its name and in ``net``, as in published state dicts.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class TemporalBlock(nn.Module):
         self.last = act()
 
     def forward(self, x: Tensor, keep: Tensor) -> Tensor:
-        """(B, in, T) -> (B, out, T). ``keep`` (B, 1, T) is 0 at padding, which a later layer must not read."""
+        """(B, in, T) -> (B, out, T). ``keep`` (B, 1, T) is 0 at padding, so that later layers read zeros there."""
         residual = x if self.downsample is None else self.downsample(x)
         for half in (self.net[:4], self.net[4:]):
             x = half(x) * keep
@@ -132,9 +133,9 @@ class TemporalConvNet(nn.Module):
             for level, (inputs, outputs) in enumerate(pairwise(sizes))
         )
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """``mask`` (B, T), False at padding; the output there is 0."""
-        keep = torch.ones_like(x[:, :1]) if mask is None else mask[:, None].to(x.dtype)  # (B, T) -> (B, 1, T)
+        keep = mask[:, None].to(x.dtype)  # (B, T) -> (B, 1, T)
         x = x * keep
         for block in self.network:
             x = block(x, keep)

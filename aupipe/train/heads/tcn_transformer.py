@@ -1,7 +1,7 @@
-"""A TCN per feature, then a Transformer encoder over all: CtyunAI (S4), and AUD-TGN as its code runs (S1).
+"""A TCN per feature, then a Transformer encoder over all of them.
 
-Source: Zhou et al. 2023, section 3.5, and upczww/abaw5; for S1 igodrr/abaw6_AU. Order in time comes from the TCNs
-alone: the encoder has no positions.
+Sources: Zhou et al. 2023, section 3.5, and upczww/abaw5; also what the code of AUD-TGN runs (igodrr/abaw6_AU). Only the
+TCNs know the order of frames: the encoder has no positions.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from aupipe.train.heads.blocks import Encoder, MaskedBatchNorm, StreamTCNs
 class TCNTransformerConfig:
     """``channels``: a row of TCN widths per feature, or one for all; level i has dilation 2^i.
 
-    ``width``: the features' outputs are projected to it (through LeakyReLU(``leak``) if that is not 1), and to
-    ``encoder_width`` unless 0. ``hidden``: the layer before the output, batch-normalised. ``stream_norm``: a LayerNorm
-    behind each TCN (S1).
+    ``width``: the outputs of the TCNs are projected to it, followed by LeakyReLU(``leak``), where 1 is no activation;
+    then to ``encoder_width`` unless 0. ``hidden``: the batch-normalised layer before the output. ``stream_norm``: a
+    LayerNorm after each TCN, as in igodrr/abaw6_AU.
     """
 
     channels: tuple[tuple[Width, ...], ...] = ((512, 256, 128),)
@@ -68,7 +68,7 @@ class TCNTransformerHead(nn.Module):
         self.out = nn.Linear(config.hidden, targets)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """No activation between the two last layers, as published."""
+        """There is no activation between the last two layers, as published."""
         fused = F.leaky_relu(self.fuse(self.tcns(x, mask)), self.leak)  # (B, T, sum C) -> (B, T, width)
         encoded = self.encoder(self.narrow(fused), mask)
         out: Tensor = self.out(self.norm(self.hidden(encoded), mask))

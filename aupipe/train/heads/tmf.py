@@ -1,7 +1,6 @@
-"""Netease's temporal multi-modal fusion (S5): features side by side, one Transformer encoder, no positions.
+"""Temporal multi-modal fusion: features concatenated, one Transformer encoder, no positions.
 
-Source: Zhang et al. 2024, section 3.2; FuxiVirtualHuman/ABAW6. Nothing in it encodes the order of frames: the window
-is a set.
+Source: Zhang et al. 2024, section 3.2; FuxiVirtualHuman/ABAW6. Nothing in it encodes the order of frames.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from aupipe.train.heads.blocks import Encoder, MaskedBatchNorm
 
 @dataclass(frozen=True)
 class TMFConfig:
-    """``width``: all features together are projected to it; ``encoder_width`` of the encoder; ``hidden`` behind it."""
+    """``width``: all features together are projected to it; ``encoder_width`` of the encoder; ``hidden`` after it."""
 
     width: Width = 256
     encoder_width: Annotated[int, Range(0, 65536)] = 128
@@ -44,7 +43,7 @@ class TMFHead(nn.Module):
         self.out = nn.Linear(config.hidden, targets)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Frames may change places: so do their outputs, and nothing else."""
+        """Permuting the frames permutes the outputs in the same way."""
         fused = self.narrow(F.leaky_relu(self.fuse(x), 0.1))  # (B, T, D) -> (B, T, encoder_width)
         out: Tensor = self.out(self.norm(self.hidden(self.encoder(fused, mask)), mask))
         return out

@@ -44,6 +44,6 @@ class TransformerHead(nn.Module):
         self.out = nn.Linear(config.width, targets)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Every frame may look at every other of its window."""
+        """Every frame attends to all frames of its window."""
         out: Tensor = self.out(self.encoder(self.project(self.dropout(x)), mask))
         return out

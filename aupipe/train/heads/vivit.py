@@ -1,7 +1,6 @@
-"""Factorised video Transformer over cached feature maps (S2): tokens of a frame, then frames of a window.
+"""Factorised video Transformer over cached feature maps: over the tokens of a frame, then over the frames of a window.
 
-Source: Vu et al. 2023, section 3.2; Arnab et al. 2021, model 2. Where only a pooled vector is cached, a frame is one
-token.
+Source: Vu et al. 2023, section 3.2; Arnab et al. 2021, model 2. With a pooled feature vector a frame is one token.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from aupipe.train.heads.blocks import Encoder
 
 @dataclass(frozen=True)
 class ViViTConfig:
-    """``tokens`` per frame: a feature of tokens x channels columns, channels first as maps are stored (440 x 4 x 4).
+    """``tokens`` per frame: a feature has channels x tokens columns, channels first, as in maps of 440 x 4 x 4.
 
-    ``width``: tokens are projected to it where they are not of it. ``positions``: the longest window.
+    ``width``: tokens of another width are projected to it. ``positions``: the longest window in frames.
     """
 
     tokens: Count = 1
@@ -34,7 +33,7 @@ class ViViTConfig:
 
 
 class ViViTHead(nn.Module):
-    """(B, T, D) -> (B, T, K); every feature must hold maps of ``tokens`` places."""
+    """(B, T, D) -> (B, T, K); every feature must be a map of ``tokens`` positions."""
 
     Config = ViViTConfig
     streams = True
@@ -48,14 +47,14 @@ class ViViTHead(nn.Module):
         channels = sum(dims) // config.tokens
         self.project = nn.Linear(channels, config.width) if channels != config.width else nn.Identity()
         self.presence = nn.Linear(len(dims), config.width, bias=False)
-        self.summary = nn.Parameter(torch.zeros(config.width))  # of a frame, read off by the temporal encoder
+        self.summary = nn.Parameter(torch.zeros(config.width))  # its output is the input of the temporal encoder
         self.place = nn.Parameter(torch.zeros(config.tokens, config.width))
         self.time = nn.Parameter(torch.zeros(config.positions, config.width))
-        for start in (self.summary, self.place, self.time):
-            nn.init.trunc_normal_(start, std=0.02)
-        form = (config.heads, config.feedforward, config.dropout)
-        self.spatial = Encoder(config.width, config.spatial_layers, *form, pre_norm=True, activation="gelu")
-        self.temporal = Encoder(config.width, config.temporal_layers, *form, pre_norm=True, activation="gelu")
+        for embedding in (self.summary, self.place, self.time):
+            nn.init.trunc_normal_(embedding, std=0.02)
+        shape = (config.heads, config.feedforward, config.dropout)
+        self.spatial = Encoder(config.width, config.spatial_layers, *shape, pre_norm=True, activation="gelu")
+        self.temporal = Encoder(config.width, config.temporal_layers, *shape, pre_norm=True, activation="gelu")
         self.out = nn.Linear(config.width, targets)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -63,12 +62,12 @@ class ViViTHead(nn.Module):
         batch, frames, _ = x.shape
         if frames > len(self.time):
             raise UsageError(f"head 'vivit': a window of {frames} frames, positions = {len(self.time)}")
-        maps, at = [], 0
+        maps, start = [], 0
         for dim in self.dims:
-            maps.append(x[..., at : at + dim].unflatten(-1, (dim // self.tokens, self.tokens)))  # (B, T, c, P)
-            at += dim
+            maps.append(x[..., start : start + dim].unflatten(-1, (dim // self.tokens, self.tokens)))  # (B, T, c, P)
+            start += dim
         tokens = torch.cat(maps, dim=2).transpose(2, 3)  # (B, T, C, P) -> (B, T, P, C)
-        tokens = self.project(tokens) + self.place + self.presence(x[..., at:])[:, :, None]
+        tokens = self.project(tokens) + self.place + self.presence(x[..., start:])[:, :, None]
         tokens = torch.cat([self.summary.expand(batch, frames, 1, -1), tokens], dim=2).flatten(0, 1)  # (B T, 1 + P, d)
         whole = torch.ones(tokens.shape[:2], dtype=torch.bool, device=x.device)
         frame = self.spatial(tokens, whole)[:, 0].unflatten(0, (batch, frames))  # (B T, d) -> (B, T, d)

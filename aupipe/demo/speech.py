@@ -1,4 +1,4 @@
-"""Speech-like sound for a demo face: a buzz through moving formants, made without any recording."""
+"""Speech-like audio for a demo face: a periodic source filtered by moving formants."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 SAMPLE_RATE_HZ = 16_000
 
 
-def speak(
+def synthesise_speech(
     rng: np.random.Generator, voice: np.ndarray, jaw: np.ndarray, vowel: np.ndarray, fps: int, pitch_hz: float
 ) -> np.ndarray:
     """Speech that follows a face: (N,) float32 in [-1, 1] at 16 kHz, N = frames / fps seconds.
@@ -40,6 +40,6 @@ def speak(
     return (0.5 * sound).astype(np.float32)
 
 
-def room_noise(rng: np.random.Generator, samples: int) -> np.ndarray:
-    """Quiet noise between -68 and -55 dB: (N,) float32."""
+def background_noise(rng: np.random.Generator, samples: int) -> np.ndarray:
+    """Noise with a level between -68 and -55 dB: (N,) float32."""
     return (10 ** (rng.uniform(-68, -55) / 20) * rng.normal(size=samples)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""How sure a score is: whole videos drawn again and again. numpy only."""
+"""Bootstrap intervals of a score, resampling whole videos. numpy only."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from aupipe.types import Labels, Task
 
 
 @dataclass(frozen=True)
-class Spread:
-    """How far a score moves when other videos had been drawn: its standard error and 95% interval."""
+class BootstrapInterval:
+    """Standard error and 95% interval of a score over resampled videos; ``groups``: how many were drawn from."""
 
-    error: float
-    interval: tuple[float, float]
+    standard_error: float
+    bounds: tuple[float, float]
     groups: int
-    each: tuple[tuple[float, float], ...] = ()  # the interval per AU, class or dimension
-    means: tuple[float, ...] = ()  # of every draw, for paired comparisons
+    each: tuple[tuple[float, float], ...] = ()  # the bounds per AU, class or dimension
+    means: tuple[float, ...] = ()  # the score of each draw, for paired comparisons
 
     def to_json(self) -> dict[str, Any]:
-        """Without the draws."""
-        return {"error": self.error, "interval": self.interval, "each": self.each, "groups": self.groups}
+        """A JSON object, without the draws."""
+        return {"error": self.standard_error, "interval": self.bounds, "each": self.each, "groups": self.groups}
 
 
 def bootstrap(
@@ -39,11 +39,12 @@ def bootstrap(
     groups: Mapping[str, str] | None = None,
     draws: int = 1000,
     seed: int = 0,
-) -> Spread:
-    """Resample whole videos with replacement: frames of one video are no independent draws.
+) -> BootstrapInterval:
+    """Resample whole videos with replacement, because frames of one video are not independent.
 
-    ``groups`` names what is drawn together (siblings of one video); none: each recording by itself. The same seed and
-    recordings draw the same videos, so two models' ``means`` may be subtracted.
+    ``groups``: recording id -> group; recordings of one group are drawn together. None: each recording is a group. The
+    same seed and recordings give the same draws, so the ``means`` of two models may be subtracted. Raises UsageError
+    for fewer than two groups.
     """
     sums: dict[str, NDArray[np.float64]] = {}
     for name in sorted(labels):
@@ -52,30 +53,35 @@ def bootstrap(
         shared = min(len(labels[name]), len(predictions[name]))
         keep = official_valid(labels[name])[:shared]
         decided = decide(predictions[name].scores[:shared][keep], task, threshold)
-        counted = _statistics(labels[name].targets[:shared][keep], decided, task)
+        statistics = _statistics(labels[name].targets[:shared][keep], decided, task)
         group = (groups or {}).get(name, name)
-        sums[group] = sums.get(group, 0.0) + counted
+        sums[group] = sums.get(group, 0.0) + statistics
     if len(sums) < 2:
-        raise UsageError(f"bootstrap: {len(sums)} videos; two at least are needed to say how they differ")
+        raise UsageError(f"bootstrap: {len(sums)} videos; an interval needs at least two")
     table = np.stack(list(sums.values()))  # (G, ...)
     drawn = np.random.default_rng(seed).multinomial(len(table), np.full(len(table), 1 / len(table)), size=draws)
     each = _from_statistics(np.tensordot(drawn, table, axes=1), task)  # (draws, G) x (G, ...) -> (draws, K)
     means = each.mean(axis=1)
     low, high = np.quantile(means, (0.025, 0.975))
     bounds = tuple((float(a), float(b)) for a, b in np.quantile(each, (0.025, 0.975), axis=0).T)
-    return Spread(float(means.std(ddof=1)), (float(low), float(high)), len(table), bounds, tuple(map(float, means)))
+    return BootstrapInterval(
+        float(means.std(ddof=1)), (float(low), float(high)), len(table), bounds, tuple(map(float, means))
+    )
 
 
-def compare(one: Spread, other: Spread) -> tuple[float, float]:
-    """95% interval of ``one`` minus ``other`` over the same drawn videos; 0 outside: a difference, not chance."""
+def compare(one: BootstrapInterval, other: BootstrapInterval) -> tuple[float, float]:
+    """95% interval of ``one`` minus ``other`` over the same draws; where it excludes 0 the scores differ.
+
+    Raises UsageError where the two were not computed over the same draws.
+    """
     if len(one.means) != len(other.means) or one.groups != other.groups:
-        raise UsageError("scores over different videos cannot be compared draw by draw")
+        raise UsageError("the two scores were not computed over the same videos and draws, so they cannot be compared")
     low, high = np.quantile(np.subtract(one.means, other.means), (0.025, 0.975))
     return float(low), float(high)
 
 
 def _statistics(targets: NDArray[Any], decided: NDArray[Any], task: Task) -> NDArray[np.float64]:
-    """Sums over frames from which the score follows, and which add up over videos."""
+    """Sums over frames (..., K) that add up over videos, and that the score can be computed from."""
     if task == "au":
         return metrics.confusion(targets > 0.5, decided > 0.5).astype(np.float64)  # (K, 2, 2)
     if task == "expr":
@@ -94,5 +100,5 @@ def _from_statistics(sums: NDArray[np.float64], task: Task) -> NDArray[np.float6
         hit = np.diagonal(sums, axis1=-2, axis2=-1)
         return np.asarray(metrics.f1_from_counts(hit, sums.sum(-2) - hit, sums.sum(-1) - hit))
     _n, x, y, xx, yy, xy = np.moveaxis(sums / np.maximum(sums[:, :1], 1), 1, 0)
-    spread = (xx - x * x) + (yy - y * y) + (x - y) ** 2
-    return np.asarray(2 * (xy - x * y) / np.where(spread > 0, spread, 1.0))
+    denominator = (xx - x * x) + (yy - y * y) + (x - y) ** 2
+    return np.asarray(2 * (xy - x * y) / np.where(denominator > 0, denominator, 1.0))

@@ -1,4 +1,4 @@
-"""What a demo face does over time: action units, speech, blinks, gaze, head motion and gaps"""
+"""The motion of a demo face over time: action units, speech, blinks, gaze, head motion, and times without a face."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ INDEX = {au: k for k, au in enumerate(AUS)}
 
 @dataclass(frozen=True)
 class Event:
-    """One kind of facial event: peak intensity range per action unit, share of all time it takes, typical length."""
+    """One kind of facial event: range of peak intensity per action unit, share of all time, range of length."""
 
     peaks: dict[str, tuple[float, float]]
     share: float
     length_s: tuple[float, float]
-    mutes: bool = False  # closes the mouth, so it is not played over speech
+    closes_mouth: bool = False  # stops the speech
 
 
 EVENTS = (
@@ -41,17 +41,17 @@ EVENTS = (
 
 
 @dataclass(frozen=True)
-class Performance:
+class FaceMotion:
     """Everything that moves in one face, one row per frame; lengths in inter-ocular distances, angles in radians."""
 
     intensity: np.ndarray  # (T, 12) action units in [0, 1], order of AUS
     blink: np.ndarray  # (T,) 0 open, 1 closed
     gaze: np.ndarray  # (T, 2) right and down, in [-1, 1]
-    # The next two belong to speech. Nobody codes the shapes of single sounds as action units, so they have no label.
+    # The next two belong to speech. Mouth shapes of single sounds are not coded as action units, so they have no label.
     stretch: np.ndarray  # (T,) mouth width of the vowel: -1 rounded, 1 spread
     meet: np.ndarray  # (T,) lips pressed for p, b and m
     voice: np.ndarray  # (T,) loudness of the voice in [0, 1]
-    vowel: np.ndarray  # (T,) place of the vowel in [0, 1]: steers the second formant
+    vowel: np.ndarray  # (T,) place of the vowel in [0, 1]: sets the second formant
     shift: np.ndarray  # (T, 2) head displacement
     angle: np.ndarray  # (T, 3) roll, yaw, pitch
     cover: np.ndarray  # (T,) how far a covering object has moved in: 0 away, 1 over the whole face
@@ -79,22 +79,22 @@ def wander(rng: np.random.Generator, time_s: np.ndarray, period_s: float) -> np.
     return np.sum(waves, axis=0) / 1.3
 
 
-def deal_events(rng: np.random.Generator, faces: int, seconds: float) -> list[list[Event]]:
-    """Deal facial events to the faces of one split, so that the rates hold and every kind occurs."""
-    deck: list[Event] = []
+def distribute_events(rng: np.random.Generator, faces: int, seconds: float) -> list[list[Event]]:
+    """Distribute facial events over the faces of one split: each kind has its share of time, and occurs."""
+    pool: list[Event] = []
     for event in EVENTS:
         mean_s = sum(event.length_s) / 2
         wanted = event.share * faces * seconds / mean_s
-        deck += [event] * max(1, round(wanted + rng.uniform(-0.3, 0.3)))
-    order = rng.permutation(len(deck))
+        pool += [event] * max(1, round(wanted + rng.uniform(-0.3, 0.3)))
+    order = rng.permutation(len(pool))
     first = int(rng.integers(faces))
-    hands: list[list[Event]] = [[] for _ in range(faces)]
-    for turn, card in enumerate(order):
-        hands[(first + turn) % faces].append(deck[card])
-    return hands
+    found: list[list[Event]] = [[] for _ in range(faces)]
+    for number, index in enumerate(order):
+        found[(first + number) % faces].append(pool[index])
+    return found
 
 
-def perform(
+def simulate_motion(
     rng: np.random.Generator,
     events: list[Event],
     frames: int,
@@ -102,11 +102,11 @@ def perform(
     *,
     turns: tuple[tuple[float, float], ...] = (),
     gap: str = "",
-) -> Performance:
-    """Play dealt events, speech and everything unlabelled for one face.
+) -> FaceMotion:
+    """The motion of one face from its events, with speech and unlabelled movements.
 
-    `turns` are the half-open times (s) in which this face may speak, everything if empty; `gap` is "", "cover" or
-    "leave".
+    `turns`: half-open times (s) in which this face may speak; (): always. `gap`: "", or how the face is hidden for a
+    while: "cover" or "leave".
     """
     time_s = np.arange(frames) / fps
     length_s = frames / fps
@@ -115,9 +115,9 @@ def perform(
     # A short clip shortens its events rather than dropping them: every action unit should still occur.
     squeeze = min(1.0, 2.2 * length_s / max(sum(sum(e.length_s) / 2 for e in events), 0.1))
     busy = np.zeros((2, frames), bool)  # upper face, mouth
-    for event in sorted(events, key=lambda e: not e.mutes):
+    for event in sorted(events, key=lambda e: not e.closes_mouth):
         event_s = min(rng.uniform(*event.length_s) * squeeze, 0.8 * length_s)
-        start_s, span = _free_place(rng, event, event_s, busy, fps)
+        start_s, span = _least_busy_time(rng, event, event_s, busy, fps)
         rise_s, fall_s = np.minimum(rng.uniform((0.16, 0.2), (0.5, 0.7)), 0.4 * event_s)
         shape = bump(time_s, start_s, start_s + event_s, rise_s, fall_s)
         for region in _regions(event):
@@ -125,9 +125,9 @@ def perform(
         for au, (low, high) in event.peaks.items():
             k = INDEX[au]
             intensity[:, k] = np.maximum(intensity[:, k], rng.uniform(low, high) * shape)
-        if event.mutes:
+        if event.closes_mouth:
             mute = np.maximum(mute, shape)
-    for _ in range(max(2, round(0.7 * length_s))):  # movements too small to count
+    for _ in range(max(2, round(0.7 * length_s))):  # movements below the label threshold
         start_s, event_s = rng.uniform(-0.2, length_s), rng.uniform(0.3, 1.5)
         k = int(rng.integers(len(AUS) - 2))
         faint = rng.uniform(0.08, 0.27) * bump(time_s, start_s, start_s + event_s, 0.4 * event_s, 0.4 * event_s)
@@ -140,7 +140,7 @@ def perform(
         intensity[:, k] = np.maximum(intensity[:, k], drive) * open_mouth
     intensity[:, INDEX["AU10"]] *= open_mouth
     pose_size = rng.uniform(0.4, 1.0, 3) * (0.08, 0.15, 0.08)
-    return Performance(
+    return FaceMotion(
         intensity=np.clip(intensity, 0.0, 1.0),
         blink=_blinks(rng, time_s),
         gaze=_gaze(rng, time_s),
@@ -161,18 +161,18 @@ def _regions(event: Event) -> list[int]:
     return [0] * upper + [1] * any(INDEX[au] > INDEX["AU7"] for au in event.peaks)
 
 
-def _free_place(
+def _least_busy_time(
     rng: np.random.Generator, event: Event, event_s: float, busy: np.ndarray, fps: int
 ) -> tuple[float, slice]:
-    """The least crowded of a few random places for an event: (start in s, its frames)."""
+    """Of several random times for an event the one with the least overlap: (start in s, its frames)."""
     length_s = busy.shape[1] / fps
-    best, place = np.inf, (0.0, slice(0, 0))
+    least, chosen = np.inf, (0.0, slice(0, 0))
     for start_s in rng.uniform(-0.1 * event_s, max(length_s - 0.9 * event_s, 0.0), 24):
         span = slice(max(int(start_s * fps), 0), int((start_s + event_s) * fps) + 1)
-        crowd = busy[_regions(event), span].mean()
-        if crowd < best:
-            best, place = crowd, (float(start_s), span)
-    return place
+        overlap = busy[_regions(event), span].mean()
+        if overlap < least:
+            least, chosen = overlap, (float(start_s), span)
+    return chosen
 
 
 def _speech(
@@ -232,6 +232,6 @@ def _gap(rng: np.random.Generator, time_s: np.ndarray) -> np.ndarray:
     return bump(time_s, start_s, start_s + gap_s, 0.3 * gap_s, 0.3 * gap_s)
 
 
-def as_drawn(play: Performance, gain: np.ndarray, rest: np.ndarray) -> Performance:
-    """The same performance on one person's face: (12,) gains and resting offsets change the drawing, not the labels."""
-    return replace(play, intensity=np.clip(play.intensity * gain + rest, -0.2, 1.2))
+def drawn_motion(motion: FaceMotion, gain: np.ndarray, rest: np.ndarray) -> FaceMotion:
+    """The motion as drawn on one person: (12,) gains and resting offsets change the drawing, not the labels."""
+    return replace(motion, intensity=np.clip(motion.intensity * gain + rest, -0.2, 1.2))

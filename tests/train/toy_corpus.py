@@ -1,4 +1,4 @@
-"""Small worlds with a known answer: labels that dwell, features that show them through noise."""
+"""A small corpus for tests: labels that last for several frames, and features that are linear in them plus noise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SOUND = FeatureSpec("sound", "audio", "toy", 1, dtype="float32", inputs={"clock"
 
 
 @dataclass(frozen=True)
-class World:
+class Corpus:
     store: Store
     train: list[Recording]
     validation: list[Recording]
@@ -25,8 +25,8 @@ class World:
     task: Task
 
 
-def dwelling(rng: np.random.Generator, frames: int, states: int, stay: float = 0.95) -> np.ndarray:
-    """(T,) states that are kept with probability ``stay``, else drawn anew."""
+def lasting_states(rng: np.random.Generator, frames: int, states: int, stay: float = 0.95) -> np.ndarray:
+    """(T,) states that are kept with probability ``stay``, else drawn again."""
     state = np.empty(frames, dtype=int)
     state[0] = rng.integers(states)
     for t in range(1, frames):
@@ -36,7 +36,7 @@ def dwelling(rng: np.random.Generator, frames: int, states: int, stay: float = 0
 
 def make_labels(rng: np.random.Generator, frames: int, task: Task) -> Labels:
     """Annotations of one recording, a burst of 5 frames invalid."""
-    state = dwelling(rng, frames, 8)
+    state = lasting_states(rng, frames, 8)
     if task == "expr":
         targets = state[:, None]
     elif task == "au":
@@ -48,13 +48,15 @@ def make_labels(rng: np.random.Generator, frames: int, task: Task) -> Labels:
     return Labels(task, NAMES[task], np.where(valid, targets, 0).astype(np.float32), valid)
 
 
-def make_world(task: Task = "au", train: int = 6, validation: int = 3, frames: int = 150, noise: float = 1.0) -> World:
-    """A memory store with a visual and an audio feature. Faces are lost in [20, 26).
+def make_corpus(
+    task: Task = "au", train: int = 6, validation: int = 3, frames: int = 150, noise: float = 1.0
+) -> Corpus:
+    """A memory store with a visual and an audio feature. No face is found in frames [20, 26).
 
     The first two recordings are siblings in one video, ``video0``; no two videos are equally long.
     """
     rng = np.random.default_rng(3)
-    store = create_store("world", "memory")
+    store = create_store("corpus", "memory")
     mixing = np.random.default_rng(11).normal(size=(len(NAMES[task]), 16))
     recordings, labels = [], {}
     for i in range(train + validation):
@@ -70,4 +72,4 @@ def make_world(task: Task = "au", train: int = 6, validation: int = 3, frames: i
             store.publish(video, CLOCK, np.arange(size, dtype=np.float64)[:, None] / 25)
         recordings.append(recording)
         labels[recording.id] = item
-    return World(store, recordings[:train], recordings[train:], labels, {"face": FACE.id, "sound": SOUND.id}, task)
+    return Corpus(store, recordings[:train], recordings[train:], labels, {"face": FACE.id, "sound": SOUND.id}, task)

@@ -1,4 +1,4 @@
-"""Batches on the device: resident or streamed, they are what `collate` makes, to the last bit."""
+"""Batches on the device: in memory or streamed, they equal what `collate` makes, to the last bit."""
 
 import gc
 import threading
@@ -11,31 +11,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aupipe.train.data import collate, fit_scaling, load_examples
-from aupipe.train.feed import AHEAD, Resident, Streamed, _ahead, _groups, bytes_resident, free_bytes, open_feed
 from aupipe.train.fit import fit
+from aupipe.train.loader import InMemory, Streaming, bytes_in_memory, free_bytes, open_loader, plan_gathers
+from aupipe.train.prefetch import PREFETCH, THREAD_NAME, prefetched
 from aupipe.train.recipe import load_recipe
 from aupipe.train.run import load_weights
 from aupipe.train.windows import tile
 
-from .worlds import make_world
+from .toy_corpus import make_corpus
 
 SMALL = ("window=32", "hop=20", "batch=4", "head.width=8", "head.channels=[8]", "epochs=2")
 
 
 @pytest.fixture(scope="module")
-def world():
-    return make_world(train=4, validation=2, frames=90)
+def corpus():
+    return make_corpus(train=4, validation=2, frames=90)
 
 
 @pytest.fixture(scope="module")
-def examples(world):
-    return load_examples(world.store, world.train, world.features, world.labels)
+def examples(corpus):
+    return load_examples(corpus.store, corpus.train, corpus.features, corpus.labels)
 
 
-@pytest.mark.parametrize("kind", [Resident, Streamed])
-@pytest.mark.parametrize(("center", "gathered"), [(0.0, 2048), (0.5, 1), (0.0, 150)])
-def test_a_feed_gives_what_collate_makes_in_the_order_asked_for(examples, kind, center, gathered, monkeypatch):
-    monkeypatch.setattr("aupipe.train.feed.GATHERED", gathered)
+@pytest.mark.parametrize("kind", [InMemory, Streaming])
+@pytest.mark.parametrize(("center", "frames"), [(0.0, 2048), (0.5, 1), (0.0, 150)])
+def test_a_loader_gives_what_collate_makes_in_the_order_asked_for(examples, kind, center, frames, monkeypatch):
+    monkeypatch.setattr("aupipe.train.loader.GATHER_FRAMES", frames)
     scaling = fit_scaling(examples, center)
     windows = [window for item in examples for window in tile(item.recording, len(item), 40, 25, 7)]
     windows = [windows[i] for i in np.random.default_rng(0).permutation(len(windows))]
@@ -51,95 +52,95 @@ def test_a_feed_gives_what_collate_makes_in_the_order_asked_for(examples, kind, 
 
 
 @given(st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=4), max_size=30), st.integers(1, 200))
-def test_small_batches_are_gathered_together_and_never_padded_beyond_their_own(lengths, most):
+def test_small_batches_are_gathered_together_and_never_padded_beyond_their_longest_window(lengths, most):
     sizes = np.array([size for batch in lengths for size in batch], dtype=int)
-    groups = list(_groups(1000 + np.arange(len(sizes)), sizes, [len(batch) for batch in lengths], most))
+    gathers = list(plan_gathers(1000 + np.arange(len(sizes)), sizes, [len(batch) for batch in lengths], most))
     given_back, place = [], 0
-    for group in groups:
-        np.testing.assert_array_equal(group.begins, 1000 + place + np.arange(len(group.sizes)))
-        place += len(group.sizes)
-        batches = np.split(group.sizes, np.cumsum(group.counts)[:-1])
+    for gather in gathers:
+        np.testing.assert_array_equal(gather.starts, 1000 + place + np.arange(len(gather.sizes)))
+        place += len(gather.sizes)
+        batches = np.split(gather.sizes, np.cumsum(gather.counts)[:-1])
         assert len({max(batch) for batch in batches}) == 1
         assert sum(map(sum, batches[:-1])) < most
         given_back += [batch.tolist() for batch in batches]
     assert given_back == lengths
 
 
-def test_examples_without_labels_are_fed_too(world):
-    examples = load_examples(world.store, world.train, world.features)
+def test_examples_without_labels_are_loaded_too(corpus):
+    examples = load_examples(corpus.store, corpus.train, corpus.features)
     scaling = fit_scaling(examples)
     chunk = tile(examples[0].recording, len(examples[0]), 40, 40)
-    for feed in (Resident(examples, scaling, "cpu"), Streamed(examples, scaling, "cpu")):
-        assert next(iter(feed.batches([chunk]))).targets.shape[2] == 0
+    for loader in (InMemory(examples, scaling, "cpu"), Streaming(examples, scaling, "cpu")):
+        assert next(iter(loader.batches([chunk]))).targets.shape[2] == 0
 
 
-def test_what_fits_is_resident_and_what_does_not_is_streamed(examples):
+def test_what_exceeds_the_memory_limit_is_streamed(examples):
     scaling = fit_scaling(examples)
-    size = bytes_resident(examples)
+    size = bytes_in_memory(examples)
     assert size == sum(
-        part.nbytes for part in vars(Resident(examples, scaling, "cpu")).values() if hasattr(part, "nbytes")
+        part.nbytes for part in vars(InMemory(examples, scaling, "cpu")).values() if hasattr(part, "nbytes")
     )
-    assert isinstance(open_feed(examples, scaling, room=size), Resident)
-    assert isinstance(open_feed(examples, scaling, room=size - 1), Streamed)
+    assert isinstance(open_loader(examples, scaling, memory_limit=size), InMemory)
+    assert isinstance(open_loader(examples, scaling, memory_limit=size - 1), Streaming)
     assert 0 < free_bytes("cpu") < 1 << 50
 
 
-def test_streaming_trains_to_the_very_weights_of_a_resident_data_set(world, tmp_path):
+def test_streaming_trains_to_exactly_the_weights_of_a_data_set_in_memory(corpus, tmp_path):
     runs = [
         fit(
-            world.store,
-            train=world.train,
-            validation=world.validation,
-            labels=world.labels,
-            features=world.features,
+            corpus.store,
+            train=corpus.train,
+            validation=corpus.validation,
+            labels=corpus.labels,
+            features=corpus.features,
             recipe=load_recipe("tcn", SMALL),
             task="au",
-            out=tmp_path / str(room),
-            room=room,
+            out=tmp_path / str(memory_limit),
+            memory_limit=memory_limit,
         )
-        for room in (None, 0)
+        for memory_limit in (None, 0)
     ]
     weights = [load_weights(run)[0] for run in runs]
     assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_a_recording_that_cannot_be_read_stops_the_feed_with_its_own_error(examples):
+def test_a_recording_that_cannot_be_read_stops_the_loader_with_its_own_error(examples):
     scaling = fit_scaling(examples)
-    feed = Streamed(examples[:1], scaling, "cpu")
+    loader = Streaming(examples[:1], scaling, "cpu")
     with pytest.raises(KeyError, match=examples[1].recording):
-        list(feed.batches([tile(item.recording, len(item), 40, 40) for item in examples[:2]]))
+        list(loader.batches([tile(item.recording, len(item), 40, 40) for item in examples[:2]]))
 
 
-@pytest.mark.parametrize("kind", [Resident, Streamed])
-def test_a_feed_is_a_little_ahead_and_stops_when_nobody_asks_any_more(examples, kind, monkeypatch):
-    monkeypatch.setattr("aupipe.train.feed.GATHERED", 1)  # each chunk by itself
-    feed, made = kind(examples, fit_scaling(examples), "cpu"), []
-    name = "_gather" if kind is Resident else "_make"
-    make = getattr(feed, name)
-    monkeypatch.setattr(feed, name, lambda chunk: made.append(chunk) or make(chunk))
+@pytest.mark.parametrize("kind", [InMemory, Streaming])
+def test_a_loader_prefetches_a_little_and_stops_when_it_is_closed(examples, kind, monkeypatch):
+    monkeypatch.setattr("aupipe.train.loader.GATHER_FRAMES", 1)  # one gather per chunk
+    loader, made = kind(examples, fit_scaling(examples), "cpu"), []
+    name = "_gather" if kind is InMemory else "_make"
+    make = getattr(loader, name)
+    monkeypatch.setattr(loader, name, lambda chunk: made.append(chunk) or make(chunk))
     chunks = [[window] for item in examples for window in tile(item.recording, len(item), 10, 10)]
-    before = {thread for thread in threading.enumerate() if thread.name == "aupipe-feed"}
-    batches = feed.batches(chunks)
+    before = {thread for thread in threading.enumerate() if thread.name == THREAD_NAME}
+    batches = loader.batches(chunks)
     for taken in range(1, 4):
         next(batches)
         time.sleep(0.05)
-        assert taken <= len(made) <= taken + AHEAD
+        assert taken <= len(made) <= taken + PREFETCH
     del batches
     gc.collect()
     assert len(made) < len(chunks)
-    assert before >= {thread for thread in threading.enumerate() if thread.name == "aupipe-feed"}
+    assert before >= {thread for thread in threading.enumerate() if thread.name == THREAD_NAME}
 
 
-def test_deterministic_refuses_what_cannot_be_computed_twice_alike(world, tmp_path, monkeypatch):
+def test_deterministic_refuses_operations_without_a_deterministic_implementation(corpus, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda on, warn_only=False: seen.append((on, warn_only)))
     for strict in (False, True):
         fit(
-            world.store,
-            train=world.train,
-            validation=world.validation,
-            labels=world.labels,
-            features=world.features,
+            corpus.store,
+            train=corpus.train,
+            validation=corpus.validation,
+            labels=corpus.labels,
+            features=corpus.features,
             recipe=load_recipe("baseline", ["epochs=1"]),
             task="au",
             out=tmp_path / str(strict),
@@ -149,16 +150,16 @@ def test_deterministic_refuses_what_cannot_be_computed_twice_alike(world, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_compiled_head_trains_to_nearly_the_same_scores(world, tmp_path):
+def test_a_compiled_head_trains_to_nearly_the_same_scores(corpus, tmp_path):
     """Without dropout, whose masks a compiled head draws in its own way."""
     calm = (*SMALL, "head.dropout=0.0", "head.input_dropout=0.0")
     runs = [
         fit(
-            world.store,
-            train=world.train,
-            validation=world.validation,
-            labels=world.labels,
-            features=world.features,
+            corpus.store,
+            train=corpus.train,
+            validation=corpus.validation,
+            labels=corpus.labels,
+            features=corpus.features,
             recipe=load_recipe("tcn", calm),
             task="au",
             out=tmp_path / str(compiled),
@@ -171,7 +172,7 @@ def test_a_compiled_head_trains_to_nearly_the_same_scores(world, tmp_path):
 
 
 @pytest.mark.parametrize("moment", ["while its thread is started", "while a batch is awaited", "between batches"])
-def test_an_interrupt_leaves_no_thread_behind(monkeypatch, moment):
+def test_an_interrupt_leaves_no_thread_running(monkeypatch, moment):
     """A thread that computes while the interpreter ends takes the process down with it."""
     made = threading.Event()
 
@@ -189,7 +190,7 @@ def test_an_interrupt_leaves_no_thread_behind(monkeypatch, moment):
 
     if moment == "while its thread is started":
         monkeypatch.setattr(threading.Thread, "start", interrupted)
-    batches = _ahead(make, range(1000))
+    batches = prefetched(make, range(1000))
     if moment == "while a batch is awaited":
         next(batches)
         with pytest.raises(KeyboardInterrupt):
@@ -200,4 +201,4 @@ def test_an_interrupt_leaves_no_thread_behind(monkeypatch, moment):
     else:
         with pytest.raises(KeyboardInterrupt):
             next(batches)
-    assert not [thread for thread in threading.enumerate() if thread.name == "aupipe-feed"]
+    assert not [thread for thread in threading.enumerate() if thread.name == THREAD_NAME]

@@ -1,0 +1,58 @@
+"""Scores of whole recordings from a head: overlapping windows, averaged per frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain, islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from aupipe.errors import AupipeError
+from aupipe.train.data import Example
+from aupipe.train.labels import NAMES
+from aupipe.train.loader import Loader
+from aupipe.train.recipe import Recipe
+from aupipe.train.windows import chunks, overlap_mean, tile
+from aupipe.types import Task
+
+
+@torch.inference_mode()
+def score_recordings(
+    head: nn.Module, examples: Sequence[Example], loader: Loader, recipe: Recipe, task: Task
+) -> dict[str, NDArray[np.float32]]:
+    """Scores (T, K) by recording id. Where windows overlap, probabilities are averaged, not decisions.
+
+    Raises AupipeError where the output of the head is not finite.
+    """
+    tiles = {item.recording: tile(item.recording, len(item), *recipe.predict_windows) for item in examples}
+    batches = chunks(list(chain.from_iterable(tiles.values())), recipe.batch)
+    values: list[NDArray[np.float32]] = []
+    head.eval()
+    for windows, batch in zip(batches, loader.batches(batches), strict=True):
+        with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=recipe.amp):
+            out = head(batch.x, batch.mask)
+        table = to_scores(out[..., : len(NAMES[task])].float(), task).cpu().numpy()  # (B, T, K)
+        values += [table[row, : len(window)] for row, window in enumerate(windows)]
+    scores = {}
+    rest = iter(values)
+    for example in examples:
+        own = tiles[example.recording]
+        scores[example.recording] = overlap_mean(len(example), own, list(islice(rest, len(own))))
+        if not np.isfinite(scores[example.recording]).all():
+            raise AupipeError(f"{example.recording}: the output of the head is not finite; train it again")
+    return scores
+
+
+def output_columns(recipe: Recipe, task: Task) -> int:
+    """Columns of the output of a head: those of the task, followed by those of the auxiliary tasks."""
+    return len(NAMES[task]) + sum(len(NAMES[other]) for other in recipe.aux_tasks_for(task))
+
+
+def to_scores(out: Tensor, task: Task) -> Tensor:
+    """The output of a head as probabilities, or for VA clamped to [-1, 1], which is what is scored and written."""
+    if task == "au":
+        return out.sigmoid()
+    return out.softmax(dim=-1) if task == "expr" else out.clamp(-1.0, 1.0)

@@ -1,0 +1,201 @@
+"""Batches of windows on the device of the head, from memory of that device or streamed from the store.
+
+Both loaders give the same numbers to the last bit. A window is a range of rows, so no window is stored as such.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from aupipe.train.data import Example, Scaling, collate, columns, common_dims, fill
+from aupipe.train.prefetch import prefetched
+from aupipe.types import Window
+
+log = logging.getLogger(__name__)
+
+GATHER_FRAMES = 2048  # per gather on a CPU: a gather has a fixed cost, so small batches are made together
+GATHER_BYTES = 256 << 20  # per gather on a GPU, where launching the kernel is most of the cost
+MEMORY_SHARE = 0.5  # of the free memory that a data set may take
+
+
+@dataclass(frozen=True)
+class DeviceBatch:
+    """`aupipe.train.data.Batch` as tensors on the device."""
+
+    x: Tensor  # float32 (B, T, D)
+    mask: Tensor  # bool (B, T), False at padding
+    targets: Tensor  # float32 (B, T, K)
+    valid: Tensor  # bool (B, T, K)
+
+
+class Loader(Protocol):
+    """Makes batches from windows of the recordings that it was opened with."""
+
+    def batches(self, chunks: Sequence[Sequence[Window]]) -> Iterator[DeviceBatch]:
+        """One batch per chunk of windows, in order."""
+        ...
+
+
+def open_loader(
+    examples: Sequence[Example], scaling: Scaling, device: str = "cpu", memory_limit: int | None = None
+) -> Loader:
+    """`InMemory` if the standardised recordings take at most ``memory_limit`` bytes, else `Streaming`.
+
+    ``memory_limit`` None: half of the free memory of the device.
+    """
+    size = bytes_in_memory(examples)
+    if size <= (free_bytes(device) if memory_limit is None else memory_limit):
+        return InMemory(examples, scaling, device)
+    log.info("%.1f GB of features exceed the memory limit on %s: streamed from the store", size / 1e9, device)
+    return Streaming(examples, scaling, device)
+
+
+def bytes_in_memory(examples: Sequence[Example]) -> int:
+    """What `InMemory` takes: float32 rows and targets, and a byte per validity."""
+    if not examples:
+        return 0
+    targets = max(item.targets.shape[1] for item in examples)
+    return (sum(map(len, examples)) + 1) * (4 * columns(examples[0].dims) + 5 * targets)
+
+
+def free_bytes(device: str) -> int:
+    """How much of the device's memory a data set may take; 2 GiB where the free memory is unknown."""
+    if device.startswith("cuda"):
+        return int(MEMORY_SHARE * torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return 2 << 30
+    return int(MEMORY_SHARE * free)
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Batches that are copied by one index operation: the row ranges of all their windows, in order."""
+
+    starts: NDArray[np.int64]  # (N,) first rows in the matrix
+    sizes: NDArray[np.int64]  # (N,) frames
+    counts: list[int]  # windows of each batch; together N
+
+
+def plan_gathers(
+    starts: NDArray[np.int64], sizes: NDArray[np.int64], counts: Sequence[int], frames: int
+) -> Iterator[Gather]:
+    """Batches of ``counts`` windows grouped into gathers of about ``frames`` frames.
+
+    The batches of one gather have the same longest window, so that none is padded further than by itself.
+    """
+    firsts = np.cumsum([0, *counts])
+    longest = np.maximum.reduceat(sizes, firsts[:-1]).tolist() if len(counts) else []
+    lengths = np.add.reduceat(sizes, firsts[:-1]).tolist() if len(counts) else []
+    first = taken = 0
+    for i in range(1, len(counts) + 1):
+        taken += lengths[i - 1]
+        if i == len(counts) or taken >= frames or longest[i] != longest[first]:
+            own = slice(firsts[first], firsts[i])
+            yield Gather(starts[own], sizes[own], list(counts[first:i]))
+            first, taken = i, 0
+
+
+class InMemory:
+    """All recordings in one matrix on the device, standardised once; a batch is gathered from its rows."""
+
+    def __init__(self, examples: Sequence[Example], scaling: Scaling, device: str) -> None:
+        width = columns(common_dims(examples))
+        targets = max(item.targets.shape[1] for item in examples)
+        frames = sum(map(len, examples))
+        # Padding reads the last row, which is all zero.
+        self.rows = torch.zeros((frames + 1, width), device=device)
+        self.targets = torch.zeros((frames + 1, targets), device=device)
+        self.valid = torch.zeros((frames + 1, targets), dtype=torch.bool, device=device)
+        self.starts: dict[str, int] = {}
+        start = 0
+        for example in examples:
+            self.starts[example.recording], stop = start, start + len(example)
+            host = self.rows[start:stop].numpy() if device == "cpu" else np.empty((len(example), width), np.float32)
+            fill(example, 0, len(example), scaling, host)
+            if device != "cpu":
+                self.rows[start:stop] = torch.from_numpy(host)
+            if example.targets.shape[1]:
+                self.targets[start:stop] = torch.from_numpy(example.targets)
+                self.valid[start:stop] = torch.from_numpy(example.valid)
+            start = stop
+
+    def batches(self, chunks: Sequence[Sequence[Window]]) -> Iterator[DeviceBatch]:
+        """One batch per chunk of windows, in order."""
+        # Index arithmetic for the whole epoch at once: Python in the loader's thread slows down the head.
+        starts = [self.starts[window.recording] + window.start for chunk in chunks for window in chunk]
+        sizes = [len(window) for chunk in chunks for window in chunk]
+        frames = self._gather_frames() if self.rows.is_cuda else GATHER_FRAMES
+        gathers = plan_gathers(np.array(starts), np.array(sizes), [len(chunk) for chunk in chunks], frames)
+        # A GPU gathers faster than it is asked to. On a CPU memory is the limit, so a thread gathers in advance.
+        made = map(self._gather, gathers) if self.rows.is_cuda else prefetched(self._gather, gathers)
+        for batches in made:
+            yield from batches
+
+    def _gather_frames(self) -> int:
+        """Frames of one gather on a GPU."""
+        frame = 4 * self.rows.shape[1] + 5 * self.targets.shape[1] + 9  # bytes, with its index and its mask
+        return max(GATHER_FRAMES, min(GATHER_BYTES, free_bytes(str(self.rows.device)) // 4) // frame)
+
+    def _gather(self, gather: Gather) -> list[DeviceBatch]:
+        frame = np.arange(gather.sizes.max())
+        there = frame < gather.sizes[:, None]  # (N, T)
+        index = np.where(there, gather.starts[:, None] + frame, len(self.rows) - 1)  # (N, T) -> row of the matrix
+        flat, mask = self._to_device(index.ravel()), self._to_device(there)
+        x, targets, valid = (
+            matrix.index_select(0, flat).view(*index.shape, matrix.shape[1])
+            for matrix in (self.rows, self.targets, self.valid)
+        )
+        if len(gather.counts) == 1:
+            return [DeviceBatch(x, mask, targets, valid)]
+        split = (tensor.split(gather.counts) for tensor in (x, mask, targets, valid))
+        return [DeviceBatch(*batch) for batch in zip(*split, strict=True)]
+
+    def _to_device(self, array: NDArray[Any]) -> Tensor:
+        """An array on the device, without waiting for GPU work in progress."""
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory().to(self.rows.device, non_blocking=True) if self.rows.is_cuda else tensor
+
+
+class Streaming:
+    """Batches read from memory-mapped arrays of the store in a thread; on a GPU copied through pinned memory.
+
+    The copies run in a CUDA stream of their own, so that they overlap with the head's computations.
+    """
+
+    def __init__(self, examples: Sequence[Example], scaling: Scaling, device: str) -> None:
+        self.by_id = {example.recording: example for example in examples}
+        self.scaling, self.device = scaling, device
+        self.stream = torch.cuda.Stream(device) if device.startswith("cuda") else None
+
+    def batches(self, chunks: Sequence[Sequence[Window]]) -> Iterator[DeviceBatch]:
+        """One batch per chunk of windows, in order."""
+        return map(self._take, prefetched(self._make, chunks))
+
+    def _make(self, windows: Sequence[Window]) -> tuple[DeviceBatch, torch.cuda.Event | None]:
+        batch = collate(self.by_id, windows, self.scaling)
+        tensors = [torch.from_numpy(array) for array in (batch.x, batch.mask, batch.targets, batch.valid)]
+        if self.stream is None:
+            return DeviceBatch(*tensors), None
+        with torch.cuda.stream(self.stream):
+            copied = DeviceBatch(*(tensor.pin_memory().to(self.device, non_blocking=True) for tensor in tensors))
+            return copied, self.stream.record_event()
+
+    def _take(self, made: tuple[DeviceBatch, torch.cuda.Event | None]) -> DeviceBatch:
+        batch, copied = made
+        if copied is not None:
+            current = torch.cuda.current_stream(self.device)
+            current.wait_event(copied)
+            for tensor in (batch.x, batch.mask, batch.targets, batch.valid):
+                tensor.record_stream(current)  # its memory is not reused before the head has read it
+        return batch

@@ -1,0 +1,166 @@
+"""The files that predictions are written to: submissions, annotation-like files, tables of all scores. numpy only."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from aupipe.errors import UsageError
+from aupipe.files import refuse_existing, staged_file, write_file
+from aupipe.train.labels import NAMES
+from aupipe.train.predictions import Predictions, Threshold, decide
+from aupipe.types import Task
+
+log = logging.getLogger(__name__)
+
+
+def _lines(predictions: Predictions, threshold: Threshold) -> Iterator[str]:
+    """The decision of each frame as a line of annotation and submission files."""
+    decided = decide(predictions.scores, predictions.task, threshold)
+    form = "%.6f" if predictions.task == "va" else "%d"
+    return (",".join(form % value for value in row) for row in decided)
+
+
+def _check(predictions: Mapping[str, Predictions], task: Task) -> None:
+    for item in predictions.values():
+        if item.task != task:
+            raise UsageError(f"{item.recording}: predictions are for task {item.task!r}, not {task!r}")
+        if not np.isfinite(item.scores).all():
+            raise UsageError(f"{item.recording}: scores hold NaN; nothing was written")
+
+
+def write_abaw(
+    predictions: Mapping[str, Predictions],
+    path: Path,
+    task: Task,
+    sample: Path | None = None,
+    threshold: Threshold = 0.5,
+    overwrite: bool = False,
+) -> None:
+    """Write the submission file of the fifth ABAW edition and later: rows ``track/00001.jpg,<columns>``.
+
+    ``sample``: the organisers' sample file; exactly its rows are written, in its order, because a missing row makes a
+    submission invalid.
+
+    Raises UsageError where a row of the sample was not predicted, where its header is of another task, for NaN, and
+    where ``path`` exists, unless ``overwrite``.
+    """
+    _check(predictions, task)
+    rows = {
+        f"{name}/{index:05d}.jpg": line
+        for name, item in predictions.items()
+        for index, line in enumerate(_lines(item, threshold), start=1)
+    }
+    header = ",".join(("image_location", *NAMES[task]))
+    order = list(rows) if sample is None else _sample_rows(sample, header)
+    missing = [row for row in order if row not in rows]
+    if missing:
+        raise UsageError(
+            f"{sample}: {len(missing)} of its {len(order)} rows were not predicted, first {', '.join(missing[:5])}: "
+            "predict those recordings, or check that their ids are the sample's track names"
+        )
+    if surplus := len(rows) - len(order):
+        log.warning("%s: %d predicted frames are not in the sample and were left out", path, surplus)
+    write_file(path, "".join(f"{line}\n" for line in (header, *(f"{row},{rows[row]}" for row in order))), overwrite)
+
+
+def _sample_rows(sample: Path, header: str) -> list[str]:
+    """The ``track/00001.jpg`` of every line of a sample file; what follows the first comma is not read."""
+    lines = sample.read_text(encoding="utf-8-sig").splitlines()
+    found = lines[0].replace(" ", "").rstrip(",") if lines else ""
+    if found.casefold() != header.casefold():
+        raise UsageError(f"{sample}: its header is {found!r}, expected {header!r}: is it the sample of another task?")
+    rows = [line.partition(",")[0].strip() for line in lines[1:] if line.strip()]
+    if len(set(rows)) != len(rows):
+        raise UsageError(f"{sample}: {len(rows) - len(set(rows))} rows occur twice")
+    return rows
+
+
+def track_file(folder: Path, name: str) -> Path:
+    """The file `write_tracks` writes for a track."""
+    return folder / f"{name}.txt"
+
+
+def write_tracks(
+    predictions: Mapping[str, Predictions],
+    folder: Path,
+    task: Task,
+    threshold: Threshold = 0.5,
+    overwrite: bool = False,
+) -> None:
+    """Write one ``<track>.txt`` each, with the header of the annotations and a row per frame (third ABAW edition).
+
+    Other files in ``folder`` are kept. Raises UsageError and writes nothing for a name that is not inside ``folder``,
+    for NaN, where two tracks would be one file on a case-insensitive file system, and where a file exists, unless
+    ``overwrite``.
+    """
+    _check(predictions, task)
+    if pair := same_file(predictions):
+        raise UsageError(f"{' and '.join(pair)} would be one file where case is ignored: write them separately")
+    for name in predictions:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise UsageError(f"{name}: not a relative recording id; nothing was written")
+        refuse_existing(track_file(folder, name), overwrite)
+    for name, item in predictions.items():
+        text = "".join(f"{line}\n" for line in (",".join(NAMES[task]), *_lines(item, threshold)))
+        write_file(track_file(folder, name), text, overwrite)
+
+
+def same_file(names: Iterable[str]) -> tuple[str, str] | None:
+    """Two of the names that are one file on a case-insensitive file system, or None."""
+    known: dict[str, str] = {}
+    for name in names:
+        other = known.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        if other != name:
+            return other, name
+    return None
+
+
+def write_csv(predictions: Mapping[str, Predictions], path: Path, overwrite: bool = False) -> None:
+    """Write every score: ``recording,frame,pts_s,<columns>,valid``; frame 1 is ``00001.jpg``; valid 0: no face found.
+
+    Raises UsageError where ``path`` exists, unless ``overwrite``.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = next(iter(predictions.values())).names if predictions else ()
+    writer.writerow(("recording", "frame", "pts_s", *names, "valid"))
+    for name, item in predictions.items():
+        for index, (time_s, row, found) in enumerate(
+            zip(item.pts_s, item.scores, item.face_found, strict=True), start=1
+        ):
+            clock = "" if np.isnan(time_s) else f"{time_s:.6f}"
+            writer.writerow((name, index, clock, *(f"{score:.6f}" for score in row), int(found)))
+    write_file(path, out.getvalue(), overwrite)
+
+
+def write_parquet(predictions: Mapping[str, Predictions], path: Path, overwrite: bool = False) -> None:
+    """Write what `write_csv` writes as one Parquet table: times and scores as numbers, ``valid`` as a Boolean.
+
+    Raises UsageError without pyarrow, and as `write_csv` does.
+    """
+    try:
+        arrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    except ImportError:
+        raise UsageError("writing parquet needs pyarrow: pip install pyarrow") from None
+    items = list(predictions.values())
+    names = items[0].names if items else ()
+    columns: dict[str, Any] = {
+        "recording": [name for name, item in predictions.items() for _ in range(len(item))],
+        "frame": np.concatenate([np.arange(1, len(item) + 1) for item in items] or [np.zeros(0, np.int64)]),
+        "pts_s": np.concatenate([item.pts_s for item in items] or [np.zeros(0)]),
+    }
+    scores = np.concatenate([item.scores for item in items] or [np.zeros((0, 0), np.float32)])
+    columns |= {name: scores[:, k] for k, name in enumerate(names)}
+    columns["valid"] = np.concatenate([item.face_found for item in items] or [np.zeros(0, bool)])
+    refuse_existing(path, overwrite)
+    with staged_file(path, overwrite) as staged:
+        parquet.write_table(arrow.table(columns), staged)

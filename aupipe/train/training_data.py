@@ -1,0 +1,136 @@
+"""What a run is trained and validated on: loaded and checked before anything is trained."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from aupipe.errors import UsageError
+from aupipe.store.base import Store
+from aupipe.train.data import (
+    Example,
+    Scaling,
+    common_dims,
+    feature_specs,
+    fit_scaling,
+    load_examples,
+    refuse_duplicates,
+)
+from aupipe.train.heads import HEADS
+from aupipe.train.labels import check_labels, check_task, official_valid
+from aupipe.train.recipe import Recipe, describe_missing
+from aupipe.train.run import RUN_FILE
+from aupipe.types import FeatureSpec, Labels, Recording, Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Examples of both splits; ``scaling`` is of the training split alone.
+
+    ``annotated``: labels of the validation split as given, also of recordings without features and of frames that were
+    cut off, because those lower the coverage.
+    """
+
+    train: list[Example]
+    validation: list[Example]
+    annotated: Mapping[str, Labels]
+    features: Mapping[str, str]  # name -> feature id, in the order of the columns
+    specs: Mapping[str, FeatureSpec]
+    dims: tuple[int, ...]
+    scaling: Scaling
+
+
+def load_training_data(
+    store: Store,
+    *,
+    train: Sequence[Recording],
+    validation: Sequence[Recording],
+    labels: Mapping[str, Labels],
+    aux_labels: Mapping[Task, Mapping[str, Labels]],
+    features: Mapping[str, str],
+    recipe: Recipe,
+    task: Task,
+    allow_missing: bool,
+) -> TrainingData:
+    """Load the features that the recipe names (all of ``features`` where it names none), and the labels.
+
+    Raises UsageError as `aupipe.train.fit.fit` says.
+    """
+    if missing := describe_missing(recipe, list(features)):
+        raise UsageError(missing)
+    features = {name: features[name] for name in recipe.features or features}
+    refuse_duplicates(features)
+    _check_splits(train, validation)
+    specs = feature_specs(store, features)
+    aux = _check_aux_labels(recipe, task, aux_labels, train)
+    examples = load_examples(store, train, features, labels, allow_missing, aux)
+    held_out = load_examples(store, validation, features, labels, allow_missing)
+    _check_examples(examples, task, "training")
+    _check_examples(held_out, task, "validation")
+    annotated = {item.id: labels[item.id] for item in validation if item.id in labels}
+    dims = common_dims([*examples, *held_out])
+    return TrainingData(examples, held_out, annotated, features, specs, dims, fit_scaling(examples, recipe.center))
+
+
+def check_request(recipe: Recipe, task: Task, out: Path, resumed: bool) -> None:
+    """Raise UsageError for a task that the recipe has no loss for, and where ``out`` already holds another run."""
+    check_task(task)
+    if task not in recipe.loss:
+        raise UsageError(f"recipe {recipe.name!r} has no [loss.{task}] table; it trains {', '.join(recipe.loss)}")
+    if not resumed and (out / RUN_FILE).exists():
+        raise UsageError(f"{out}: already holds a run: give another folder, remove it, or resume it")
+
+
+def _check_splits(train: Sequence[Recording], validation: Sequence[Recording]) -> None:
+    for split, recordings in (("training", train), ("validation", validation)):
+        if not recordings:
+            raise UsageError(f"no {split} recordings given")
+    both = {item.id for item in train} & {item.id for item in validation}
+    if both:
+        raise UsageError(f"{len(both)} recordings are in training and validation, e.g. {min(both)!r}: split them")
+    groups = {item.group for item in train} & {item.group for item in validation}
+    if groups:
+        log.warning(
+            "%d groups are in training and validation (e.g. %r): the score will be better than on new people",
+            len(groups),
+            min(groups),
+        )
+
+
+def _check_aux_labels(
+    recipe: Recipe, task: Task, known: Mapping[Task, Mapping[str, Labels]], train: Sequence[Recording]
+) -> list[tuple[Task, Mapping[str, Labels]]]:
+    """Labels of the auxiliary tasks, in order. Raises UsageError where no training recording has any."""
+    for other in recipe.aux_tasks_for(task):
+        if not any(item.id in known.get(other, {}) for item in train):
+            raise UsageError(f"recipe {recipe.name!r} trains {other} too, but no training recording has labels for it")
+        if hasattr(HEADS.get(recipe.head.kind), "start_from"):
+            raise UsageError(
+                f"head {recipe.head.kind!r} is initialised from the labels of one task: leave out aux_tasks.{other}"
+            )
+    return [(other, known[other]) for other in recipe.aux_tasks_for(task)]
+
+
+def _check_examples(examples: Sequence[Example], task: Task, split: str) -> None:
+    """Raise UsageError for wrong labels, or none at all; name recordings that have no label or no face in the log."""
+    for example in examples:
+        if example.labels is not None:
+            check_labels(example.labels, task, example.recording)
+    blank = [item.recording for item in examples if item.labels is None or not item.labels.valid.any()]
+    if len(blank) == len(examples):
+        raise UsageError(f"no valid {task} label in {len(examples)} {split} recordings: check the annotation folder")
+    faceless = [item.recording for item in examples if not item.face_found.any()]
+    for names, what in ((blank, f"no valid {task} label"), (faceless, "no frame with a face")):
+        if names:
+            log.warning("%d of %d %s recordings have %s: %s", len(names), len(examples), split, what, _some(names))
+    frames, found = sum(map(len, examples)), sum(int(item.face_found.sum()) for item in examples)
+    valid = sum(int(official_valid(item.labels).sum()) for item in examples if item.labels)
+    log.info("%s: %d frames of %d recordings, %d annotated, %d with a face", split, frames, len(examples), valid, found)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
