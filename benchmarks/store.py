@@ -24,9 +24,9 @@ import numpy as np
 from aupipe.config import FacesConfig
 from aupipe.extract.faces.track import TrackParams
 from aupipe.store import create_store, open_store
-from aupipe.store.base import ItemRecord
-from aupipe.store.journal import encode_line
-from aupipe.store.repair import compact
+from aupipe.store.log.journal import encode_line
+from aupipe.store.maintenance.repair import compact
+from aupipe.store.protocol import ItemRecord
 from aupipe.types import FeatureSpec, Recording, SourceIdentity
 
 DIMS = (1280, 512, 768, 1024)

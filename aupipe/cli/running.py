@@ -12,8 +12,8 @@ from aupipe.cli.output import echo, echo_json
 if TYPE_CHECKING:
     from aupipe.extract.means import Means
     from aupipe.extract.plan import Plan
-    from aupipe.store.base import Store
-    from aupipe.store.folder import FolderStore
+    from aupipe.store.local import LocalStore
+    from aupipe.store.protocol import Store
 
 SHOWN = 10  # damaged recordings
 
@@ -41,10 +41,10 @@ def run_plan(
     from aupipe.extract.executors.local import local_executor
     from aupipe.extract.means import Means
     from aupipe.store.links import refuse_links
-    from aupipe.store.verify import sweep
+    from aupipe.store.maintenance.verify import sweep
 
-    refuse_links(cast("FolderStore", store))  # said once, and not of every recording
-    sweep(cast("FolderStore", store))  # what killed runs left half written
+    refuse_links(cast("LocalStore", store))  # said once, and not of every recording
+    sweep(cast("LocalStore", store))  # what killed runs left half written
 
     failures = []
     damaged = []

@@ -10,8 +10,8 @@ from aupipe.documents import read_json
 from aupipe.errors import DamageError, NoStoreError, StoreVersionError, UsageError
 from aupipe.registry import Registry
 from aupipe.store import fs
-from aupipe.store.base import ItemRecord, ItemWriter, Store, derive_valid
-from aupipe.store.journal import writer_name
+from aupipe.store.log.journal import writer_name
+from aupipe.store.protocol import ItemRecord, ItemWriter, Store, derive_valid
 
 FORMAT = "aupipe-store"
 VERSION = 1
@@ -21,9 +21,9 @@ STAGED = ".store.json."  # prefix of a store.json being written
 STORES = Registry(
     "backend",
     {
-        "zarr": "aupipe.store.zarr_store:ZarrStore",
-        "hdf5": "aupipe.store.hdf5_store:Hdf5Store",
-        "memory": "aupipe.store.memory_store:MemoryStore",
+        "zarr": "aupipe.store.formats.zarr3:ZarrStore",
+        "hdf5": "aupipe.store.formats.hdf5:Hdf5Store",
+        "memory": "aupipe.store.memory:MemoryStore",
     },
 )
 

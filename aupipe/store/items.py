@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.store.base import ItemRecord, ItemState
-from aupipe.store.catalogue import Catalogue
+from aupipe.store.log.index import Catalogue
+from aupipe.store.protocol import ItemRecord, ItemState
 from aupipe.store.writer import Layout, Sink, StagedItem, now_utc
 from aupipe.types import FeatureSpec, SourceIdentity
 
@@ -48,7 +48,7 @@ class PlainRows:
 
 
 class ItemStore(ABC):
-    """The store protocol; see `aupipe.store.base.Store` for what each method promises."""
+    """The store protocol; see `aupipe.store.protocol.Store` for what each method promises."""
 
     backend = ""
     persistent = False

@@ -11,10 +11,10 @@ import stat
 from typing import TYPE_CHECKING
 
 from aupipe.errors import DamageError
-from aupipe.store.journal import FEATURE_ID
+from aupipe.store.log.journal import FEATURE_ID
 
 if TYPE_CHECKING:
-    from aupipe.store.folder import FolderStore
+    from aupipe.store.local import LocalStore
 
 FOLDERS = ("journal", "catalogue", "tmp", "quarantine")
 
@@ -33,7 +33,7 @@ def refuse_link(root: str, path: str) -> str:
     return path
 
 
-def find_links(store: FolderStore) -> list[str]:
+def find_links(store: LocalStore) -> list[str]:
     """Links in the place of the store's own files and folders, down to those that items lie in."""
     found = []
     names = [name for name in os.listdir(store.root) if name in FOLDERS or FEATURE_ID.fullmatch(name)]
@@ -57,7 +57,7 @@ def links_in(path: str) -> list[str]:
     return sorted(entry.path for entry in os.scandir(path) if entry.is_symlink()) if os.path.isdir(path) else []
 
 
-def refuse_links(store: FolderStore) -> None:
+def refuse_links(store: LocalStore) -> None:
     """Raises DamageError where `find_links` finds one."""
     for path in find_links(store):
         raise DamageError(_message(path))

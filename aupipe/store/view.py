@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.registry import nearest
-from aupipe.store.base import ItemRecord, Store, derive_valid
+from aupipe.store.protocol import ItemRecord, Store, derive_valid
 from aupipe.types import Features, FeatureSpec
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from aupipe.store.view import feature_view
 from aupipe.types import Window
 
 if TYPE_CHECKING:
-    from aupipe.store.base import Store
+    from aupipe.store.protocol import Store
 
 Batch = dict[str, torch.Tensor]
 

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.documents import parse_json
-from aupipe.store.base import ItemRecord
-from aupipe.store.journal import record_from_json, record_to_json
-from aupipe.store.rows import BLOCK_BYTES, checked_rows, stored_dtype
+from aupipe.store.formats.rows import BLOCK_BYTES, checked_rows, stored_dtype
+from aupipe.store.log.journal import record_from_json, record_to_json
+from aupipe.store.protocol import ItemRecord
 from aupipe.types import FeatureSpec, SourceIdentity
 
 

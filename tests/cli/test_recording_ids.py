@@ -23,8 +23,8 @@ from aupipe.extract.parts import build_parts
 from aupipe.extract.plan import make_plan
 from aupipe.sources import source_identity
 from aupipe.store import create_store, open_store
-from aupipe.store import snapshot as snapshots
-from aupipe.store.repair import compact
+from aupipe.store.log import snapshot as snapshots
+from aupipe.store.maintenance.repair import compact
 from tests.cli.test_train import Folder, write_annotations
 from tests.conftest import write_video
 

@@ -14,7 +14,7 @@ from aupipe.extract.parts import Parts, build_parts, feature_ids
 from aupipe.extract.plan import Plan, make_plan
 from aupipe.sources import source_identity
 from aupipe.store import create_store
-from aupipe.store.base import Store
+from aupipe.store.protocol import Store
 from aupipe.types import Recording
 
 CONFIG = Config(encoders=(EncoderConfig("hog", "hog", "visual"), EncoderConfig("mfcc", "mfcc", "audio")))

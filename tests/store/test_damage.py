@@ -5,11 +5,11 @@ import os
 import pytest
 
 from aupipe.store import STORES, create_store, open_store
-from aupipe.store.base import ItemRecord
-from aupipe.store.export import migrate
-from aupipe.store.journal import decode_line, encode_line
-from aupipe.store.repair import compact, rebuild
-from aupipe.store.snapshot import Snapshot, read_arrays, snapshot_paths
+from aupipe.store.log.journal import decode_line, encode_line
+from aupipe.store.log.snapshot import Snapshot, read_arrays, snapshot_paths
+from aupipe.store.maintenance.export import migrate
+from aupipe.store.maintenance.repair import compact, rebuild
+from aupipe.store.protocol import ItemRecord
 
 from .contract import SPEC, random_rows
 
@@ -78,7 +78,7 @@ def test_lines_and_bases_of_an_older_aupipe_tell_of_no_damage(store, monkeypatch
     def without(content):
         return {name: column for name, column in read_arrays(content).items() if name not in ("damage", "media")}
 
-    monkeypatch.setattr("aupipe.store.snapshot.read_arrays", without)
+    monkeypatch.setattr("aupipe.store.log.snapshot.read_arrays", without)
     old = Snapshot(path)
     assert old.damaged == []
     assert [line.record.media for line in old.lines("damaged", SPEC.id)] == [{}, {}]

@@ -6,7 +6,7 @@ import pytest
 
 from aupipe.errors import DamageError, UsageError
 from aupipe.store import create_store, open_store
-from aupipe.store.export import export, migrate
+from aupipe.store.maintenance.export import export, migrate
 
 from .contract import CLOCK, SOURCE, SPEC, WIDE, random_rows, same
 

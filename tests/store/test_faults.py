@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from aupipe.store import STORES, create_store, fs, open_store
-from aupipe.store.export import migrate
-from aupipe.store.repair import compact, purge
-from aupipe.store.verify import check
+from aupipe.store.maintenance.export import migrate
+from aupipe.store.maintenance.repair import compact, purge
+from aupipe.store.maintenance.verify import check
 
 from . import crash
 from .contract import SPEC, random_rows, same

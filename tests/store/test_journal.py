@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aupipe.store.base import ItemRecord
-from aupipe.store.journal import (
+from aupipe.store.log.journal import (
     Journal,
     blank_lines,
     damaged_lines,
@@ -18,6 +17,7 @@ from aupipe.store.journal import (
     writer_is_dead,
     writer_name,
 )
+from aupipe.store.protocol import ItemRecord
 from aupipe.types import SourceIdentity
 
 FEATURE = "hog@0123456789ab"

@@ -13,8 +13,8 @@ import pytest
 
 from aupipe.errors import DamageError
 from aupipe.store import create_store, open_store
-from aupipe.store.repair import compact, purge, rebuild
-from aupipe.store.verify import check
+from aupipe.store.maintenance.repair import compact, purge, rebuild
+from aupipe.store.maintenance.verify import check
 from aupipe.types import FeatureSpec
 
 SPEC = FeatureSpec("hog", "visual", "hog", 1, {"cell_px": 14})

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aupipe.store.rows import _all_finite
+from aupipe.store.formats.rows import _all_finite
 
 
 def test_every_float16_is_judged_as_numpy_does():

@@ -9,8 +9,8 @@ import pytest
 from aupipe.errors import AupipeError, DamageError
 from aupipe.store import STORES, create_store, open_store
 from aupipe.store.keys import recording_key
-from aupipe.store.repair import compact, purge
-from aupipe.store.verify import Damage, check
+from aupipe.store.maintenance.repair import compact, purge
+from aupipe.store.maintenance.verify import Damage, check
 
 from .contract import CLOCK, SOURCE, SPEC, random_rows, same
 

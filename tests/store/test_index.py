@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aupipe.store import STORES, create_store, folder, open_store
-from aupipe.store.base import ItemRecord
-from aupipe.store.catalogue import Catalogue
-from aupipe.store.journal import Line
-from aupipe.store.repair import compact, rebuild
-from aupipe.store.snapshot import read_arrays, snapshot_paths, write_snapshot
-from aupipe.store.verify import check
+from aupipe.store import STORES, create_store, local, open_store
+from aupipe.store.log.index import Catalogue
+from aupipe.store.log.journal import Line
+from aupipe.store.log.snapshot import read_arrays, snapshot_paths, write_snapshot
+from aupipe.store.maintenance.repair import compact, rebuild
+from aupipe.store.maintenance.verify import check
+from aupipe.store.protocol import ItemRecord
 
 from .contract import CLOCK, SOURCE, SPEC, WIDE, random_rows, same
 from .test_journal import RECORDS
@@ -116,7 +116,7 @@ def test_a_damaged_item_is_not_adopted(filled):
 
 
 def test_a_store_that_was_written_much_compacts_itself_when_closed(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder, "COMPACT_LINES", 3)
+    monkeypatch.setattr(local, "COMPACT_LINES", 3)
     with create_store(tmp_path / "s") as store:
         for number in range(5):
             store.publish(f"{number}", SPEC, random_rows(2, 3))

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 from aupipe.errors import AupipeError, DamageError
 from aupipe.store import STORE_FILE, fs, store_document
-from aupipe.store.base import ItemRecord
-from aupipe.store.journal import blank_lines, decode_line, restore_last_newline, writer_name
 from aupipe.store.keys import recording_key
 from aupipe.store.links import refuse_linked_items, refuse_links
-from aupipe.store.snapshot import NAME, is_sound, snapshot_paths, write_snapshot
-from aupipe.store.verify import Damage, Report, feature_folders, items_on_disk, lost_journals, sweep
+from aupipe.store.log.journal import blank_lines, decode_line, restore_last_newline, writer_name
+from aupipe.store.log.snapshot import NAME, is_sound, snapshot_paths, write_snapshot
+from aupipe.store.maintenance.verify import Damage, Report, feature_folders, items_on_disk, lost_journals, sweep
+from aupipe.store.protocol import ItemRecord
 from aupipe.store.writer import now_utc, parse_metadata
 
 if TYPE_CHECKING:
-    from aupipe.store.folder import FolderStore
+    from aupipe.store.local import LocalStore
 
 
-def compact(store: FolderStore) -> str:
+def compact(store: LocalStore) -> str:
     """Write what all journals say into a new base, so that the store opens quickly. Returns its path.
 
     Anybody may do this at any time, beside any number of writers: the journals stay, and each base says how far it has
@@ -44,7 +44,7 @@ def compact(store: FolderStore) -> str:
     return path
 
 
-def rebuild(store: FolderStore) -> int:
+def rebuild(store: LocalStore) -> int:
     """Make the catalogue anew from the journals and, where they are lost, from the items themselves.
 
     An item of which no journal says anything is adopted when its bytes are those its own metadata promise. Returns how
@@ -59,7 +59,7 @@ def rebuild(store: FolderStore) -> int:
     return adopted
 
 
-def _adopt(store: FolderStore, path: str) -> bool:
+def _adopt(store: LocalStore, path: str) -> bool:
     """Acknowledge an item that lies in its place, is whole, and of which nothing else is known."""
     try:
         record = parse_metadata(store.read_metadata(path))
@@ -75,7 +75,7 @@ def _adopt(store: FolderStore, path: str) -> bool:
     return True
 
 
-def repair_all(store: FolderStore, report: Report) -> None:
+def repair_all(store: LocalStore, report: Report) -> None:
     """Move what is damaged into ``quarantine/``, requeue it, and make anew what can be made anew.
 
     Raises DamageError, and changes nothing, where there is a link in the store.
@@ -106,12 +106,12 @@ def repair_all(store: FolderStore, report: Report) -> None:
         rebuild(store)
 
 
-def _document(store: FolderStore, damage: Damage) -> bytes:
+def _document(store: LocalStore, damage: Damage) -> bytes:
     name = os.path.basename(damage.path)
     return store_document(store.backend) if name == STORE_FILE else dict(store.folder_documents)[name]
 
 
-def _quarantine(store: FolderStore, path: str, report: Report) -> None:
+def _quarantine(store: LocalStore, path: str, report: Report) -> None:
     """Move a path out of the way, under a name that tells what it was."""
     store.own(path)
     if not os.path.lexists(path):
@@ -123,7 +123,7 @@ def _quarantine(store: FolderStore, path: str, report: Report) -> None:
     report.quarantined.append(target)
 
 
-def _repair_journal(store: FolderStore, path: str, report: Report) -> None:
+def _repair_journal(store: LocalStore, path: str, report: Report) -> None:
     """Keep the damaged lines in quarantine and blank them out where they are; a live writer is not disturbed."""
     if restore_last_newline(path):
         return
@@ -137,7 +137,7 @@ def _repair_journal(store: FolderStore, path: str, report: Report) -> None:
     report.quarantined.append(target)
 
 
-def purge(store: FolderStore, recording: str) -> int:
+def purge(store: LocalStore, recording: str) -> int:
     """Erase a recording: its items in every edition, its journal lines, its rows of the catalogue, its quarantine.
 
     Returns how many items were removed. Nothing of it is left in any file of the store, its name included, except
@@ -174,7 +174,7 @@ def purge(store: FolderStore, recording: str) -> int:
     return len(paths)
 
 
-def _files(store: FolderStore, folder: str, suffix: str = "") -> list[str]:
+def _files(store: LocalStore, folder: str, suffix: str = "") -> list[str]:
     path = os.path.join(store.root, folder)
     names = os.listdir(path) if os.path.isdir(path) else []
     return [os.path.join(path, name) for name in sorted(names) if name.endswith(suffix)]

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from aupipe.documents import parse_json
 from aupipe.store import fs
-from aupipe.store.base import ItemRecord
-from aupipe.store.folder import FolderStore, describe
+from aupipe.store.formats.mapping import map_file
+from aupipe.store.formats.rows import stored_dtype
 from aupipe.store.items import Rows
-from aupipe.store.mapping import map_file
-from aupipe.store.rows import stored_dtype
+from aupipe.store.local import LocalStore, describe
+from aupipe.store.protocol import ItemRecord
 from aupipe.store.writer import Layout
 
 CHUNK_ROWS = 256  # at most: long enough for other tools' throughput, short enough for their verified window reads
@@ -197,8 +197,8 @@ class ShardRows:
             chunk, first = chunk + 1, 0
 
 
-class ZarrStore(FolderStore):
-    """One Zarr v3 array per item; see `aupipe.store.base.Store`."""
+class ZarrStore(LocalStore):
+    """One Zarr v3 array per item; see `aupipe.store.protocol.Store`."""
 
     backend = "zarr"
     suffix = ""

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from aupipe.errors import DamageError
 from aupipe.store import fs
-from aupipe.store.base import ItemState
-from aupipe.store.journal import Line, bare_record
+from aupipe.store.log.journal import Line, bare_record
+from aupipe.store.protocol import ItemState
 from aupipe.types import SourceIdentity
 
 NAME = re.compile(r"base-(\d{8})-([0-9a-f]{8})\.npz")

@@ -14,10 +14,10 @@ from aupipe.errors import DamageError, UsageError
 from aupipe.files import refuse_existing
 from aupipe.registry import nearest
 from aupipe.store import STORES, create_store, fs
-from aupipe.store.base import ItemRecord, Store
-from aupipe.store.journal import writer_name
+from aupipe.store.formats.rows import BLOCK_BYTES
 from aupipe.store.keys import recording_key
-from aupipe.store.rows import BLOCK_BYTES
+from aupipe.store.log.journal import writer_name
+from aupipe.store.protocol import ItemRecord, Store
 from aupipe.store.view import FeatureView, ItemView, feature_view
 
 FORMS = ("npz", "hdf5", "parquet")

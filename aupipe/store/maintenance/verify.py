@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Literal
 
 from aupipe.errors import DamageError
 from aupipe.store import STAGED, STORE_FILE, fs, store_document
-from aupipe.store.base import ItemRecord
-from aupipe.store.journal import FEATURE_ID, damaged_lines, read_lines, writer_is_dead
 from aupipe.store.links import find_links
-from aupipe.store.snapshot import is_sound, snapshot_paths
+from aupipe.store.log.journal import FEATURE_ID, damaged_lines, read_lines, writer_is_dead
+from aupipe.store.log.snapshot import is_sound, snapshot_paths
+from aupipe.store.protocol import ItemRecord
 from aupipe.store.writer import parse_metadata
 
 if TYPE_CHECKING:
-    from aupipe.store.folder import FolderStore
+    from aupipe.store.local import LocalStore
 
 LOOK_AGAIN_S = (0.01, 0.05, 0.2)  # two writers who replace each other's editions may hide one for a moment
 LEASE_S = 24 * 3600.0  # what a writer of another machine has not touched for this long is taken for abandoned
@@ -56,7 +56,7 @@ class Report:
 
 
 def check(
-    store: FolderStore, *, quick: bool = False, sample: float = 1.0, repair: bool = False, seed: int | None = None
+    store: LocalStore, *, quick: bool = False, sample: float = 1.0, repair: bool = False, seed: int | None = None
 ) -> Report:
     """Look at everything in a store.
 
@@ -82,13 +82,13 @@ def check(
         report.swept += _sweep_replaced(store, report.orphans)
         report.orphans = [path for path in report.orphans if os.path.lexists(path)]
     if repair:
-        from aupipe.store.repair import repair_all
+        from aupipe.store.maintenance.repair import repair_all
 
         repair_all(store, report)
     return report
 
 
-def sweep(store: FolderStore) -> int:
+def sweep(store: LocalStore) -> int:
     """Remove from ``tmp/`` what dead writers left. Returns how many entries."""
     folder = os.path.join(store.root, "tmp")
     paths = [os.path.join(folder, name) for name in _listdir(folder) if _is_abandoned(folder, name)]
@@ -100,7 +100,7 @@ def sweep(store: FolderStore) -> int:
     return len(paths)
 
 
-def _give_back(store: FolderStore, path: str) -> bool:
+def _give_back(store: LocalStore, path: str) -> bool:
     """Put an item back that a writer was retiring, when it died and somebody had just published it again."""
     try:
         item = parse_metadata(store.read_metadata(path))
@@ -124,7 +124,7 @@ def _is_abandoned(folder: str, name: str) -> bool:
     return writer_is_dead(name) or time.time() - touched > LEASE_S
 
 
-def _sweep_replaced(store: FolderStore, orphans: list[str]) -> int:
+def _sweep_replaced(store: LocalStore, orphans: list[str]) -> int:
     """Remove the orphans that were published once and then replaced or deleted, by a writer that died right after."""
     swept = 0
     places = set(orphans)
@@ -144,7 +144,7 @@ def _sample(count: int, fraction: float, seed: int | None) -> set[int]:
     return set(random.Random(seed).sample(range(count), math.ceil(count * fraction)))
 
 
-def _check_patiently(store: FolderStore, record: ItemRecord, full: bool) -> Damage | None:
+def _check_patiently(store: LocalStore, record: ItemRecord, full: bool) -> Damage | None:
     """What is wrong with an item, if that is still so when one has looked again for a replacement or a deletion."""
     waits_s = iter(LOOK_AGAIN_S)
     while True:
@@ -168,7 +168,7 @@ def _check_patiently(store: FolderStore, record: ItemRecord, full: bool) -> Dama
         record = newer
 
 
-def _check_item(store: FolderStore, record: ItemRecord, path: str, full: bool) -> tuple[Kind, str]:
+def _check_item(store: LocalStore, record: ItemRecord, path: str, full: bool) -> tuple[Kind, str]:
     """What is wrong with an item, in a few words, or nothing."""
     try:
         if stat.S_ISLNK(os.lstat(path).st_mode):
@@ -195,7 +195,7 @@ def _check_item(store: FolderStore, record: ItemRecord, path: str, full: bool) -
     return "item", ""
 
 
-def _check_documents(store: FolderStore) -> list[Damage]:
+def _check_documents(store: LocalStore) -> list[Damage]:
     """Everything in the store that is not an item."""
     found = check_document(os.path.join(store.root, STORE_FILE), store_document(store.backend))
     journals = os.path.join(store.root, "journal")
@@ -219,7 +219,7 @@ def _check_documents(store: FolderStore) -> list[Damage]:
     return found
 
 
-def lost_journals(store: FolderStore) -> list[Damage]:
+def lost_journals(store: LocalStore) -> list[Damage]:
     """Journals that are gone, or shorter than they were when last read: only the catalogue knows what they said."""
     found = []
     for name, known in store._catalogue.consumed().items():
@@ -239,7 +239,7 @@ def check_document(path: str, content: bytes) -> list[Damage]:
         return [Damage("document", "missing", path)]
 
 
-def feature_folders(store: FolderStore) -> list[str]:
+def feature_folders(store: LocalStore) -> list[str]:
     """The ids of the features the store has a folder of; one behind a link is not its own."""
     names = [name for name in _listdir(store.root) if FEATURE_ID.fullmatch(name)]
     return [name for name in names if not os.path.islink(os.path.join(store.root, name))]
@@ -252,7 +252,7 @@ def group_folders(feature: str) -> list[str]:
     return [feature, items, *(folder for folder in folders if os.path.isdir(folder) and not os.path.islink(folder))]
 
 
-def items_on_disk(store: FolderStore) -> list[str]:
+def items_on_disk(store: LocalStore) -> list[str]:
     """Everything that lies where items lie, whoever put it there."""
     paths = []
     for feature in feature_folders(store):

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import google_crc32c
 
 from aupipe.store import fs
-from aupipe.store.base import ItemRecord
+from aupipe.store.protocol import ItemRecord
 from aupipe.types import SourceIdentity
 
 FEATURE_ID = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}@[0-9a-f]{12}")

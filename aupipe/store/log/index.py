@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from aupipe.collection import collection_paused
 from aupipe.errors import DamageError
-from aupipe.store.base import ItemRecord, ItemState
-from aupipe.store.journal import Line, read_lines
-from aupipe.store.snapshot import Snapshot, snapshot_paths
+from aupipe.store.log.journal import Line, read_lines
+from aupipe.store.log.snapshot import Snapshot, snapshot_paths
+from aupipe.store.protocol import ItemRecord, ItemState
 
 Key = tuple[str, str]  # recording, feature
 log = logging.getLogger(__name__)

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from aupipe.documents import parse_json
 from aupipe.store import fs
-from aupipe.store.base import ItemRecord
-from aupipe.store.folder import FolderStore, describe
+from aupipe.store.formats.mapping import map_file
+from aupipe.store.formats.rows import stored_dtype
 from aupipe.store.items import PlainRows, Rows
-from aupipe.store.mapping import map_file
-from aupipe.store.rows import stored_dtype
+from aupipe.store.local import LocalStore, describe
+from aupipe.store.protocol import ItemRecord
 from aupipe.store.writer import Layout
 
 DATASET = "data"
@@ -130,8 +130,8 @@ class FileSink:
         self._file.close()
 
 
-class Hdf5Store(FolderStore):
-    """One HDF5 file per item; see `aupipe.store.base.Store`."""
+class Hdf5Store(LocalStore):
+    """One HDF5 file per item; see `aupipe.store.protocol.Store`."""
 
     backend = "hdf5"
     suffix = ".h5"

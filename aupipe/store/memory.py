@@ -9,10 +9,10 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.store.base import ItemRecord
-from aupipe.store.catalogue import Catalogue
 from aupipe.store.items import ItemStore, PlainRows
-from aupipe.store.journal import Line
+from aupipe.store.log.index import Catalogue
+from aupipe.store.log.journal import Line
+from aupipe.store.protocol import ItemRecord
 from aupipe.store.writer import Layout, Sink, now_utc
 from aupipe.types import FeatureSpec
 

@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from aupipe.documents import parse_json
 from aupipe.errors import DamageError
 from aupipe.store import fs
-from aupipe.store.base import ItemRecord
-from aupipe.store.catalogue import Catalogue
 from aupipe.store.items import ItemStore, Rows
-from aupipe.store.journal import FEATURE_ID, Journal, writer_is_dead, writer_name
 from aupipe.store.keys import recording_bytes, recording_key, shard_folder
 from aupipe.store.links import refuse_link, refuse_linked_items
+from aupipe.store.log.index import Catalogue
+from aupipe.store.log.journal import FEATURE_ID, Journal, writer_is_dead, writer_name
+from aupipe.store.protocol import ItemRecord
 from aupipe.store.writer import Layout, Sink, now_utc, parse_metadata
 from aupipe.types import FeatureSpec
 
@@ -39,7 +39,7 @@ COMPACT_LINES = 20_000  # journal lines beyond the base that take a tenth of a s
 PROBE_BYTES = 64 << 10
 MAX_MAPS = 16384  # of the 65530 mappings Linux allows a process
 
-_open_stores: weakref.WeakSet[FolderStore] = weakref.WeakSet()
+_open_stores: weakref.WeakSet[LocalStore] = weakref.WeakSet()
 
 
 def _forget_maps() -> None:
@@ -69,8 +69,8 @@ def spec_document(content: dict[str, Any]) -> bytes:
     return json.dumps(content | {"crc32c": f"{crc:08x}"}, indent=1, sort_keys=True).encode()
 
 
-class FolderStore(ItemStore):
-    """The store protocol over a folder; see `aupipe.store.base.Store` for what each method promises."""
+class LocalStore(ItemStore):
+    """The store protocol over a folder; see `aupipe.store.protocol.Store` for what each method promises."""
 
     backend = ""
     persistent = True  # can be opened again by its path
@@ -377,7 +377,7 @@ class FolderStore(ItemStore):
 
     def verify(self, *, quick: bool = False) -> list[str]:
         """One line per damage found."""
-        from aupipe.store.verify import check
+        from aupipe.store.maintenance.verify import check
 
         return [str(damage) for damage in check(self, quick=quick).damage]
 
@@ -396,7 +396,7 @@ class FolderStore(ItemStore):
     def close(self) -> None:
         """Let go of maps and the journal; compact the catalogue when much was said since the last time."""
         if self._journal.path and self._catalogue.tail > COMPACT_LINES:
-            from aupipe.store.repair import compact
+            from aupipe.store.maintenance.repair import compact
 
             with contextlib.suppress(OSError, DamageError):  # it is only a matter of speed
                 compact(self)

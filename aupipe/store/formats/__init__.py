@@ -1,0 +1,1 @@
+"""How an item's files are laid out, one module per format."""
