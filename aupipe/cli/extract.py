@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from aupipe.extract.means import Means
     from aupipe.extract.parts import Parts
     from aupipe.extract.plan import Item, Plan
-    from aupipe.store.protocol import Store
+    from aupipe.store import Store
     from aupipe.types import Recording
 
 MODALITIES = ("visual", "audio", "text")

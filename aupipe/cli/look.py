@@ -25,7 +25,7 @@ from aupipe.registry import nearest
 
 if TYPE_CHECKING:
     from aupipe.extract.plan import Item, Plan
-    from aupipe.store.protocol import ItemRecord, Store
+    from aupipe.store import ItemRecord, Store
 
 
 @click.command()

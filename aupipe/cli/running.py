@@ -12,8 +12,8 @@ from aupipe.cli.output import echo, echo_json
 if TYPE_CHECKING:
     from aupipe.extract.means import Means
     from aupipe.extract.plan import Plan
+    from aupipe.store import Store
     from aupipe.store.local import LocalStore
-    from aupipe.store.protocol import Store
 
 SHOWN = 10  # damaged recordings
 
@@ -40,8 +40,8 @@ def run_plan(
     from aupipe.extract.executors.driver import extract as run
     from aupipe.extract.executors.local import local_executor
     from aupipe.extract.means import Means
-    from aupipe.store.links import refuse_links
-    from aupipe.store.maintenance.verify import sweep
+    from aupipe.store.maintenance.gc import sweep
+    from aupipe.store.maintenance.inventory import refuse_links
 
     refuse_links(cast("LocalStore", store))  # said once, and not of every recording
     sweep(cast("LocalStore", store))  # what killed runs left half written

@@ -20,7 +20,7 @@ from aupipe.errors import UsageError
 from aupipe.types import Labels, Recording, Task
 
 if TYPE_CHECKING:
-    from aupipe.store.protocol import Store
+    from aupipe.store import Store
     from aupipe.train.bootstrap import Spread
     from aupipe.train.evaluate import Scores
     from aupipe.train.model import Model

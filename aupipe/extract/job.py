@@ -18,7 +18,7 @@ from aupipe.extract.loaded import Loaded
 from aupipe.extract.media_report import MediaReport
 from aupipe.extract.plan import Job, source_paths
 from aupipe.sources import source_changed, source_identity
-from aupipe.store.protocol import ItemRecord, ItemWriter, Store
+from aupipe.store import ItemRecord, ItemWriter, Store
 from aupipe.types import FeatureSpec, Recording, SourceIdentity
 
 log = logging.getLogger(__name__)

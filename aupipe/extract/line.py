@@ -26,7 +26,7 @@ from aupipe.extract.meter import Meter
 from aupipe.extract.pipeline import Stages, film
 from aupipe.extract.plan import Job
 from aupipe.extract.writing import Sink
-from aupipe.store.protocol import ItemRecord, Store
+from aupipe.store import ItemRecord, Store
 from aupipe.types import FeatureSpec
 
 log = logging.getLogger(__name__)

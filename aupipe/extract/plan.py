@@ -13,7 +13,7 @@ from aupipe.errors import UsageError
 from aupipe.extract.encoders.text.transcript import find_transcript
 from aupipe.extract.parts import Chain, Parts
 from aupipe.sources import source_changed, source_folder
-from aupipe.store.protocol import ItemState, Store
+from aupipe.store import ItemState, Store
 from aupipe.types import FeatureSpec, Modality, Recording, SourceIdentity
 
 State = Literal["done", "new", "spec changed", "source changed", "other file", "failed before", "forced"]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from aupipe.errors import RecordingError
 from aupipe.extract.job import OpenItem, Pass, failing_alone
-from aupipe.store.protocol import ItemWriter
+from aupipe.store import ItemWriter
 
 NAN_BYTES = 8 << 20  # of rows without a face, made at a time: hours without one are no reason to hold much
 

@@ -1,371 +1,228 @@
-"""A store in a folder: what the Zarr and HDF5 backends share. Only the form of an item's files is theirs.
+"""A store in a folder: publishing and reading, whatever the format of the files.
 
-The commit protocol: stage in ``tmp/`` and fsync, rename into place and fsync the parent, then append one line to this
-process's journal and fsync. An item exists if and only if its line does.
+An item is published in three steps: write it to ``tmp/`` and fsync; rename it to its path and fsync the parent; append
+one line to the journal of this process and fsync. An item exists if and only if its line does.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import json
 import os
 import stat
 import time
-import weakref
-from abc import abstractmethod
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
-import google_crc32c
-import numpy as np
-from numpy.typing import NDArray
-
-from aupipe.documents import parse_json
 from aupipe.errors import DamageError
 from aupipe.store import fs
-from aupipe.store.items import ItemStore, Rows
-from aupipe.store.keys import recording_bytes, recording_key, shard_folder
-from aupipe.store.links import refuse_link, refuse_linked_items
-from aupipe.store.log.index import Catalogue
-from aupipe.store.log.journal import FEATURE_ID, Journal, writer_is_dead, writer_name
-from aupipe.store.protocol import ItemRecord
-from aupipe.store.writer import Layout, Sink, now_utc, parse_metadata
+from aupipe.store.documents import read_backend, read_spec, spec_document
+from aupipe.store.folders import EXISTS, StoreFolder
+from aupipe.store.formats.hdf5 import Hdf5
+from aupipe.store.formats.protocol import Format, Layout, Rows, Sink
+from aupipe.store.formats.zarr3 import Zarr3
+from aupipe.store.items import ItemStore
+from aupipe.store.keys import FEATURE_ID
+from aupipe.store.links import refuse_linked_items
+from aupipe.store.log.index import Index, compact
+from aupipe.store.log.journal import Journal
+from aupipe.store.map_cache import MapCache
+from aupipe.store.processes import writer_has_ended
+from aupipe.store.record_json import parse_metadata
+from aupipe.store.records import ItemRecord
+from aupipe.store.writer import now_utc
 from aupipe.types import FeatureSpec
 
-LOOK_AGAIN_S = (0.01, 0.05, 0.2, 0.5)  # waits before an item that is not in its place is called missing
-COMPACT_LINES = 20_000  # journal lines beyond the base that take a tenth of a second to open
-PROBE_BYTES = 64 << 10
-MAX_MAPS = 16384  # of the 65530 mappings Linux allows a process
-
-_open_stores: weakref.WeakSet[LocalStore] = weakref.WeakSet()
-
-
-def _forget_maps() -> None:
-    """A forked child maps files for itself."""
-    for store in list(_open_stores):
-        store._maps = {}
-
-
-os.register_at_fork(after_in_child=_forget_maps)
-
-
-def describe(item: ItemRecord, metadata: str) -> dict[str, Any]:
-    """The attributes of an item for people who open it with other tools; ``aupipe_item`` is the one we read."""
-    name = recording_bytes(item.recording).decode("utf-8", "replace")
-    return {
-        "recording": name.replace("\0", "\ufffd"),
-        "feature": item.feature,
-        "valid_frames": item.valid_frames,
-        "aupipe_item": metadata,
-    }
-
-
-def spec_document(content: dict[str, Any]) -> bytes:
-    """The text of ``spec.json`` for a spec as JSON values: those, and a checksum over them."""
-    content = {name: value for name, value in content.items() if name != "crc32c"}
-    crc = google_crc32c.value(json.dumps(content, sort_keys=True).encode())
-    return json.dumps(content | {"crc32c": f"{crc:08x}"}, indent=1, sort_keys=True).encode()
+RETRY_WAITS_S = (0.01, 0.05, 0.2, 0.5)  # before an item that is not at its path is called missing
+COMPACT_LINES = 20_000  # journal lines beyond the snapshot that take a tenth of a second to read
 
 
 class LocalStore(ItemStore):
-    """The store protocol over a folder; see `aupipe.store.protocol.Store` for what each method promises."""
+    """The store protocol over a folder of files in one format; see `aupipe.store.protocol.Store`."""
 
     backend = ""
-    persistent = True  # can be opened again by its path
-    suffix = ""  # of an item's name
-    folder_documents: tuple[tuple[str, bytes], ...] = ()  # files every folder of items carries
+    persistent = True
+    format: Format
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.root = os.path.abspath(path)
-        self._journal = Journal(os.path.join(self.root, "journal"))
-        super().__init__(path, Catalogue(self._journal.folder, os.path.join(self.root, "catalogue")))
-        self._maps: dict[tuple[str, str], Rows] = {}
-        self._lasting: set[str] = set()
-        _open_stores.add(self)
+        self.folder = StoreFolder(self.root, self.format)
+        self._journal = Journal(self.folder.journals)
+        super().__init__(path, Index(self.folder.journals, self.folder.snapshots))
+        self._maps = MapCache()
         self.refresh()
 
-    # What a backend adds ---------------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def open_sink(self, path: str, layout: Layout) -> Sink:
-        """Begin an item's files at ``path``."""
-
-    @abstractmethod
-    def data_file(self, path: str, record: ItemRecord) -> str:
-        """The file with the array, of the item at ``path``."""
-
-    @abstractmethod
-    def item_files(self, path: str, record: ItemRecord) -> list[str]:
-        """Every file of the item at ``path``."""
-
-    @abstractmethod
-    def map_rows(self, path: str, record: ItemRecord) -> Rows:
-        """Map the item at ``path``. Raises FileNotFoundError, or DamageError when its size is not the record's."""
-
-    @abstractmethod
-    def checksums(self, path: str, record: ItemRecord) -> tuple[int, int]:
-        """crc32c of the array's bytes, and of every other byte of the item's files."""
-
-    def measure(self, path: str, record: ItemRecord) -> ItemRecord:
-        """The record with the size of the data file at ``path`` and the array's place in it, as found there."""
-        size = os.path.getsize(self.data_file(path, record)) if record.frames else 0
-        return replace(record, nbytes=size)
-
-    @abstractmethod
-    def read_metadata(self, path: str) -> str:
-        """The text an item at ``path`` carries of itself: `item_metadata`."""
+    def item_path(self, record: ItemRecord) -> str:
+        """The path of a published item: a folder (Zarr) or a file (HDF5)."""
+        return self.folder.item_path(record)
 
     # Publishing ------------------------------------------------------------------------------------------------------
 
     def check_writable(self) -> None:
-        """Raises OSError unless items could be published now: a small file is staged, and folders may be written."""
-        path = self._staging_path()
-        try:
-            fs.write_file(path, [bytes(PROBE_BYTES)])
-        finally:
-            fs.try_remove(path)
-        for folder in (self.root, self._journal.folder):
-            if os.path.isdir(folder) and not os.access(folder, os.W_OK | os.X_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+        """Raises OSError unless items could be published now."""
+        self.folder.check_writable()
 
     def _stage(self, spec: FeatureSpec, layout: Layout) -> Sink:
         self._make_feature(spec)
-        return self.open_sink(self._staging_path(self.suffix), layout)
+        return self.format.open_sink(self.folder.staging_path(self.format.suffix), layout)
 
     def _discard(self, sink: Sink) -> None:
         fs.try_remove(sink.path)
 
-    def delete(self, recording: str, feature: str) -> None:
-        """Remove an item and its bytes. Raises DamageError, and removes nothing, where it lies behind a link."""
-        self.published(recording, feature)
-        paths = self.editions(recording, feature)
-        refuse_linked_items(paths)
-        self._acknowledge(ItemRecord(recording, feature, "deleted", time_utc=now_utc()))
-        for path in paths:
-            self.retire(recording, feature, path)
+    def _make_feature(self, spec: FeatureSpec) -> None:
+        target = os.path.join(self.root, spec.id)
+        self.folder.checked(os.path.join(target, "items", ""))
+        if spec.id not in self._specs and not os.path.exists(os.path.join(target, "spec.json")):
+            self.folder.make_feature_folder(spec.id, spec_document(spec.to_json()))
+            self._specs[spec.id] = spec
+        self.folder.make_durable(target)
 
     def _publish(self, spec: FeatureSpec, record: ItemRecord, sink: Sink) -> ItemRecord:
-        """Steps two and three of the commit: into place, then into the journal."""
-        target = self.own(self.item_path(record))
-        before = self._catalogue.published(record.recording, record.feature)
-        folder = os.path.dirname(target)
-        if not os.path.isdir(folder):
-            self._make_folder(folder, list(self.folder_documents))
-        intent = f"{self._staging_path()}.{os.path.basename(target)}"  # tells others not to retire this edition now
-        os.close(fs.create(intent))
+        """Steps two and three: rename the item to its path, then write its line.
+
+        A marker, an empty file in ``tmp/`` named after the revision, is there meanwhile: see `remove_revision`.
+        """
+        target = self.folder.checked(self.item_path(record))
+        before = self.index.published(record.recording, record.feature)
+        parent = os.path.dirname(target)
+        self.folder.make_item_folder(parent)
+        marker = f"{self.folder.staging_path()}.{os.path.basename(target)}"
+        os.close(fs.create(marker))
         try:
-            self._place(sink.path, target, record)
-            self._make_last(folder)
-            self._acknowledge(record)
+            self._move_into_place(sink.path, target, record)
+            self.folder.make_durable(parent)
+            self.acknowledge(record)
         finally:
-            fs.try_remove(intent)
+            fs.try_remove(marker)
         fs.try_remove(sink.path)
-        if before is not None and before.edition != record.edition:
-            with contextlib.suppress(OSError):  # what was published stands; `verify` sweeps what is left
-                self.retire(record.recording, record.feature, self.item_path(before))
+        if before is not None and before.revision != record.revision:
+            with contextlib.suppress(OSError):  # the item is published all the same; `check` removes the old revision
+                self.remove_revision(record.recording, record.feature, self.item_path(before))
         return record
 
-    def _place(self, staged: str, target: str, record: ItemRecord) -> None:
-        """Rename a staged item into place. An equal one that is there stays; a damaged one makes way."""
+    def _move_into_place(self, staged: str, target: str, record: ItemRecord) -> None:
+        """Rename a staged item to its path. An equal item that is there stays, a damaged one is removed."""
         while True:
             if os.path.lexists(target):
-                if self.is_whole(target, record):
-                    fs.fsync_folder(os.path.dirname(target))  # whoever placed it may not have come to this yet
+                if self.is_intact(target, record):
+                    fs.fsync_folder(os.path.dirname(target))  # its writer may not have done so yet
                     return
-                self._take_away(target)
+                self.folder.remove_item(target)
             try:
                 fs.rename(staged, target)
                 return
             except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise  # else another writer of the same item was faster: look at what it placed
+                if error.errno not in EXISTS:
+                    raise  # else another writer of the same item was faster: check the item that it placed
 
-    def retire(self, recording: str, feature: str, path: str) -> None:
-        """Remove an edition that was replaced or deleted, unless somebody publishes it again at this moment.
-
-        A publisher leaves an intent, places the item, journals it and takes the intent back. This moves the item away
-        and then looks for intents and journal lines, in that order: whenever the publisher relied on what was moved,
-        one of the two is seen, and the item is put back. Whoever dies here leaves it in ``tmp/``: `sweep` puts it back.
-        """
-        if self._is_wanted(recording, feature, self.own(path)):
-            return
-        aside = self._staging_path(self.suffix)
+    def is_intact(self, path: str, record: ItemRecord) -> bool:
+        """Whether the item at ``path`` is byte for byte the one of the record."""
         try:
-            fs.rename(path, aside)
-        except FileNotFoundError:  # somebody else has just retired it
-            return
-        if self._is_wanted(recording, feature, path) and not os.path.lexists(path):
-            fs.rename(aside, path)
-        else:
-            fs.remove(aside)
-
-    def _is_wanted(self, recording: str, feature: str, path: str) -> bool:
-        """Is a living writer publishing this very edition, or is it what a reader should find?"""
-        ending = f".{os.path.basename(path)}"
-        names = os.listdir(os.path.dirname(self._staging_path()))
-        if any(name.endswith(ending) and not writer_is_dead(name) for name in names):
-            return True
-        self.refresh()
-        now = self._catalogue.published(recording, feature)
-        return now is not None and self.item_path(now) == path
-
-    def is_whole(self, path: str, record: ItemRecord) -> bool:
-        """Is the item at ``path`` byte for byte what the record says?"""
-        try:
-            return self.checksums(path, record) == (record.crc32c, record.rest_crc32c)
+            return self.format.checksums(path, record) == (record.crc32c, record.metadata_crc32c)
         except (OSError, DamageError):
             return False
 
-    def _acknowledge(self, record: ItemRecord) -> ItemRecord:
-        self._journal.saw(self._catalogue.last_seq)
-        self._catalogue.apply(self._journal.append(record))
-        self._maps.pop((record.recording, record.feature), None)
+    def acknowledge(self, record: ItemRecord) -> ItemRecord:
+        """Write a record to the journal of this process and add it to the index. Returns it."""
+        self._journal.observe(self.index.last_seq)
+        self.index.apply(self._journal.append(record))
+        self._maps.drop(record.recording, record.feature)
         return record
 
-    # Places ----------------------------------------------------------------------------------------------------------
+    # Removing --------------------------------------------------------------------------------------------------------
 
-    def item_path(self, record: ItemRecord) -> str:
-        """Where the published item of a record lies: a folder (Zarr) or a file (HDF5)."""
-        return f"{self._item_stem(record.recording, record.feature)}.{record.edition}{self.suffix}"
+    def delete(self, recording: str, feature: str) -> None:
+        """Remove an item and its bytes. Raises DamageError, and removes nothing, where a link leads to it."""
+        self.published(recording, feature)
+        paths = self.revision_paths(recording, feature)
+        refuse_linked_items(paths)
+        self.acknowledge(ItemRecord(recording, feature, "deleted", time_utc=now_utc()))
+        for path in paths:
+            self.remove_revision(recording, feature, path)
 
-    def own(self, path: str) -> str:
-        """A path of the store that is about to be changed. Raises DamageError where a link leads there."""
-        return refuse_link(self.root, path)
+    def remove_revision(self, recording: str, feature: str, path: str) -> None:
+        """Remove a revision that was replaced or deleted, unless a process is publishing it again.
 
-    def editions(self, recording: str, feature: str) -> list[str]:
-        """Every path that holds, or by its name could hold, bytes of this item, superseded ones included.
-
-        They are asked for to be removed: raises DamageError where a link leads there.
+        A publisher creates its marker, places the item, writes its line and removes the marker. This function moves the
+        item to ``tmp/`` and then looks for markers and new lines, in that order. If the publisher has relied on the
+        moved item, one of the two is there, and the item is moved back. A process that is killed in between leaves the
+        item in ``tmp/``, where `aupipe.store.maintenance.gc.sweep` finds it.
         """
-        folder, stem = os.path.split(self.own(self._item_stem(recording, feature)))
+        if self._is_current(recording, feature, self.folder.checked(path)):
+            return
+        staged = self.folder.staging_path(self.format.suffix)
+        try:
+            fs.rename(path, staged)
+        except FileNotFoundError:  # removed by another process meanwhile
+            return
+        if self._is_current(recording, feature, path) and not os.path.lexists(path):
+            fs.rename(staged, path)
+        else:
+            fs.remove(staged)
+
+    def _is_current(self, recording: str, feature: str, path: str) -> bool:
+        """Whether the revision at ``path`` is being published by a running process, or is the published one."""
+        ending = f".{os.path.basename(path)}"
+        names = os.listdir(os.path.dirname(self.folder.staging_path()))
+        if any(name.endswith(ending) and not writer_has_ended(name) for name in names):
+            return True
+        self.refresh()
+        now = self.index.published(recording, feature)
+        return now is not None and self.item_path(now) == path
+
+    def revision_paths(self, recording: str, feature: str) -> list[str]:
+        """The path of every revision of an item, and of files by that name whose recording cannot be read.
+
+        They are asked for to be removed: raises DamageError where a folder on the way to them is a link.
+        """
+        folder, stem = os.path.split(self.folder.checked(self.folder.item_stem(recording, feature)))
         names = os.listdir(folder) if os.path.isdir(folder) else []
         paths = [os.path.join(folder, name) for name in sorted(names) if name.startswith(stem + ".")]
-        return [path for path in paths if self._owner(path) in (recording, None)]
+        return [path for path in paths if self._recording_of(path) in (recording, None)]
 
-    def _owner(self, path: str) -> str | None:
-        """Which recording an item says it is of; None when it cannot tell."""
+    def _recording_of(self, path: str) -> str | None:
+        """The recording in the metadata of the item at ``path``, or None where that cannot be read."""
         try:
-            return parse_metadata(self.read_metadata(path)).recording
+            return parse_metadata(self.format.read_metadata(path)).recording
         except (OSError, ValueError, KeyError, TypeError):
             return None
-
-    def _item_stem(self, recording: str, feature: str) -> str:
-        key = recording_key(recording)
-        return os.path.join(self.root, feature, "items", shard_folder(key), key)
-
-    def _staging_path(self, suffix: str = "") -> str:
-        folder = os.path.join(self.root, "tmp")
-        fs.make_folders(folder)
-        return self.own(os.path.join(folder, writer_name() + suffix))
-
-    def _take_away(self, path: str) -> None:
-        """Remove an item so that no reader sees half of it. That somebody else has just removed it is fine."""
-        aside = self._staging_path(self.suffix)
-        with contextlib.suppress(FileNotFoundError):
-            fs.rename(self.own(path), aside)
-        fs.remove(aside)
-
-    def _make_feature(self, spec: FeatureSpec) -> None:
-        """The feature's folder with its spec, whole from the first moment it is seen."""
-        target = os.path.join(self.root, spec.id)
-        self.own(os.path.join(target, "items", ""))
-        if spec.id not in self._specs and not os.path.exists(os.path.join(target, "spec.json")):
-            documents = [("spec.json", spec_document(spec.to_json())), *self.folder_documents]
-            documents += [(os.path.join("items", name), content) for name, content in self.folder_documents]
-            self._make_folder(target, documents)
-            self._specs[spec.id] = spec
-        self._make_last(target)
-
-    def _make_last(self, folder: str) -> None:
-        """See to it, once per process and folder, that its name is on the disk, whoever made it."""
-        if folder not in self._lasting:
-            fs.fsync_folder(os.path.dirname(folder))
-            self._lasting.add(folder)
-
-    def _make_folder(self, target: str, documents: list[tuple[str, bytes]]) -> None:
-        """A folder that appears with its documents in it, or not at all; not sure to last before `_make_last`."""
-        fs.make_folders(os.path.dirname(target))
-        staged = self._staging_path()
-        fs.make_folders(staged, durable=False)
-        for name, content in documents:
-            path = os.path.join(staged, name)
-            fs.make_folders(os.path.dirname(path))
-            fs.write_file(path, [content])
-            fs.fsync_folder(os.path.dirname(path))
-        try:
-            fs.rename(staged, target, durable=False)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-            for name, _ in documents:  # the folder is there: another writer's, or one that lost a document
-                if not os.path.lexists(os.path.join(target, name)):
-                    fs.rename(os.path.join(staged, name), os.path.join(target, name))
-        fs.try_remove(staged)
 
     # Reading ---------------------------------------------------------------------------------------------------------
 
     def _rows(self, recording: str, feature: str) -> Rows:
-        key = (recording, feature)
-        rows = self._maps.get(key)
+        rows = self._maps.get(recording, feature)
         if rows is None:
-            rows = self._maps[key] = self._map(recording, feature)
-            if len(self._maps) > MAX_MAPS:
-                self._maps.pop(next(iter(self._maps)), None)
-        elif len(self._maps) > MAX_MAPS // 2 and self._maps.pop(key, None) is not None:
-            self._maps[key] = rows  # used last, let go of last; while there is room, order does not matter
+            rows = self._map(recording, feature)
+            self._maps.put(recording, feature, rows)
         return rows
 
     def _map(self, recording: str, feature: str) -> Rows:
         record = self.published(recording, feature)
-        waits_s = iter(LOOK_AGAIN_S)
+        waits_s = iter(RETRY_WAITS_S)
         while True:
             path = self.item_path(record)
             try:
                 if stat.S_ISLNK(os.lstat(path).st_mode):
                     raise DamageError(f"{feature}, recording {recording!r}: {path} is a link: `aupipe store verify`")
-                return self.map_rows(path, record)
-            except FileNotFoundError:  # replaced since we last looked?
+                return self.format.map_rows(path, record)
+            except FileNotFoundError:  # replaced since the last refresh?
                 self.refresh()
                 newer = self.published(recording, feature)
-                if newer.edition == record.edition:
+                if newer.revision == record.revision:
                     self._wait_for(record, waits_s)
                 record = newer
 
     def _wait_for(self, record: ItemRecord, waits_s: Iterator[float]) -> None:
-        """Give two writers who replace each other's editions the moment in which one is out of sight."""
+        """Wait for an item that another process has moved to ``tmp/`` and may move back: see `remove_revision`."""
         for wait_s in waits_s:
             time.sleep(wait_s)
             return
         where = f"{record.feature}, recording {record.recording!r}"
         raise DamageError(f"{where}: {self.item_path(record)} is missing: `aupipe store verify --repair`")
 
-    def check_size(self, file: NDArray[np.uint8], record: ItemRecord) -> None:
-        """Raises DamageError when a data file is not as long as it was when published."""
-        if len(file) != record.nbytes:
-            raise DamageError(
-                f"{record.feature}, recording {record.recording!r}: {self.item_path(record)} has {len(file)} bytes, "
-                f"{record.nbytes} were published: `aupipe store verify --repair`"
-            )
-
     def spec(self, feature: str) -> FeatureSpec:
         """The spec of a feature id. Raises KeyError for an unknown one, DamageError when it is not what was written."""
         if feature not in self._specs:
-            path = os.path.join(self.root, feature, "spec.json")
-            if not FEATURE_ID.fullmatch(feature) or not os.path.exists(path):
-                raise KeyError(f"no feature {feature!r} in {self.path}")
-            try:
-                with open(path, "rb") as file:
-                    content = file.read()
-                parsed = parse_json(content)
-                spec = FeatureSpec.from_json(parsed)
-                whole = spec.id == feature and spec_document(parsed) == content
-            except (ValueError, TypeError, KeyError, AttributeError):
-                whole = False
-            if not whole:
-                raise DamageError(f"{feature}: {path} is not what was written: `aupipe store verify --repair`")
-            self._specs[feature] = spec
+            self._specs[feature] = read_spec(self.root, feature)
         return self._specs[feature]
 
     def features(self) -> list[FeatureSpec]:
@@ -375,35 +232,55 @@ class LocalStore(ItemStore):
 
     # The store as a whole --------------------------------------------------------------------------------------------
 
-    def verify(self, *, quick: bool = False) -> list[str]:
-        """One line per damage found."""
-        from aupipe.store.maintenance.verify import check
-
-        return [str(damage) for damage in check(self, quick=quick).damage]
-
     def refresh(self) -> None:
-        """See what other processes have published."""
-        for key in self._catalogue.refresh():
-            self._maps.pop(key, None)
+        """Read what other processes have published."""
+        for recording, feature in self.index.refresh():
+            self._maps.drop(recording, feature)
 
     def reload(self) -> None:
-        """Forget everything and read it anew, as if the store had just been opened."""
-        self._catalogue = Catalogue(self._journal.folder, os.path.join(self.root, "catalogue"))
+        """Drop everything in memory and read it again, as a newly opened store does."""
+        self.index = Index(self.folder.journals, self.folder.snapshots)
         self._specs.clear()
         self._maps.clear()
         self.refresh()
 
-    def close(self) -> None:
-        """Let go of maps and the journal; compact the catalogue when much was said since the last time."""
-        if self._journal.path and self._catalogue.tail > COMPACT_LINES:
-            from aupipe.store.maintenance.repair import compact
+    def compact(self) -> str:
+        """Write the lines of all journals into a new snapshot, so that the store opens fast. Returns its path.
 
-            with contextlib.suppress(OSError, DamageError):  # it is only a matter of speed
-                compact(self)
+        Any process may do this at any time, while others write. Raises DamageError where the folder is a link.
+        """
+        self.folder.checked(os.path.join(self.folder.snapshots, ""))
+        path = compact(self.folder.journals, self.folder.snapshots, self.folder.staging_path())
+        self.reload()
+        return path
+
+    def close(self) -> None:
+        """Close files and drop memory maps; compact the journals if they have grown long since the last snapshot."""
+        if self._journal.path and self.index.tail > COMPACT_LINES:
+            with contextlib.suppress(OSError, DamageError):  # without a snapshot the store only opens slower
+                self.compact()
         self._maps.clear()
         self._journal.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from aupipe.store import open_store
+        return _reopen, (type(self), self.root)
 
-        return open_store, (self.root,)
+
+def _reopen(kind: type[LocalStore], root: str) -> LocalStore:
+    """A pickled store in another process. Errors as `aupipe.store.documents.read_backend`."""
+    read_backend(root)
+    return kind(root)
+
+
+class ZarrStore(LocalStore):
+    """A store of Zarr v3 arrays."""
+
+    backend = "zarr"
+    format = Zarr3()
+
+
+class Hdf5Store(LocalStore):
+    """A store of HDF5 files."""
+
+    backend = "hdf5"
+    format = Hdf5()

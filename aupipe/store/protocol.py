@@ -1,61 +1,24 @@
-"""The contract of a feature store.
+"""The contract of a feature store, which `tests/store/contract.py` checks for every backend.
 
 An item is one array ``(T, ...)``: one feature of one recording, one row per decoded frame, NaN where a row is invalid.
-An item exists if and only if its publication was acknowledged (`ItemRecord` in the journal); a file that lies around
-is not an item. Items are immutable: to change one is to publish it anew.
+An item exists if and only if its publication was acknowledged (an `ItemRecord` in a journal); a file alone is not an
+item. Items are immutable: to change one is to publish it again.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Self
+from typing import Any, Protocol, Self
 
-import numpy as np
 from numpy.typing import NDArray
 
+from aupipe.store.records import ItemRecord, ItemState
+from aupipe.store.view import FeatureView, ItemReader
 from aupipe.types import FeatureSpec, SourceIdentity
-
-if TYPE_CHECKING:
-    from aupipe.store.view import FeatureView
-
-
-class ItemState(NamedTuple):
-    """What planning needs to know of an item."""
-
-    state: Literal["done", "failed", "deleted"]
-    source: SourceIdentity | None
-
-
-@dataclass(frozen=True)
-class ItemRecord:
-    """What is known of one (recording, feature): the acknowledged fact of its publication, or of its failure."""
-
-    recording: str  # the id, as given
-    feature: str  # the feature id, name@key
-    state: Literal["done", "failed", "deleted"]
-    frames: int = 0
-    valid_frames: int = 0
-    shape: tuple[int, ...] = ()
-    dtype: str = ""
-    nbytes: int = 0  # of the data file, exactly
-    offset: int = 0  # of the array's first byte in the data file
-    crc32c: int = 0  # of the array's bytes, C order, little endian
-    rest_crc32c: int = 0  # of every other byte of the item's files
-    edition: str = ""  # 8 hex that tell this publication of the item from others
-    video_id: str = ""  # what the clock is stored under, where that is not the recording itself
-    source: SourceIdentity | None = None
-    seconds: float = 0.0  # spent computing
-    reason: str = ""  # of a failure, one line
-    damage: str = ""  # what is wrong with the media it was computed from, one line; empty for a whole file
-    media: Mapping[str, Any] = field(default_factory=dict)  # stream -> counts of what decoding it found
-    versions: Mapping[str, str] = field(default_factory=dict)  # libraries that made it
-    time_utc: str = ""
 
 
 class ItemWriter(Protocol):
-    """One item being written, invisible to everybody until `commit`.
+    """One item being written, which no reader sees before `commit`.
 
     A context manager: leaving it without `commit` discards what was written and leaves the item as it was before.
     """
@@ -82,20 +45,16 @@ class ItemWriter(Protocol):
     def __exit__(self, *exc: object) -> None: ...
 
 
-class Store(Protocol):
-    """Publish, read, status and delete by (recording, feature).
+class Store(ItemReader, Protocol):
+    """Publish, read, list and delete items by (recording, feature).
 
-    Safe for any number of processes on any number of machines over one POSIX file system: nobody writes a file that
-    somebody else writes, nothing is locked, double work is harmless and double publication impossible.
+    Safe for any number of processes on any number of machines over one POSIX file system, without locks: each file has
+    one writer, and two processes that publish the same item publish it once.
     """
 
     path: Any
     backend: str
-    persistent: bool  # can be opened again by its path
-
-    def published(self, recording: str, feature: str) -> ItemRecord:
-        """The record of the data `read` reads, which a failure since has not changed. Raises KeyError."""
-        ...
+    persistent: bool  # whether it can be opened again by its path
 
     def writer(
         self,
@@ -141,15 +100,22 @@ class Store(Protocol):
         ...
 
     def record(self, recording: str, feature: str) -> ItemRecord | None:
-        """The newest acknowledged record of an item, or None when nothing was ever said of it."""
+        """The newest acknowledged record of an item, or None when there is none."""
         ...
 
-    def read(self, recording: str, feature: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Rows [start, stop) in the feature's dtype; a read-only view of the mapped file where the backend can.
+    def records(self, feature: str | None = None) -> Iterator[ItemRecord]:
+        """The newest record of every item (of one feature), deleted ones left out, without reading any data."""
+        ...
 
-        Raises KeyError when there is no such item, IndexError when the range leaves it, DamageError when the file is
-        not the one that was published.
+    def states(self, features: Sequence[str]) -> dict[str, tuple[ItemState | None, ...]]:
+        """State and source of every item of some features: one call to plan a whole corpus with.
+
+        Recording -> one entry for each feature, None where the item has no record.
         """
+        ...
+
+    def damaged(self) -> Iterator[ItemRecord]:
+        """The records of all items that can be read and were computed from damaged media."""
         ...
 
     def read_into(self, out: NDArray[Any], recording: str, feature: str, start: int = 0) -> None:
@@ -160,27 +126,20 @@ class Store(Protocol):
         """The spec of a feature id. Raises KeyError when the store does not know it."""
         ...
 
-    def features(self) -> list[FeatureSpec]:
-        """Every feature that has a `spec.json`, by id."""
+    def delete(self, recording: str, feature: str) -> None:
+        """Remove an item and its bytes. Raises KeyError when there is none."""
         ...
 
-    def records(self, feature: str | None = None) -> Iterator[ItemRecord]:
-        """The newest record of every item (of one feature), deleted ones left out, without reading any data."""
+    def check_writable(self) -> None:
+        """Raises OSError unless items could be published now; cheap, to be called before hours of work."""
         ...
 
-    def states(self, features: Sequence[str]) -> dict[str, tuple[ItemState | None, ...]]:
-        """State and source of every item of some features: one call to plan a whole corpus with.
-
-        Recording -> one for each feature, None where nothing was ever said of the item.
-        """
+    def refresh(self) -> None:
+        """Read what other processes have published since the store was opened or last refreshed."""
         ...
 
-    def all_published(self, feature: str | None = None) -> Iterator[ItemRecord]:
-        """The record of everything `read` can read, by feature and recording."""
-        ...
-
-    def damaged(self) -> Iterator[ItemRecord]:
-        """The record of everything that can be read and was computed from damaged media, without looking at others."""
+    def close(self) -> None:
+        """Close files and drop memory maps. The store can be used again afterwards."""
         ...
 
     def __getitem__(self, feature: str) -> FeatureView:
@@ -188,43 +147,17 @@ class Store(Protocol):
         ...
 
     def __iter__(self) -> Iterator[str]:
-        """What ``store[...]`` accepts for each feature: its name, or its id where several features have one name."""
+        """What ``store[...]`` takes for each feature: its name, or its id where several features have that name."""
         ...
 
     def __contains__(self, feature: object) -> bool:
-        """Whether there is a feature of this id or name."""
+        """Whether at least one feature has this id or name."""
         ...
 
     def __len__(self) -> int:
         """How many features there are."""
         ...
 
-    def delete(self, recording: str, feature: str) -> None:
-        """Remove an item and its bytes. Raises KeyError when there is none."""
-        ...
-
-    def verify(self, *, quick: bool = False) -> list[str]:
-        """One line per damage found, naming recording and feature; quick compares sizes, full compares checksums."""
-        ...
-
-    def check_writable(self) -> None:
-        """Raises OSError unless items could be published now; cheap, and asked before hours of work."""
-        ...
-
-    def refresh(self) -> None:
-        """See what other processes have published since this store was opened."""
-        ...
-
-    def close(self) -> None:
-        """Let go of maps and files. The store can be opened again at any time."""
-        ...
-
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exc: object) -> None: ...
-
-
-def derive_valid(rows: NDArray[Any]) -> NDArray[np.bool_]:
-    """(T,) True for rows that carry data. A row is invalid when it is NaN, and it is then NaN in every element."""
-    first = rows.reshape(len(rows), math.prod(rows.shape[1:]))[:, :1]  # (T, 1); without elements, no row is valid
-    return ~np.isnan(first[:, 0]) if first.size else np.zeros(len(rows), dtype=bool)

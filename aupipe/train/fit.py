@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from aupipe.errors import AupipeError, UsageError
-from aupipe.store.protocol import Store
+from aupipe.store import Store
 from aupipe.train.average import Average
 from aupipe.train.data import Example, columns, common_dims, feature_specs, fit_scaling, load_examples, refuse_twins
 from aupipe.train.evaluate import Scores, pooled, warn_absent

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from aupipe.documents import read_json
 from aupipe.errors import DamageError, UsageError
 from aupipe.files import write_file
-from aupipe.store.protocol import Store
+from aupipe.store import Store
 from aupipe.train.ensemble import Ties, mean, routed, vote
 from aupipe.train.postprocess import PostProcess, apply_postprocess
 from aupipe.train.predictions import Predictions, Threshold

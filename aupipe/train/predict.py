@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from aupipe.errors import AupipeError, DamageError
-from aupipe.store.protocol import Store
+from aupipe.store import Store
 from aupipe.train.data import Example, columns, load_examples
 from aupipe.train.feed import Feed, Streamed
 from aupipe.train.heads import build_head

@@ -12,7 +12,7 @@ from aupipe.extract.means import Crew
 from aupipe.extract.meter import Meter
 from aupipe.extract.parts import Parts
 from aupipe.extract.plan import Job
-from aupipe.store.protocol import Store
+from aupipe.store import Store
 
 
 def run_jobs(

@@ -39,8 +39,7 @@ from aupipe.extract.memory import Budget
 from aupipe.extract.meter import Meter
 from aupipe.extract.parts import Parts, build_parts
 from aupipe.extract.plan import make_plan
-from aupipe.store import create_store
-from aupipe.store.protocol import Store
+from aupipe.store import Store, create_store
 from aupipe.types import FaceTrack, Frames, Recording
 from tests.conftest import write_video
 from tests.extract.conftest import Lit

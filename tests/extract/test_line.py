@@ -23,8 +23,7 @@ from aupipe.extract.means import Crew
 from aupipe.extract.meter import Meter, trace_events
 from aupipe.extract.parts import Parts, build_parts
 from aupipe.extract.plan import make_plan
-from aupipe.store import create_store
-from aupipe.store.protocol import Store
+from aupipe.store import Store, create_store
 from aupipe.types import Recording
 from tests.extract.conftest import FRAMES, Lit
 from tests.extract.running import run_jobs

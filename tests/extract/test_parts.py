@@ -11,7 +11,7 @@ from aupipe.config import EncoderConfig, FacesConfig
 from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.extract.parts import build_parts, feature_ids
 from aupipe.extract.plan import make_plan
-from aupipe.store.protocol import Store
+from aupipe.store import Store
 from aupipe.types import Recording
 
 from .conftest import Lit

@@ -13,8 +13,7 @@ from aupipe.extract.executors.driver import largest_first
 from aupipe.extract.parts import Parts, build_parts, feature_ids
 from aupipe.extract.plan import Plan, make_plan
 from aupipe.sources import source_identity
-from aupipe.store import create_store
-from aupipe.store.protocol import Store
+from aupipe.store import Store, create_store
 from aupipe.types import Recording
 
 CONFIG = Config(encoders=(EncoderConfig("hog", "hog", "visual"), EncoderConfig("mfcc", "mfcc", "audio")))

@@ -18,8 +18,7 @@ from aupipe.extract.images import image_length
 from aupipe.extract.job import Outcome
 from aupipe.extract.parts import build_parts
 from aupipe.extract.plan import make_plan
-from aupipe.store import create_store
-from aupipe.store.protocol import Store
+from aupipe.store import Store, create_store
 from aupipe.types import Recording
 from tests.conftest import REPOSITORY
 from tests.extract.running import run_jobs

@@ -1,15 +1,14 @@
-"""What is wrong with an item's media stays in its record, through journals, bases and copies; old ones are read."""
+"""What is wrong with an item's media stays in its record, through journals, snapshots and copies; old ones are read."""
 
 import os
 
 import pytest
 
-from aupipe.store import STORES, create_store, open_store
+from aupipe.store import STORES, ItemRecord, create_store, open_store
 from aupipe.store.log.journal import decode_line, encode_line
 from aupipe.store.log.snapshot import Snapshot, read_arrays, snapshot_paths
-from aupipe.store.maintenance.export import migrate
-from aupipe.store.maintenance.repair import compact, rebuild
-from aupipe.store.protocol import ItemRecord
+from aupipe.store.maintenance.migrate import migrate
+from aupipe.store.maintenance.repair import rebuild
 
 from .contract import SPEC, random_rows
 
@@ -39,11 +38,11 @@ def test_the_damage_of_what_can_be_read_is_told(store):
     expected = [("damaged", DAMAGE, MEDIA)]
     assert said(store) == expected
     assert said(open_store(store.path)) == expected
-    compact(store)
+    store.compact()
     again = open_store(store.path)
     assert said(again) == expected
     assert again.published("whole", SPEC.id).media == {}
-    with again.writer("later", SPEC, frames=1, row_shape=(3,)) as item:  # beyond the base
+    with again.writer("later", SPEC, frames=1, row_shape=(3,)) as item:  # after the snapshot
         item.append(random_rows(1, 3))
         item.commit(damage="x")
     assert [record.recording for record in again.damaged()] == ["damaged", "later"]
@@ -55,7 +54,7 @@ def test_the_damage_goes_with_an_item_into_a_copy(store, tmp_path):
 
 
 def test_the_damage_is_in_the_item_itself(store):
-    compact(store)
+    store.compact()
     store.close()
     for folder in ("journal", "catalogue"):
         for name in os.listdir(os.path.join(store.root, folder)):
@@ -65,14 +64,14 @@ def test_the_damage_is_in_the_item_itself(store):
     assert ("damaged", DAMAGE, MEDIA) in said(again)
 
 
-def test_lines_and_bases_of_an_older_aupipe_tell_of_no_damage(store, monkeypatch):
+def test_lines_and_snapshots_of_an_older_aupipe_have_no_damage(store, monkeypatch):
     line = encode_line(7, ItemRecord("a", "hog@0123456789ab", "done"))
     assert b"damage" not in line
     assert b"media" not in line
     record = decode_line(line[:-1], "j").record
     assert (record.damage, record.media) == ("", {})
 
-    compact(store)
+    store.compact()
     path = snapshot_paths(os.path.join(store.root, "catalogue"))[0]
 
     def without(content):

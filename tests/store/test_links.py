@@ -13,9 +13,12 @@ import pytest
 
 from aupipe.errors import DamageError
 from aupipe.store import create_store, open_store
-from aupipe.store.maintenance.repair import compact, purge, rebuild
+from aupipe.store.maintenance.purge import purge
+from aupipe.store.maintenance.repair import rebuild
 from aupipe.store.maintenance.verify import check
 from aupipe.types import FeatureSpec
+
+from .contract import check_and_repair
 
 SPEC = FeatureSpec("hog", "visual", "hog", 1, {"cell_px": 14})
 ROWS = np.random.default_rng(0).random((40, 8), dtype=np.float32)
@@ -113,20 +116,20 @@ def test_repair_moves_nothing_out_of_another_store(theirs: Path, tmp_path: Path)
     store = open_store(mine)
     kinds = {damage.kind for damage in check(store).damage}
     assert "link" in kinds
-    for change in (lambda: check(store, repair=True), lambda: rebuild(store)):
+    for change in (lambda: check_and_repair(store), lambda: rebuild(store)):
         with pytest.raises(DamageError, match="symlink"):
             change()
     assert content(other) == before
 
 
-def test_compaction_removes_no_base_of_another_store(theirs: Path, tmp_path: Path) -> None:
+def test_compaction_removes_no_snapshot_of_another_store(theirs: Path, tmp_path: Path) -> None:
     fill(tmp_path / "mine", open_store(theirs).backend)
     with open_store(theirs) as store:
-        compact(store)
+        store.compact()
     before = content(theirs)
     (tmp_path / "mine" / "catalogue").symlink_to(theirs / "catalogue")
     with pytest.raises(DamageError, match="symlink"):
-        compact(open_store(tmp_path / "mine"))
+        open_store(tmp_path / "mine").compact()
     assert content(theirs) == before
 
 

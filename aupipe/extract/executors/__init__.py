@@ -13,7 +13,7 @@ from typing import Protocol
 from aupipe.extract.job import Outcome
 from aupipe.extract.meter import Measured
 from aupipe.extract.plan import Job
-from aupipe.store.protocol import ItemRecord
+from aupipe.store import ItemRecord
 
 
 @dataclass(frozen=True)

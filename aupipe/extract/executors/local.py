@@ -36,7 +36,7 @@ from aupipe.extract.means import Means
 from aupipe.extract.memory import oom_kills
 from aupipe.extract.meter import Measured, QuietStep
 from aupipe.extract.parts import Parts
-from aupipe.store.protocol import ItemRecord
+from aupipe.store import ItemRecord
 
 IN_FLIGHT_CPU, IN_FLIGHT_GPU = 16, 64  # jobs beyond those being decoded, on each device
 POLL_S = 1.0

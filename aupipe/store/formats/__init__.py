@@ -1,1 +1,1 @@
-"""How an item's files are laid out, one module per format."""
+"""The file formats of items, one module each."""

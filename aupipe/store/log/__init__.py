@@ -1,1 +1,1 @@
-"""What was published: one append-only journal per writer, and the index made of them."""
+"""The record of what was published: a journal per writer, and the index over all journals."""

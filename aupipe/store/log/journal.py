@@ -1,10 +1,10 @@
-"""What was published, one line each: an append-only JSON-lines file per writer, never written by anybody else.
+"""The journal: one append-only JSON-lines file per writing process, one line per record.
 
-A line is ``{"crc32c":"<8 hex>","record":{...}}``; the checksum is of the record's text. A line is acknowledged once it
-is fsynced, newline included. A torn last line was never acknowledged and says nothing.
+A line is ``{"crc32c":"<8 hex>","record":{...}}``; the checksum is of the record's text. A record is acknowledged once
+its line is fsynced, newline included. A last line without its newline was never acknowledged and is ignored.
 
 Lines of different writers are ordered by ``seq``, a hybrid clock: nanoseconds of the wall clock, but always more than
-any ``seq`` the writer has seen, so a clock that jumps back never makes a newer line the older one.
+any ``seq`` the writer has observed, so a later line has the greater ``seq`` even when the wall clock jumps back.
 """
 
 from __future__ import annotations
@@ -12,91 +12,40 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields
-from functools import lru_cache
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import google_crc32c
 
 from aupipe.store import fs
-from aupipe.store.protocol import ItemRecord
-from aupipe.types import SourceIdentity
+from aupipe.store.keys import FEATURE_ID
+from aupipe.store.processes import writer_name
+from aupipe.store.record_json import record_from_json, record_to_json
+from aupipe.store.records import ItemRecord
 
-FEATURE_ID = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}@[0-9a-f]{12}")
-_EDITION = re.compile(r"([0-9a-f]{8})?")
+_REVISION = re.compile(r"([0-9a-f]{8})?")
 _HEAD = b'{"crc32c":"'
 _MIDDLE = b'","record":'
 _PREFIX = len(_HEAD) + 8 + len(_MIDDLE)
-_DEFAULTS = {f.name: f.default for f in fields(ItemRecord)}
 
 
 class Line(NamedTuple):
-    """A record and its place among all others: ``order`` is (seq, journal file)."""
+    """A record and ``order``, (seq, journal file), by which all lines of a store are sorted."""
 
     order: tuple[int, str]
     record: ItemRecord
 
 
-def record_to_json(record: ItemRecord) -> dict[str, Any]:
-    """The fields of a record that differ from their defaults, as JSON values."""
-    content: dict[str, Any] = {"recording": record.recording, "feature": record.feature, "state": record.state}
-    content |= {name: value for name, value in vars(record).items() if value and value != _DEFAULTS[name]}
-    if record.source:
-        content["source"] = list(record.source[:3])
-        if record.source.folder:
-            content["source_folder"] = record.source.folder
-    if record.versions:
-        content["versions"] = dict(record.versions)
-    if record.media:
-        content["media"] = dict(record.media)
-    return content
-
-
-def record_from_json(content: dict[str, Any]) -> ItemRecord:
-    """The inverse of `record_to_json`; fields of a later version are passed over."""
-    known = {name: value for name, value in content.items() if name in _DEFAULTS}
-    known["feature"] = sys.intern(known["feature"])
-    if "source" in known:
-        known["source"] = _source(*known["source"][:3], content.get("source_folder", ""))
-    if "shape" in known:
-        known["shape"] = tuple(known["shape"])
-    known["versions"] = _versions(tuple(known.get("versions", {}).items()))
-    known.setdefault("media", {})
-    return bare_record(known)
-
-
-def bare_record(known: dict[str, Any]) -> ItemRecord:
-    """A record with these fields, the others at their defaults; three times faster than the dataclass's own way."""
-    record = object.__new__(ItemRecord)
-    record.__dict__.update(
-        known
-    )  # a field that is not there is found as the class's default; `versions` and `media` have none
-    return record
-
-
-@lru_cache(maxsize=65536)
-def _source(size: int, mtime_ns: int, digest: str, folder: str) -> SourceIdentity:
-    return SourceIdentity(size, mtime_ns, digest, sys.intern(folder))  # one object for all features of a file
-
-
-@lru_cache(maxsize=1024)
-def _versions(items: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
-    return dict(items)  # one for all records that say the same
-
-
 def encode_line(seq: int, record: ItemRecord) -> bytes:
-    """One journal line, newline included. Text is ASCII: bytes that are not UTF-8 travel as ``\\udcXX`` escapes."""
+    """One journal line, newline included; ASCII: bytes that are not UTF-8 become ``\\udcXX`` escapes."""
     text = json.dumps(record_to_json(record) | {"seq": seq}, separators=(",", ":")).encode()
     return b"%s%08x%s%s}\n" % (_HEAD, google_crc32c.value(text), _MIDDLE, text)
 
 
 def decode_line(line: bytes, journal: str) -> Line | None:
-    """The record of a line without its newline, or None where the line is not what was written."""
+    """The record of a line (without its newline), or None where the line is damaged."""
     text = line[_PREFIX:-1]
     if not line.startswith(_HEAD) or line[len(_HEAD) : len(_HEAD) + 8] != b"%08x" % google_crc32c.value(text):
         return None
@@ -105,46 +54,13 @@ def decode_line(line: bytes, journal: str) -> Line | None:
     content = json.loads(text)
     seq = content.pop("seq")
     record = record_from_json(content)
-    # both become part of a path: a line that would lead out of the store is no line of ours
-    sane = FEATURE_ID.fullmatch(record.feature) and _EDITION.fullmatch(record.edition)
-    return Line((seq, journal), record) if sane else None
-
-
-@lru_cache(maxsize=1)
-def machine() -> str:
-    """8 hex for this machine since its last start, within one process namespace: where a pid means one process."""
-    parts = [os.uname().nodename]
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            parts.append(file.read())
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    except OSError:
-        pass
-    return f"{google_crc32c.value(' '.join(parts).encode()):08x}"
-
-
-def writer_name() -> str:
-    """``<machine>-<pid>-<8 hex>``: names what a process leaves, so that others can tell whether it still lives."""
-    return f"{machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-
-
-def writer_is_dead(name: str) -> bool:
-    """True when the process that `writer_name` named is known to be gone; False when it lives or nobody can tell."""
-    where, _, rest = name.partition("-")
-    pid = rest.partition("-")[0]
-    if where != machine() or not pid.isdigit():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
+    # both become part of a path: a line whose path would lead out of the store is refused
+    safe = FEATURE_ID.fullmatch(record.feature) and _REVISION.fullmatch(record.revision)
+    return Line((seq, journal), record) if safe else None
 
 
 class Journal:
-    """The journal of this process, made at its first line; a forked child gets one of its own."""
+    """The journal of this process, created with its first line; a forked child starts another one."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -154,14 +70,14 @@ class Journal:
         self._last_seq = 0
         self._lock = threading.Lock()
 
-    def saw(self, seq: int) -> None:
-        """Lines appended from now on are newer than ``seq``."""
+    def observe(self, seq: int) -> None:
+        """Lines appended from now on sort after ``seq``."""
         self._last_seq = max(self._last_seq, seq)
 
     def append(self, record: ItemRecord) -> Line:
-        """Acknowledge a record: when this returns the line is on the disk. Raises OSError when that is not sure."""
+        """Acknowledge a record: its line is on the disk when this returns. Raises OSError when that is not certain."""
         if self._pid not in (0, os.getpid()):
-            self._lock = threading.Lock()  # forked: the parent's may be held by a thread that is not here
+            self._lock = threading.Lock()  # forked: a thread of the parent may have held the lock
         with self._lock:
             self._last_seq = max(self._last_seq + 1, time.time_ns())
             line = encode_line(self._last_seq, record)
@@ -171,12 +87,12 @@ class Journal:
                 fs.write(self._fd, [line], self.path)
                 fs.fsync(self._fd, self.path)
             except BaseException:
-                self._forget()  # the file may end in half a line: the next one goes to a fresh journal
+                self._close()  # the file may end in half a line: the next line starts a new journal
                 raise
             return Line((self._last_seq, os.path.basename(self.path)), record)
 
     def _start(self) -> None:
-        self._forget()
+        self._close()
         fs.make_folders(self.folder)
         self.path = os.path.join(self.folder, f"{writer_name()}.jsonl")
         fd = fs.create(self.path)
@@ -187,19 +103,19 @@ class Journal:
             raise
         self._fd, self._pid = fd, os.getpid()
 
-    def _forget(self) -> None:
+    def _close(self) -> None:
         if self._fd >= 0:
-            os.close(self._fd)  # in a forked child this closes the child's copy only
+            os.close(self._fd)  # a forked child closes only its own copy
         self._fd, self._pid = -1, 0
 
     def close(self) -> None:
-        """Let go of the file; a later line starts another."""
+        """Close the file; a later line starts a new one."""
         with self._lock:
-            self._forget()
+            self._close()
 
 
 def read_lines(path: str, start: int = 0) -> tuple[list[Line], int]:
-    """The good lines from byte ``start`` on, and the byte after the last whole line; damaged lines are passed over."""
+    """The intact lines from byte ``start`` on, and the byte after the last whole line; damaged lines are skipped."""
     lines, end = [], start
     for content, stop in _split(path, start):
         end = stop
@@ -210,7 +126,7 @@ def read_lines(path: str, start: int = 0) -> tuple[list[Line], int]:
 
 
 def damaged_lines(path: str) -> Iterator[int]:
-    """The numbers, from 1, of acknowledged lines that are no longer what was written. A blank line was purged."""
+    """The numbers, from 1, of the damaged lines. A blank line was purged and is not damaged."""
     number, end = 0, 0
     for content, stop in _split(path, 0):
         number, end = number + 1, stop
@@ -219,14 +135,12 @@ def damaged_lines(path: str) -> Iterator[int]:
     with open(path, "rb") as file:
         file.seek(end)
         tail = file.read()
-    if (
-        tail[-1:] not in (b"", b"\n") and decode_line(tail[:-1], "") is not None
-    ):  # a whole line whose newline has become something else
+    if tail[-1:] not in (b"", b"\n") and decode_line(tail[:-1], "") is not None:  # only its newline is damaged
         yield number + 1
 
 
 def restore_last_newline(path: str) -> bool:
-    """Put back the last newline where that is all that is wrong with a journal. Returns whether it was."""
+    """Restore the last newline if that is the only damage of a journal. Returns whether it was."""
     *_, end = (0, *(stop for _, stop in _split(path, 0)))
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -241,9 +155,9 @@ def restore_last_newline(path: str) -> bool:
 
 
 def blank_lines(paths: Iterable[str], unwanted: Callable[[bytes], bool]) -> int:
-    """Overwrite lines of some journals with spaces, in place: a live writer goes on appending to the same file.
+    """Overwrite lines of some journals with spaces, in place, so that a running writer can go on appending.
 
-    Oldest first, so that a purge that is broken off never leaves a publication without its deletion. Returns how many.
+    Oldest first, so that a purge that is interrupted never leaves a publication without its deletion. Returns how many.
     """
     found = []
     for path in paths:
@@ -262,7 +176,7 @@ def blank_lines(paths: Iterable[str], unwanted: Callable[[bytes], bool]) -> int:
 
 
 def _split(path: str, start: int) -> Iterator[tuple[bytes, int]]:
-    """Each whole line after byte ``start`` without its newline, and the byte after it."""
+    """Each whole line from byte ``start`` on, without its newline, and the byte after it."""
     with open(path, "rb") as file:
         file.seek(start)
         for line in file:

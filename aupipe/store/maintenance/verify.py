@@ -1,35 +1,34 @@
-"""Is everything that was published still there, and still what it was?"""
+"""Compare everything that was published with what is on disk."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import random
 import stat
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from aupipe.errors import DamageError
-from aupipe.store import STAGED, STORE_FILE, fs, store_document
-from aupipe.store.links import find_links
-from aupipe.store.log.journal import FEATURE_ID, damaged_lines, read_lines, writer_is_dead
-from aupipe.store.log.snapshot import is_sound, snapshot_paths
-from aupipe.store.protocol import ItemRecord
-from aupipe.store.writer import parse_metadata
+from aupipe.store.documents import STORE_FILE, read_spec, store_document
+from aupipe.store.local import LocalStore
+from aupipe.store.log.journal import damaged_lines
+from aupipe.store.log.snapshot import is_intact, snapshot_paths
+from aupipe.store.maintenance.gc import remove_replaced, sweep
+from aupipe.store.maintenance.inventory import feature_folders, find_links, group_folders, items_on_disk, names_in
+from aupipe.store.records import ItemRecord
 
-if TYPE_CHECKING:
-    from aupipe.store.local import LocalStore
-
-LOOK_AGAIN_S = (0.01, 0.05, 0.2)  # two writers who replace each other's editions may hide one for a moment
-LEASE_S = 24 * 3600.0  # what a writer of another machine has not touched for this long is taken for abandoned
+RETRY_WAITS_S = (0.01, 0.05, 0.2)  # before an item that is not at its path is called missing
 Kind = Literal["item", "unreadable", "spec", "journal", "lost journal", "catalogue", "document", "link"]
 
 
 @dataclass(frozen=True)
 class Damage:
-    """Something published that is not what it was. ``recording`` and ``feature`` are empty for a file of the store."""
+    """One difference from what was published. ``recording`` and ``feature`` are empty for a file of the store.
+
+    ``kind`` is what is damaged: "catalogue" is a snapshot, "document" a ``store.json`` or a document of the format.
+    """
 
     kind: Kind
     what: str
@@ -44,25 +43,22 @@ class Damage:
 
 @dataclass
 class Report:
-    """What `check` found. Orphans are no damage: files of publications that were never acknowledged."""
+    """What `check` found, and what `aupipe.store.maintenance.repair.repair_damage` did about it."""
 
     items: int = 0
-    summed: int = 0  # items whose checksums were compared, the others only by size
+    summed: int = 0  # items whose checksums were compared; of the others only the sizes were
     damage: list[Damage] = field(default_factory=list)
-    orphans: list[str] = field(default_factory=list)
-    swept: int = 0  # leftovers of dead writers that were removed
-    quarantined: list[str] = field(default_factory=list)  # where damaged files were moved to
-    requeued: list[tuple[str, str]] = field(default_factory=list)  # (recording, feature) to be made again
+    orphans: list[str] = field(default_factory=list)  # items on disk that were never acknowledged: not damage
+    swept: int = 0  # files of processes that have ended, removed
+    quarantined: list[str] = field(default_factory=list)  # the paths that damaged files were moved to
+    requeued: list[tuple[str, str]] = field(default_factory=list)  # (recording, feature) to be extracted again
 
 
-def check(
-    store: LocalStore, *, quick: bool = False, sample: float = 1.0, repair: bool = False, seed: int | None = None
-) -> Report:
-    """Look at everything in a store.
+def check(store: LocalStore, *, quick: bool = False, sample: float = 1.0, seed: int | None = None) -> Report:
+    """Check every file of a store.
 
-    ``quick`` compares sizes only; else checksums of every byte, of a random ``sample`` (0 to 1) of the items.
-    ``repair`` moves what is damaged into ``quarantine/`` and marks the items to be made again; it deletes nothing.
-    Leftovers of dead writers in ``tmp/``, and editions that were replaced, are swept in any case.
+    ``quick`` compares the sizes of items only; else the checksums of every byte, of a random ``sample`` (0 to 1) of the
+    items. What killed processes have left is removed (`aupipe.store.maintenance.gc`); nothing else is changed.
     """
     store.refresh()
     report = Report(swept=sweep(store))
@@ -70,7 +66,7 @@ def check(
     records = list(store.all_published())
     chosen = _sample(len(records), 0.0 if quick else sample, seed)
     for number, record in enumerate(records):
-        found = _check_patiently(store, record, full=number in chosen)
+        found = _check_item_and_retry(store, record, full=number in chosen)
         if found is not None:
             report.damage.append(found)
     report.items, report.summed = len(records), len(chosen)
@@ -79,63 +75,9 @@ def check(
     known = {store.item_path(record) for record in store.all_published()}
     report.orphans = [path for path in on_disk if path not in known]
     if report.orphans:
-        report.swept += _sweep_replaced(store, report.orphans)
+        report.swept += remove_replaced(store, report.orphans)
         report.orphans = [path for path in report.orphans if os.path.lexists(path)]
-    if repair:
-        from aupipe.store.maintenance.repair import repair_all
-
-        repair_all(store, report)
     return report
-
-
-def sweep(store: LocalStore) -> int:
-    """Remove from ``tmp/`` what dead writers left. Returns how many entries."""
-    folder = os.path.join(store.root, "tmp")
-    paths = [os.path.join(folder, name) for name in _listdir(folder) if _is_abandoned(folder, name)]
-    staged = [name for name in _listdir(store.root) if name.startswith(STAGED)]
-    paths += [os.path.join(store.root, name) for name in staged if writer_is_dead(name.removeprefix(STAGED))]
-    for path in map(store.own, paths):
-        if not _give_back(store, path):
-            fs.try_remove(path)
-    return len(paths)
-
-
-def _give_back(store: LocalStore, path: str) -> bool:
-    """Put an item back that a writer was retiring, when it died and somebody had just published it again."""
-    try:
-        item = parse_metadata(store.read_metadata(path))
-        record = store.published(item.recording, item.feature)
-        target = store.item_path(record)
-        if record.edition != item.edition or os.path.lexists(store.own(target)) or not store.is_whole(path, record):
-            return False
-        fs.rename(path, target)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return True
-
-
-def _is_abandoned(folder: str, name: str) -> bool:
-    path = os.path.join(folder, name)
-    inside = [os.path.join(path, other) for other in _listdir(path)]
-    try:
-        touched = max(os.lstat(entry).st_mtime for entry in (path, *inside))
-    except FileNotFoundError:  # its writer is at work
-        return False
-    return writer_is_dead(name) or time.time() - touched > LEASE_S
-
-
-def _sweep_replaced(store: LocalStore, orphans: list[str]) -> int:
-    """Remove the orphans that were published once and then replaced or deleted, by a writer that died right after."""
-    swept = 0
-    places = set(orphans)
-    for name in _listdir(os.path.join(store.root, "journal")):
-        for line in read_lines(os.path.join(store.root, "journal", name))[0]:
-            path = store.item_path(line.record)
-            if line.record.state == "done" and path in places and os.path.lexists(path):
-                with contextlib.suppress(OSError):  # a store that is read-only is verified too
-                    store.retire(line.record.recording, line.record.feature, path)
-                swept += not os.path.lexists(path)
-    return swept
 
 
 def _sample(count: int, fraction: float, seed: int | None) -> set[int]:
@@ -144,9 +86,12 @@ def _sample(count: int, fraction: float, seed: int | None) -> set[int]:
     return set(random.Random(seed).sample(range(count), math.ceil(count * fraction)))
 
 
-def _check_patiently(store: LocalStore, record: ItemRecord, full: bool) -> Damage | None:
-    """What is wrong with an item, if that is still so when one has looked again for a replacement or a deletion."""
-    waits_s = iter(LOOK_AGAIN_S)
+def _check_item_and_retry(store: LocalStore, record: ItemRecord, full: bool) -> Damage | None:
+    """The damage of an item. One that is missing is looked for again: it may be replaced, deleted or moved meanwhile.
+
+    `LocalStore.remove_revision` may move a published item away and back.
+    """
+    waits_s = iter(RETRY_WAITS_S)
     while True:
         path = store.item_path(record)
         kind, what = _check_item(store, record, path, full)
@@ -160,7 +105,7 @@ def _check_patiently(store: LocalStore, record: ItemRecord, full: bool) -> Damag
             newer = store.published(record.recording, record.feature)
         except KeyError:
             return None
-        if newer.edition == record.edition:
+        if newer.revision == record.revision:
             wait_s = next(waits_s, None)
             if wait_s is None:
                 return damage
@@ -169,19 +114,19 @@ def _check_patiently(store: LocalStore, record: ItemRecord, full: bool) -> Damag
 
 
 def _check_item(store: LocalStore, record: ItemRecord, path: str, full: bool) -> tuple[Kind, str]:
-    """What is wrong with an item, in a few words, or nothing."""
+    """The kind of damage of an item and a few words about it, which are empty where there is none."""
     try:
         if stat.S_ISLNK(os.lstat(path).st_mode):
             return "item", "is a link"
-        for file in store.item_files(path, record):
+        for file in store.format.item_files(path, record):
             if not stat.S_ISREG(os.lstat(file).st_mode):
                 return "item", f"{os.path.basename(file)} is no file"
-        size = os.path.getsize(store.data_file(path, record)) if record.nbytes else 0
+        size = os.path.getsize(store.format.data_file(path, record)) if record.nbytes else 0
         if size != record.nbytes:
             return "item", f"{size} bytes, {record.nbytes} were published"
         if not full:
             return "item", ""
-        array, rest = store.checksums(path, record)
+        array, metadata = store.format.checksums(path, record)
     except (FileNotFoundError, NotADirectoryError) as error:
         return "item", f"missing {os.path.basename(str(error.filename))}"
     except DamageError as error:
@@ -190,80 +135,48 @@ def _check_item(store: LocalStore, record: ItemRecord, path: str, full: bool) ->
         return "unreadable", f"cannot be read ({error})"
     if array != record.crc32c:
         return "item", f"array has crc32c {array:08x}, {record.crc32c:08x} was published"
-    if rest != record.rest_crc32c:
-        return "item", f"metadata has crc32c {rest:08x}, {record.rest_crc32c:08x} was published"
+    if metadata != record.metadata_crc32c:
+        return "item", f"metadata has crc32c {metadata:08x}, {record.metadata_crc32c:08x} was published"
     return "item", ""
 
 
 def _check_documents(store: LocalStore) -> list[Damage]:
-    """Everything in the store that is not an item."""
-    found = check_document(os.path.join(store.root, STORE_FILE), store_document(store.backend))
-    journals = os.path.join(store.root, "journal")
-    for name in _listdir(journals):
-        path = os.path.join(journals, name)
+    """The damage of every file that is not of an item."""
+    found = _check_document(os.path.join(store.root, STORE_FILE), store_document(store.backend))
+    for name in names_in(store.folder.journals):
+        path = os.path.join(store.folder.journals, name)
         found += [Damage("journal", f"line {number} of the journal is damaged", path) for number in damaged_lines(path)]
     found += lost_journals(store)
-    bases = snapshot_paths(os.path.join(store.root, "catalogue"))
-    found += [Damage("catalogue", "not what was written", path) for path in bases if not is_sound(path)]
+    snapshots = snapshot_paths(store.folder.snapshots)
+    found += [Damage("catalogue", "not what was written", path) for path in snapshots if not is_intact(path)]
     found += [Damage("link", "is a symlink, which is not followed", path) for path in find_links(store)]
     for feature in feature_folders(store):
         folder = os.path.join(store.root, feature)
         try:
-            store._specs.pop(feature, None)
-            store.spec(feature)
+            read_spec(store.root, feature)
         except (DamageError, KeyError):
             found.append(Damage("spec", "not the spec that was written", os.path.join(folder, "spec.json")))
-        for name, content in store.folder_documents:
-            for place in group_folders(folder):
-                found += check_document(os.path.join(place, name), content)
+        for name, content in store.format.documents:
+            for group in group_folders(folder):
+                found += _check_document(os.path.join(group, name), content)
     return found
 
 
 def lost_journals(store: LocalStore) -> list[Damage]:
-    """Journals that are gone, or shorter than they were when last read: only the catalogue knows what they said."""
+    """Journals that are missing, or shorter than when they were last read: only a snapshot has their lines."""
     found = []
-    for name, known in store._catalogue.consumed().items():
-        path = os.path.join(store.root, "journal", name)
+    for name, known in store.index.consumed().items():
+        path = os.path.join(store.folder.journals, name)
         size = os.path.getsize(path) if os.path.exists(path) else 0
         if size < known:
             found.append(Damage("lost journal", f"{size} bytes, {known} were read before", path))
     return found
 
 
-def check_document(path: str, content: bytes) -> list[Damage]:
-    """Is a file that can only have one content what it must be?"""
+def _check_document(path: str, content: bytes) -> list[Damage]:
+    """The damage of a file whose content is known."""
     try:
         with open(path, "rb") as file:
             return [] if file.read() == content else [Damage("document", "not what was written", path)]
     except FileNotFoundError:
         return [Damage("document", "missing", path)]
-
-
-def feature_folders(store: LocalStore) -> list[str]:
-    """The ids of the features the store has a folder of; one behind a link is not its own."""
-    names = [name for name in _listdir(store.root) if FEATURE_ID.fullmatch(name)]
-    return [name for name in names if not os.path.islink(os.path.join(store.root, name))]
-
-
-def group_folders(feature: str) -> list[str]:
-    """A feature's folder, its ``items`` and the folders the items lie in, but none behind a link."""
-    items = os.path.join(feature, "items")
-    folders = [os.path.join(items, name) for name in _listdir(items) if not os.path.islink(items)]
-    return [feature, items, *(folder for folder in folders if os.path.isdir(folder) and not os.path.islink(folder))]
-
-
-def items_on_disk(store: LocalStore) -> list[str]:
-    """Everything that lies where items lie, whoever put it there."""
-    paths = []
-    for feature in feature_folders(store):
-        for folder in group_folders(os.path.join(store.root, feature))[2:]:
-            names = [name for name in _listdir(folder) if name not in dict(store.folder_documents)]
-            paths += [os.path.join(folder, name) for name in names]
-    return paths
-
-
-def _listdir(folder: str) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
