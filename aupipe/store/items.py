@@ -1,10 +1,11 @@
-"""The part of the store protocol that all backends share, over an index of records and the rows of an item."""
+"""What all backends share: the store protocol, made from an index of records and the rows of an item."""
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,14 +14,15 @@ from numpy.typing import NDArray
 
 from aupipe.store.formats.protocol import Layout, Rows, Sink
 from aupipe.store.log.index import Index
+from aupipe.store.protocol import Store
 from aupipe.store.records import ItemRecord, ItemState
 from aupipe.store.view import FeatureView, feature_names, feature_view, has_feature
 from aupipe.store.writer import StagedItem, now_utc
 from aupipe.types import FeatureSpec, SourceIdentity
 
 
-class ItemStore(ABC):
-    """The store protocol; see `aupipe.store.protocol.Store` for what each method promises."""
+class ItemStore(Store, ABC):
+    """A store whose records are in an index; the docstrings of the public methods are those of `Store`."""
 
     backend = ""
     persistent = False
@@ -56,6 +58,24 @@ class ItemStore(ABC):
     def _rows(self, recording: str, feature: str) -> Rows:
         """The rows of a published item. Raises KeyError, DamageError."""
 
+    @abstractmethod
+    def features(self) -> list[FeatureSpec]: ...
+
+    @abstractmethod
+    def spec(self, feature: str) -> FeatureSpec: ...
+
+    @abstractmethod
+    def delete(self, recording: str, feature: str) -> None: ...
+
+    @abstractmethod
+    def check_writable(self) -> None: ...
+
+    @abstractmethod
+    def refresh(self) -> None: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
+
     # Publishing ------------------------------------------------------------------------------------------------------
 
     def writer(
@@ -69,8 +89,6 @@ class ItemStore(ABC):
         versions: Mapping[str, str] | None = None,
         video_id: str = "",
     ) -> StagedItem:
-        """Begin an item of ``frames`` rows of shape ``row_shape``."""
-        stage: Callable[[Layout], Sink] = lambda layout: self._stage(spec, layout)  # noqa: E731
         return StagedItem(
             recording,
             spec,
@@ -79,8 +97,8 @@ class ItemStore(ABC):
             source=source,
             versions=versions,
             video_id=video_id,
-            open_sink=stage,
-            publish=lambda record, sink: self._publish(spec, record, sink),
+            open_sink=partial(self._stage, spec),
+            publish=partial(self._publish, spec),
             discard=self._discard,
         )
 
@@ -95,7 +113,6 @@ class ItemStore(ABC):
         versions: Mapping[str, str] | None = None,
         video_id: str = "",
     ) -> ItemRecord:
-        """Write a whole item at once."""
         rows = np.asarray(rows)
         about: dict[str, Any] = {"source": source, "versions": versions, "video_id": video_id}
         with self.writer(recording, spec, frames=len(rows), row_shape=rows.shape[1:], **about) as item:
@@ -111,7 +128,6 @@ class ItemStore(ABC):
         source: SourceIdentity | None = None,
         seconds: float = 0.0,
     ) -> ItemRecord:
-        """Record a failure; data published before stays readable, while `record` says failed."""
         self._make_feature(spec)
         reason = " ".join(reason.split())
         return self.acknowledge(
@@ -121,36 +137,29 @@ class ItemStore(ABC):
     # Records ---------------------------------------------------------------------------------------------------------
 
     def record(self, recording: str, feature: str) -> ItemRecord | None:
-        """The newest acknowledged record of an item."""
         return self.index.newest(recording, feature)
 
     def records(self, feature: str | None = None) -> Iterator[ItemRecord]:
-        """The newest record of every item, deleted ones left out."""
         return self.index.records(feature)
 
     def states(self, features: Sequence[str]) -> dict[str, tuple[ItemState | None, ...]]:
-        """State and source of every item of some features, by recording."""
         return self.index.states(features)
 
     def published(self, recording: str, feature: str) -> ItemRecord:
-        """The record of the data that `read` returns. Raises KeyError."""
         record = self.index.published(recording, feature)
         if record is None:
             raise KeyError(f"no item {recording!r} of feature {feature!r} in {self.path}")
         return record
 
     def all_published(self, feature: str | None = None) -> Iterator[ItemRecord]:
-        """The records of all items that can be read."""
         return self.index.all_published(feature)
 
     def damaged(self) -> Iterator[ItemRecord]:
-        """The records of all items that can be read and were computed from damaged media."""
         return self.index.damaged()
 
     # Reading ---------------------------------------------------------------------------------------------------------
 
     def read(self, recording: str, feature: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Rows [start, stop), read-only."""
         rows = self._rows(recording, feature)
         stop = rows.frames if stop is None else stop
         if not 0 <= start <= stop <= rows.frames:
@@ -158,53 +167,25 @@ class ItemStore(ABC):
         return rows.view(start, stop)
 
     def read_into(self, out: NDArray[Any], recording: str, feature: str, start: int = 0) -> None:
-        """Copy rows [start, start + len(out)) into ``out``."""
         rows = self._rows(recording, feature)
         if start < 0 or start + len(out) > rows.frames:
             raise _range_error(recording, feature, start, start + len(out), rows.frames)
         rows.copy(start, out)
 
     def __getitem__(self, feature: str) -> FeatureView:
-        """The items of a feature, by its id or by its name where that is unambiguous. Raises KeyError."""
         return feature_view(self, feature)
 
     def __iter__(self) -> Iterator[str]:
-        """What ``store[...]`` takes for each feature: its name, or its id where several features have that name."""
         return iter(feature_names(self))
 
     def __contains__(self, feature: object) -> bool:
-        """Whether at least one feature has this id or name."""
         return has_feature(self, feature)
 
     def __len__(self) -> int:
-        """How many features there are."""
         return len(self.features())
 
     def __bool__(self) -> bool:
         return True  # also without features, when `__len__` is 0
-
-    @abstractmethod
-    def features(self) -> list[FeatureSpec]:
-        """Every feature there is a spec of, by id."""
-
-    @abstractmethod
-    def spec(self, feature: str) -> FeatureSpec:
-        """The spec of a feature id. Raises KeyError."""
-
-    @abstractmethod
-    def delete(self, recording: str, feature: str) -> None:
-        """Remove an item and its bytes. Raises KeyError."""
-
-    def check_writable(self) -> None:  # noqa: B027  # memory can always be written
-        """Raises OSError unless items could be published now."""
-
-    @abstractmethod
-    def refresh(self) -> None:
-        """Read what other processes have published."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Close files and drop memory maps."""
 
     def __enter__(self) -> Self:
         return self

@@ -62,7 +62,6 @@ class MemoryStore(ItemStore):
         self._specs.setdefault(spec.id, spec)
 
     def acknowledge(self, record: ItemRecord) -> ItemRecord:
-        """Add a record to the index. Returns it."""
         self.index.apply(Line((self.index.last_seq + 1, ""), record))
         return record
 
@@ -71,23 +70,23 @@ class MemoryStore(ItemStore):
         return self._arrays[recording, feature]
 
     def delete(self, recording: str, feature: str) -> None:
-        """Remove an item."""
         self.published(recording, feature)
         self.acknowledge(ItemRecord(recording, feature, "deleted", time_utc=now_utc()))
         del self._arrays[recording, feature]
 
     def spec(self, feature: str) -> FeatureSpec:
-        """The spec of a feature id. Raises KeyError."""
         if feature not in self._specs:
             raise KeyError(f"no feature {feature!r} in {self.path}")
         return self._specs[feature]
 
     def features(self) -> list[FeatureSpec]:
-        """Every feature that an item was published or failed of, by id."""
         return [self._specs[feature] for feature in sorted(self._specs)]
 
+    def check_writable(self) -> None:
+        pass
+
     def refresh(self) -> None:
-        """Nothing to read: no other process can publish here."""
+        pass
 
     def close(self) -> None:
-        """Nothing to close."""
+        pass
