@@ -63,7 +63,7 @@ class StoreFolder:
         fs.remove(staged)
 
     def make_item_folder(self, path: str) -> None:
-        """Make a folder that items lie in, with the documents of the format; not durable, see `make_durable`."""
+        """Make a folder for items, with the documents of the format; not durable, see `make_durable`."""
         if not os.path.isdir(path):
             self._make_folder(path, list(self.format.documents))
 

@@ -23,14 +23,14 @@ def _machine() -> str:
 
 
 def writer_name() -> str:
-    """``<machine>-<pid>-<8 random hex>``: a new name for a file, from which others can tell who wrote it."""
+    """``<machine>-<pid>-<8 random hex>``: a new name for a file, from which others can tell which process made it."""
     return f"{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 def writer_has_ended(name: str) -> bool:
-    """True when the process that `writer_name` named is known to have ended; False when it runs or is not known.
+    """True when the process that `writer_name` named is known to have ended.
 
-    Of a process of another machine it is never known.
+    False when it runs, and when that cannot be known, as for a process of another machine.
     """
     machine, _, rest = name.partition("-")
     pid = rest.partition("-")[0]

@@ -110,7 +110,7 @@ class StagedItem:
         try:
             yield
         except OSError as error:
-            error.item_bytes = self.layout.frames * self.layout.row_bytes  # type: ignore[attr-defined]
+            error.item_bytes = self.layout.nbytes  # type: ignore[attr-defined]
             raise
 
     def _open_sink(self) -> Sink:

@@ -1,4 +1,4 @@
-"""What every store promises, whatever its backend. A backend's tests inherit `StoreContract` and give it a `store`."""
+"""The tests of the store contract. A backend's tests inherit `StoreContract` and define its fixture `store`."""
 
 import pickle
 

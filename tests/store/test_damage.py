@@ -30,17 +30,17 @@ def store(request, tmp_path):
     return made
 
 
-def said(store):
+def damage_of(store):
     return [(record.recording, record.damage, record.media) for record in store.damaged()]
 
 
-def test_the_damage_of_what_can_be_read_is_told(store):
+def test_the_damage_of_what_can_be_read_is_listed(store):
     expected = [("damaged", DAMAGE, MEDIA)]
-    assert said(store) == expected
-    assert said(open_store(store.path)) == expected
+    assert damage_of(store) == expected
+    assert damage_of(open_store(store.path)) == expected
     store.compact()
     again = open_store(store.path)
-    assert said(again) == expected
+    assert damage_of(again) == expected
     assert again.published("whole", SPEC.id).media == {}
     with again.writer("later", SPEC, frames=1, row_shape=(3,)) as item:  # after the snapshot
         item.append(random_rows(1, 3))
@@ -50,7 +50,7 @@ def test_the_damage_of_what_can_be_read_is_told(store):
 
 def test_the_damage_goes_with_an_item_into_a_copy(store, tmp_path):
     list(migrate(store, tmp_path / "copy", store.backend))
-    assert said(open_store(tmp_path / "copy")) == [("damaged", DAMAGE, MEDIA)]
+    assert damage_of(open_store(tmp_path / "copy")) == [("damaged", DAMAGE, MEDIA)]
 
 
 def test_the_damage_is_in_the_item_itself(store):
@@ -61,7 +61,7 @@ def test_the_damage_is_in_the_item_itself(store):
             os.remove(os.path.join(store.root, folder, name))
     again = open_store(store.path)
     assert rebuild(again) == 3
-    assert ("damaged", DAMAGE, MEDIA) in said(again)
+    assert ("damaged", DAMAGE, MEDIA) in damage_of(again)
 
 
 def test_lines_and_snapshots_of_an_older_aupipe_have_no_damage(store, monkeypatch):

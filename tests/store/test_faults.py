@@ -1,6 +1,6 @@
-"""Whatever goes wrong at whatever operation: nothing wrong is ever read, and the next run ends as if nothing had been.
+"""A fault in any operation: no wrong data is ever read, and the next run ends like a run without faults.
 
-`AUPIPE_FAULT=any:n:kind` strikes the n-th operation of a small extraction, n rising until a run is unhurt.
+`AUPIPE_FAULT=any:n:kind` makes the n-th operation of a small extraction fail; n is increased until none does.
 """
 
 import os
@@ -23,12 +23,12 @@ BACKENDS = [name for name in STORES.names() if STORES.get(name).persistent]
 
 
 def run(path, backend, fault=""):
-    """The extraction in a child process. Returns its wait status, 0 only when no fault struck."""
+    """The extraction in a child process. Returns its wait status, 0 only when there was no fault."""
     return in_child(lambda: crash.extract(path, backend), fault)
 
 
 def in_child(work, fault=""):
-    """Some work in a child process. Returns its wait status, 0 only when no fault struck."""
+    """Some work in a child process. Returns its wait status, 0 only when there was no fault."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -36,8 +36,8 @@ def in_child(work, fault=""):
             os.environ["AUPIPE_FAULT"] = fault
             fs._count = 0
             work()
-            struck = bool(fault) and fs._count >= int(fault.split(":")[1])  # what cannot be cleaned up is no error
-            code = 4 if struck else 0
+            failed = bool(fault) and fs._count >= int(fault.split(":")[1])  # what cannot be cleaned up is no error
+            code = 4 if failed else 0
         except OSError:
             code = 3
         finally:
@@ -63,8 +63,8 @@ def undisturbed(request, tmp_path_factory):
     return request.param, tree(path)
 
 
-def strike_and_run_again(path, backend, expected, fault):
-    """Returns False once the fault came too late to hurt."""
+def run_with_fault_and_again(path, backend, expected, fault):
+    """Returns False when the run ended before the fault."""
     status = run(path, backend, fault)
     if fault.endswith("kill"):
         assert status in (0, signal.SIGKILL)
@@ -85,17 +85,17 @@ def strike_and_run_again(path, backend, expected, fault):
 
 @pytest.fixture
 def loop(tmp_path, undisturbed, record_property):
-    """A run struck at every ``step``-th operation until one is unhurt; how many were hurt is in the JUnit report."""
+    """Runs with a fault in every ``step``-th operation; the number of faults is in the JUnit report."""
 
-    def strike(point, kind, first, step):
+    def inject(point, kind, first, step):
         backend, expected = undisturbed
-        number, hurt = first, 0
-        while strike_and_run_again(tmp_path / f"{number}", backend, expected, f"{point}:{number}:{kind}"):
-            number, hurt = number + step, hurt + 1
-        record_property("faults", hurt)
-        return hurt
+        number, faults = first, 0
+        while run_with_fault_and_again(tmp_path / f"{number}", backend, expected, f"{point}:{number}:{kind}"):
+            number, faults = number + step, faults + 1
+        record_property("faults", faults)
+        return faults
 
-    return strike
+    return inject
 
 
 @pytest.mark.parametrize(("kind", "first"), [("kill", 1), ("eio", 4), ("enospc", 8)])
@@ -112,7 +112,7 @@ def test_a_fault_at_any_operation_leaves_no_trace_after_the_next_run(loop, kind)
 @pytest.mark.slow
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("kind", ["kill", "eio", "enospc"])
-def test_each_kind_of_operation_is_really_struck(loop, point, kind):
+def test_each_kind_of_operation_really_fails(loop, point, kind):
     assert loop(point, kind, 1, step=1) >= 1
 
 
@@ -217,11 +217,11 @@ def _migrate(path):
 
 
 def _state(path):
-    """What a store says and holds, by item."""
+    """The records of a store, and its files of items."""
     with open_store(path) as store:
         check(store)  # sweeps
-        said = [(r.recording, r.feature, r.state, r.crc32c) for r in store.records()]
-        return said, {name: data for name, data in tree(path).items() if "@" in name.split("/")[0]}
+        records = [(r.recording, r.feature, r.state, r.crc32c) for r in store.records()]
+        return records, {name: data for name, data in tree(path).items() if "@" in name.split("/")[0]}
 
 
 @pytest.mark.parametrize("operate", [_repair, _purge, _compact, _migrate], ids=lambda operate: operate.__name__[1:])
@@ -303,7 +303,7 @@ def test_writers_that_replace_each_others_revisions_never_lose_the_item(tmp_path
     while children:
         if os.waitpid(children[0], os.WNOHANG)[0]:
             children.pop(0)
-        store.close()  # lets go of the maps, so that every read looks again
+        store.close()  # drops the maps, so that every read maps the file again
         rows = store.read("a", SPEC.id)
         assert any(same(rows, revision) for revision in revisions)
         reads += 1

@@ -1,4 +1,4 @@
-"""The files are valid Zarr and HDF5 to everybody's tools, with all checks on."""
+"""zarr-python and h5py read the files, with all checks on."""
 
 import json
 from pathlib import Path

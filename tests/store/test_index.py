@@ -40,7 +40,7 @@ def filled(request, tmp_path):
 
 
 def everything(store):
-    """All that a store says of its items."""
+    """All records and states of a store."""
     return (
         list(store.records()),
         list(store.all_published()),

@@ -1,4 +1,4 @@
-"""What lies behind a link in a store is not the store's: nothing is written, moved or removed through it."""
+"""Nothing is written, moved or removed through a link inside a store."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def theirs(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def link(mine: Path, theirs: Path, level: str) -> Path:
-    """Put a link into a store of one's own, to what lies in the same place of the other."""
+    """Replace a path in the store `mine` by a link to the same path in the store `theirs`."""
     fill(mine, open_store(theirs).backend)
     store = open_store(mine)
     item = Path(store.item_path(store.published("a.mp4", SPEC.id)))  # type: ignore[attr-defined]
@@ -97,7 +97,7 @@ def test_neither_deleting_nor_publishing_goes_through_a_link(theirs: Path, tmp_p
     with open_store(tmp_path / "mine") as store:
         with pytest.raises(DamageError, match="symlink"):
             store.delete("a.mp4", SPEC.id)
-        assert store.record("a.mp4", SPEC.id).state == "done"  # said of nothing that was not done
+        assert store.record("a.mp4", SPEC.id).state == "done"  # no record of what was not done
         if level != "item":  # a link in the place of an item is damage, which a new publication makes way for
             with pytest.raises(DamageError, match="symlink"):
                 store.publish("a.mp4", SPEC, ROWS + 1)

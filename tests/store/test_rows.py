@@ -1,4 +1,4 @@
-"""Values are looked at by their bits; that must be what numpy says of them."""
+"""The check for finite values by their bits agrees with numpy."""
 
 import numpy as np
 import pytest

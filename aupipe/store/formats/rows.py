@@ -62,15 +62,15 @@ def checked_rows(rows: NDArray[Any], dtype: np.dtype[Any], where: str, first_row
     bad = infinite.any(axis=1) | (nan.any(axis=1) & ~invalid)
     if bad.any():
         row = int(np.argmax(bad))
-        place = f"{where}, row {first_row + row}"
+        at = f"{where}, row {first_row + row}"
         if infinite[row].any():
             column = int(np.argmax(infinite[row]))
             value = np.asarray(rows[row]).reshape(-1)[column]
             if np.isfinite(value):
                 limit = np.finfo(dtype).max
-                raise ValueError(f"{place}: {value:g} does not fit {dtype.name} (limit {limit:g}); use dtype 'float32'")
-            raise ValueError(f"{place}: infinite value; make the row NaN if it is invalid")
-        raise ValueError(f"{place}: NaN in part of the row; an invalid row is NaN in every element")
+                raise ValueError(f"{at}: {value:g} does not fit {dtype.name} (limit {limit:g}); use dtype 'float32'")
+            raise ValueError(f"{at}: infinite value; make the row NaN if it is invalid")
+        raise ValueError(f"{at}: NaN in part of the row; an invalid row is NaN in every element")
     if np.shares_memory(cast, rows):
         cast = cast.copy()
     cast[invalid] = np.nan  # one bit pattern, so that equal rows are equal bytes
