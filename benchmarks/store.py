@@ -23,10 +23,8 @@ import numpy as np
 
 from aupipe.config import FacesConfig
 from aupipe.extract.faces.tracking import TrackParams
-from aupipe.store import create_store, open_store
-from aupipe.store.base import ItemRecord
-from aupipe.store.journal import encode_line
-from aupipe.store.repair import compact
+from aupipe.store import ItemRecord, create_store, open_store
+from aupipe.store.log.journal import encode_line
 from aupipe.types import FeatureSpec, Recording, SourceIdentity
 
 DIMS = (1280, 512, 768, 1024)
@@ -207,8 +205,8 @@ def _make_video(path: Path, source: SourceIdentity) -> None:
     os.utime(path, ns=(source.mtime_ns, source.mtime_ns))
 
 
-def make_catalogue(folder: Path, recordings: int) -> None:
-    """A store that says it has ``recordings`` x 4 items, written by eight processes, compacted; and their videos."""
+def make_large_store(folder: Path, recordings: int) -> None:
+    """A store with the records of ``recordings`` x 4 items of eight writers, compacted, without items; their videos."""
     store = create_store(folder / "large")
     for spec in SPECS:
         store.fail("x", spec, "makes the feature's folder")
@@ -230,15 +228,15 @@ def make_catalogue(folder: Path, recordings: int) -> None:
                         dtype="float16",
                         nbytes=10**7 + number,
                         crc32c=number * 7919 % 2**32,
-                        rest_crc32c=number * 17 % 2**32,
-                        edition=f"{number * 31 % 2**32:08x}",
+                        metadata_crc32c=number * 17 % 2**32,
+                        revision=f"{number * 31 % 2**32:08x}",
                         source=source,
                         seconds=1.5 + number / 1000,
                         versions={"aupipe": "0.1.0", "numpy": "2.4", "torch": "2.10"},
                         time_utc=f"2026-11-{1 + number % 28:02d}T{number % 24:02d}:{number % 60:02d}:00Z",
                     )
                     file.write(encode_line(seq, record))
-    compact(open_store(folder / "large"))
+    open_store(folder / "large").compact()
 
 
 def plan(folder: Path, recordings: int, look: bool) -> None:
@@ -270,7 +268,7 @@ def _peak_mib() -> float:
 
 def planning(folder: Path, recordings: int, rounds: int) -> dict[str, float]:
     """Open + plan over ``recordings`` x 4, each time in a fresh process; its imports are not counted."""
-    make_catalogue(folder, recordings)
+    make_large_store(folder, recordings)
     command = [sys.executable, __file__, "--plan", str(folder), "--recordings", str(recordings)]
     found = {}
     for label, more in (("", []), (", looking at each video", ["--look"])):
@@ -296,7 +294,7 @@ def files_per_item(folder: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, help="where to write the corpus (default: a temporary folder)")
-    parser.add_argument("--recordings", type=int, default=100_000, help="of the catalogue")
+    parser.add_argument("--recordings", type=int, default=100_000, help="of the store that is planned over")
     parser.add_argument("--clips", type=int, default=24, help="of the corpus that is read (97 MB each, three times)")
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--plan", type=Path, help=argparse.SUPPRESS)

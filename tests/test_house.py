@@ -77,7 +77,7 @@ def test_no_file_imports_from_a_layer_above_it(module: str, path: Path) -> None:
     [
         ("aupipe.train.fit", "from aupipe.extract.planning.plan import make_plan"),
         ("aupipe.extract.executors.devices", "def f():\n    import aupipe.train.heads"),
-        ("aupipe.store.base", "from aupipe.extract import decode"),
+        ("aupipe.store.protocol", "from aupipe.extract import decode"),
         ("aupipe.types", "from aupipe.registry import Registry"),
         ("aupipe.config", "from aupipe import store"),
         ("aupipe", "from aupipe.cli import main"),

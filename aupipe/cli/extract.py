@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from aupipe.extract.engine.options import ExecutionOptions
     from aupipe.extract.planning.features import FeatureSet
     from aupipe.extract.planning.plan import Item, Plan
-    from aupipe.store.base import Store
+    from aupipe.store import Store
     from aupipe.types import Recording
 
 MODALITIES = ("visual", "audio", "text")

@@ -25,7 +25,7 @@ from aupipe.registry import nearest
 
 if TYPE_CHECKING:
     from aupipe.extract.planning.plan import Item, Plan
-    from aupipe.store.base import ItemRecord, Store
+    from aupipe.store import ItemRecord, Store
 
 
 @click.command()

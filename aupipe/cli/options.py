@@ -14,7 +14,7 @@ from aupipe.errors import NoStoreError, UsageError
 from aupipe.registry import nearest
 
 if TYPE_CHECKING:
-    from aupipe.store.base import ItemRecord
+    from aupipe.store import ItemRecord
 
 Command = Callable[..., Any]
 

@@ -17,7 +17,7 @@ from aupipe.types import Task
 
 if TYPE_CHECKING:
     from aupipe.cli.data import Data
-    from aupipe.store.base import Store
+    from aupipe.store import Store
 
 ORDER_FILE = "train.json"  # what was asked for, so that --resume can ask again
 SHOWN = 5  # settings in which two orders differ

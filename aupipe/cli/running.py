@@ -12,8 +12,8 @@ from aupipe.cli.output import echo, echo_json
 if TYPE_CHECKING:
     from aupipe.extract.engine.options import ExecutionOptions
     from aupipe.extract.planning.plan import Plan
-    from aupipe.store.base import Store
-    from aupipe.store.folder import FolderStore
+    from aupipe.store import Store
+    from aupipe.store.local import LocalStore
 
 SHOWN = 10  # damaged recordings
 
@@ -40,11 +40,11 @@ def run_plan(
     from aupipe.extract.engine.options import ExecutionOptions
     from aupipe.extract.executors.driver import extract as run
     from aupipe.extract.executors.local import local_executor
-    from aupipe.store.links import refuse_links
-    from aupipe.store.verify import sweep
+    from aupipe.store.maintenance.gc import sweep
+    from aupipe.store.maintenance.inventory import refuse_links
 
-    refuse_links(cast("FolderStore", store))  # said once, and not of every recording
-    sweep(cast("FolderStore", store))  # what killed runs left half written
+    refuse_links(cast("LocalStore", store))  # said once, and not of every recording
+    sweep(cast("LocalStore", store))  # what killed runs left half written
 
     failures = []
     damaged = []

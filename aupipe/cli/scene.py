@@ -20,7 +20,7 @@ from aupipe.errors import UsageError
 from aupipe.types import Labels, Recording, Task
 
 if TYPE_CHECKING:
-    from aupipe.store.base import Store
+    from aupipe.store import Store
     from aupipe.train.evaluate import Scores
     from aupipe.train.intervals import BootstrapInterval
     from aupipe.train.model import Model

@@ -17,8 +17,8 @@ from aupipe.logs import printable
 from aupipe.registry import nearest
 
 if TYPE_CHECKING:
-    from aupipe.store.base import Store
-    from aupipe.store.folder import FolderStore
+    from aupipe.store import Store
+    from aupipe.store.local import LocalStore
 
 SHOWN = 10  # orphans: each writer that dies leaves one at most, a lost journal leaves all it knew of
 
@@ -28,8 +28,8 @@ def store() -> None:
     """Look after a feature store: what is in it, is it whole, copy it, erase from it."""
 
 
-def _folder_store(config_file: Path | None, store: Path | None) -> FolderStore:
-    return cast("FolderStore", existing_store(resolve(config_file, store)))
+def _folder_store(config_file: Path | None, store: Path | None) -> LocalStore:
+    return cast("LocalStore", existing_store(resolve(config_file, store)))
 
 
 @store.command("ls")
@@ -45,13 +45,15 @@ def list_items(feature: str | None, config_file: Path | None, store: Path | None
     Example:
       aupipe store ls hog
     """
+    from aupipe.store.record_json import record_row
+
     opened = _folder_store(config_file, store)
     ids = _feature_ids(opened, feature)
     for record in opened.records():
         if record.feature not in ids:
             continue
         if as_json:
-            echo_json(asdict(record))
+            echo_json(record_row(record))
         elif record.state == "done":
             shape = "x".join(map(str, record.shape))
             about = f"{shape:>16} {record.dtype:8} {record.valid_frames:>8}"
@@ -134,13 +136,16 @@ def verify(
     Example:
       aupipe store verify --sample 5%
     """
-    from aupipe.store.repair import rebuild as rebuild_catalogue
-    from aupipe.store.verify import check
+    from aupipe.store.maintenance.repair import rebuild as rebuild_catalogue
+    from aupipe.store.maintenance.repair import repair_damage
+    from aupipe.store.maintenance.verify import check
 
     opened = _folder_store(config_file, store)
     if rebuild:
         echo(f"catalogue made anew, {rebuild_catalogue(opened)} items adopted", err=True)
-    report = check(opened, quick=quick, sample=sample, repair=repair)
+    report = check(opened, quick=quick, sample=sample)
+    if repair:
+        repair_damage(opened, report)
     if as_json:
         echo_json(asdict(report), indent=1)
         return DamageError.exit_code if report.damage else 0
@@ -175,7 +180,7 @@ def migrate(target: Path, backend: str, config_file: Path | None, store: Path | 
     Example:
       aupipe store migrate features-hdf5 --backend hdf5
     """
-    from aupipe.store.export import migrate as copy
+    from aupipe.store.maintenance.migrate import migrate as copy
 
     opened = _folder_store(config_file, store)
     if target.resolve() == Path(opened.path).resolve():
@@ -209,7 +214,7 @@ def export(
     Example:
       aupipe store export out --format npz --feature hog
     """
-    from aupipe.store.export import export as write
+    from aupipe.store.maintenance.export import export as write
 
     opened = _folder_store(config_file, store)
     for name in split_list(features):
@@ -232,7 +237,7 @@ def purge(recordings: tuple[str, ...], yes: bool, config_file: Path | None, stor
     Example:
       aupipe store purge clips/a.mp4
     """
-    from aupipe.store.repair import purge as erase
+    from aupipe.store.maintenance.purge import purge as erase
 
     opened = _folder_store(config_file, store)
     known = {record.recording for record in opened.records()}

@@ -41,7 +41,7 @@ from aupipe.errors import AupipeError, UsageError
 from aupipe.types import TASKS, Task
 
 if TYPE_CHECKING:
-    from aupipe.store.base import Store
+    from aupipe.store import Store
     from aupipe.train.crossval import Fold
     from aupipe.train.ensemble_recipe import Member
     from aupipe.train.model import Model

@@ -1,8 +1,9 @@
-"""Every change the store makes on disk, one function each, so that each can be made to fail in a test.
+"""Every change the store makes on disk, one function each, so that a test can make any of them fail.
 
-``AUPIPE_FAULT=<point>:<n>:<kind>`` strikes the n-th operation at ``point`` (``mkdir``, ``write``, ``fsync``,
-``rename``, ``link``, ``remove``, or ``any``) of a process. ``kind``: ``kill``, or the error it gives: ``eio``,
-``enospc``, ``edquot``, ``erofs``. A struck write leaves half of its bytes behind, as a full disk does.
+``AUPIPE_FAULT=<point>:<n>:<kind>`` injects one fault into a process: its n-th operation of the kind ``point``
+(``mkdir``, ``write``, ``fsync``, ``rename``, ``link``, ``remove``, or ``any``) fails with the error ``kind`` (``eio``,
+``enospc``, ``edquot``, ``erofs``), or kills the process (``kill``). A failing write leaves half of its bytes in the
+file, as a full disk does.
 """
 
 from __future__ import annotations
@@ -16,13 +17,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 FLUSH_AHEAD_BYTES = 4 << 20
-POINTS = ("mkdir", "write", "fsync", "rename", "link", "remove")
 _ERRORS = {"eio": errno.EIO, "enospc": errno.ENOSPC, "edquot": errno.EDQUOT, "erofs": errno.EROFS}
 _count = 0
 
 
-def _due(point: str) -> str | None:
-    """What shall go wrong at this very operation: ``kill``, an error or nothing."""
+def _fault(point: str) -> str | None:
+    """The fault to inject into this operation: ``kill``, an error, or None."""
     plan = os.environ.get("AUPIPE_FAULT")
     if not plan:
         return None
@@ -34,7 +34,7 @@ def _due(point: str) -> str | None:
     return kind if _count == int(number) else None
 
 
-def _strike(kind: str | None, path: str) -> None:
+def _inject(kind: str | None, path: str) -> None:
     if kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif kind is not None:
@@ -42,8 +42,8 @@ def _strike(kind: str | None, path: str) -> None:
 
 
 @contextlib.contextmanager
-def _naming(path: str) -> Iterator[None]:
-    """Errors of a file descriptor say which file it is."""
+def _errors_name(path: str) -> Iterator[None]:
+    """Puts the path into errors of a file descriptor, which hold none."""
     try:
         yield
     except OSError as error:
@@ -53,20 +53,20 @@ def _naming(path: str) -> Iterator[None]:
 
 def create(path: str) -> int:
     """A new file, open for writing; never an existing one, never through a link."""
-    _strike(_due("write"), path)
+    _inject(_fault("write"), path)
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
 
 
 def write(fd: int, parts: Sequence[Any], path: str) -> None:
-    """Append buffers to ``fd``, all of them: a short write is carried on, not passed over."""
+    """Append buffers to ``fd``, all of them: a short write is continued."""
     views = [memoryview(part).cast("B") for part in parts if memoryview(part).nbytes]
-    kind = _due("write")
+    kind = _fault("write")
     if kind is not None:
         whole = b"".join(views)
         os.write(fd, whole[: len(whole) // 2])
-        _strike(kind, path)
+        _inject(kind, path)
     while views:
-        with _naming(path):
+        with _errors_name(path):
             written = os.writev(fd, views[:512])  # IOV_MAX is 1024 on Linux, less elsewhere
         while views and written >= len(views[0]):
             written -= len(views.pop(0))
@@ -75,22 +75,23 @@ def write(fd: int, parts: Sequence[Any], path: str) -> None:
 
 
 def overwrite(fd: int, content: bytes, offset: int, path: str) -> None:
-    """Replace bytes in place; only ever done to erase."""
-    _strike(_due("write"), path)
+    """Replace bytes in place: only lines of a journal, to erase or to restore them."""
+    _inject(_fault("write"), path)
     while content:
-        with _naming(path):
+        with _errors_name(path):
             written = os.pwrite(fd, content, offset)
         content, offset = content[written:], offset + written
 
 
 def fsync(fd: int, path: str) -> None:
-    _strike(_due("fsync"), path)
-    with _naming(path):
+    """Wait until the content of ``fd`` is on the disk."""
+    _inject(_fault("fsync"), path)
+    with _errors_name(path):
         os.fsync(fd)
 
 
 class NewFile:
-    """A file written from ``start`` on, piece by piece; its bytes are on their way to the disk while more are made."""
+    """A file written from byte ``start`` on, piece by piece; the disk begins to write before all pieces are there."""
 
     def __init__(self, path: str, start: int = 0) -> None:
         self.path = path
@@ -102,19 +103,19 @@ class NewFile:
         write(self._fd, parts, self.path)
         self._position = os.lseek(self._fd, 0, os.SEEK_CUR)
         if self._position - self._hinted >= FLUSH_AHEAD_BYTES and hasattr(os, "posix_fadvise"):
-            # "not needed" makes Linux start writing, and lets go of no page before it is written; else all would have
-            # to wait for fsync
+            # DONTNEED makes Linux start writing now, and drops no page that is not written; without it all of the
+            # writing happens in fsync
             size = self._position - self._hinted
             os.posix_fadvise(self._fd, self._hinted, size, os.POSIX_FADV_DONTNEED)
             self._hinted = self._position
 
     def write_head(self, content: bytes) -> None:
-        """Write what comes before ``start``."""
+        """Write the bytes before ``start``."""
         os.lseek(self._fd, 0, os.SEEK_SET)
         write(self._fd, [content], self.path)
 
     def fsync(self) -> None:
-        """On the disk when this returns."""
+        """Wait until the content is on the disk."""
         fsync(self._fd, self.path)
 
     def close(self) -> None:
@@ -125,11 +126,11 @@ class NewFile:
 
 
 def fsync_folder(path: str) -> None:
-    """Make the names in a folder survive a power loss."""
-    _strike(_due("fsync"), path)
+    """Wait until the names in a folder are on the disk."""
+    _inject(_fault("fsync"), path)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with _naming(path):
+        with _errors_name(path):
             os.fsync(fd)
     finally:
         os.close(fd)
@@ -146,15 +147,15 @@ def write_file(path: str, parts: Sequence[Any]) -> None:
 
 
 def make_folders(path: str, mode: int = 0o777, *, durable: bool = True) -> None:
-    """``path`` and its missing parents; each name on the disk when this returns, unless nobody needs it to last."""
+    """Make ``path`` and its missing parents; with ``durable`` its name is on the disk when this returns."""
     if os.path.isdir(path):
         return
     parent = os.path.dirname(path)
     make_folders(parent)
-    _strike(_due("mkdir"), path)
+    _inject(_fault("mkdir"), path)
     try:
         os.mkdir(path, mode)
-    except FileExistsError:  # another writer was faster
+    except FileExistsError:  # another writer made it meanwhile
         if not os.path.isdir(path):
             raise
     if durable:
@@ -162,36 +163,36 @@ def make_folders(path: str, mode: int = 0o777, *, durable: bool = True) -> None:
 
 
 def rename(source: str, target: str, *, durable: bool = True) -> None:
-    """Rename, and make it last unless the caller does that.
+    """Rename a file or folder; with ``durable`` its new name is on the disk when this returns.
 
     Raises OSError (ENOTEMPTY, EEXIST) for a target that is a folder with something in it.
     """
-    _strike(_due("rename"), target)
+    _inject(_fault("rename"), target)
     os.rename(source, target)
     if durable:
         fsync_folder(os.path.dirname(target))
 
 
 def link(source: str, target: str) -> bool:
-    """Give a finished file its name unless the name is taken; False when it was."""
-    _strike(_due("link"), target)
+    """Give a finished file the name ``target`` unless that exists. Returns whether it did not."""
+    _inject(_fault("link"), target)
     try:
         os.link(source, target)
     except FileExistsError:
         return False
-    except OSError:  # a file system without hard links: last one wins, and they write the same
+    except OSError:  # a file system without hard links: the last rename stays, and all have the same content
         os.rename(source, target)
     fsync_folder(os.path.dirname(target))
     return True
 
 
 def remove(path: str) -> None:
-    """Remove a file or a whole folder; links are removed, never followed. Nothing there is fine."""
+    """Remove a file or a whole folder, if it exists; links are removed, never followed."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return
-    _strike(_due("remove"), path)
+    _inject(_fault("remove"), path)
     if not stat.S_ISDIR(mode):
         os.unlink(path)
         return
@@ -201,6 +202,6 @@ def remove(path: str) -> None:
 
 
 def try_remove(path: str) -> None:
-    """Remove what nobody needs; what cannot be removed now is swept by `verify` later."""
+    """Remove a temporary file if possible; `aupipe.store.maintenance.gc.sweep` removes it later otherwise."""
     with contextlib.suppress(OSError):
         remove(path)

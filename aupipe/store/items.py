@@ -1,88 +1,80 @@
-"""What every backend does alike: from a catalogue of records and mapped rows to the store protocol."""
+"""What all backends share: the store protocol, made from an index of records and the rows of an item."""
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.store.base import ItemRecord, ItemState
-from aupipe.store.catalogue import Catalogue
-from aupipe.store.writer import Layout, Sink, StagedItem, now_utc
+from aupipe.store.formats.protocol import Layout, Rows, Sink
+from aupipe.store.log.index import Index
+from aupipe.store.protocol import Store
+from aupipe.store.records import ItemRecord, ItemState
+from aupipe.store.view import FeatureView, feature_names, feature_view, has_feature
+from aupipe.store.writer import StagedItem, now_utc
 from aupipe.types import FeatureSpec, SourceIdentity
 
-if TYPE_CHECKING:
-    from aupipe.store.view import FeatureView
 
-
-class Rows(Protocol):
-    """An item's rows, ready to be sliced."""
-
-    frames: int
-
-    def view(self, start: int, stop: int) -> NDArray[Any]:
-        """Rows [start, stop), read-only."""
-        ...
-
-    def copy(self, start: int, out: NDArray[Any]) -> None:
-        """Rows [start, start + len(out)) into ``out``."""
-        ...
-
-
-class PlainRows:
-    """A contiguous array: every window is a view."""
-
-    def __init__(self, rows: NDArray[Any]) -> None:
-        self.rows, self.frames = rows, len(rows)
-
-    def view(self, start: int, stop: int) -> NDArray[Any]:
-        return self.rows[start:stop]
-
-    def copy(self, start: int, out: NDArray[Any]) -> None:
-        out[...] = self.rows[start : start + len(out)]
-
-
-class ItemStore(ABC):
-    """The store protocol; see `aupipe.store.base.Store` for what each method promises."""
+class ItemStore(Store, ABC):
+    """A store whose records are in an index; the docstrings of the public methods are those of `Store`."""
 
     backend = ""
     persistent = False
 
-    def __init__(self, path: str | os.PathLike[str], catalogue: Catalogue) -> None:
+    def __init__(self, path: str | os.PathLike[str], index: Index) -> None:
         self.path = Path(path)
-        self._catalogue = catalogue
+        self.index = index
         self._specs: dict[str, FeatureSpec] = {}
 
     # What a backend adds ---------------------------------------------------------------------------------------------
 
     @abstractmethod
     def _stage(self, spec: FeatureSpec, layout: Layout) -> Sink:
-        """Begin an item where nobody looks."""
+        """Begin an item under a temporary path."""
 
     @abstractmethod
     def _publish(self, spec: FeatureSpec, record: ItemRecord, sink: Sink) -> ItemRecord:
-        """Make a finished item visible, and acknowledge it."""
+        """Move a finished item to its path, and acknowledge it."""
 
     @abstractmethod
     def _discard(self, sink: Sink) -> None:
-        """Forget an item that was begun."""
+        """Remove an item that was begun."""
 
     @abstractmethod
-    def _acknowledge(self, record: ItemRecord) -> ItemRecord:
-        """Write down a record for good."""
+    def acknowledge(self, record: ItemRecord) -> ItemRecord:
+        """Write a record durably and add it to the index. Returns it."""
 
     @abstractmethod
     def _make_feature(self, spec: FeatureSpec) -> None:
-        """Keep a feature's spec."""
+        """Store a feature's spec, if it is not stored yet."""
 
     @abstractmethod
     def _rows(self, recording: str, feature: str) -> Rows:
         """The rows of a published item. Raises KeyError, DamageError."""
+
+    @abstractmethod
+    def features(self) -> list[FeatureSpec]: ...
+
+    @abstractmethod
+    def spec(self, feature: str) -> FeatureSpec: ...
+
+    @abstractmethod
+    def delete(self, recording: str, feature: str) -> None: ...
+
+    @abstractmethod
+    def check_writable(self) -> None: ...
+
+    @abstractmethod
+    def refresh(self) -> None: ...
+
+    @abstractmethod
+    def close(self) -> None: ...
 
     # Publishing ------------------------------------------------------------------------------------------------------
 
@@ -97,8 +89,6 @@ class ItemStore(ABC):
         versions: Mapping[str, str] | None = None,
         video_id: str = "",
     ) -> StagedItem:
-        """Begin an item of ``frames`` rows of shape ``row_shape``."""
-        stage: Callable[[Layout], Sink] = lambda layout: self._stage(spec, layout)  # noqa: E731
         return StagedItem(
             recording,
             spec,
@@ -107,8 +97,8 @@ class ItemStore(ABC):
             source=source,
             versions=versions,
             video_id=video_id,
-            open_sink=stage,
-            publish=lambda record, sink: self._publish(spec, record, sink),
+            open_sink=partial(self._stage, spec),
+            publish=partial(self._publish, spec),
             discard=self._discard,
         )
 
@@ -123,7 +113,6 @@ class ItemStore(ABC):
         versions: Mapping[str, str] | None = None,
         video_id: str = "",
     ) -> ItemRecord:
-        """Write a whole item at once."""
         rows = np.asarray(rows)
         about: dict[str, Any] = {"source": source, "versions": versions, "video_id": video_id}
         with self.writer(recording, spec, frames=len(rows), row_shape=rows.shape[1:], **about) as item:
@@ -139,46 +128,38 @@ class ItemStore(ABC):
         source: SourceIdentity | None = None,
         seconds: float = 0.0,
     ) -> ItemRecord:
-        """Record a failure; data published before stays readable, while `record` says failed."""
         self._make_feature(spec)
         reason = " ".join(reason.split())
-        return self._acknowledge(
+        return self.acknowledge(
             ItemRecord(recording, spec.id, "failed", source=source, seconds=seconds, reason=reason, time_utc=now_utc())
         )
 
-    # Asking ----------------------------------------------------------------------------------------------------------
+    # Records ---------------------------------------------------------------------------------------------------------
 
     def record(self, recording: str, feature: str) -> ItemRecord | None:
-        """The newest acknowledged record of an item."""
-        return self._catalogue.newest(recording, feature)
+        return self.index.newest(recording, feature)
 
     def records(self, feature: str | None = None) -> Iterator[ItemRecord]:
-        """The newest record of every item, deleted ones left out."""
-        return self._catalogue.records(feature)
+        return self.index.records(feature)
 
     def states(self, features: Sequence[str]) -> dict[str, tuple[ItemState | None, ...]]:
-        """State and source of every item of some features, by recording: one call to plan a whole corpus with."""
-        return self._catalogue.states(features)
+        return self.index.states(features)
 
     def published(self, recording: str, feature: str) -> ItemRecord:
-        """The record of the data `read` reads, which a failure since has not changed. Raises KeyError."""
-        record = self._catalogue.published(recording, feature)
+        record = self.index.published(recording, feature)
         if record is None:
             raise KeyError(f"no item {recording!r} of feature {feature!r} in {self.path}")
         return record
 
     def all_published(self, feature: str | None = None) -> Iterator[ItemRecord]:
-        """The record of everything `read` can read."""
-        return self._catalogue.all_published(feature)
+        return self.index.all_published(feature)
 
     def damaged(self) -> Iterator[ItemRecord]:
-        """The record of everything that can be read and was computed from damaged media."""
-        return self._catalogue.damaged()
+        return self.index.damaged()
 
     # Reading ---------------------------------------------------------------------------------------------------------
 
     def read(self, recording: str, feature: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Rows [start, stop), read-only."""
         rows = self._rows(recording, feature)
         stop = rows.frames if stop is None else stop
         if not 0 <= start <= stop <= rows.frames:
@@ -186,63 +167,25 @@ class ItemStore(ABC):
         return rows.view(start, stop)
 
     def read_into(self, out: NDArray[Any], recording: str, feature: str, start: int = 0) -> None:
-        """Copy rows [start, start + len(out)) into ``out``."""
         rows = self._rows(recording, feature)
         if start < 0 or start + len(out) > rows.frames:
             raise _range_error(recording, feature, start, start + len(out), rows.frames)
         rows.copy(start, out)
 
     def __getitem__(self, feature: str) -> FeatureView:
-        """The items of a feature, by its id or by its name where that is unambiguous. Raises KeyError."""
-        from aupipe.store.view import feature_view
-
         return feature_view(self, feature)
 
     def __iter__(self) -> Iterator[str]:
-        """What ``store[...]`` accepts for each feature: its name, or its id where several features have one name."""
-        from aupipe.store.view import feature_names
-
         return iter(feature_names(self))
 
     def __contains__(self, feature: object) -> bool:
-        """Whether there is a feature of this id or name."""
-        from aupipe.store.view import has_feature
-
         return has_feature(self, feature)
 
     def __len__(self) -> int:
-        """How many features there are."""
         return len(self.features())
 
     def __bool__(self) -> bool:
-        return True  # an empty store is one
-
-    @abstractmethod
-    def features(self) -> list[FeatureSpec]:
-        """Every feature there is a spec of, by id."""
-
-    @abstractmethod
-    def spec(self, feature: str) -> FeatureSpec:
-        """The spec of a feature id. Raises KeyError."""
-
-    @abstractmethod
-    def delete(self, recording: str, feature: str) -> None:
-        """Remove an item and its bytes. Raises KeyError."""
-
-    @abstractmethod
-    def verify(self, *, quick: bool = False) -> list[str]:
-        """One line per damage found."""
-
-    def check_writable(self) -> None:  # noqa: B027  # memory can always be written
-        """Raises OSError unless items could be published now."""
-
-    @abstractmethod
-    def refresh(self) -> None:
-        """See what other processes have published."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Let go of everything open."""
+        return True  # also without features, when `__len__` is 0
 
     def __enter__(self) -> Self:
         return self
@@ -252,4 +195,4 @@ class ItemStore(ABC):
 
 
 def _range_error(recording: str, feature: str, start: int, stop: int, frames: int) -> IndexError:
-    return IndexError(f"{feature}, recording {recording!r}: rows [{start}, {stop}) asked of [0, {frames})")
+    return IndexError(f"{feature}, recording {recording!r}: rows [{start}, {stop}) of [0, {frames})")

@@ -1,74 +1,46 @@
-"""Symbolic links inside a store: what lies behind one is not the store's, so nothing is written or removed through it.
+"""Symbolic links inside a store: nothing is written or removed through one.
 
-The store's own path may be a link, and reading follows links; only below the root is every folder looked at before a
-change.
+The store's own path may be a link, and reading follows links; only the folders below the root are checked, before
+each change.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from aupipe.errors import DamageError
-from aupipe.store.journal import FEATURE_ID
-
-if TYPE_CHECKING:
-    from aupipe.store.folder import FolderStore
-
-FOLDERS = ("journal", "catalogue", "tmp", "quarantine")
 
 
 def refuse_link(root: str, path: str) -> str:
-    """``path``, none of whose folders below ``root`` is a link. Raises DamageError naming the first that is."""
-    at = root
+    """Returns ``path``. Raises DamageError, naming it, where a folder on the way from ``root`` to it is a link."""
+    folder = root
     for part in os.path.relpath(os.path.dirname(path), root).split(os.sep):
-        at = os.path.join(at, part)
+        folder = os.path.join(folder, part)
         try:
-            mode = os.lstat(at).st_mode
+            mode = os.lstat(folder).st_mode
         except FileNotFoundError:
             return path
         if stat.S_ISLNK(mode):
-            raise DamageError(_message(at))
+            raise link_error(folder)
     return path
 
 
-def find_links(store: FolderStore) -> list[str]:
-    """Links in the place of the store's own files and folders, down to those that items lie in."""
-    found = []
-    names = [name for name in os.listdir(store.root) if name in FOLDERS or FEATURE_ID.fullmatch(name)]
-    for name in sorted(names):
-        path = os.path.join(store.root, name)
-        if os.path.islink(path):
-            found.append(path)
-            continue
-        items = os.path.join(path, "items")
-        if os.path.islink(items):
-            found.append(items)
-        elif os.path.isdir(items):
-            found += links_in(items)
-    return found
-
-
 def links_in(path: str) -> list[str]:
-    """``path`` if it is a link, else the links among what a folder holds."""
+    """``path`` if it is a link, else the links directly inside of it if it is a folder."""
     if os.path.islink(path):
         return [path]
     return sorted(entry.path for entry in os.scandir(path) if entry.is_symlink()) if os.path.isdir(path) else []
 
 
-def refuse_links(store: FolderStore) -> None:
-    """Raises DamageError where `find_links` finds one."""
-    for path in find_links(store):
-        raise DamageError(_message(path))
-
-
 def refuse_linked_items(paths: list[str]) -> None:
-    """Raises DamageError where an item, or a file of one, is a link: removing it would leave what it stands for."""
+    """Raises DamageError where an item, or a file of one, is a link: removing it would leave its target behind."""
     for path in paths:
         for link in links_in(path):
-            raise DamageError(_message(link))
+            raise link_error(link)
 
 
-def _message(path: str) -> str:
-    return f"{path} is a symlink in the store (to {os.readlink(path)}), which is not followed: remove the link first"
+def link_error(path: str) -> DamageError:
+    """The error for a link in a store."""
+    target = os.readlink(path)
+    return DamageError(f"{path} is a symlink in the store (to {target}), which is not followed: remove the link first")

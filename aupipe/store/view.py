@@ -1,26 +1,57 @@
-"""A store the way a person would guess it: ``store["swin_t"]["clip.mp4"][100:400]``."""
+"""Stored features as arrays: ``store["swin_t"]["clip.mp4"][100:400]``."""
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.registry import nearest
-from aupipe.store.base import ItemRecord, Store, derive_valid
+from aupipe.store.records import ItemRecord
 from aupipe.types import Features, FeatureSpec
 
 if TYPE_CHECKING:
     import dask.array
 
-BLOCK = 256  # rows read at a time by who goes through them
-NEAR = 16  # rows this close together are read together
+BLOCK_ROWS = 256  # read at a time by an iteration over the rows
+GAP_ROWS = 16  # rows at most this far apart are read in one piece, with those between them
 
 
-def feature_view(store: Store, feature: str) -> FeatureView:
+class ItemReader(Protocol):
+    """What a view needs of a store: the part of `aupipe.store.protocol.Store` that lists and reads items."""
+
+    def features(self) -> list[FeatureSpec]:
+        """Every feature that the store has a spec of, by id."""
+        ...
+
+    def published(self, recording: str, feature: str) -> ItemRecord:
+        """The record of the data that `read` returns; a later failure does not change it. Raises KeyError."""
+        ...
+
+    def all_published(self, feature: str | None = None) -> Iterator[ItemRecord]:
+        """The records of all items that can be read (of one feature), by feature and recording."""
+        ...
+
+    def read(self, recording: str, feature: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Rows [start, stop) in the feature's dtype; a read-only view of the mapped file where the backend can.
+
+        Raises KeyError when there is no such item, IndexError when the range leaves it, DamageError when the file is
+        not the one that was published.
+        """
+        ...
+
+
+def derive_valid(rows: NDArray[Any]) -> NDArray[np.bool_]:
+    """(T,) True for rows that carry data. A row is invalid when it is NaN, and it is then NaN in every element."""
+    first = rows.reshape(len(rows), math.prod(rows.shape[1:]))[:, :1]  # (T, 1); without elements, no row is valid
+    return ~np.isnan(first[:, 0]) if first.size else np.zeros(len(rows), dtype=bool)
+
+
+def feature_view(store: ItemReader, feature: str) -> FeatureView:
     """The items of a feature, by id or by a name that only one feature has. Raises KeyError."""
     specs = store.features()
     found = [spec for spec in specs if feature in (spec.id, spec.name)]
@@ -28,26 +59,27 @@ def feature_view(store: Store, feature: str) -> FeatureView:
         known = sorted({spec.name for spec in specs})
         raise KeyError(f"no feature {feature!r}.{nearest(feature, known)} There are: {', '.join(known) or 'none'}")
     if len(found) > 1:
-        raise KeyError(f"several features are named {feature!r}; say which: {', '.join(spec.id for spec in found)}")
+        ids = ", ".join(spec.id for spec in found)
+        raise KeyError(f"several features are named {feature!r}; ask for one by its id: {ids}")
     return FeatureView(store, found[0])
 
 
-def feature_names(store: Store) -> list[str]:
-    """What the features of a store are asked for by: their names, and the full ids where several have one name."""
+def feature_names(store: ItemReader) -> list[str]:
+    """What `feature_view` takes for each feature: its name, or its id where several features have that name."""
     specs = store.features()
     names = [spec.name for spec in specs]
     return [spec.name if names.count(spec.name) == 1 else spec.id for spec in specs]
 
 
-def has_feature(store: Store, feature: object) -> bool:
-    """Whether a feature has this id or this name; a name that several have counts too."""
+def has_feature(store: ItemReader, feature: object) -> bool:
+    """Whether at least one feature has this id or this name."""
     return any(feature in (spec.id, spec.name) for spec in store.features())
 
 
 class FeatureView(Mapping[str, "ItemView"]):
     """The published items of one feature, by recording."""
 
-    def __init__(self, store: Store, spec: FeatureSpec) -> None:
+    def __init__(self, store: ItemReader, spec: FeatureSpec) -> None:
         self.store, self.spec = store, spec
 
     def __getitem__(self, recording: str) -> ItemView:
@@ -70,9 +102,9 @@ class FeatureView(Mapping[str, "ItemView"]):
 
 
 class ItemView:
-    """One feature of one recording: an array (T, ...) to numpy, torch, pandas and xarray, and knows its clock."""
+    """One feature of one recording: an array (T, ...) to numpy, torch, pandas and xarray, with the time of each row."""
 
-    def __init__(self, store: Store, spec: FeatureSpec, record: ItemRecord) -> None:
+    def __init__(self, store: ItemReader, spec: FeatureSpec, record: ItemRecord) -> None:
         self.store, self.spec, self.record = store, spec, record
         self.shape, self.dtype, self.ndim = record.shape, np.dtype(record.dtype), len(record.shape)
 
@@ -83,12 +115,12 @@ class ItemView:
         return True
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
-        """The rows, read some at a time."""
-        for start in range(0, len(self), BLOCK):
-            yield from self._read(start, min(start + BLOCK, len(self)))
+        """The rows, read `BLOCK_ROWS` at a time."""
+        for start in range(0, len(self), BLOCK_ROWS):
+            yield from self._read(start, min(start + BLOCK_ROWS, len(self)))
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
-        """Rows, as numpy indexes: an integer reads one row, lists and masks read those they name, slices their range.
+        """Rows, indexed as numpy arrays are; only those asked for are read.
 
         Raises IndexError for a row beyond the end, as numpy does.
         """
@@ -100,7 +132,7 @@ class ItemView:
         try:
             row = operator.index(first)
         except TypeError:
-            return self._pick(np.asarray(first), rest)
+            return self._take(np.asarray(first), rest)
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of {self!r}: it has rows 0 to {len(self) - 1}")
         row %= len(self)
@@ -113,13 +145,13 @@ class ItemView:
         wanted = range(*rows.indices(len(self)))
         if not wanted:
             return self._read(0, 0)[(slice(None), *rest)]
-        if abs(wanted.step) > NEAR:
-            return self._pick(np.array(wanted), rest)
+        if abs(wanted.step) > GAP_ROWS:
+            return self._take(np.array(wanted), rest)
         low, high = min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1])
         return self._read(low, high + 1)[(slice(None, None, wanted.step), *rest)]
 
-    def _pick(self, rows: NDArray[Any], rest: list[Any]) -> NDArray[Any]:
-        """Rows by their numbers, in any order and as often as they are named, or by a mask."""
+    def _take(self, rows: NDArray[Any], rest: list[Any]) -> NDArray[Any]:
+        """Rows by their numbers, in any order and with repetitions, or by a mask."""
         if rows.dtype == bool:
             if rows.ndim != 1:  # a mask of elements
                 return self._read(0, len(self))[(rows, *rest)]
@@ -129,27 +161,23 @@ class ItemView:
         if not rows.size:
             rows = rows.astype(np.intp)
         if rows.dtype.kind not in "iu":
-            raise IndexError(f"rows of {self!r} are named by integers, slices, and arrays of integers or booleans")
+            raise IndexError(f"rows of {self!r} are indexed by integers, slices, and arrays of integers or booleans")
         if rows.size and not -len(self) <= int(rows.min()) <= int(rows.max()) < len(self):
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {self!r}: it has rows 0 to {len(self) - 1}")
-        wanted, place = np.unique(rows % max(len(self), 1), return_inverse=True)
+        wanted, positions = np.unique(rows % max(len(self), 1), return_inverse=True)
         found = np.empty((len(wanted), *self.shape[1:]), self.dtype)
-        for run in np.split(np.arange(len(wanted)), np.flatnonzero(np.diff(wanted) > NEAR) + 1):
+        for run in np.split(np.arange(len(wanted)), np.flatnonzero(np.diff(wanted) > GAP_ROWS) + 1):
             if len(run):
                 first = int(wanted[run[0]])
                 found[run] = self._read(first, int(wanted[run[-1]]) + 1)[wanted[run] - first]
-        return found[(place.reshape(rows.shape), *rest)]
+        return found[(positions.reshape(rows.shape), *rest)]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """All rows; where the file can be mapped and nothing else is asked, a read-only view of it."""
-        rows = self._read(0, len(self))
-        gathered = rows.flags.writeable  # from several places of the file: copied already
-        if copy is False and gathered:
-            raise ValueError(f"{self!r} does not lie in one piece: it cannot be had without a copy")
-        return np.array(rows, dtype=dtype, copy=None if gathered else copy)
+        """All rows; a read-only view of the mapped file where no copy and no other dtype is asked for."""
+        return np.array(self._read(0, len(self)), dtype=dtype, copy=copy)
 
     def __dlpack__(self, **options: Any) -> Any:
-        """A copy of all rows for torch, which would else go through them one by one."""
+        """A copy of all rows, for torch, which would convert them one by one without this method."""
         return np.array(self).__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -174,15 +202,15 @@ class ItemView:
         return np.asarray(self.store.read(self.record.video_id or self.record.recording, clock), np.float64)
 
     def features(self) -> Features:
-        """Everything at once."""
+        """All rows with their times and their validity."""
         rows = self[:]
         return Features(rows, self.pts_s, derive_valid(rows), {"recording": self.record.recording, "spec": self.spec})
 
     def dask(self, chunk_rows: int = 4096) -> dask.array.Array:
-        """A dask array (T, ...) in chunks of ``chunk_rows`` rows; workers open the store for themselves."""
+        """A dask array (T, ...) in chunks of ``chunk_rows`` rows; each worker opens the store itself."""
         import dask.array
 
-        name = f"aupipe-{self.record.feature}-{self.record.edition}-{self.record.crc32c:08x}-{chunk_rows}"
+        name = f"aupipe-{self.record.feature}-{self.record.revision}-{self.record.crc32c:08x}-{chunk_rows}"
         chunks = (chunk_rows, *self.shape[1:])
         return dask.array.from_array(self, chunks=chunks, name=name, asarray=False, fancy=False)
 

@@ -1,7 +1,7 @@
-"""Windows of several features as a torch data set, gathered straight from the mapped files into one batch.
+"""Windows of several features as a torch dataset, copied from the mapped files into one batch.
 
 Use it with ``num_workers=0`` and ``collate_fn=windows.keep``: the copy runs at the speed of memory, and a worker
-process would only add a second copy (measured: a stock worker reaches 0.03 of it).
+process adds a second copy (measured: with an ordinary worker process, 0.03 of that speed).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from aupipe.store.view import feature_view
 from aupipe.types import Window
 
 if TYPE_CHECKING:
-    from aupipe.store.base import Store
+    from aupipe.store.protocol import Store
 
 Batch = dict[str, torch.Tensor]
 
@@ -24,8 +24,8 @@ Batch = dict[str, torch.Tensor]
 class WindowDataset(torch.utils.data.Dataset[Batch]):
     """Windows of ``length`` frames of some features: one item is ``{feature: (length, ...)}``, a batch has B in front.
 
-    A window that is shorter than ``length`` is followed by NaN rows, as invalid rows are NaN. Batches are tensors of
-    their own; ``out`` takes a batch from `allocate` to be filled again and again instead.
+    A window that is shorter than ``length`` is followed by NaN rows, as invalid rows are NaN. Each batch is new memory,
+    unless ``out`` is a batch from `allocate`, which is then filled.
     """
 
     def __init__(self, store: Store, features: Sequence[str], windows: Sequence[Window], length: int) -> None:
@@ -33,20 +33,20 @@ class WindowDataset(torch.utils.data.Dataset[Batch]):
         self.features = {name: feature_view(store, name).spec.id for name in features}
         if too_long := next((window for window in self.windows if len(window) > length), None):
             raise ValueError(f"{too_long} has {len(too_long)} frames, at most {length} fit")
-        self._forms: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
+        self._rows: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
         for name, feature in self.features.items():
             if self.windows:
                 record = store.published(self.windows[0].recording, feature)
-                self._forms[name] = record.shape[1:], np.dtype(record.dtype)
+                self._rows[name] = record.shape[1:], np.dtype(record.dtype)
 
     def __len__(self) -> int:
         return len(self.windows)
 
     def allocate(self, size: int) -> Batch:
-        """An unfilled batch of ``size`` windows: ``{feature: (B, length, ...)}``."""
+        """An uninitialised batch of ``size`` windows: ``{feature: (B, length, ...)}``."""
         return {
             name: torch.from_numpy(np.empty((size, self.length, *shape), dtype))
-            for name, (shape, dtype) in self._forms.items()
+            for name, (shape, dtype) in self._rows.items()
         }
 
     def __getitem__(self, index: int) -> Batch:
@@ -59,15 +59,11 @@ class WindowDataset(torch.utils.data.Dataset[Batch]):
         for name, feature in self.features.items():
             rows = batch[name].numpy()
             for row, window in zip(rows, windows, strict=False):
-                frames = window.stop - window.start
-                if frames == self.length:
-                    self.store.read_into(row, window.recording, feature, window.start)
-                else:
-                    self.store.read_into(row[:frames], window.recording, feature, window.start)
-                    row[frames:] = np.nan
+                self.store.read_into(row[: len(window)], window.recording, feature, window.start)
+                row[len(window) :] = np.nan
         return batch
 
 
 def keep(batch: Batch) -> Batch:
-    """A collate function for batches that are batches already."""
+    """A collate function that returns its argument, as `WindowDataset` makes whole batches."""
     return batch

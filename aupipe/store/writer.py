@@ -1,96 +1,32 @@
-"""One item on its way into a store: rows are checked, summed and handed to the backend's sink, then published."""
+"""The `ItemWriter` of every backend: it checks rows, computes their checksum and passes them to a sink."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.documents import parse_json
 from aupipe.errors import free_space
-from aupipe.store.base import ItemRecord
-from aupipe.store.journal import record_from_json, record_to_json
-from aupipe.store.rows import BLOCK_BYTES, checked_rows, stored_dtype
+from aupipe.store.formats.protocol import Layout, Sink
+from aupipe.store.formats.rows import BLOCK_BYTES, checked_rows, stored_dtype
+from aupipe.store.record_json import item_metadata, revision_of
+from aupipe.store.records import ItemRecord
 from aupipe.types import FeatureSpec, SourceIdentity
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The form of an item's array, known before its first row: (T, ...) in a little-endian dtype, C order."""
-
-    frames: int
-    row_shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (self.frames, *self.row_shape)
-
-    @property
-    def row_bytes(self) -> int:
-        return math.prod(self.row_shape) * self.dtype.itemsize
-
-    @property
-    def nbytes(self) -> int:
-        return self.frames * self.row_bytes
-
-
-class Sink(Protocol):
-    """Where a backend puts the bytes of one item, under a name nobody looks at."""
-
-    path: str  # what becomes the item by a rename
-    offset: int  # of the array in the data file
-    nbytes: int  # of the data file
-
-    def write(self, rows: NDArray[Any]) -> None:
-        """The next rows, C-contiguous in the layout's dtype."""
-        ...
-
-    def finish(self, item: ItemRecord, metadata: str) -> int:
-        """Everything else, and all of it on the disk. Returns the crc32c of every byte that is not the array's."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the file, finished or not."""
-        ...
-
-
-def item_metadata(record: ItemRecord) -> str:
-    """The JSON an item carries in its own files: all that the catalogue needs to be rebuilt from items alone.
-
-    Nothing in it tells when, where or how fast the item was made: equal rows of an equal source are equal bytes.
-    """
-    source = record.source._replace(folder="") if record.source else None
-    bare = replace(record, nbytes=0, offset=0, rest_crc32c=0, edition="", seconds=0.0, time_utc="", source=source)
-    return json.dumps(record_to_json(bare), sort_keys=True, separators=(",", ":"))
-
-
-def parse_metadata(text: str) -> ItemRecord:
-    """The inverse of `item_metadata`, with the edition filled in."""
-    return replace(record_from_json(parse_json(text)), edition=edition_of(text))
-
-
-def edition_of(metadata: str) -> str:
-    """8 hex that name one publication of an item: other rows, another source or other versions are another edition."""
-    return hashlib.sha256(metadata.encode()).hexdigest()[:8]
-
-
 def now_utc() -> str:
-    """The time, for people: `2026-11-20T11:09:00Z`. Nothing is decided by it."""
+    """The time of a record, for people only: ``2026-11-20T11:09:00Z``."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class StagedItem:
-    """The `ItemWriter` of every backend."""
+    """An item being written to a sink. ``publish`` and ``discard`` are what the backend does with it at the end."""
 
     def __init__(
         self,
@@ -141,7 +77,7 @@ class StagedItem:
         step = max(1, BLOCK_BYTES // self.layout.row_bytes)
         for start in range(0, len(rows), step):
             block, valid = checked_rows(rows[start : start + step], self.layout.dtype, self.where, self.appended)
-            with self._sized():
+            with self._errors_have_size():
                 sink.write(block)
             self.crc32c = google_crc32c.extend(self.crc32c, block.reshape(-1).view(np.uint8))
             self._valid += valid
@@ -154,14 +90,14 @@ class StagedItem:
             raise ValueError(f"{self.where}: {self.appended} rows appended, {self.layout.frames} announced")
         item = replace(self.item, valid_frames=self._valid, crc32c=self.crc32c, damage=damage, media=dict(media or {}))
         metadata = item_metadata(item)
-        with self._sized():
-            rest = sink.finish(item, metadata)
+        with self._errors_have_size():
+            metadata_crc32c = sink.finish(item, metadata)
         item = replace(
             item,
             nbytes=sink.nbytes,
             offset=sink.offset,
-            rest_crc32c=rest,
-            edition=edition_of(metadata),
+            metadata_crc32c=metadata_crc32c,
+            revision=revision_of(metadata),
             seconds=seconds,
             time_utc=now_utc(),
         )
@@ -170,12 +106,12 @@ class StagedItem:
         return record
 
     @contextmanager
-    def _sized(self) -> Iterator[None]:
-        """An error of the disk says how large the item is that did not fit."""
+    def _errors_have_size(self) -> Iterator[None]:
+        """Puts the size of the item into an OSError, for the message about a full disk."""
         try:
             yield
         except OSError as error:
-            error.item_bytes = self.layout.frames * self.layout.row_bytes  # type: ignore[attr-defined]
+            error.item_bytes = self.layout.nbytes  # type: ignore[attr-defined]
             error.free_space = free_space(error)  # type: ignore[attr-defined]
             raise
 

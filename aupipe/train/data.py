@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.errors import DamageError, RecordingError, UsageError
-from aupipe.store.base import Store, derive_valid
+from aupipe.store import Store, derive_valid
 from aupipe.train.labels import blank_labels, match
 from aupipe.types import PER_VIDEO, FeatureSpec, Labels, Recording, Task, Window
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aupipe.errors import UsageError
-from aupipe.store.base import Store
+from aupipe.store import Store
 from aupipe.train.combination import mean
 from aupipe.train.crossval import Fold
 from aupipe.train.ensemble_recipe import EnsembleRecipe, Member, expand_members, refuse_shared_names

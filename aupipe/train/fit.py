@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from aupipe.errors import AupipeError
-from aupipe.store.base import Store
+from aupipe.store import Store
 from aupipe.train.checkpoint import FILE as CHECKPOINT_FILE
 from aupipe.train.checkpoint import TrainState, check_same, load_checkpoint
 from aupipe.train.data import Example, columns

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aupipe.errors import UsageError
-from aupipe.store.base import Store
+from aupipe.store import Store
 from aupipe.train.combination import mean, routed, vote
 from aupipe.train.model import Model
 from aupipe.train.postprocess import apply_postprocess

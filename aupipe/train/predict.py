@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from aupipe.errors import DamageError
-from aupipe.store.base import Store
+from aupipe.store import Store
 from aupipe.train.data import columns, load_examples
 from aupipe.train.heads import build_head, named_tensors
 from aupipe.train.inference import output_columns, score_recordings

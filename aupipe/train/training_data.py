@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aupipe.errors import UsageError
-from aupipe.store.base import Store
+from aupipe.store import Store
 from aupipe.train.data import (
     Example,
     Scaling,

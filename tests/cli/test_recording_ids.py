@@ -23,8 +23,7 @@ from aupipe.extract.planning.features import build_feature_set
 from aupipe.extract.planning.plan import make_plan
 from aupipe.sources import source_identity
 from aupipe.store import create_store, open_store
-from aupipe.store import snapshot as snapshots
-from aupipe.store.repair import compact
+from aupipe.store.log import snapshot as snapshots
 from tests.cli.test_train import Folder, write_annotations
 from tests.conftest import write_video
 
@@ -118,7 +117,7 @@ def test_a_folder_of_an_affwild2_tree_selects_its_tracks(tmp_path: Path) -> None
 def indexed(folder: Folder) -> None:
     """As a store is once its journals have been compacted."""
     with open_store(folder.path / "features") as store:
-        compact(store)  # type: ignore[arg-type]
+        store.compact()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("prepare", [lambda folder: None, indexed], ids=["journal", "base"])

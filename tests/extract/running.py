@@ -15,7 +15,7 @@ from aupipe.extract.engine.results import JobResult
 from aupipe.extract.meter import Meter
 from aupipe.extract.planning.features import FeatureSet
 from aupipe.extract.planning.plan import Job
-from aupipe.store.base import Store
+from aupipe.store import Store
 
 
 def run_jobs(

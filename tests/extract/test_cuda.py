@@ -37,8 +37,7 @@ from aupipe.extract.media.video import VideoReader
 from aupipe.extract.meter import Meter
 from aupipe.extract.planning.features import FeatureSet, build_feature_set
 from aupipe.extract.planning.plan import make_plan
-from aupipe.store import create_store
-from aupipe.store.base import Store
+from aupipe.store import Store, create_store
 from aupipe.types import Recording, Waveform
 from tests.extract.conftest import CODED, FRAMES, Lit
 from tests.extract.running import run_jobs

@@ -11,7 +11,7 @@ from aupipe.config import EncoderConfig, FacesConfig
 from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.extract.planning.features import build_feature_set, feature_ids
 from aupipe.extract.planning.plan import make_plan
-from aupipe.store.base import Store
+from aupipe.store import Store
 from aupipe.types import Recording
 
 from .conftest import Lit

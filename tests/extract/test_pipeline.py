@@ -17,8 +17,7 @@ from aupipe.extract.imaging.templates import CropTemplate
 from aupipe.extract.media.video import VideoReader
 from aupipe.extract.planning.features import FeatureSet, build_feature_set
 from aupipe.extract.planning.plan import make_plan
-from aupipe.store import create_store
-from aupipe.store.base import Store
+from aupipe.store import Store, create_store
 from aupipe.types import Recording
 from tests.conftest import write_video
 from tests.extract.conftest import Lit

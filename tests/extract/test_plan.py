@@ -13,8 +13,7 @@ from aupipe.extract.executors.driver import largest_first
 from aupipe.extract.planning.features import FeatureSet, build_feature_set, feature_ids
 from aupipe.extract.planning.plan import Plan, make_plan
 from aupipe.sources import source_identity
-from aupipe.store import create_store
-from aupipe.store.base import Store
+from aupipe.store import Store, create_store
 from aupipe.types import Recording
 
 CONFIG = Config(encoders=(EncoderConfig("hog", "hog", "visual"), EncoderConfig("mfcc", "mfcc", "audio")))

@@ -8,7 +8,7 @@ from aupipe.errors import AupipeError
 from aupipe.extract.executors import Attempt
 from aupipe.extract.executors.retry import BREAK_AFTER, RetryPolicy, Verdict, by_modality
 from aupipe.extract.planning.plan import Item, Job
-from aupipe.store.base import ItemRecord
+from aupipe.store import ItemRecord
 from aupipe.types import FeatureSpec
 
 CLOCK, FACES = FeatureSpec("clock", "clock", "pts", 1), FeatureSpec("faces", "faces", "subject", 1)

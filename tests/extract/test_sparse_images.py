@@ -18,8 +18,7 @@ from aupipe.extract.engine.results import JobResult
 from aupipe.extract.media.images import image_length
 from aupipe.extract.planning.features import build_feature_set
 from aupipe.extract.planning.plan import make_plan
-from aupipe.store import create_store
-from aupipe.store.base import Store
+from aupipe.store import Store, create_store
 from aupipe.types import Recording
 from tests.conftest import REPOSITORY
 from tests.extract.running import run_jobs

@@ -24,7 +24,7 @@ def rows_of(recording, spec, seed=0):
 
 
 def extract(path, backend, seed=0):
-    """Publish whatever is not published yet, as a run of `aupipe extract` does, and one more edition of one item."""
+    """Publish whatever is not published yet, as a run of `aupipe extract` does, and another revision of one item."""
     with create_store(path, backend) as store:
         for spec in SPECS:
             for recording in RECORDINGS:

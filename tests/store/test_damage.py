@@ -1,15 +1,14 @@
-"""What is wrong with an item's media stays in its record, through journals, bases and copies; old ones are read."""
+"""What is wrong with an item's media stays in its record, through journals, snapshots and copies; old ones are read."""
 
 import os
 
 import pytest
 
-from aupipe.store import STORES, create_store, open_store
-from aupipe.store.base import ItemRecord
-from aupipe.store.export import migrate
-from aupipe.store.journal import decode_line, encode_line
-from aupipe.store.repair import compact, rebuild
-from aupipe.store.snapshot import Snapshot, read_arrays, snapshot_paths
+from aupipe.store import STORES, ItemRecord, create_store, open_store
+from aupipe.store.log.journal import decode_line, encode_line
+from aupipe.store.log.snapshot import Snapshot, read_arrays, snapshot_paths
+from aupipe.store.maintenance.migrate import migrate
+from aupipe.store.maintenance.repair import rebuild
 
 from .contract import SPEC, random_rows
 
@@ -31,19 +30,19 @@ def store(request, tmp_path):
     return made
 
 
-def said(store):
+def damage_of(store):
     return [(record.recording, record.damage, record.media) for record in store.damaged()]
 
 
-def test_the_damage_of_what_can_be_read_is_told(store):
+def test_the_damage_of_what_can_be_read_is_listed(store):
     expected = [("damaged", DAMAGE, MEDIA)]
-    assert said(store) == expected
-    assert said(open_store(store.path)) == expected
-    compact(store)
+    assert damage_of(store) == expected
+    assert damage_of(open_store(store.path)) == expected
+    store.compact()
     again = open_store(store.path)
-    assert said(again) == expected
+    assert damage_of(again) == expected
     assert again.published("whole", SPEC.id).media == {}
-    with again.writer("later", SPEC, frames=1, row_shape=(3,)) as item:  # beyond the base
+    with again.writer("later", SPEC, frames=1, row_shape=(3,)) as item:  # after the snapshot
         item.append(random_rows(1, 3))
         item.commit(damage="x")
     assert [record.recording for record in again.damaged()] == ["damaged", "later"]
@@ -51,34 +50,34 @@ def test_the_damage_of_what_can_be_read_is_told(store):
 
 def test_the_damage_goes_with_an_item_into_a_copy(store, tmp_path):
     list(migrate(store, tmp_path / "copy", store.backend))
-    assert said(open_store(tmp_path / "copy")) == [("damaged", DAMAGE, MEDIA)]
+    assert damage_of(open_store(tmp_path / "copy")) == [("damaged", DAMAGE, MEDIA)]
 
 
 def test_the_damage_is_in_the_item_itself(store):
-    compact(store)
+    store.compact()
     store.close()
     for folder in ("journal", "catalogue"):
         for name in os.listdir(os.path.join(store.root, folder)):
             os.remove(os.path.join(store.root, folder, name))
     again = open_store(store.path)
     assert rebuild(again) == 3
-    assert ("damaged", DAMAGE, MEDIA) in said(again)
+    assert ("damaged", DAMAGE, MEDIA) in damage_of(again)
 
 
-def test_lines_and_bases_of_an_older_aupipe_tell_of_no_damage(store, monkeypatch):
+def test_lines_and_snapshots_of_an_older_aupipe_have_no_damage(store, monkeypatch):
     line = encode_line(7, ItemRecord("a", "hog@0123456789ab", "done"))
     assert b"damage" not in line
     assert b"media" not in line
     record = decode_line(line[:-1], "j").record
     assert (record.damage, record.media) == ("", {})
 
-    compact(store)
+    store.compact()
     path = snapshot_paths(os.path.join(store.root, "catalogue"))[0]
 
     def without(content):
         return {name: column for name, column in read_arrays(content).items() if name not in ("damage", "media")}
 
-    monkeypatch.setattr("aupipe.store.snapshot.read_arrays", without)
+    monkeypatch.setattr("aupipe.store.log.snapshot.read_arrays", without)
     old = Snapshot(path)
     assert old.damaged == []
     assert [line.record.media for line in old.lines("damaged", SPEC.id)] == [{}, {}]

@@ -6,7 +6,9 @@ import pytest
 
 from aupipe.errors import DamageError, UsageError
 from aupipe.store import create_store, open_store
-from aupipe.store.export import export, migrate
+from aupipe.store.maintenance.export import export
+from aupipe.store.maintenance.migrate import migrate
+from aupipe.store.maintenance.verify import check
 
 from .contract import CLOCK, SOURCE, SPEC, WIDE, random_rows, same
 
@@ -63,8 +65,12 @@ def test_migration_there_and_back_is_bit_exact(store, tmp_path):
             store.published(record.recording, record.feature),
             back.published(record.recording, record.feature),
         )
-        assert (first.edition, first.nbytes, first.rest_crc32c) == (second.edition, second.nbytes, second.rest_crc32c)
-    assert there.verify() == back.verify() == []
+        assert (first.revision, first.nbytes, first.metadata_crc32c) == (
+            second.revision,
+            second.nbytes,
+            second.metadata_crc32c,
+        )
+    assert check(there).damage == check(back).damage == []
 
 
 def test_a_migration_goes_on_where_it_stopped(store, tmp_path):
@@ -79,7 +85,7 @@ def test_a_migration_goes_on_where_it_stopped(store, tmp_path):
 
 def test_damage_does_not_migrate(store, tmp_path):
     record = store.published("b/c d.mp4", SPEC.id)
-    with open(store.data_file(store.item_path(record), record), "r+b") as file:
+    with open(store.format.data_file(store.item_path(record), record), "r+b") as file:
         file.seek(record.offset + 100)
         file.write(b"\1\2\3")
     with pytest.raises(DamageError, match=r"b/c d\.mp4"):

@@ -1,6 +1,6 @@
-"""Whatever goes wrong at whatever operation: nothing wrong is ever read, and the next run ends as if nothing had been.
+"""A fault in any operation: no wrong data is ever read, and the next run ends like a run without faults.
 
-`AUPIPE_FAULT=any:n:kind` strikes the n-th operation of a small extraction, n rising until a run is unhurt.
+`AUPIPE_FAULT=any:n:kind` makes the n-th operation of a small extraction fail; n is increased until none does.
 """
 
 import os
@@ -11,23 +11,24 @@ import numpy as np
 import pytest
 
 from aupipe.store import STORES, create_store, fs, open_store
-from aupipe.store.export import migrate
-from aupipe.store.repair import compact, purge
-from aupipe.store.verify import check
+from aupipe.store.maintenance.migrate import migrate
+from aupipe.store.maintenance.purge import purge
+from aupipe.store.maintenance.verify import check
 
 from . import crash
-from .contract import SPEC, random_rows, same
+from .contract import SPEC, check_and_repair, random_rows, same
 
+POINTS = ("mkdir", "write", "fsync", "rename", "link", "remove")
 BACKENDS = [name for name in STORES.names() if STORES.get(name).persistent]
 
 
 def run(path, backend, fault=""):
-    """The extraction in a child process. Returns its wait status, 0 only when no fault struck."""
+    """The extraction in a child process. Returns its wait status, 0 only when there was no fault."""
     return in_child(lambda: crash.extract(path, backend), fault)
 
 
 def in_child(work, fault=""):
-    """Some work in a child process. Returns its wait status, 0 only when no fault struck."""
+    """Some work in a child process. Returns its wait status, 0 only when there was no fault."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -35,8 +36,8 @@ def in_child(work, fault=""):
             os.environ["AUPIPE_FAULT"] = fault
             fs._count = 0
             work()
-            struck = bool(fault) and fs._count >= int(fault.split(":")[1])  # what cannot be cleaned up is no error
-            code = 4 if struck else 0
+            failed = bool(fault) and fs._count >= int(fault.split(":")[1])  # what cannot be cleaned up is no error
+            code = 4 if failed else 0
         except OSError:
             code = 3
         finally:
@@ -58,18 +59,18 @@ def undisturbed(request, tmp_path_factory):
     """A backend, what its store holds after an undisturbed run, and how many operations that took."""
     path = tmp_path_factory.mktemp("undisturbed") / "s"
     assert run(path, request.param) == 0
-    assert open_store(path).verify() == []
+    assert check(open_store(path)).damage == []
     return request.param, tree(path)
 
 
-def strike_and_run_again(path, backend, expected, fault):
-    """Returns False once the fault came too late to hurt."""
+def run_with_fault_and_again(path, backend, expected, fault):
+    """Returns False when the run ended before the fault."""
     status = run(path, backend, fault)
     if fault.endswith("kill"):
         assert status in (0, signal.SIGKILL)
     if path.exists() and (path / "store.json").exists():
         with open_store(path) as store:
-            assert store.verify() == [], fault
+            assert check(store).damage == [], fault
             for record in store.records():
                 if record.recording in crash.RECORDINGS:
                     assert len(store.read(record.recording, record.feature)) == record.frames
@@ -84,17 +85,17 @@ def strike_and_run_again(path, backend, expected, fault):
 
 @pytest.fixture
 def loop(tmp_path, undisturbed, record_property):
-    """A run struck at every ``step``-th operation until one is unhurt; how many were hurt is in the JUnit report."""
+    """Runs with a fault in every ``step``-th operation; the number of faults is in the JUnit report."""
 
-    def strike(point, kind, first, step):
+    def inject(point, kind, first, step):
         backend, expected = undisturbed
-        number, hurt = first, 0
-        while strike_and_run_again(tmp_path / f"{number}", backend, expected, f"{point}:{number}:{kind}"):
-            number, hurt = number + step, hurt + 1
-        record_property("faults", hurt)
-        return hurt
+        number, faults = first, 0
+        while run_with_fault_and_again(tmp_path / f"{number}", backend, expected, f"{point}:{number}:{kind}"):
+            number, faults = number + step, faults + 1
+        record_property("faults", faults)
+        return faults
 
-    return strike
+    return inject
 
 
 @pytest.mark.parametrize(("kind", "first"), [("kill", 1), ("eio", 4), ("enospc", 8)])
@@ -109,9 +110,9 @@ def test_a_fault_at_any_operation_leaves_no_trace_after_the_next_run(loop, kind)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", fs.POINTS)
+@pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("kind", ["kill", "eio", "enospc"])
-def test_each_kind_of_operation_is_really_struck(loop, point, kind):
+def test_each_kind_of_operation_really_fails(loop, point, kind):
     assert loop(point, kind, 1, step=1) >= 1
 
 
@@ -148,7 +149,7 @@ def test_a_failed_write_is_an_error_and_the_writer_goes_on_with_the_next_item(tm
     assert store.record("a", SPEC.id) is None
     assert not list((tmp_path / "s" / "tmp").iterdir())
     store.publish("b", SPEC, random_rows(400, 3))
-    assert store.verify() == []
+    assert check(store).damage == []
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -197,7 +198,7 @@ def test_eight_writers_with_overlapping_work_lose_nothing_and_double_nothing(tmp
 
 def _repair(path):
     with open_store(path) as store:
-        check(store, repair=True)
+        check_and_repair(store)
 
 
 def _purge(path):
@@ -207,7 +208,7 @@ def _purge(path):
 
 def _compact(path):
     with open_store(path) as store:
-        compact(store)
+        store.compact()
 
 
 def _migrate(path):
@@ -216,11 +217,11 @@ def _migrate(path):
 
 
 def _state(path):
-    """What a store says and holds, by item."""
+    """The records of a store, and its files of items."""
     with open_store(path) as store:
         check(store)  # sweeps
-        said = [(r.recording, r.feature, r.state, r.crc32c) for r in store.records()]
-        return said, {name: data for name, data in tree(path).items() if "@" in name.split("/")[0]}
+        records = [(r.recording, r.feature, r.state, r.crc32c) for r in store.records()]
+        return records, {name: data for name, data in tree(path).items() if "@" in name.split("/")[0]}
 
 
 @pytest.mark.parametrize("operate", [_repair, _purge, _compact, _migrate], ids=lambda operate: operate.__name__[1:])
@@ -233,10 +234,10 @@ def test_an_operation_broken_off_anywhere_can_simply_be_run_again(
     template = tmp_path / "template"
     assert run(template, backend) == 0
     with open_store(template) as store:
-        compact(store)
+        store.compact()
         if operate is _repair:
             record = store.published(crash.RECORDINGS[0], crash.SPECS[1].id)
-            with open(store.data_file(store.item_path(record), record), "r+b") as file:
+            with open(store.format.data_file(store.item_path(record), record), "r+b") as file:
                 file.seek(record.offset + 80)
                 file.write(b"\xff\xff")
     shutil.copytree(template, tmp_path / "straight")
@@ -262,12 +263,12 @@ def test_an_operation_broken_off_anywhere_can_simply_be_run_again(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_an_item_that_a_dead_writer_was_moving_is_put_back(tmp_path, backend):
+def test_an_item_that_a_killed_writer_was_moving_is_put_back(tmp_path, backend):
     store = create_store(tmp_path / "s", backend)
     record = store.publish("a", SPEC, random_rows(300, 3))
     child = os.fork()
-    if child == 0:  # moves the item away, as for retiring it, and dies
-        os.rename(store.item_path(record), store._staging_path(store.suffix))
+    if child == 0:  # moves the item away, as `remove_revision` does, and ends
+        os.rename(store.item_path(record), store.folder.staging_path(store.format.suffix))
         os._exit(0)
     os.waitpid(child, 0)
     report = check(open_store(store.path))
@@ -276,15 +277,15 @@ def test_an_item_that_a_dead_writer_was_moving_is_put_back(tmp_path, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_writers_that_replace_each_others_editions_never_lose_the_item(tmp_path, backend):
+def test_writers_that_replace_each_others_revisions_never_lose_the_item(tmp_path, backend):
     path = tmp_path / "s"
-    editions = [random_rows(300, 3, seed=0), random_rows(280, 3, seed=1)]
-    create_store(path, backend).publish("a", SPEC, editions[0])
+    revisions = [random_rows(300, 3, seed=0), random_rows(280, 3, seed=1)]
+    create_store(path, backend).publish("a", SPEC, revisions[0])
 
     def write(seed):
         store = open_store(path)
         for choice in np.random.default_rng(seed).integers(2, size=25):
-            store.publish("a", SPEC, editions[choice])
+            store.publish("a", SPEC, revisions[choice])
 
     children = []
     for seed in range(3):
@@ -302,14 +303,14 @@ def test_writers_that_replace_each_others_editions_never_lose_the_item(tmp_path,
     while children:
         if os.waitpid(children[0], os.WNOHANG)[0]:
             children.pop(0)
-        store.close()  # lets go of the maps, so that every read looks again
+        store.close()  # drops the maps, so that every read maps the file again
         rows = store.read("a", SPEC.id)
-        assert any(same(rows, edition) for edition in editions)
+        assert any(same(rows, revision) for revision in revisions)
         reads += 1
     assert reads > 3
     report = check(open_store(path))
     assert (report.damage, report.orphans) == ([], [])
-    assert any(same(open_store(path).read("a", SPEC.id), edition) for edition in editions)
+    assert any(same(open_store(path).read("a", SPEC.id), revision) for revision in revisions)
 
 
 def test_compacting_beside_writers_loses_no_line(tmp_path):
@@ -322,7 +323,7 @@ def test_compacting_beside_writers_loses_no_line(tmp_path):
             if seed < 3:
                 store.publish(f"{seed}-{number}", SPEC, random_rows(2, 3, seed=number))
             else:
-                compact(store)
+                store.compact()
 
     children = []
     for seed in range(5):

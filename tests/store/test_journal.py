@@ -7,17 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aupipe.store.base import ItemRecord
-from aupipe.store.journal import (
+from aupipe.store import ItemRecord
+from aupipe.store.log.journal import (
     Journal,
     blank_lines,
     damaged_lines,
     decode_line,
     encode_line,
     read_lines,
-    writer_is_dead,
-    writer_name,
 )
+from aupipe.store.processes import writer_has_ended, writer_name
 from aupipe.types import SourceIdentity
 
 FEATURE = "hog@0123456789ab"
@@ -107,7 +106,7 @@ def test_each_process_has_a_journal_of_its_own(tmp_path):
 
 def test_lines_are_ordered_though_the_clock_jumps_back(tmp_path, monkeypatch):
     journal = Journal(str(tmp_path))
-    journal.saw(10**30)
+    journal.observe(10**30)
     first, second = journal.append(record()), journal.append(record())
     assert 10**30 < first.order[0] < second.order[0]
 
@@ -139,16 +138,16 @@ def test_blanked_lines_are_gone_and_a_live_writer_goes_on(tmp_path):
     assert list(damaged_lines(journal.path)) == []
 
 
-def test_a_writer_is_dead_only_when_that_is_certain():
+def test_a_writer_has_ended_only_when_that_is_certain():
     child = os.fork()
     if child == 0:
         os._exit(0)
     os.waitpid(child, 0)
     machine, _, _ = writer_name().split("-")
-    assert not writer_is_dead(writer_name())
-    assert writer_is_dead(f"{machine}-{child}-00000000.h5")
-    assert not writer_is_dead(f"00000000-{child}-00000000")
-    assert not writer_is_dead("something else")
+    assert not writer_has_ended(writer_name())
+    assert writer_has_ended(f"{machine}-{child}-00000000.h5")
+    assert not writer_has_ended(f"00000000-{child}-00000000")
+    assert not writer_has_ended("something else")
 
 
 def test_unknown_fields_of_a_later_version_are_passed_over():
@@ -159,6 +158,6 @@ def test_unknown_fields_of_a_later_version_are_passed_over():
     assert decode_line(line, "").record == dataclasses.replace(record(), frames=0)
 
 
-@pytest.mark.parametrize("field", [{"feature": "../x@0123456789ab"}, {"edition": "../../x"}])
+@pytest.mark.parametrize("field", [{"feature": "../x@0123456789ab"}, {"revision": "../../x"}])
 def test_a_line_that_leads_out_of_the_store_is_not_believed(field):
     assert decode_line(encode_line(1, dataclasses.replace(record(), **field))[:-1], "") is None

@@ -4,8 +4,9 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aupipe.store.keys import KEY, recording_key, shard_folder
+from aupipe.store.keys import recording_key, shard_folder
 
+KEY = re.compile(r"[a-z0-9._-]{1,111}-[0-9a-f]{8}")
 ANY_NAME = st.text(alphabet=st.characters(), max_size=400) | st.binary(max_size=300).map(
     lambda name: name.decode("utf-8", "surrogateescape")
 )

@@ -1,4 +1,4 @@
-"""What lies behind a link in a store is not the store's: nothing is written, moved or removed through it."""
+"""Nothing is written, moved or removed through a link inside a store."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ import pytest
 
 from aupipe.errors import DamageError
 from aupipe.store import create_store, open_store
-from aupipe.store.repair import compact, purge, rebuild
-from aupipe.store.verify import check
+from aupipe.store.maintenance.purge import purge
+from aupipe.store.maintenance.repair import rebuild
+from aupipe.store.maintenance.verify import check
 from aupipe.types import FeatureSpec
+
+from .contract import check_and_repair
 
 SPEC = FeatureSpec("hog", "visual", "hog", 1, {"cell_px": 14})
 ROWS = np.random.default_rng(0).random((40, 8), dtype=np.float32)
@@ -35,7 +38,7 @@ def theirs(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def link(mine: Path, theirs: Path, level: str) -> Path:
-    """Put a link into a store of one's own, to what lies in the same place of the other."""
+    """Replace a path in the store `mine` by a link to the same path in the store `theirs`."""
     fill(mine, open_store(theirs).backend)
     store = open_store(mine)
     item = Path(store.item_path(store.published("a.mp4", SPEC.id)))  # type: ignore[attr-defined]
@@ -94,7 +97,7 @@ def test_neither_deleting_nor_publishing_goes_through_a_link(theirs: Path, tmp_p
     with open_store(tmp_path / "mine") as store:
         with pytest.raises(DamageError, match="symlink"):
             store.delete("a.mp4", SPEC.id)
-        assert store.record("a.mp4", SPEC.id).state == "done"  # said of nothing that was not done
+        assert store.record("a.mp4", SPEC.id).state == "done"  # no record of what was not done
         if level != "item":  # a link in the place of an item is damage, which a new publication makes way for
             with pytest.raises(DamageError, match="symlink"):
                 store.publish("a.mp4", SPEC, ROWS + 1)
@@ -113,20 +116,20 @@ def test_repair_moves_nothing_out_of_another_store(theirs: Path, tmp_path: Path)
     store = open_store(mine)
     kinds = {damage.kind for damage in check(store).damage}
     assert "link" in kinds
-    for change in (lambda: check(store, repair=True), lambda: rebuild(store)):
+    for change in (lambda: check_and_repair(store), lambda: rebuild(store)):
         with pytest.raises(DamageError, match="symlink"):
             change()
     assert content(other) == before
 
 
-def test_compaction_removes_no_base_of_another_store(theirs: Path, tmp_path: Path) -> None:
+def test_compaction_removes_no_snapshot_of_another_store(theirs: Path, tmp_path: Path) -> None:
     fill(tmp_path / "mine", open_store(theirs).backend)
     with open_store(theirs) as store:
-        compact(store)
+        store.compact()
     before = content(theirs)
     (tmp_path / "mine" / "catalogue").symlink_to(theirs / "catalogue")
     with pytest.raises(DamageError, match="symlink"):
-        compact(open_store(tmp_path / "mine"))
+        open_store(tmp_path / "mine").compact()
     assert content(theirs) == before
 
 

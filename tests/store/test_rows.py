@@ -1,9 +1,9 @@
-"""Values are looked at by their bits; that must be what numpy says of them."""
+"""The check for finite values by their bits agrees with numpy."""
 
 import numpy as np
 import pytest
 
-from aupipe.store.rows import _all_finite
+from aupipe.store.formats.rows import _all_finite
 
 
 def test_every_float16_is_judged_as_numpy_does():

@@ -9,10 +9,10 @@ import pytest
 from aupipe.errors import AupipeError, DamageError
 from aupipe.store import STORES, create_store, open_store
 from aupipe.store.keys import recording_key
-from aupipe.store.repair import compact, purge
-from aupipe.store.verify import Damage, check
+from aupipe.store.maintenance.purge import purge
+from aupipe.store.maintenance.verify import Damage, check
 
-from .contract import CLOCK, SOURCE, SPEC, random_rows, same
+from .contract import CLOCK, SOURCE, SPEC, check_and_repair, random_rows, same
 
 BACKENDS = [name for name in STORES.names() if STORES.get(name).persistent]
 NAMES = ["a.mp4", "b/c d.mp4", "bad\udcff.avi"]
@@ -25,7 +25,7 @@ def store(request, tmp_path):
         rows = random_rows(700, 3, seed=number, invalid=[5])
         store.publish(name, SPEC, rows, source=SOURCE, versions={"numpy": "2"})
         store.publish(name, CLOCK, random_rows(700, dtype="float64"))
-    compact(store)
+    store.compact()
     return store
 
 
@@ -91,7 +91,7 @@ def test_a_lost_journal_is_found_and_nothing_is_lost_with_it(store, lose):
     assert (found.kind, found.path) == ("lost journal", str(journal))
     with pytest.raises(DamageError, match="verify --repair"):
         purge(store, NAMES[0])
-    check(store, repair=True)
+    check_and_repair(store)
     assert damage_of(store) == []
     again = open_store(store.path)
     assert [(r.recording, r.crc32c, r.source) for r in again.all_published()] == [
@@ -105,7 +105,7 @@ def test_a_lost_journal_is_found_and_nothing_is_lost_with_it(store, lose):
 @pytest.mark.parametrize("cut", [0, 1, -1])
 def test_a_file_of_another_length_is_found_even_quickly_and_not_read(store, quick, cut):
     record = store.published(NAMES[1], SPEC.id)
-    file = store.data_file(store.item_path(record), record)
+    file = store.format.data_file(store.item_path(record), record)
     with open(file, "r+b") as stream:
         stream.truncate(0 if cut == 0 else record.nbytes + cut)
     fresh = open_store(store.path)
@@ -118,7 +118,7 @@ def test_a_file_of_another_length_is_found_even_quickly_and_not_read(store, quic
 @pytest.mark.parametrize("quick", [True, False])
 def test_every_missing_file_of_an_item_is_found_even_quickly(store, quick):
     record = store.published(NAMES[0], SPEC.id)
-    for file in store.item_files(store.item_path(record), record):
+    for file in store.format.item_files(store.item_path(record), record):
         shutil.copy(file, f"{store.path}/../kept")
         os.remove(file)
         fresh = open_store(store.path)
@@ -143,11 +143,11 @@ def test_a_sample_looks_closely_at_that_share_only(store):
 
 def test_repair_sets_damage_aside_and_requeues(store):
     record = store.published(NAMES[0], SPEC.id)
-    flip(store.data_file(store.item_path(record), record), 300)
+    flip(store.format.data_file(store.item_path(record), record), 300)
     damaged = {
         file.name: file.read_bytes() for file in files_of(store) if str(file).startswith(store.item_path(record))
     }
-    report = check(store, repair=True)
+    report = check_and_repair(store)
     assert report.requeued == [(NAMES[0], SPEC.id)]
     assert store.record(NAMES[0], SPEC.id).state == "deleted"
     assert "quarantined" in store.record(NAMES[0], SPEC.id).reason
@@ -165,7 +165,7 @@ def test_any_damage_can_be_repaired_and_only_the_damaged_item_is_made_again(stor
             continue
         flip(file, file.stat().st_size // 2)
         with open_store(store.path) as opened:
-            report = check(opened, repair=True)
+            report = check_and_repair(opened)
             assert len(report.damage) == 1
             for recording, feature in report.requeued:
                 spec = SPEC if feature == SPEC.id else CLOCK
@@ -175,7 +175,7 @@ def test_any_damage_can_be_repaired_and_only_the_damaged_item_is_made_again(stor
                 opened.publish("again", next(s for s in (SPEC, CLOCK) if s.id in str(file)), random_rows(2))
             assert check(opened).damage == [], file
             assert {record.recording for record in opened.records()} >= set(NAMES)
-            compact(opened)
+            opened.compact()
 
 
 def test_a_lost_journal_line_is_won_back_from_the_item(store):
@@ -184,7 +184,7 @@ def test_a_lost_journal_line_is_won_back_from_the_item(store):
     flip(journal, 100)
     fresh = open_store(store.path)
     assert len(list(fresh.all_published())) == 5
-    report = check(fresh, repair=True)
+    report = check_and_repair(fresh)
     assert [damage.kind for damage in report.damage] == ["journal"]
     assert len(list(open_store(store.path).all_published())) == 6
     assert check(open_store(store.path)).damage == []
@@ -192,7 +192,7 @@ def test_a_lost_journal_line_is_won_back_from_the_item(store):
 
 def test_repair_of_a_sound_store_changes_nothing(store):
     before = {file: file.read_bytes() for file in files_of(store)}
-    report = check(store, repair=True)
+    report = check_and_repair(store)
     assert (report.damage, report.quarantined, report.requeued) == ([], [], [])
     assert {file: file.read_bytes() for file in files_of(store)} == before
 
@@ -216,12 +216,12 @@ def traces(store, recording):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_purge_leaves_no_byte_of_a_recording_anywhere(store, name):
-    store.publish(name, SPEC, random_rows(700, 3, seed=NAMES.index(name), invalid=[5]))  # another edition
+    store.publish(name, SPEC, random_rows(700, 3, seed=NAMES.index(name), invalid=[5]))  # another revision
     record = store.published(name, CLOCK.id)
-    flip(store.data_file(store.item_path(record), record), 5000)
-    check(store, repair=True)
+    flip(store.format.data_file(store.item_path(record), record), 5000)
+    check_and_repair(store)
     store.fail(name, CLOCK, f"cannot decode {name}")
-    compact(store)
+    store.compact()
     assert traces(store, name)
     others = {key: store.read(key, SPEC.id) for key in NAMES if key != name}
     assert purge(store, name) == 1
@@ -229,7 +229,7 @@ def test_purge_leaves_no_byte_of_a_recording_anywhere(store, name):
     for opened in (store, open_store(store.path)):
         assert opened.record(name, SPEC.id) is None
         assert all(same(opened.read(key, SPEC.id), rows) for key, rows in others.items())
-        assert opened.verify() == []
+        assert check(opened).damage == []
     store.publish(name, SPEC, random_rows(2, 3))
     assert same(open_store(store.path).read(name, SPEC.id), random_rows(2, 3))
 
@@ -239,7 +239,7 @@ def test_a_process_that_slept_through_a_purge_does_not_bring_it_back(store):
     sleeper.read(NAMES[0], SPEC.id)
     purge(store, NAMES[0])
     sleeper.publish("new", SPEC, random_rows(2, 3))
-    compact(sleeper)
+    sleeper.compact()
     assert traces(store, NAMES[0]) == []
     assert open_store(store.path).record(NAMES[0], SPEC.id) is None
 

@@ -1,4 +1,4 @@
-"""A store the way a person would guess it."""
+"""Stored features as arrays, by name and by index."""
 
 import subprocess
 import sys

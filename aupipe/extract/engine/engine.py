@@ -32,7 +32,7 @@ from aupipe.extract.meter import Meter
 from aupipe.extract.planning.features import FeatureSet
 from aupipe.extract.planning.plan import Job
 from aupipe.extract.versions import library_versions
-from aupipe.store.base import Store
+from aupipe.store import Store
 
 
 def ignore(event: EngineEvent) -> None:

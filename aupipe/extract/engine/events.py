@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from aupipe.store.base import ItemRecord
+from aupipe.store import ItemRecord
 
 
 @dataclass(frozen=True)

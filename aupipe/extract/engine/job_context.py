@@ -19,7 +19,7 @@ from aupipe.extract.media.report import MediaReport
 from aupipe.extract.planning.features import FeatureSet
 from aupipe.extract.planning.plan import Job, source_paths
 from aupipe.sources import source_changed, source_identity
-from aupipe.store.base import ItemRecord, ItemWriter, Store
+from aupipe.store import ItemRecord, ItemWriter, Store
 from aupipe.types import FeatureSpec, Recording, SourceIdentity
 
 

@@ -15,7 +15,7 @@ from aupipe.errors import RecordingError
 from aupipe.extract.engine.job_context import JobContext, OpenItem, failing_alone
 from aupipe.extract.engine.results import is_of_the_recording
 from aupipe.extract.meter import Meter
-from aupipe.store.base import ItemWriter
+from aupipe.store import ItemWriter
 
 NAN_BYTES = 8 << 20  # of rows without a face, made at a time: hours without one are no reason to hold much
 

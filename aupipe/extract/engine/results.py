@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, field
 
 from aupipe.errors import AupipeError, DamageError, RecordingError, is_exhausted
-from aupipe.store.base import ItemRecord
+from aupipe.store import ItemRecord
 
 log = logging.getLogger(__name__)
 

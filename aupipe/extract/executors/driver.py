@@ -22,7 +22,7 @@ from aupipe.extract.executors import (
 from aupipe.extract.executors.retry import RetryPolicy, what_comes_next
 from aupipe.extract.planning.plan import Job, Plan, source_paths
 from aupipe.sources import source_identity
-from aupipe.store.base import Store
+from aupipe.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from aupipe.errors import AupipeError
 from aupipe.extract.executors import Attempt
 from aupipe.extract.planning.plan import Job
-from aupipe.store.base import ItemRecord
+from aupipe.store import ItemRecord
 
 BREAK_AFTER = 3  # deaths in a row, nothing having succeeded between them
 PICTURES = ("clock", "detections", "faces", "visual")  # modalities that come and go together

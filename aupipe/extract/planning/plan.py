@@ -13,7 +13,7 @@ from aupipe.errors import UsageError
 from aupipe.extract.media.transcript import find_transcript
 from aupipe.extract.planning.features import FeatureGraph, FeatureSet
 from aupipe.sources import source_changed, source_folder
-from aupipe.store.base import ItemState, Store
+from aupipe.store import ItemState, Store
 from aupipe.types import FeatureSpec, Modality, Recording, SourceIdentity
 
 State = Literal["done", "new", "spec changed", "source changed", "other file", "failed before", "forced"]

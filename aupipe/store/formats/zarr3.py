@@ -1,15 +1,16 @@
-"""Zarr v3 items, written byte by byte and read by mapping: a folder of ``zarr.json`` and one shard file.
+"""Items as Zarr v3 arrays: a folder of ``zarr.json`` and one shard file, read by mapping it.
 
-zarr-python is not imported. The shard is what its sharding codec writes for ``bytes + crc32c`` inner chunks and no
+zarr-python is not imported. The shard is that of the sharding codec with ``bytes + crc32c`` inner chunks and no
 compressor (https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/): chunk, checksum, chunk,
-checksum, ..., then the index and its checksum, with a gap after each checksum so that chunks begin at multiples of 64
-bytes (the index says where they are, so readers do not mind). Tests read it back with zarr-python, checks on.
+checksum, ..., then the index and its checksum. A gap after each checksum makes every chunk begin at a multiple of 64
+bytes, which the format allows: readers find the chunks by the index. Tests read it back with zarr-python, checks on.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -19,29 +20,28 @@ from numpy.typing import NDArray
 
 from aupipe.documents import parse_json
 from aupipe.store import fs
-from aupipe.store.base import ItemRecord
-from aupipe.store.folder import FolderStore, describe
-from aupipe.store.items import Rows
-from aupipe.store.mapping import map_file
-from aupipe.store.rows import stored_dtype
-from aupipe.store.writer import Layout
+from aupipe.store.formats.mapping import map_file
+from aupipe.store.formats.protocol import Layout, Rows, check_size, item_attributes
+from aupipe.store.formats.rows import stored_dtype
+from aupipe.store.records import ItemRecord
 
-CHUNK_ROWS = 256  # at most: long enough for other tools' throughput, short enough for their verified window reads
+CHUNK_ROWS = 256  # at most: other tools read long chunks faster, and must read a whole chunk to check a short window
 GROUP = b'{"zarr_format": 3, "node_type": "group", "attributes": {}}'
 ALIGNMENT = 64  # of chunks in the shard, a cache line: unaligned rows are copied a tenth slower
-_CRC = 4
+_CRC = 4  # bytes of a checksum
 
 
 class ShardLayout(Layout):
-    """Where the chunks of an item lie in its shard file."""
+    """The positions of an item's chunks in its shard file."""
 
     @cached_property
     def chunks(self) -> int:
+        """How many chunks there are."""
         return -(-self.frames // CHUNK_ROWS)
 
     @cached_property
     def chunk_rows(self) -> int:
-        """Rows of every chunk: as even as can be, so that a 300-row item is not stored as 512."""
+        """Rows of every chunk: all equal, so that 300 rows are stored as 2 x 150 and not as 2 x 256."""
         return -(-self.frames // self.chunks) if self.frames else 1
 
     @cached_property
@@ -56,6 +56,7 @@ class ShardLayout(Layout):
 
     @property
     def gap(self) -> bytes:
+        """The zeros between a checksum and the next chunk."""
         return bytes(self.stride - self.chunk_bytes - _CRC)
 
     @property
@@ -113,13 +114,13 @@ def _array_json(layout: ShardLayout, attributes: dict[str, Any]) -> bytes:
 
 
 class ShardSink:
-    """An item folder being written: the shard grows chunk by chunk, nothing is held back in memory."""
+    """An item folder while it is written: rows go to the shard file at once, none are kept in memory."""
 
     def __init__(self, path: str, layout: ShardLayout) -> None:
         self.path, self.layout, self.offset, self.nbytes = path, layout, 0, layout.file_bytes
         self._row = 0  # of the chunk being filled
         self._chunk_crc = 0
-        self._rest_crc = 0
+        self._metadata_crc = 0
         fs.make_folders(path, durable=False)
         self._file = fs.NewFile(os.path.join(path, layout.file_name)) if layout.frames else None
 
@@ -139,7 +140,7 @@ class ShardSink:
 
     def _chunk_end(self) -> bytes:
         end = self._chunk_crc.to_bytes(4, "little") + self.layout.gap
-        self._rest_crc = google_crc32c.extend(self._rest_crc, end)
+        self._metadata_crc = google_crc32c.extend(self._metadata_crc, end)
         self._row = self._chunk_crc = 0
         return end
 
@@ -148,18 +149,18 @@ class ShardSink:
             parts = []
             if padding := self.layout.padding:
                 self._chunk_crc = google_crc32c.extend(self._chunk_crc, padding)
-                self._rest_crc = google_crc32c.extend(self._rest_crc, padding)
+                self._metadata_crc = google_crc32c.extend(self._metadata_crc, padding)
                 parts = [padding, self._chunk_end()]
             parts.append(self.layout.index)
-            self._rest_crc = google_crc32c.extend(self._rest_crc, parts[-1])
+            self._metadata_crc = google_crc32c.extend(self._metadata_crc, parts[-1])
             self._file.write(parts)
             self._file.fsync()
         self.close()
-        document = _array_json(self.layout, describe(item, metadata))
-        self._rest_crc = google_crc32c.extend(self._rest_crc, document)
+        document = _array_json(self.layout, item_attributes(item, metadata))
+        self._metadata_crc = google_crc32c.extend(self._metadata_crc, document)
         fs.write_file(os.path.join(self.path, "zarr.json"), [document])
         fs.fsync_folder(self.path)
-        return self._rest_crc
+        return self._metadata_crc
 
     def close(self) -> None:
         if self._file:
@@ -173,7 +174,7 @@ class ShardRows:
         self.frames, self.layout, self._rows = layout.frames, layout, layout.chunk_rows
         strides = np.empty((self._rows, *layout.row_shape), layout.dtype).strides
         shape = (layout.chunks, self._rows, *layout.row_shape)
-        # (chunks, rows of a chunk, ...): the whole shard as one array that steps over the checksums
+        # (chunks, rows of a chunk, ...): the whole shard as one array whose strides skip the checksums
         self._chunks: NDArray[Any] = np.ndarray(shape, layout.dtype, file.data, strides=(layout.stride, *strides))
         self._list = list(self._chunks)
 
@@ -197,12 +198,11 @@ class ShardRows:
             chunk, first = chunk + 1, 0
 
 
-class ZarrStore(FolderStore):
-    """One Zarr v3 array per item; see `aupipe.store.base.Store`."""
+class Zarr3:
+    """One Zarr v3 array per item; the folders of items are groups."""
 
-    backend = "zarr"
     suffix = ""
-    folder_documents = (("zarr.json", GROUP),)
+    documents: tuple[tuple[str, bytes], ...] = (("zarr.json", GROUP),)
 
     def open_sink(self, path: str, layout: Layout) -> ShardSink:
         return ShardSink(path, ShardLayout(layout.frames, layout.row_shape, layout.dtype))
@@ -220,7 +220,7 @@ class ZarrStore(FolderStore):
             os.stat(os.path.join(path, "zarr.json"))
             return ShardRows(np.empty(0, np.uint8), layout)
         file = map_file(self.data_file(path, record))
-        self.check_size(file, record)
+        check_size(file, path, record)
         return ShardRows(file, layout)
 
     def checksums(self, path: str, record: ItemRecord) -> tuple[int, int]:
@@ -229,17 +229,20 @@ class ZarrStore(FolderStore):
         if not record.frames:
             return 0, google_crc32c.value(document)
         file = map_file(self.data_file(path, record))
-        self.check_size(file, record)
-        array = rest = 0
+        check_size(file, path, record)
+        array = metadata = 0
         left = layout.nbytes
         for chunk in range(layout.chunks):
             content = file[chunk * layout.stride : (chunk + 1) * layout.stride]
             size = min(left, layout.chunk_bytes)
             left -= size
             array = google_crc32c.extend(array, content[:size])
-            rest = google_crc32c.extend(rest, content[size:])
-        rest = google_crc32c.extend(rest, file[layout.chunks * layout.stride :])
-        return array, google_crc32c.extend(rest, document)
+            metadata = google_crc32c.extend(metadata, content[size:])
+        metadata = google_crc32c.extend(metadata, file[layout.chunks * layout.stride :])
+        return array, google_crc32c.extend(metadata, document)
+
+    def measure(self, path: str, record: ItemRecord) -> ItemRecord:
+        return replace(record, nbytes=os.path.getsize(self.data_file(path, record)) if record.frames else 0)
 
     def read_metadata(self, path: str) -> str:
         with open(os.path.join(path, "zarr.json"), "rb") as file:

@@ -1,4 +1,4 @@
-"""Files as arrays, without a copy and without a file descriptor left open."""
+"""Files mapped as arrays, without a copy and without an open file descriptor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FAILED = ctypes.c_void_p(-1).value
 
 
 class _Mapping:
-    """A mapped file; unmapped when the last array that looks at it is gone.
+    """A mapped file, unmapped when the last array over it is deleted.
 
     The `mmap` module keeps a descriptor open per map (until Python 3.13), and a store has more items than a process
     may have descriptors.
@@ -35,7 +35,7 @@ class _Mapping:
         self.__array_interface__ = {"version": 3, "typestr": "|u1", "shape": (size,), "data": (address, True)}
 
     def __del__(self, munmap: Any = _libc.munmap) -> None:
-        if self.address is not None and not sys.is_finalizing():  # at exit an array may outlive this
+        if self.address is not None and not sys.is_finalizing():  # at exit, arrays over it may still be in use
             munmap(self.address, self.size)
 
 

@@ -1,7 +1,7 @@
-"""The compacted catalogue: what the journals said up to some byte of each, in columns that load in milliseconds.
+"""Snapshots of the index: the lines of all journals up to some byte of each, in columns that load in milliseconds.
 
-``catalogue/base-<n>-<crc32c of the file>.npz``, made whole and renamed into place. It is a cache: the journals stay,
-and a store without it, or with a damaged one, opens all the same, only slower.
+The files are ``catalogue/base-<n>-<crc32c of the file>.npz``, written to a temporary path and renamed. A snapshot is a
+cache: the journals stay, and a store with no snapshot, or with a damaged one, opens too, only slower.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from numpy.typing import NDArray
 
 from aupipe.errors import DamageError
 from aupipe.store import fs
-from aupipe.store.base import ItemState
-from aupipe.store.journal import Line, bare_record
+from aupipe.store.log.journal import Line
+from aupipe.store.record_json import KEYS, bare_record
+from aupipe.store.records import ItemState
 from aupipe.types import SourceIdentity
 
 NAME = re.compile(r"base-(\d{8})-([0-9a-f]{8})\.npz")
 STATES: tuple[Literal["done", "failed", "deleted"], ...] = ("done", "failed", "deleted")
 _ZIP_HEAD, _ZIP_PADDING = 30, 0xD935  # bytes before a member's name; the id `zipalign` pads with
 _NPY_HEAD = 4096  # far more than the head of one column
-_NUMBERS = {"frames": "Q", "valid_frames": "Q", "nbytes": "Q", "offset": "I", "crc32c": "I", "rest_crc32c": "I"}
+_NUMBERS = {"frames": "Q", "valid_frames": "Q", "nbytes": "Q", "offset": "I", "crc32c": "I", "metadata_crc32c": "I"}
 _TEXTS = ("feature", "dtype", "video_id", "reason", "damage")
 _KINDS = {
     **_NUMBERS,
@@ -41,18 +42,18 @@ _KINDS = {
     "state": "B",
     "seq": "q",
     "journal": "I",
-    "edition": "I",
+    "revision": "I",
     "source": "i",
     "shape": "I",
     "versions": "I",
     "media": "I",
     "seconds": "d",
 }
-_LATER = {"damage": "", "media": "{}"}  # columns that older bases lack, with the text they hold then
+_ADDED = {"damage": "", "media": "{}"}  # columns that snapshots of an earlier aupipe lack: their value there
 
 
-class _Table:
-    """Distinct values, numbered in the order they come."""
+class _Numbering:
+    """Distinct values, numbered in the order in which they are first given."""
 
     def __init__(self) -> None:
         self.numbers: dict[Any, int] = {}
@@ -62,8 +63,12 @@ class _Table:
 
 
 def write_snapshot(folder: str, staged: str, lines: Iterable[Line], consumed: Mapping[str, int], number: int) -> str:
-    """Write base ``number`` by way of ``staged``. ``lines`` come by feature and recording. Returns its path."""
-    texts, recordings, sources = _Table(), _Table(), _Table()
+    """Write snapshot ``number`` to ``staged`` and rename it into ``folder``. Returns its path.
+
+    ``lines`` are sorted by feature and recording, those of one item from new to old; ``consumed`` is how many bytes of
+    each journal they come from.
+    """
+    texts, recordings, sources = _Numbering(), _Numbering(), _Numbering()
     columns = {name: array(kind) for name, kind in _KINDS.items()}
     times = []
     for (seq, journal), record in lines:
@@ -72,7 +77,7 @@ def write_snapshot(folder: str, staged: str, lines: Iterable[Line], consumed: Ma
         row |= {name: texts.number(getattr(record, name)) for name in _TEXTS}
         row |= {"seq": seq, "journal": texts.number(journal), "state": STATES.index(record.state)}
         row["recording"] = recordings.number(record.recording)
-        row["edition"] = int(record.edition or "0", 16)
+        row["revision"] = int(record.revision or "0", 16)
         row["source"] = sources.number((*source[:3], texts.number(source.folder))) if source else -1
         row["shape"] = texts.number(json.dumps(record.shape))
         row["versions"] = texts.number(json.dumps(dict(record.versions)))
@@ -80,7 +85,9 @@ def write_snapshot(folder: str, staged: str, lines: Iterable[Line], consumed: Ma
         for name, value in row.items():
             columns[name].append(value)
         times.append(record.time_utc.encode())
-    arrays: dict[str, Any] = {name: np.frombuffer(column, column.typecode) for name, column in columns.items()}
+    arrays: dict[str, Any] = {
+        KEYS.get(name, name): np.frombuffer(column, column.typecode) for name, column in columns.items()
+    }
     sizes, stamps, digests, folders = zip(*sources.numbers, strict=True) if sources.numbers else ((), (), (), ())
     arrays |= {"size": np.array(sizes, "i8"), "mtime_ns": np.array(stamps, "i8"), "time_utc": np.array(times, "S")}
     arrays["digest"] = np.array([digest.encode() for digest in digests], "S")
@@ -96,7 +103,7 @@ def write_snapshot(folder: str, staged: str, lines: Iterable[Line], consumed: Ma
 
 
 def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """What `np.savez` writes, but each array begins at a multiple of 64 bytes and can be used where it lies."""
+    """The file that `np.savez` writes, but with each array at a multiple of 64 bytes, so that it needs no copy."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, array in arrays.items():
@@ -109,9 +116,9 @@ def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
 
 
 def read_arrays(content: bytes) -> dict[str, NDArray[Any]]:
-    """The arrays of an uncompressed npz where they lie, or copies of those that do not lie at a multiple of their size.
+    """The arrays of an uncompressed npz: views of ``content``, and copies of those that are not aligned in it.
 
-    `np.load` would copy them all and checksum them, which the whole file has been already.
+    `np.load` would copy all of them and compute their checksums, after that of the whole file.
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = archive.infolist()
@@ -128,7 +135,7 @@ def read_arrays(content: bytes) -> dict[str, NDArray[Any]]:
 
 
 def snapshot_paths(folder: str) -> list[str]:
-    """Every base there is, newest first."""
+    """The paths of all snapshots, newest first."""
     try:
         names = [name for name in os.listdir(folder) if NAME.fullmatch(name)]
     except FileNotFoundError:
@@ -136,51 +143,53 @@ def snapshot_paths(folder: str) -> list[str]:
     return [os.path.join(folder, name) for name in sorted(names, reverse=True)]
 
 
-def is_sound(path: str) -> bool:
-    """Is the file what its name says? One that a newer base has just replaced is nothing to complain of."""
+def is_intact(path: str) -> bool:
+    """Whether a snapshot has the checksum in its name; also when it was removed meanwhile, for a newer one."""
     try:
         with open(path, "rb") as file:
-            return _is_named(path, file.read())
+            return _matches_name(path, file.read())
     except FileNotFoundError:
         return True
 
 
-def _is_named(path: str, content: bytes) -> bool:
+def _matches_name(path: str, content: bytes) -> bool:
     match = NAME.fullmatch(os.path.basename(path))
     return match is not None and int(match[2], 16) == google_crc32c.value(content)
 
 
 class Snapshot:
-    """A loaded base. Records are made when they are asked for: 400,000 of them at once would be slow and large."""
+    """A loaded snapshot. Records are made when asked for: 400,000 of them at once would take time and memory."""
 
     def __init__(self, path: str) -> None:
-        """Load a base. Raises DamageError when it is not what was written."""
+        """Load a snapshot. Raises DamageError when it is not what was written."""
         with open(path, "rb") as file:
             content = file.read()
-        if not _is_named(path, content):
+        if not _matches_name(path, content):
             raise DamageError(f"{path} is damaged: `aupipe store verify --repair`")
         self._columns = read_arrays(content)
+        for name, key in KEYS.items():
+            self._columns[name] = self._columns.pop(key)
         about = json.loads(self._columns.pop("about").tobytes())
         self.consumed: dict[str, int] = about["consumed"]
         self.texts: list[str] = about["texts"]
         self.recordings: list[str] = about["recordings"]
-        for name, text in _LATER.items():
+        for name, text in _ADDED.items():
             if name not in self._columns:
                 self.texts.append(text)
                 self._columns[name] = np.full(len(self._columns["seq"]), len(self.texts) - 1, np.uint32)
-        # a memoryview hands out Python numbers, and three times faster than an array hands out its own
+        # an element of a memoryview is a Python number, made three times faster than numpy makes its scalars
         self._cells = {name: memoryview(cast(Any, self._columns[name])) for name in _KINDS}
         self._states: dict[int, list[ItemState]] = {}
         self._parsed: dict[int, Any] = {}
         self.last_seq = int(self._columns["seq"].max(initial=0))
         self._features: dict[str, NDArray[np.int64]] = {}
-        # rows of one feature lie together, and in them rows of one item: feature -> (recording's number -> first row)
+        # rows are sorted by feature and item: feature -> the first row of each recording, by the recording's number
         features = self._columns["feature"].astype(np.int64)
         edges = np.flatnonzero(np.diff(features, prepend=-1, append=-1))
         for start, stop in itertools.pairwise(edges.tolist()):
             first = np.full(len(self.recordings), -1, np.int64)
             numbers = self._columns["recording"][start:stop]
-            first[numbers[::-1]] = np.arange(stop - 1, start - 1, -1)  # of several rows the first is assigned last
+            first[numbers[::-1]] = np.arange(stop - 1, start - 1, -1)  # an item's first row is assigned last
             self._features[self.texts[features[start]]] = first
 
     @cached_property
@@ -193,14 +202,14 @@ class Snapshot:
 
     @property
     def damaged(self) -> list[tuple[str, str]]:
-        """(recording, feature) of every line that tells of damaged media."""
+        """(recording, feature) of every line with damaged media."""
         numbers = [number for number, text in enumerate(self.texts) if not text]
         rows = np.flatnonzero(~np.isin(self._columns["damage"], numbers)).tolist()
         recording, feature = self._cells["recording"], self._cells["feature"]
         return [(self.recordings[recording[row]], self.texts[feature[row]]) for row in rows]
 
     def lines(self, recording: str, feature: str) -> list[Line]:
-        """What the journals said of an item: its newest line, and the publication and deletion that count."""
+        """The lines of an item: the newest, the last publication and the last deletion, the newest first."""
         first = self._features.get(feature)
         number = self._numbers.get(recording)
         if first is None or number is None or first[number] < 0:
@@ -213,19 +222,19 @@ class Snapshot:
         return found
 
     def recordings_of(self, feature: str) -> list[str]:
-        """The recordings that something was said of for this feature."""
+        """The recordings that have a line for this feature."""
         first = self._features.get(feature)
         return [] if first is None else [self.recordings[number] for number in np.flatnonzero(first >= 0).tolist()]
 
     def states(self, features: Sequence[str]) -> dict[str, tuple[ItemState | None, ...]]:
         """The newest state and source of every item of some features, by recording."""
-        nowhere = np.full(len(self.recordings), -1, np.int64)
-        rows = [self._features.get(feature, nowhere) for feature in features]  # the newest line of an item comes first
+        absent = np.full(len(self.recordings), -1, np.int64)
+        rows = [self._features.get(feature, absent) for feature in features]  # the first row is the newest line
         if not rows:
             return {}
-        anything = np.any([first >= 0 for first in rows], axis=0)
+        known = np.any([first >= 0 for first in rows], axis=0)
         columns = zip(*(self._column(first) for first in rows), strict=True)
-        return dict(itertools.compress(zip(self.recordings, columns, strict=True), anything.tolist()))
+        return dict(itertools.compress(zip(self.recordings, columns, strict=True), known.tolist()))
 
     def _column(self, rows: NDArray[np.int64]) -> Iterable[ItemState | None]:
         """State and source at each row, None at -1."""
@@ -235,19 +244,19 @@ class Snapshot:
         for state in np.unique(states).tolist():
             starts[state] = len(table)
             table += self._states_of(state)
-        places = starts[states] + np.where(sources < 0, len(self._sources) - 1, sources)
-        places[rows < 0] = 0
-        return map(table.__getitem__, places.tolist())
+        entries = starts[states] + np.where(sources < 0, len(self._sources) - 1, sources)
+        entries[rows < 0] = 0
+        return map(table.__getitem__, entries.tolist())
 
     def _states_of(self, state: int) -> list[ItemState]:
-        """A state with each source there is, and with none as the last: one object for all features of a file."""
+        """A state with each source, and with none as the last: one object for all features of a file."""
         if state not in self._states:
             self._states[state] = list(map(ItemState, itertools.repeat(STATES[state]), self._sources))
         return self._states[state]
 
     @cached_property
     def _folders(self) -> list[str]:
-        """The folder of each source; a base of an earlier aupipe knows none."""
+        """The folder of each source; a snapshot of an earlier aupipe has none."""
         numbers = self._columns.get("folder")
         count = len(self._columns["size"])
         return [""] * count if numbers is None else [self.texts[number] for number in numbers.tolist()]
@@ -279,7 +288,7 @@ class Snapshot:
             content[name] = texts[cells[name][row]]
         content["recording"], content["feature"] = recording, feature
         content["state"] = state = STATES[cells["state"][row]]
-        content["edition"] = f"{cells['edition'][row]:08x}" if state == "done" else ""
+        content["revision"] = f"{cells['revision'][row]:08x}" if state == "done" else ""
         content["source"] = self._source(cells["source"][row])
         content["shape"] = self._json(cells["shape"][row])
         content["versions"] = self._json(cells["versions"][row])

@@ -1,4 +1,4 @@
-"""The compacted catalogue says what the journals say, and is never needed."""
+"""The index is the same from a snapshot and from the journals, and no snapshot is needed."""
 
 import io
 import json
@@ -12,13 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aupipe.store import STORES, create_store, folder, open_store
-from aupipe.store.base import ItemRecord
-from aupipe.store.catalogue import Catalogue
-from aupipe.store.journal import Line
-from aupipe.store.repair import compact, rebuild
-from aupipe.store.snapshot import read_arrays, snapshot_paths, write_snapshot
-from aupipe.store.verify import check
+from aupipe.store import STORES, ItemRecord, create_store, local, open_store
+from aupipe.store.log.index import Index
+from aupipe.store.log.journal import Line
+from aupipe.store.log.snapshot import read_arrays, snapshot_paths, write_snapshot
+from aupipe.store.maintenance.repair import rebuild
+from aupipe.store.maintenance.verify import check
 
 from .contract import CLOCK, SOURCE, SPEC, WIDE, random_rows, same
 from .test_journal import RECORDS
@@ -41,7 +40,7 @@ def filled(request, tmp_path):
 
 
 def everything(store):
-    """All that a store says of its items."""
+    """All records and states of a store."""
     return (
         list(store.records()),
         list(store.all_published()),
@@ -52,13 +51,13 @@ def everything(store):
 
 def test_a_compacted_store_says_the_same(filled):
     before = everything(filled)
-    compact(filled)
+    filled.compact()
     assert everything(filled) == before
     assert everything(open_store(filled.path)) == before
 
 
-def test_what_comes_after_the_base_is_seen(filled):
-    compact(filled)
+def test_lines_after_the_snapshot_are_read(filled):
+    filled.compact()
     reader = open_store(filled.path)
     filled.publish("new", SPEC, random_rows(5, 3))
     filled.publish("a", SPEC, random_rows(7, 3))
@@ -68,13 +67,13 @@ def test_what_comes_after_the_base_is_seen(filled):
     reader.refresh()
     assert everything(reader) == everything(filled)
     assert reader.record("a", SPEC.id).frames == 7
-    compact(filled)
+    filled.compact()
     assert everything(open_store(filled.path)) == everything(filled)
     assert len(snapshot_paths(os.path.join(filled.root, "catalogue"))) == 1
 
 
-def test_a_lost_or_damaged_base_changes_nothing_but_speed(filled):
-    path = compact(filled)
+def test_a_lost_or_damaged_snapshot_changes_nothing_but_speed(filled):
+    path = filled.compact()
     before = everything(filled)
     content = bytearray(Path(path).read_bytes())
     content[len(content) // 2] ^= 1
@@ -85,9 +84,9 @@ def test_a_lost_or_damaged_base_changes_nothing_but_speed(filled):
     assert everything(open_store(filled.path)) == before
 
 
-def test_the_catalogue_is_rebuilt_from_the_items_when_the_journals_are_lost(filled):
+def test_the_index_is_rebuilt_from_the_items_when_the_journals_are_lost(filled):
     filled.publish("a", SPEC, random_rows(9, 3), source=SOURCE)
-    compact(filled)
+    filled.compact()
     drop = {"time_utc": "", "seconds": 0.0}
     before = [vars(record) | drop for record in filled.all_published()]
     shutil.rmtree(os.path.join(filled.root, "journal"))
@@ -96,13 +95,13 @@ def test_the_catalogue_is_rebuilt_from_the_items_when_the_journals_are_lost(fill
     assert list(store.records()) == []
     assert rebuild(store) == len(before)
     assert [vars(record) | drop for record in open_store(filled.path).all_published()] == before
-    assert open_store(filled.path).verify() == []
+    assert check(open_store(filled.path)).damage == []
     assert same(store.read("a", SPEC.id), random_rows(9, 3))
 
 
-def test_a_damaged_item_is_not_adopted(filled):
+def test_a_damaged_item_is_not_acknowledged(filled):
     item = filled.item_path(filled.published("bad\udcff", SPEC.id))
-    file = filled.data_file(item, filled.published("bad\udcff", SPEC.id))
+    file = filled.format.data_file(item, filled.published("bad\udcff", SPEC.id))
     with open(file, "r+b") as stream:
         stream.seek(-200, os.SEEK_END)
         byte = stream.read(1)
@@ -112,11 +111,11 @@ def test_a_damaged_item_is_not_adopted(filled):
     store = open_store(filled.path)
     rebuild(store)
     assert store.record("bad\udcff", CLOCK.id) is not None
-    assert store.record("bad\udcff", SPEC.id) is None or store.verify() == []
+    assert store.record("bad\udcff", SPEC.id) is None or check(store).damage == []
 
 
 def test_a_store_that_was_written_much_compacts_itself_when_closed(tmp_path, monkeypatch):
-    monkeypatch.setattr(folder, "COMPACT_LINES", 3)
+    monkeypatch.setattr(local, "COMPACT_LINES", 3)
     with create_store(tmp_path / "s") as store:
         for number in range(5):
             store.publish(f"{number}", SPEC, random_rows(2, 3))
@@ -131,23 +130,23 @@ def test_any_records_survive_compaction_in_any_order(tmp_path_factory, drawn):
     names = ["a", "b", "\udcff"]
     lines = []
     for number, (seq, record, feature) in enumerate(drawn):
-        edition = "0123abcd" if record.state == "done" else ""
-        fields = vars(record) | {"feature": feature, "recording": names[number % 3], "edition": edition}
+        revision = "0123abcd" if record.state == "done" else ""
+        fields = vars(record) | {"feature": feature, "recording": names[number % 3], "revision": revision}
         lines.append(Line((seq, f"{number}.jsonl"), ItemRecord(**fields)))
-    straight, backwards = Catalogue(""), Catalogue("")
+    straight, backwards = Index(""), Index("")
     for line in lines:
         straight.apply(line)
     for line in reversed(lines):
         backwards.apply(line)
-    path = tmp_path_factory.mktemp("bases")
+    path = tmp_path_factory.mktemp("snapshots")
     kept = [line for entry in straight.entries() for line in entry.lines()]
     write_snapshot(str(path), str(path / "staged"), kept, {}, 1)
-    loaded = Catalogue(str(path / "nowhere"), str(path))
-    for catalogue in (backwards, loaded):
-        assert list(catalogue.records()) == list(straight.records())
-        assert list(catalogue.all_published()) == list(straight.all_published())
-        assert catalogue.states(FEATURES) == straight.states(FEATURES)
-        assert catalogue.last_seq == straight.last_seq or not lines
+    loaded = Index(str(path / "nowhere"), str(path))
+    for index in (backwards, loaded):
+        assert list(index.records()) == list(straight.records())
+        assert list(index.all_published()) == list(straight.all_published())
+        assert index.states(FEATURES) == straight.states(FEATURES)
+        assert index.last_seq == straight.last_seq or not lines
 
 
 def test_states_are_what_records_say(filled):
@@ -162,15 +161,15 @@ def test_states_are_what_records_say(filled):
         assert store.states(["nope@0123456789ab"]) == store.states([]) == {}
 
 
-def test_a_base_is_plain_numpy_without_pickles(filled):
-    with np.load(compact(filled), allow_pickle=False) as arrays:
+def test_a_snapshot_is_plain_numpy_without_pickles(filled):
+    with np.load(filled.compact(), allow_pickle=False) as arrays:
         assert json.loads(arrays["about"].tobytes())["recordings"]
         assert len(arrays["seq"]) >= 8
 
 
-def test_a_base_that_numpy_wrote_says_the_same(filled):
-    """Bases written before arrays were aligned are `np.savez` files."""
-    path = Path(compact(filled))
+def test_a_snapshot_that_numpy_wrote_is_the_same(filled):
+    """Snapshots written before arrays were aligned are `np.savez` files."""
+    path = Path(filled.compact())
     before = everything(filled)
     buffer = io.BytesIO()
     with np.load(path) as arrays:
@@ -183,5 +182,5 @@ def test_a_base_that_numpy_wrote_says_the_same(filled):
 
 
 def test_what_compaction_writes_is_used_where_it_lies(filled):
-    columns = read_arrays(Path(compact(filled)).read_bytes())
+    columns = read_arrays(Path(filled.compact()).read_bytes())
     assert not any(column.flags.owndata for column in columns.values())

@@ -1,4 +1,4 @@
-"""What the store holds, in memory: the newest base, and what the journals of all writers have said since."""
+"""The index of a store, in memory: the newest snapshot, and the lines that all journals have gained since."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from aupipe.collection import collection_paused
 from aupipe.errors import DamageError
-from aupipe.store.base import ItemRecord, ItemState
-from aupipe.store.journal import Line, read_lines
-from aupipe.store.snapshot import Snapshot, snapshot_paths
+from aupipe.store import fs
+from aupipe.store.log.journal import Line, read_lines
+from aupipe.store.log.snapshot import NAME, Snapshot, is_intact, snapshot_paths, write_snapshot
+from aupipe.store.records import ItemRecord, ItemState
 
 Key = tuple[str, str]  # recording, feature
 log = logging.getLogger(__name__)
@@ -19,11 +20,11 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Entry:
-    """All that lines say of one item, whatever order they are read in."""
+    """The lines of one item that matter, in whatever order they are read."""
 
     newest: Line
-    done: Line | None = None
-    deleted: Line | None = None
+    done: Line | None = None  # the newest publication
+    deleted: Line | None = None  # the newest deletion
 
     def published(self) -> ItemRecord | None:
         """The record of the data that can be read: the newest publication, unless it was deleted since."""
@@ -32,7 +33,7 @@ class Entry:
         return self.done.record
 
     def apply(self, line: Line) -> None:
-        """Take in one line; the order of calls does not matter."""
+        """Add one line; the order of calls does not matter."""
         if line.order > self.newest.order:
             self.newest = line
         if line.record.state == "done" and (self.done is None or line.order > self.done.order):
@@ -41,24 +42,27 @@ class Entry:
             self.deleted = line
 
     def lines(self) -> list[Line]:
-        """The lines that still matter, the newest first."""
+        """The lines that matter, the newest first."""
         lines = {line.order: line for line in (self.newest, self.done, self.deleted) if line is not None}
         return [lines[order] for order in sorted(lines, reverse=True)]
 
 
-class Catalogue:
-    """The index of a store: `refresh` reads what the journals say since it was last asked."""
+class Index:
+    """The records of all items. `refresh` adds the lines that the journals have gained since the last call.
 
-    def __init__(self, journals: str, bases: str = "") -> None:
-        self.journals, self.bases = journals, bases
+    ``journals`` and ``snapshots`` are folders; without them the index holds what is given to `apply`.
+    """
+
+    def __init__(self, journals: str = "", snapshots: str = "") -> None:
+        self.journals = journals
         self._entries: dict[Key, Entry] = {}
-        self._base = _load_newest(bases) if bases else None
-        self._read = dict(self._base.consumed) if self._base else {}  # journal file -> bytes understood
-        self.last_seq = self._base.last_seq if self._base else 0
-        self.tail = 0  # lines read beyond the base
+        self._snapshot = _load_newest(snapshots) if snapshots else None
+        self._read = dict(self._snapshot.consumed) if self._snapshot else {}  # journal file -> bytes read
+        self.last_seq = self._snapshot.last_seq if self._snapshot else 0
+        self.tail = 0  # lines that are not in the snapshot
 
     def apply(self, line: Line) -> None:
-        """Take in one line."""
+        """Add one line."""
         key = (line.record.recording, line.record.feature)
         entry = self._entry(key)
         if entry is None:
@@ -69,7 +73,7 @@ class Catalogue:
         self.tail += 1
 
     def refresh(self) -> set[Key]:
-        """Read what was journalled since the last call. Returns the items something new was said of."""
+        """Add the lines that the journals have gained since the last call. Returns the items they are of."""
         changed = set()
         for name in self._journal_names():
             path, start = os.path.join(self.journals, name), self._read.get(name, 0)
@@ -82,7 +86,7 @@ class Catalogue:
         return changed
 
     def newest(self, recording: str, feature: str) -> ItemRecord | None:
-        """The newest record of an item, failures and deletions too."""
+        """The newest record of an item, failures and deletions included."""
         entry = self._entry((recording, feature))
         return entry.newest.record if entry else None
 
@@ -98,15 +102,15 @@ class Catalogue:
                 yield entry.newest.record
 
     def all_published(self, feature: str | None = None) -> Iterator[ItemRecord]:
-        """The record of everything that can be read, by feature and recording."""
+        """The records of all items that can be read, by feature and recording."""
         for entry in self.entries(feature):
             record = entry.published()
             if record is not None:
                 yield record
 
     def damaged(self) -> Iterator[ItemRecord]:
-        """The record of everything that can be read and was computed from damaged media, by feature and recording."""
-        keys = set(self._base.damaged) if self._base else set()
+        """The records of all readable items computed from damaged media, by feature and recording."""
+        keys = set(self._snapshot.damaged) if self._snapshot else set()
         keys |= {key for key, entry in list(self._entries.items()) if entry.done and entry.done.record.damage}
         for recording, feature in sorted(keys, key=lambda key: key[::-1]):
             record = self.published(recording, feature)
@@ -114,9 +118,9 @@ class Catalogue:
                 yield record
 
     def states(self, features: Sequence[str]) -> dict[str, tuple[ItemState | None, ...]]:
-        """The newest state and source of every item of some features, by recording: what to ask when planning."""
+        """The newest state and source of every item of some features, by recording; None where there is no record."""
         with collection_paused():
-            states = self._base.states(features) if self._base else {}
+            states = self._snapshot.states(features) if self._snapshot else {}
             unknown = (None,) * len(features)
             for (recording, feature), entry in list(self._entries.items()):  # another thread may publish meanwhile
                 if feature in features:
@@ -128,27 +132,27 @@ class Catalogue:
         return states
 
     def entries(self, feature: str | None = None) -> Iterator[Entry]:
-        """Every item anything was said of, by feature and recording."""
+        """The entry of every item, by feature and recording."""
         tail: dict[str, set[str]] = {}
         for recording, other in list(self._entries):
             tail.setdefault(other, set()).add(recording)
-        for name in sorted({*tail, *(self._base.features if self._base else ())}):
+        for name in sorted({*tail, *(self._snapshot.features if self._snapshot else ())}):
             if feature not in (None, name):
                 continue
-            recordings = set(self._base.recordings_of(name)) if self._base else set()
+            recordings = set(self._snapshot.recordings_of(name)) if self._snapshot else set()
             for recording in sorted(recordings | tail.get(name, set())):
                 entry = self._entry((recording, name))
                 if entry is not None:
                     yield entry
 
     def consumed(self) -> dict[str, int]:
-        """How far each journal is understood, in bytes."""
+        """How many bytes of each journal were read."""
         return dict(self._read)
 
     def _entry(self, key: Key) -> Entry | None:
         entry = self._entries.get(key)
-        if entry is None and self._base is not None:
-            for line in self._base.lines(*key):
+        if entry is None and self._snapshot is not None:
+            for line in self._snapshot.lines(*key):
                 entry = entry or Entry(line)
                 entry.apply(line)
         return entry
@@ -161,12 +165,31 @@ class Catalogue:
 
 
 def _load_newest(folder: str) -> Snapshot | None:
-    """The newest base that is what it should be; None means that the journals are read from their beginning."""
+    """The newest intact snapshot; None means that the journals are read from their beginning."""
     for path in snapshot_paths(folder):
         try:
             return Snapshot(path)
         except DamageError as error:
             log.warning("%s; the journals are read instead", error)
-        except FileNotFoundError:  # a newer one has just replaced it
+        except FileNotFoundError:  # replaced by a newer one meanwhile
             return _load_newest(folder)
     return None
+
+
+def compact(journals: str, snapshots: str, staged: str) -> str:
+    """Write the lines of all journals into a new snapshot, by way of the file ``staged``. Returns its path.
+
+    Any process may do this at any time, while others write: the journals stay, and each snapshot holds how many bytes
+    of them it was made from.
+    """
+    older = snapshot_paths(snapshots)
+    match = NAME.fullmatch(os.path.basename(older[0])) if older else None
+    number = int(match[1]) + 1 if match else 1
+    index = Index(journals, snapshots)
+    index.refresh()
+    lines = (line for entry in index.entries() for line in entry.lines())
+    path = write_snapshot(snapshots, staged, lines, index.consumed(), number)
+    for old in older:
+        if is_intact(old):  # a damaged one stays, for `verify` to report
+            fs.try_remove(old)
+    return path

@@ -1,7 +1,8 @@
-"""What may become a row: the one place where values are looked at before they are stored."""
+"""Rows are checked here, and only here, before they are stored."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,14 @@ _BITS: dict[int, tuple[Any, Any, int]] = {  # itemsize: signed and unsigned inte
     4: (np.int32, np.uint32, 0x7F800000),
     8: (np.int64, np.uint64, 0x7FF << 52),
 }
-BLOCK_BYTES = 1 << 20  # rows are looked at, summed and written in pieces that stay in the processor's cache
+BLOCK_BYTES = 1 << 20  # rows are checked, summed and written in pieces that fit into the processor's cache
 
 
 def _all_finite(rows: NDArray[Any]) -> bool:
-    """`np.isfinite(rows).all()`, on the bits: numpy takes 25 times longer for float16.
+    """`np.isfinite(rows).all()` by the bits of the values: numpy takes 25 times longer for float16.
 
-    As signed integers, the largest is the largest positive number; as unsigned, the largest negative one.
+    The largest bits as signed integers are those of the largest positive value, as unsigned integers those of the most
+    negative one.
     """
     signed, unsigned, infinity = _BITS[rows.dtype.itemsize]
     if not rows.size:
@@ -35,13 +37,21 @@ def stored_dtype(name: str) -> np.dtype[Any]:
     return np.dtype(name).newbyteorder("<")
 
 
+def row_blocks(shape: tuple[int, ...], dtype: Any) -> Iterator[tuple[int, int]]:
+    """Half-open ranges of rows of an array (T, ...), 16 MiB each, to copy it piece by piece."""
+    row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * np.dtype(dtype).itemsize
+    step = max(1, 16 * BLOCK_BYTES // row_bytes)
+    for start in range(0, shape[0], step):
+        yield start, min(start + step, shape[0])
+
+
 def checked_rows(rows: NDArray[Any], dtype: np.dtype[Any], where: str, first_row: int = 0) -> tuple[NDArray[Any], int]:
-    """Rows (n, ...) in ``dtype``, C order, every invalid row one and the same NaN; and how many rows are valid.
+    """Rows (n, ...) in ``dtype``, C order, with the same NaN in every invalid row; and how many rows are valid.
 
     Raises ValueError, naming ``where`` and the row, for rows that are NaN in part or infinite, and for finite values
     that ``dtype`` cannot hold.
     """
-    with np.errstate(over="ignore"):  # an overflow is an error below, with its place
+    with np.errstate(over="ignore"):  # an overflow is an error below, which names the row
         cast = np.ascontiguousarray(rows, dtype=dtype)
     if _all_finite(cast):
         return cast, len(cast)
@@ -52,15 +62,15 @@ def checked_rows(rows: NDArray[Any], dtype: np.dtype[Any], where: str, first_row
     bad = infinite.any(axis=1) | (nan.any(axis=1) & ~invalid)
     if bad.any():
         row = int(np.argmax(bad))
-        place = f"{where}, row {first_row + row}"
+        at = f"{where}, row {first_row + row}"
         if infinite[row].any():
             column = int(np.argmax(infinite[row]))
             value = np.asarray(rows[row]).reshape(-1)[column]
             if np.isfinite(value):
                 limit = np.finfo(dtype).max
-                raise ValueError(f"{place}: {value:g} does not fit {dtype.name} (limit {limit:g}); use dtype 'float32'")
-            raise ValueError(f"{place}: infinite value; make the row NaN if it is invalid")
-        raise ValueError(f"{place}: NaN in part of the row; an invalid row is NaN in every element")
+                raise ValueError(f"{at}: {value:g} does not fit {dtype.name} (limit {limit:g}); use dtype 'float32'")
+            raise ValueError(f"{at}: infinite value; make the row NaN if it is invalid")
+        raise ValueError(f"{at}: NaN in part of the row; an invalid row is NaN in every element")
     if np.shares_memory(cast, rows):
         cast = cast.copy()
     cast[invalid] = np.nan  # one bit pattern, so that equal rows are equal bytes

@@ -1,7 +1,7 @@
-"""HDF5 items: one file each, one contiguous dataset ``data``, written around the array and read by mapping it.
+"""Items as HDF5 files: one contiguous dataset ``data`` each, read by mapping it.
 
-h5py makes the few kilobytes before and after the array, in memory; the rows go straight to the file. So rows stream
-in at the speed of the disk, and every byte of the file is known and summed.
+The rows are written to the file directly, at the speed of the disk. h5py only makes the few kilobytes before and after
+the array, in memory, so that every byte of the file is known and in a checksum.
 """
 
 from __future__ import annotations
@@ -17,19 +17,17 @@ from numpy.typing import NDArray
 
 from aupipe.documents import parse_json
 from aupipe.store import fs
-from aupipe.store.base import ItemRecord
-from aupipe.store.folder import FolderStore, describe
-from aupipe.store.items import PlainRows, Rows
-from aupipe.store.mapping import map_file
-from aupipe.store.rows import stored_dtype
-from aupipe.store.writer import Layout
+from aupipe.store.formats.mapping import map_file
+from aupipe.store.formats.protocol import Layout, PlainRows, Rows, check_size, item_attributes
+from aupipe.store.formats.rows import stored_dtype
+from aupipe.store.records import ItemRecord
 
 DATASET = "data"
 ALIGNMENT = 4096  # of the array in the file: a page
 
 
-class _Surroundings(io.RawIOBase):
-    """A file for h5py that keeps in memory what is written and takes the rest, the array, for zeros."""
+class _SparseFile(io.RawIOBase):
+    """A file for h5py that keeps the written bytes in memory and reads as zeros elsewhere, in place of the array."""
 
     def __init__(self) -> None:
         self.size = self.position = 0
@@ -79,13 +77,13 @@ class _Surroundings(io.RawIOBase):
         return bytes(content)
 
 
-def _surround(layout: Layout, attributes: dict[str, Any]) -> tuple[_Surroundings, int]:
-    """All of an item's HDF5 file but its array, and the offset the array has in it."""
+def _make_file(layout: Layout, attributes: dict[str, Any]) -> tuple[_SparseFile, int]:
+    """An item's HDF5 file without its array, and the array's offset in it."""
     import h5py
 
-    image = _Surroundings()
+    sparse = _SparseFile()
     alignment = {"alignment_threshold": max(1, min(layout.nbytes, ALIGNMENT)), "alignment_interval": ALIGNMENT}
-    with h5py.File(image, "w", **alignment) as file:
+    with h5py.File(sparse, "w", **alignment) as file:
         plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         plist.set_layout(h5py.h5d.CONTIGUOUS)
         plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
@@ -98,28 +96,28 @@ def _surround(layout: Layout, attributes: dict[str, Any]) -> tuple[_Surroundings
         offset = dataset.id.get_offset() or 0
         for name, value in attributes.items():
             dataset.attrs[name] = value
-    return image, offset
+    return sparse, offset
 
 
-class FileSink:
-    """An HDF5 file being written: the array first, at its final offset, what surrounds it at the end."""
+class Hdf5Sink:
+    """An HDF5 file while it is written: first the array, at its final offset, then the bytes before and after it."""
 
     def __init__(self, path: str, layout: Layout) -> None:
         self.path, self.layout = path, layout
         self.nbytes = 0
-        # the first page holds what h5py puts before a larger array; `finish` makes sure
-        self.offset = ALIGNMENT if layout.nbytes >= ALIGNMENT else _surround(layout, {})[1]
+        # what h5py puts before an array of a page or more fits into one page; `finish` checks it
+        self.offset = ALIGNMENT if layout.nbytes >= ALIGNMENT else _make_file(layout, {})[1]
         self._file = fs.NewFile(path, self.offset)
 
     def write(self, rows: NDArray[Any]) -> None:
         self._file.write([rows])
 
     def finish(self, item: ItemRecord, metadata: str) -> int:
-        image, offset = _surround(self.layout, describe(item, metadata))
-        if offset != self.offset:  # h5py lays out the same dataset in the same place; were that to change, stop here
+        sparse, offset = _make_file(self.layout, item_attributes(item, metadata))
+        if offset != self.offset:  # another h5py may place the array elsewhere: refuse, do not write a damaged file
             raise OSError(f"{self.path}: HDF5 moved the array from byte {self.offset} to {offset}; use backend 'zarr'")
-        self.nbytes = max(image.size, offset + self.layout.nbytes)
-        head, tail = image.between(0, offset), image.between(offset + self.layout.nbytes, self.nbytes)
+        self.nbytes = max(sparse.size, offset + self.layout.nbytes)
+        head, tail = sparse.between(0, offset), sparse.between(offset + self.layout.nbytes, self.nbytes)
         self._file.write([tail])
         self._file.write_head(head)
         self._file.fsync()
@@ -130,14 +128,14 @@ class FileSink:
         self._file.close()
 
 
-class Hdf5Store(FolderStore):
-    """One HDF5 file per item; see `aupipe.store.base.Store`."""
+class Hdf5:
+    """One HDF5 file per item."""
 
-    backend = "hdf5"
     suffix = ".h5"
+    documents: tuple[tuple[str, bytes], ...] = ()
 
-    def open_sink(self, path: str, layout: Layout) -> FileSink:
-        return FileSink(path, layout)
+    def open_sink(self, path: str, layout: Layout) -> Hdf5Sink:
+        return Hdf5Sink(path, layout)
 
     def data_file(self, path: str, record: ItemRecord) -> str:
         return path
@@ -147,12 +145,12 @@ class Hdf5Store(FolderStore):
 
     def map_rows(self, path: str, record: ItemRecord) -> Rows:
         file = map_file(path)
-        self.check_size(file, record)
+        check_size(file, path, record)
         return PlainRows(np.ndarray(record.shape, stored_dtype(record.dtype), file.data, offset=record.offset))
 
     def checksums(self, path: str, record: ItemRecord) -> tuple[int, int]:
         file = map_file(path)
-        self.check_size(file, record)
+        check_size(file, path, record)
         stop = record.offset + Layout(record.frames, record.shape[1:], stored_dtype(record.dtype)).nbytes
         head = google_crc32c.value(file[: record.offset])
         return google_crc32c.value(file[record.offset : stop]), google_crc32c.extend(head, file[stop:])

@@ -1,24 +1,24 @@
-"""Items in memory: for tests, and for work that nobody wants to keep."""
+"""A store in memory, for tests and for work whose features are not kept."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.store.base import ItemRecord
-from aupipe.store.catalogue import Catalogue
-from aupipe.store.items import ItemStore, PlainRows
-from aupipe.store.journal import Line
-from aupipe.store.writer import Layout, Sink, now_utc
+from aupipe.store.formats.protocol import Layout, PlainRows, Sink
+from aupipe.store.items import ItemStore
+from aupipe.store.log.index import Index
+from aupipe.store.log.journal import Line
+from aupipe.store.records import ItemRecord
+from aupipe.store.writer import now_utc
 from aupipe.types import FeatureSpec
 
 
 class ArraySink:
-    """Rows collected in one array."""
+    """A sink that collects the rows in one array."""
 
     def __init__(self, layout: Layout) -> None:
         self.path, self.offset, self.nbytes = "", 0, layout.nbytes
@@ -38,12 +38,12 @@ class ArraySink:
 
 
 class MemoryStore(ItemStore):
-    """The store protocol over a dict; gone with the process. ``path`` is a name, nothing is written there."""
+    """The store protocol over a dict, lost with the process. ``path`` is only a name."""
 
     backend = "memory"
 
     def __init__(self, path: str | os.PathLike[str] = "memory") -> None:
-        super().__init__(path, Catalogue(""))
+        super().__init__(path, Index())
         self._arrays: dict[tuple[str, str], PlainRows] = {}
 
     def _stage(self, spec: FeatureSpec, layout: Layout) -> ArraySink:
@@ -53,7 +53,7 @@ class MemoryStore(ItemStore):
         assert isinstance(sink, ArraySink)
         self._make_feature(spec)
         self._arrays[record.recording, record.feature] = PlainRows(sink.rows)
-        return self._acknowledge(record)
+        return self.acknowledge(record)
 
     def _discard(self, sink: Sink) -> None:
         pass
@@ -61,8 +61,8 @@ class MemoryStore(ItemStore):
     def _make_feature(self, spec: FeatureSpec) -> None:
         self._specs.setdefault(spec.id, spec)
 
-    def _acknowledge(self, record: ItemRecord) -> ItemRecord:
-        self._catalogue.apply(Line((self._catalogue.last_seq + 1, ""), record))
+    def acknowledge(self, record: ItemRecord) -> ItemRecord:
+        self.index.apply(Line((self.index.last_seq + 1, ""), record))
         return record
 
     def _rows(self, recording: str, feature: str) -> PlainRows:
@@ -70,36 +70,23 @@ class MemoryStore(ItemStore):
         return self._arrays[recording, feature]
 
     def delete(self, recording: str, feature: str) -> None:
-        """Remove an item."""
         self.published(recording, feature)
-        self._acknowledge(ItemRecord(recording, feature, "deleted", time_utc=now_utc()))
+        self.acknowledge(ItemRecord(recording, feature, "deleted", time_utc=now_utc()))
         del self._arrays[recording, feature]
 
     def spec(self, feature: str) -> FeatureSpec:
-        """The spec of a feature id. Raises KeyError."""
         if feature not in self._specs:
             raise KeyError(f"no feature {feature!r} in {self.path}")
         return self._specs[feature]
 
     def features(self) -> list[FeatureSpec]:
-        """Every feature anything was said of, by id."""
         return [self._specs[feature] for feature in sorted(self._specs)]
 
-    def verify(self, *, quick: bool = False) -> list[str]:
-        """One line per item whose bytes have changed."""
-        return [
-            f"{record.feature}, recording {record.recording!r}: checksum differs"
-            for record in self.all_published()
-            if not quick and _crc(self.read(record.recording, record.feature)) != record.crc32c
-        ]
+    def check_writable(self) -> None:
+        pass
 
     def refresh(self) -> None:
-        """Nothing: nobody else can publish here."""
+        pass
 
     def close(self) -> None:
-        """Nothing to let go of."""
-
-
-def _crc(rows: NDArray[Any]) -> int:
-    crc: int = google_crc32c.value(rows.reshape(-1).view(np.uint8))
-    return crc
+        pass

@@ -1,0 +1,60 @@
+"""Create and open stores."""
+
+from __future__ import annotations
+
+import os
+
+from aupipe.errors import UsageError
+from aupipe.registry import Registry
+from aupipe.store import fs
+from aupipe.store.documents import STAGED_PREFIX, STORE_FILE, read_backend, refuse_other_content, store_document
+from aupipe.store.processes import writer_name
+from aupipe.store.protocol import Store
+
+STORES = Registry(
+    "backend",
+    {
+        "zarr": "aupipe.store.local:ZarrStore",
+        "hdf5": "aupipe.store.local:Hdf5Store",
+        "memory": "aupipe.store.memory:MemoryStore",
+    },
+)
+
+
+def create_store(path: str | os.PathLike[str], backend: str = "zarr") -> Store:
+    """The store at ``path``, made if there is none yet.
+
+    Raises UsageError for an unknown backend, for a path that holds something else, and for a store of another backend.
+    """
+    kind = STORES.get(backend)
+    if not kind.persistent:
+        store: Store = kind(path)
+        return store
+    root = os.path.abspath(path)
+    if not os.path.lexists(os.path.join(root, STORE_FILE)):
+        refuse_other_content(root)
+        fs.make_folders(root, 0o700)  # features of faces are personal data: only their owner may read them by default
+        staged = os.path.join(root, STAGED_PREFIX + writer_name())
+        try:
+            fs.write_file(staged, [store_document(backend)])
+            fs.link(staged, os.path.join(root, STORE_FILE))
+        finally:
+            fs.try_remove(staged)
+    store = open_store(path)
+    if store.backend != backend:
+        store.close()
+        raise UsageError(
+            f"{path} is a {store.backend} store, {backend} was asked for: set [store] backend = {store.backend!r}, "
+            f"or convert it with `aupipe store migrate`"
+        )
+    return store
+
+
+def open_store(path: str | os.PathLike[str]) -> Store:
+    """The store at ``path``, whatever its backend.
+
+    Raises NoStoreError when there is none, UsageError when the path holds something else, StoreVersionError when a
+    newer aupipe wrote it, DamageError when its ``store.json`` cannot be read.
+    """
+    store: Store = STORES.get(read_backend(path))(path)
+    return store

@@ -1,0 +1,1 @@
+"""Work on a store as a whole: verify, repair, collect garbage, purge, migrate, export."""

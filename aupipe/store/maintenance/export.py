@@ -1,0 +1,149 @@
+"""Write features to files for other programs: npz, HDF5 or Parquet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aupipe.errors import UsageError
+from aupipe.files import refuse_existing
+from aupipe.registry import nearest
+from aupipe.store import fs
+from aupipe.store.formats.rows import row_blocks
+from aupipe.store.keys import recording_key
+from aupipe.store.processes import writer_name
+from aupipe.store.protocol import Store
+from aupipe.store.view import FeatureView, ItemView, feature_view
+
+Selection = list[tuple[FeatureView, list[str]]]  # features, and the recordings of each
+
+
+def export(
+    store: Store,
+    target: str | os.PathLike[str],
+    format: str,
+    *,
+    features: Sequence[str] = (),
+    recordings: Sequence[str] = (),
+    overwrite: bool = False,
+) -> list[str]:
+    """Write features (all, or the named ones) of recordings (all, or the named ones). Returns the files made.
+
+    ``npz``: a folder, one file per recording, one array per feature. ``hdf5``: one file, a group per feature, a dataset
+    per recording with its name in the attribute ``recording``. ``parquet``: a folder, one file per feature, a row per
+    frame with its recording, its number, whether it is valid and its values.
+
+    Raises UsageError for an unknown format, for Parquet without pyarrow, and for a target that exists or whose folder
+    does not; ``overwrite`` replaces a file, never a folder.
+    """
+    if format not in WRITERS:
+        raise UsageError(f"unknown export format {format!r}.{nearest(format, WRITERS)} Available: {', '.join(WRITERS)}")
+    if format == "parquet":
+        _pyarrow()
+    root = os.path.abspath(target)
+    if os.path.lexists(root) and (format != "hdf5" or os.path.isdir(root)):
+        raise UsageError(f"{target} exists: choose a new path to export to")
+    refuse_existing(Path(root), overwrite)
+    if not os.path.isdir(os.path.dirname(root)):
+        raise UsageError(f"no folder {os.path.dirname(root)} to export into: make it first")
+    views = [feature_view(store, name) for name in features or [spec.id for spec in store.features()]]
+    wanted = set(recordings)
+    items = [(view, [name for name in view if not wanted or name in wanted]) for view in views]
+    missing = wanted - {name for _, names in items for name in names}
+    if missing:
+        raise UsageError(f"nothing is stored of recording {min(missing)!r}: `aupipe status` lists what is")
+    staged = os.path.join(os.path.dirname(root), f".{os.path.basename(root)}.{writer_name()}")
+    try:
+        WRITERS[format](staged, items)
+        if overwrite or os.path.isdir(staged):
+            fs.rename(staged, root)  # fails for a folder onto a folder with content
+        elif not fs.link(staged, root):
+            raise UsageError(f"{target} exists: another process wrote it meanwhile")
+    finally:
+        fs.try_remove(staged)
+    return [root] if os.path.isfile(root) else [os.path.join(root, name) for name in sorted(os.listdir(root))]
+
+
+def _names(views: list[FeatureView]) -> dict[str, str]:
+    """The name of each feature in the files: its own, or its id where several features have that name."""
+    names = [view.spec.name for view in views]
+    return {view.spec.id: view.spec.name if names.count(view.spec.name) == 1 else view.spec.id for view in views}
+
+
+def _to_npz(folder: str, items: Selection) -> None:
+    os.mkdir(folder)
+    names = _names([view for view, _ in items])
+    for recording in sorted({name for _, names_of in items for name in names_of}):
+        of_it = [view[recording] for view, names_of in items if recording in names_of]
+        arrays: dict[str, Any] = {names[item.spec.id]: item[:] for item in of_it}
+        np.savez(
+            os.path.join(folder, f"{recording_key(recording)}.npz"), recording=np.array(_printable(recording)), **arrays
+        )
+
+
+def _to_hdf5(path: str, items: Selection) -> None:
+    import h5py
+
+    names = _names([view for view, _ in items])
+    with h5py.File(path, "w") as file:
+        for view, recordings in items:
+            group = file.create_group(names[view.spec.id])
+            group.attrs["feature"] = view.spec.id
+            for recording in recordings:
+                item = view[recording]
+                dataset = group.create_dataset(recording_key(recording), item.shape, item.dtype)
+                dataset.attrs["recording"] = _printable(recording)
+                for start, stop in row_blocks(item.shape, item.dtype):
+                    dataset[start:stop] = item[start:stop]
+
+
+def _to_parquet(folder: str, items: Selection) -> None:
+    arrow, parquet = _pyarrow(), import_module("pyarrow.parquet")
+    os.mkdir(folder)
+    names = _names([view for view, _ in items])
+    for view, recordings in items:
+        writer = None
+        for recording in recordings:
+            item = view[recording]
+            for start, stop in row_blocks(item.shape, item.dtype):
+                table = _table(arrow, item, start, stop)
+                path = os.path.join(folder, f"{names[view.spec.id]}.parquet")
+                writer = writer or parquet.ParquetWriter(path, table.schema)
+                writer.write_table(table)
+        if writer is not None:
+            writer.close()
+
+
+def _table(arrow: Any, item: ItemView, start: int, stop: int) -> Any:
+    """Rows [start, stop) as a table: recording, frame, valid, and the row's values in one list column."""
+    rows = item[start:stop]
+    flat = np.ascontiguousarray(rows.reshape(len(rows), -1))  # (n, ...) -> (n, D)
+    values = arrow.FixedSizeListArray.from_arrays(arrow.array(flat.reshape(-1)), flat.shape[1])
+    name = _printable(item.record.recording)
+    columns = {
+        "recording": arrow.array([name] * len(rows)),
+        "frame": arrow.array(np.arange(start, stop)),
+        "valid": arrow.array(~np.isnan(flat[:, 0])),
+        item.spec.name: values,
+    }
+    return arrow.table(columns)
+
+
+def _printable(recording: str) -> str:
+    """A name as text that every format takes: bytes that are not UTF-8 become ``\\udcXX``."""
+    return recording.encode("utf-8", "backslashreplace").decode()
+
+
+def _pyarrow() -> Any:
+    try:
+        return import_module("pyarrow")
+    except ImportError:
+        raise UsageError("exporting to parquet needs pyarrow: pip install pyarrow") from None
+
+
+WRITERS: dict[str, Callable[[str, Selection], None]] = {"npz": _to_npz, "hdf5": _to_hdf5, "parquet": _to_parquet}

@@ -1,0 +1,182 @@
+"""Compare everything that was published with what is on disk."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import stat
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+from aupipe.errors import DamageError
+from aupipe.store.documents import STORE_FILE, read_spec, store_document
+from aupipe.store.local import LocalStore
+from aupipe.store.log.journal import damaged_lines
+from aupipe.store.log.snapshot import is_intact, snapshot_paths
+from aupipe.store.maintenance.gc import remove_replaced, sweep
+from aupipe.store.maintenance.inventory import feature_folders, find_links, group_folders, items_on_disk, names_in
+from aupipe.store.records import ItemRecord
+
+RETRY_WAITS_S = (0.01, 0.05, 0.2)  # before an item that is not at its path is called missing
+Kind = Literal["item", "unreadable", "spec", "journal", "lost journal", "catalogue", "document", "link"]
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One difference from what was published. ``recording`` and ``feature`` are empty for a file of the store.
+
+    ``kind`` is what is damaged: "catalogue" is a snapshot, "document" a ``store.json`` or a document of the format.
+    """
+
+    kind: Kind
+    what: str
+    path: str
+    recording: str = ""
+    feature: str = ""
+
+    def __str__(self) -> str:
+        item = f"{self.feature}, recording {self.recording!r}: " if self.kind in ("item", "unreadable") else ""
+        return f"{item}{self.what}: {self.path}"
+
+
+@dataclass
+class Report:
+    """What `check` found, and what `aupipe.store.maintenance.repair.repair_damage` did about it."""
+
+    items: int = 0
+    summed: int = 0  # items whose checksums were compared; of the others only the sizes were
+    damage: list[Damage] = field(default_factory=list)
+    orphans: list[str] = field(default_factory=list)  # items on disk that were never acknowledged: not damage
+    swept: int = 0  # files of processes that have ended, removed
+    quarantined: list[str] = field(default_factory=list)  # the paths that damaged files were moved to
+    requeued: list[tuple[str, str]] = field(default_factory=list)  # (recording, feature) to be extracted again
+
+
+def check(store: LocalStore, *, quick: bool = False, sample: float = 1.0, seed: int | None = None) -> Report:
+    """Check every file of a store.
+
+    ``quick`` compares the sizes of items only; else the checksums of every byte, of a random ``sample`` (0 to 1) of the
+    items. What killed processes have left is removed (`aupipe.store.maintenance.gc`); nothing else is changed.
+    """
+    store.refresh()
+    report = Report(swept=sweep(store))
+    report.damage += _check_documents(store)
+    records = list(store.all_published())
+    chosen = _sample(len(records), 0.0 if quick else sample, seed)
+    for number, record in enumerate(records):
+        found = _check_item_and_retry(store, record, full=number in chosen)
+        if found is not None:
+            report.damage.append(found)
+    report.items, report.summed = len(records), len(chosen)
+    on_disk = items_on_disk(store)
+    store.refresh()
+    known = {store.item_path(record) for record in store.all_published()}
+    report.orphans = [path for path in on_disk if path not in known]
+    if report.orphans:
+        report.swept += remove_replaced(store, report.orphans)
+        report.orphans = [path for path in report.orphans if os.path.lexists(path)]
+    return report
+
+
+def _sample(count: int, fraction: float, seed: int | None) -> set[int]:
+    if not 0.0 <= fraction <= 1.0:
+        raise ValueError(f"{fraction = }: expected 0 to 1")
+    return set(random.Random(seed).sample(range(count), math.ceil(count * fraction)))
+
+
+def _check_item_and_retry(store: LocalStore, record: ItemRecord, full: bool) -> Damage | None:
+    """The damage of an item. One that is missing is looked for again: it may be replaced, deleted or moved meanwhile.
+
+    `LocalStore.remove_revision` may move a published item away and back.
+    """
+    waits_s = iter(RETRY_WAITS_S)
+    while True:
+        path = store.item_path(record)
+        kind, what = _check_item(store, record, path, full)
+        if not what:
+            return None
+        damage = Damage(kind, what, path, record.recording, record.feature)
+        if not what.startswith("missing"):
+            return damage
+        store.refresh()
+        try:
+            newer = store.published(record.recording, record.feature)
+        except KeyError:
+            return None
+        if newer.revision == record.revision:
+            wait_s = next(waits_s, None)
+            if wait_s is None:
+                return damage
+            time.sleep(wait_s)
+        record = newer
+
+
+def _check_item(store: LocalStore, record: ItemRecord, path: str, full: bool) -> tuple[Kind, str]:
+    """The kind of damage of an item and a few words about it, which are empty where there is none."""
+    try:
+        if stat.S_ISLNK(os.lstat(path).st_mode):
+            return "item", "is a link"
+        for file in store.format.item_files(path, record):
+            if not stat.S_ISREG(os.lstat(file).st_mode):
+                return "item", f"{os.path.basename(file)} is no file"
+        size = os.path.getsize(store.format.data_file(path, record)) if record.nbytes else 0
+        if size != record.nbytes:
+            return "item", f"{size} bytes, {record.nbytes} were published"
+        if not full:
+            return "item", ""
+        array, metadata = store.format.checksums(path, record)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        return "item", f"missing {os.path.basename(str(error.filename))}"
+    except DamageError as error:
+        return "item", str(error)
+    except OSError as error:
+        return "unreadable", f"cannot be read ({error})"
+    if array != record.crc32c:
+        return "item", f"array has crc32c {array:08x}, {record.crc32c:08x} was published"
+    if metadata != record.metadata_crc32c:
+        return "item", f"metadata has crc32c {metadata:08x}, {record.metadata_crc32c:08x} was published"
+    return "item", ""
+
+
+def _check_documents(store: LocalStore) -> list[Damage]:
+    """The damage of every file that is not of an item."""
+    found = _check_document(os.path.join(store.root, STORE_FILE), store_document(store.backend))
+    for name in names_in(store.folder.journals):
+        path = os.path.join(store.folder.journals, name)
+        found += [Damage("journal", f"line {number} of the journal is damaged", path) for number in damaged_lines(path)]
+    found += lost_journals(store)
+    snapshots = snapshot_paths(store.folder.snapshots)
+    found += [Damage("catalogue", "not what was written", path) for path in snapshots if not is_intact(path)]
+    found += [Damage("link", "is a symlink, which is not followed", path) for path in find_links(store)]
+    for feature in feature_folders(store):
+        folder = os.path.join(store.root, feature)
+        try:
+            read_spec(store.root, feature)
+        except (DamageError, KeyError):
+            found.append(Damage("spec", "not the spec that was written", os.path.join(folder, "spec.json")))
+        for name, content in store.format.documents:
+            for group in group_folders(folder):
+                found += _check_document(os.path.join(group, name), content)
+    return found
+
+
+def lost_journals(store: LocalStore) -> list[Damage]:
+    """Journals that are missing, or shorter than when they were last read: only a snapshot has their lines."""
+    found = []
+    for name, known in store.index.consumed().items():
+        path = os.path.join(store.folder.journals, name)
+        size = os.path.getsize(path) if os.path.exists(path) else 0
+        if size < known:
+            found.append(Damage("lost journal", f"{size} bytes, {known} were read before", path))
+    return found
+
+
+def _check_document(path: str, content: bytes) -> list[Damage]:
+    """The damage of a file whose content is known."""
+    try:
+        with open(path, "rb") as file:
+            return [] if file.read() == content else [Damage("document", "not what was written", path)]
+    except FileNotFoundError:
+        return [Damage("document", "missing", path)]

@@ -1,0 +1,45 @@
+"""Names of the processes that write to a store, and whether such a process still runs."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from functools import lru_cache
+
+import google_crc32c
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    """8 hex for this machine since its last boot and this process namespace, within which a pid is one process."""
+    parts = [os.uname().nodename]
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            parts.append(file.read())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    except OSError:
+        pass
+    return f"{google_crc32c.value(' '.join(parts).encode()):08x}"
+
+
+def writer_name() -> str:
+    """``<machine>-<pid>-<8 random hex>``: a new name for a file, from which others can tell which process made it."""
+    return f"{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def writer_has_ended(name: str) -> bool:
+    """True when the process that `writer_name` named is known to have ended.
+
+    False when it runs, and when that cannot be known, as for a process of another machine.
+    """
+    machine, _, rest = name.partition("-")
+    pid = rest.partition("-")[0]
+    if machine != _machine() or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
