@@ -259,3 +259,19 @@ def test_the_stages_of_one_video_are_functions_that_need_no_thread(lit: Lit, tmp
     with Engine(store, features) as engine:
         engine.process(jobs[0])
     np.testing.assert_array_equal(store.read("a", spec.id), made.astype(np.float16))
+
+
+def test_there_are_as_many_detectors_as_threads_that_detect_and_not_as_callers(lit: Lit, tmp_path: Path) -> None:
+    loaded: list[object] = []
+
+    @dataclass(frozen=True)
+    class Counted(YuNet):
+        def load(self, device: str):
+            loaded.append(device)
+            return super().load(device)
+
+    features = replace(build_feature_set(CONFIG), detector=Counted())
+    store, jobs = planned(tmp_path / "features", [Recording(f"{n}", video=lit["one.mpg"]) for n in range(8)], features)
+    with Engine(store, features, threads=ThreadCounts(2, 2)) as engine:
+        assert len(eight_threads(engine, jobs)) == 8
+    assert 1 <= len(loaded) <= 2

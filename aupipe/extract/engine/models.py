@@ -52,7 +52,7 @@ class ModelCache:
     features: FeatureSet
     device: Device
     tune: Tune = lambda spec, template, loaded: loaded
-    _local: threading.local = field(default_factory=threading.local)
+    _idle: list[FaceDetector] = field(default_factory=list)  # detectors that no thread uses now
     _encoders: dict[str, LoadedEncoder] = field(default_factory=dict)
     _loading: threading.RLock = field(default_factory=threading.RLock)
     _tried: set[str] = field(default_factory=set)
@@ -74,7 +74,8 @@ class ModelCache:
                 with suppress(Exception):
                     if item.spec.modality == "detections" and self.features.detector is not None:
                         self.device.frame_buffer()
-                        self.face_detector()
+                        with self.face_detector():
+                            pass
                     for recording in job.recordings:
                         for spec, encoder in self.features.graph(recording).encoders:
                             if spec.id == item.spec.id:
@@ -83,21 +84,30 @@ class ModelCache:
                                     rate = encoder.reads.sample_rate
                                     loaded.encode(Waveform(np.zeros(rate, np.float32), rate))
 
-    def face_detector(self) -> FaceDetector:
-        """A detector of the calling thread's own: most cannot be shared, and all are small."""
-        if not hasattr(self._local, "detector"):
-            detector, faces = self.features.detector, self.features.faces
-            assert detector is not None  # or there would be no detections to make
-            with self._loading, _loading_errors(f"detector {faces.detector!r}", detector.identify_weights()):
-                self._local.detector = FaceDetector(
-                    detector.load(self.device.name),
-                    faces.detect_px,
-                    faces.max_faces,
-                    detector.min_score,
-                    self._on_device(detector),
-                )
-        found: FaceDetector = self._local.detector
-        return found
+    @contextmanager
+    def face_detector(self) -> Iterator[FaceDetector]:
+        """A detector for the calling thread alone while this is open: most cannot be shared. There are as many as
+        threads that detect at the same time."""
+        try:
+            found = self._idle.pop()
+        except IndexError:
+            found = self._load_detector()
+        try:
+            yield found
+        finally:
+            self._idle.append(found)
+
+    def _load_detector(self) -> FaceDetector:
+        detector, faces = self.features.detector, self.features.faces
+        assert detector is not None  # or there would be no detections to make
+        with self._loading, _loading_errors(f"detector {faces.detector!r}", detector.identify_weights()):
+            return FaceDetector(
+                detector.load(self.device.name),
+                faces.detect_px,
+                faces.max_faces,
+                detector.min_score,
+                self._on_device(detector),
+            )
 
     def _on_device(self, detector: Any) -> DeviceDetector | None:
         """The detector for frames on the device, one for all threads; None where it has no such form."""

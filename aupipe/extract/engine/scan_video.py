@@ -135,29 +135,26 @@ def _detect(
     every = context.features.faces.detect_every
     buffer = HostFrameBuffer if every > 1 else frame_buffer_for(context, resources, kept)
     reader = open_frames(first, clock, buffer)
-    with meter.timed("load"):
-        detector = resources.models.face_detector()
-    sparse = SparseDetection(every, detector) if every > 1 else None
-    found = None
-    with resources.chunks(reader, context.job.video_id, context.on_frames) as chunks:
-        if sparse is not None:
-            for frames in chunks:
-                with meter.timed("detect", len(frames)):
-                    sparse.push(frames)
-        else:
-            found = detect_chunks(chunks, detector, meter, kept)
-    if isinstance(reader, VideoReader):
-        context.note_media("video", reader.report)
-        if clock is None:
-            clock = in_order(np.array(reader.times_s), reader.path)
-        confirm_length(first, reader.decoded, len(clock))
-    assert clock is not None  # a folder of images is read on a known one
-    if sparse is not None:
+    with resources.models.face_detector() as detector:
+        sparse = SparseDetection(every, detector) if every > 1 else None
+        rows, table = np.zeros(0, np.int64), FaceTable.joined([])
+        with resources.chunks(reader, context.job.video_id, context.on_frames) as chunks:
+            if sparse is None:
+                rows, table = detect_chunks(chunks, detector, meter, kept)
+            else:
+                for frames in chunks:
+                    with meter.timed("detect", len(frames)):
+                        sparse.push(frames)
+        if isinstance(reader, VideoReader):
+            context.note_media("video", reader.report)
+            if clock is None:
+                clock = in_order(np.array(reader.times_s), reader.path)
+            confirm_length(first, reader.decoded, len(clock))
+        assert clock is not None  # a folder of images is read on a known one
+        if sparse is None:
+            return clock, table.spread(rows, len(clock))
         with meter.timed("detect"):
             return clock, sparse.finish(len(clock))
-    assert found is not None
-    rows, table = found
-    return clock, table.spread(rows, len(clock))
 
 
 def detect_chunks(
