@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from aupipe.collection import collection_paused
+from aupipe.gc_pause import gc_paused
 from aupipe.errors import DamageError
 from aupipe.store.base import ItemRecord, ItemState
 from aupipe.store.journal import Line, read_lines
@@ -115,7 +115,7 @@ class Catalogue:
 
     def states(self, features: Sequence[str]) -> dict[str, tuple[ItemState | None, ...]]:
         """The newest state and source of every item of some features, by recording: what to ask when planning."""
-        with collection_paused():
+        with gc_paused():
             states = self._base.states(features) if self._base else {}
             unknown = (None,) * len(features)
             for (recording, feature), entry in list(self._entries.items()):  # another thread may publish meanwhile
