@@ -63,9 +63,6 @@ LONG_MODULES: dict[str, str] = {  # module -> why it is longer
     "aupipe.extract.weights.pickles": "to be split by issue 14",
     "aupipe.train.fit": "to be split by issue 14",
     "aupipe.train.model": "to be split by issue 14",
-    "aupipe.cli.extract": "to be split by issue 14",
-    "aupipe.cli.score": "to be split by issue 14",
-    "aupipe.cli.train": "to be split by issue 14",
 }
 
 

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from aupipe.gc_pause import gc_paused
 from aupipe.errors import DamageError
+from aupipe.gc_pause import gc_paused
 from aupipe.store.base import ItemRecord, ItemState
 from aupipe.store.journal import Line, read_lines
 from aupipe.store.snapshot import Snapshot, snapshot_paths

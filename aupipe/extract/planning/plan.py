@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from aupipe.gc_pause import gc_paused
 from aupipe.errors import UsageError
 from aupipe.extract.media.transcript import find_transcript
 from aupipe.extract.planning.features import FeatureGraph, FeatureSet
+from aupipe.gc_pause import gc_paused
 from aupipe.sources import source_changed, source_folder
 from aupipe.store.base import ItemState, Store
 from aupipe.types import FeatureSpec, Modality, Recording, SourceIdentity
