@@ -24,7 +24,7 @@ from aupipe.cli.overwrite import overwrite_option
 from aupipe.cli.run_report import report_nothing_to_do, run_plan, show_plan
 from aupipe.cli.selection import select, warn_duplicates
 from aupipe.config import Config
-from aupipe.dataset import part_of
+from aupipe.dataset import is_in_dataset
 from aupipe.errors import UsageError
 from aupipe.files import refuse_existing
 
@@ -163,7 +163,7 @@ def extract(
     config = resolve(config_file, store, **overrides)
     if videos is None:
         require_config(config)
-    elif config.file is not None and videos.is_dir() and part_of(videos, config.dataset):
+    elif config.file is not None and videos.is_dir() and is_in_dataset(videos, config.dataset):
         selected = videos
     else:
         overrides |= {"dataset.videos": videos, "dataset.layout": "folder"}
