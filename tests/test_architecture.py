@@ -56,13 +56,13 @@ CYCLE_EXCEPTIONS: dict[str, set[str]] = {
 
 LONGEST = 300  # lines of a module
 LONG_MODULES: dict[str, str] = {  # module -> why it is longer
-    "aupipe.store.folder": "to be split by issue 14",
-    "aupipe.extract.engine.process_video": "to be split by issue 14",
-    "aupipe.extract.executors.local": "to be split by issue 14",
-    "aupipe.extract.media.video": "to be split by issue 14",
-    "aupipe.extract.weights.pickles": "to be split by issue 14",
-    "aupipe.train.fit": "to be split by issue 14",
-    "aupipe.train.model": "to be split by issue 14",
+    "aupipe.store.folder": "to be split",
+    "aupipe.extract.engine.process_video": "to be split",
+    "aupipe.extract.executors.local": "to be split",
+    "aupipe.extract.media.video": "to be split",
+    "aupipe.extract.weights.pickles": "to be split",
+    "aupipe.train.fit": "to be split",
+    "aupipe.train.model": "to be split",
 }
 
 

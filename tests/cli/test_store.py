@@ -69,7 +69,7 @@ def test_items_whose_journal_is_lost_are_named_as_orphans_and_won_back_by_one_co
     assert [line.startswith("orphan") for line in lines] == [True] * 10 + [False] * 3
     assert lines[10:12] == [
         "... and 12 more orphans: was a journal lost?",
-        "keep the orphans that are whole: aupipe store verify --rebuild",
+        "adopt the complete orphans: aupipe store verify --rebuild",
     ]
     answer = stored.run("store", "verify", "--rebuild")
     assert (answer.code, answer.out) == (0, "22 items, checksums of 22 compared: no damage\n")

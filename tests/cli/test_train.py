@@ -207,7 +207,7 @@ def test_seeds_give_a_run_each_and_are_reported_by_mean_and_spread(project):
     assert "over 2 runs" in said
     assert {run.seed for run in map(load_run, (project.path / "runs/seeds").glob("seed*"))} == {0, 1}
     assert "mean of 2" in project.ask("evaluate", "runs/seeds", "--cpu")
-    assert "there twice" in project.ask("train", "--seed", "1,1", code=2)
+    assert "a number is repeated" in project.ask("train", "--seed", "1,1", code=2)
 
 
 def test_features_apart_are_a_run_each_and_their_mean(tmp_path):
