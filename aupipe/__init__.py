@@ -1,4 +1,4 @@
-"""aupipe: offline audio-visual features for facial behaviour, cached once, trained on many times."""
+"""aupipe: offline audio-visual features for facial behaviour, kept in a store, and heads trained on them."""
 
 from aupipe.types import (
     FaceTrack,

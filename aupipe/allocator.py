@@ -1,4 +1,4 @@
-"""How this process keeps memory it has freed."""
+"""Settings of the C library's memory allocator."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Let freed blocks of up to a GiB be used again instead of being given back.
+    """Reuse freed blocks of up to 1 GiB instead of returning them to the system.
 
-    glibc maps and faults in every large activation anew, which costs a linear head two thirds of its time
-    (benchmarks/train.py; docs/training.md, "Speed"). For programs, not for libraries: it holds for the whole process.
-    With other C libraries nothing happens.
+    By default glibc maps every large tensor anew and faults in its pages, which takes two thirds of the time of a
+    linear head (benchmarks/train.py; docs/training.md, "Speed"). The setting holds for the whole process, so a command
+    may call this and a library may not. Does nothing with other C libraries.
     """
     with suppress(AttributeError, OSError):
         libc = ctypes.CDLL(None)

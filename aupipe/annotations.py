@@ -17,7 +17,7 @@ EXPR_NAMES = ("Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Su
 VA_NAMES = ("valence", "arousal")
 TASK_NAMES: dict[Task, tuple[str, ...]] = {"au": AU_NAMES, "expr": EXPR_NAMES, "va": VA_NAMES}
 
-# Folder names differ by edition; a folder is recognised by what it starts with.
+# Folder names differ by edition of the challenge; their beginning identifies the task.
 TASK_FOLDERS: dict[Task, re.Pattern[str]] = {
     "au": re.compile(r"AU_Detection_Challenge", re.IGNORECASE),
     "expr": re.compile(r"EXPR_(Classification|Recognition)_Challenge", re.IGNORECASE),
@@ -27,10 +27,10 @@ SPLIT_FOLDERS = {"train_set": "train", "validation_set": "validation", "test_set
 
 
 def read_annotation(path: Path, task: Task) -> Labels:
-    """One annotation file as `Labels`: row k is decoded frame k; invalid entries are 0 in targets and False in valid.
+    """Read one annotation file: row k belongs to decoded frame k; invalid entries are 0 in targets and False in valid.
 
     AU: (T, 12), -1 invalid. EXPR: (T, 1) class 0..7, -1 invalid. VA: (T, 2) in [-1, 1], -5 invalid.
-    Raises UsageError naming file and line for a header, a column count or a value that the format does not have.
+    Raises UsageError naming file and line for a wrong header, number of columns, or value.
     """
     names = TASK_NAMES[task]
     lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -48,14 +48,14 @@ def read_annotation(path: Path, task: Task) -> Labels:
 
 
 def _parse_rows(lines: list[str], columns: int, path: Path) -> np.ndarray:
-    """(T, columns) float32; a line that is not exactly ``columns`` numbers is named."""
+    """(T, columns) float32. Raises UsageError with the line that is not exactly ``columns`` numbers."""
     import numpy as np
 
     if not lines:
         return np.empty((0, columns), dtype=np.float32)
     try:
         values = np.loadtxt(lines, delimiter=",", dtype=np.float32, ndmin=2, comments=None)
-        if values.shape == (len(lines), columns):  # loadtxt skips blank lines, which would shift every row after them
+        if values.shape == (len(lines), columns):  # loadtxt skips blank lines, which would shift the rows after them
             return values
     except ValueError:
         pass
@@ -70,7 +70,7 @@ def _parse_rows(lines: list[str], columns: int, path: Path) -> np.ndarray:
 
 
 def _split_invalid(values: np.ndarray, task: Task, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Targets and validity of raw rows; a value outside the task's range is an error, never a label."""
+    """Targets and validity of raw rows. Raises UsageError for a value outside the task's range."""
     import numpy as np
 
     if task == "va":
@@ -82,16 +82,16 @@ def _split_invalid(values: np.ndarray, task: Task, path: Path) -> tuple[np.ndarr
         legal = ~valid | ((values >= 0) & (values <= top) & (values == np.floor(values)))
     if not legal.all():
         row = int(np.nonzero(~legal.all(axis=1))[0][0])
-        raise UsageError(f"{path}, line {row + 2}: value outside what task {task} allows: {values[row].tolist()}")
+        raise UsageError(f"{path}, line {row + 2}: value outside the range of task {task}: {values[row].tolist()}")
     if task == "va":
-        valid[:] = valid.all(axis=1, keepdims=True)  # a point needs both coordinates
+        valid[:] = valid.all(axis=1, keepdims=True)  # a row without one of the two values is invalid
     return np.where(valid, values, 0).astype(np.float32), valid
 
 
 def find_annotations(root: Path) -> dict[Task, dict[str, tuple[str, Path]]]:
-    """Every annotation file at or two levels below ``root``: task -> track -> (split, file).
+    """Every annotation file in ``root`` or one folder below it: task -> track -> (split, file).
 
-    Raises UsageError when one track is in two splits of a task, and for the folders of ABAW 1 (8 AUs, 7 expressions).
+    Raises UsageError for a track in two splits of a task, and for the folders of ABAW 1 (8 AUs, 7 expressions).
     """
     found: dict[Task, dict[str, tuple[str, Path]]] = {}
     folders = [root, *sorted(p for p in root.glob("*") if p.is_dir())] if root.is_dir() else []
@@ -112,12 +112,14 @@ def _read_splits(challenge: Path, tracks: dict[str, tuple[str, Path]]) -> None:
         for file in sorted(folder.glob("*.txt")):
             known = tracks.get(file.stem)
             if known is not None and known[1] != file:
-                raise UsageError(f"{file}: track {file.stem!r} is annotated twice, also in {known[1]}; remove one")
+                raise UsageError(
+                    f"{file}: track {file.stem!r} is annotated twice, also in {known[1]}; remove one of the files"
+                )
             tracks[file.stem] = (split, file)
 
 
-def test_tracks(root: Path) -> dict[Task, list[str]]:
-    """The tracks of the test set, per task, from `names_of_videos_in_each_test_set`; empty when there is none."""
+def find_test_tracks(root: Path) -> dict[Task, list[str]]:
+    """The tracks of the test set, per task, from `names_of_videos_in_each_test_set`; empty without such a folder."""
     tasks: dict[str, Task] = {"action": "au", "expression": "expr", "valence": "va"}
     found: dict[Task, list[str]] = {}
     for file in sorted(root.glob("*names_of_videos_in_each_test_set*/*.txt")):

@@ -1,4 +1,4 @@
-"""aupipe.toml to frozen dataclasses: command line > AUPIPE_* > file > default, and each value knows its origin."""
+"""The configuration: command line, environment, `aupipe.toml` and defaults as frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -13,33 +13,29 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from aupipe.documents import parse_toml
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
-from aupipe.tables import Count, Range, check_range
+from aupipe.tables import Count, Range, Share, check_range
 from aupipe.types import FEATURE_NAME
 
 FILE_NAME = "aupipe.toml"
-RESERVED_NAMES = ("clock", "detections", "faces")  # features aupipe makes on its own
+RESERVED_NAMES = ("clock", "detections", "faces")  # features that aupipe computes itself
 RESERVED_ENVIRONMENT = {"AUPIPE_WEIGHTS", "AUPIPE_TEST_ASSETS", "AUPIPE_FAULT"}
 
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """What to process. Relative paths resolve against the folder of `aupipe.toml`."""
+    """The data set. Relative paths are relative to the folder of `aupipe.toml`."""
 
     layout: Literal["folder", "images", "affwild2"] = "folder"
-    root: Path = Path(".")  # of an Aff-Wild2 tree
+    root: Path = Path(".")  # root of an Aff-Wild2 tree
     videos: Path = Path("videos")  # layout folder: video files; images: one folder of numbered images per recording
-    annotations: Path | None = None  # folder with AU_Detection_Challenge/..., found by itself in an Aff-Wild2 tree
-    frames: Literal["video", "cropped_aligned"] = "video"  # where the pictures of an Aff-Wild2 track come from
-    fps: float | None = None  # of image folders without a video: images carry no clock
-
-    def __post_init__(self) -> None:
-        if self.fps is not None and not 0 < self.fps < 1e6:
-            raise ValueError(f"fps is {self.fps}: expected frames per second")
+    annotations: Path | None = None  # folder of AU_Detection_Challenge/...; searched for in an Aff-Wild2 tree
+    frames: Literal["video", "cropped_aligned"] = "video"  # source of the frames of an Aff-Wild2 track
+    fps: Annotated[float, Range(0, 1e6, open="both")] | None = None  # of image folders, which have no timestamps
 
 
 @dataclass(frozen=True)
 class StoreConfig:
-    """Where features go."""
+    """The feature store."""
 
     path: Path = Path("features")
     backend: str = "zarr"
@@ -47,31 +43,20 @@ class StoreConfig:
 
 @dataclass(frozen=True)
 class FacesConfig:
-    """Which face, found how."""
+    """Detection of faces, and the choice of the subject."""
 
-    detector: str = "mtcnn"  # "none": whole pictures are encoded
+    detector: str = "mtcnn"  # "none": whole frames are encoded
     subject: Literal["largest", "center", "left", "right"] = "largest"
-    detect_px: Annotated[int, Range(32, 65536)] = (
-        640  # frames are shrunk by the smallest whole factor that brings the long side to this or below
-    )
-    max_faces: Count = 8  # kept per frame, largest first
-    min_score: float | None = None  # the detector's own default
-    detect_every: Count = 1  # frames; between them faces move in straight lines, never across a cut
-
-    def __post_init__(self) -> None:
-        if self.detect_px < 32:
-            raise ValueError(f"detect_px is {self.detect_px}: expected at least 32")
-        if self.detect_every < 1:
-            raise ValueError(f"detect_every is {self.detect_every}: expected at least 1")
-        if self.max_faces < 1:
-            raise ValueError(f"max_faces is {self.max_faces}: expected at least 1")
-        if self.min_score is not None and not 0 <= self.min_score <= 1:
-            raise ValueError(f"min_score is {self.min_score}: expected 0 to 1")
+    # Frames are shrunk by the smallest integer factor that makes the long side at most this long.
+    detect_px: Annotated[int, Range(32, 65536)] = 640
+    max_faces: Count = 8  # stored per frame, largest first
+    min_score: Share | None = None  # None: the detector's default
+    detect_every: Count = 1  # frames; faces are interpolated between them, never across a cut
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """One feature: its name, what makes it, and every further key as a parameter of the encoder."""
+    """One feature: its name, its encoder, and every further key as a parameter of the encoder."""
 
     name: str
     kind: str
@@ -81,7 +66,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What to train when the command line does not say."""
+    """Defaults of `aupipe train`."""
 
     recipe: str = "tcn"
     task: Literal["au", "expr", "va"] = "au"
@@ -90,7 +75,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """The whole of `aupipe.toml`, resolved. ``origin`` maps ``section.key`` to where the value came from."""
+    """All sections of the configuration. ``origin`` maps ``section.key`` to the source of the value."""
 
     dataset: DatasetConfig = DatasetConfig()
     store: StoreConfig = StoreConfig()
@@ -101,7 +86,7 @@ class Config:
     origin: Mapping[str, str] = field(default_factory=dict)
 
     def encoder(self, name: str) -> EncoderConfig:
-        """The encoder of this name. Raises UsageError naming the nearest."""
+        """The encoder of this name. Raises UsageError with the nearest known name."""
         names = [encoder.name for encoder in self.encoders]
         if name not in names:
             raise UsageError(
@@ -117,7 +102,7 @@ SECTIONS: dict[str, type] = {
     "train": TrainConfig,
 }
 
-# With nothing but what pip installs these run: no weights are needed.
+# They need no weights.
 DEFAULT_ENCODERS = (
     EncoderConfig("hog", "hog", "visual"),
     EncoderConfig("geometry", "geometry", "visual"),
@@ -139,10 +124,10 @@ def load_config(
     overrides: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Config:
-    """Read a config file and lay environment and command line over it.
+    """The configuration. Precedence: ``overrides``, environment, file, defaults.
 
-    ``path``: the file; None searches upwards from the current directory and falls back to defaults.
-    ``overrides``: ``section.key`` to value, from the command line; None values are left out.
+    ``path``: the file; None: the nearest one in the current folder or above, if any.
+    ``overrides``: ``section.key`` -> value, from the command line; None values are left out.
     Raises UsageError for a missing file, broken TOML, unknown sections or keys (with the nearest known one), and
     values of the wrong type.
     """
@@ -180,10 +165,7 @@ def load_config(
             what = f"{dotted} ({origin[dotted]})"
             values[f.name] = _coerce(raw, hints[f.name], folder, what)
             check_range(values[f.name], ranges[f.name], what)
-        try:
-            sections[name] = section(**values)
-        except ValueError as error:
-            raise UsageError(f"{where or 'configuration'}: [{name}] {error}") from error
+        sections[name] = section(**values)
     encoders = _encoders(content["encoder"], where) if "encoder" in content else DEFAULT_ENCODERS
     origin["encoder"] = where if "encoder" in content else "default"
     return Config(**sections, encoders=encoders, file=file, origin=origin)
@@ -210,7 +192,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, st
             continue
         section, _, key = variable.removeprefix("AUPIPE_").lower().partition("_")
         if section not in SECTIONS:
-            continue  # e.g. AUPIPE_HOME of somebody's own scripts
+            continue  # a variable that is not for aupipe, such as AUPIPE_HOME
         known = [f.name for f in fields(SECTIONS[section])]
         if key not in known:
             raise UsageError(f"environment variable {variable}: [{section}] has no key {key!r}.{nearest(key, known)}")
@@ -219,7 +201,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, st
 
 
 def _coerce(raw: Any, hint: Any, folder: Path, what: str) -> Any:
-    """``raw`` as the type of its field: strings from the environment become numbers, relative paths become absolute."""
+    """``raw`` as the type of its field: strings become numbers, relative paths become absolute."""
     if get_origin(hint) in (Union, types.UnionType):
         if raw is None:
             return None

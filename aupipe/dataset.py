@@ -1,4 +1,4 @@
-"""What to process: recordings in a folder of videos, in folders of images, or in an Aff-Wild2 tree."""
+"""Data sets: the recordings of a folder of videos, of folders of images, or of an Aff-Wild2 tree."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from aupipe.annotations import find_annotations, read_annotation, test_tracks
+from aupipe.annotations import find_annotations, find_test_tracks, read_annotation
 from aupipe.config import FILE_NAME, DatasetConfig
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
@@ -27,7 +27,7 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".w
 }
 IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp"])
 VIDEO_FOLDERS = ("videos", "raw_videos", "batch1", "batch2", "new_vids")  # of Aff-Wild2, by edition
-STORE_FILE = "store.json"  # marks a feature store, which may lie among the videos
+STORE_FILE = "store.json"  # marks a feature store, which may be in the folder of the videos
 RUN_FILE = "run.json"  # marks a trained run
 SIDES = re.compile(r"(.+)_(left|right)")
 log = logging.getLogger(__name__)
@@ -35,15 +35,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Dataset:
-    """The recordings to process, and where their annotations lie: task -> recording id -> (split, file)."""
+    """The recordings of a data set, and their annotations: task -> track -> (split, file)."""
 
     recordings: tuple[Recording, ...]
     annotations: Mapping[Task, Mapping[str, tuple[str, Path]]] = field(default_factory=dict)
     tests: Mapping[Task, tuple[str, ...]] = field(default_factory=dict)
-    ignored: tuple[Path, ...] = ()  # files in the folder that are neither video nor known
+    ignored: tuple[Path, ...] = ()  # files in the folder that are neither videos nor written by aupipe
 
     def split(self, task: Task, name: str) -> list[Recording]:
-        """The recordings of ``train``, ``validation`` or ``test``. Splits differ by task in Aff-Wild2."""
+        """The recordings of ``train``, ``validation`` or ``test``. In Aff-Wild2 the splits differ by task."""
         if name == "test" and task in self.tests:
             wanted = set(self.tests[task])
         else:
@@ -51,35 +51,35 @@ class Dataset:
         return [recording for recording in self.recordings if label_name(recording) in wanted]
 
     def labels(self, recording: Recording, task: Task) -> Labels | None:
-        """The annotations of one recording, or None where it has none.
+        """The annotations of one recording, or None.
 
-        Raises UsageError where two recordings go by the name that is annotated.
+        Raises UsageError where the annotated name fits two recordings.
         """
         name = label_name(recording)
         entry = self.annotations.get(task, {}).get(name)
         if entry and len(self._named[name]) > 1:
-            raise UsageError(f"{entry[1]} could be of {' or '.join(self._named[name])}: take one of them out")
+            raise UsageError(f"{entry[1]} fits {' and '.join(self._named[name])}: remove one of them")
         return read_annotation(entry[1], task) if entry else None
 
     @cached_property
     def _named(self) -> dict[str, list[str]]:
-        """The ids of the recordings that go by each name in annotation files."""
+        """Name in annotation files -> ids of the recordings it fits."""
         found: dict[str, list[str]] = {}
         for recording in self.recordings:
             found.setdefault(label_name(recording), []).append(recording.id)
         return found
 
     def within(self, folder: Path) -> Dataset:
-        """The recordings whose video or images lie in a folder, with their ids. Raises UsageError for none."""
-        found = [r for r in self.recordings if any(path and _lies_in(path, folder) for path in (r.video, r.images))]
+        """The data set with only the recordings in a folder. Raises UsageError where there are none."""
+        found = [r for r in self.recordings if any(path and _is_inside(path, folder) for path in (r.video, r.images))]
         if not found:
-            raise UsageError(f"no recording of this data set lies in {folder}: check [dataset]")
+            raise UsageError(f"no recording of this data set is in {folder}: check [dataset]")
         return replace(
-            self, recordings=tuple(found), ignored=tuple(path for path in self.ignored if _lies_in(path, folder))
+            self, recordings=tuple(found), ignored=tuple(path for path in self.ignored if _is_inside(path, folder))
         )
 
     def select(self, ids: Iterable[str]) -> list[Recording]:
-        """The recordings of these ids, in this order, each once. Raises UsageError for one that does not exist."""
+        """The recordings of these ids, in this order, each once. Raises UsageError for an unknown id."""
         by_id = {recording.id: recording for recording in self.recordings}
         chosen = []
         for name in dict.fromkeys(ids):
@@ -90,19 +90,19 @@ class Dataset:
 
 
 def label_name(recording: Recording) -> str:
-    """The name a recording goes by in annotation and submission files: its id without a file suffix."""
+    """The name of a recording in annotation and submission files: its id without the suffix of a video file."""
     path = Path(recording.id)
     return str(path.with_suffix("")) if path.suffix.lower() in VIDEO_SUFFIXES else recording.id
 
 
-def part_of(folder: Path, config: DatasetConfig) -> bool:
-    """Does a folder lie in the configured data set (or is it that)? Its recordings then have ids there."""
+def is_in_dataset(folder: Path, config: DatasetConfig) -> bool:
+    """Whether a folder is the configured data set, or inside it."""
     root = config.root if config.layout == "affwild2" else config.videos
-    return _lies_in(folder, root)
+    return _is_inside(folder, root)
 
 
-def _lies_in(path: Path, folder: Path) -> bool:
-    """As the paths are written, or with their links resolved."""
+def _is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path is inside a folder, as written or with links resolved."""
     as_written = Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
     return as_written or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
@@ -110,45 +110,46 @@ def _lies_in(path: Path, folder: Path) -> bool:
 def open_dataset(config: DatasetConfig) -> Dataset:
     """The data set a configuration describes.
 
-    Raises UsageError when a folder is not there or holds nothing of what its layout says, naming the folder.
+    Raises UsageError with the folder that is missing or has no recordings of the layout.
     """
     if config.layout == "affwild2":
-        return _affwild2(config)
+        return _find_affwild2(config)
     if config.videos.is_file():
         raise UsageError(f"{config.videos} is a file: give the folder it is in")
     if not config.videos.is_dir():
-        raise UsageError(f"no folder {config.videos}: set [dataset] videos, or run `aupipe init` in the right place")
-    find = _videos if config.layout == "folder" else _image_folders
+        raise UsageError(f"no folder {config.videos}: set [dataset] videos, or run `aupipe init` in the right folder")
+    find = _find_videos if config.layout == "folder" else _find_image_folders
     recordings, ignored = find(config)
     if not recordings:
         what = "videos" if config.layout == "folder" else "folders of images"
         raise UsageError(f"no {what} in {config.videos} ({len(ignored)} other files there): check [dataset]")
     annotations = find_annotations(config.annotations) if config.annotations else {}
-    _name_strangers({label_name(recording) for recording in recordings}, annotations, config.videos)
+    _warn_unmatched({label_name(recording) for recording in recordings}, annotations, config.videos)
     return Dataset(tuple(recordings), annotations, ignored=tuple(ignored))
 
 
-def _name_strangers(known: set[str], annotations: Mapping[Task, Mapping[str, tuple[str, Path]]], folder: Path) -> None:
-    """Say which annotated tracks are none of the recordings: they would be missing from every score."""
-    strangers = sorted({track for table in annotations.values() for track in table} - known)
-    if not strangers:
+def _warn_unmatched(known: set[str], annotations: Mapping[Task, Mapping[str, tuple[str, Path]]], folder: Path) -> None:
+    """Warn of annotated tracks without a recording: they would be missing from every score."""
+    unmatched = sorted({track for table in annotations.values() for track in table} - known)
+    if not unmatched:
         return
-    sides = any((side := SIDES.fullmatch(track)) and side[1] in known for track in strangers)
-    hint = '; layout = "affwild2" knows people by the side of the picture they are on' if sides else ""
-    log.warning("%d annotated tracks are not in %s, e.g. %s%s", len(strangers), folder, strangers[0], hint)
+    sides = any((side := SIDES.fullmatch(track)) and side[1] in known for track in unmatched)
+    hint = '; layout = "affwild2" matches _left and _right tracks to their video' if sides else ""
+    log.warning("%d annotated tracks are not in %s, e.g. %s%s", len(unmatched), folder, unmatched[0], hint)
 
 
-def _videos(config: DatasetConfig) -> tuple[list[Recording], list[Path]]:
+def _find_videos(config: DatasetConfig) -> tuple[list[Recording], list[Path]]:
     files, ignored = walk_videos(config.videos)
     return [Recording(id=name, video=file) for name, file in files.items()], ignored
 
 
 def walk_videos(folder: Path) -> tuple[dict[str, Path], list[Path]]:
-    """Relative name -> path of everything named like a video below ``folder``, and the files that are not.
+    """Relative name -> path of every entry below ``folder`` with the suffix of a video, and the other files.
 
-    A folder named like a video is listed too: it fails by name later instead of vanishing. Hidden entries and what
-    aupipe wrote (configuration, stores, runs) are left out. Links to folders elsewhere are followed, each once; those
-    to folders that are walked anyway are not, so there are no loops. A folder that cannot be listed is warned of.
+    A folder with such a suffix is listed too: it fails by name later, instead of being skipped silently. Hidden entries
+    and files of aupipe (configuration, stores, runs) are left out. Links to folders elsewhere are followed, each once;
+    links to folders that are walked anyway are not, so that there are no loops. A folder that cannot be listed is
+    logged as a warning.
     """
     found: dict[str, Path] = {}
     ignored = []
@@ -158,7 +159,7 @@ def walk_videos(folder: Path) -> tuple[dict[str, Path], list[Path]]:
         folders[:] = [
             name
             for name in sorted(folders)
-            if not name.startswith(".") and not _is_store(here / name) and _leads_on(here / name, walked)
+            if not name.startswith(".") and not _is_store(here / name) and _is_followed(here / name, walked)
         ]
         videos = [name for name in (*folders, *files) if Path(name).suffix.lower() in VIDEO_SUFFIXES]
         folders[:] = [name for name in folders if name not in videos]
@@ -170,8 +171,8 @@ def walk_videos(folder: Path) -> tuple[dict[str, Path], list[Path]]:
     return dict(sorted(found.items())), ignored
 
 
-def _leads_on(folder: Path, walked: list[Path]) -> bool:
-    """False for a link to a folder that is walked anyway, or from which one would come back; others are noted."""
+def _is_followed(folder: Path, walked: list[Path]) -> bool:
+    """False for a link to a folder that is walked anyway, or that contains one; others are added to ``walked``."""
     if not folder.is_symlink():
         return True
     target = folder.resolve()
@@ -183,7 +184,7 @@ def _leads_on(folder: Path, walked: list[Path]) -> bool:
 
 def _warn_unlisted(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
-        log.warning("cannot list %s (%s): videos in it are left out", error.filename, error.strerror)
+        log.warning("cannot list %s (%s): its videos are left out", error.filename, error.strerror)
 
 
 def _is_store(folder: Path) -> bool:
@@ -193,7 +194,7 @@ def _is_store(folder: Path) -> bool:
         return False
 
 
-def _image_folders(config: DatasetConfig) -> tuple[list[Recording], list[Path]]:
+def _find_image_folders(config: DatasetConfig) -> tuple[list[Recording], list[Path]]:
     recordings = []
     for root, folders, files in os.walk(config.videos):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -204,8 +205,8 @@ def _image_folders(config: DatasetConfig) -> tuple[list[Recording], list[Path]]:
     return sorted(recordings, key=lambda recording: recording.id), []
 
 
-def _affwild2(config: DatasetConfig) -> Dataset:
-    """An Aff-Wild2 tree: tracks from annotations, crops, test lists and videos, each with the video it belongs to."""
+def _find_affwild2(config: DatasetConfig) -> Dataset:
+    """An Aff-Wild2 tree: tracks from annotations, crops, test lists and videos, each with its video."""
     root = config.root
     if not root.is_dir():
         raise UsageError(f"no folder {root}: set [dataset] root to the Aff-Wild2 tree")
@@ -216,22 +217,24 @@ def _affwild2(config: DatasetConfig) -> Dataset:
                 raise UsageError(f"{file} and {videos[file.stem]} have the same name: Aff-Wild2 names are unique")
             videos[file.stem] = file
     annotations = find_annotations(config.annotations or root)
-    tests = {task: tuple(tracks) for task, tracks in test_tracks(root).items()}
+    tests = {task: tuple(tracks) for task, tracks in find_test_tracks(root).items()}
     crops = {folder.name: folder for folder in sorted(root.glob("cropped_aligned*/*")) if folder.is_dir()}
     tracks = {track for table in annotations.values() for track in table} | set(crops)
     tracks |= {track for names in tests.values() for track in names}
     split_in_two = {video for track in tracks if (video := video_of(track, videos)) != track}
     tracks |= {video for video in videos if video not in split_in_two}
     if not tracks:
-        raise UsageError(f"{root} holds no Aff-Wild2 tree: expected videos/ and annotations/ or cropped_aligned/ in it")
+        raise UsageError(
+            f"{root} is not an Aff-Wild2 tree: expected videos/ and annotations/ or cropped_aligned/ in it"
+        )
     recordings = []
     for track in sorted(tracks):
         video = video_of(track, videos)
         side = SIDES.fullmatch(track) if video != track else None
         recording = Recording(
             id=track,
-            # Where the tree has videos, one that is missing is missing by name; a tree of crops alone has no clock but
-            # `fps`, and every track is then a medium of its own.
+            # In a tree with videos, a missing one fails by name. A tree of crops alone has no clock but `fps`, and each
+            # track then counts as a video of its own.
             video=videos.get(video, root / VIDEO_FOLDERS[0] / f"{video}.mp4") if videos else None,
             subject=side[2] if side else None,  # type: ignore[arg-type]
             video_id=video if videos else track,
@@ -239,7 +242,7 @@ def _affwild2(config: DatasetConfig) -> Dataset:
             fps=config.fps,
         )
         if config.frames == "cropped_aligned":
-            # A track without a crop folder keeps `images` None and fails by name when its frames are asked for.
+            # A track without a folder of crops keeps `images` None, and fails by name when its frames are read.
             recording = replace(recording, images=crops.get(track), aligned=True)
         recordings.append(recording)
     return Dataset(tuple(recordings), annotations, tests)
@@ -248,8 +251,8 @@ def _affwild2(config: DatasetConfig) -> Dataset:
 def video_of(track: str, videos: Iterable[str]) -> str:
     """The video a track belongs to: its own name, or that without a trailing ``_left`` / ``_right``.
 
-    ``video45_1`` is a video of its own, and names are prefixes of each other (``video2``, ``video20``): only the
-    literal suffix is taken off, and only where no video has the full name.
+    Only this suffix is removed, and only where no video has the full name: ``video45_1`` is a video of its own, and
+    names may be prefixes of each other (``video2``, ``video20``).
     """
     side = SIDES.fullmatch(track)
     return side[1] if side and track not in videos else track

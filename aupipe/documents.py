@@ -1,7 +1,7 @@
-"""JSON and TOML as other people's files hold them: whatever is wrong with one is the parser's own error.
+"""Parsers of JSON and TOML that raise one error type for every invalid document.
 
-Python's parsers answer deep nesting with a RecursionError, a number of thousands of digits with a bare ValueError, and
-bytes that are no text are noticed before them: none of which who reads a file thinks of.
+Python's parsers raise RecursionError for deep nesting and ValueError for a number of thousands of digits, and decoding
+raises UnicodeDecodeError for bytes that are not text. Here each becomes the parser's own error.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def parse_json(text: str | bytes) -> Any:
-    """A JSON document. Raises json.JSONDecodeError for whatever is none."""
+    """Parse a JSON document. Raises json.JSONDecodeError for an invalid one."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
@@ -25,12 +25,12 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON document in a file. Raises json.JSONDecodeError for whatever is none, OSError where there is no file."""
+    """Read a JSON file. Raises json.JSONDecodeError for an invalid document, OSError for a file that cannot be read."""
     return parse_json(path.read_bytes())
 
 
 def parse_toml(content: bytes) -> dict[str, Any]:
-    """A TOML document, with or without a byte order mark. Raises tomllib.TOMLDecodeError for whatever is none."""
+    """Parse a TOML document, with or without a byte order mark. Raises tomllib.TOMLDecodeError for an invalid one."""
     try:
         return tomllib.loads(content.decode("utf-8-sig"))
     except tomllib.TOMLDecodeError:

@@ -1,4 +1,4 @@
-"""What can go wrong, each kind with the exit code the command line answers with."""
+"""Error classes with the exit codes of the command line, and explanations of errors of the operating system."""
 
 from __future__ import annotations
 
@@ -7,69 +7,69 @@ import os
 
 
 class AupipeError(Exception):
-    """An error a user can act on: one line of what, where, and what to do."""
+    """An error that the user can act on. Its message is one line: what, where, and what to do."""
 
     exit_code = 1
 
 
 class UsageError(AupipeError):
-    """The request itself is wrong: unknown name, unknown key, impossible option."""
+    """The request is invalid: an unknown name or key, or options that cannot be combined."""
 
     exit_code = 2
 
 
 class RecordingError(AupipeError):
-    """One recording cannot be processed; the others go on."""
+    """One recording cannot be processed; the others are."""
 
     exit_code = 3
 
 
 class NoStoreError(AupipeError):
-    """There is no feature store where one was expected."""
+    """There is no feature store at the given path."""
 
     exit_code = 10
 
 
 class StoreVersionError(AupipeError):
-    """The store was written by a newer aupipe, or in another way this one must not touch."""
+    """The store has a format that this version of aupipe must not change."""
 
     exit_code = 11
 
 
 class WeightsMissingError(AupipeError):
-    """Weights an encoder or detector needs are not on this machine."""
+    """Weights of an encoder or detector are missing on this machine."""
 
     exit_code = 12
 
 
 class DamageError(AupipeError):
-    """Stored data is not what was published."""
+    """Stored data differs from what was published."""
 
     exit_code = 13
 
 
-AGAIN = "then run the same command again: what was published stays"
+AGAIN = "then run the same command again: published items stay stored"
 REMEDIES = {
     errno.ENOSPC: f"free some space, {AGAIN}",
     errno.EDQUOT: f"your disk quota is used up: free some space, {AGAIN}",
-    errno.EROFS: "it is on a file system mounted read-only: choose another place, or have it mounted for writing",
-    errno.EACCES: "you may not do that there: check the owner and the permissions",
-    errno.EPERM: "you may not do that there: check the owner and the permissions",
-    errno.EIO: f"the disk or the network file system has an error: ask whoever runs it, {AGAIN}",
-    errno.ESTALE: f"the network file system lost the file: mount it anew, {AGAIN}",
+    errno.EROFS: "the file system is mounted read-only: choose another folder, or mount it for writing",
+    errno.EACCES: "permission is missing: check the owner and the permissions",
+    errno.EPERM: "permission is missing: check the owner and the permissions",
+    errno.EIO: f"the disk or the network file system has an error: ask its administrator, {AGAIN}",
+    errno.ESTALE: f"the network file system lost the file: mount it again, {AGAIN}",
     errno.EMFILE: "too many files are open: raise `ulimit -n`",
     errno.ENFILE: "too many files are open on this machine",
     errno.ENOMEM: "too little memory: use fewer --workers, or a machine with more",
-    errno.EAGAIN: "no more processes or threads may be started: raise `ulimit -u`, or use fewer --workers",
+    errno.EAGAIN: "the limit of processes and threads is reached: raise `ulimit -u`, or use fewer --workers",
 }
-FEW_INODES = 32  # what was being written has been removed again by the time anybody looks
+FEW_INODES = 32  # not 0: the file that did not fit has been removed again when this is checked
 MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed", "bad_alloc")
 THREAD_WORDS = "can't start new thread"
 MAPPING_WORDS = ("failed to map segment", "cannot allocate memory", "cannot create shared object descriptor")
 
 
 def explain(error: BaseException) -> str | None:
-    """One line of what, where and what to do for an error of the operating system; None for any other error."""
+    """An error of the operating system as one line: what, where, and what to do. None for any other error."""
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno is not None:
         where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes, os.PathLike)) else ""
@@ -79,21 +79,21 @@ def explain(error: BaseException) -> str | None:
     if is_out_of_memory(error):
         return f"too little memory ({text or type(error).__name__}): use fewer --workers, or a machine with more"
     if isinstance(error, ImportError | OSError) and any(words in text.lower() for words in MAPPING_WORDS):
-        return f"too little memory to load a library ({text}): raise `ulimit -v`, or take a machine with more"
+        return f"too little memory to load a library ({text}): raise `ulimit -v`, or use a machine with more"
     if isinstance(error, RuntimeError) and THREAD_WORDS in text:
         return f"{text}: too little memory or too many threads: raise `ulimit -v` and `-u`, or use fewer --workers"
     return None
 
 
 def is_exhausted(error: BaseException) -> bool:
-    """True where memory, address space or threads have run out: this process can do little more, another one may."""
+    """Whether memory, address space or threads have run out; a new process may succeed where this one cannot."""
     text = str(error).lower()
     mapping = isinstance(error, ImportError | OSError) and any(words in text for words in MAPPING_WORDS)
     return is_out_of_memory(error) or mapping or (isinstance(error, RuntimeError) and THREAD_WORDS in text)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True for the ways in which torch, numpy and the system say that memory has run out."""
+    """Whether memory has run out, in any form in which torch, numpy and the system report it."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     text = str(error).lower()
@@ -115,7 +115,7 @@ def free_space(error: OSError) -> str:
     except OSError:
         return ""
     if found.f_files and found.f_favail < FEW_INODES and found.f_bavail:
-        return " (no inodes are free: remove files from this file system, or store as HDF5, which takes fewer)"
+        return " (no inodes are free: remove files from this file system, or use the HDF5 backend, which needs fewer)"
     needed = getattr(error, "item_bytes", 0)
     free = f"{found.f_bavail * found.f_frsize / 1e6:,.1f} MB are free"
     return f" ({free}, the item being written takes {needed / 1e6:,.1f} MB)" if needed else f" ({free})"

@@ -1,4 +1,4 @@
-"""Files that commands hand over: written whole or not at all, and never over what is there unless told to."""
+"""Writing output files atomically, and replacing existing ones only on request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aupipe.errors import UsageError
 
 
 def refuse_existing(path: Path, overwrite: bool = False) -> None:
-    """Raises UsageError where writing a file to ``path`` would lose what is there.
+    """Raises UsageError where a file at ``path`` would replace something.
 
     A folder is never replaced, anything else only with ``overwrite``.
     """
@@ -24,9 +24,9 @@ def refuse_existing(path: Path, overwrite: bool = False) -> None:
 
 @contextmanager
 def staged_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
-    """A path beside ``path`` to write to; what was written there becomes ``path`` when the block ends without an error.
+    """A temporary path in the folder of ``path``; the file is renamed to ``path`` when the block ends without an error.
 
-    A process that is killed leaves ``path`` as it was. Raises UsageError as `refuse_existing`, also where somebody else
+    A killed process leaves ``path`` as it was. Raises UsageError as `refuse_existing` does, also where another process
     has written the file meanwhile.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,27 +35,27 @@ def staged_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
         yield staged
         with open(staged, "rb") as file:
             os.fsync(file.fileno())
-        _place(staged, path, overwrite)
+        _rename(staged, path, overwrite)
     except OSError as error:
         if error.filename in (None, str(staged), staged):
-            error.filename = str(path)  # what the user has named
+            error.filename = str(path)  # the path that the user knows
         raise
     finally:
         staged.unlink(missing_ok=True)
 
 
 def write_file(path: Path, content: bytes | str, overwrite: bool = False) -> None:
-    """Write a file whole, text as UTF-8. Raises UsageError as `staged_file` does."""
+    """Write a file atomically, text as UTF-8. Raises UsageError as `staged_file` does."""
     refuse_existing(path, overwrite)
     with staged_file(path, overwrite) as staged:
         staged.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def _place(staged: Path, path: Path, overwrite: bool) -> None:
-    """Give a written file its name."""
+def _rename(staged: Path, path: Path, overwrite: bool) -> None:
+    """Rename a written file to its final path, without replacing another one unless ``overwrite``."""
     refuse_existing(path, overwrite)
     if not overwrite:
-        with suppress(OSError):  # somebody was faster, which is looked at below, or no hard links on this file system
+        with suppress(OSError):  # the path exists by now, as checked below, or the file system has no hard links
             os.link(staged, path)
             return
         refuse_existing(path)

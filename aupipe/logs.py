@@ -1,4 +1,4 @@
-"""Log lines that stay lines: what a file's name holds neither breaks them nor steers the terminal."""
+"""Log messages and tracebacks on single lines, with control characters escaped."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 
 def printable(text: str) -> str:
-    """Text on one line: whatever in a file's name would break the line or steer the terminal is escaped."""
+    """Text with escaped control characters, so that a file name cannot break the line or control the terminal."""
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def traceback_lines(error: BaseException) -> list[str]:
-    """A traceback line by line, what the errors in it say on one line each."""
+    """The lines of a traceback; the message of each error is one line."""
     lines = []
     for part in traceback.format_exception(error):
-        if part.startswith(("  ", "Traceback", "\n")):  # places in code, and how one error led to another
+        if part.startswith(("  ", "Traceback", "\n")):  # positions in code, and "During handling of ..."
             lines += part.strip("\n").split("\n")
         else:
             lines.append(part.strip("\n"))
@@ -25,7 +25,7 @@ def traceback_lines(error: BaseException) -> list[str]:
 
 
 class LineFormatter(logging.Formatter):
-    """``LEVEL message`` on one line, however the message came to be; a traceback follows line by line."""
+    """Formats ``LEVEL message`` on one line, followed by the lines of a traceback."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return printable(super().formatMessage(record).rstrip("\n"))
@@ -35,7 +35,7 @@ class LineFormatter(logging.Formatter):
 
 
 def log_to_stderr(level: int) -> None:
-    """Log lines from ``level`` up go to stderr, as this process writes them and its worker processes do."""
+    """Write log messages of ``level`` and above to stderr. Worker processes call it too."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter("%(levelname)s %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])

@@ -1,4 +1,4 @@
-"""Names to classes, imported only when chosen, open to plug-ins through entry points."""
+"""Tables of named classes that are imported on demand and extended by entry points of other packages."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from aupipe.errors import UsageError
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`` Did you mean 'x'?`` for the known name nearest to ``name``, or nothing."""
+    """`` Did you mean 'x'?`` for the known name nearest to ``name``, or an empty string."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" Did you mean {match[0]!r}?" if match else ""
 
 
 class Registry:
-    """A table of ``name -> "module:attribute"`` plus whatever installed packages add to ``aupipe.<noun>s``.
+    """A table of ``name -> "module:attribute"``, and the entry points of installed packages in ``aupipe.<noun>s``.
 
-    A built-in name wins over a plug-in of the same name: installing a package never changes what a config means.
+    A built-in name takes precedence over a plug-in of the same name, so that installing a package never changes the
+    meaning of a configuration.
     """
 
     def __init__(self, noun: str, table: Mapping[str, str]) -> None:
@@ -30,11 +31,11 @@ class Registry:
 
     @cached_property
     def plugins(self) -> dict[str, EntryPoint]:
-        """Entry points other packages declare in the group ``aupipe.<noun>s``, not yet imported."""
+        """Name -> entry point of the group ``aupipe.<noun>s``, not yet imported."""
         return {point.name: point for point in entry_points(group=f"aupipe.{self.noun}s")}
 
     def names(self) -> list[str]:
-        """Every name that can be asked for, sorted."""
+        """Every known name, sorted."""
         return sorted({*self.table, *self.plugins})
 
     def __contains__(self, name: object) -> bool:
@@ -54,7 +55,7 @@ class Registry:
         raise UsageError(f"unknown {self.noun} {name!r}.{nearest(name, self.names())} Available: {available}")
 
     def origin(self, name: str) -> str:
-        """Where a name comes from: ``aupipe`` or the package that adds it."""
+        """The package a name comes from: ``aupipe`` or the one that adds it."""
         if name in self.table:
             return "aupipe"
         distribution = self.plugins[name].dist

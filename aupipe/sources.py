@@ -1,4 +1,4 @@
-"""Which file, exactly, a feature was computed from, and whether another lies there by now."""
+"""Identity of the source files of a feature, and whether they have changed."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from aupipe.dataset import IMAGE_SUFFIXES
 from aupipe.errors import RecordingError
 from aupipe.types import SourceIdentity
 
-BLOCKS = "blocks:"  # begins a digest of `source_identity`, to tell by which rule it was made
+BLOCKS = "blocks:"  # prefix of the digests of `source_identity`; digests of earlier versions have none
 WHOLE_BYTES, END_BYTES, INNER_BYTES, INNER_BLOCKS = 16 << 20, 1 << 20, 64 << 10, 64
 
 
 def source_identity(*paths: Path, like: str = "") -> SourceIdentity:
-    """Which files, or folders of images, these are. Raises RecordingError when one is not there.
+    """The identity of files or folders of images. Raises RecordingError for one that cannot be read.
 
     The digest of a file of up to 16 MiB, and of an image folder, covers every byte. Of a larger file it covers the
-    size, the first and the last MiB, and 64 blocks of 64 KiB evenly spaced between: a change of less than the distance
-    between two blocks (1.5 MiB in 100 MiB) may escape it. So that planning stays quick on thousands of large files.
+    size, the first and the last MiB, and 64 evenly spaced blocks of 64 KiB between them, so that planning stays fast
+    for thousands of large files. A change shorter than the distance of two blocks (1.5 MiB in 100 MiB) may be missed.
 
-    ``like``: an older digest, to be compared with. Then the digest is made the way that one was.
+    ``like``: a digest to compare with. The digest is then computed by the rule of that one.
     """
     identify = _identify if not like or like.startswith(BLOCKS) else _identify_ends
     try:
@@ -45,7 +45,7 @@ def _identify(path: Path) -> tuple[int, int, str]:
         return _identify_folder(path)
     digest, stat = hashlib.sha256(), path.stat()
     digest.update(str(stat.st_size).encode())
-    if path.is_file():  # a pipe or a device would never end
+    if path.is_file():  # not a pipe or a device, which may never end
         with path.open("rb") as file:
             for start, length in _blocks(stat.st_size):
                 file.seek(start)
@@ -54,7 +54,7 @@ def _identify(path: Path) -> tuple[int, int, str]:
 
 
 def _blocks(size: int) -> list[tuple[int, int]]:
-    """The parts (first byte, length) of a file that its digest covers."""
+    """The blocks (first byte, length) of a file that its digest covers."""
     if size <= WHOLE_BYTES:
         return [(0, size)]
     step = (size - 2 * END_BYTES) // INNER_BLOCKS
@@ -70,7 +70,7 @@ def _identify_folder(folder: Path) -> tuple[int, int, str]:
 
 
 def _identify_ends(path: Path) -> tuple[int, int, str]:
-    """As `_identify`, by the rule of digests without a scheme, which earlier versions recorded: the ends alone."""
+    """As `_identify`, by the rule of earlier versions: the size, the first and the last MiB."""
     if path.is_dir():
         return _identify_folder(path)
     digest, stat = hashlib.sha256(), path.stat()
@@ -97,9 +97,9 @@ def _measure(path: Path) -> tuple[int, int]:
 
 
 def source_changed(paths: tuple[Path, ...], known: SourceIdentity) -> bool:
-    """True when what lies at ``paths`` is no longer what ``known`` describes.
+    """Whether the files at ``paths`` differ from ``known``.
 
-    A copy with a new date is the same; a source that has vanished has not changed: its features stay good.
+    A copy with a new date is the same. A source that no longer exists has not changed: its features stay valid.
     """
     try:
         sizes, mtimes = zip(*map(_measure, paths), strict=True)

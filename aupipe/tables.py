@@ -1,7 +1,7 @@
-"""Tables, as TOML or JSON gives them, to frozen dataclasses: unknown keys, wrong types and ranges are refused by name.
+"""Conversion of tables, as read from TOML or JSON, to frozen dataclasses, with checks of keys, types and ranges.
 
-A field says its range in its type, ``size_px: Pixels`` or ``Annotated[int, Range(2, 64)]``; one that says none may be
-any finite number.
+A field states its range in its type, ``size_px: Pixels`` or ``Annotated[int, Range(2, 64)]``; a field without one may
+be any finite number.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from aupipe.registry import nearest
 
 T = TypeVar("T")
 
-LARGEST = 2**53  # of whole numbers without a range: beyond it a float no longer holds them
+LARGEST = 2**53  # of integers without a range: a float does not represent all larger ones
 
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers a field may hold: ``low`` to ``high``, without the ends that are ``open``."""
+    """The range of a number: ``low`` to ``high``, without the ends that are ``open``."""
 
     low: float
     high: float
@@ -34,7 +34,7 @@ class Range:
         return above and (value < self.high if self.open in ("high", "both") else value <= self.high)
 
     def describe(self, value: float) -> str:
-        """What is expected in place of ``value``; a limit that is far off is not named to who is below the range."""
+        """The range as text; for a ``value`` below it, an upper limit of `FAR` or more is left out."""
         open_low, open_high = self.open in ("low", "both"), self.open in ("high", "both")
         low = f"{self.low:,.10g}"
         if self.high >= FAR and value <= self.low:
@@ -43,7 +43,7 @@ class Range:
         return f"above {low} and at most {high}" if open_low else f"{low} to {high}"
 
 
-FAR = 1_000_000  # limits from here on are there to keep nonsense out
+FAR = 1_000_000  # larger limits only exclude absurd values
 Count = Annotated[int, Range(1, 1_000_000)]
 Natural = Annotated[int, Range(0, 1_000_000)]
 Pixels = Annotated[int, Range(1, 8192)]
@@ -57,11 +57,11 @@ NotNegative = Annotated[float, Range(0, 1_000_000)]
 
 
 def build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
-    """An instance of the dataclass ``cls`` from a table as TOML or JSON gives it.
+    """An instance of the dataclass ``cls`` from a table of TOML or JSON.
 
-    Raises UsageError, beginning with ``where``, for a key the dataclass does not have (with the nearest it has), for a
-    missing key, for a value of another type or out of its range, and for what the dataclass itself refuses with a
-    ValueError. Lists become tuples and whole numbers become floats where one is asked.
+    Raises UsageError, starting with ``where``, for an unknown key (with the nearest known one), a missing key, a value
+    of another type or out of its range, and a ValueError of the dataclass itself. Lists become tuples, and integers
+    become floats, where the field has that type.
     """
     if not isinstance(table, Mapping):
         raise UsageError(f"{where}: expected a table, not {reprlib.repr(table)}")
@@ -76,12 +76,14 @@ def build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
     values = {key: _fit(value, hints[key], f"{where}: {key}") for key, value in table.items()}
     try:
         return cls(**values)
-    except (ValueError, TypeError, ArithmeticError) as error:  # what the dataclass itself checks, or stumbles over
+    except (ValueError, TypeError, ArithmeticError) as error:  # of the dataclass itself
         raise UsageError(f"{where}: {error}") from error
 
 
 def check_range(value: Any, hint: Any, where: str) -> None:
-    """Raises UsageError for a number out of the range its annotated type says."""
+    """Raises UsageError for a number out of the range of its annotated type."""
+    if get_origin(hint) in (Union, types.UnionType) and value is not None:  # of one type and None
+        hint = get_args(hint)[0]
     for limits in get_args(hint)[1:] if get_origin(hint) is Annotated else ():
         if isinstance(limits, Range) and value not in limits:
             raise UsageError(f"{where} = {reprlib.repr(value)}: expected {limits.describe(value)}")

@@ -1,7 +1,7 @@
-"""The data types that all packages share. numpy only.
+"""Data types that all packages share. They need numpy only.
 
 Conventions: times in seconds (`_s`), pixels (`_px`), half-open ranges, one row per decoded frame, NaN and
-``valid=False`` where a row carries nothing.
+``valid=False`` where a row has no data.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Task = Literal["au", "expr", "va"]
 TASKS: tuple[Task, ...] = get_args(Task)
 Subject = Literal["largest", "center", "left", "right"]
 
-# A video's clock, its detections, its sound and its words are the same for everybody in it; a face is one person's.
+# Stored once per video and shared by its recordings; faces and visual features belong to one recording.
 PER_VIDEO: frozenset[str] = frozenset({"clock", "detections", "audio", "text"})
 
 FEATURE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
@@ -38,13 +38,13 @@ class Recording:
     """
 
     id: str  # relative path or track name, never a bare stem
-    video: Path | None = None  # file the frames and the clock come from
+    video: Path | None = None  # file of the frames and the clock
     images: Path | None = None  # folder of frames or of aligned crops, named 00001.jpg ... from 1
     aligned: bool = False  # images are aligned face crops: no detection, no second warp
     subject: Subject | None = None  # overrides the subject rule, e.g. for `_left` and `_right` tracks
     split: str | None = None
-    video_id: str = ""  # what siblings share: clock, detections, sound and words are stored under it
-    group: str = ""  # what folds must not split
+    video_id: str = ""  # clock, detections, audio and text are stored under it, for all recordings of the video
+    group: str = ""  # recordings of one group are in the same fold
     fps: float | None = None  # frame rate of an image folder without a video
 
     def __post_init__(self) -> None:
@@ -52,29 +52,29 @@ class Recording:
         object.__setattr__(self, "group", self.group or self.video_id)
 
     def key_for(self, modality: str) -> str:
-        """The id an item of this modality is stored under."""
+        """The id under which an item of this modality is stored."""
         return self.video_id if modality in PER_VIDEO else self.id
 
 
 class SourceIdentity(NamedTuple):
-    """Which file, exactly, a feature was computed from.
+    """The identity of the file that a feature was computed from.
 
-    Size and modification time answer quickly; the digest decides when only the time differs (a copied data set). Where
-    the digest differs, the folder tells a file that has changed from another file of the same name. A tuple, because
-    planning makes and compares one for every file of a corpus.
+    Size and modification time are compared first. If only the time differs (a copied data set), the digest decides. If
+    the digest differs, the folder distinguishes a changed file from another file of the same name. This is a tuple,
+    because planning creates and compares one for every file of a corpus.
     """
 
     size: int
     mtime_ns: int
     digest: str  # `aupipe.sources.source_identity`
-    folder: str = ""  # absolute, links resolved, that it lay in; empty where that was not written down
+    folder: str = ""  # of the file, absolute, links resolved; empty in records of earlier versions
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Decoded frames: ``rgb`` uint8 (T, H, W, 3), ``pts_s`` float64 (T,), ``index`` int64 (T,) their rows, rising.
+    """Decoded frames: ``rgb`` uint8 (T, H, W, 3), ``pts_s`` float64 (T,), ``index`` int64 (T,) their rows, increasing.
 
-    T counts decoded frames, never what a container claims.
+    T counts decoded frames; the frame count of the container is not used.
     """
 
     rgb: NDArray[np.uint8]
@@ -94,7 +94,7 @@ class Frames:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the pictures."""
+        """Height and width of the frames."""
         height, width = self.rgb.shape[1:3]
         return height, width
 
@@ -105,9 +105,9 @@ class Frames:
 
 @dataclass(frozen=True)
 class Waveform:
-    """Mono sound on the video's clock: float32 (N,) in [-1, 1]; sample i sounds at ``start_s + i / sample_rate``.
+    """Mono audio on the video's clock: float32 (N,) in [-1, 1]; sample i is at ``start_s + i / sample_rate``.
 
-    ``samples`` of long sound are a read-only memory map of a temporary file.
+    ``samples`` of long audio are a read-only memory map of a temporary file.
     """
 
     samples: NDArray[np.float32]
@@ -137,7 +137,7 @@ class Detections:
 
 @dataclass(frozen=True)
 class FaceTrack:
-    """One subject through a recording: ``box`` (T, 4), ``landmarks`` (T, 5, 2), ``score`` (T,); NaN where unseen."""
+    """The face of one subject: ``box`` (T, 4), ``landmarks`` (T, 5, 2), ``score`` (T,); NaN in frames without it."""
 
     box: NDArray[np.float32]
     landmarks: NDArray[np.float32]
@@ -154,7 +154,7 @@ class FaceTrack:
         return len(self.score)
 
     def to_rows(self) -> NDArray[np.float32]:
-        """(T, 15): box, the five points, score; the form a face track is stored in."""
+        """(T, 15): box, five landmarks, score; the form in which a face track is stored."""
         import numpy as np
 
         points = self.landmarks.reshape(len(self), 10)  # (T, 5, 2) -> (T, 10)
@@ -171,7 +171,7 @@ class FaceTrack:
 
 @dataclass(frozen=True)
 class Weights:
-    """Which weights made a feature: a file name, its sha256, and the licence it came under."""
+    """The weights of a feature: file name, sha256 and licence."""
 
     name: str
     sha256: str
@@ -180,10 +180,10 @@ class Weights:
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """Everything that changes a feature's numbers, and nothing else; two equal specs are one feature.
+    """Everything that changes a feature's numbers, and nothing else; two equal specs are the same feature.
 
-    Batch size, device and worker counts are not in it. ``inputs`` names the stored features this one was computed
-    from, so a new face track makes new visual features.
+    Batch size, device and number of workers are not part of it. ``inputs`` names the stored features that this one is
+    computed from, so that visual features of another face track have another key.
     """
 
     name: str
@@ -201,7 +201,7 @@ class FeatureSpec:
 
     @cached_property
     def key(self) -> str:
-        """12 hex digits of the sha256 of what changes the numbers. The name and the licence are not part of it."""
+        """12 hex digits of a sha256 over all fields except the name and the licence."""
         content = {
             "modality": self.modality,
             "kind": self.kind,
@@ -216,16 +216,16 @@ class FeatureSpec:
 
     @cached_property
     def id(self) -> str:
-        """``<name>@<key>``: the folder this feature lives in."""
+        """``<name>@<key>``: the folder of this feature in the store."""
         return f"{self.name}@{self.key}"
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` turns back into an equal spec."""
+        """A JSON object from which `from_json` makes an equal spec."""
         return asdict(self) | {"params": dict(self.params), "inputs": dict(self.inputs), "key": self.key}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> FeatureSpec:
-        """The spec in a `spec.json`; unknown fields (of a later version) are ignored."""
+        """The spec of a `spec.json`; unknown fields, as of a later version, are ignored."""
         known = {name: content[name] for name in cls.__dataclass_fields__ if name in content}
         if known.get("weights"):
             known["weights"] = Weights(**known["weights"])
@@ -234,7 +234,7 @@ class FeatureSpec:
 
 @dataclass(frozen=True)
 class Features:
-    """Rows of one feature of one recording: ``data`` (T, ...), ``pts_s`` (T,), ``valid`` (T,).
+    """The rows of one feature of one recording: ``data`` (T, ...), ``pts_s`` (T,), ``valid`` (T,).
 
     Rows where ``valid`` is False are NaN in ``data``.
     """
@@ -254,13 +254,13 @@ class Features:
 
 @dataclass(frozen=True)
 class Labels:
-    """Annotations of one recording, row k for decoded frame k: ``targets`` (T, K) float32, ``valid`` (T, K).
+    """Annotations of one recording, row k of decoded frame k: ``targets`` (T, K) float32, ``valid`` (T, K).
 
     AU: 0 or 1 per unit. EXPR: (T, 1), the class number. VA: valence and arousal in [-1, 1].
     """
 
     task: Task
-    names: tuple[str, ...]  # the K columns; for EXPR the classes, while K is 1
+    names: tuple[str, ...]  # of the K columns; for EXPR of the classes, where K is 1
     targets: NDArray[np.float32]
     valid: NDArray[np.bool_]
 

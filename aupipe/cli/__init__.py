@@ -1,6 +1,6 @@
-"""The command line: options in, one library call, summary out. Only this package prints.
+"""The command line: each command reads its options, calls the library and prints a summary.
 
-Nothing heavy is imported until a command needs it: ``aupipe --help`` loads no torch.
+Only this package prints. Heavy libraries are imported by the command that needs them: ``aupipe --help`` loads no torch.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from typing import NoReturn
 import click
 
 from aupipe import __version__
-from aupipe.cli.ends import asked_to_end, catch_signals, end_now, release_signals
 from aupipe.cli.ensemble import ensemble
 from aupipe.cli.extract import extract
-from aupipe.cli.look import inspect, status
 from aupipe.cli.output import close_streams, echo, echo_error, echo_traceback, open_streams
+from aupipe.cli.predict import predict
 from aupipe.cli.project import config, demo, init, plugins
-from aupipe.cli.score import evaluate, predict, tune
+from aupipe.cli.score import evaluate, tune
+from aupipe.cli.signals import catch_signals, exit_now, release_signals, was_signalled
+from aupipe.cli.status import inspect, status
 from aupipe.cli.store import store
 from aupipe.cli.train import train
 from aupipe.cli.transcribe import transcribe
@@ -31,12 +32,12 @@ from aupipe.logs import log_to_stderr
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, "-V", "--version", prog_name="aupipe")
-@click.option("-v", "--verbose", count=True, help="More of what happens, on stderr; twice for everything.")
+@click.option("-v", "--verbose", count=True, help="Log more to stderr; given twice, log everything.")
 def cli(verbose: int) -> None:
-    """Audio-visual features for facial behaviour: extracted once, stored, trained on many times.
+    """Extract audio-visual features for facial behaviour into a store, and train on them.
 
     \b
-    Begin in the folder that holds your videos:
+    Start in the folder that holds your videos:
       aupipe init                                  writes aupipe.toml
       aupipe extract --modality visual --gpu 0     resumes by default
       aupipe extract --modality audio
@@ -45,9 +46,10 @@ def cli(verbose: int) -> None:
       aupipe predict RUN --format abaw
 
     \b
-    Exit codes: 0 all done, 1 internal error, 2 usage, 3 some recordings failed, 10 no store, 11 store of a newer
-    aupipe, 12 weights missing, 13 damage found, 130 interrupted, 143 terminated by SIGTERM,
-    SIGHUP, SIGUSR1 or SIGUSR2 (nothing lost).
+    Exit codes: 0 all done, 1 internal error, 2 usage error, 3 some recordings failed, 10 no store,
+    11 store written by a newer aupipe, 12 weights missing, 13 damage found, 130 interrupted,
+    143 terminated by SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2. After 130 and 143, published items
+    stay stored.
     """
     level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
     log_to_stderr(level)
@@ -77,35 +79,35 @@ for command in COMMANDS:
 
 
 def main() -> NoReturn:
-    """Entry point of the console script: runs a command and ends the process with its exit code."""
+    """Entry point of the console script: runs a command and exits with its exit code."""
     open_streams()
-    # Said before anything reads them: no network during a run, no chatter of libraries on stderr.
+    # Set before a library reads them: no network access, no log lines of libraries on stderr.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     try:
         catch_signals()
         code = _run()
-        if asked_to_end():  # what the signal raised was lost on its way
-            end_now()
+        if was_signalled():  # a library caught the exception that the signal raised
+            exit_now()
         release_signals()
     except (KeyboardInterrupt, click.Abort):
-        end_now()
-    if (failure := close_streams()) and not code:  # what was asked for is not all there
+        exit_now()
+    if (failure := close_streams()) and not code:  # the output is incomplete
         echo_error(f"writing the output: {failure.strerror}")
         code = 1
     sys.exit(code)
 
 
 def _run() -> int:
-    """Run the command the arguments name; what went wrong is said on stderr. The exit code."""
+    """Run the command that the arguments name, print its error on stderr, and return the exit code."""
     try:
         code = cli.main(prog_name="aupipe", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
-        said = io.StringIO()
-        error.show(said)
-        echo(*said.getvalue().rstrip("\n").split("\n"), err=True)
+        message = io.StringIO()
+        error.show(message)
+        echo(*message.getvalue().rstrip("\n").split("\n"), err=True)
         return error.exit_code
     except AupipeError as error:
         echo_error(str(error))
@@ -114,15 +116,15 @@ def _run() -> int:
         echo_error(explain(error) or str(error))
         return 1
     except click.Abort:
-        if asked_to_end():  # so click calls an interrupt
+        if was_signalled():  # click turns an interrupt into Abort
             raise
-        echo_error("nobody answered, and nothing was done")
+        echo_error("no answer on stdin: nothing was done")
         return 1
     except Exception as error:
-        if asked_to_end():  # a library took the signal for an error of its own
+        if was_signalled():  # a library caught the exception of the signal and raised its own
             return 1
-        if (foreseen := explain(error)) is not None:
-            echo_error(foreseen)
+        if (explanation := explain(error)) is not None:
+            echo_error(explanation)
         else:
             echo_traceback(error)
         return 1

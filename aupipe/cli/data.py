@@ -1,4 +1,4 @@
-"""What the commands of training work on: recordings of a split, their labels, and features that are up to date."""
+"""The data of a training command: recordings of a split, their labels, and their current features."""
 
 from __future__ import annotations
 
@@ -17,28 +17,27 @@ if TYPE_CHECKING:
     from aupipe.train.recipe import DataNeeds
 
 
-STALE = {"source changed": "", "other file": "", "failed before": "failed: "}  # what to say before the reason
+STALE = {"source changed": "", "other file": "", "failed before": "failed: "}  # state -> prefix of the reason
 
 
 @dataclass(frozen=True)
 class Data:
-    """What a configuration has to train on: the recordings of both splits, their labels, the features by id; ``also``:
-    the labels of tasks trained along."""
+    """The training data of a configuration: recordings of both splits, their labels, feature ids by name."""
 
     train: list[Recording]
     validation: list[Recording]
     labels: dict[str, Labels]
     features: dict[str, str]
-    also: dict[Task, dict[str, Labels]]
-    damaged: dict[str, str]  # recording -> what is wrong with the media its features were made from
+    aux_labels: dict[Task, dict[str, Labels]]  # of the auxiliary tasks, by recording id
+    damaged: dict[str, str]  # recording -> the damage of the media its features were made from
 
 
 def gather(
     config: Config, store: Store, recipe: DataNeeds, task: Task, names: Sequence[str] = (), allow_missing: bool = False
 ) -> Data:
-    """The splits, labels and features of a configuration; ``names`` go before the recipe's own features.
+    """The training data of a configuration; ``names`` replace the recipe's own features.
 
-    Raises UsageError for an empty split, and for features that are not configured, with the lines that make them.
+    Raises UsageError for an empty split, and for a feature that is not configured, with the lines to add.
     """
     from aupipe.extract.planning.features import build_feature_set, feature_ids
     from aupipe.train.recipe import describe_missing
@@ -52,28 +51,29 @@ def gather(
         if not found:
             where = config.dataset.annotations or config.dataset.root
             raise UsageError(f"no recording of the {name} split has {task} annotations in {where}")
-    everyone = [*splits["train"], *splits["validation"]]
-    features = feature_ids(build_feature_set(config, names=list(asked), known=store.features()), everyone, asked)
-    splits = {name: up_to_date(config, store, found, features, allow_missing) for name, found in splits.items()}
-    also = {other: labels_of(dataset, everyone, other) for other in recipe.aux_tasks_for(task)}
-    damaged = damaged_of(store, [*splits["train"], *splits["validation"]], features)
-    return Data(splits["train"], splits["validation"], labels_of(dataset, everyone, task), features, also, damaged)
+    all_recordings = [*splits["train"], *splits["validation"]]
+    features = feature_ids(build_feature_set(config, names=list(asked), known=store.features()), all_recordings, asked)
+    splits = {name: keep_current(config, store, found, features, allow_missing) for name, found in splits.items()}
+    aux_labels = {other: read_labels(dataset, all_recordings, other) for other in recipe.aux_tasks_for(task)}
+    damaged = find_damage(store, [*splits["train"], *splits["validation"]], features)
+    labels = read_labels(dataset, all_recordings, task)
+    return Data(splits["train"], splits["validation"], labels, features, aux_labels, damaged)
 
 
-def damaged_of(store: Store, recordings: Sequence[Recording], features: Mapping[str, str]) -> dict[str, str]:
-    """The recordings of which these features were made from damaged media, and what is wrong with it."""
-    harm = {record.recording: record.damage for record in store.damaged() if record.feature in features.values()}
-    found = {r.id: harm.get(r.id) or harm.get(r.video_id, "") for r in recordings}
-    return {name: words for name, words in found.items() if words}
+def find_damage(store: Store, recordings: Sequence[Recording], features: Mapping[str, str]) -> dict[str, str]:
+    """Recording id -> damage, for the recordings whose features were made from damaged media."""
+    damage = {record.recording: record.damage for record in store.damaged() if record.feature in features.values()}
+    found = {r.id: damage.get(r.id) or damage.get(r.video_id, "") for r in recordings}
+    return {name: text for name, text in found.items() if text}
 
 
-def up_to_date(
+def keep_current(
     config: Config, store: Store, recordings: list[Recording], features: Mapping[str, str], allow_missing: bool
 ) -> list[Recording]:
-    """The recordings whose stored features are of the files that lie there now.
+    """The recordings whose stored features were made from the present source files.
 
-    Raises UsageError naming those whose source has changed since, or on which extraction failed; ``allow_missing``
-    leaves them out instead, and says so. Features that are simply not there yet are for the training part to name.
+    Raises UsageError with the recordings whose source has changed, or on which extraction failed. ``allow_missing``
+    leaves them out instead, with a message. Features that are not stored yet are checked by `aupipe.train`.
     """
     from aupipe.extract.planning.features import build_feature_set
     from aupipe.extract.planning.plan import make_plan
@@ -89,21 +89,21 @@ def up_to_date(
     if left_out and not allow_missing:
         shown = "; ".join(f"{r.id} ({stale.get(r.id) or stale[r.video_id]})" for r in left_out[:5])
         more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
-        raise UsageError(f"features of {shown}{more} are not to be trusted: `aupipe extract`, or --allow-missing")
+        raise UsageError(f"features of {shown}{more} are out of date: run `aupipe extract`, or give --allow-missing")
     for recording in left_out:
         why = stale.get(recording.id) or stale[recording.video_id]
         echo(f"aupipe: left out {recording.id}: {why}", err=True)
     return [recording for recording in recordings if recording not in left_out]
 
 
-def labels_of(dataset: Dataset, recordings: Sequence[Recording], task: Task) -> dict[str, Labels]:
-    """Annotations by recording id; recordings without any are left out."""
+def read_labels(dataset: Dataset, recordings: Sequence[Recording], task: Task) -> dict[str, Labels]:
+    """Recording id -> labels; recordings without annotations are left out."""
     found = {recording.id: dataset.labels(recording, task) for recording in recordings}
     return {name: labels for name, labels in found.items() if labels is not None}
 
 
-def chosen(dataset: Dataset, task: Task, split: str | None, ids: Sequence[str]) -> list[Recording]:
-    """The recordings of a split, or of these ids, or all. Raises UsageError for both, and for an empty split."""
+def select_recordings(dataset: Dataset, task: Task, split: str | None, ids: Sequence[str]) -> list[Recording]:
+    """The recordings of a split, or of these ids, or all. Raises UsageError for a split and ids, or an empty split."""
     if ids and split:
         raise UsageError("give recordings or --split, not both")
     if ids:

@@ -1,4 +1,4 @@
-"""The whole way on a corpus drawn by code: what `aupipe demo` runs."""
+"""`aupipe demo`: extract, train and score on a corpus drawn by code."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import json
 import time
 from pathlib import Path
 
-from aupipe.cli.data import gather, labels_of
-from aupipe.cli.extract import open_or_create
+from aupipe.cli.data import gather, read_labels
+from aupipe.cli.options import open_or_create
 from aupipe.cli.output import echo
-from aupipe.cli.running import run_plan
+from aupipe.cli.run_report import run_plan
 from aupipe.cli.template import template
 from aupipe.config import FILE_NAME, load_config
 from aupipe.dataset import open_dataset
 from aupipe.errors import UsageError
 
-CORPUS_FILE = "demo.json"  # how the corpus in this folder was drawn
+CORPUS_FILE = "demo.json"  # the parameters the corpus in this folder was drawn with
 
 
 def run_demo(folder: Path, *, recordings: int, seconds: float, seed: int) -> None:
-    """Draw, extract, train a linear head and a TCN, score both on the validation split."""
+    """Draw a corpus, extract, train a linear head and a TCN, and score both on the validation split."""
     from aupipe.extract.planning.features import build_feature_set
     from aupipe.extract.planning.plan import make_plan
     from aupipe.train.evaluate import trivial_baseline
@@ -66,12 +66,15 @@ def run_demo(folder: Path, *, recordings: int, seconds: float, seed: int) -> Non
                 progress=lambda line: echo(line, err=True),
             )
     predictions = predict(runs["tcn"], store, dataset.split("au", "validation"))
-    write_csv(predictions, folder / "runs" / "tcn-au" / "predictions.csv", overwrite=True)  # the demo's own, as before
-    labels = labels_of(dataset, dataset.split("au", "validation"), "au")
+    write_csv(predictions, folder / "runs" / "tcn-au" / "predictions.csv", overwrite=True)  # its own of an earlier run
+    labels = read_labels(dataset, dataset.split("au", "validation"), "au")
     others = {"linear": runs["baseline"].scores, "always 1": trivial_baseline(labels, "au")}
     echo()
     echo(*runs["tcn"].scores.table(others, name="tcn").split("\n"))
-    echo("", f"{time.monotonic() - began:.0f} s in all. Drawn faces: scores say the pipeline works, no more.")
+    echo(
+        "",
+        f"{time.monotonic() - began:.0f} s in all. The faces are drawn: the scores only show that the pipeline works.",
+    )
     for what, where in (
         ("videos and annotations", folder),
         ("features", config.store.path),
@@ -79,7 +82,7 @@ def run_demo(folder: Path, *, recordings: int, seconds: float, seed: int) -> Non
         ("predictions per frame", folder / "runs" / "tcn-au" / "predictions.csv"),
     ):
         echo(f"{what:24} {where}")
-    echo(f"look around: cd {folder} && aupipe status && aupipe inspect")
+    echo(f"next: cd {folder} && aupipe status && aupipe inspect")
 
 
 def _step(number: int, what: str) -> None:
@@ -87,7 +90,7 @@ def _step(number: int, what: str) -> None:
 
 
 def _draw(folder: Path, wanted: dict[str, float]) -> None:
-    """Draw the corpus unless this very one is there. Raises UsageError for a folder that holds something else."""
+    """Draw the corpus unless it is drawn already. Raises UsageError for a folder with other content."""
     from aupipe.demo import draw_corpus
 
     _step(1, "draw talking faces")
@@ -100,7 +103,7 @@ def _draw(folder: Path, wanted: dict[str, float]) -> None:
     if folder.exists() and any(folder.iterdir()) and not (folder / ".drawing").exists():
         raise UsageError(f"{folder} is not empty and holds no demo: choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / ".drawing").touch()  # a demo stopped while drawing may be drawn over
+    (folder / ".drawing").touch()  # marks a corpus that was stopped while drawing, and may be drawn again
     draw_corpus(
         folder,
         recordings=int(wanted["recordings"]),
@@ -114,6 +117,6 @@ def _draw(folder: Path, wanted: dict[str, float]) -> None:
 
 
 def _clear(out: Path) -> None:
-    """Remove the files of a run that was stopped half-way."""
+    """Remove the files of an unfinished run."""
     for file in out.glob("*") if out.is_dir() else ():
         file.unlink()

@@ -1,9 +1,8 @@
-"""extract."""
+"""extract: compute the features that are missing, and store them."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,74 +12,80 @@ import click
 from aupipe.cli.options import (
     config_options,
     device_options,
-    failure_lines,
     json_option,
+    open_or_create,
+    pick_devices,
     require_config,
     resolve,
     split_list,
 )
-from aupipe.cli.output import echo, echo_json
+from aupipe.cli.output import echo
 from aupipe.cli.overwrite import overwrite_option
-from aupipe.cli.running import counts, run_plan
+from aupipe.cli.run_report import report_nothing_to_do, run_plan, show_plan
+from aupipe.cli.selection import select, warn_duplicates
 from aupipe.config import Config
-from aupipe.dataset import part_of
+from aupipe.dataset import is_in_dataset
 from aupipe.errors import UsageError
 from aupipe.files import refuse_existing
 
 if TYPE_CHECKING:
     from aupipe.extract.engine.options import ExecutionOptions
-    from aupipe.extract.planning.features import FeatureSet
-    from aupipe.extract.planning.plan import Item, Plan
-    from aupipe.store import Store
-    from aupipe.types import Recording
-
-MODALITIES = ("visual", "audio", "text")
 
 
 @click.command()
 @click.argument("videos", type=click.Path(path_type=Path), required=False)
 @click.option(
-    "--modality", "modalities", multiple=True, help="visual, audio or text; several with commas. Default all."
+    "--modality",
+    "modalities",
+    multiple=True,
+    help="visual, audio or text; several separated by commas. Default: all.",
 )
-@click.option("--feature", "features", multiple=True, help="Only these [[encoder]] names; several with commas.")
+@click.option("--feature", "features", multiple=True, help="Only these [[encoder]] names; several separated by commas.")
 @device_options
 @config_options
-@click.option("--backend", help="zarr or hdf5, for a new store.")
+@click.option("--backend", help="Backend of a new store: zarr or hdf5.")
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
     default=0,
     metavar="N",
-    help="Videos decoded at once, per device. Default: by the cores.",
+    help="Videos decoded in parallel, per device. Default: by the number of cores.",
 )
 @click.option(
     "--batch-size",
     default="auto",
     metavar="N",
-    help="Faces an encoder gets at once; auto finds it. Speed and memory only: never part of a feature's identity.",
+    help="Faces per batch of an encoder; auto measures it. Changes speed and memory, never the features.",
 )
 @click.option("--nvdec", is_flag=True, help="Decode H.264, HEVC, VP8 and VP9 on the GPU, to the same pixels.")
-@click.option("--compile", "compiled", is_flag=True, help="Run the encoders through torch.compile, on a GPU.")
-@click.option("--no-face", is_flag=True, help="Encode whole pictures: no detection, the middle square of each frame.")
+@click.option("--compile", "compiled", is_flag=True, help="Compile the encoders with torch.compile (GPU only).")
+@click.option("--no-face", is_flag=True, help="Detect no faces: encode the central square of each frame.")
 @click.option(
     "--detect-every",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Look for faces in every Nth frame and draw straight lines between, never across a cut. Over the file's 1.",
+    help="Detect faces in every Nth frame and interpolate between, never across a cut. Default: [faces] detect_every.",
 )
-@click.option("--profile", type=click.Path(path_type=Path), metavar="FILE", help="Write what every stage did when.")
+@click.option(
+    "--profile",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the steps of every stage, with times, as a Chrome trace.",
+)
 @overwrite_option("FILE of --profile")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N recordings.")
-@click.option("--dry-run", is_flag=True, help="Say what would run and why, and stop.")
-@click.option("--retry-failed", is_flag=True, help="Try again what failed before.")
-@click.option("--force", is_flag=True, help="Make everything anew; the old stays until the new is published.")
+@click.option("--dry-run", is_flag=True, help="Print what would run and why; compute nothing.")
+@click.option("--retry-failed", is_flag=True, help="Also process the items that failed before.")
+@click.option(
+    "--force", is_flag=True, help="Compute every item again; the stored one is replaced when the new one is published."
+)
 @click.option(
     "--stall-timeout",
     type=click.FloatRange(min=1, max=1e7),
     default=600.0,
     metavar="S",
     show_default=True,
-    help="Give a video up that makes no progress for so many seconds; for sound, for each 30 s of it.",
+    help="Fail a video without progress for S seconds; audio has S seconds for each 30 s of sound.",
 )
 @click.option("--fail-fast", is_flag=True, help="Stop at the first recording that fails.")
 @click.option(
@@ -88,14 +93,14 @@ MODALITIES = ("visual", "audio", "text")
     type=click.Choice(["fail", "mask"]),
     default="fail",
     show_default=True,
-    help="Videos without sound fail by name, or get rows that are all invalid; never zeros.",
+    help="Videos without an audio stream: fail them, or store rows that are all invalid.",
 )
 @click.option(
     "--on-damage",
     type=click.Choice(["fail", "keep"]),
     default="keep",
     show_default=True,
-    help="Damaged videos keep the rows that can be decoded, and are listed; or fail by name.",
+    help="Damaged videos: store the rows that can be decoded and list the damage, or fail them.",
 )
 @click.option("--weights", type=click.Choice(["random"]), help="random: untrained encoders, for tests and benchmarks.")
 @json_option
@@ -127,9 +132,11 @@ def extract(
     weights: str | None,
     as_json: bool,
 ) -> int:
-    """Decode, find faces, encode, store. What is stored already is left alone, so a stopped run goes on where it was.
+    """Decode videos, detect faces, compute features and store them.
 
-    VIDEOS: a folder of the configured data set, to take its videos alone; or any other folder of videos.
+    Items that are stored already are skipped, so that a stopped run continues when it is started again.
+
+    VIDEOS: a folder inside the configured data set, to process only its videos; or any other folder of videos.
 
     \b
     Examples:
@@ -144,8 +151,8 @@ def extract(
 
     if math.isnan(stall_timeout):
         raise UsageError("--stall-timeout nan: expected a number of seconds")
-    means = ExecutionOptions(workers, _batch_size(batch_size), nvdec, compiled, stall_s=stall_timeout)
-    if profile is not None and not profile.absolute().parent.is_dir():  # said now, not after hours
+    options = ExecutionOptions(workers, _batch_size(batch_size), nvdec, compiled, stall_s=stall_timeout)
+    if profile is not None and not profile.absolute().parent.is_dir():  # before the run, not after hours
         raise UsageError(f"--profile {profile}: there is no folder {profile.absolute().parent}; make it first")
     if profile is not None:
         refuse_existing(profile, overwrite)
@@ -156,50 +163,52 @@ def extract(
     config = resolve(config_file, store, **overrides)
     if videos is None:
         require_config(config)
-    elif config.file is not None and videos.is_dir() and part_of(videos, config.dataset):
+    elif config.file is not None and videos.is_dir() and is_in_dataset(videos, config.dataset):
         selected = videos
     else:
         overrides |= {"dataset.videos": videos, "dataset.layout": "folder"}
         config = resolve(config_file, store, **overrides)
     if videos is not None and config.file is None and store is None:
-        # Recordings go by their path in the folder: two folders in one store would overwrite each other.
+        # A recording's id is its path in the folder: two folders in one store would overwrite each other.
         config = resolve(None, videos / "features", **overrides)
     if weights == "random":
         config = _with_random_weights(config)
     if gpu is not None and not dry_run:
-        devices = _devices(gpu, cpu, means, config)  # before anything else: the answer does not depend on the data
-    recordings, parts = requested(config, split_list(modalities), split_list(features), limit, selected)
-    _name_twins(recordings, parts)
-    parts = replace(parts, mask_missing_audio=on_missing_audio == "mask", fail_on_damage=on_damage == "fail")
+        devices = _devices(gpu, cpu, options, config)  # before the data set is read: it does not depend on it
+    recordings, feature_set = select(config, split_list(modalities), split_list(features), limit, selected)
+    warn_duplicates(recordings, feature_set)
+    feature_set = replace(
+        feature_set, mask_missing_audio=on_missing_audio == "mask", fail_on_damage=on_damage == "fail"
+    )
     opened = open_or_create(config, create=False)
-    plan = make_plan(recordings, parts, opened, retry_failed=retry_failed, force=force)
+    plan = make_plan(recordings, feature_set, opened, retry_failed=retry_failed, force=force)
     if dry_run:
-        _show_plan(plan, as_json)
+        show_plan(plan, as_json)
         return 0
     plan.refuse_others()
     if not plan.jobs:
-        return _nothing_to_do(plan, as_json)
+        return report_nothing_to_do(plan, as_json)
     if gpu is None:
-        devices = _devices(gpu, cpu, means, config)
+        devices = _devices(gpu, cpu, options, config)
     opened = opened or open_or_create(config, create=True)
     assert opened is not None
-    return run_plan(plan, opened, devices, means, fail_fast, as_json, profile, overwrite)
+    return run_plan(plan, opened, devices, options, fail_fast, as_json, profile, overwrite)
 
 
-def _devices(gpu: str | None, cpu: bool, means: ExecutionOptions, config: Config) -> list[str]:
-    """The devices to run on. Raises UsageError for what these have not."""
+def _devices(gpu: str | None, cpu: bool, options: ExecutionOptions, config: Config) -> list[str]:
+    """The devices to run on. Raises UsageError for an option that they do not support."""
     devices = pick_devices(gpu, cpu)
-    if devices == ["cpu"] and means.nvdec:
-        raise UsageError("--nvdec decodes on a GPU, and this runs on the processor: leave it out")
-    if means.nvdec and (config.faces.detector == "none" or config.faces.detect_every > 1):
-        raise UsageError("--nvdec: whole pictures, and frames of --detect-every, are decoded on the host: leave it out")
-    if devices == ["cpu"] and means.compiled:
-        raise UsageError("--compile is for GPUs; on the processor encoders run by faster routes: leave it out")
+    if devices == ["cpu"] and options.nvdec:
+        raise UsageError("--nvdec decodes on a GPU, and this run is on the CPU: leave it out")
+    if options.nvdec and (config.faces.detector == "none" or config.faces.detect_every > 1):
+        raise UsageError("--nvdec: with --no-face or --detect-every frames are decoded on the CPU: leave it out")
+    if devices == ["cpu"] and options.compiled:
+        raise UsageError("--compile is for GPUs, and this run is on the CPU: leave it out")
     return devices
 
 
 def _batch_size(text: str) -> int:
-    """0 for ``auto``."""
+    """The value of ``--batch-size``; 0 for ``auto``."""
     if text == "auto":
         return 0
     if not (text.isascii() and text.isdigit()) or not 0 < int(text) <= 65536:
@@ -208,8 +217,8 @@ def _batch_size(text: str) -> int:
 
 
 def _with_random_weights(config: Config) -> Config:
-    """The configuration with every encoder that has weights untrained, under a name of its own."""
-    echo("aupipe: --weights random: encoders are untrained, their features mean nothing", err=True)
+    """The configuration with random weights for every encoder that has weights."""
+    echo("aupipe: --weights random: encoders are untrained, their features have no meaning", err=True)
     from dataclasses import fields
 
     from aupipe.extract.encoders import ENCODERS
@@ -217,7 +226,7 @@ def _with_random_weights(config: Config) -> Config:
     def has_weights(kind: str) -> bool:
         encoder = ENCODERS.get(kind)
         if getattr(encoder, "file_is_network", False):
-            return False  # without its file there is no network to leave untrained: it keeps what it has
+            return False  # the file holds the network, not only its weights
         return "weights" in {f.name for f in fields(encoder)}
 
     encoders = tuple(
@@ -225,104 +234,3 @@ def _with_random_weights(config: Config) -> Config:
         for encoder in config.encoders
     )
     return replace(config, encoders=encoders)
-
-
-def _name_twins(recordings: list[Recording], parts: FeatureSet) -> None:
-    """Say where two features are the same numbers: harmless, but made and kept twice."""
-    named: dict[str, str] = {}
-    for spec, _ in parts.graph(recordings[0]).encoders if recordings else ():
-        twin = named.setdefault(spec.key, spec.name)
-        if twin != spec.name:
-            echo(f"aupipe: features {twin!r} and {spec.name!r} are the same numbers: one is enough", err=True)
-
-
-def pick_devices(gpu: str | None, cpu: bool) -> list[str]:
-    """The devices to run on; what was not asked for is said."""
-    from aupipe.extract.executors.devices import choose_devices
-
-    devices = choose_devices(gpu, cpu)
-    if gpu is None and not cpu:
-        said = "cpu (torch sees no GPU)" if devices == ["cpu"] else devices[0]
-        echo(f"aupipe: running on {said}", err=True)
-    return devices
-
-
-def requested(
-    config: Config, modalities: list[str], features: list[str], limit: int | None, within: Path | None = None
-) -> tuple[list[Recording], FeatureSet]:
-    """The recordings of the data set, or of those in a folder of it, and the features asked for."""
-    from aupipe.dataset import open_dataset
-    from aupipe.extract.planning.features import build_feature_set
-    from aupipe.registry import nearest
-
-    for modality in modalities:
-        if modality not in MODALITIES:
-            raise UsageError(
-                f"unknown modality {modality!r}.{nearest(modality, MODALITIES)} Known: {', '.join(MODALITIES)}"
-            )
-    parts = build_feature_set(config, modalities, features)
-    if not parts.encoders:
-        asked = [*(f"modality {name}" for name in modalities), *(f"name {name}" for name in features)]
-        wanted = f" of {' and '.join(asked)}" if asked else ""
-        raise UsageError(f"{config.file or 'the defaults'}: no [[encoder]]{wanted}; add one, or ask for another")
-    dataset = open_dataset(config.dataset)
-    if within is not None:
-        dataset = dataset.within(within)
-    if dataset.ignored:
-        kinds = Counter(path.suffix or "no suffix" for path in dataset.ignored)
-        names = ", ".join(f"{count} {suffix}" for suffix, count in kinds.most_common(5))
-        echo(f"aupipe: {len(dataset.ignored)} files in the folder are no videos ({names})", err=True)
-    recordings = list(dataset.recordings)
-    return recordings[:limit] if limit else recordings, parts
-
-
-def open_or_create(config: Config, create: bool) -> Store | None:
-    from aupipe.store import create_store, open_store
-
-    if config.store.path.exists():
-        opened = open_store(config.store.path)
-        said_now = config.origin.get("store.backend", "default") not in ("default", str(config.file))
-        if said_now and opened.backend != config.store.backend:
-            raise UsageError(
-                f"{config.store.path} is a {opened.backend} store, asked for is {config.store.backend}: "
-                f"`aupipe store migrate NEW --backend {config.store.backend}` copies it"
-            )
-        return opened
-    return create_store(config.store.path, config.store.backend) if create else None
-
-
-def _show_plan(plan: Plan, as_json: bool) -> None:
-    """What would run and why."""
-    if as_json:
-        for item in plan.items:
-            row = {"message_type": "plan", "recording": item.key, "feature": item.spec.id, "state": item.state}
-            echo_json(row | ({"reason": item.reason} if item.reason else {}))
-        return
-    by_feature: dict[str, Counter[str]] = {}
-    for item in plan.items:
-        by_feature.setdefault(item.spec.id, Counter())[item.state] += 1
-    for feature, states in by_feature.items():
-        echo(f"{feature:32}  " + ", ".join(f"{count} {state}" for state, count in states.most_common()))
-    for item in plan.items:
-        if item.state != "done":
-            echo(f"  {item.state:15} {item.spec.name:12} {item.key}" + f"  {item.reason}" * bool(item.reason))
-    echo(f"would decode {len(plan.jobs)} videos; nothing was done (--dry-run)")
-
-
-def _nothing_to_do(plan: Plan, as_json: bool) -> int:
-    failed = [item for item in plan.items if item.state == "failed before"]
-    if as_json:
-        echo_json({"message_type": "summary", "done": 0, **counts(plan), "failed": len(failed)})
-    else:
-        counted = f", {len(failed)} failed before:" if failed else ""
-        echo(f"nothing to do: {plan.counts['done']} items are stored{counted}", *_failed_before(failed))
-    return 3 if failed else 0
-
-
-def _failed_before(failed: list[Item]) -> list[str]:
-    if not failed:
-        return []
-    lines = failure_lines((item.key, item.spec.name, item.reason) for item in failed)
-    shown = [f"  {line}" for line in lines[:10]]
-    more = [f"  ... and {len(lines) - 10} more: aupipe status --failed"] if len(lines) > 10 else []
-    return [*shown, *more, "retry: aupipe extract --retry-failed"]

@@ -1,4 +1,4 @@
-"""Options several commands share, and what they resolve to."""
+"""Options that several commands share, and what they resolve to: configuration, store, devices."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aupipe.cli.output import echo
 from aupipe.config import Config, load_config
 from aupipe.errors import NoStoreError, UsageError
 from aupipe.registry import nearest
 
 if TYPE_CHECKING:
-    from aupipe.store import ItemRecord
+    from aupipe.store import ItemRecord, Store
 
 Command = Callable[..., Any]
 
@@ -26,9 +27,9 @@ def config_options(command: Command) -> Command:
             "--config",
             "config_file",
             type=click.Path(path_type=Path),
-            help="Configuration file; by default the nearest aupipe.toml, here or above.",
+            help="Configuration file. Default: the nearest aupipe.toml in this folder or above.",
         ),
-        click.option("--store", type=click.Path(path_type=Path), help="Feature store, over [store] path."),
+        click.option("--store", type=click.Path(path_type=Path), help="Feature store. Default: [store] path."),
     ]
     return functools.reduce(lambda done, option: option(done), reversed(options), command)
 
@@ -37,7 +38,9 @@ def device_options(command: Command) -> Command:
     """``--gpu`` and ``--cpu``."""
     options = [
         click.option(
-            "--gpu", metavar="N", help="GPU to run on: 0, cuda:0, or several as 0,1. Default: the first, else the CPU."
+            "--gpu",
+            metavar="N",
+            help="GPU to run on: 0, cuda:0, or several as 0,1. Default: the first GPU, else the CPU.",
         ),
         click.option("--cpu", is_flag=True, help="Run on the CPU."),
     ]
@@ -50,24 +53,26 @@ def json_option(command: Command) -> Command:
 
 
 def resolve(config_file: Path | None, store: Path | None = None, **overrides: Any) -> Config:
-    """The configuration with the command line laid over it. Raises UsageError for a backend that keeps nothing."""
+    """The configuration with the options of the command line. Raises UsageError for a backend that writes no files."""
     from aupipe.store import STORES
 
     config = load_config(config_file, {"store.path": store} | overrides)
     backend = config.store.backend
     if backend not in STORES or not STORES.get(backend).persistent:
-        lasting = [name for name in STORES.names() if STORES.get(name).persistent]
+        persistent = [name for name in STORES.names() if STORES.get(name).persistent]
         where = config.origin["store.backend"]
         raise UsageError(
-            f"store.backend ({where}) is {backend!r}.{nearest(backend, lasting)} Accepted: {', '.join(lasting)}"
+            f"store.backend ({where}) is {backend!r}.{nearest(backend, persistent)} Accepted: {', '.join(persistent)}"
         )
     return config
 
 
 def require_config(config: Config) -> Config:
-    """Raises UsageError where there is no `aupipe.toml`: what follows would run on defaults nobody chose."""
+    """Raises UsageError where there is no `aupipe.toml`, instead of running on defaults."""
     if config.file is None:
-        raise UsageError("no aupipe.toml here or above: run `aupipe init` in the folder that holds your videos")
+        raise UsageError(
+            "no aupipe.toml in this folder or above: run `aupipe init` in the folder that holds your videos"
+        )
     return config
 
 
@@ -76,25 +81,55 @@ def existing_store(config: Config) -> Any:
     from aupipe.store import open_store
 
     if not config.store.path.exists():
-        raise NoStoreError(f"no store at {config.store.path}: `aupipe extract` makes it")
+        raise NoStoreError(f"no store at {config.store.path}: `aupipe extract` creates it")
     return open_store(config.store.path)
 
 
+def open_or_create(config: Config, create: bool) -> Store | None:
+    """The store of a configuration; where there is none, a new one if ``create``, else None.
+
+    Raises UsageError where the command line or the environment asks for another backend than the store has.
+    """
+    from aupipe.store import create_store, open_store
+
+    if config.store.path.exists():
+        opened = open_store(config.store.path)
+        is_explicit = config.origin.get("store.backend", "default") not in ("default", str(config.file))
+        if is_explicit and opened.backend != config.store.backend:
+            raise UsageError(
+                f"{config.store.path} is a {opened.backend} store, not {config.store.backend}: "
+                f"`aupipe store migrate NEW --backend {config.store.backend}` copies it"
+            )
+        return opened
+    return create_store(config.store.path, config.store.backend) if create else None
+
+
+def pick_devices(gpu: str | None, cpu: bool) -> list[str]:
+    """The devices to run on; a default is printed."""
+    from aupipe.extract.executors.devices import choose_devices
+
+    devices = choose_devices(gpu, cpu)
+    if gpu is None and not cpu:
+        text = "cpu (torch sees no GPU)" if devices == ["cpu"] else devices[0]
+        echo(f"aupipe: running on {text}", err=True)
+    return devices
+
+
 def failure_lines(failures: Iterable[tuple[str, str, str]]) -> list[str]:
-    """One line for each recording and reason, of (recording, feature name, reason), naming every feature it struck."""
-    together: dict[tuple[str, str], list[str]] = {}
+    """One line per recording and reason, with all its features, from (recording, feature name, reason)."""
+    names_of: dict[tuple[str, str], list[str]] = {}
     for recording, name, reason in failures:
-        together.setdefault((recording, reason), []).append(name)
-    return [f"{recording}  {', '.join(names)}: {reason}" for (recording, reason), names in together.items()]
+        names_of.setdefault((recording, reason), []).append(name)
+    return [f"{recording}  {', '.join(names)}: {reason}" for (recording, reason), names in names_of.items()]
 
 
 def damage_lines(damaged: Iterable[ItemRecord]) -> list[str]:
-    """One line for each damaged recording, of the records of its items: the words that say most."""
-    words: dict[str, str] = {}
+    """One line per damaged recording, from the records of its items: the longest description."""
+    longest: dict[str, str] = {}
     for record in damaged:
         name = record.video_id or record.recording
-        words[name] = max(words.get(name, ""), record.damage, key=len)
-    return [f"{name}: {damage}" for name, damage in sorted(words.items())]
+        longest[name] = max(longest.get(name, ""), record.damage, key=len)
+    return [f"{name}: {damage}" for name, damage in sorted(longest.items())]
 
 
 def split_list(values: tuple[str, ...]) -> list[str]:

@@ -1,6 +1,7 @@
-"""What is printed, and where it goes. Every print of the command line goes through here, so that none forgets a thing:
+"""Printing to stdout and stderr. Every line that the command line prints goes through this module.
 
-a name out of a file neither breaks a line nor steers the terminal, and a reader that has gone away stops no work.
+Characters in file names that would break a line or control the terminal are escaped. When the reader of a stream is
+gone, what is written to it is dropped and the command continues.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import click
 
 from aupipe.logs import printable, traceback_lines
 
-NOBODY_READS = (errno.EPIPE, errno.EIO, errno.EBADF)  # the pipe's reader, the terminal, the file is gone
+READER_GONE = (errno.EPIPE, errno.EIO, errno.EBADF)  # of a pipe, a terminal, a closed file
 
 
 def echo(*lines: str, err: bool = False) -> None:
-    """Print lines on stdout, or stderr, each whatever it holds on one line."""
+    """Print each string as one line on stdout, or on stderr."""
     click.echo("\n".join(map(printable, lines)), err=err)
 
 
@@ -31,19 +32,19 @@ def echo_json(content: Any, indent: int | None = None) -> None:
 
 
 def echo_error(message: str) -> None:
-    """Print the one line of an error on stderr."""
+    """Print an error as one line on stderr."""
     echo(f"aupipe: {message}", err=True)
 
 
 def echo_traceback(error: BaseException) -> None:
-    """Print an error of aupipe itself, with where it came from, on stderr."""
+    """Print the traceback of an internal error on stderr."""
     echo(*traceback_lines(error), err=True)
 
 
 class Stream(io.TextIOWrapper):
-    """Standard output or error. Once nobody reads it any more, what is written to it is dropped."""
+    """Standard output or error. Once its reader is gone, what is written to it is dropped."""
 
-    failure: OSError | None = None  # kept: click asks streams what they are by writing, and drops what they raise
+    failure: OSError | None = None  # kept here: click probes streams by writing to them, and discards the exception
 
     def write(self, text: str) -> int:
         try:
@@ -59,25 +60,25 @@ class Stream(io.TextIOWrapper):
             self._drop(error)
 
     def _drop(self, error: OSError) -> None:
-        point_at_nothing(self.fileno())  # what is still in the buffers goes there too
-        if error.errno not in NOBODY_READS:
+        redirect_to_null(self.fileno())  # also drops what the buffers still hold
+        if error.errno not in READER_GONE:
             self.failure = error
             raise error
 
 
-def point_at_nothing(fd: int) -> None:
-    """Let a file descriptor write to nowhere from now on."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nowhere, fd)
-    os.close(nowhere)
+def redirect_to_null(fd: int) -> None:
+    """Make a file descriptor write to the null device from now on."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, fd)
+    os.close(null)
 
 
 def open_streams() -> None:
-    """Make stdin, stdout and stderr usable whatever this process was started with.
+    """Make stdin, stdout and stderr usable, also where the process was started with one of them closed.
 
-    Where one was closed, the next file opened would get its number, and a library's message would be written into it.
+    Otherwise the next file that is opened would get its descriptor, and messages of libraries would be written into it.
     """
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # the lowest free number each time
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # open returns the lowest free descriptor
         pass
     os.close(fd)
     if sys.stdin is None:
@@ -91,13 +92,13 @@ def _stream(old: IO[str] | None, fd: int) -> Stream:
         return Stream(open(fd, "wb", closefd=False), encoding="utf-8", errors="backslashreplace")
     encoding, by_line = old.encoding, old.line_buffering
     through = old.write_through
-    return Stream(  # names that are no UTF-8 are printed escaped
+    return Stream(  # names that are not valid UTF-8 are printed escaped
         old.detach(), encoding=encoding, errors="backslashreplace", line_buffering=by_line, write_through=through
     )
 
 
 def close_streams() -> OSError | None:
-    """Flush both; what went wrong with either, a full disk for instance, not that nobody read it."""
+    """Flush stdout and stderr; the error of one of them, such as a full disk. A reader that is gone is no error."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
             stream.flush()

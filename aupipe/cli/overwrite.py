@@ -1,4 +1,4 @@
-"""What a command is about to write, looked at before it begins: what is there is replaced only where that was asked."""
+"""Checks before a command writes: what exists is replaced only with ``--overwrite``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from aupipe.types import Recording
 
 
 def overwrite_option(what: str, *names: str) -> Callable[[Any], Any]:
-    """``--overwrite``, the same in every command that writes a file a user names."""
-    return click.option(*names, "--overwrite", "overwrite", is_flag=True, help=f"Replace {what} where it is there.")
+    """``--overwrite``, for commands that write a file the user names."""
+    return click.option(*names, "--overwrite", "overwrite", is_flag=True, help=f"Replace {what} if it exists.")
 
 
 def refuse_nonempty(folder: Path, why: str = "") -> None:
-    """Raises UsageError where a command that makes a new folder would write among other things."""
+    """Raises UsageError where a command that writes a new folder would write into one with other content."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file: choose another folder")
     if folder.is_dir() and any(folder.iterdir()):
@@ -28,9 +28,9 @@ def refuse_nonempty(folder: Path, why: str = "") -> None:
 
 
 def refuse_lost_predictions(recordings: Sequence[Recording], form: str, out: Path, overwrite: bool) -> None:
-    """Raises UsageError where predictions would replace each other, or what is at ``out``, before any is made.
+    """Raises UsageError where predictions would overwrite each other, or what exists at ``out``.
 
-    Submissions and tracks name a recording without its file suffix: that is the challenge's form.
+    The formats abaw and tracks name a recording without its file suffix, as the challenge does.
     """
     from aupipe.train.prediction_files import same_file, track_file
 
@@ -40,11 +40,11 @@ def refuse_lost_predictions(recordings: Sequence[Recording], form: str, out: Pat
     named: dict[str, str] = {}
     for recording in recordings:
         name = label_name(recording)
-        twin = named.setdefault(name, recording.id)
-        if twin != recording.id:
+        first = named.setdefault(name, recording.id)
+        if first != recording.id:
             raise UsageError(
-                f"{twin} and {recording.id} would both be written as {name!r}: name one of them, or --format csv, "
-                "which writes whole names"
+                f"{first} and {recording.id} would both be written as {name!r}: predict one of them, or use "
+                "--format csv, which writes full names"
             )
     if form == "abaw":
         refuse_existing(out, overwrite)
@@ -52,12 +52,12 @@ def refuse_lost_predictions(recordings: Sequence[Recording], form: str, out: Pat
     if twins := same_file(named):
         first, second = (named[name] for name in twins)
         raise UsageError(
-            f"{first} and {second} would be written to one file where case does not count: predict them one by one, "
-            "each with its own --out"
+            f"{first} and {second} would be written to one file on a case-insensitive file system: "
+            "predict them one by one, each with its own --out"
         )
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file: --format tracks writes a folder")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise UsageError(f"{out} is not empty: choose another folder, or --overwrite to write among what is there")
+        raise UsageError(f"{out} is not empty: choose another folder, or give --overwrite to write into it")
     for name in named:
         refuse_existing(track_file(out, name), overwrite)

@@ -1,4 +1,4 @@
-"""init, config, plugins, demo."""
+"""init, config, plugins and demo: commands about the project and the installation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from aupipe.files import write_file
 @click.argument("folder", type=click.Path(path_type=Path), default=".")
 @overwrite_option("an aupipe.toml", "--force")
 def init(folder: Path, overwrite: bool) -> None:
-    """Look at FOLDER and write an aupipe.toml for it.
+    """Write an aupipe.toml for the data set in FOLDER.
 
     Recognises an Aff-Wild2 tree, a folder of videos and folders of images.
 
@@ -31,10 +31,10 @@ def init(folder: Path, overwrite: bool) -> None:
       cd /data/Aff-Wild2 && aupipe init
     """
     if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder: name the one that holds your videos")
+        raise UsageError(f"{folder} is not a folder: name the folder that holds your videos")
     target = folder / FILE_NAME
     if os.path.lexists(target) and not overwrite:
-        raise UsageError(f"{target} is there already: edit it, or --overwrite to replace it")
+        raise UsageError(f"{target} is there already: edit it, or give --overwrite to replace it")
     options, found = _recognise(folder)
     detector, why = _detector()
     write_file(target, template(detector=detector, **options), overwrite)
@@ -44,19 +44,19 @@ def init(folder: Path, overwrite: bool) -> None:
 
 
 def _detector() -> tuple[str, str]:
-    """YuNet where its weights can be had, since it is ten times faster, else the bundled MTCNN; and why."""
+    """The detector to configure, and why: YuNet where its weights are found, else the bundled MTCNN."""
     from aupipe.errors import WeightsMissingError
     from aupipe.extract.faces.detectors.yunet import YuNet
 
     try:
         weights = YuNet().identify_weights()
     except WeightsMissingError as error:
-        return "mtcnn", f"its weights are bundled; yunet is ten times faster, but: {error}"
+        return "mtcnn", f"its weights are bundled; yunet is ten times faster, but {error}"
     return "yunet", f"{weights.name} is in {os.environ['AUPIPE_WEIGHTS']} (AUPIPE_WEIGHTS)"
 
 
 def _recognise(folder: Path) -> tuple[dict, str]:
-    """Options of `template`, and what was found in words."""
+    """Options of `template` for a folder, and a description of what was found."""
     from aupipe.annotations import find_annotations
 
     crops = [path for path in folder.glob("cropped_aligned*/*") if path.is_dir()]
@@ -75,7 +75,7 @@ def _recognise(folder: Path) -> tuple[dict, str]:
     for root, _, files in os.walk(folder):
         if any(Path(file).suffix.lower() in IMAGE_SUFFIXES for file in files):
             base = os.path.relpath(os.path.dirname(root), folder) if Path(root) != folder else "."
-            return {"layout": "images", "videos": base, "fps": 30.0}, f"images in {base}/, taken to be at 30 frames/s"
+            return {"layout": "images", "videos": base, "fps": 30.0}, f"images in {base}/, assumed to have 30 frames/s"
     raise UsageError(
         f"no videos, no folders of images and no Aff-Wild2 tree in {folder.resolve()}: name the folder that holds them"
     )
@@ -83,16 +83,16 @@ def _recognise(folder: Path) -> tuple[dict, str]:
 
 @click.group()
 def config() -> None:
-    """What is configured, and where each value comes from."""
+    """Show the configuration."""
 
 
 @config.command("show")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="Configuration file.")
 @json_option
 def show(config_file: Path | None, as_json: bool) -> None:
-    """Print every value and its origin.
+    """Print every value and where it comes from.
 
-    Command line > AUPIPE_<SECTION>_<KEY> in the environment > aupipe.toml > default.
+    Precedence: command line, AUPIPE_<SECTION>_<KEY> in the environment, aupipe.toml, default.
 
     \b
     Example:
@@ -129,10 +129,9 @@ def _shown(value: object) -> str:
 @click.command()
 @json_option
 def plugins(as_json: bool) -> None:
-    """List encoders, detectors, heads and store backends.
+    """List encoders, detectors, heads and store backends, with the package each comes from.
 
-    Each with the package it comes from. A package adds one with an entry point, for instance in the group
-    aupipe.encoders.
+    A package adds one with an entry point, for example in the group aupipe.encoders.
     """
     from aupipe.extract.encoders import ENCODERS
     from aupipe.extract.faces import DETECTORS
@@ -153,13 +152,13 @@ def plugins(as_json: bool) -> None:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), default="aupipe-demo")
 @click.option("--recordings", default=16, show_default=True, type=click.IntRange(min=3), help="Videos to draw.")
-@click.option("--seconds", default=12.0, show_default=True, type=click.FloatRange(min=2), help="Length of each.")
+@click.option("--seconds", default=12.0, show_default=True, type=click.FloatRange(min=2), help="Length of each video.")
 @click.option("--seed", default=0, show_default=True)
 def demo(folder: Path, recordings: int, seconds: float, seed: int) -> None:
-    """Draw talking faces, extract, train, score: the whole way.
+    """Draw talking faces, extract features, train and score.
 
-    FOLDER takes the small labelled corpus, its features and the trained heads. Needs no download and a few minutes on
-    two cores. Run again, it goes on where it stopped.
+    The labelled corpus, its features and the trained heads are written to FOLDER. The demo downloads nothing and takes
+    a few minutes on two cores. A stopped demo continues when it is run again.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""store ls, info, verify, migrate, export, purge: looking after a feature store."""
+"""store ls, info, verify, migrate, export, purge: commands for the feature store."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from aupipe.cli.look import describe_store
 from aupipe.cli.options import config_options, existing_store, json_option, resolve, split_list
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.overwrite import overwrite_option
+from aupipe.cli.status import describe_store
 from aupipe.errors import DamageError, UsageError
 from aupipe.logs import printable
 from aupipe.registry import nearest
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from aupipe.store import Store
     from aupipe.store.local import LocalStore
 
-SHOWN = 10  # orphans: each writer that dies leaves one at most, a lost journal leaves all it knew of
+SHOWN = 10  # orphans: a killed writer leaves one at most, a lost journal all of its items
 
 
 @click.group()
 def store() -> None:
-    """Look after a feature store: what is in it, is it whole, copy it, erase from it."""
+    """List, check, copy, export and erase the content of a feature store."""
 
 
 def _folder_store(config_file: Path | None, store: Path | None) -> LocalStore:
@@ -37,9 +37,9 @@ def _folder_store(config_file: Path | None, store: Path | None) -> LocalStore:
 @config_options
 @json_option
 def list_items(feature: str | None, config_file: Path | None, store: Path | None, as_json: bool) -> None:
-    """The recordings of every feature, or of FEATURE.
+    """List the items of every feature, or of FEATURE.
 
-    FEATURE is a name or a full id. The columns: feature, shape, type, valid frames, recording.
+    FEATURE is a name or a full id. Columns: feature, shape, type, valid frames, recording.
 
     \b
     Example:
@@ -56,12 +56,12 @@ def list_items(feature: str | None, config_file: Path | None, store: Path | None
             echo_json(record_row(record))
         elif record.state == "done":
             shape = "x".join(map(str, record.shape))
-            about = f"{shape:>16} {record.dtype:8} {record.valid_frames:>8}"
-            harm = f"  damaged: {record.damage}" if record.damage else ""
-            echo(f"{record.feature:32} {about} {record.recording}{harm}")
+            numbers = f"{shape:>16} {record.dtype:8} {record.valid_frames:>8}"
+            damage = f"  damaged: {record.damage}" if record.damage else ""
+            echo(f"{record.feature:32} {numbers} {record.recording}{damage}")
         else:
-            about = f"{record.recording}  {record.reason}"
-            echo(f"{record.feature:32} {record.state.upper():>16} {'':17} {about}")
+            failure = f"{record.recording}  {record.reason}"
+            echo(f"{record.feature:32} {record.state.upper():>16} {'':17} {failure}")
 
 
 def _feature_ids(store: Store, feature: str | None) -> set[str]:
@@ -79,7 +79,7 @@ def _feature_ids(store: Store, feature: str | None) -> set[str]:
 @config_options
 @json_option
 def info(config_file: Path | None, store: Path | None, as_json: bool) -> None:
-    """Every feature: what made it, of how many recordings, how large.
+    """Show every feature: its encoder, weights, number of recordings and size.
 
     \b
     Example:
@@ -106,17 +106,19 @@ def _share(context: click.Context, option: click.Parameter, value: str | None) -
     except ValueError:
         share = -1.0
     if not 0 <= share <= 1:
-        raise click.BadParameter(f"{value!r}: a share such as 5% or 0.05")
+        raise click.BadParameter(f"{value!r}: expected a share such as 5% or 0.05")
     return share
 
 
 @store.command()
 @click.option("--quick", is_flag=True, help="Compare sizes only.")
-@click.option("--sample", callback=_share, metavar="P", help="Checksums of a random share only: 5% or 0.05.")
+@click.option("--sample", callback=_share, metavar="P", help="Check a random share of the items: 5% or 0.05.")
 @click.option(
-    "--repair", is_flag=True, help="Move damage to quarantine/ and queue it to be made again; deletes nothing."
+    "--repair",
+    is_flag=True,
+    help="Move damaged items to quarantine/ and compute them again in the next extract. Deletes nothing.",
 )
-@click.option("--rebuild", is_flag=True, help="First make the catalogue anew from journals and items.")
+@click.option("--rebuild", is_flag=True, help="First rebuild the index from the journals and items.")
 @config_options
 @json_option
 def verify(
@@ -128,9 +130,7 @@ def verify(
     store: Path | None,
     as_json: bool,
 ) -> int:
-    """Compare every item with what was published.
-
-    Is everything still there, and still what it was? Exit code 13 when not.
+    """Compare the checksum of every item with the published one. Exit code 13 where one is damaged or missing.
 
     \b
     Example:
@@ -142,7 +142,7 @@ def verify(
 
     opened = _folder_store(config_file, store)
     if rebuild:
-        echo(f"catalogue made anew, {rebuild_catalogue(opened)} items adopted", err=True)
+        echo(f"index rebuilt, {rebuild_catalogue(opened)} items adopted", err=True)
     report = check(opened, quick=quick, sample=sample)
     if repair:
         repair_damage(opened, report)
@@ -154,18 +154,18 @@ def verify(
     for path in report.quarantined:
         echo(f"moved to {path}")
     for path in report.orphans[:SHOWN]:
-        echo(f"orphan (never acknowledged): {path}")
+        echo(f"orphan (in no journal): {path}")
     if len(report.orphans) > SHOWN:
         echo(f"... and {len(report.orphans) - SHOWN} more orphans: was a journal lost?")
     if report.orphans and not rebuild:
-        echo("keep the orphans that are whole: aupipe store verify --rebuild")
+        echo("adopt the complete orphans: aupipe store verify --rebuild")
     how = "sizes compared" if quick else f"checksums of {report.summed} compared"
-    swept = f", {report.swept} leftovers of dead writers removed" if report.swept else ""
+    swept = f", {report.swept} unfinished files of killed writers removed" if report.swept else ""
     echo(f"{report.items} items, {how}: {len(report.damage) or 'no'} damage{swept}")
     if report.requeued:
-        echo(f"{len(report.requeued)} items are to be made again: aupipe extract")
+        echo(f"{len(report.requeued)} items will be computed again: aupipe extract")
     elif report.damage:
-        echo("mend: aupipe store verify --repair, then aupipe extract")
+        echo("repair: aupipe store verify --repair, then aupipe extract")
     return DamageError.exit_code if report.damage else 0
 
 
@@ -174,7 +174,7 @@ def verify(
 @click.option("--backend", required=True, help="zarr or hdf5.")
 @config_options
 def migrate(target: Path, backend: str, config_file: Path | None, store: Path | None) -> None:
-    """Copy the store to TARGET in another backend, bit for bit. Broken off, it goes on where it stopped.
+    """Copy the store to TARGET in another backend, bit for bit. A stopped copy continues when it is run again.
 
     \b
     Example:
@@ -195,7 +195,7 @@ def migrate(target: Path, backend: str, config_file: Path | None, store: Path | 
 @store.command()
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--format", "form", default="npz", show_default=True, help="npz, hdf5 (one file) or parquet.")
-@click.option("--feature", "features", multiple=True, help="Only these features; several with commas.")
+@click.option("--feature", "features", multiple=True, help="Only these features; several separated by commas.")
 @click.option("--recording", "recordings", multiple=True, help="Only these recordings.")
 @overwrite_option("a TARGET that is one file")
 @config_options
@@ -208,7 +208,7 @@ def export(
     config_file: Path | None,
     store: Path | None,
 ) -> None:
-    """Write features to TARGET for other tools. A folder that is there is never written to.
+    """Write features to TARGET for other tools. An existing folder is never written to.
 
     \b
     Example:
@@ -225,13 +225,13 @@ def export(
 
 @store.command()
 @click.argument("recordings", nargs=-1, required=True)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @config_options
 def purge(recordings: tuple[str, ...], yes: bool, config_file: Path | None, store: Path | None) -> None:
-    """Erase everything of RECORDINGS for good.
+    """Erase all data of RECORDINGS from the store. This cannot be undone.
 
-    Items, journal lines, catalogue, quarantine: it cannot be undone. Erase a person in a shared video by the track,
-    the shared sound and clock by the video. Run it when nobody writes.
+    Erases items, journal lines, index entries and quarantine. Name the track to erase one person of a shared video, the
+    video to erase its shared audio and clock. Run it while no other command writes to the store.
 
     \b
     Example:
@@ -243,7 +243,7 @@ def purge(recordings: tuple[str, ...], yes: bool, config_file: Path | None, stor
     known = {record.recording for record in opened.records()}
     for recording in recordings:
         if recording not in known:
-            raise UsageError(f"nothing of {recording!r} in {opened.path}.{nearest(recording, known)}")
+            raise UsageError(f"no item of {recording!r} in {opened.path}.{nearest(recording, known)}")
     if not yes and not click.confirm(
         printable(f"erase {', '.join(recordings)} from {opened.path} for good?"), err=True
     ):

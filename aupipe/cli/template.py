@@ -19,19 +19,19 @@ def template(
     task: str = "au",
     fps: float | None = None,
 ) -> str:
-    """The text `aupipe init` writes: the default configuration for a folder of this layout, with comments."""
+    """The default configuration for a data set of this layout, with comments."""
     dataset = [f'layout = "{layout}"']
     if layout == "affwild2":
         dataset += ['root = "."', f'frames = "{frames}"                # or "cropped_aligned": the organisers\' crops']
     else:
         dataset += [f'videos = "{videos}"']
     if fps is not None:
-        dataset += [f"fps = {fps:g}                           # images carry no clock: say how fast they were taken"]
+        dataset += [f"fps = {fps:g}                           # images have no timestamps: state their frame rate"]
     body = "\n".join(dataset)
     geometry = (
-        "" if frames == "cropped_aligned" else GEOMETRY  # crops carry no landmarks
+        "" if frames == "cropped_aligned" else GEOMETRY  # aligned crops have no landmarks
     )
-    return f"""# aupipe: what to process, with what, to where. `aupipe config show` prints every value and its origin.
+    return f"""# Configuration of aupipe. `aupipe config show` prints every value and where it comes from.
 
 [dataset]
 {body}

@@ -1,4 +1,4 @@
-"""transcribe."""
+"""transcribe: recognise the words of videos, for text encoders."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from pathlib import Path
 
 import click
 
-from aupipe.cli.extract import pick_devices
-from aupipe.cli.options import config_options, device_options, require_config, resolve
+from aupipe.cli.options import config_options, device_options, pick_devices, require_config, resolve
 from aupipe.cli.output import echo
 from aupipe.errors import RecordingError, UsageError
 
 
 @click.command()
-@click.option("--model", required=True, help="A Whisper model of transformers: a name in the hub's cache, or a folder.")
-@click.option("--language", default="", help="Like en; by default multilingual models decide piece by piece.")
+@click.option(
+    "--model", required=True, help="A Whisper model for transformers: a name in the hub's cache, or a folder."
+)
+@click.option(
+    "--language", default="", help="Language code such as en. Default: multilingual models detect it per segment."
+)
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N videos.")
 @device_options
 @config_options
@@ -28,9 +31,9 @@ def transcribe(
     config_file: Path | None,
     store: Path | None,
 ) -> int:
-    """Write the words of every video, with their times, beside it as .json, where text encoders look for them.
+    """Recognise the words of every video and write them, with their times, to a .json file next to it.
 
-    Videos that have a transcript, in any format, are left alone.
+    Text encoders read that file. Videos that have a transcript, in any format, are skipped.
 
     \b
     Example:
@@ -54,7 +57,7 @@ def transcribe(
     for video in wanted:
         try:
             found = write_words(video, video.with_suffix(".json"), recognize)
-        except (RecordingError, UsageError) as error:  # UsageError: somebody else has written one meanwhile
+        except (RecordingError, UsageError) as error:  # UsageError: another process has written a transcript meanwhile
             failed += 1
             echo(f"FAILED  {error}")
         else:
@@ -64,15 +67,15 @@ def transcribe(
 
 
 def refuse_shared_transcripts(videos: Iterable[Path]) -> None:
-    """Raises UsageError where two videos without a transcript would be given the same file."""
+    """Raises UsageError where two videos without a transcript would get the same file."""
     from aupipe.extract.media.transcript import find_transcript
 
     taken: dict[Path, Path] = {}
     for video in videos:
         if find_transcript(video) is not None:
             continue
-        twin = taken.setdefault(video.with_suffix(""), video)
-        if twin != video:
+        first = taken.setdefault(video.with_suffix(""), video)
+        if first != video:
             raise UsageError(
-                f"{twin} and {video.name} would share the transcript {video.stem}.json: rename one of them"
+                f"{first} and {video.name} would share the transcript {video.stem}.json: rename one of them"
             )

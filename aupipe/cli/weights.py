@@ -1,4 +1,4 @@
-"""weights list, pull, import, verify: the checkpoints encoders and detectors need."""
+"""weights list, pull, import, verify: checkpoints of encoders and detectors."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from aupipe.errors import WeightsMissingError
 
 @click.group()
 def weights() -> None:
-    """The checkpoints encoders and detectors need, kept in the folder AUPIPE_WEIGHTS names."""
+    """Manage the checkpoints of encoders and detectors, in the folder that AUPIPE_WEIGHTS names."""
 
 
 @weights.command("list")
 @json_option
 def list_known(as_json: bool) -> None:
-    """Every checkpoint aupipe knows: licence, where it comes from, and whether it is here.
+    """List the known checkpoints: licence, source, and whether each is in the folder.
 
     \b
     Example:
@@ -49,7 +49,7 @@ def list_known(as_json: bool) -> None:
 @weights.command()
 @click.argument("names", nargs=-1, required=True)
 def pull(names: tuple[str, ...]) -> None:
-    """Fetch known checkpoints from the Hugging Face hub. The one command that uses the network.
+    """Download known checkpoints from the Hugging Face hub. No other command uses the network.
 
     \b
     Example:
@@ -64,9 +64,9 @@ def pull(names: tuple[str, ...]) -> None:
 
 @weights.command("import")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--name", help="The name to keep it under, when there is one FILE.")
+@click.option("--name", help="File name in the folder, for a single FILE.")
 def import_files(files: tuple[Path, ...], name: str | None) -> None:
-    """Bring downloaded FILES into the folder: checkpoints become safetensors, nothing in them is executed.
+    """Copy downloaded FILES into the folder. Checkpoints become safetensors; their code is never executed.
 
     \b
     Example:
@@ -76,7 +76,7 @@ def import_files(files: tuple[Path, ...], name: str | None) -> None:
     from aupipe.extract.weights.folder import import_weights
 
     if name and len(files) > 1:
-        raise UsageError("--name goes with one file")
+        raise UsageError("--name needs a single FILE")
     for file in files:
         if not file.is_file():
             raise UsageError(f"no file {file}")
@@ -86,7 +86,7 @@ def import_files(files: tuple[Path, ...], name: str | None) -> None:
 @weights.command()
 @json_option
 def verify(as_json: bool) -> int:
-    """Hash every file in the folder and compare it with what is known of it. Exit code 12 when one is not what it says.
+    """Compare the sha256 of every file in the folder with the known one. Exit code 12 where one differs.
 
     \b
     Example:

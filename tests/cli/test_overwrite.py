@@ -59,9 +59,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 def test_recordings_that_would_be_written_as_one_are_refused_before_predicting(
     project: Folder, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from aupipe.cli.scene import Scene
+    from aupipe.cli.context import Context
 
-    monkeypatch.setattr(Scene, "predict", lambda *_: pytest.fail("predicted"))
+    monkeypatch.setattr(Context, "predict", lambda *_: pytest.fail("predicted"))
     ask = ("predict", "run", "--config", "pairs.toml", "--format", form, "--cpu")
     said = project.ask(*ask, "a.mp4", "a.mkv", "--out", "pair", code=2)
     assert said.startswith("a.mp4 and a.mkv would both be written as 'a': ")
@@ -72,7 +72,7 @@ def test_recordings_that_would_be_written_as_one_are_refused_before_predicting(
 def test_tracks_that_differ_only_in_case_are_not_handed_over_in_one_folder(project: Folder) -> None:
     ask = ("predict", "run", "--config", "pairs.toml", "--cpu", "--post", "none")
     said = project.ask(*ask, "b.mp4", "B.mp4", "--format", "tracks", "--out", "cases", code=2)
-    assert said.startswith("b.mp4 and B.mp4 would be written to one file where case does not count")
+    assert said.startswith("b.mp4 and B.mp4 would be written to one file on a case-insensitive file system")
     assert not (project.path / "cases").exists()
     project.ask(*ask, "b.mp4", "B.mp4", "a.mp4", "a.mkv", "--out", "all.csv")
     names = [line.split(",")[0] for line in (project.path / "all.csv").read_text().splitlines()[1:]]
@@ -87,7 +87,7 @@ def test_an_annotation_is_not_taken_for_two_recordings(tmp_path: Path) -> None:
         text.replace('"affwild2"', '"folder"\nvideos = "videos"\nannotations = "annotations"')
     )
     said = Folder(tmp_path).ask("train", "--feature", "hog", "--out", "run", "--allow-missing", "--cpu", code=2)
-    assert "clip0.txt could be of clip0.mkv or clip0.mp4" in said
+    assert "clip0.txt fits clip0.mkv and clip0.mp4" in said
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_run_that_is_stopped_while_it_writes_leaves_the_old_file(tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["aupipe.toml", "videos"]
     answer = run(tmp_path, "init")
     assert answer.returncode == 2
-    assert "aupipe.toml is there already: edit it, or --overwrite to replace it" in answer.stderr
+    assert "aupipe.toml is there already: edit it, or give --overwrite to replace it" in answer.stderr
     assert run(tmp_path, "init", "--force").returncode == 0  # as it was called before
     assert b"[dataset]" in (tmp_path / "aupipe.toml").read_bytes()
 

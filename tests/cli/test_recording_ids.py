@@ -99,7 +99,7 @@ def test_the_ids_of_the_whole_data_set_and_of_other_folders_are_what_they_were(p
     (project.path / "videos" / "empty").mkdir()
     (project.path / "aupipe.toml").write_text(CONFIG.format(videos="videos"))
     said = project.ask("extract", "videos/empty", "--cpu", code=2)
-    assert "no recording of this data set lies in videos/empty" in said
+    assert "no recording of this data set is in videos/empty" in said
 
 
 def test_a_folder_of_an_affwild2_tree_selects_its_tracks(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_verify_names_a_flipped_byte_and_repair_queues_the_item_again(stored: Pr
     assert "b c.mp4" not in answer.out
     assert stored.run("store", "verify", "--quick").code == 0  # the size is the same
     repaired = stored.run("store", "verify", "--repair")
-    assert "1 items are to be made again" in repaired.out
+    assert "1 items will be computed again" in repaired.out
     assert stored.run("store", "verify").code == 0
     assert list((stored.folder / "features" / "quarantine").iterdir())
 
@@ -69,7 +69,7 @@ def test_items_whose_journal_is_lost_are_named_as_orphans_and_won_back_by_one_co
     assert [line.startswith("orphan") for line in lines] == [True] * 10 + [False] * 3
     assert lines[10:12] == [
         "... and 12 more orphans: was a journal lost?",
-        "keep the orphans that are whole: aupipe store verify --rebuild",
+        "adopt the complete orphans: aupipe store verify --rebuild",
     ]
     answer = stored.run("store", "verify", "--rebuild")
     assert (answer.code, answer.out) == (0, "22 items, checksums of 22 compared: no damage\n")
@@ -136,9 +136,9 @@ def test_without_a_store_the_exit_code_is_10(project: Project) -> None:
         assert project.run("store", *command).code == 10
 
 
-def test_a_question_that_nobody_answers_erases_nothing(stored: Project) -> None:
+def test_a_question_without_an_answer_erases_nothing(stored: Project) -> None:
     before = stored.run("store", "ls").out
     answer = stored.run("store", "purge", "a.mp4")
     assert answer.code == 1
-    assert answer.err.endswith("aupipe: nobody answered, and nothing was done\n")
+    assert answer.err.endswith("aupipe: no answer on stdin: nothing was done\n")
     assert stored.run("store", "ls").out == before

@@ -141,7 +141,7 @@ def test_training_ends_with_a_score_its_interval_its_coverage_and_what_comes_nex
     assert "95% by video" in trained
     assert "100.0% of annotated frames predicted, face found in" in trained
     assert "always 1" in trained
-    assert "chosen on these very recordings" in trained
+    assert "chosen on these same recordings" in trained
     assert "next: aupipe predict" in trained
 
 
@@ -197,7 +197,7 @@ def test_a_killed_run_goes_on_to_the_weights_of_one_left_alone(project, trained,
     whole, killed = (load_weights(load_run(project.path / "runs" / name))[0] for name in ("tcn", "killed"))
     assert all(np.array_equal(whole[name], killed[name]) for name in whole)
     assert "trained already" in project.ask("train", "--resume", "runs/killed", "--cpu")
-    assert "nothing to go on with" in project.ask("train", "--resume", "runs", code=2)
+    assert "nothing to resume" in project.ask("train", "--resume", "runs", code=2)
 
 
 def test_seeds_give_a_run_each_and_are_reported_by_mean_and_spread(project):
@@ -207,7 +207,7 @@ def test_seeds_give_a_run_each_and_are_reported_by_mean_and_spread(project):
     assert "over 2 runs" in said
     assert {run.seed for run in map(load_run, (project.path / "runs/seeds").glob("seed*"))} == {0, 1}
     assert "mean of 2" in project.ask("evaluate", "runs/seeds", "--cpu")
-    assert "there twice" in project.ask("train", "--seed", "1,1", code=2)
+    assert "a number is repeated" in project.ask("train", "--seed", "1,1", code=2)
 
 
 def test_features_apart_are_a_run_each_and_their_mean(tmp_path):
@@ -239,7 +239,7 @@ def test_a_committee_is_one_command_says_its_weights_and_is_not_scored_on_what_c
     ]
     assert "chose weights" in folder.ask("evaluate", "run", "--cpu", code=2)
     assert 0 < folder.json("evaluate", "run", "--on-tuned", "--cpu")["mean"] <= 1
-    assert "an honest score needs --folds" in folder.ask("train", "--resume", "run", "--cpu")
+    assert "an unbiased score needs --folds" in folder.ask("train", "--resume", "run", "--cpu")
     assert "next: aupipe evaluate" in folder.ask(*ask, "folds", "--folds", "2")
     honest = folder.json("evaluate", "folds", "--cpu")
     assert honest["tuned_on_itself"] is False
@@ -297,7 +297,7 @@ def test_tune_fits_on_one_split_for_another(project, trained):
         "tune", "runs/tcn", "--set", "threshold=tune", "--set", "smooth=gaussian", "--out", "post.json", "--cpu"
     )
     assert "fitted on 3 recordings" in said
-    assert "flatters" in said
+    assert "optimistic" in said
     assert "chose these thresholds" in project.ask("evaluate", "runs/tcn", "--post", "post.json", code=2)
     assert project.json("evaluate", "runs/tcn", "--post", "post.json", "--on-tuned", "--cpu")["tuned_on_itself"]
     assert "Did you mean 'smooth'" in project.ask("tune", "runs/tcn", "--set", "smoth=gaussian", code=2)
@@ -358,7 +358,7 @@ def test_predictions_as_csv_and_parquet_are_the_same_numbers(project, trained):
 
     for form in ("csv", "parquet"):
         said = project.ask("predict", "runs/tcn", "v0", "--format", form, "--out", f"p.{form}", "--cpu")
-        assert f"{FRAMES} frames of 1 recordings, face seen in 94.4%" in said
+        assert f"{FRAMES} frames of 1 recordings, face found in 94.4%" in said
     table = parquet.read_table(project.path / "p.parquet")
     lines = (project.path / "p.csv").read_text().splitlines()
     assert table.column_names == lines[0].split(",")

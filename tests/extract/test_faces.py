@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from aupipe.errors import WeightsMissingError
 from aupipe.extract.faces import DETECTORS
-from aupipe.extract.faces.detection import as_table, detect_faces, enlarged, in_places
-from aupipe.extract.faces.face_table import FaceTable
+from aupipe.extract.faces.detection import detect_faces
+from aupipe.extract.faces.face_table import FaceTable, enlarged, pad_faces, to_table
 from aupipe.extract.faces.tracking import TrackParams, iou, subject_track
 from aupipe.extract.imaging.templates import ARCFACE_112, CropTemplate, shrink, shrink_factor, similarity, warp
 from aupipe.extract.media.images import read_image
@@ -172,7 +172,7 @@ def faces_at(*boxes: tuple[float, float, float]) -> Detections:
 
 
 def rows(*frames: Detections) -> FaceTable:
-    return as_table(in_places(frames), 1, 240, 480, 4)
+    return to_table(pad_faces(frames), 1, 240, 480, 4)
 
 
 LEFT, RIGHT = (60.0, 80.0, 60.0), (330.0, 70.0, 90.0)
@@ -297,7 +297,7 @@ def test_a_table_holds_the_largest_sure_faces_of_each_frame_in_the_pixels_of_the
         sides = [(random.randint(0, 50), random.randint(0, 50), random.choice([10, 20, 30])) for _ in range(count)]
         one = faces_at(*sides)  # some are equally large
         found.append(Detections(one.box, one.landmarks, np.array([random.random() for _ in sides], np.float32)))
-    table = as_table(in_places(found), factor, 240, 480, most, min_score)
+    table = to_table(pad_faces(found), factor, 240, 480, most, min_score)
     for rows, one in zip(table, found, strict=True):
         sure = [i for i in range(len(one.score)) if one.score[i] >= min_score]
         sure.sort(key=lambda i: -np.prod(one.box[i, 2:] - one.box[i, :2]))  # stable: equals stay as they were found
@@ -305,6 +305,6 @@ def test_a_table_holds_the_largest_sure_faces_of_each_frame_in_the_pixels_of_the
         for row, i in zip(rows, sure, strict=False):
             whole = np.concatenate([one.box[i], one.landmarks[i].reshape(-1)]) * factor + (factor - 1) / 2
             np.testing.assert_allclose(row, [*whole, one.score[i], 240, 480], rtol=1e-6)
-    for one, back in zip(found, in_places(found).to_detections(), strict=True):
+    for one, back in zip(found, pad_faces(found).to_detections(), strict=True):
         np.testing.assert_array_equal(back.box, one.box)
         np.testing.assert_array_equal(back.landmarks, one.landmarks)

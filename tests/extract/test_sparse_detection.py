@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aupipe.extract.faces.detection import as_table, in_places
-from aupipe.extract.faces.face_table import FaceTable
+from aupipe.extract.faces.face_table import FaceTable, pad_faces, to_table
 from aupipe.extract.faces.sparse_detection import Schedule, SparseDetection, thumbnails
 from aupipe.extract.faces.sparse_detection import fill_between as fill_table
 from aupipe.extract.media.video import VideoReader
@@ -32,7 +31,7 @@ def face(x: float, y: float = 100, side: float = 80, score: float = 0.9) -> np.n
 def rows_of(faces: list[np.ndarray], most: int = 4, size: tuple[int, int] = SIZE) -> np.ndarray:
     found = np.array(faces, np.float32).reshape(-1, 15)
     here = Detections(found[:, :4], found[:, 4:14].reshape(-1, 5, 2), found[:, 14])
-    return dense(as_table(in_places([here]), 1, *size, most), most)[0]
+    return dense(to_table(pad_faces([here]), 1, *size, most), most)[0]
 
 
 def dense(table: FaceTable, most: int) -> np.ndarray:

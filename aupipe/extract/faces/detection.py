@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.extract.faces import Detect
-from aupipe.extract.faces.face_table import COLUMNS, FaceTable
+from aupipe.extract.faces.face_table import FaceTable, PaddedFaces, pad_faces, to_table
 from aupipe.extract.imaging.templates import shrink, shrink_factor
 from aupipe.extract.media.video import FrameChunk
 from aupipe.extract.meter import Meter
-from aupipe.types import Detections, Frames
+from aupipe.types import Frames
 
 if TYPE_CHECKING:
     from aupipe.extract.faces.device_detection import DeviceDetector
@@ -29,7 +29,7 @@ def detect_faces(
     """
     height, width = rgb.shape[1:3]
     factor = shrink_factor(height, width, detect_px)
-    return as_table(in_places(detect(shrink(rgb, factor))), factor, height, width, max_faces, min_score)
+    return to_table(pad_faces(detect(shrink(rgb, factor))), factor, height, width, max_faces, min_score)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class FaceDetector:
         factor = shrink_factor(height, width, self.detect_px)
         if self.on_device is None:
             found = self.detect(on_host(frames.shrunk(factor).permute(0, 2, 3, 1)))
-            return lambda: self._table(in_places(found), factor, height, width)
+            return lambda: self._table(pad_faces(found), factor, height, width)
         wait = self.on_device.start(frames, factor)
 
         def end() -> FaceTable:
@@ -92,75 +92,10 @@ class FaceDetector:
                 found = places.to_detections()
                 for i, one in zip(again, self.detect(pictures), strict=True):
                     found[i] = one
-                places = in_places(found)
+                places = pad_faces(found)
             return self._table(places, factor, height, width)
 
         return end
 
-    def _table(self, found: FacePlaces, factor: int, height: int, width: int) -> FaceTable:
-        return as_table(found, factor, height, width, self.max_faces, self.min_score)
-
-
-class FacePlaces(NamedTuple):
-    """The faces of B frames in K places each, of which the first ``number`` (B,) hold one.
-
-    ``box`` (B, K, 4) xyxy px, ``landmarks`` (B, K, 5, 2) px, ``score`` (B, K); ``settled`` (B,): whether that is sure.
-    """
-
-    box: NDArray[np.float32]
-    landmarks: NDArray[np.float32]
-    score: NDArray[np.float32]
-    number: NDArray[np.int64]
-    settled: NDArray[np.bool_]
-
-    def to_detections(self) -> list[Detections]:
-        """Frame by frame."""
-        return [
-            Detections(self.box[i, :n], self.landmarks[i, :n], self.score[i, :n]) for i, n in enumerate(self.number)
-        ]
-
-
-def in_places(found: Sequence[Detections]) -> FacePlaces:
-    """What was found frame by frame, as one array."""
-    number = np.array([len(one.score) for one in found], dtype=np.int64)
-    shape = len(found), int(number.max(initial=0))
-    places = FacePlaces(
-        np.zeros((*shape, 4), np.float32),
-        np.zeros((*shape, 5, 2), np.float32),
-        np.zeros(shape, np.float32),
-        number,
-        np.ones(len(found), bool),
-    )
-    for i, one in enumerate(found):
-        for place, values in zip(places[:3], (one.box, one.landmarks, one.score), strict=True):
-            place[i, : len(values)] = values
-    return places
-
-
-def as_table(
-    found: FacePlaces, factor: int, height: int, width: int, max_faces: int, min_score: float = -np.inf
-) -> FaceTable:
-    """The faces of frames of ``height`` x ``width`` that were shrunk by ``factor``, largest first, ``max_faces`` each.
-
-    Coordinates are those of the whole frame.
-    """
-    most = int(found.number.max(initial=0))
-    score = found.score[:, :most]
-    there = (np.arange(most) < found.number[:, None]) & (score >= min_score)  # (B, K)
-    box, points = (enlarged(part[:, :most], factor) for part in (found.box, found.landmarks))
-    area = np.prod(box[..., 2:] - box[..., :2], axis=-1)
-    order = np.lexsort((-area, ~there), axis=1)[:, :max_faces]
-    counts = np.minimum(there.sum(axis=1), max_faces)
-    row, place = np.nonzero(np.arange(order.shape[1]) < counts[:, None])
-    taken = row, order[row, place]
-    rows = np.empty((len(row), COLUMNS), dtype=np.float32)
-    rows[:, :4] = box[taken]
-    rows[:, 4:14] = points[taken].reshape(-1, 10)  # (n, 5, 2) -> (n, 10)
-    rows[:, 14] = score[taken]
-    rows[:, 15:] = height, width
-    return FaceTable(counts, rows)
-
-
-def enlarged(coordinates: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
-    """Coordinates in a picture shrunk by a whole factor, in the full picture: pixel centres map to block centres."""
-    return coordinates * np.float32(factor) + np.float32((factor - 1) / 2)
+    def _table(self, found: PaddedFaces, factor: int, height: int, width: int) -> FaceTable:
+        return to_table(found, factor, height, width, self.max_faces, self.min_score)

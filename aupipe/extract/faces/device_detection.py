@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from aupipe.extract.faces import DetectTensor
-from aupipe.extract.faces.detection import FacePlaces
+from aupipe.extract.faces.face_table import PaddedFaces
 from aupipe.extract.gpu.cuda_graphs import GraphedFunction
 from aupipe.extract.gpu.frames import DeviceFrames
 from aupipe.extract.gpu.kernels import small
@@ -25,18 +25,18 @@ class DeviceDetector:
         self._detect = detect
         self._graphs: dict[tuple[Colour, int], GraphedFunction] = {}
 
-    def start(self, frames: DeviceFrames, factor: int) -> Callable[[], FacePlaces]:
+    def start(self, frames: DeviceFrames, factor: int) -> Callable[[], PaddedFaces]:
         """Begin to look for faces in frames shrunk by ``factor``; calling what is returned waits for the answer."""
         packed = self._graph(frames.colour, factor)(
             frames.on_current_stream(), (frames.room,) * 3, len(frames)
         )  # (B, 15 K + 2)
         wait = fetch([packed])
 
-        def end() -> FacePlaces:
+        def end() -> PaddedFaces:
             (values,) = wait()
             faces = values[:, :-2].reshape(len(values), -1, VALUES)
             points = faces[..., 4:14].reshape(*faces.shape[:2], 5, 2)
-            return FacePlaces(faces[..., :4], points, faces[..., 14], values[:, -2].astype(int), values[:, -1] > 0)
+            return PaddedFaces(faces[..., :4], points, faces[..., 14], values[:, -2].astype(int), values[:, -1] > 0)
 
         return end
 

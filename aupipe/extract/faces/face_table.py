@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from aupipe.types import Detections
 
 COLUMNS = 17  # box, five points, score, height and width of the frame
 BLOCK_FRAMES = 4096
@@ -86,3 +89,68 @@ class FaceTable:
         places = np.full(len(self), -1, np.int64)
         places[self.frame[same]] = self.place[same]
         return places
+
+
+class PaddedFaces(NamedTuple):
+    """The faces of B frames in K places each, of which the first ``number`` (B,) hold one.
+
+    ``box`` (B, K, 4) xyxy px, ``landmarks`` (B, K, 5, 2) px, ``score`` (B, K); ``settled`` (B,): whether that is sure.
+    """
+
+    box: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+    score: NDArray[np.float32]
+    number: NDArray[np.int64]
+    settled: NDArray[np.bool_]
+
+    def to_detections(self) -> list[Detections]:
+        """Frame by frame."""
+        return [
+            Detections(self.box[i, :n], self.landmarks[i, :n], self.score[i, :n]) for i, n in enumerate(self.number)
+        ]
+
+
+def pad_faces(found: Sequence[Detections]) -> PaddedFaces:
+    """What was found frame by frame, as one array."""
+    number = np.array([len(one.score) for one in found], dtype=np.int64)
+    shape = len(found), int(number.max(initial=0))
+    places = PaddedFaces(
+        np.zeros((*shape, 4), np.float32),
+        np.zeros((*shape, 5, 2), np.float32),
+        np.zeros(shape, np.float32),
+        number,
+        np.ones(len(found), bool),
+    )
+    for i, one in enumerate(found):
+        for place, values in zip(places[:3], (one.box, one.landmarks, one.score), strict=True):
+            place[i, : len(values)] = values
+    return places
+
+
+def to_table(
+    found: PaddedFaces, factor: int, height: int, width: int, max_faces: int, min_score: float = -np.inf
+) -> FaceTable:
+    """The faces of frames of ``height`` x ``width`` that were shrunk by ``factor``, largest first, ``max_faces`` each.
+
+    Coordinates are those of the whole frame.
+    """
+    most = int(found.number.max(initial=0))
+    score = found.score[:, :most]
+    there = (np.arange(most) < found.number[:, None]) & (score >= min_score)  # (B, K)
+    box, points = (enlarged(part[:, :most], factor) for part in (found.box, found.landmarks))
+    area = np.prod(box[..., 2:] - box[..., :2], axis=-1)
+    order = np.lexsort((-area, ~there), axis=1)[:, :max_faces]
+    counts = np.minimum(there.sum(axis=1), max_faces)
+    row, place = np.nonzero(np.arange(order.shape[1]) < counts[:, None])
+    taken = row, order[row, place]
+    rows = np.empty((len(row), COLUMNS), dtype=np.float32)
+    rows[:, :4] = box[taken]
+    rows[:, 4:14] = points[taken].reshape(-1, 10)  # (n, 5, 2) -> (n, 10)
+    rows[:, 14] = score[taken]
+    rows[:, 15:] = height, width
+    return FaceTable(counts, rows)
+
+
+def enlarged(coordinates: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
+    """Coordinates in a picture shrunk by a whole factor, in the full picture: pixel centres map to block centres."""
+    return coordinates * np.float32(factor) + np.float32((factor - 1) / 2)

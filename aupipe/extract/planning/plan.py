@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from aupipe.collection import collection_paused
 from aupipe.errors import UsageError
 from aupipe.extract.media.transcript import find_transcript
 from aupipe.extract.planning.features import FeatureGraph, FeatureSet
+from aupipe.gc_pause import gc_paused
 from aupipe.sources import source_changed, source_folder
 from aupipe.store import ItemState, Store
 from aupipe.types import FeatureSpec, Modality, Recording, SourceIdentity
@@ -95,7 +95,7 @@ def make_plan(
     videos: dict[str, list[Recording]] = {}
     items: list[Item] = []
     jobs: list[Job] = []
-    with collection_paused():
+    with gc_paused():
         for recording in recordings:
             videos.setdefault(recording.video_id, []).append(recording)
         for video_id, siblings in videos.items():

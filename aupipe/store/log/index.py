@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from aupipe.collection import collection_paused
 from aupipe.errors import DamageError
+from aupipe.gc_pause import gc_paused
 from aupipe.store import fs
 from aupipe.store.log.journal import Line, read_lines
 from aupipe.store.log.snapshot import NAME, Snapshot, is_intact, snapshot_paths, write_snapshot
@@ -119,7 +119,7 @@ class Index:
 
     def states(self, features: Sequence[str]) -> dict[str, tuple[ItemState | None, ...]]:
         """The newest state and source of every item of some features, by recording; None where there is no record."""
-        with collection_paused():
+        with gc_paused():
             states = self._snapshot.states(features) if self._snapshot else {}
             unknown = (None,) * len(features)
             for (recording, feature), entry in list(self._entries.items()):  # another thread may publish meanwhile

@@ -1,4 +1,4 @@
-"""What a `train` command asked for, as a file in its folder: so that it can be gone on with."""
+"""The request of a `train` command, kept as a file in the folder of its run, so that the run can be resumed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ if TYPE_CHECKING:
     from aupipe.cli.data import Data
     from aupipe.store import Store
 
-ORDER_FILE = "train.json"  # what was asked for, so that --resume can ask again
-SHOWN = 5  # settings in which two orders differ
+REQUEST_FILE = "train.json"  # in the folder of the run; read by --resume
+SHOWN = 5  # differences in an error message
 
 
 @dataclass(frozen=True)
-class Order:
-    """What a command asked to train; ``recipe``: `EnsembleRecipe.to_json`; ``folds``: a number, or fold name ->
-    recording ids; ``on``: train or all."""
+class TrainRequest:
+    """The settings of a `train` command.
+
+    ``recipe``: `EnsembleRecipe.to_json`. ``folds``: a number, or fold name -> recording ids. ``on``: train or all.
+    """
 
     recipe: Mapping[str, Any]
     task: Task
@@ -40,21 +42,21 @@ class Order:
     data: Mapping[str, Any] = field(default_factory=dict)  # `identify_data`; empty in files of an earlier aupipe
 
 
-def numbers(text: str) -> tuple[int, ...]:
-    """``0,1,2`` as numbers."""
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """The value of ``--seed``: ``0,1,2`` as numbers. Raises UsageError for anything else."""
     try:
         found = tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"--seed {text}: expected whole numbers with commas between, e.g. 0,1,2") from None
+        raise UsageError(f"--seed {text}: expected whole numbers separated by commas, such as 0,1,2") from None
     if not all(0 <= seed < 2**32 for seed in found):
         raise UsageError(f"--seed {text}: expected numbers from 0 to {2**32 - 1}")
     if len(set(found)) < len(found):
-        raise UsageError(f"--seed {text}: one of them is there twice")
+        raise UsageError(f"--seed {text}: a number is repeated")
     return found
 
 
-def folds_of(text: str | None) -> int | dict[str, list[str]] | None:
-    """``5`` as a number, else the content of a JSON file."""
+def parse_folds(text: str | None) -> int | dict[str, list[str]] | None:
+    """The value of ``--folds``: a number, or the content of a JSON file. Raises UsageError for anything else."""
     if text is None or text.isdigit():
         return None if text is None else int(text)
     try:
@@ -64,73 +66,75 @@ def folds_of(text: str | None) -> int | dict[str, list[str]] | None:
         raise UsageError(f"--folds {text}: expected a number, or a JSON file {{fold: [ids]}} ({error})") from error
 
 
-def check_names(features: Sequence[str]) -> None:
-    """Raises UsageError for a feature that is asked for twice."""
+def refuse_repeated(features: Sequence[str]) -> None:
+    """Raises UsageError for a feature that is named twice."""
     if twice := next((name for name in features if features.count(name) > 1), None):
-        raise UsageError(f"feature {twice!r} is asked for twice")
+        raise UsageError(f"feature {twice!r} is named twice")
 
 
 def is_finished(out: Path) -> bool:
-    """Does the folder hold what a `train` command makes at its end?"""
+    """Whether a folder holds the result of a finished `train` command."""
     from aupipe.train.model import FILE
     from aupipe.train.run import RUN_FILE, load_run
 
     return (out / FILE).is_file() or ((out / RUN_FILE).is_file() and load_run(out).finished)
 
 
-def write_order(order: Order, out: Path) -> None:
-    """Write it into the folder of a run that begins. Raises UsageError where another has begun there meanwhile."""
+def write_request(request: TrainRequest, out: Path) -> None:
+    """Write a request into the folder of a new run. Raises UsageError where another run has just begun there."""
     try:
-        write_file(out / ORDER_FILE, json.dumps(asdict(order), indent=1))
+        write_file(out / REQUEST_FILE, json.dumps(asdict(request), indent=1))
     except UsageError:
         raise UsageError(f"{out}: another training has just begun there: choose another --out") from None
 
 
-def read_order(folder: Path) -> Order:
-    """What was asked for there. Raises UsageError where nothing was."""
+def read_request(folder: Path) -> TrainRequest:
+    """The request of the run in a folder. Raises UsageError where there is none, or it is not readable."""
     try:
-        content: dict[str, Any] = read_json(folder / ORDER_FILE)
+        content: dict[str, Any] = read_json(folder / REQUEST_FILE)
         content |= {key: tuple(content[key]) for key in ("features", "seeds")}
-        return Order(**content)
+        return TrainRequest(**content)
     except FileNotFoundError:
-        raise UsageError(f"{folder}: nothing to go on with: no {ORDER_FILE} there") from None
+        raise UsageError(f"{folder}: nothing to resume: it has no {REQUEST_FILE}") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UsageError(f"{folder / ORDER_FILE}: not readable ({error}): begin anew in another folder") from error
+        raise UsageError(f"{folder / REQUEST_FILE}: not readable ({error}): train into another folder") from error
 
 
-def finished_order(out: Path, order: Order) -> Order | None:
-    """What was ordered where the folder is the finished run of this very order; None where it is new or empty.
+def find_finished(out: Path, request: TrainRequest) -> TrainRequest | None:
+    """The request of the finished run in ``out``, where it equals ``request``; None where the folder is new or empty.
 
-    Raises UsageError where it is another's, where a run there is unfinished, and where it holds anything else.
+    Raises UsageError for a finished run with other settings, an unfinished run, and a folder with other content.
     """
     from aupipe.train.ensemble_recipe import ensemble_recipe_from_json
 
-    if not (out / ORDER_FILE).is_file():
+    if not (out / REQUEST_FILE).is_file():
         refuse_nonempty(out, " and holds no run of `aupipe train`")
         return None
-    before = read_order(out)
+    before = read_request(out)
     if not is_finished(out):
         raise UsageError(f"{out} holds a run that is not finished: `aupipe train --resume {out}`, or another --out")
-    before = replace(before, recipe=ensemble_recipe_from_json(before.recipe).to_json())  # with keys that are new since
-    if other := differences(before, order):
+    before = replace(
+        before, recipe=ensemble_recipe_from_json(before.recipe).to_json()
+    )  # adds keys that its version did not have
+    if other := differences(before, request):
         shown = "; ".join(other[:SHOWN]) + (f"; and {len(other) - SHOWN} more" if len(other) > SHOWN else "")
-        raise UsageError(f"{out} is a finished run of another order ({shown}): choose another --out")
+        raise UsageError(f"{out} is a finished run with other settings ({shown}): choose another --out")
     return before
 
 
 def identify_data(data: Data, store: Store) -> dict[str, Any]:
-    """What a command works on, in a few words each, so that another data set is told from the same one.
+    """A description of the training data, to detect that it has changed.
 
-    Feature ids by name; digests of the recordings of both splits, of their stored rows, and of their annotations.
-    Raises UsageError for a feature that the store does not have.
+    It holds feature ids by name, and digests of the recordings of both splits, of their stored rows and of their
+    annotations. Raises UsageError for a feature that the store does not have.
     """
     from aupipe.train.data import feature_specs
 
-    everyone = [*data.train, *data.validation]
+    all_recordings = [*data.train, *data.validation]
     keys = {spec.id: spec.modality for spec in feature_specs(store, data.features).values()}
-    rows = [_checksum(store, one.key_for(kind), feature) for one in everyone for feature, kind in keys.items()]
+    rows = [_checksum(store, one.key_for(kind), feature) for one in all_recordings for feature, kind in keys.items()]
     labels = hashlib.sha256()
-    for task, table in [("", data.labels), *sorted(data.also.items())]:
+    for task, table in [("", data.labels), *sorted(data.aux_labels.items())]:
         for name, item in sorted(table.items()):
             labels.update(f"{task}\0{name}\0{item.task}\0".encode(errors="surrogateescape"))
             labels.update(item.targets.tobytes() + item.valid.tobytes())
@@ -154,27 +158,27 @@ def _digest(texts: Iterable[str]) -> str:
     return hashlib.sha256("\0".join(texts).encode(errors="surrogateescape")).hexdigest()[:12]
 
 
-def differences(before: Order, now: Order) -> list[str]:
-    """In which of its settings an order is not the other, as ``epochs 5, not 10``."""
+def differences(before: TrainRequest, now: TrainRequest) -> list[str]:
+    """The settings in which two requests differ, as ``epochs 5, not 10``."""
     names = ("task", "features", "seeds", "folds", "on", "allow_missing", "deterministic", "threads")
-    found = [_unlike(name, getattr(before, name), getattr(now, name)) for name in names]
+    found = [_difference(name, getattr(before, name), getattr(now, name)) for name in names]
     if before.recipe["name"] != now.recipe["name"]:
-        found.insert(0, _unlike("recipe", before.recipe["name"], now.recipe["name"]))
+        found.insert(0, _difference("recipe", before.recipe["name"], now.recipe["name"]))
     else:
         old, new = _settings(before.recipe), _settings(now.recipe)
-        found += [_unlike(name, old.get(name), new.get(name)) for name in dict.fromkeys([*old, *new])]
+        found += [_difference(name, old.get(name), new.get(name)) for name in dict.fromkeys([*old, *new])]
     return [line for line in found if line]
 
 
-def data_differences(before: Order, now: Order) -> list[str]:
-    """In what the data of two orders differ; nothing where one of them does not say."""
+def data_differences(before: TrainRequest, now: TrainRequest) -> list[str]:
+    """The parts of the data in which two requests differ; empty where one of them does not state its data."""
     if not before.data or not now.data:
         return []
     return [f"other {name}" for name, value in now.data.items() if before.data.get(name) != value]
 
 
-def _unlike(name: str, before: Any, now: Any) -> str:
-    """``name before, not now``, or nothing where both are the same once written down."""
+def _difference(name: str, before: Any, now: Any) -> str:
+    """``name before, not now``, or an empty string where both are the same as JSON."""
     if json.dumps(before) == json.dumps(now):
         return ""
     shown = ["none" if value in (None, (), []) else _shown(value) for value in (before, now)]
@@ -188,18 +192,18 @@ def _shown(value: Any) -> str:
 
 
 def _settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Every value of `EnsembleRecipe.to_json`, by a dotted name; of several members behind their names."""
+    """Every value of `EnsembleRecipe.to_json` by dotted name; of several members with the member's name in front."""
     several = len(recipe["members"]) > 1
     found: dict[str, Any] = {}
     for member in recipe["members"]:
-        lead = f"{member['name']}." if several else ""
-        found[f"{lead}per_feature"] = member["per_feature"]
-        found |= _flat(member["recipe"], lead)
+        prefix = f"{member['name']}." if several else ""
+        found[f"{prefix}per_feature"] = member["per_feature"]
+        found |= _flat(member["recipe"], prefix)
     return found
 
 
-def _flat(table: Mapping[str, Any], lead: str) -> dict[str, Any]:
+def _flat(table: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in table.items():
-        found |= _flat(value, f"{lead}{name}.") if isinstance(value, Mapping) else {f"{lead}{name}": value}
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return found

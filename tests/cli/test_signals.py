@@ -35,8 +35,8 @@ modality = "visual"
 kind = "hog"
 """
 LAST_WORDS = {
-    143: "aupipe: terminated; what was published stays, run the same command to go on",
-    130: "aupipe: interrupted; what was published stays, run the same command to go on",
+    143: "aupipe: terminated; published items stay stored, run the same command to continue",
+    130: "aupipe: interrupted; published items stay stored, run the same command to continue",
 }
 
 
@@ -125,7 +125,7 @@ def test_signals_that_were_ignored_at_the_start_stay_ignored(stored: Path) -> No
 
 def test_a_second_signal_ends_a_command_that_is_putting_things_in_order(tmp_path: Path) -> None:
     code = (
-        "import sys, time\nfrom aupipe.cli import ends\nends.catch_signals()\n"
+        "import sys, time\nfrom aupipe.cli import signals\nsignals.catch_signals()\n"
         "try:\n    print('ready', flush=True)\n    time.sleep(60)\n"
         "finally:\n    print('cleaning', flush=True)\n    time.sleep(60)\n"
     )
@@ -141,7 +141,7 @@ def test_a_second_signal_ends_a_command_that_is_putting_things_in_order(tmp_path
 
 def test_a_signal_that_a_library_loses_still_ends_the_command(tmp_path: Path) -> None:
     code = (
-        "import time\nfrom aupipe.cli import ends\nends.GRACE_S = 0.2\nends.catch_signals()\n"
+        "import time\nfrom aupipe.cli import signals\nsignals.GRACE_S = 0.2\nsignals.catch_signals()\n"
         "while True:\n    try:\n        print('ready', flush=True)\n        time.sleep(60)\n"
         "    except BaseException:\n        pass\n"
     )
@@ -217,7 +217,7 @@ def end_training(folder: Path, moment_s: float, number: signal.Signals, run: str
         assert checkpoint.run.history
         assert not load_run(folder / run).finished
         load_weights(load_run(folder / run))
-        assert f"stopped. Go on with: aupipe train --resume {run}" in err
+        assert f"stopped. To continue: aupipe train --resume {run}" in err
 
 
 @pytest.mark.parametrize(("moment_s", "number"), [(0.05, signal.SIGTERM), (0.3, signal.SIGINT)])

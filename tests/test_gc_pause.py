@@ -1,11 +1,11 @@
-"""Garbage is left alone while a lot is built, and no longer."""
+"""`gc_paused` switches the garbage collector off in its block only."""
 
 import gc
 import weakref
 
 import pytest
 
-from aupipe.collection import collection_paused
+from aupipe.gc_pause import gc_paused
 
 
 class Loop:
@@ -13,25 +13,25 @@ class Loop:
         self.me = self
 
 
-def test_collection_stops_within_and_goes_on_after() -> None:
+def test_collection_stops_in_the_block_and_continues_after_it() -> None:
     def build() -> None:
-        with collection_paused():
+        with gc_paused():
             lost.append(weakref.ref(Loop()))
         assert not gc.isenabled()
         raise ValueError("inside")
 
     lost: list[weakref.ref[Loop]] = []
-    with pytest.raises(ValueError, match="inside"), collection_paused():
+    with pytest.raises(ValueError, match="inside"), gc_paused():
         build()
     assert gc.isenabled()
     gc.collect()
     assert lost[0]() is None
 
 
-def test_who_has_switched_it_off_finds_it_off() -> None:
+def test_a_collector_that_was_off_stays_off() -> None:
     gc.disable()
     try:
-        with collection_paused():
+        with gc_paused():
             pass
         assert not gc.isenabled()
     finally:

@@ -1,4 +1,4 @@
-"""A training order is carried out as it was given, or refused: never answered with the run of another one."""
+"""A `train` command runs as it was given or is refused: an existing run with other settings is never its answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aupipe.cli.order import ORDER_FILE, read_order
+from aupipe.cli.train_request import REQUEST_FILE, read_request
 from aupipe.errors import UsageError
 from aupipe.train.crossval import group_folds
 from aupipe.train.ensemble import train_ensemble
@@ -22,7 +22,7 @@ from aupipe.train.run import load_run
 from tests.cli.test_train import SMALL, Folder, fill, write_annotations
 from tests.train.toy_corpus import make_corpus
 
-ORDER = ("train", "--recipe", "tcn", "--feature", "hog", *SMALL)
+TRAIN = ("train", "--recipe", "tcn", "--feature", "hog", *SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     root = tmp_path_factory.mktemp("project")
     fill(root, also=("geometry",))
     folder = Folder(root)
-    folder.ask(*ORDER, "--out", "run")
+    folder.ask(*TRAIN, "--out", "run")
     return folder
 
 
@@ -53,43 +53,43 @@ def content(folder: Path) -> dict[str, bytes]:
         (("--allow-missing",), "allow-missing false, not true"),
     ],
 )
-def test_an_order_onto_the_finished_run_of_another_is_refused_with_what_differs(
+def test_training_into_a_finished_run_with_other_settings_is_refused_with_the_differences(
     project: Folder, more: tuple[str, ...], said: str
 ) -> None:
     before = content(project.path / "run")
-    answer = project.ask(*ORDER, *more, "--out", "run", code=2)
-    assert answer == f"run is a finished run of another order ({said}): choose another --out"
+    answer = project.ask(*TRAIN, *more, "--out", "run", code=2)
+    assert answer == f"run is a finished run with other settings ({said}): choose another --out"
     assert content(project.path / "run") == before
 
 
-def test_the_command_ends_with_2_where_the_run_is_anothers(project: Folder) -> None:
-    command = [sys.executable, "-c", "from aupipe.cli import main; main()", *ORDER, "--seed", "7", "--out", "run"]
+def test_the_exit_code_is_2_where_the_run_has_other_settings(project: Folder) -> None:
+    command = [sys.executable, "-c", "from aupipe.cli import main; main()", *TRAIN, "--seed", "7", "--out", "run"]
     answer = subprocess.run(command, cwd=project.path, capture_output=True, text=True)
     assert answer.returncode == 2, answer.stderr
-    assert "aupipe: run is a finished run of another order (seeds 0, not 7): choose another --out" in answer.stderr
+    assert "aupipe: run is a finished run with other settings (seeds 0, not 7): choose another --out" in answer.stderr
     assert answer.stdout == ""
 
 
-def test_the_same_order_is_said_to_be_done(project: Folder) -> None:
+def test_the_same_request_is_reported_as_done(project: Folder) -> None:
     before = content(project.path / "run")
-    assert "run is trained already" in project.ask(*ORDER, "--out", "run")
+    assert "run is trained already" in project.ask(*TRAIN, "--out", "run")
     assert content(project.path / "run") == before
 
 
-def test_the_same_order_on_other_data_is_refused(tmp_path: Path) -> None:
+def test_the_same_request_on_other_data_is_refused(tmp_path: Path) -> None:
     fill(tmp_path)
     folder = Folder(tmp_path)
-    folder.ask(*ORDER, "--out", "run")
+    folder.ask(*TRAIN, "--out", "run")
     file = tmp_path / "annotations" / "AU_Detection_Challenge" / "Train_Set" / "clip0.txt"
     known = file.read_text()
     write_annotations(tmp_path, "Train_Set", "clip0", np.ones((90, 12)))
-    for command in ((*ORDER, "--out", "run"), ("train", "--resume", "run", "--cpu")):
+    for command in ((*TRAIN, "--out", "run"), ("train", "--resume", "run", "--cpu")):
         assert "run was begun on other data (other annotations)" in folder.ask(*command, code=2)
     file.write_text(known)
-    assert "trained already" in folder.ask(*ORDER, "--out", "run")
+    assert "trained already" in folder.ask(*TRAIN, "--out", "run")
     file.unlink()
     assert "other training recordings; other stored rows; other annotations" in folder.ask(
-        *ORDER, "--out", "run", code=2
+        *TRAIN, "--out", "run", code=2
     )
 
 
@@ -104,24 +104,24 @@ def test_a_run_that_is_not_finished_is_only_gone_on_with(project: Folder, monkey
 
     monkeypatch.setattr(fitting, "_line", stop)
     with pytest.raises(Killed):
-        project.ask(*ORDER, "--out", "killed")
+        project.ask(*TRAIN, "--out", "killed")
     monkeypatch.undo()
     before = content(project.path / "killed")
     for more in ((), ("--set", "epochs=3")):
-        said = project.ask(*ORDER, *more, "--out", "killed", code=2)
+        said = project.ask(*TRAIN, *more, "--out", "killed", code=2)
         assert "killed holds a run that is not finished: `aupipe train --resume killed`" in said
-        assert content(project.path / "killed") == before  # the order too, which --resume asks again
+        assert content(project.path / "killed") == before  # the request too, which --resume reads
     project.ask("train", "--resume", "killed", "--cpu")
-    assert "trained already" in project.ask(*ORDER, "--out", "killed")
+    assert "trained already" in project.ask(*TRAIN, "--out", "killed")
 
 
 def test_a_folder_that_holds_something_else_is_not_trained_into(project: Folder) -> None:
     (project.path / "mine").mkdir()
     (project.path / "mine" / "head.safetensors").write_text("precious")
-    assert "mine is not empty and holds no run" in project.ask(*ORDER, "--out", "mine", code=2)
+    assert "mine is not empty and holds no run" in project.ask(*TRAIN, "--out", "mine", code=2)
     assert content(project.path / "mine") == {"head.safetensors": b"precious"}
     (project.path / "file").write_text("precious")
-    assert "file is a file" in project.ask(*ORDER, "--out", "file", code=2)
+    assert "file is a file" in project.ask(*TRAIN, "--out", "file", code=2)
 
 
 def test_two_commands_that_begin_in_one_second_have_a_folder_each(
@@ -134,20 +134,20 @@ def test_two_commands_that_begin_in_one_second_have_a_folder_each(
 
     monkeypatch.setattr(sys.modules["aupipe.cli.train"], "datetime", Stopped)
     for seed in ("0", "1"):
-        project.ask(*ORDER, "--seed", seed)
+        project.ask(*TRAIN, "--seed", seed)
     folders = sorted((project.path / "runs").iterdir())
     assert [folder.name for folder in folders] == ["20260101-000000-tcn-au", "20260101-000000-tcn-au-2"]
-    assert [read_order(folder).seeds for folder in folders] == [(0,), (1,)]
+    assert [read_request(folder).seeds for folder in folders] == [(0,), (1,)]
 
 
-def test_an_order_written_by_an_earlier_aupipe_is_still_known(project: Folder) -> None:
-    file = project.path / "run" / ORDER_FILE
+def test_a_request_written_by_an_earlier_aupipe_is_still_read(project: Folder) -> None:
+    file = project.path / "run" / REQUEST_FILE
     known = file.read_bytes()
-    order = json.loads(known)
-    del order["data"]
-    file.write_text(json.dumps(order))
-    assert "trained already" in project.ask(*ORDER, "--out", "run")
-    assert "epochs 2, not 3" in project.ask(*ORDER, "--set", "epochs=3", "--out", "run", code=2)
+    request = json.loads(known)
+    del request["data"]
+    file.write_text(json.dumps(request))
+    assert "trained already" in project.ask(*TRAIN, "--out", "run")
+    assert "epochs 2, not 3" in project.ask(*TRAIN, "--set", "epochs=3", "--out", "run", code=2)
     file.write_bytes(known)
 
 
@@ -155,10 +155,10 @@ def test_a_feature_does_not_enter_a_head_twice(project: Folder, tmp_path: Path) 
     config = (project.path / "aupipe.toml").read_text()
     twin = '[[encoder]]\nname = "same"\nmodality = "visual"\nkind = "hog"\n'
     (project.path / "twins.toml").write_text(config + twin)
-    said = project.ask(*ORDER, "--feature", "same", "--config", "twins.toml", "--out", "no", code=2)
+    said = project.ask(*TRAIN, "--feature", "same", "--config", "twins.toml", "--out", "no", code=2)
     assert "features 'hog' and 'same' are the same numbers" in said
     assert "--feature hog" in said
-    assert "feature 'hog' is asked for twice" in project.ask(*ORDER, "--feature", "hog", "--out", "no", code=2)
+    assert "feature 'hog' is named twice" in project.ask(*TRAIN, "--feature", "hog", "--out", "no", code=2)
     assert not (project.path / "no").exists()
     assert "features 'hog' and 'same' are the same numbers: one is enough" in project.ask(
         "extract", "--dry-run", "--config", "twins.toml"
@@ -231,5 +231,5 @@ def test_what_was_begun_goes_on_though_further_features_have_been_configured(
     monkeypatch.undo()
     (tmp_path / "aupipe.toml").write_text(both)
     folder.ask("train", "--resume", "killed", "--cpu")
-    assert read_order(tmp_path / "killed").data["features"].keys() == {"hog"}
+    assert read_request(tmp_path / "killed").data["features"].keys() == {"hog"}
     assert load_run(tmp_path / "killed").features.keys() == {"hog"}

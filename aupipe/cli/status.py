@@ -1,4 +1,4 @@
-"""status and inspect: what is in the store."""
+"""status and inspect: the state of a plan, and the content of the store."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aupipe.cli.extract import requested
 from aupipe.cli.options import (
     config_options,
     damage_lines,
@@ -20,6 +19,7 @@ from aupipe.cli.options import (
     resolve,
 )
 from aupipe.cli.output import echo, echo_json
+from aupipe.cli.selection import select
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @config_options
-@click.option("--failed", is_flag=True, help="List what failed, with the reason.")
-@click.option("--damaged", is_flag=True, help="List what was made from damaged media, and what is wrong with those.")
+@click.option("--failed", is_flag=True, help="List the failed items, with the reason.")
+@click.option("--damaged", is_flag=True, help="List the recordings with damaged media, and the damage.")
 @json_option
 def status(config_file: Path | None, store: Path | None, failed: bool, damaged: bool, as_json: bool) -> int:
-    """What is stored, missing, stale or failed, per feature. Works while a run is on.
+    """Count what is stored, missing, stale or failed, per feature. May run during an extraction.
 
     \b
     Example:
@@ -44,8 +44,8 @@ def status(config_file: Path | None, store: Path | None, failed: bool, damaged: 
 
     config = require_config(resolve(config_file, store))
     opened = existing_store(config)
-    recordings, parts = requested(config, [], [], None)
-    plan = make_plan(recordings, parts, opened)
+    recordings, features = select(config, [], [])
+    plan = make_plan(recordings, features, opened)
     if as_json:
         echo_json(_status_json(plan, opened), indent=1)
     else:
@@ -62,7 +62,7 @@ def _by_feature(items: Iterable[Item]) -> dict[str, list[Item]]:
 
 
 def _damaged(plan: Plan, store: Store) -> dict[str, list[ItemRecord]]:
-    """Feature -> the records of items of the plan that were made from damaged media."""
+    """Feature id -> records of the plan's items that were made from damaged media."""
     done = {(item.key, item.spec.id) for item in plan.items if item.state == "done"}
     found: dict[str, list[ItemRecord]] = {}
     for record in store.damaged():
@@ -72,12 +72,12 @@ def _damaged(plan: Plan, store: Store) -> dict[str, list[ItemRecord]]:
 
 
 def _status_json(plan: Plan, store: Store) -> dict[str, Any]:
-    harm = _damaged(plan, store)
+    records = _damaged(plan, store)
     features = {
         feature: {
             **Counter(item.state for item in items),
             "failures": [{"recording": i.key, "reason": i.reason} for i in items if i.state == "failed before"],
-            "damaged": [{"recording": r.recording, "damage": r.damage} for r in harm.get(feature, ())],
+            "damaged": [{"recording": r.recording, "damage": r.damage} for r in records.get(feature, ())],
         }
         for feature, items in _by_feature(plan.items).items()
     }
@@ -85,35 +85,35 @@ def _status_json(plan: Plan, store: Store) -> dict[str, Any]:
 
 
 def _show_status(plan: Plan, store: Store, failed: bool, damaged: bool) -> None:
-    harm = _damaged(plan, store)
+    records = _damaged(plan, store)
     echo(f"{store.path} ({store.backend})")
     echo(f"{'feature':32} {'done':>7} {'missing':>7} {'stale':>7} {'failed':>7} {'damaged':>7}")
     for feature, items in _by_feature(plan.items).items():
         states = Counter(item.state for item in items)
         stale = states["spec changed"] + states["source changed"] + states["other file"]
         row = f"{feature:32} {states['done']:>7} {states['new']:>7} {stale:>7} {states['failed before']:>7}"
-        echo(f"{row} {len(harm.get(feature, ())):>7}")
-    broken = [item for item in plan.items if item.state == "failed before"]
+        echo(f"{row} {len(records.get(feature, ())):>7}")
+    failures = [item for item in plan.items if item.state == "failed before"]
     if failed:
-        for line in failure_lines((item.key, item.spec.name, item.reason) for item in broken):
+        for line in failure_lines((item.key, item.spec.name, item.reason) for item in failures):
             echo(f"FAILED  {line}")
-    elif broken:
-        echo(f"{len(broken)} failed: aupipe status --failed")
-    lines = damage_lines(store.damaged())  # of other configurations too: their rows are in the store
+    elif failures:
+        echo(f"{len(failures)} failed: aupipe status --failed")
+    lines = damage_lines(store.damaged())  # also of features that are not configured: their rows are in the store
     if damaged:
         for line in lines:
             echo(f"damaged  {line}")
     elif lines:
-        echo(f"{len(lines)} damaged, their rows kept: aupipe status --damaged")
-    left = sum(item.todo for item in plan.items)
-    if left:
-        echo(f"next: aupipe extract ({left} items to make)")
-    if broken:
+        echo(f"{len(lines)} damaged, rows stored: aupipe status --damaged")
+    todo = sum(item.todo for item in plan.items)
+    if todo:
+        echo(f"next: aupipe extract ({todo} items to compute)")
+    if failures:
         echo("retry: aupipe extract --retry-failed")
     others = [item for item in plan.items if item.state == "other file"]
     if others:
-        echo(f"{len(others)} items are of other files, e.g. {others[0].key}: {others[0].reason}")
-    if not left and not broken and not others:
+        echo(f"{len(others)} items were made from other files, e.g. {others[0].key}: {others[0].reason}")
+    if not todo and not failures and not others:
         echo("complete")
 
 
@@ -122,9 +122,9 @@ def _show_status(plan: Plan, store: Store, failed: bool, damaged: bool) -> None:
 @config_options
 @json_option
 def inspect(recording: str | None, config_file: Path | None, store: Path | None, as_json: bool) -> int:
-    """What is stored, in numbers.
+    """Show the content of the store: shapes, types, sizes and numbers of valid frames.
 
-    Shapes, types, sizes and valid frames of the whole store, or of one RECORDING with the range of its values.
+    With RECORDING, the features of that recording, with the range of their values.
 
     \b
     Example:
@@ -143,7 +143,7 @@ def inspect(recording: str | None, config_file: Path | None, store: Path | None,
 
 
 def describe_store(store: Store) -> dict[str, Any]:
-    """A row per feature: what makes it, how many recordings have it, its shape and size."""
+    """One row per feature: its encoder, number of recordings, shape and size."""
     rows: list[dict[str, Any]] = []
     for spec in store.features():
         records = [record for record in store.records(spec.id) if record.state == "done"]
@@ -174,13 +174,13 @@ def describe_store(store: Store) -> dict[str, Any]:
         lines.append(
             f"{row['feature']:32} {row['kind']:10} {shape:>12} {row['dtype']:8} {row['recordings']:>6} "
             f"{row['frames']:>10,} {share:>6} {row['bytes'] / 1e6:>9.1f}"
-            + (f"  {row['damaged']} of damaged media: aupipe status --damaged" if row["damaged"] else "")
+            + (f"  {row['damaged']} from damaged media: aupipe status --damaged" if row["damaged"] else "")
         )
     return {"title": f"{store.path} ({store.backend})", "rows": rows, "lines": lines}
 
 
 def describe_recording(store: Store, recording: str) -> dict[str, Any]:
-    """A row per feature of one recording, with the range and mean of its valid numbers."""
+    """One row per feature of a recording, with the minimum, mean and maximum of its valid values."""
     import numpy as np
 
     rows = []
@@ -209,7 +209,7 @@ def describe_recording(store: Store, recording: str) -> dict[str, Any]:
         rows.append(row)
     if not rows:
         names = {record.recording for record in store.records()}
-        raise UsageError(f"nothing of {recording!r} in {store.path}.{nearest(recording, names)}")
+        raise UsageError(f"no item of {recording!r} in {store.path}.{nearest(recording, names)}")
     rows.sort(key=lambda row: row["feature"])
     lines = [f"{'feature':32} {'shape':>18} {'type':8} {'valid':>7} {'min':>10} {'mean':>10} {'max':>10}"]
     for row in rows:
@@ -219,6 +219,6 @@ def describe_recording(store: Store, recording: str) -> dict[str, Any]:
         numbers = " ".join(f"{row[key]:>10.4g}" if key in row else f"{'-':>10}" for key in ("min", "mean", "max"))
         shape = "x".join(map(str, row["shape"]))
         lines.append(f"{row['feature']:32} {shape:>18} {row['dtype']:8} {row['valid_frames']:>7} {numbers}")
-    harm = max((row.get("damage", "") for row in rows), key=len)
-    lines += [f"damaged  {harm}"] * bool(harm)
+    damage = max((row.get("damage", "") for row in rows), key=len)
+    lines += [f"damaged  {damage}"] * bool(damage)
     return {"title": f"{recording} in {store.path}", "rows": rows, "lines": lines}

@@ -1,4 +1,4 @@
-"""Where the commands of trained runs work: data set, store, device, shots, and the post-processing asked for."""
+"""What predict, evaluate and tune share: data set, store, device, shots, post-processing and reference scores."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aupipe.cli.data import up_to_date
-from aupipe.cli.extract import pick_devices
-from aupipe.cli.options import existing_store, require_config, resolve
+from aupipe.cli.data import keep_current
+from aupipe.cli.options import existing_store, pick_devices, require_config, resolve
 from aupipe.cli.output import echo
 from aupipe.config import Config
 from aupipe.dataset import Dataset, open_dataset
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from aupipe.train.intervals import BootstrapInterval
     from aupipe.train.model import Model
     from aupipe.train.postprocess import PostProcess
-    from aupipe.train.predictions import Predictions, Threshold
+    from aupipe.train.prediction_files import Predictions, Threshold
 
 SPLITS = click.Choice(["train", "validation", "test"])
 POST = click.option(
@@ -33,65 +32,67 @@ POST = click.option(
     default="own",
     metavar="own|none|FILE",
     show_default=True,
-    help="Post-processing: what was fitted for RUN.",
+    help="Post-processing: own, as fitted for RUN; none; or a file of `aupipe tune --out`.",
 )
 CUTS = click.option(
     "--cuts",
     "cuts_file",
     type=click.Path(path_type=Path, exists=True),
-    help="CSV recording,frame: first frames of shots, from 1.",
+    help="CSV with the columns recording,frame: the first frame of each shot, counted from 1.",
 )
 
 
 @dataclass(frozen=True)
-class Scene:
-    """Where a command works: the configuration, its data set and store, and the device."""
+class Context:
+    """The configuration of a command, its data set, store and device."""
 
     config: Config
     dataset: Dataset
     store: Store
     device: str
     allow_missing: bool
-    cuts: Mapping[str, Sequence[int]]
+    cuts: Mapping[str, Sequence[int]]  # recording id -> rows at which a shot begins
 
     def predict(self, model: Model, recordings: list[Recording], held_out: bool = False) -> dict[str, Predictions]:
-        """Raw scores of recordings whose stored features are current."""
+        """Scores before post-processing, of the recordings whose stored features are current."""
         from aupipe.train.model_prediction import predict_held_out, predict_model
 
         known = {name for one in self.dataset.recordings for name in (one.id, one.group)}
-        if strangers := sorted(set(model.routes or ()) - known):
-            more = f" and {len(strangers) - 1} more" * (len(strangers) > 1)
-            echo(f"aupipe: {model.path} has routes of what is not in this data set: {strangers[0]}{more}", err=True)
+        if unknown := sorted(set(model.routes or ()) - known):
+            more = f" and {len(unknown) - 1} more" * (len(unknown) > 1)
+            echo(f"aupipe: {model.path} has routes of unknown recordings: {unknown[0]}{more}", err=True)
         for run in model.runs:
-            recordings = up_to_date(self.config, self.store, recordings, run.features, self.allow_missing)
+            recordings = keep_current(self.config, self.store, recordings, run.features, self.allow_missing)
         options: dict[str, Any] = {"device": self.device, "allow_missing": self.allow_missing}
         if held_out:
             return predict_held_out(model, self.store, recordings, **options)
         return predict_model(model, self.store, recordings, self.cuts, **options)
 
 
-def open_scene(
+def open_context(
     config_file: Path | None, store: Path | None, gpu: str | None, cpu: bool, missing: bool, cuts: Path | None
-) -> Scene:
+) -> Context:
+    """The context that the options of a command describe."""
     config = require_config(resolve(config_file, store))
     dataset = open_dataset(config.dataset)
     shots = read_cuts(cuts, dataset) if cuts else {}
-    return Scene(config, dataset, existing_store(config), pick_devices(gpu, cpu)[0], missing, shots)
+    return Context(config, dataset, existing_store(config), pick_devices(gpu, cpu)[0], missing, shots)
 
 
-def post_of(model: Model, choice: str) -> PostProcess | None:
+def choose_postprocess(model: Model, choice: str) -> PostProcess | None:
+    """The post-processing that ``--post`` names. Raises UsageError for one of another task."""
     from aupipe.train.postprocess import read_postprocess
 
     if choice == "none":
         return None
     post = model.post if choice == "own" else read_postprocess(Path(choice))
     if post is not None and post.task != model.task:
-        raise UsageError(f"{choice}: a post-processing for {post.task}, {model.path} is for {model.task}")
+        raise UsageError(f"{choice} is a post-processing for {post.task}, and {model.path} is for {model.task}")
     return post
 
 
 def read_pairs(path: Path | None, header: str) -> list[tuple[str, str]]:
-    """The rows of a two-column CSV; its header may be there or not."""
+    """The rows of a two-column CSV file, with or without the header."""
     rows = [row for row in csv.reader((path or Path()).read_text(encoding="utf-8-sig").splitlines()) if row]
     if rows and ",".join(rows[0]).replace(" ", "") == header:
         rows = rows[1:]
@@ -111,14 +112,14 @@ def read_cuts(path: Path, dataset: Dataset) -> dict[str, list[int]]:
     return {item.id: found.get(item.id) or found.get(item.video_id) or [] for item in dataset.recordings}
 
 
-def trivial(labels: Mapping[str, Labels], task: Task) -> dict[str, Scores]:
-    """What needs no model, for the column beside."""
+def trivial_scores(labels: Mapping[str, Labels], task: Task) -> dict[str, Scores]:
+    """Scores of the trivial baseline by name, as a column to compare with."""
     from aupipe.train.evaluate import trivial_baseline
 
     return {"always 1" if task == "au" else "constant": trivial_baseline(labels, task)}
 
 
-def bounds(
+def bootstrap_scores(
     predictions: Mapping[str, Predictions],
     labels: Mapping[str, Labels],
     task: Task,
@@ -126,7 +127,7 @@ def bounds(
     recordings: Sequence[Recording],
     draws: int = 1000,
 ) -> BootstrapInterval | None:
-    """Intervals by video; None where there is a single one to draw, or no draws are asked for."""
+    """Bootstrap intervals over videos; None for a single video or for zero ``draws``."""
     from aupipe.train.intervals import bootstrap
 
     groups = {item.id: item.group for item in recordings}

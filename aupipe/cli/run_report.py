@@ -1,0 +1,164 @@
+"""Reports of `aupipe extract`: what a plan would do, the progress of a run, its results and exit code."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from aupipe.cli.options import damage_lines, failure_lines
+from aupipe.cli.output import echo, echo_json
+
+if TYPE_CHECKING:
+    from aupipe.extract.engine.options import ExecutionOptions
+    from aupipe.extract.engine.results import JobResult
+    from aupipe.extract.planning.plan import Item, Plan
+    from aupipe.store import Store
+    from aupipe.store.local import LocalStore
+
+SHOWN = 10  # failed or damaged recordings
+
+
+def counts(plan: Plan) -> dict[str, int]:
+    """The numbers of items of a plan that are not run, for a summary."""
+    return {"already_done": plan.counts["done"], "failed_before": plan.counts["failed before"]}
+
+
+def show_plan(plan: Plan, as_json: bool) -> None:
+    """Print what a run would do, and why."""
+    if as_json:
+        for item in plan.items:
+            row = {"message_type": "plan", "recording": item.key, "feature": item.spec.id, "state": item.state}
+            echo_json(row | ({"reason": item.reason} if item.reason else {}))
+        return
+    by_feature: dict[str, Counter[str]] = {}
+    for item in plan.items:
+        by_feature.setdefault(item.spec.id, Counter())[item.state] += 1
+    for feature, states in by_feature.items():
+        echo(f"{feature:32}  " + ", ".join(f"{count} {state}" for state, count in states.most_common()))
+    for item in plan.items:
+        if item.state != "done":
+            echo(f"  {item.state:15} {item.spec.name:12} {item.key}" + f"  {item.reason}" * bool(item.reason))
+    echo(f"would decode {len(plan.jobs)} videos; nothing was done (--dry-run)")
+
+
+def report_nothing_to_do(plan: Plan, as_json: bool) -> int:
+    """Print that no job is left, and what failed before; returns the exit code."""
+    failed = [item for item in plan.items if item.state == "failed before"]
+    if as_json:
+        echo_json({"message_type": "summary", "done": 0, **counts(plan), "failed": len(failed)})
+    else:
+        counted = f", {len(failed)} failed before:" if failed else ""
+        echo(f"nothing to do: {plan.counts['done']} items are stored{counted}", *_failed_before(failed))
+    return 3 if failed else 0
+
+
+def _failed_before(failed: list[Item]) -> list[str]:
+    if not failed:
+        return []
+    lines = failure_lines((item.key, item.spec.name, item.reason) for item in failed)
+    shown = [f"  {line}" for line in lines[:SHOWN]]
+    more = [f"  ... and {len(lines) - SHOWN} more: aupipe status --failed"] if len(lines) > SHOWN else []
+    return [*shown, *more, "retry: aupipe extract --retry-failed"]
+
+
+def run_plan(
+    plan: Plan,
+    store: Store,
+    devices: list[str],
+    options: ExecutionOptions | None = None,
+    fail_fast: bool = False,
+    as_json: bool = False,
+    profile: Path | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Run a plan and print its results. The exit code is 3 where an item of the plan was not published, else 0."""
+    from contextlib import closing
+
+    from aupipe.cli.progress import Progress
+    from aupipe.extract.engine.options import ExecutionOptions
+    from aupipe.extract.executors.driver import extract as run
+    from aupipe.extract.executors.local import local_executor
+    from aupipe.store.maintenance.gc import sweep
+    from aupipe.store.maintenance.inventory import refuse_links
+
+    refuse_links(cast("LocalStore", store))  # one error for the store, not one per recording
+    sweep(cast("LocalStore", store))  # removes what killed runs left unfinished
+
+    failures = []
+    damaged = []
+    published = set()
+    with Progress(len(plan.jobs), quiet=as_json) as progress:
+        # Closing the generator ends the workers on an interrupt, without waiting for the garbage collector.
+        options = replace(options or ExecutionOptions(), trace=profile is not None)
+        executor = local_executor(plan.parts, store.path, devices, options)
+        running = run(plan, store, executor, on_event=progress.on_event)
+        with closing(running) as results:
+            for result in results:
+                progress.on_result(result)
+                failures += result.failed
+                damaged += [record for record in result.published if record.damage]
+                published |= {(record.recording, record.feature) for record in result.published}
+                if as_json:
+                    _echo_json_result(result)
+                if fail_fast and result.failed:
+                    break
+        seconds, frames = progress.seconds, progress.frames
+        stages, limit, cpu_s = progress.stages(), progress.limit(), progress.cpu_s()
+        if profile is not None:
+            progress.write_trace(profile, overwrite)
+    store.refresh()  # the worker processes have published, not this one
+    wanted = [item for item in plan.items if item.todo]
+    done = [item for item in wanted if (item.key, item.spec.id) in published]
+    missing = len(wanted) - len(done)
+    before = plan.counts["failed before"]
+    damages = damage_lines(damaged)
+    summary = {
+        "done": len(done),
+        **counts(plan),
+        "failed": missing,
+        "damaged": len(damages),
+        "seconds": round(seconds, 3),
+        "frames": frames,
+    }
+    if as_json:
+        cost = {"cpu_s": round(cpu_s, 3), "stages": stages}
+        echo_json({"message_type": "summary", **summary, **cost})
+        return 3 if missing or before else 0
+    speed = f"{frames / max(seconds, 1e-9):.0f} frames/s, {', '.join(devices)}"
+    rate = f"{frames:,} frames decoded in {seconds:.1f} s ({speed})"
+    damage = f"   damaged {len(damages)}" * bool(damages)
+    echo(f"done {len(done)}   already done {plan.counts['done']}   failed {missing + before}{damage}   {rate}")
+    if limit:
+        echo(limit)
+    for line in failure_lines(
+        (record.recording, record.feature.partition("@")[0], record.reason) for record in failures
+    ):
+        echo(f"FAILED  {line}")
+    for line in damages[:SHOWN]:
+        echo(f"damaged  {line}")
+    if damages:
+        more = f"{len(damages) - SHOWN} more. " if len(damages) > SHOWN else ""
+        echo(f"{more}list all: aupipe status --damaged; fail damaged videos: --on-damage fail")
+    if before:
+        echo(f"{before} items failed in earlier runs and were not tried: aupipe status --failed")
+    if missing > len(failures):
+        echo(f"{missing - len(failures)} items were not reached")
+    if missing or before:
+        echo("retry: aupipe extract --retry-failed")
+    return 3 if missing or before else 0
+
+
+def _echo_json_result(result: JobResult) -> None:
+    for record in (*result.published, *result.failed):
+        row: dict[str, Any] = {
+            "message_type": "item",
+            "recording": record.recording,
+            "feature": record.feature,
+            "state": record.state,
+            "frames": record.frames,
+            "valid_frames": record.valid_frames,
+        }
+        more = {"reason": record.reason, "damage": record.damage, "media": dict(record.media)}
+        echo_json(row | {name: value for name, value in more.items() if value})

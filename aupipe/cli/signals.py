@@ -1,0 +1,73 @@
+"""Signals that end a command: Ctrl-C, SIGTERM, a closed terminal, Slurm's warning before the wall time."""
+
+from __future__ import annotations
+
+import _thread
+import os
+import signal
+import time
+from types import FrameType
+
+from aupipe.cli.output import echo
+
+INTERRUPTED, TERMINATED = 130, 143  # exit codes
+GRACE_S = 20.0  # after the first signal, for cleaning up; workers are killed at once
+TERMINATING = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+
+_received: list[int] = []  # the exit code of the first signal
+
+
+class Signalled(KeyboardInterrupt):
+    """Raised in the main thread by the first signal that ends this process."""
+
+
+def catch_signals() -> None:
+    """Raise `Signalled` on the first signal, so that the command cleans up; exit at once on the second.
+
+    Signals that were ignored when the process started stay ignored, as `nohup` does with SIGHUP.
+    """
+    for name in ("SIGINT", *TERMINATING):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
+
+
+def release_signals() -> None:
+    """Restore the default action of the signals, once the command is done."""
+    for name in ("SIGINT", *TERMINATING):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is _end:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _end(signum: int, frame: FrameType | None) -> None:
+    code = INTERRUPTED if signum == signal.SIGINT else TERMINATED
+    if _received:
+        os._exit(_received[0])
+    _received.append(code)
+    # Python discards an exception raised in a destructor, and a library may catch it. This thread then ends the
+    # process. `threading` cannot start a thread while it is starting another, so `_thread` starts it.
+    _thread.start_new_thread(_exit_late, (code,))
+    raise Signalled
+
+
+def _exit_late(code: int) -> None:
+    time.sleep(GRACE_S)
+    os._exit(code)
+
+
+def was_signalled() -> bool:
+    """Whether a signal was received that ends this process."""
+    return bool(_received)
+
+
+def exit_now() -> None:
+    """Print which kind of signal ended the command, and exit without the interpreter's finalization.
+
+    Finalization would unwind threads that are inside C++ code at that moment, such as torch's; C++ does not allow that,
+    and the process would abort.
+    """
+    code = _received[0] if _received else INTERRUPTED
+    word = "terminated" if code == TERMINATED else "interrupted"
+    echo("", f"aupipe: {word}; published items stay stored, run the same command to continue", err=True)
+    os._exit(code)  # stdout is not flushed: its reader may have stopped reading, and the flush would block
