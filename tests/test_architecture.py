@@ -49,9 +49,7 @@ CYCLE_EXCEPTIONS: dict[str, set[str]] = {
 
 LONGEST = 300  # lines of a module
 LONG_MODULES: dict[str, str] = {  # module -> why it is longer
-    "aupipe.extract.executors.local": "to be split",
-    "aupipe.extract.media.video": "to be split",
-    "aupipe.extract.weights.pickles": "to be split",
+    "aupipe.extract.weights.pickles": "one unpickler and all that it refuses",
 }
 
 

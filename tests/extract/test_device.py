@@ -11,9 +11,9 @@ import pytest
 import torch
 from av.video.reformatter import VideoReformatter
 
-from aupipe.extract.faces import align
 from aupipe.extract.gpu.warp import normalize, shrink, warp_yuv
 from aupipe.extract.gpu.yuv import Colour, colour_of, covers, to_rgb
+from aupipe.extract.imaging import templates as align
 from tests.made import CODECS, talking, write_talking
 
 REFORMATTER = VideoReformatter()

@@ -35,7 +35,8 @@ from aupipe.extract.faces.device_detection import DeviceDetector
 from aupipe.extract.faces.face_table import FaceTable
 from aupipe.extract.gpu.frames import DeviceFrameBuffer, DeviceFrames
 from aupipe.extract.imaging.templates import ArcFaceCropTemplate, BoxCropTemplate, CropTemplate, FfhqCropTemplate
-from aupipe.extract.media.video import HostFrameBuffer, VideoReader
+from aupipe.extract.media.frame_buffer import HostFrameBuffer
+from aupipe.extract.media.video import VideoReader
 from aupipe.extract.memory import Budget
 from aupipe.extract.meter import Meter
 from aupipe.extract.planning.features import FeatureSet, build_feature_set

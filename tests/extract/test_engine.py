@@ -339,7 +339,7 @@ def test_more_than_the_room_waits_until_somebody_takes() -> None:
 
 def test_no_new_conversion_context_is_made_for_a_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trap: `frame.to_ndarray` and `frame.reformat` build one for every frame."""
-    from aupipe.extract.media import video as decode
+    from aupipe.extract.media import frame_buffer as decode
     from tests.conftest import write_video
 
     made: list[object] = []

@@ -13,9 +13,10 @@ import pytest
 from aupipe.errors import RecordingError
 from aupipe.extract.media.audio import read_audio
 from aupipe.extract.media.container import sniff
+from aupipe.extract.media.frame_buffer import chunk_length
 from aupipe.extract.media.images import ImageReader, image_rows
-from aupipe.extract.media.prefetch import ahead
-from aupipe.extract.media.video import VideoReader, chunk_length, in_order
+from aupipe.extract.media.prefetch import prefetch
+from aupipe.extract.media.video import VideoReader, in_order
 from aupipe.extract.memory import Budget
 from tests.conftest import write_video
 from tests.made import CODECS, talking, write_media, write_talking
@@ -251,9 +252,9 @@ def test_two_images_of_one_number_are_an_error(tmp_path: Path) -> None:
 
 def test_reading_ahead_gives_the_same_chunks_and_passes_errors_on(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", frames=40)
-    np.testing.assert_array_equal(all_frames(ahead(VideoReader(path))), all_frames(VideoReader(path)))
+    np.testing.assert_array_equal(all_frames(prefetch(VideoReader(path))), all_frames(VideoReader(path)))
     with pytest.raises(RecordingError, match="is a folder"):
-        list(ahead(VideoReader(tmp_path)))
+        list(prefetch(VideoReader(tmp_path)))
 
 
 def test_stopping_early_ends_the_decoding_thread(tmp_path: Path) -> None:
@@ -261,7 +262,7 @@ def test_stopping_early_ends_the_decoding_thread(tmp_path: Path) -> None:
 
     path = write_video(tmp_path / "a.mp4", frames=200)
     budget = Budget(1)
-    chunks = ahead(VideoReader(path), budget)
+    chunks = prefetch(VideoReader(path), budget)
     next(chunks)
     chunks.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "decode"]
@@ -286,7 +287,7 @@ def test_decoded_frames_in_flight_are_bounded_in_bytes(tmp_path: Path) -> None:
     (first, *_) = chunks = list(VideoReader(path))
     budget = Budget(2 * first.rgb.nbytes)
     most = 0
-    for _ in ahead(VideoReader(path), budget):
+    for _ in prefetch(VideoReader(path), budget):
         most = max(most, budget.acquired_bytes)
     assert len(chunks) > 3
     assert 0 < most <= budget.limit_bytes

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from aupipe.extract.faces.face_table import FaceTable
 from aupipe.extract.imaging.templates import CropTemplate, crop, is_cut_on_host
-from aupipe.extract.media.video import FrameChunk
+from aupipe.extract.media.frame_buffer import FrameChunk
 from aupipe.extract.memory import Budget
 from aupipe.types import FaceTrack, Frames
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aupipe.extract.media.video import FrameBuffer
+    from aupipe.extract.media.frame_buffer import FrameBuffer
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Device:
     def frame_buffer(self) -> FrameBuffer:
         """Where the frames of one video are decoded to."""
         if not self.frames_on:
-            from aupipe.extract.media.video import HostFrameBuffer
+            from aupipe.extract.media.frame_buffer import HostFrameBuffer
 
             return HostFrameBuffer()
         from aupipe.extract.gpu.frames import DeviceFrameBuffer

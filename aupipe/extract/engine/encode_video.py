@@ -21,8 +21,9 @@ from aupipe.extract.engine.scan_video import VideoScan, frame_buffer_for, publis
 from aupipe.extract.faces.face_table import FaceTable
 from aupipe.extract.faces.tracking import subject_track
 from aupipe.extract.imaging.templates import CropTemplate
+from aupipe.extract.media.frame_buffer import FrameChunk
 from aupipe.extract.media.images import ImageReader
-from aupipe.extract.media.video import FrameChunk, VideoReader
+from aupipe.extract.media.video import VideoReader
 from aupipe.extract.meter import Meter
 from aupipe.types import FaceTrack, Recording
 

@@ -14,9 +14,10 @@ from aupipe.errors import RecordingError
 from aupipe.extract.engine.batcher import Batcher
 from aupipe.extract.engine.job_rows import ItemRows
 from aupipe.extract.engine.models import ModelCache
+from aupipe.extract.media.frame_buffer import FrameBuffer
 from aupipe.extract.media.images import ImageReader
 from aupipe.extract.media.prefetch import prefetch
-from aupipe.extract.media.video import FrameBuffer, VideoReader
+from aupipe.extract.media.video import VideoReader
 from aupipe.extract.memory import KEPT_BYTES, KEPT_ON_DEVICE_BYTES, PREFETCH_BYTES, Budget
 from aupipe.extract.meter import Meter
 from aupipe.types import Recording

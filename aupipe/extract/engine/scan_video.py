@@ -21,8 +21,9 @@ from aupipe.extract.faces.detection import FaceDetector
 from aupipe.extract.faces.face_table import FaceTable
 from aupipe.extract.faces.sparse_detection import SparseDetection
 from aupipe.extract.imaging.templates import CropTemplate, is_cut_on_host
+from aupipe.extract.media.frame_buffer import FrameBuffer, FrameChunk, HostFrameBuffer
 from aupipe.extract.media.images import image_length
-from aupipe.extract.media.video import FrameBuffer, FrameChunk, HostFrameBuffer, VideoReader, in_order
+from aupipe.extract.media.video import VideoReader, in_order
 from aupipe.extract.meter import Meter
 from aupipe.types import FeatureSpec, Recording
 

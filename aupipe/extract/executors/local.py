@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from multiprocessing.connection import Connection, Pipe
+from dataclasses import dataclass, field
 from multiprocessing.connection import wait as connection_wait
 from pathlib import Path
 
-import aupipe
 from aupipe.errors import AupipeError
 from aupipe.extract.engine.events import FramesDecoded, ItemPublished
-from aupipe.extract.engine.options import ExecutionOptions, ThreadCounts
+from aupipe.extract.engine.options import ExecutionOptions
 from aupipe.extract.engine.results import JobResult
 from aupipe.extract.executors import (
     Attempt,
@@ -31,12 +27,12 @@ from aupipe.extract.executors import (
 )
 from aupipe.extract.executors.devices import processes_on, thread_counts
 from aupipe.extract.executors.messages import Exhausted, Fatal, Message, Ready, WorkerConfig, environment_of
+from aupipe.extract.executors.worker_process import Slot, WorkerProcess, start_worker
 from aupipe.extract.memory import oom_kills
 from aupipe.extract.meter import Measured, QuietStep
 from aupipe.extract.planning.features import FeatureSet
 
 QUEUED_CPU, QUEUED_GPU = 16, 64  # jobs beyond those being decoded, on each device: short clips fill batches
-QUEUED_BYTES = 64 << 20  # of videos in one process, when it holds more of them than it decodes: all are tried again
 POLL_S = 1.0
 SILENCE_S = 120.0  # a worker reports twice a second; one that is silent for so long stands still as a whole
 START_S = 1800.0  # until it has imported its libraries and opened its device
@@ -46,48 +42,13 @@ FRAMES = 64  # a step on more frames may take more, in proportion
 MEDIA_S = 30.0  # and so may sound that is longer
 
 
-@dataclass(frozen=True)
-class Slot:
-    """A place for one process: its device, its threads, and how many jobs it holds at most."""
-
-    device: str
-    threads: ThreadCounts = field(default_factory=ThreadCounts)
-    jobs: int = 1
-
-
-@dataclass
-class _Worker:
-    number: int
-    process: subprocess.Popen[bytes]
-    connection: Connection
-    slot: Slot
-    attempts: dict[str, Attempt] = field(default_factory=dict)  # by video
-    hung: int = 0  # jobs that were given up and still occupy it
-    ready: bool = False
-    frames: int = 0  # by all its stages, when it last told
-    measured: Measured | None = None
-    heard_s: float = field(default_factory=time.monotonic)
-    moved_s: float = field(default_factory=time.monotonic)
-
-    def has_slot(self, size_bytes: int, alone: bool) -> bool:
-        """Whether it can have one more job: none of its jobs hangs, none has to be alone, and it does not hold so much
-        that its death would cost hours of work."""
-        held = self.attempts.values()
-        if self.hung or any(attempt.alone for attempt in held) or (alone and held):
-            return False
-        if len(held) <= self.slot.threads.decoders:  # one waits for the next free decoder
-            return len(held) < self.slot.jobs
-        total_bytes = size_bytes + sum(attempt.size_bytes for attempt in held)
-        return len(held) < self.slot.jobs and total_bytes <= QUEUED_BYTES
-
-
 @dataclass
 class LocalExecutor:
     """Worker processes, at most one in each slot; see `aupipe.extract.executors.Executor`."""
 
     config: WorkerConfig
     slots: Sequence[Slot]
-    workers: list[_Worker] = field(default_factory=list)
+    workers: list[WorkerProcess] = field(default_factory=list)
     spawned: int = 0
     _oom_kills: int = field(default_factory=oom_kills)
 
@@ -119,32 +80,16 @@ class LocalExecutor:
         taken = [id(worker.slot) for worker in self.workers]
         return next((slot for slot in self.slots if id(slot) not in taken), None)
 
-    def least_busy(self, size_bytes: int = 0, alone: bool = False) -> _Worker | None:
+    def least_busy(self, size_bytes: int = 0, alone: bool = False) -> WorkerProcess | None:
         """The process with the fewest jobs, of those that can take one more."""
         able = [worker for worker in self.workers if worker.has_slot(size_bytes, alone)]
         return min(able, key=lambda worker: len(worker.attempts), default=None)
 
-    def spawn(self, slot: Slot) -> _Worker:
+    def spawn(self, slot: Slot) -> WorkerProcess:
         """Start a worker process."""
-        ours, theirs = Pipe()
-        package = str(Path(aupipe.__file__).parent.parent)
-        path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "aupipe.extract.executors.worker", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=2,  # stderr: results alone go to stdout, whatever a library prints
-            start_new_session=True,  # Ctrl-C is for the run; it ends the workers through their pipes
-            env=os.environ | self.config.environment | {"PYTHONPATH": path},
-        )
-        theirs.close()
-        worker = _Worker(self.spawned, process, ours, slot)
+        self.workers.append(start_worker(self.config, slot, self.spawned))
         self.spawned += 1
-        with suppress(OSError):  # one that has died already is noticed in `poll`
-            config = replace(self.config, device=slot.device, threads=slot.threads, jobs=slot.jobs)
-            worker.connection.send(config)
-        self.workers.append(worker)
-        return worker
+        return self.workers[-1]
 
     def poll(self) -> Iterator[ExecutorEvent]:
         """Wait for messages of the workers. Raises AupipeError for a `Fatal` one."""
@@ -165,7 +110,7 @@ class LocalExecutor:
                     yield event
             yield from self._check(worker)
 
-    def _receive(self, worker: _Worker, message: Message) -> ExecutorEvent | None:
+    def _receive(self, worker: WorkerProcess, message: Message) -> ExecutorEvent | None:
         if isinstance(message, Fatal):
             raise _error_of(message)
         worker.heard_s = now_s = time.monotonic()
@@ -188,7 +133,7 @@ class LocalExecutor:
 
     # What does not advance ----------------------------------------------------------------------------------------
 
-    def _check(self, worker: _Worker) -> Iterator[ExecutorEvent]:
+    def _check(self, worker: WorkerProcess) -> Iterator[ExecutorEvent]:
         """Give up jobs that hang, and end a worker in which nothing else gets on."""
         if not worker.attempts:
             return
@@ -231,18 +176,18 @@ class LocalExecutor:
         share = step.frames / FRAMES if step.stage in ("detect", "encode") else step.media_s / MEDIA_S
         return stall_s * max(1.0, share)
 
-    def _end_for(self, worker: _Worker, reason: str) -> WorkerDied:
+    def _end_for(self, worker: WorkerProcess, reason: str) -> WorkerDied:
         attempts = tuple(worker.attempts.values())
         self._end(worker)
         return WorkerDied(attempts, reason)
 
-    def _end(self, worker: _Worker) -> None:
+    def _end(self, worker: WorkerProcess) -> None:
         worker.process.kill()
         worker.process.wait()
         worker.connection.close()
         self.workers.remove(worker)
 
-    def reap(self, worker: _Worker) -> str:
+    def reap(self, worker: WorkerProcess) -> str:
         """Let go of a worker that has ended; of what it died, in words. Raises AupipeError when it never started."""
         self.workers.remove(worker)
         worker.connection.close()

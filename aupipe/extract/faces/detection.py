@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from aupipe.extract.faces import Detect
 from aupipe.extract.faces.face_table import FaceTable, PaddedFaces, pad_faces, to_table
 from aupipe.extract.imaging.templates import shrink, shrink_factor
-from aupipe.extract.media.video import FrameChunk
+from aupipe.extract.media.frame_buffer import FrameChunk
 from aupipe.extract.meter import Meter
 from aupipe.types import Frames
 

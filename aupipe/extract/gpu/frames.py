@@ -18,7 +18,7 @@ from aupipe.extract.gpu.nvdec import Nvdec
 from aupipe.extract.gpu.transfer import on_host, upload
 from aupipe.extract.gpu.yuv import Colour, colour_of, covers, to_rgb
 from aupipe.extract.imaging.templates import CropTemplate, crop, is_cut_on_host
-from aupipe.extract.media.video import HostFrameBuffer, chunk_length, plane_pixels, rotated
+from aupipe.extract.media.frame_buffer import HostFrameBuffer, chunk_length, plane_pixels, rotated
 from aupipe.types import Frames
 
 PLACES = 32  # faces are cut in multiples of this many, so that there are few graphs

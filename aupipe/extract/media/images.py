@@ -17,7 +17,7 @@ from PIL import Image
 from aupipe.dataset import IMAGE_SUFFIXES
 from aupipe.errors import RecordingError
 from aupipe.extract.limits import FREE_ROWS, MAX_PIXELS, MAX_ROWS_PER_IMAGE
-from aupipe.extract.media.video import chunk_length
+from aupipe.extract.media.frame_buffer import chunk_length
 from aupipe.types import Frames
 
 log = logging.getLogger(__name__)

@@ -6,8 +6,9 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterator
 
+from aupipe.extract.media.frame_buffer import FrameChunk
 from aupipe.extract.media.images import ImageReader
-from aupipe.extract.media.video import FrameChunk, VideoReader
+from aupipe.extract.media.video import VideoReader
 from aupipe.extract.memory import PREFETCH_BYTES, Budget
 from aupipe.extract.meter import Meter
 

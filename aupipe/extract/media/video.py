@@ -1,4 +1,4 @@
-"""FrameChunk of a video file: `Frames`, one row per decoded frame, in decode order.
+"""Frames of a video file: `Frames`, one row per decoded frame, in decode order.
 
 Rows are never counted by what a container claims: 12 of 33 real files claimed another number than they held. A claim
 is a hint only, of whether something is missing (`aupipe.extract.media.report`).
@@ -13,123 +13,24 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import av
 import numpy as np
-from av.codec.hwaccel import HWAccel
 from av.stream import Disposition
-from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from aupipe.errors import RecordingError
 from aupipe.extract.limits import MAX_CLOCK_S, MAX_FRAMES, MAX_PIXELS
 from aupipe.extract.media.container import DECODER_OPTIONS, StreamFrames, open_media, sniff
 from aupipe.extract.media.ffmpeg_log import ErrorLog, unknown_codec
+from aupipe.extract.media.frame_buffer import FrameBuffer, FrameChunk, Hardware, HostFrameBuffer, plane_pixels
 from aupipe.extract.media.report import MediaReport, overlap_in, report_on
-from aupipe.types import Frames
 
 logger = logging.getLogger(__name__)
 
-CHUNK_FRAMES = 32
 REORDER_FRAMES = 16  # of H.264 and HEVC, at most
 REORDER_S = 1.0  # B-frames are shown at most this long after their neighbours in the file
-CHUNK_BYTES = 64 << 20  # of RGB: what bounds memory for large pictures
-
-
-class FrameChunk(Protocol):
-    """A chunk of decoded frames: `Frames` on the host, `aupipe.extract.gpu.frames.DeviceFrames` on a device."""
-
-    @property
-    def pts_s(self) -> NDArray[np.float64]:
-        """(T,) times in seconds."""
-        ...
-
-    @property
-    def index(self) -> NDArray[np.int64]:
-        """(T,) rows of the recording."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    @property
-    def nbytes(self) -> int: ...
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the pictures."""
-        ...
-
-    @property
-    def rgb(self) -> NDArray[np.uint8]:
-        """(T, H, W, 3) on the host."""
-        ...
-
-    def select(self, keep: NDArray[np.bool_]) -> FrameChunk:
-        """The frames where ``keep`` (T,) is set."""
-        ...
-
-
-class Hardware(Protocol):
-    """A decoder beside the processor."""
-
-    @property
-    def accel(self) -> HWAccel: ...
-
-    def decodes(self, stream: Any) -> bool:
-        """Whether it gives the processor's samples for a video stream."""
-        ...
-
-    def planar(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """A frame of its as the processor's decoder would give it."""
-        ...
-
-
-class FrameBuffer(Protocol):
-    """Where decoded frames are gathered into a chunk."""
-
-    @property
-    def hardware(self) -> Hardware | None:
-        """What may decode the frames that come here; None for the processor alone."""
-        ...
-
-    def append(self, frame: av.VideoFrame) -> bool:
-        """Put a frame with those before it; False where it begins another chunk, and is not put there."""
-        ...
-
-    def flush(self, pts_s: NDArray[np.float64], index: NDArray[np.int64]) -> FrameChunk:
-        """The frames put here since the last flush; there is at least one."""
-        ...
-
-
-class HostFrameBuffer:
-    """RGB in host memory: gives `Frames`."""
-
-    hardware = None
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._reformatter = VideoReformatter()  # one for the whole file: a new one a frame costs more than its work
-        self._kind: tuple[int, ...] = ()
-        self._chunk: NDArray[np.uint8] = np.empty((0, 0, 0, 3), np.uint8)
-
-    def append(self, frame: av.VideoFrame) -> bool:
-        kind = frame.height, frame.width, frame.rotation
-        if self.count and (self.count == len(self._chunk) or kind != self._kind):
-            return False
-        (plane,) = self._reformatter.reformat(frame, format="rgb24", threads=1).planes
-        picture = rotated(plane_pixels(plane, 3), frame.rotation)
-        if not self.count:
-            self._kind = kind
-            self._chunk = np.empty((chunk_length(picture.nbytes), *picture.shape), np.uint8)
-        self._chunk[self.count] = picture
-        self.count += 1
-        return True
-
-    def flush(self, pts_s: NDArray[np.float64], index: NDArray[np.int64]) -> Frames:
-        chunk, self.count = self._chunk[: self.count], 0
-        self._chunk = self._chunk[:0]
-        return Frames(chunk, pts_s, index)
 
 
 @dataclass
@@ -137,8 +38,8 @@ class VideoReader:
     """The frames of one video file, in decode order.
 
     Iterate for chunks of what ``frame_buffer`` makes of them (RGB `Frames` on the host), or call `clock` for
-    timestamps alone (no colour conversion). After either, ``report`` says what was found, and whether
-    the file is damaged; a file may be decoded several times, so whoever asks for the report is the one who tells of it.
+    timestamps alone (no colour conversion). After either, ``report`` states what was found, and
+    whether the file is damaged. A file may be decoded several times, so the caller that asks for the report uses it.
 
     Stream: the first video stream that is no attached picture. Rotation metadata is honoured, as OpenCV does.
     Damaged packets are skipped, the rest goes on; frames the decoder flags as corrupt keep their row.
@@ -269,11 +170,6 @@ def in_order(times_s: NDArray[np.float64], path: Path) -> NDArray[np.float64]:
     return ordered
 
 
-def chunk_length(picture_bytes: int) -> int:
-    """How many pictures of this size are decoded, detected and encoded together."""
-    return max(1, min(CHUNK_FRAMES, CHUNK_BYTES // picture_bytes))
-
-
 def _video_stream(container: Any, path: Path) -> Any:
     """The first video stream that is no attached picture, ready to be decoded by one thread."""
     for stream in container.streams.video:
@@ -316,15 +212,3 @@ def _pixels_refused(log: ErrorLog) -> str:
     found = re.search(r"Picture size (\d+x\d+)", " ".join(log.messages))
     size = f" of {found[1]}" if found else ""
     return f"a picture{size}, at most {MAX_PIXELS / 1e6:.0f} megapixels are decoded,"
-
-
-def plane_pixels(plane: Any, channels: int = 1) -> NDArray[np.uint8]:
-    """(H, W) or (H, W, channels) where FFmpeg put them: to be copied before the next frame comes."""
-    lines = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
-    pixels = lines[: plane.height, : channels * plane.width]
-    return pixels if channels == 1 else pixels.reshape(plane.height, plane.width, channels)
-
-
-def rotated(picture: NDArray[Any], degrees: int) -> NDArray[np.uint8]:
-    """The picture upright: FFmpeg's display matrix gives the anticlockwise angle to turn it by."""
-    return np.rot90(picture, (degrees // 90) % 4) if degrees % 360 else picture
