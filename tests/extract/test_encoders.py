@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from aupipe.config import EncoderConfig
 from aupipe.errors import UsageError, WeightsMissingError
-from aupipe.extract.encoders import ENCODERS, AudioInput, WordsInput, build_encoder, params_of
+from aupipe.extract.contract import params_of
+from aupipe.extract.encoders import ENCODERS, AudioInput, WordsInput, build_encoder
 from aupipe.extract.encoders.visual.geometry import geometry
 from aupipe.extract.imaging.templates import ARCFACE_112, CropTemplate
 from aupipe.extract.media.transcript import Transcript, Word

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.extract.encoders import AlignRule, AudioInput, Encode, FrameAlignment, TimeSeries
+from aupipe.extract.encoders.base import AlignRule, AudioInput, Encode, FrameAlignment, TimeSeries
 from aupipe.extract.media.long_arrays import let_go
 from aupipe.types import Waveform
 

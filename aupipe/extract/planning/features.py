@@ -8,7 +8,8 @@ from functools import cached_property
 
 from aupipe.config import Config, EncoderConfig, FacesConfig
 from aupipe.errors import UsageError, WeightsMissingError
-from aupipe.extract.encoders import Encoder, build_encoder, params_of
+from aupipe.extract.contract import as_stored, params_of, without_locations
+from aupipe.extract.encoders import Encoder, build_encoder
 from aupipe.extract.faces import DETECTORS, Detector
 from aupipe.extract.faces.tracking import VERSION as TRACK_VERSION
 from aupipe.extract.faces.tracking import TrackParams
@@ -56,8 +57,9 @@ class ModalityGroup:
 class FeatureSet:
     """A configuration's detector and encoders, built; the same for every recording.
 
-    ``known``: the features of a store, for who only reads them. Where weights are not on this machine, the one known
-    feature that differs in nothing else says which they were.
+    ``known``: the features of a store; what was stored under an older key is found under that (`as_stored`).
+    ``reads_only``: nothing is made. Where weights are not on this machine, the one known feature that differs in
+    nothing else says which they were.
     """
 
     detector: Detector | None  # None: whole pictures are encoded
@@ -67,6 +69,7 @@ class FeatureSet:
     mask_missing_audio: bool = False  # a video without sound gets rows that are all invalid, and does not fail
     fail_on_damage: bool = False  # what can be decoded of a damaged file is not taken for it
     known: tuple[FeatureSpec, ...] = ()
+    reads_only: bool = False
 
     @cached_property
     def _graphs(self) -> dict[tuple[bool, bool, float | None], FeatureGraph]:
@@ -109,7 +112,6 @@ class FeatureSet:
                     inputs["faces"] = faces.id
                 else:
                     params["crops"] = "given" if aligned else "whole"  # by somebody else; the middle of the picture
-            params.pop("weights", None)  # which file they come from does not matter, only what is in it
             bare = FeatureSpec(
                 config.name, encoder.modality, config.kind, encoder.version, params, None, "float16", inputs
             )
@@ -117,14 +119,18 @@ class FeatureSet:
         return FeatureGraph(clock, detections, faces, tuple(specs))
 
     def _with_weights(self, bare: FeatureSpec, part: Detector | Encoder) -> FeatureSpec:
-        """The spec with the weights that are here, or with those of the only stored feature it can be."""
+        """The spec with the weights that are here, or that of the stored feature which is the same (`as_stored`)."""
         try:
-            return replace(bare, weights=part.identify_weights())
+            weights = part.identify_weights()
         except WeightsMissingError:
-            stored = {spec.id: spec for spec in self.known if replace(spec, weights=None).id == bare.id}
-            if len(stored) != 1:
+            wanted = without_locations(bare, part).id
+            same = (spec for spec in self.known if spec.kind == bare.kind)
+            same = (spec for spec in same if without_locations(replace(spec, weights=None), part).id == wanted)
+            stored = {spec.weights.sha256 if spec.weights else "": spec.weights for spec in same}
+            if not self.reads_only or len(stored) != 1:
                 raise
-            return next(iter(stored.values()))
+            (weights,) = stored.values()
+        return as_stored(replace(bare, weights=weights), part, self.known)
 
 
 def build_feature_set(
@@ -140,7 +146,8 @@ def build_feature_set(
     Raises UsageError for unknown detectors, encoders, parameters and names, WeightsMissingError when a plan is made.
     """
     try:
-        return replace(_build_feature_set(config, modalities, names), known=tuple(known))
+        features = _build_feature_set(config, modalities, names)
+        return replace(features, known=tuple(known), reads_only=bool(known))
     except UsageError as error:
         if config.file is None or str(config.file) in str(error):
             raise

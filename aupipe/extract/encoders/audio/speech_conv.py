@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from aupipe.errors import UsageError
-from aupipe.extract.encoders import Encode, TimeSeries
 from aupipe.extract.encoders.audio.sliding import moments, slide
 from aupipe.extract.encoders.audio.taps import Tap
+from aupipe.extract.encoders.base import Encode, ShapedEncode, TimeSeries
 from aupipe.extract.media.long_arrays import cut
 from aupipe.types import Waveform
 
@@ -75,7 +75,8 @@ def conv_encoder(speech: Speech, network: Any, device: str, dtype: torch.dtype) 
         times = waveform.start_s + (np.arange(rows) * hop + field / 2) / rate
         return TimeSeries(data, times, field / rate)
 
-    return encode
+    width = config.conv_dim[-1] if speech.tap == "extract_features" else config.hidden_size
+    return ShapedEncode(encode, (width,))
 
 
 def receptive_field(kernels: list[int], strides: list[int]) -> int:

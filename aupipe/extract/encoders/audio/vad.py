@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.errors import WeightsMissingError
-from aupipe.extract.encoders import AudioInput, Encode, FrameAlignment, TimeSeries
+from aupipe.extract.encoders.base import AudioInput, Encode, FrameAlignment, TimeSeries
 from aupipe.extract.media.long_arrays import cut
 from aupipe.extract.weights import RANDOM, RANDOM_SEED, file_sha256, find_weights, random_weights
 from aupipe.types import Modality, Waveform, Weights
@@ -32,12 +32,19 @@ class Vad(FrameAlignment):
     weights: str = "package"
 
     modality: ClassVar[Modality] = "audio"
+    requires: ClassVar[tuple[str, ...]] = ("silero-vad",)
     version: ClassVar[int] = 1
-    places: ClassVar[tuple[str, ...]] = ("weights",)
 
     @property
     def reads(self) -> AudioInput:
         return AudioInput(16000)
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return (1,)
+
+    def column_names(self) -> tuple[str, ...]:
+        return ("speech",)
 
     def identify_weights(self) -> Weights:
         if self.weights == RANDOM:

@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from aupipe.errors import UsageError
-from aupipe.extract.encoders import AlignRule, Encode, FrameAlignment, TimeSeries, WordsInput
+from aupipe.extract.contract import WeightFile
+from aupipe.extract.encoders.base import AlignRule, Encode, FrameAlignment, ShapedEncode, TimeSeries, WordsInput
 from aupipe.extract.encoders.pretrained import identify_model, load_model, model_folder
 from aupipe.extract.media.transcript import Transcript, Word
 from aupipe.tables import NotNegative, Range
@@ -29,7 +30,7 @@ class Text(FrameAlignment):
     ``model``, ``weights``: as for ``speech``. ``layer``: hidden states after block ``layer``; -1 is the model's output.
     """
 
-    model: str
+    model: WeightFile
     weights: Literal["pretrained", "random"] = "pretrained"
     layer: Annotated[int, Range(-1, 1000)] = -1
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
@@ -37,8 +38,8 @@ class Text(FrameAlignment):
     align_s: NotNegative = field(default=2.0, kw_only=True)
 
     modality: ClassVar[Modality] = "text"
+    requires: ClassVar[tuple[str, ...]] = ("transformers", "tokenizers")
     version: ClassVar[int] = 1
-    places: ClassVar[tuple[str, ...]] = ("model", "weights")
 
     @property
     def reads(self) -> WordsInput:
@@ -92,7 +93,7 @@ class Text(FrameAlignment):
             order = np.argsort(times, kind="stable")  # two people may speak at once
             return TimeSeries(data[order], times[order])
 
-        return encode
+        return ShapedEncode(encode, (network.config.hidden_size,))
 
 
 @dataclass(frozen=True)
