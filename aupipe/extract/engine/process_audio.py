@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from aupipe.errors import RecordingError
 from aupipe.extract.encoders import AudioInput, WordsInput
-from aupipe.extract.encoders.frame_alignment import frame_blocks, masked_frames
+from aupipe.extract.encoders.frame_alignment import masked_blocks, resampled_blocks
 from aupipe.extract.engine.job_context import JobContext, failing_alone
 from aupipe.extract.engine.process_video import SOUND, Stages
 from aupipe.extract.limits import SOUND_REACH_S
@@ -50,11 +50,11 @@ def listen(run: JobContext, stages: Stages, clock: NDArray[np.float64]) -> None:
                     content, report = heard[key]
                     if report is not None:
                         run.note_media("audio", report)
-                    blocks = frame_blocks(encode(content), clock, item.encoder)
+                    blocks = resampled_blocks(encode(content), clock, item.encoder)
                 except NoAudioError:
                     if not run.loaded.parts.mask_missing_audio:
                         raise
-                    blocks = masked_frames(encode, reads, clock, item.encoder)
+                    blocks = masked_blocks(item.encoder, encode, clock)
             run.begin()
             stages.write(_publishing(run, item, blocks, len(clock), began))
 

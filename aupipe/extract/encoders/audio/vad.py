@@ -104,7 +104,7 @@ class Vad(FrameAlignment):
 
 
 def spoken_spans(
-    track: TimeSeries,
+    series: TimeSeries,
     *,
     threshold: float = 0.5,
     min_speech_s: float = 0.25,
@@ -119,9 +119,9 @@ def spoken_spans(
     spans: list[tuple[float, float]] = []
     began: float | None = None
     fell: float | None = None
-    edges = track.times_s - STEP_S / 2
+    edges = series.times_s - STEP_S / 2
     end_s = float(edges[-1] + STEP_S)
-    for probability, at in zip(track.data[:, 0].tolist(), edges.tolist(), strict=True):
+    for probability, at in zip(series.data[:, 0].tolist(), edges.tolist(), strict=True):
         if probability >= threshold:
             fell = None
             began = at if began is None else began
