@@ -47,7 +47,7 @@ def test_a_plugin_that_cannot_be_imported_is_one_line_that_names_its_package(mon
     registry = Registry("thing", {})
     monkeypatch.setitem(registry.__dict__, "plugins", {"b": Point()})
     with pytest.raises(
-        UsageError, match="^thing 'b' of the package their-package has an error: ImportError: No"
+        UsageError, match=r"^thing 'b' of the package their-package has an error: ImportError: No"
     ) as said:
         registry.get("b")
     assert "\n" not in str(said.value)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+from aupipe.errors import UsageError
 from aupipe.types import FeatureSpec
 
 
@@ -71,6 +72,14 @@ def as_stored(spec: FeatureSpec, part: Any, stored: Iterable[FeatureSpec]) -> Fe
         return renamed, other.id != spec.id, other.id
 
     return min(same, key=rank, default=spec)
+
+
+def check_members(part: Any, described: str, members: Iterable[str]) -> None:
+    """Raises UsageError, beginning with ``described``, where an encoder or detector lacks what its protocol asks."""
+    known = {field.name for field in fields(part)}
+    missing = [name for name in members if name not in known and not hasattr(type(part), name)]
+    if missing:
+        raise UsageError(f"{described} has no {', '.join(missing)}")
 
 
 def requires_of(part: Any) -> tuple[str, ...]:

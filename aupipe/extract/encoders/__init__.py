@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from aupipe.config import EncoderConfig
 from aupipe.errors import UsageError
-from aupipe.extract.contract import WeightFile
+from aupipe.extract.contract import WeightFile, check_members
 from aupipe.extract.encoders.base import (
     AlignRule,
     AudioInput,
@@ -101,4 +101,5 @@ def build_encoder(config: EncoderConfig) -> Encoder:
                 f"the file says modality = {config.modality!r}"
             )
         encoder: Encoder = build(kind, config.params, f"encoder {config.name!r} ({config.kind})")
+    check_members(encoder, ENCODERS.describe(config.kind), ("version", "reads", "identify_weights", "load"))
     return encoder

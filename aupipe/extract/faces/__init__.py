@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from aupipe.extract.contract import check_members
 from aupipe.registry import Registry
 from aupipe.tables import build
 from aupipe.types import Detections, Weights
@@ -98,4 +99,5 @@ def build_detector(kind: str, params: Mapping[str, Any]) -> Detector:
     cls = DETECTORS.get(kind)
     with DETECTORS.blamed(kind):
         detector: Detector = build(cls, params, f"detector {kind!r}")
+    check_members(detector, DETECTORS.describe(kind), ("version", "min_score", "identify_weights", "load"))
     return detector
