@@ -259,7 +259,8 @@ def test_timm_reads_a_local_file_and_gives_what_the_model_gives(
 def test_what_timm_knows_of_a_model_is_asked_once_so_that_plans_load_neither_timm_nor_torch(tmp_path: Path) -> None:
     code = (
         "import sys; from aupipe.extract.encoders.visual.timm import Timm\n"
-        "print(Timm('test_resnet.r160_in1k', 'random').reads.size_px, {'timm', 'torch'} & {*sys.modules} == set())"
+        "size_px = Timm(model='test_resnet.r160_in1k', weights='random').reads.size_px\n"
+        "print(size_px, {'timm', 'torch'} & {*sys.modules} == set())"
     )
 
     def said() -> str:

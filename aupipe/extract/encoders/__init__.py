@@ -13,7 +13,7 @@ in ``reads``:
 Every function accepts an empty batch and then returns an empty array of the right row shape.
 
 A function of crops that has a ``start`` besides is given them there: as an array, or as a tensor on the device if the
-frames were decoded to it. ``start`` returns the rows as a tensor, for which nobody has waited yet
+frames were decoded to it. ``start`` returns the rows as a tensor, which may not be computed yet
 (`aupipe.extract.encoders.image_base.TensorEncode`).
 """
 

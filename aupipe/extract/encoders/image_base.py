@@ -102,7 +102,8 @@ class ImageEncoder:
 class TensorEncode:
     """An encoder's function whose work is torch's: crops uint8 (B, S, S, 3) RGB -> (B, ...) float32.
 
-    ``forward`` does it on ``device``. Crops may lie on the device already; `start` leaves the rows there, unawaited.
+    ``forward`` does it on ``device``. Crops may lie on the device already; `start` leaves the rows there and does
+    not wait for them.
     """
 
     device: str
@@ -110,7 +111,7 @@ class TensorEncode:
     is_graph: bool = True  # the same operations whatever the batch and what is in it
 
     def start(self, crops: NDArray[np.uint8] | Tensor) -> Tensor:
-        """(B, ...) float32 on the device, for which nobody has waited yet."""
+        """(B, ...) float32 on the device, which may not be computed yet."""
         import torch
 
         from aupipe.extract.gpu.transfer import upload

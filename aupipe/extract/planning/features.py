@@ -117,7 +117,7 @@ class FeatureSet:
             if faces is not None:
                 inputs = inputs | {"faces": faces.id}
             else:
-                params["crops"] = "given" if aligned else "whole"  # by somebody else; the middle of the picture
+                params["crops"] = "given" if aligned else "whole"  # cut beforehand; the middle of the picture
         bare = FeatureSpec(config.name, encoder.modality, config.kind, encoder.version, params, None, "float16", inputs)
         return self._with_weights(bare, encoder)
 

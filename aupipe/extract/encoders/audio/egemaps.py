@@ -24,8 +24,8 @@ class Egemaps(FrameAlignment):
     """Low-level descriptors of openSMILE: (n, 25) for eGeMAPSv02, one row per 10 ms.
 
     The optional package `opensmile` computes them; its licence allows research and no commercial products.
-    Row i is timed at 0.01 + 0.01 i s, the middle of its 20 ms; pitch hears 60 ms, and values are smoothed over three
-    rows. Sound below 0.1 s is continued with silence.
+    Row i is timed at 0.01 + 0.01 i s, the middle of its 20 ms; pitch is computed over 60 ms, and values are smoothed
+    over three rows. Sound below 0.1 s is continued with silence.
     """
 
     feature_set: Literal["eGeMAPSv02", "eGeMAPSv01b", "GeMAPSv01b"] = "eGeMAPSv02"

@@ -23,7 +23,7 @@ class LogMel(FrameAlignment):
 
     Gives (n, n_mels * (1 + deltas)), 64 by default.
 
-    Frames are centred (librosa's default): row i hears around ``start_s + i * hop / sample_rate``. dB are relative to
+    Frames are centred (librosa's default): row i is centred on ``start_s + i * hop / sample_rate``. dB are relative to
     full scale and floored at ``floor_db``, a fixed value: librosa's ``top_db`` would tie every row to the loudest
     moment of the file.
     """

@@ -29,7 +29,7 @@ TOP_DB = 80.0  # librosa's
 
 @dataclass(frozen=True)
 class Mfcc(FrameAlignment):
-    """``librosa.feature.mfcc`` and its first ``deltas`` derivatives: (n, n_mfcc * (1 + deltas)), 39 by default (S1).
+    """``librosa.feature.mfcc`` and its first ``deltas`` derivatives: (n, n_mfcc * (1 + deltas)), 39 by default.
 
     Frames are centred (librosa's default). ``top_db`` is librosa's 80: values more than that below the file's loudest
     moment are raised to it.

@@ -30,7 +30,7 @@ class Speech(FrameAlignment):
     kept. Clip-wide statistics are those of the whole clip, so ``extract_features`` does not depend on chunks at all;
     attention sees a chunk and no more. Whisper's chunks are always what the model was built for, 30 s.
 
-    Row i of the convolutional models hears samples 320 i to 320 i + 400: its time is 0.0125 + 0.02 i s. Row i of
+    Row i of the convolutional models covers samples 320 i to 320 i + 400: its time is 0.0125 + 0.02 i s. Row i of
     Whisper is centred on 0.02 i s.
     """
 

@@ -54,7 +54,7 @@ def conv_encoder(speech: Speech, network: Any, device: str, dtype: torch.dtype) 
         rows = max(1, 1 + (len(samples) - field) // hop)
         rate = waveform.sample_rate
         length = max(1, round(speech.chunk_s * rate / hop))
-        # The front end hears the same samples in every chunk: only attention and positions need company.
+        # The front end sees the same samples in every chunk: only attention and positions need context.
         context = 0 if speech.tap == "extract_features" else round(speech.context_s * rate / hop)
 
         def compute(starts: list[int]) -> Any:
@@ -80,7 +80,7 @@ def conv_encoder(speech: Speech, network: Any, device: str, dtype: torch.dtype) 
 
 
 def receptive_field(kernels: list[int], strides: list[int]) -> int:
-    """Samples one row of a stack of convolutions hears: 400 for every published model."""
+    """Samples that one row of a stack of convolutions covers: 400 for every published model."""
     field, jump = 1, 1
     for kernel, stride in zip(kernels, strides, strict=True):
         field += (kernel - 1) * jump

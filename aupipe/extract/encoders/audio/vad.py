@@ -1,4 +1,4 @@
-"""Whether somebody speaks: Silero VAD."""
+"""Voice activity: Silero VAD."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def spoken_spans(
     min_silence_s: float = 0.1,
     pad_s: float = 0.03,
 ) -> NDArray[np.float64]:
-    """(k, 2) seconds [from, to) in which somebody speaks, by Silero's rules.
+    """(k, 2) seconds [from, to) of speech, by Silero's rules.
 
     Speech begins where the probability reaches ``threshold`` and ends where it stays ``0.15`` below it for
     ``min_silence_s``; what is shorter than ``min_speech_s`` does not count; what is left grows by ``pad_s`` each way.

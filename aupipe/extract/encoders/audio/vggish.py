@@ -24,7 +24,7 @@ BATCH = 64  # examples
 
 @dataclass(frozen=True)
 class Vggish(FrameAlignment):
-    """VGGish of torchvggish: (n, 128), one row per ``hop_s``, timed at the middle of the 0.975 s it hears.
+    """VGGish of torchvggish: (n, 128), one row per ``hop_s``, timed at the middle of the 0.975 s it covers.
 
     ``weights``: a file (absolute, or in AUPIPE_WEIGHTS; ``.pth`` state dict or safetensors), or ``"random"``.
     ``hop_s``: seconds between rows, a multiple of 0.01; 0.96 is the published one, emotion toolkits use 0.05.

@@ -25,7 +25,7 @@ class Text(FrameAlignment):
     By default a frame gets the mean over the tokens of all words whose middles lie within 2 s of it
     (``align = "mean"``, ``align_s = 2.0``), and is invalid where nobody speaks. Special tokens take no part.
     Words of one utterance are read together; an utterance longer than the model's limit is read in overlapping
-    passages, and each word is taken from the passage in which it has the most company on its poorer side.
+    passages, and each word is taken from the passage whose middle is nearest to it.
 
     ``model``, ``weights``: as for ``speech``. ``layer``: hidden states after block ``layer``; -1 is the model's output.
     """
@@ -82,9 +82,9 @@ class Text(FrameAlignment):
                 group = jobs[first : first + BATCH]
                 found = states([[words[i].text for i in job.words] for job in group])
                 for job, (hidden, owners) in zip(group, found, strict=True):
-                    for place, word in enumerate(job.words):
+                    for position, word in enumerate(job.words):
                         if word in job.kept:
-                            rows[word] = hidden[[k for k, owner in enumerate(owners) if owner == place]]
+                            rows[word] = hidden[[k for k, owner in enumerate(owners) if owner == position]]
             spoken = [i for i, row in enumerate(rows) if row is not None and len(row)]
             if not spoken:
                 return TimeSeries(np.zeros((0, network.config.hidden_size), np.float32), np.zeros(0))
