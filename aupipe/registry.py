@@ -50,7 +50,7 @@ class Registry:
             module, _, attribute = self.table[name].partition(":")
             return getattr(import_module(module), attribute)
         if name in self.plugins:
-            with self.blamed(name):
+            with self.plugin_errors(name):
                 return self.plugins[name].load()
         available = ", ".join(self.names())
         raise UsageError(f"unknown {self.noun} {name!r}.{nearest(name, self.names())} Available: {available}")
@@ -68,7 +68,7 @@ class Registry:
         return f"{self.noun} {name!r}{package}"
 
     @contextmanager
-    def blamed(self, name: str) -> Iterator[None]:
+    def plugin_errors(self, name: str) -> Iterator[None]:
         """Turn an error in the code of a plug-in into a UsageError of one line that names its package."""
         try:
             yield

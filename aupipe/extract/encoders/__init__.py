@@ -94,7 +94,7 @@ def build_encoder(config: EncoderConfig) -> Encoder:
     built.
     """
     kind = ENCODERS.get(config.kind)
-    with ENCODERS.blamed(config.kind):
+    with ENCODERS.plugin_errors(config.kind):
         if kind.modality != config.modality:
             raise UsageError(
                 f"encoder {config.name!r}: {config.kind} is {kind.modality}, "

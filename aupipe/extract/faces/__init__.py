@@ -97,7 +97,7 @@ def build_detector(kind: str, params: Mapping[str, Any]) -> Detector:
     naming its package, for a plug-in that cannot be built.
     """
     cls = DETECTORS.get(kind)
-    with DETECTORS.blamed(kind):
+    with DETECTORS.plugin_errors(kind):
         detector: Detector = build(cls, params, f"detector {kind!r}")
     check_members(detector, DETECTORS.describe(kind), ("version", "min_score", "identify_weights", "load"))
     return detector

@@ -95,7 +95,7 @@ class FeatureSet:
             bare = FeatureSpec(
                 "detections", "detections", self.faces.detector, version, params, None, "float32", from_clock
             )
-            with DETECTORS.blamed(self.faces.detector):
+            with DETECTORS.plugin_errors(self.faces.detector):
                 detections = self._with_weights(bare, self.detector)
             inputs = from_clock | {"detections": detections.id}
             faces = FeatureSpec(
@@ -103,7 +103,7 @@ class FeatureSet:
             )
         specs = []
         for config, encoder in self.encoders:
-            with ENCODERS.blamed(config.kind):
+            with ENCODERS.plugin_errors(config.kind):
                 specs.append((self._encoder_spec(config, encoder, from_clock, faces, aligned), encoder))
         return FeatureGraph(clock, detections, faces, tuple(specs))
 
