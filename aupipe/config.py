@@ -6,7 +6,7 @@ import os
 import tomllib
 import types
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -17,6 +17,7 @@ from aupipe.tables import Count, Range, Share, check_range
 from aupipe.types import FEATURE_NAME
 
 FILE_NAME = "aupipe.toml"
+NO_DETECTOR = "none"  # the value of [faces] detector with which whole frames are encoded
 RESERVED_NAMES = ("clock", "detections", "faces")  # features that aupipe computes itself
 RESERVED_ENVIRONMENT = {"AUPIPE_WEIGHTS", "AUPIPE_TEST_ASSETS", "AUPIPE_FAULT"}
 
@@ -45,12 +46,12 @@ class StoreConfig:
 class FacesConfig:
     """Detection of faces, and the choice of the subject."""
 
-    detector: str = "mtcnn"  # "none": whole frames are encoded
+    detector: str = "mtcnn"  # "none": whole frames are encoded; short for [detector] kind
     subject: Literal["largest", "center", "left", "right"] = "largest"
     # Frames are shrunk by the smallest integer factor that makes the long side at most this long.
     detect_px: Annotated[int, Range(32, 65536)] = 640
     max_faces: Count = 8  # stored per frame, largest first
-    min_score: Share | None = None  # None: the detector's default
+    min_score: Share | None = None  # None: the detector's default; short for [detector] min_score
     detect_every: Count = 1  # frames; faces are interpolated between them, never across a cut
 
 
@@ -75,11 +76,15 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """All sections of the configuration. ``origin`` maps ``section.key`` to the source of the value."""
+    """All sections of the configuration. ``origin`` maps ``section.key`` to the source of the value.
+
+    ``detector``: the parameters of the detector that ``faces.detector`` names, from the [detector] table.
+    """
 
     dataset: DatasetConfig = DatasetConfig()
     store: StoreConfig = StoreConfig()
     faces: FacesConfig = FacesConfig()
+    detector: Mapping[str, Any] = field(default_factory=dict)
     encoders: tuple[EncoderConfig, ...] = ()
     train: TrainConfig = TrainConfig()
     file: Path | None = None
@@ -136,7 +141,7 @@ def load_config(
         raise UsageError(f"no config file at {path}: write one with `aupipe init`")
     content = _read_toml(file) if file else {}
     where = str(file) if file else ""
-    _refuse_unknown(content, [*SECTIONS, "encoder"], "section", where)
+    _refuse_unknown(content, [*SECTIONS, "detector", "encoder"], "section", where)
     base = file.resolve().parent if file else Path.cwd()
 
     origin: dict[str, str] = {}
@@ -166,9 +171,10 @@ def load_config(
             values[f.name] = _coerce(raw, hints[f.name], folder, what)
             check_range(values[f.name], ranges[f.name], what)
         sections[name] = section(**values)
+    sections["faces"], detector = _detector(content, sections["faces"], origin, where)
     encoders = _encoders(content["encoder"], where) if "encoder" in content else DEFAULT_ENCODERS
     origin["encoder"] = where if "encoder" in content else "default"
-    return Config(**sections, encoders=encoders, file=file, origin=origin)
+    return Config(**sections, detector=detector, encoders=encoders, file=file, origin=origin)
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
@@ -226,6 +232,38 @@ def _coerce(raw: Any, hint: Any, folder: Path, what: str) -> Any:
         return hint(raw)
     except (TypeError, ValueError, OverflowError):
         raise UsageError(f"{what} is {raw!r}: expected {hint.__name__}") from None
+
+
+def _detector(
+    content: Mapping[str, Any], faces: FacesConfig, origin: dict[str, str], where: str
+) -> tuple[FacesConfig, dict[str, Any]]:
+    """The faces' settings with ``kind`` of the [detector] table, and its other keys, the detector's parameters.
+
+    `[faces] detector` and `min_score` are short forms: in one file with the table they must say the same. From the
+    environment or the command line they go before the file; another detector then has none of the table's parameters.
+    Raises UsageError for settings that contradict each other, and for what is no table.
+    """
+    table = content.get("detector", {})
+    if not isinstance(table, dict):
+        raise UsageError(f"{where}: [detector] must be a table, not {table!r}")
+    for key, short in (("kind", "detector"), ("min_score", "min_score")):
+        said = content.get("faces", {}).get(short, table.get(key))
+        if key in table and said != table[key]:
+            raise UsageError(
+                f"{where}: [faces] {short} = {said!r} contradicts [detector] {key} = {table[key]!r}: leave one out"
+            )
+    kind = table.get("kind", content.get("faces", {}).get("detector", FacesConfig.detector))
+    if not isinstance(kind, str):
+        raise UsageError(f"{where}: [detector] kind is {kind!r}: expected a name")
+    params = {key: value for key, value in table.items() if key != "kind"}
+    if kind == NO_DETECTOR and params:
+        raise UsageError(f"{where}: [detector] {next(iter(params))}: no detector is configured that could take it")
+    if origin["faces.detector"] == "default" and "kind" in table:
+        faces, origin["faces.detector"] = replace(faces, detector=kind), where
+    elif faces.detector != kind:  # said outside of the file
+        return faces, {}
+    origin.update({f"detector.{key}": where for key in params})
+    return faces, params
 
 
 def _encoders(tables: Any, where: str) -> tuple[EncoderConfig, ...]:

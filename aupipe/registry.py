@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from aupipe.errors import UsageError
+from aupipe.errors import AupipeError, UsageError
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -44,19 +45,38 @@ class Registry:
     def get(self, name: str) -> Any:
         """The class or function registered under ``name``.
 
-        Raises UsageError for an unknown name, with the nearest known one.
+        Raises UsageError for an unknown name, with the nearest known one, and for a plug-in that cannot be imported.
         """
         if name in self.table:
             module, _, attribute = self.table[name].partition(":")
             return getattr(import_module(module), attribute)
         if name in self.plugins:
-            return self.plugins[name].load()
+            with self.plugin_errors(name):
+                return self.plugins[name].load()
         available = ", ".join(self.names())
         raise UsageError(f"unknown {self.noun} {name!r}.{nearest(name, self.names())} Available: {available}")
 
     def origin(self, name: str) -> str:
         """The package a name comes from: ``aupipe`` or the one that adds it."""
-        if name in self.table:
+        if name in self.table or name not in self.plugins:
             return "aupipe"
         distribution = self.plugins[name].dist
         return distribution.name if distribution else "unknown package"
+
+    def describe(self, name: str) -> str:
+        """What is registered under ``name``, for messages: with the package that adds it where that is not aupipe."""
+        package = "" if self.origin(name) == "aupipe" else f" of the package {self.origin(name)}"
+        return f"{self.noun} {name!r}{package}"
+
+    @contextmanager
+    def plugin_errors(self, name: str) -> Iterator[None]:
+        """Turn an error in the code of a plug-in into a UsageError of one line that names its package."""
+        try:
+            yield
+        except AupipeError:
+            raise
+        except Exception as error:  # the code of others may raise anything
+            if self.origin(name) == "aupipe":
+                raise
+            reason = " ".join(str(error).split())
+            raise UsageError(f"{self.describe(name)} has an error: {type(error).__name__}: {reason}") from error

@@ -22,7 +22,7 @@ import numpy as np
 from aupipe.config import EncoderConfig
 from aupipe.errors import AupipeError
 from aupipe.extract.encoders import build_encoder
-from aupipe.extract.encoders.frame_alignment import to_frames
+from aupipe.extract.encoders.frame_alignment import resample_to_frames
 from aupipe.extract.gpu.numerics import compute_as_written
 from aupipe.types import Waveform
 
@@ -108,15 +108,15 @@ def measure(name: str, kind: str, params: dict[str, Any], seconds: float, device
     spent = ForwardTime(device)
     with spent:
         began = time.perf_counter()
-        track = encode(wave)
+        series = encode(wave)
         total = time.perf_counter() - began
     difference = ""
     if kind == "speech" and (device.startswith("cuda") or name.startswith("hubert-tiny")):  # minutes on a CPU
         half = build_encoder(EncoderConfig("x", kind, "audio", params | {"precision": "float16"})).load(device)(wave)
-        scale = np.abs(track.data).mean()
-        difference = f"{np.abs(half.data - track.data).max() / scale:.2%} of the mean"
+        scale = np.abs(series.data).mean()
+        difference = f"{np.abs(half.data - series.data).max() / scale:.2%} of the mean"
     share = f"{spent.seconds / total:10.0%}" if spent.seconds else f"{'-':>10}"
-    print(f"{name:24} {len(track.data):7d} {seconds / total:12.1f} {share} {difference:>20}", flush=True)
+    print(f"{name:24} {len(series.data):7d} {seconds / total:12.1f} {share} {difference:>20}", flush=True)
 
 
 class ForwardTime:
@@ -160,16 +160,16 @@ def long_sound(encoders: dict[str, tuple[str, dict[str, Any]]], seconds: float, 
     for name, (kind, params) in encoders.items():
         encoder: Any = build_encoder(EncoderConfig("x", kind, "audio", params))
         began = time.perf_counter()
-        track = encoder.load(device)(wave)
-        rows = to_frames(track, clock, encoder)
+        series = encoder.load(device)(wave)
+        rows = resample_to_frames(series, clock, encoder)
         spent = time.perf_counter() - began
-        results = (track.data.nbytes + rows.nbytes) / 2**20
+        results = (series.data.nbytes + rows.nbytes) / 2**20
         print(
-            f"{name:24} {len(track.data):8d} rows, {spent:6.1f} s, {seconds / spent:7.1f} x real time, results "
+            f"{name:24} {len(series.data):8d} rows, {spent:6.1f} s, {seconds / spent:7.1f} x real time, results "
             f"{results:.0f} MiB, peak memory so far {peak_mib():.0f} MiB",
             flush=True,
         )
-        del track, rows
+        del series, rows
 
 
 def peak_mib() -> float:

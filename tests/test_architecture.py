@@ -24,7 +24,7 @@ LAYERS = [
 INDEPENDENT = {"extract", "train", "demo"}  # in one layer, and do not import each other
 
 # Inside `aupipe.extract`: package -> the packages it may import, besides itself and the base modules.
-EXTRACT_BASE = {"limits", "memory", "meter", "versions", "user_cache"}
+EXTRACT_BASE = {"contract", "limits", "memory", "meter", "versions", "user_cache"}
 EXTRACT_LAYERS: dict[str, set[str]] = {
     "nets": set(),
     "weights": {"nets"},

@@ -58,6 +58,49 @@ def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, message: str
     assert str(file) in str(error.value)
 
 
+RETINAFACE = '[detector]\nkind = "retinaface"\nmodel = "resnet50"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "detector", "params"),
+    [
+        (RETINAFACE, {}, "retinaface", {"model": "resnet50"}),
+        ('[faces]\ndetector = "retinaface"\n[detector]\nmodel = "resnet50"', {}, "retinaface", {"model": "resnet50"}),
+        ('[faces]\ndetector = "retinaface"\n' + RETINAFACE, {}, "retinaface", {"model": "resnet50"}),
+        ("[detector]\nmin_face_px = 20", {}, "mtcnn", {"min_face_px": 20}),
+        (RETINAFACE, {"AUPIPE_FACES_DETECTOR": "yunet"}, "yunet", {}),
+        (RETINAFACE, {"AUPIPE_FACES_DETECTOR": "retinaface"}, "retinaface", {"model": "resnet50"}),
+        (RETINAFACE, {"AUPIPE_FACES_DETECTOR": "none"}, "none", {}),
+        ('[detector]\nkind = "none"', {}, "none", {}),
+        ("", {}, "mtcnn", {}),
+    ],
+)
+def test_a_detector_has_its_parameters_from_a_table_of_its_own(
+    tmp_path: Path, text: str, environment: dict[str, str], detector: str, params: dict[str, object]
+) -> None:
+    config = load_config(write(tmp_path, text), environment=environment)
+    assert (config.faces.detector, config.detector) == (detector, params)
+    assert set(config.origin) >= {f"detector.{key}" for key in params}
+
+
+@pytest.mark.parametrize(
+    ("faces", "detector", "message"),
+    [
+        ('detector = "yunet"', 'kind = "mtcnn"', r"detector = 'yunet' contradicts \[detector\] kind = 'mtcnn'"),
+        ('detector = "none"', 'kind = "mtcnn"', r"detector = 'none' contradicts \[detector\] kind = 'mtcnn'"),
+        ("min_score = 0.5", "min_score = 0.6", r"min_score = 0\.5 contradicts \[detector\] min_score = 0\.6"),
+        ('detector = "none"', "min_face_px = 20", r"\[detector\] min_face_px: no detector"),
+        ("", "kind = 5", r"\[detector\] kind is 5"),
+    ],
+)
+def test_settings_of_the_detector_that_contradict_each_other_are_refused(
+    tmp_path: Path, faces: str, detector: str, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message) as error:
+        load_config(write(tmp_path, f"[faces]\n{faces}\n[detector]\n{detector}\n"))
+    assert "\n" not in str(error.value)
+
+
 def test_an_unknown_key_in_the_environment_is_refused() -> None:
     with pytest.raises(UsageError, match="AUPIPE_STORE_PATHH"):
         load_config(None, environment={"AUPIPE_STORE_PATHH": "x"})

@@ -15,7 +15,8 @@ import pytest
 from aupipe.config import EncoderConfig, load_config
 from aupipe.documents import parse_json, parse_toml
 from aupipe.errors import AupipeError, UsageError
-from aupipe.extract.encoders import ENCODERS, build_encoder, params_of
+from aupipe.extract.contract import params_of
+from aupipe.extract.encoders import ENCODERS, build_encoder
 from aupipe.extract.faces import DETECTORS
 from aupipe.tables import build
 from aupipe.train.heads import HEADS, head_config

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from aupipe.errors import UsageError
@@ -33,3 +35,19 @@ def test_a_plugin_never_replaces_a_built_in(monkeypatch: pytest.MonkeyPatch) -> 
     assert registry.get("a") is UsageError
     assert registry.get("b") == "plugin"
     assert registry.names() == ["a", "b"]
+
+
+def test_a_plugin_that_cannot_be_imported_is_one_line_that_names_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Point:
+        dist = SimpleNamespace(name="their-package")
+
+        def load(self) -> None:
+            raise ImportError("No module named\n'their_library'")
+
+    registry = Registry("thing", {})
+    monkeypatch.setitem(registry.__dict__, "plugins", {"b": Point()})
+    with pytest.raises(
+        UsageError, match=r"^thing 'b' of the package their-package has an error: ImportError: No"
+    ) as said:
+        registry.get("b")
+    assert "\n" not in str(said.value)

@@ -104,6 +104,7 @@ def show(config_file: Path | None, as_json: bool) -> None:
         for section, kind in SECTIONS.items()
         for field in fields(kind)
     }
+    values |= {f"detector.{key}": value for key, value in found.detector.items()}
     if as_json:
         encoders = [{"name": e.name, "kind": e.kind, "modality": e.modality, **e.params} for e in found.encoders]
         content = {key: {"value": _plain(value), "origin": found.origin[key]} for key, value in values.items()}

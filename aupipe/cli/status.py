@@ -144,6 +144,8 @@ def inspect(recording: str | None, config_file: Path | None, store: Path | None,
 
 def describe_store(store: Store) -> dict[str, Any]:
     """One row per feature: its encoder, number of recordings, shape and size."""
+    from aupipe.extract.planning.features import column_names
+
     rows: list[dict[str, Any]] = []
     for spec in store.features():
         records = [record for record in store.records(spec.id) if record.state == "done"]
@@ -161,6 +163,7 @@ def describe_store(store: Store) -> dict[str, Any]:
                 "failed": failed,
                 "damaged": damaged,
                 "row_shape": list(records[0].shape[1:]) if records else None,
+                "columns": list(column_names(spec)),
                 "dtype": spec.dtype,
                 "frames": sum(record.frames for record in records),
                 "valid_frames": sum(record.valid_frames for record in records),

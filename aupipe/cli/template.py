@@ -44,6 +44,11 @@ backend = "zarr"                  # or "hdf5"
 detector = "{detector}"                # "mtcnn": weights bundled; "yunet": faster, weights from AUPIPE_WEIGHTS
 subject = "largest"               # or "center", "left", "right"
 
+# Parameters of the detector, or another one with its parameters.
+# [detector]
+# kind = "retinaface"             # instead of `detector` above
+# model = "resnet50"
+
 [[encoder]]
 name = "hog"                      # the feature's name
 modality = "visual"

@@ -10,7 +10,7 @@ import pytest
 from aupipe.config import EncoderConfig
 from aupipe.errors import RecordingError
 from aupipe.extract.encoders import build_encoder
-from aupipe.extract.encoders.frame_alignment import to_frames
+from aupipe.extract.encoders.frame_alignment import resample_to_frames
 from aupipe.extract.media.audio import media_starts, read_audio, read_audio_and_report
 from aupipe.extract.media.video import VideoReader
 from tests.conftest import write_video
@@ -121,7 +121,7 @@ def test_made_frames_without_sound_are_invalid_and_all_others_are_not(
 def assert_heard(video: Path, first_s: float, last_s: float) -> None:
     clock = VideoReader(video).clock()
     encoder = build_encoder(EncoderConfig("x", "logmel", "audio"))
-    rows = to_frames(encoder.load("cpu")(read_audio(video, 16000)), clock, encoder)
+    rows = resample_to_frames(encoder.load("cpu")(read_audio(video, 16000)), clock, encoder)
     heard = ~np.isnan(rows[:, 0])
     sure = (np.abs(clock - first_s) > 0.03) & (np.abs(clock - last_s) > 0.03)
     np.testing.assert_array_equal(heard[sure], ((clock > first_s) & (clock < last_s))[sure], err_msg=video.name)

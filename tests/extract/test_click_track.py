@@ -12,7 +12,7 @@ import pytest
 
 from aupipe.config import EncoderConfig
 from aupipe.extract.encoders import build_encoder
-from aupipe.extract.encoders.frame_alignment import to_frames
+from aupipe.extract.encoders.frame_alignment import resample_to_frames
 from aupipe.extract.media.audio import read_audio
 from aupipe.extract.media.video import VideoReader
 
@@ -87,14 +87,14 @@ def test_clicks_in_a_file_land_on_their_frames(tmp_path: Path, clock: np.ndarray
     for kind, params in TIME_LOCAL.items():
         encoder = build_encoder(EncoderConfig("x", kind, "audio", params))
         encode = encoder.load("cpu")
-        track = encode(wave)
+        series = encode(wave)
         if kind == "speech":  # its layer norms take loudness out: what the clicks changed is all there is to see
-            track = replace(track, data=track.data - encode(quiet).data)
+            series = replace(series, data=series.data - encode(quiet).data)
         if kind == "egemaps":
-            track = replace(track, data=track.data[:, :1])  # loudness; formants of noise jump about
+            series = replace(series, data=series.data[:, :1])  # loudness; formants of noise jump about
         for rule in RULES:
             encoder = build_encoder(EncoderConfig("x", kind, "audio", params | rule))
-            rows = to_frames(track, pts, encoder).reshape(len(pts), -1)
+            rows = resample_to_frames(series, pts, encoder).reshape(len(pts), -1)
             silent = np.isnan(rows[:, 0])
             assert silent[pts < SOUND_START_S - 0.06 - encoder.align_s].all()
             # How far each frame is from what silence sounds like; a click is in the middle of what stands out.

@@ -269,7 +269,9 @@ def test_features_of_videos_decoded_on_the_gpu_are_the_same_bytes(tmp_path: Path
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
-@pytest.mark.parametrize("make", [Hog, lambda **how: Timm("test_vit.r160_in1k", "random", size_px=160, **how)])
+@pytest.mark.parametrize(
+    "make", [Hog, lambda **how: Timm(model="test_vit.r160_in1k", weights="random", size_px=160, **how)]
+)
 def test_a_compiled_encoder_gives_the_same_rows(make: Callable[..., Any], precision: str) -> None:
     encoder = make() if make is Hog else make(precision=precision)
     size = encoder.reads.size_px

@@ -14,10 +14,19 @@ from hypothesis import strategies as st
 
 from aupipe.config import EncoderConfig
 from aupipe.errors import UsageError, WeightsMissingError
-from aupipe.extract.encoders import ENCODERS, AudioInput, WordsInput, build_encoder, params_of
+from aupipe.extract.contract import params_of, requires_of
+from aupipe.extract.encoders import (
+    ENCODERS,
+    AudioInput,
+    WordsInput,
+    build_encoder,
+    column_names_of,
+    row_shape_of,
+)
 from aupipe.extract.encoders.visual.geometry import geometry
 from aupipe.extract.imaging.templates import ARCFACE_112, CropTemplate
 from aupipe.extract.media.transcript import Transcript, Word
+from aupipe.extract.versions import versions_of
 from aupipe.types import FeatureSpec, Waveform
 from tests.extract.conftest import Lit
 from tests.made_bundle import FILE as BUNDLE
@@ -94,6 +103,30 @@ def test_a_row_does_not_depend_on_its_batch(encoder) -> None:
 def test_no_faces_give_no_rows_of_the_right_shape(encoder) -> None:
     encode = encoder.load("cpu")
     assert encode(batch_for(encoder, 0)).shape == (0, *encode(batch_for(encoder, 1)).shape[1:])
+
+
+def test_the_shape_of_a_row_and_the_names_of_its_columns_are_what_the_encoder_declares(encoder) -> None:
+    encode = encoder.load("cpu")
+    found = encode(batch_for(encoder, 2))
+    shape = getattr(found, "data", found).shape[1:]
+    assert row_shape_of(encoder, encode) in (shape, None)
+    names = column_names_of(encoder)
+    assert names == () or ((len(names),) == shape and len(set(names)) == len(names))
+
+
+def test_an_encoder_keeps_nothing_from_one_call_to_the_next(encoder) -> None:
+    encode = encoder.load("cpu")
+    first, between, again = (encode(batch_for(encoder, n, seed)) for n, seed in ((3, 0), (7, 1), (3, 0)))
+    assert len(getattr(between, "data", between)) >= 1
+    np.testing.assert_array_equal(getattr(first, "data", first), getattr(again, "data", again))
+
+
+@pytest.mark.parametrize("name", ENCODERS.names())
+def test_the_packages_an_encoder_requires_are_in_the_provenance_of_its_items(name: str) -> None:
+    kind = ENCODERS.get(name)
+    found = versions_of(build_encoder(EncoderConfig("x", name, kind.modality, PARAMS.get(name, {}))))
+    assert set(found) <= set(requires_of(kind))
+    assert found or not requires_of(kind)
 
 
 def test_loading_twice_gives_the_same_numbers(encoder) -> None:
@@ -226,7 +259,8 @@ def test_timm_reads_a_local_file_and_gives_what_the_model_gives(
 def test_what_timm_knows_of_a_model_is_asked_once_so_that_plans_load_neither_timm_nor_torch(tmp_path: Path) -> None:
     code = (
         "import sys; from aupipe.extract.encoders.visual.timm import Timm\n"
-        "print(Timm('test_resnet.r160_in1k', 'random').reads.size_px, {'timm', 'torch'} & {*sys.modules} == set())"
+        "size_px = Timm(model='test_resnet.r160_in1k', weights='random').reads.size_px\n"
+        "print(size_px, {'timm', 'torch'} & {*sys.modules} == set())"
     )
 
     def said() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from aupipe.extract.contract import requires_of
 from aupipe.extract.faces import DETECTORS, Detector
 from aupipe.extract.nets.retinaface import RetinaFace as RetinaFaceNet
+from aupipe.extract.versions import versions_of
 from tests.extract.conftest import Lit
 from tests.made import talking
 from tests.made_yunet import discs
@@ -103,6 +106,33 @@ def test_a_frame_has_the_same_faces_alone_and_in_a_batch(detector: Detector, pic
     np.testing.assert_allclose(together.box, alone.box, atol=0.01)
     np.testing.assert_allclose(together.landmarks, alone.landmarks, atol=0.01)
     np.testing.assert_allclose(together.score, alone.score, atol=1e-4)
+
+
+def test_a_detector_keeps_nothing_from_one_call_to_the_next(detector: Detector, pictures: np.ndarray) -> None:
+    detect = detector.load("cpu")
+    first = detect(pictures)
+    detect(np.full((1, 96, 128, 3), 200, np.uint8))
+    for before, after in zip(first, detect(pictures), strict=True):
+        np.testing.assert_array_equal(before.box, after.box)
+        np.testing.assert_array_equal(before.score, after.score)
+
+
+def test_several_threads_may_call_a_shareable_detector_at_once(detector: Detector, pictures: np.ndarray) -> None:
+    if not getattr(detector, "shareable", False):
+        assert type(detector).__name__ == "Mtcnn"  # of which each thread loads its own
+        return
+    detect = detector.load("cpu")
+    expected = detect(pictures)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(detect, [pictures] * 8):
+            for one, other in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(one.box, other.box)
+
+
+def test_the_packages_a_detector_requires_are_in_the_provenance_of_its_items(detector: Detector) -> None:
+    found = versions_of(detector)
+    assert found
+    assert set(found) <= set(requires_of(detector))
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ import pytest
 
 from aupipe.config import Config, EncoderConfig
 from aupipe.errors import AupipeError, RecordingError
-from aupipe.extract.encoders import TimeSeries, build_encoder
+from aupipe.extract.encoders import FrameAlignment, TimeSeries, build_encoder
 from aupipe.extract.encoders.audio import logmel, mfcc
-from aupipe.extract.encoders.frame_alignment import align
+from aupipe.extract.encoders.frame_alignment import resample_to_frames
 from aupipe.extract.media import audio as sound
 from aupipe.extract.media import long_arrays
 from aupipe.extract.media.audio import read_audio
@@ -273,8 +273,10 @@ def test_rows_are_the_same_bytes_from_a_file_and_from_memory(
     np.testing.assert_array_equal(found.data, expected.data)
     np.testing.assert_array_equal(found.times_s, expected.times_s)
     frames = np.arange(480) / 24
-    for rule, rest in [("interpolate", {}), ("nearest", {}), ("mean", {}), ("window", {"count": 3})]:
-        np.testing.assert_array_equal(align(found, frames, rule, **rest), align(expected, frames, rule, **rest))
+    for rule, rows in [("interpolate", 0), ("nearest", 0), ("mean", 0), ("window", 3)]:
+        alignment = FrameAlignment(align=rule, align_rows=rows)
+        resampled = [resample_to_frames(series, frames, alignment) for series in (found, expected)]
+        np.testing.assert_array_equal(*resampled)
 
 
 @pytest.mark.parametrize("kind", ["mfcc", "logmel"])
@@ -302,13 +304,14 @@ def test_spectra_in_blocks_are_librosas_of_the_whole(monkeypatch: pytest.MonkeyP
         np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
-def test_wide_means_over_long_tracks_take_bounded_memory() -> None:
+def test_wide_means_over_long_series_take_bounded_memory() -> None:
     built = ArrayBuilder()
     for _ in range(40):
         built.append(np.ones((10_000, 64), np.float32))
-    track = TimeSeries(built.array(), np.arange(400_000) * 0.01)
+    series = TimeSeries(built.array(), np.arange(400_000) * 0.01)
+    wide = FrameAlignment(align="mean", align_s=3000.0)
     with allocating_less_than(100):  # running sums of all rows are 205 MB
-        rows = align(track, np.array([0.0, 2000.0, 4000.0]), "mean", half_width_s=3000.0)
+        rows = resample_to_frames(series, np.array([0.0, 2000.0, 4000.0]), wide)
     np.testing.assert_array_equal(rows, 1)
 
 

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from aupipe.config import EncoderConfig
-from aupipe.extract.encoders import build_encoder
+from aupipe.extract.encoders import build_encoder, onnx_export
 from aupipe.extract.encoders.image_base import IMAGENET, image_encoder
 from aupipe.extract.encoders.onnx_export import AT_ONCE, exported
-from aupipe.extract.encoders.visual import exported as room
 
 SIZE_PX = 64
 
@@ -53,7 +52,7 @@ def test_the_rows_are_torchs_and_the_same_bytes_whatever_the_batch_and_the_threa
     with ThreadPoolExecutor(4) as threads:
         for found in threads.map(encode, [crops] * 8):
             np.testing.assert_array_equal(found, rows)
-    monkeypatch.setattr(room, "find_spec", lambda name: None)
+    monkeypatch.setattr(onnx_export, "find_spec", lambda name: None)
     in_torch = encoder.load("cpu")(crops)
     assert not np.array_equal(in_torch, rows)  # so it was another route
     assert np.linalg.norm(rows - in_torch) <= 1e-5 * np.linalg.norm(in_torch)
@@ -65,7 +64,8 @@ def test_what_onnxruntime_is_not_there_for_stays_in_torch(monkeypatch: pytest.Mo
     transformer = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(2), nn.LayerNorm(36))
     assert exported(transformer, transformer, 8) is None
     for missing in ("onnxruntime", "onnx"):
-        monkeypatch.setattr(room, "find_spec", lambda name, missing=missing: None if name == missing else object())
+        found = {"onnxruntime": object(), "onnx": object(), missing: None}
+        monkeypatch.setattr(onnx_export, "find_spec", found.get)
         assert exported(layers, layers, 32) is None
 
 
@@ -82,7 +82,7 @@ def another_when_traced(x: Tensor) -> Tensor:
 def test_a_network_whose_export_fails_or_gives_other_rows_stays_in_torch_and_says_so(
     forward, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, logger=room.log.name):
+    with caplog.at_level(logging.INFO, logger=onnx_export.log.name):
         assert exported(convolutions(), forward, 32) is None
     (record,) = caplog.records
     assert words in record.message
@@ -92,7 +92,7 @@ def test_a_network_whose_export_fails_or_gives_other_rows_stays_in_torch_and_say
 
 @pytest.mark.parametrize(("size_px", "precision"), [(0, "float32"), (32, "bfloat16")])
 def test_only_float32_of_a_known_size_leaves_torch(size_px: int, precision, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "exported", lambda *_: pytest.fail("exported"))
+    monkeypatch.setattr(onnx_export, "exported", lambda *_: pytest.fail("exported"))
     layers = convolutions()
     encode = image_encoder(layers, "cpu", IMAGENET, layers, precision, size_px)
     assert encode(np.zeros((2, 32, 32, 3), np.uint8)).shape == (2, 8)

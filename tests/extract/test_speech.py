@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from aupipe.config import EncoderConfig
 from aupipe.errors import UsageError, WeightsMissingError
-from aupipe.extract.encoders import build_encoder, params_of
+from aupipe.extract.contract import params_of
+from aupipe.extract.encoders import build_encoder
 from aupipe.extract.encoders.audio.sliding import moments, slices
 from aupipe.types import FeatureSpec, Waveform
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from aupipe.config import EncoderConfig
 from aupipe.errors import UsageError
 from aupipe.extract.encoders import build_encoder
-from aupipe.extract.encoders.frame_alignment import to_frames
+from aupipe.extract.encoders.frame_alignment import resample_to_frames
 from aupipe.extract.encoders.text.text import passages_of
 from aupipe.extract.media.transcript import Transcript, Word, read_transcript
 
@@ -45,10 +45,10 @@ def states(*texts: str) -> np.ndarray:
 
 
 def test_rows_are_the_models_tokens_at_their_words_times() -> None:
-    track = text().load("cpu")(Transcript(words("set", "white", "zebra")))
-    np.testing.assert_allclose(track.data, states("set", "white", "zebra"), atol=1e-5)
-    assert len(track.data) > 3  # "zebra" is several tokens of this vocabulary
-    np.testing.assert_allclose(np.unique(track.times_s), [0.25, 0.75, 1.25])
+    series = text().load("cpu")(Transcript(words("set", "white", "zebra")))
+    np.testing.assert_allclose(series.data, states("set", "white", "zebra"), atol=1e-5)
+    assert len(series.data) > 3  # "zebra" is several tokens of this vocabulary
+    np.testing.assert_allclose(np.unique(series.times_s), [0.25, 0.75, 1.25])
 
 
 def test_utterances_are_read_apart() -> None:
@@ -67,29 +67,29 @@ def test_frames_get_the_words_within_two_seconds_and_nothing_where_nobody_speaks
     (tmp_path / "a.align").write_text("".join(lines))
     spoken = read_transcript(tmp_path / "a.align")
     encoder = text()
-    track = encoder.load("cpu")(spoken)
+    series = encoder.load("cpu")(spoken)
     pts = np.arange(200) / 25 + 0.01
-    rows = to_frames(track, pts, encoder)
+    rows = resample_to_frames(series, pts, encoder)
     middles = np.array([word.middle_s for word in spoken.words])
     near = np.abs(middles[None] - pts[:, None]) <= 2
     np.testing.assert_array_equal(~np.isnan(rows[:, 0]), near.any(axis=1))
     frame = int(np.argmax(near.sum(axis=1) == 2))  # a frame that only the last two words reach
-    last_two = track.times_s >= middles[-2]
-    np.testing.assert_allclose(rows[frame], track.data[last_two].mean(axis=0), atol=1e-5)
+    last_two = series.times_s >= middles[-2]
+    np.testing.assert_allclose(rows[frame], series.data[last_two].mean(axis=0), atol=1e-5)
 
 
 def test_no_words_at_all_are_no_valid_frames() -> None:
     encoder = text()
-    rows = to_frames(encoder.load("cpu")(Transcript()), np.arange(5) / 25, encoder)
+    rows = resample_to_frames(encoder.load("cpu")(Transcript()), np.arange(5) / 25, encoder)
     assert rows.shape == (5, 32)
     assert np.isnan(rows).all()
 
 
 def test_long_speech_is_read_in_passages_and_every_word_is_kept() -> None:
     texts = ["set", "white", "with", "two", "soon", "now", "bin", "blue"] * 20
-    track = text().load("cpu")(Transcript(words(*texts)))
-    assert len(np.unique(track.times_s)) == len(texts)
-    assert np.isfinite(track.data).all()
+    series = text().load("cpu")(Transcript(words(*texts)))
+    assert len(np.unique(series.times_s)) == len(texts)
+    assert np.isfinite(series.data).all()
     short = text().load("cpu")(Transcript(words(*texts[:3])))
     np.testing.assert_allclose(short.data, states(*texts[:3]), atol=1e-5)
 

@@ -27,7 +27,7 @@ BATCH = 8
 
 
 @pytest.mark.slow  # the compiler runs for half a minute
-@pytest.mark.parametrize("encoder", [Hog(), Timm("test_vit.r160_in1k", "random", size_px=160)])
+@pytest.mark.parametrize("encoder", [Hog(), Timm(model="test_vit.r160_in1k", weights="random", size_px=160)])
 def test_a_compiled_encoder_gives_the_same_rows(encoder: Any) -> None:
     size = encoder.reads.size_px
     crops = np.random.default_rng(0).integers(0, 256, (BATCH, size, size, 3), dtype=np.uint8)

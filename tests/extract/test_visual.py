@@ -15,7 +15,7 @@ from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.extract.encoders import ENCODERS, build_encoder
 from aupipe.extract.encoders.image_base import IMAGENET
 from aupipe.extract.encoders.visual import blendshapes
-from aupipe.extract.faces import DETECTORS, mesh
+from aupipe.extract.faces import DETECTORS, landmarks
 from aupipe.extract.imaging.templates import (
     ARCFACE_112,
     ArcFaceCropTemplate,
@@ -364,7 +364,7 @@ def test_blendshapes_are_googles_own_on_googles_landmarks(assets: Path) -> None:
     text = (assets / "labels" / "mediapipe_blendshapes_in_landmarks.prototxt").read_text()
     points = np.array(re.findall(r"x: (\S+)\s+y: (\S+)", text), np.float32)  # (478, 2) in parts of the picture
     expected = re.findall(r"score: (\S+)", (assets / "labels" / "mediapipe_blendshapes_expected.prototxt").read_text())
-    network = mesh.open_member(assets / "weights" / BUNDLE, "face_blendshapes.tflite")
+    network = landmarks.open_member(assets / "weights" / BUNDLE, "face_blendshapes.tflite")
     network.setInput(np.ascontiguousarray((points * [820, 1024]).astype(np.float32)[None, blendshapes.SEEN]))
     np.testing.assert_allclose(network.forward().ravel(), np.array(expected, np.float32), atol=1e-4)
 
@@ -392,8 +392,8 @@ def test_the_ffhq_square_through_contours_does_not_follow_the_detectors_errors(
 ) -> None:
     """Eyes and mouth corners as 68 points have them are found again where the detector's five are off."""
     monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
-    network = mesh.open_mesh(assets / "weights" / BUNDLE)
-    template = mesh.WideFfhqCropTemplate(512)
+    network = landmarks.open_mesh(assets / "weights" / BUNDLE)
+    template = landmarks.WideFfhqCropTemplate(512)
     rng = np.random.default_rng(0)
     for name in ("obama_portrait.jpg", "biden_portrait.jpg", "smiling_man.jpg"):
         frames, found = faces(assets, name)
@@ -402,7 +402,7 @@ def test_the_ffhq_square_through_contours_does_not_follow_the_detectors_errors(
         squares, moved = [], []
         for off in (np.zeros((5, 2)), *rng.normal(0, 0.04 * eye_distance, (3, 5, 2))):
             matrix = template.matrices((five + off)[None])[0]
-            points = mesh.ffhq_points(network, warp(frames, (five + off)[None], template)[0], template.square)
+            points = landmarks.ffhq_points(network, warp(frames, (five + off)[None], template)[0], template.square)
             assert points is not None
             in_frame = (points - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
             assert np.nanmax(np.hypot(*(in_frame - five).T)) < 0.25 * eye_distance, name  # the same eyes and mouth
@@ -427,8 +427,8 @@ def test_ghfeat_through_contours_gives_codes_of_faces_and_nothing_where_none_is_
     rows = encoder.load("cpu")(np.concatenate([wide, np.zeros_like(wide)]))
     assert rows.shape == (2, 14, 1024)
     assert np.isnan(rows[1]).all()
-    network = mesh.open_mesh(bundle)
-    (face,), _ = mesh.ffhq_crops(network, wide, encoder.reads, 256)
+    network = landmarks.open_mesh(bundle)
+    (face,), _ = landmarks.ffhq_crops(network, wide, encoder.reads, 256)
     np.testing.assert_allclose(rows[0], plain.load("cpu")(face[None])[0], rtol=1e-3, atol=1e-3)
 
 

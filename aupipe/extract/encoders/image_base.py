@@ -1,17 +1,19 @@
-"""What every network on face crops shares: pixels in, rows out, seeded random numbers where they are asked for."""
+"""Torch networks on face crops: `ImageEncoder`, which the encoders extend, and the function it gives."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aupipe.extract.encoders.base import Encode
 from aupipe.extract.imaging.templates import ArcFaceCropTemplate, BoxCropTemplate, CropTemplate
 from aupipe.extract.weights import RANDOM, RANDOM_SEED, find_weights, identify, random_weights
-from aupipe.types import Weights
+from aupipe.types import Modality, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,11 +33,77 @@ def template(crop: Crop, size_px: int) -> CropTemplate:
     return ArcFaceCropTemplate(size_px) if crop == "aligned" else BoxCropTemplate(size_px)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImageEncoder:
+    """A torch network on face crops: a subclass is its parameters, its network and its taps.
+
+    ``weights``: a file, absolute or in AUPIPE_WEIGHTS (safetensors, or a checkpoint of torch), or ``"random"``, numbers
+    from a fixed seed, for tests and benchmarks. ``precision``: of the network; rows are float32.
+    """
+
+    weights: str
+    precision: Precision = "float32"
+
+    modality: ClassVar[Modality] = "visual"
+    version: ClassVar[int] = 1
+    licence: ClassVar[str] = "unknown"  # of the published weights
+    requires: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnxruntime-gpu")  # `onnx_export`
+
+    @property
+    def reads(self) -> CropTemplate:
+        """The crop the network takes in."""
+        raise NotImplementedError
+
+    @property
+    def row_shape(self) -> tuple[int, ...] | None:
+        """The shape of a row, or None where only the weights tell."""
+        return None
+
+    @property
+    def network_name(self) -> str:
+        """What random weights are the weights of; part of the identity of features made with those."""
+        raise NotImplementedError
+
+    @property
+    def mean_std(self) -> Normal:
+        """What pixels are normalised by."""
+        return IMAGENET
+
+    def build(self, state: Mapping[str, Tensor]) -> Any:
+        """The network these weights fit, not filled yet; for random weights ``state`` is empty."""
+        raise NotImplementedError
+
+    def adapt(self, network: Any, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The weights under the names that ``network`` has for them."""
+        return state
+
+    def rows(self, network: Any, x: Tensor) -> Tensor:
+        """Rows (B, ...) of normalised pixels (B, 3, S, S)."""
+        raise NotImplementedError
+
+    def identify_weights(self) -> Weights:
+        return identify_weights(self.weights, self.network_name, self.licence)
+
+    def network(self) -> Any:
+        """The network with its weights. Raises RefusedWeightsError for a file whose keys are not the network's."""
+        if self.weights == RANDOM:
+            return seeded(lambda: self.build({}))
+        state, source = read_weights(self.weights)
+        network = self.build(state)
+        return filled(network, self.adapt(network, state), source)
+
+    def load(self, device: str) -> Encode:
+        network = self.network()
+        rows = partial(self.rows, network)
+        return image_encoder(network, device, self.mean_std, rows, self.precision, self.reads.size_px)
+
+
 @dataclass(frozen=True)
 class TensorEncode:
     """An encoder's function whose work is torch's: crops uint8 (B, S, S, 3) RGB -> (B, ...) float32.
 
-    ``forward`` does it on ``device``. Crops may lie on the device already; `start` leaves the rows there, unawaited.
+    ``forward`` does it on ``device``. Crops may lie on the device already; `start` leaves the rows there and does
+    not wait for them.
     """
 
     device: str
@@ -43,7 +111,7 @@ class TensorEncode:
     is_graph: bool = True  # the same operations whatever the batch and what is in it
 
     def start(self, crops: NDArray[np.uint8] | Tensor) -> Tensor:
-        """(B, ...) float32 on the device, for which nobody has waited yet."""
+        """(B, ...) float32 on the device, which may not be computed yet."""
         import torch
 
         from aupipe.extract.gpu.transfer import upload
@@ -89,9 +157,9 @@ def image_encoder(
     return TensorEncode(device, encode, is_graph=bool(size_px))
 
 
-def identify_weights(weights: str, what: str, licence: str = "unknown") -> Weights:
-    """Which weights an encoder called ``what`` uses: a file, or random numbers."""
-    return random_weights(what) if weights == RANDOM else identify(weights, licence)
+def identify_weights(weights: str, network_name: str, licence: str = "unknown") -> Weights:
+    """Which weights a network uses: a file, or random numbers."""
+    return random_weights(network_name) if weights == RANDOM else identify(weights, licence)
 
 
 def seeded(build: Callable[[], N]) -> N:

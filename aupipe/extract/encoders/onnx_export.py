@@ -26,7 +26,7 @@ SAME = 1e-5  # relative L2 distance from torch's rows, at most
 def exported(
     network: nn.Module, forward: Callable[[Tensor], Tensor], size_px: int
 ) -> Callable[[Tensor], Tensor] | None:
-    """``forward`` of pictures (B, 3, S, S) float32 on the CPU -> (B, ...), by onnxruntime; any threads may call it.
+    """``forward`` of pictures (B, 3, S, S) float32 on the CPU -> (B, ...), by onnxruntime; threads may share it.
 
     None where it is not worth it (no batch norm to fold into convolutions), where onnxruntime or onnx is not installed,
     and where the export fails or gives other rows.
@@ -84,7 +84,7 @@ def _open(graph: bytes, at_once: int) -> Callable[[Tensor], Tensor]:
     import torch
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1  # the stages have threads enough
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # the stages have threads of their own
     options.log_severity_level = 3
     session: Any = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from aupipe.errors import UsageError, is_out_of_memory
-from aupipe.extract.encoders import Encode
+from aupipe.extract.encoders.base import Encode
 from aupipe.extract.encoders.image_base import TensorEncode
 
 

@@ -13,11 +13,13 @@ import numpy as np
 
 from aupipe.errors import AupipeError, UsageError, explain, is_out_of_memory
 from aupipe.extract.encoders import AudioInput, Encode
+from aupipe.extract.encoders.base import is_shareable, row_shape_of
 from aupipe.extract.engine.device import Device
 from aupipe.extract.faces.detection import FaceDetector
 from aupipe.extract.imaging.templates import CropTemplate
 from aupipe.extract.planning.features import FeatureSet
 from aupipe.extract.planning.plan import Job
+from aupipe.extract.versions import versions_of
 from aupipe.extract.weights import RefusedWeightsError
 from aupipe.types import FeatureSpec, Waveform, Weights
 
@@ -30,7 +32,7 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class LoadedEncoder:
     """``encode``: threads may share it. ``row_shape``: of one row; () where rows have times of their own.
-    ``versions``: what the records of its items name besides library versions."""
+    ``versions``: what the records of its items name besides the libraries of every item."""
 
     encode: Encode
     row_shape: tuple[int, ...] = ()
@@ -131,7 +133,9 @@ class ModelCache:
             return self._encoders[spec.id]
 
     def versions(self, spec: FeatureSpec) -> dict[str, str]:
-        """What the records of a feature's items name besides library versions."""
+        """What the records of a feature's items name besides the libraries of every item."""
+        if spec.modality == "detections":
+            return versions_of(self.features.detector)
         loaded = self._encoders.get(spec.id)
         return loaded.versions if loaded is not None else {}
 
@@ -140,14 +144,17 @@ def load_encoder(spec: FeatureSpec, encoder: Any, device: str) -> LoadedEncoder:
     """An encoder on a torch device, ready to be shared by threads. Raises AupipeError, UsageError."""
     with _loading_errors(f"encoder {spec.name!r}", spec.weights):
         encode = encoder.load(device)
-    if not (hasattr(encode, "start") or getattr(encoder, "shareable", False)):
+    declared = row_shape_of(encoder, encode)
+    if not is_shareable(encoder, encode):
         encode = one_at_a_time(encode)
-    reads = encoder.reads
+    reads, versions = encoder.reads, versions_of(encoder)
     if isinstance(reads, CropTemplate):
-        return LoadedEncoder(encode, _row_shape(spec, encode, np.zeros((1, reads.size_px, reads.size_px, 3), np.uint8)))
-    if reads == "landmarks":
-        return LoadedEncoder(encode, _row_shape(spec, encode, np.zeros((1, 5, 2), np.float32)))
-    return LoadedEncoder(encode)
+        inputs: Any = np.zeros((1, reads.size_px, reads.size_px, 3), np.uint8)
+    elif reads == "landmarks":
+        inputs = np.zeros((1, 5, 2), np.float32)
+    else:
+        return LoadedEncoder(encode, versions=versions)
+    return LoadedEncoder(encode, _row_shape(spec, encode, inputs, declared), versions)
 
 
 @contextmanager
@@ -170,8 +177,9 @@ def _loading_errors(what: str, weights: Weights | None) -> Iterator[None]:
         ) from error
 
 
-def _row_shape(spec: FeatureSpec, encode: Encode, inputs: Any) -> tuple[int, ...]:
-    """The shape of one row, by trying; what cannot take in the shape it asked for is configured wrongly."""
+def _row_shape(spec: FeatureSpec, encode: Encode, inputs: Any, declared: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The shape of one row. One input is encoded: an encoder that cannot take in the shape it asked for, or gives other
+    rows than it declares, is configured wrongly, and that is known before anything is decoded."""
     try:
         shape: tuple[int, ...] = encode(inputs).shape[1:]
     except Exception as error:
@@ -182,6 +190,8 @@ def _row_shape(spec: FeatureSpec, encode: Encode, inputs: Any) -> tuple[int, ...
         raise UsageError(
             f"encoder {spec.name!r} cannot take in {inputs.shape} {inputs.dtype}: {reason}; check its parameters"
         ) from error
+    if declared is not None and declared != shape:
+        raise UsageError(f"encoder {spec.name!r} declares rows of shape {declared} and gives {shape}")
     return shape
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from aupipe.errors import RecordingError
 from aupipe.extract.encoders import AudioInput, WordsInput
-from aupipe.extract.encoders.frame_alignment import frame_blocks, masked_frames
+from aupipe.extract.encoders.frame_alignment import masked_blocks, resampled_blocks
 from aupipe.extract.engine.job_context import JobContext, failing_alone
 from aupipe.extract.engine.resources import Resources
 from aupipe.extract.engine.scan_video import SOUND
@@ -53,11 +53,11 @@ def process_audio(context: JobContext, resources: Resources, clock: NDArray[np.f
                     content, report = read[key]
                     if report is not None:
                         context.note_media("audio", report)
-                    blocks = frame_blocks(encode(content), clock, item.encoder)
+                    blocks = resampled_blocks(encode(content), clock, item.encoder)
                 except NoAudioError:
                     if not context.features.mask_missing_audio:
                         raise
-                    blocks = masked_frames(encode, reads, clock, item.encoder)
+                    blocks = masked_blocks(item.encoder, encode, clock)
             with meter.timed("write"):
                 context.publish(item.recording, item.spec, blocks, len(clock), began_s)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 
-from aupipe.config import Config, EncoderConfig, FacesConfig
+from aupipe.config import NO_DETECTOR, Config, EncoderConfig, FacesConfig
 from aupipe.errors import UsageError, WeightsMissingError
-from aupipe.extract.encoders import Encoder, build_encoder, params_of
-from aupipe.extract.faces import DETECTORS, Detector
+from aupipe.extract.contract import as_stored, params_of, without_locations
+from aupipe.extract.encoders import ENCODERS, Encoder, build_encoder, column_names_of
+from aupipe.extract.faces import DETECTORS, Detector, build_detector
 from aupipe.extract.faces.tracking import VERSION as TRACK_VERSION
 from aupipe.extract.faces.tracking import TrackParams
 from aupipe.extract.imaging.templates import CropTemplate
@@ -17,7 +18,6 @@ from aupipe.registry import nearest
 from aupipe.tables import build
 from aupipe.types import FeatureSpec, Modality, Recording
 
-NO_DETECTOR = "none"
 DECODE_VERSION = 1  # raised when decoding gives other rows: order, stream choice, time base
 
 
@@ -56,8 +56,9 @@ class ModalityGroup:
 class FeatureSet:
     """A configuration's detector and encoders, built; the same for every recording.
 
-    ``known``: the features of a store, for who only reads them. Where weights are not on this machine, the one known
-    feature that differs in nothing else says which they were.
+    ``known``: the features of a store; what was stored under an older key is found under that (`as_stored`).
+    ``reads_only``: nothing is made. Where weights are not on this machine, the one known feature that differs in
+    nothing else says which they were.
     """
 
     detector: Detector | None  # None: whole pictures are encoded
@@ -67,6 +68,7 @@ class FeatureSet:
     mask_missing_audio: bool = False  # a video without sound gets rows that are all invalid, and does not fail
     fail_on_damage: bool = False  # what can be decoded of a damaged file is not taken for it
     known: tuple[FeatureSpec, ...] = ()
+    reads_only: bool = False
 
     @cached_property
     def _graphs(self) -> dict[tuple[bool, bool, float | None], FeatureGraph]:
@@ -93,38 +95,45 @@ class FeatureSet:
             bare = FeatureSpec(
                 "detections", "detections", self.faces.detector, version, params, None, "float32", from_clock
             )
-            detections = self._with_weights(bare, self.detector)
+            with DETECTORS.plugin_errors(self.faces.detector):
+                detections = self._with_weights(bare, self.detector)
             inputs = from_clock | {"detections": detections.id}
             faces = FeatureSpec(
                 "faces", "faces", "subject", TRACK_VERSION, params_of(self.track), None, "float32", inputs
             )
         specs = []
         for config, encoder in self.encoders:
-            inputs = dict(from_clock)
-            params = params_of(encoder)
-            if encoder.modality == "visual":
-                if isinstance(encoder.reads, CropTemplate):
-                    params["template"] = {"kind": type(encoder.reads).__name__} | asdict(encoder.reads)
-                if faces is not None:
-                    inputs["faces"] = faces.id
-                else:
-                    params["crops"] = "given" if aligned else "whole"  # by somebody else; the middle of the picture
-            params.pop("weights", None)  # which file they come from does not matter, only what is in it
-            bare = FeatureSpec(
-                config.name, encoder.modality, config.kind, encoder.version, params, None, "float16", inputs
-            )
-            specs.append((self._with_weights(bare, encoder), encoder))
+            with ENCODERS.plugin_errors(config.kind):
+                specs.append((self._encoder_spec(config, encoder, from_clock, faces, aligned), encoder))
         return FeatureGraph(clock, detections, faces, tuple(specs))
 
+    def _encoder_spec(
+        self, config: EncoderConfig, encoder: Encoder, inputs: dict[str, str], faces: FeatureSpec | None, aligned: bool
+    ) -> FeatureSpec:
+        params = params_of(encoder)
+        if encoder.modality == "visual":
+            if isinstance(encoder.reads, CropTemplate):
+                params["template"] = {"kind": type(encoder.reads).__name__} | asdict(encoder.reads)
+            if faces is not None:
+                inputs = inputs | {"faces": faces.id}
+            else:
+                params["crops"] = "given" if aligned else "whole"  # cut beforehand; the middle of the picture
+        bare = FeatureSpec(config.name, encoder.modality, config.kind, encoder.version, params, None, "float16", inputs)
+        return self._with_weights(bare, encoder)
+
     def _with_weights(self, bare: FeatureSpec, part: Detector | Encoder) -> FeatureSpec:
-        """The spec with the weights that are here, or with those of the only stored feature it can be."""
+        """The spec with the weights that are here, or that of the stored feature which is the same (`as_stored`)."""
         try:
-            return replace(bare, weights=part.identify_weights())
+            weights = part.identify_weights()
         except WeightsMissingError:
-            stored = {spec.id: spec for spec in self.known if replace(spec, weights=None).id == bare.id}
-            if len(stored) != 1:
+            wanted = without_locations(bare, part).id
+            same = (spec for spec in self.known if spec.kind == bare.kind)
+            same = (spec for spec in same if without_locations(replace(spec, weights=None), part).id == wanted)
+            stored = {spec.weights.sha256 if spec.weights else "": spec.weights for spec in same}
+            if not self.reads_only or len(stored) != 1:
                 raise
-            return next(iter(stored.values()))
+            (weights,) = stored.values()
+        return as_stored(replace(bare, weights=weights), part, self.known)
 
 
 def build_feature_set(
@@ -140,7 +149,8 @@ def build_feature_set(
     Raises UsageError for unknown detectors, encoders, parameters and names, WeightsMissingError when a plan is made.
     """
     try:
-        return replace(_build_feature_set(config, modalities, names), known=tuple(known))
+        features = _build_feature_set(config, modalities, names)
+        return replace(features, known=tuple(known), reads_only=bool(known))
     except UsageError as error:
         if config.file is None or str(config.file) in str(error):
             raise
@@ -158,7 +168,7 @@ def _build_feature_set(config: Config, modalities: Sequence[str], names: Sequenc
     score = {} if config.faces.min_score is None else {"min_score": config.faces.min_score}
     detector = None
     if config.faces.detector != NO_DETECTOR:
-        detector = build(DETECTORS.get(config.faces.detector), score, f"[faces] detector {config.faces.detector!r}")
+        detector = build_detector(config.faces.detector, {**config.detector, **score})
     return FeatureSet(
         detector,
         TrackParams(subject=config.faces.subject),
@@ -185,3 +195,19 @@ def feature_ids(parts: FeatureSet, recordings: Sequence[Recording], names: Seque
         if name not in ids:
             raise UsageError(f"no feature {name!r} in the configuration.{nearest(name, ids)} Known: {', '.join(ids)}")
     return {name: ids[name] for name in names or ids}
+
+
+def column_names(spec: FeatureSpec) -> tuple[str, ...]:
+    """What the columns of a feature's rows (D,) are called, by the encoder that made it.
+
+    None for an embedding, for features without an encoder, and where the package that made it is not installed.
+    """
+    if spec.modality not in ("visual", "audio", "text") or spec.kind not in ENCODERS:
+        return ()
+    kind = ENCODERS.get(spec.kind)
+    try:
+        known = {field.name for field in fields(kind)}
+        params = {name: value for name, value in spec.params.items() if name in known}
+        return column_names_of(build(kind, params, spec.id))
+    except UsageError:  # a parameter that says where weights lie is not in the spec, or a library is not installed
+        return ()

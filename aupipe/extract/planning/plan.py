@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -92,6 +92,7 @@ def make_plan(
     another file, in another folder, is left alone too unless ``force`` says that it may be replaced (`Plan.others`).
     """
     stored = _Stored(store, retry_failed, force)
+    parts = replace(parts, known=tuple(store.features()) if store else ())
     videos: dict[str, list[Recording]] = {}
     items: list[Item] = []
     jobs: list[Job] = []

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from aupipe.errors import UsageError
-from aupipe.extract.encoders import AudioInput, Encode, FrameAlignment, TimeSeries
 from aupipe.extract.encoders.audio.logmel import at_least
+from aupipe.extract.encoders.base import AudioInput, Encode, FrameAlignment, ShapedEncode, TimeSeries
 from aupipe.types import Modality, Waveform
 
 INSTALL = "pip install 'aupipe[egemaps]' (openSMILE, audEERING research licence: no commercial products)"
@@ -24,13 +24,14 @@ class Egemaps(FrameAlignment):
     """Low-level descriptors of openSMILE: (n, 25) for eGeMAPSv02, one row per 10 ms.
 
     The optional package `opensmile` computes them; its licence allows research and no commercial products.
-    Row i is timed at 0.01 + 0.01 i s, the middle of its 20 ms; pitch hears 60 ms, and values are smoothed over three
-    rows. Sound below 0.1 s is continued with silence.
+    Row i is timed at 0.01 + 0.01 i s, the middle of its 20 ms; pitch is computed over 60 ms, and values are smoothed
+    over three rows. Sound below 0.1 s is continued with silence.
     """
 
     feature_set: Literal["eGeMAPSv02", "eGeMAPSv01b", "GeMAPSv01b"] = "eGeMAPSv02"
 
     modality: ClassVar[Modality] = "audio"
+    requires: ClassVar[tuple[str, ...]] = ("opensmile",)
     version: ClassVar[int] = 1
 
     @property
@@ -41,10 +42,17 @@ class Egemaps(FrameAlignment):
         if importlib.util.find_spec("opensmile") is None:  # asked when planning: better now than after decoding
             raise UsageError(f"encoder egemaps needs openSMILE: {INSTALL}")
 
-    def load(self, device: str) -> Encode:
+    def column_names(self) -> tuple[str, ...]:
+        """openSMILE's own names. Raises UsageError where the package is not installed."""
+        return tuple(self._open().feature_names)
+
+    def _open(self) -> Any:
         self.identify_weights()
         opensmile = importlib.import_module("opensmile")
-        smile = opensmile.Smile(opensmile.FeatureSet[self.feature_set], opensmile.FeatureLevel.LowLevelDescriptors)
+        return opensmile.Smile(opensmile.FeatureSet[self.feature_set], opensmile.FeatureLevel.LowLevelDescriptors)
+
+    def load(self, device: str) -> Encode:
+        smile = self._open()
 
         def encode(waveform: Waveform) -> TimeSeries:
             samples = at_least(waveform.samples, round(SHORTEST_S * waveform.sample_rate))
@@ -53,4 +61,4 @@ class Egemaps(FrameAlignment):
             rows = np.ascontiguousarray(table.to_numpy(), dtype=np.float32)
             return TimeSeries(rows, waveform.start_s + starts_s + WINDOW_S / 2, WINDOW_S)
 
-        return encode
+        return ShapedEncode(encode, (len(smile.feature_names),))

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.extract.encoders import AudioInput, Encode, FrameAlignment, TimeSeries
+from aupipe.extract.encoders.base import AudioInput, Encode, FrameAlignment, TimeSeries
 from aupipe.extract.media.long_arrays import ArrayBuilder, cut
 from aupipe.tables import Count, Hertz, Natural, NotNegative, Positive, Range
 from aupipe.types import Modality, Waveform
@@ -23,7 +23,7 @@ class LogMel(FrameAlignment):
 
     Gives (n, n_mels * (1 + deltas)), 64 by default.
 
-    Frames are centred (librosa's default): row i hears around ``start_s + i * hop / sample_rate``. dB are relative to
+    Frames are centred (librosa's default): row i is centred on ``start_s + i * hop / sample_rate``. dB are relative to
     full scale and floored at ``floor_db``, a fixed value: librosa's ``top_db`` would tie every row to the loudest
     moment of the file.
     """
@@ -40,6 +40,7 @@ class LogMel(FrameAlignment):
     delta_width: Count = 9
 
     modality: ClassVar[Modality] = "audio"
+    requires: ClassVar[tuple[str, ...]] = ("librosa",)
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -52,6 +53,13 @@ class LogMel(FrameAlignment):
     @property
     def reads(self) -> AudioInput:
         return AudioInput(self.sample_rate)
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return (len(self.column_names()),)
+
+    def column_names(self) -> tuple[str, ...]:
+        return with_slope_names([f"mel_{i}" for i in range(self.n_mels)], self.deltas)
 
     def identify_weights(self) -> None:
         return None
@@ -115,6 +123,11 @@ def check_slopes(deltas: int, width: int) -> None:
     """Raises ValueError for slopes `with_slopes` cannot give."""
     if deltas < 0 or width < 3 or width % 2 == 0 or deltas >= width:
         raise ValueError(f"deltas = {deltas}, delta_width = {width}: an odd width from 3, and fewer deltas than that")
+
+
+def with_slope_names(names: list[str], deltas: int) -> tuple[str, ...]:
+    """Names of the columns that `with_slopes` makes of those called ``names``."""
+    return (*names, *(f"{name}_delta{order}" for order in range(1, deltas + 1) for name in names))
 
 
 def with_slopes(blocks: Iterable[NDArray[np.float32]], deltas: int, width: int) -> Iterator[NDArray[np.float32]]:

@@ -9,7 +9,6 @@ from typing import Annotated, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.extract.encoders import AudioInput, Encode, FrameAlignment, TimeSeries
 from aupipe.extract.encoders.audio.logmel import (
     BLOCK,
     at_least,
@@ -17,8 +16,10 @@ from aupipe.extract.encoders.audio.logmel import (
     check_windows,
     frame_times,
     mel_power,
+    with_slope_names,
     with_slopes,
 )
+from aupipe.extract.encoders.base import AudioInput, Encode, FrameAlignment, TimeSeries
 from aupipe.extract.media.long_arrays import ArrayBuilder, cut
 from aupipe.tables import Count, Hertz, Natural, Range
 from aupipe.types import Modality, Waveform
@@ -28,7 +29,7 @@ TOP_DB = 80.0  # librosa's
 
 @dataclass(frozen=True)
 class Mfcc(FrameAlignment):
-    """``librosa.feature.mfcc`` and its first ``deltas`` derivatives: (n, n_mfcc * (1 + deltas)), 39 columns (AUD-TGN).
+    """``librosa.feature.mfcc`` and its first ``deltas`` derivatives: (n, n_mfcc * (1 + deltas)), 39 by default.
 
     Frames are centred (librosa's default). ``top_db`` is librosa's 80: values more than that below the file's loudest
     moment are raised to it.
@@ -44,6 +45,7 @@ class Mfcc(FrameAlignment):
     delta_width: Count = 9
 
     modality: ClassVar[Modality] = "audio"
+    requires: ClassVar[tuple[str, ...]] = ("librosa",)
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
@@ -54,6 +56,13 @@ class Mfcc(FrameAlignment):
     @property
     def reads(self) -> AudioInput:
         return AudioInput(self.sample_rate)
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return (len(self.column_names()),)
+
+    def column_names(self) -> tuple[str, ...]:
+        return with_slope_names([f"mfcc_{i}" for i in range(self.n_mfcc)], self.deltas)
 
     def identify_weights(self) -> None:
         return None

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from aupipe.errors import UsageError
-from aupipe.extract.encoders import AudioInput, Encode, FrameAlignment
+from aupipe.extract.contract import WeightFile
+from aupipe.extract.encoders.base import AudioInput, Encode, FrameAlignment
 from aupipe.extract.encoders.pretrained import identify_model, load_model, model_folder, settings
 from aupipe.tables import NotNegative, Positive, Range
 from aupipe.types import Modality, Weights
@@ -29,11 +30,11 @@ class Speech(FrameAlignment):
     kept. Clip-wide statistics are those of the whole clip, so ``extract_features`` does not depend on chunks at all;
     attention sees a chunk and no more. Whisper's chunks are always what the model was built for, 30 s.
 
-    Row i of the convolutional models hears samples 320 i to 320 i + 400: its time is 0.0125 + 0.02 i s. Row i of
+    Row i of the convolutional models covers samples 320 i to 320 i + 400: its time is 0.0125 + 0.02 i s. Row i of
     Whisper is centred on 0.02 i s.
     """
 
-    model: str
+    model: WeightFile
     weights: Literal["pretrained", "random"] = "pretrained"
     tap: Literal["last_hidden", "extract_features", "layer", "mean"] = "last_hidden"
     layer: Annotated[int, Range(-1, 1000)] = -1
@@ -43,8 +44,8 @@ class Speech(FrameAlignment):
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
 
     modality: ClassVar[Modality] = "audio"
+    requires: ClassVar[tuple[str, ...]] = ("transformers",)
     version: ClassVar[int] = 1
-    places: ClassVar[tuple[str, ...]] = ("model", "weights")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from aupipe.errors import UsageError
-from aupipe.extract.encoders import Encode, TimeSeries
 from aupipe.extract.encoders.audio.sliding import moments, slide
 from aupipe.extract.encoders.audio.taps import Tap
+from aupipe.extract.encoders.base import Encode, ShapedEncode, TimeSeries
 from aupipe.extract.media.long_arrays import cut
 from aupipe.types import Waveform
 
@@ -54,7 +54,7 @@ def conv_encoder(speech: Speech, network: Any, device: str, dtype: torch.dtype) 
         rows = max(1, 1 + (len(samples) - field) // hop)
         rate = waveform.sample_rate
         length = max(1, round(speech.chunk_s * rate / hop))
-        # The front end hears the same samples in every chunk: only attention and positions need company.
+        # The front end sees the same samples in every chunk: only attention and positions need context.
         context = 0 if speech.tap == "extract_features" else round(speech.context_s * rate / hop)
 
         def compute(starts: list[int]) -> Any:
@@ -75,11 +75,12 @@ def conv_encoder(speech: Speech, network: Any, device: str, dtype: torch.dtype) 
         times = waveform.start_s + (np.arange(rows) * hop + field / 2) / rate
         return TimeSeries(data, times, field / rate)
 
-    return encode
+    width = config.conv_dim[-1] if speech.tap == "extract_features" else config.hidden_size
+    return ShapedEncode(encode, (width,))
 
 
 def receptive_field(kernels: list[int], strides: list[int]) -> int:
-    """Samples one row of a stack of convolutions hears: 400 for every published model."""
+    """Samples that one row of a stack of convolutions covers: 400 for every published model."""
     field, jump = 1, 1
     for kernel, stride in zip(kernels, strides, strict=True):
         field += (kernel - 1) * jump

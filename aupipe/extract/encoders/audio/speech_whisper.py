@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from aupipe.errors import UsageError
-from aupipe.extract.encoders import Encode, TimeSeries
 from aupipe.extract.encoders.audio.sliding import slide
 from aupipe.extract.encoders.audio.taps import Tap
+from aupipe.extract.encoders.base import Encode, ShapedEncode, TimeSeries
 from aupipe.extract.encoders.pretrained import model_folder, settings
 from aupipe.extract.media.long_arrays import cut
 from aupipe.types import Waveform
@@ -58,4 +58,4 @@ def whisper_encoder(speech: Speech, network: Any, device: str, dtype: torch.dtyp
         times = waveform.start_s + np.arange(rows, dtype=np.float64) * (HOP / 16000)
         return TimeSeries(data, times, 400 / 16000)
 
-    return encode
+    return ShapedEncode(encode, (encoder.config.d_model,))

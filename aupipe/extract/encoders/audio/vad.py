@@ -1,4 +1,4 @@
-"""Whether somebody speaks: Silero VAD."""
+"""Voice activity: Silero VAD."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.errors import WeightsMissingError
-from aupipe.extract.encoders import AudioInput, Encode, FrameAlignment, TimeSeries
+from aupipe.extract.encoders.base import AudioInput, Encode, FrameAlignment, TimeSeries
 from aupipe.extract.media.long_arrays import cut
 from aupipe.extract.weights import RANDOM, RANDOM_SEED, file_sha256, find_weights, random_weights
 from aupipe.types import Modality, Waveform, Weights
@@ -32,12 +32,19 @@ class Vad(FrameAlignment):
     weights: str = "package"
 
     modality: ClassVar[Modality] = "audio"
+    requires: ClassVar[tuple[str, ...]] = ("silero-vad",)
     version: ClassVar[int] = 1
-    places: ClassVar[tuple[str, ...]] = ("weights",)
 
     @property
     def reads(self) -> AudioInput:
         return AudioInput(16000)
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return (1,)
+
+    def column_names(self) -> tuple[str, ...]:
+        return ("speech",)
 
     def identify_weights(self) -> Weights:
         if self.weights == RANDOM:
@@ -97,14 +104,14 @@ class Vad(FrameAlignment):
 
 
 def spoken_spans(
-    track: TimeSeries,
+    series: TimeSeries,
     *,
     threshold: float = 0.5,
     min_speech_s: float = 0.25,
     min_silence_s: float = 0.1,
     pad_s: float = 0.03,
 ) -> NDArray[np.float64]:
-    """(k, 2) seconds [from, to) in which somebody speaks, by Silero's rules.
+    """(k, 2) seconds [from, to) of speech, by Silero's rules.
 
     Speech begins where the probability reaches ``threshold`` and ends where it stays ``0.15`` below it for
     ``min_silence_s``; what is shorter than ``min_speech_s`` does not count; what is left grows by ``pad_s`` each way.
@@ -112,9 +119,9 @@ def spoken_spans(
     spans: list[tuple[float, float]] = []
     began: float | None = None
     fell: float | None = None
-    edges = track.times_s - STEP_S / 2
+    edges = series.times_s - STEP_S / 2
     end_s = float(edges[-1] + STEP_S)
-    for probability, at in zip(track.data[:, 0].tolist(), edges.tolist(), strict=True):
+    for probability, at in zip(series.data[:, 0].tolist(), edges.tolist(), strict=True):
         if probability >= threshold:
             fell = None
             began = at if began is None else began

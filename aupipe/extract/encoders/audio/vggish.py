@@ -11,8 +11,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from aupipe.errors import WeightsMissingError
-from aupipe.extract.encoders import AudioInput, Encode, FrameAlignment, TimeSeries
+from aupipe.extract.contract import WeightFile
 from aupipe.extract.encoders.audio.logmel import at_least
+from aupipe.extract.encoders.base import AudioInput, Encode, FrameAlignment, TimeSeries
 from aupipe.extract.media.long_arrays import ArrayBuilder, cut
 from aupipe.extract.weights import RANDOM, RANDOM_SEED, file_sha256, find_weights, identify, random_weights
 from aupipe.tables import Range
@@ -23,7 +24,7 @@ BATCH = 64  # examples
 
 @dataclass(frozen=True)
 class Vggish(FrameAlignment):
-    """VGGish of torchvggish: (n, 128), one row per ``hop_s``, timed at the middle of the 0.975 s it hears.
+    """VGGish of torchvggish: (n, 128), one row per ``hop_s``, timed at the middle of the 0.975 s it covers.
 
     ``weights``: a file (absolute, or in AUPIPE_WEIGHTS; ``.pth`` state dict or safetensors), or ``"random"``.
     ``hop_s``: seconds between rows, a multiple of 0.01; 0.96 is the published one, emotion toolkits use 0.05.
@@ -37,12 +38,11 @@ class Vggish(FrameAlignment):
     weights: str = "vggish-10086976.pth"
     hop_s: Annotated[float, Range(0.01, 3600)] = 0.96
     activation: Literal["relu", "none"] = "relu"
-    pca: str = ""
+    pca: WeightFile = ""
     tail: Literal["overlap", "drop"] = "overlap"
 
     modality: ClassVar[Modality] = "audio"
     version: ClassVar[int] = 1
-    places: ClassVar[tuple[str, ...]] = ("weights", "pca")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,6 +52,10 @@ class Vggish(FrameAlignment):
     @property
     def reads(self) -> AudioInput:
         return AudioInput(16000)
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return (128,)
 
     @property
     def reach_s(self) -> float:

@@ -21,7 +21,7 @@ from aupipe.types import Waveform, Weights
 
 log = logging.getLogger(__name__)
 
-PIECE_S = 28.0  # Whisper hears 30 s at a time; a piece is spoken to it with a little silence left over
+PIECE_S = 28.0  # Whisper takes 30 s at a time: what a piece leaves is silence
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,14 @@ class Whisper:
             device=torch.device(device),
         )
         options = {"language": self.language, "task": "transcribe"} if self.language else {}
-        hear = Vad().load(device)
+        speech_probability = Vad().load(device)
 
         def recognize(waveform: Waveform) -> Transcript:
-            spans = spoken_spans(hear(waveform), threshold=self.vad_threshold)
+            spans = spoken_spans(speech_probability(waveform), threshold=self.vad_threshold)
 
             def words(samples: NDArray[np.float32]) -> list[dict[str, Any]]:
-                heard = {"raw": samples, "sampling_rate": waveform.sample_rate}
-                found: Any = pipe(heard, return_timestamps="word", generate_kwargs=dict(options))
+                sound = {"raw": samples, "sampling_rate": waveform.sample_rate}
+                found: Any = pipe(sound, return_timestamps="word", generate_kwargs=dict(options))
                 return list(found["chunks"])
 
             return recognize_spans(waveform, spans, words)

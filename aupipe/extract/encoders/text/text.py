@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from aupipe.errors import UsageError
-from aupipe.extract.encoders import AlignRule, Encode, FrameAlignment, TimeSeries, WordsInput
+from aupipe.extract.contract import WeightFile
+from aupipe.extract.encoders.base import AlignRule, Encode, FrameAlignment, ShapedEncode, TimeSeries, WordsInput
 from aupipe.extract.encoders.pretrained import identify_model, load_model, model_folder
 from aupipe.extract.media.transcript import Transcript, Word
 from aupipe.tables import NotNegative, Range
@@ -24,12 +25,12 @@ class Text(FrameAlignment):
     By default a frame gets the mean over the tokens of all words whose middles lie within 2 s of it
     (``align = "mean"``, ``align_s = 2.0``), and is invalid where nobody speaks. Special tokens take no part.
     Words of one utterance are read together; an utterance longer than the model's limit is read in overlapping
-    passages, and each word is taken from the passage in which it has the most company on its poorer side.
+    passages, and each word is taken from the passage whose middle is nearest to it.
 
     ``model``, ``weights``: as for ``speech``. ``layer``: hidden states after block ``layer``; -1 is the model's output.
     """
 
-    model: str
+    model: WeightFile
     weights: Literal["pretrained", "random"] = "pretrained"
     layer: Annotated[int, Range(-1, 1000)] = -1
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
@@ -37,8 +38,8 @@ class Text(FrameAlignment):
     align_s: NotNegative = field(default=2.0, kw_only=True)
 
     modality: ClassVar[Modality] = "text"
+    requires: ClassVar[tuple[str, ...]] = ("transformers", "tokenizers")
     version: ClassVar[int] = 1
-    places: ClassVar[tuple[str, ...]] = ("model", "weights")
 
     @property
     def reads(self) -> WordsInput:
@@ -81,9 +82,9 @@ class Text(FrameAlignment):
                 group = jobs[first : first + BATCH]
                 found = states([[words[i].text for i in job.words] for job in group])
                 for job, (hidden, owners) in zip(group, found, strict=True):
-                    for place, word in enumerate(job.words):
+                    for position, word in enumerate(job.words):
                         if word in job.kept:
-                            rows[word] = hidden[[k for k, owner in enumerate(owners) if owner == place]]
+                            rows[word] = hidden[[k for k, owner in enumerate(owners) if owner == position]]
             spoken = [i for i, row in enumerate(rows) if row is not None and len(row)]
             if not spoken:
                 return TimeSeries(np.zeros((0, network.config.hidden_size), np.float32), np.zeros(0))
@@ -92,7 +93,7 @@ class Text(FrameAlignment):
             order = np.argsort(times, kind="stable")  # two people may speak at once
             return TimeSeries(data[order], times[order])
 
-        return encode
+        return ShapedEncode(encode, (network.config.hidden_size,))
 
 
 @dataclass(frozen=True)

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from aupipe.extract.encoders import Encode
-from aupipe.extract.encoders.image_base import (
-    HALF,
-    Precision,
-    filled,
-    identify_weights,
-    image_encoder,
-    read_weights,
-    seeded,
-)
+from aupipe.extract.encoders.image_base import HALF, ImageEncoder, Normal
 from aupipe.extract.imaging.templates import CropTemplate
-from aupipe.extract.weights import RANDOM
-from aupipe.types import Modality, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
-class ArcFace:
+@dataclass(frozen=True, kw_only=True)
+class ArcFace(ImageEncoder):
     """112 px aligned face, RGB in [-1, 1]; ``tap``: ``"embedding"`` (B, 512) or ``"map7"`` (B, 512, 7, 7).
 
     ``normalise``: embeddings of unit length, as insightface's ``normed_embedding``; raw ones suit temporal models.
@@ -34,31 +24,33 @@ class ArcFace:
     weights: str = "glint360k_cosface_r100_fp16_0.1/backbone.pth"
     tap: Literal["embedding", "map7"] = "embedding"
     normalise: bool = False
-    precision: Precision = "float32"
 
-    modality: ClassVar[Modality] = "visual"
-    version: ClassVar[int] = 1
+    licence: ClassVar[str] = "non-commercial research (insightface)"
 
     @property
     def reads(self) -> CropTemplate:
         return CropTemplate(112)
 
-    def identify_weights(self) -> Weights:
-        return identify_weights(self.weights, f"iresnet_{self.model}", "non-commercial research (insightface)")
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return (512,) if self.tap == "embedding" else (512, 7, 7)
 
-    def load(self, device: str) -> Encode:
-        import torch.nn.functional as F
+    @property
+    def network_name(self) -> str:
+        return f"iresnet_{self.model}"
 
+    @property
+    def mean_std(self) -> Normal:
+        return HALF
+
+    def build(self, state: Mapping[str, Tensor]) -> Any:
         from aupipe.extract.nets.iresnet import iresnet50, iresnet100
 
-        network = seeded(iresnet50 if self.model == "r50" else iresnet100)
-        if self.weights != RANDOM:
-            filled(network, *read_weights(self.weights))
+        return iresnet50() if self.model == "r50" else iresnet100()
 
-        def forward(x: Tensor) -> Tensor:
-            if self.tap == "map7":
-                return network.feature_map(x)
-            rows = network(x)
-            return F.normalize(rows) if self.normalise else rows
+    def rows(self, network: Any, x: Tensor) -> Tensor:
+        import torch.nn.functional as F
 
-        return image_encoder(network, device, HALF, forward, self.precision, self.reads.size_px)
+        if self.tap == "map7":
+            return network.feature_map(x)
+        return F.normalize(network(x)) if self.normalise else network(x)

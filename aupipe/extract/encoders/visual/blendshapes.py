@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.extract.encoders import Encode
+from aupipe.extract.encoders.base import Encode
 from aupipe.extract.faces.landmarks import LANDMARKS, SIZE_PX, mesh_landmarks, open_member, open_mesh
 from aupipe.extract.imaging.templates import FfhqCropTemplate
 from aupipe.extract.weights import find_weights, identify
@@ -57,11 +57,19 @@ class Blendshapes:
 
     modality: ClassVar[Modality] = "visual"
     file_is_network: ClassVar[bool] = True
+    requires: ClassVar[tuple[str, ...]] = ("opencv-python-headless", "opencv-python")
     version: ClassVar[int] = 1
 
     @property
     def reads(self) -> FfhqCropTemplate:
         return FfhqCropTemplate(SIZE_PX)
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return {"blendshapes": (len(NAMES),), "landmarks": (LANDMARKS, 3), "presence": (1,)}[self.tap]
+
+    def column_names(self) -> tuple[str, ...]:
+        return {"blendshapes": NAMES, "landmarks": (), "presence": ("presence",)}[self.tap]
 
     def identify_weights(self) -> Weights:
         return identify(self.weights, "Apache-2.0")
@@ -80,10 +88,8 @@ class Blendshapes:
             scores.setInput(points[None, SEEN, :2])  # (478, 3) -> (1, 146, 2)
             return np.array(scores.forward(), np.float32).reshape(len(NAMES))
 
-        shape = {"blendshapes": (len(NAMES),), "landmarks": (LANDMARKS, 3), "presence": (1,)}[self.tap]
-
         def encode(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-            rows = np.empty((len(crops), *shape), np.float32)
+            rows = np.empty((len(crops), *self.row_shape), np.float32)
             for crop, row in zip(crops, rows, strict=True):
                 row[:] = one(crop)
             return rows

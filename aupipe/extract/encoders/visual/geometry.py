@@ -1,4 +1,4 @@
-"""Face geometry: the five landmarks in a frame of their own, their distances, and the head's roll and place."""
+"""Face geometry: the five landmarks in a frame of their own, their distances, and the roll of the eye line."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.extract.encoders import Encode
+from aupipe.extract.encoders.base import Encode
 from aupipe.types import Modality
 
+POINTS = ("eye_left", "eye_right", "nose", "mouth_left", "mouth_right")  # left and right in the picture
 PAIRS = tuple((i, j) for i in range(5) for j in range(i + 1, 5))
 
 
@@ -20,11 +21,20 @@ class Geometry:
     them in eye distances; the roll of the eye line in radians."""
 
     modality: ClassVar[Modality] = "visual"
+    shareable: ClassVar[bool] = True
     version: ClassVar[int] = 1
 
     @property
     def reads(self) -> Literal["landmarks"]:
         return "landmarks"
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return (len(self.column_names()),)
+
+    def column_names(self) -> tuple[str, ...]:
+        points = [f"{axis}_{point}" for axis in "xy" for point in POINTS]
+        return (*points, *(f"{POINTS[i]}_to_{POINTS[j]}" for i, j in PAIRS), "roll_rad")
 
     def identify_weights(self) -> None:
         return None

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.extract.encoders import Encode
+from aupipe.extract.contract import KeyedWeightFile
+from aupipe.extract.encoders.base import Encode
 from aupipe.extract.encoders.image_base import (
     HALF,
-    Precision,
+    ImageEncoder,
+    Normal,
     filled,
     identify_weights,
     image_encoder,
@@ -22,7 +25,7 @@ from aupipe.extract.encoders.image_base import (
 from aupipe.extract.faces.landmarks import WideFfhqCropTemplate, ffhq_crops, open_mesh
 from aupipe.extract.imaging.templates import FfhqCropTemplate
 from aupipe.extract.weights import RANDOM, find_weights, identify
-from aupipe.types import Modality, Weights
+from aupipe.types import Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,8 +33,8 @@ if TYPE_CHECKING:
 SIZE_PX = 256
 
 
-@dataclass(frozen=True)
-class GhFeat:
+@dataclass(frozen=True, kw_only=True)
+class GhFeat(ImageEncoder):
     """(B, 14, 1024): row i is the style code of synthesis layer i; 256 px FFHQ crop, RGB in [-1, 1].
 
     ``super_resolution``: a Real-ESRGAN file (or ``"random"``); the face is then cut at 128 px, enlarged and brought to
@@ -43,29 +46,47 @@ class GhFeat:
 
     weights: str = "ghfeat-encoder-ffhq-256.pkl"
     depth: Literal[18, 34, 50] = 50
-    super_resolution: str = ""
-    landmarks: str = ""
-    precision: Precision = "float32"
+    super_resolution: KeyedWeightFile = ""
+    landmarks: KeyedWeightFile = ""
 
-    modality: ClassVar[Modality] = "visual"
-    version: ClassVar[int] = 1
+    licence: ClassVar[str] = "not stated"
 
     @property
     def reads(self) -> FfhqCropTemplate:
         size = self._cut_px()
         return WideFfhqCropTemplate(2 * size) if self.landmarks else FfhqCropTemplate(size)
 
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return 14, 1024
+
+    @property
+    def mean_std(self) -> Normal:
+        return HALF
+
+    @property
+    def network_name(self) -> str:
+        return f"ghfeat_{self.depth}"
+
     def _cut_px(self) -> int:
         return SIZE_PX // 2 if self.super_resolution else SIZE_PX
 
     def identify_weights(self) -> Weights:
-        found = identify_weights(self.weights, f"ghfeat_{self.depth}", "not stated")
+        found = super().identify_weights()
         if self.super_resolution:
             found = _after(found, identify_weights(self.super_resolution, "rrdbnet", "BSD-3-Clause"))
         return _after(found, identify(self.landmarks, "Apache-2.0")) if self.landmarks else found
 
+    def build(self, state: Mapping[str, Tensor]) -> Any:
+        from aupipe.extract.nets.ghfeat import GHFeatEncoder, depth_of
+
+        return GHFeatEncoder(depth_of(state) if state else self.depth)
+
+    def rows(self, network: Any, x: Tensor) -> Tensor:
+        return network(x)
+
     def load(self, device: str) -> Encode:
-        encode = self._encoder(device)
+        encode = self._with_super_resolution(device) if self.super_resolution else super().load(device)
         template = self.reads
         if not isinstance(template, WideFfhqCropTemplate):
             return encode
@@ -79,32 +100,20 @@ class GhFeat:
 
         return encode_contours
 
-    def _encoder(self, device: str) -> Encode:
+    def _with_super_resolution(self, device: str) -> Encode:
         import torch
         import torch.nn.functional as F
 
-        network = self._network()
-        enlarger = _enlarger(self.super_resolution) if self.super_resolution else None
-        if enlarger is not None:
-            enlarger.eval().to(device=device, dtype=getattr(torch, self.precision))
+        network = self.network()
+        enlarger = _enlarger(self.super_resolution)
+        enlarger.eval().to(device=device, dtype=getattr(torch, self.precision))
 
         def forward(x: Tensor) -> Tensor:
-            if enlarger is not None:
-                # One face at a time: the enlarged maps of a whole chunk would fill any memory.
-                faces = [enlarger(face[None] / 2 + 0.5).clamp(0, 1) for face in x]
-                x = F.interpolate(torch.cat(faces), size=(SIZE_PX, SIZE_PX), mode="area") * 2 - 1
-            return network(x)
+            # One face at a time: the enlarged maps of a whole chunk would fill any memory.
+            faces = [enlarger(face[None] / 2 + 0.5).clamp(0, 1) for face in x]
+            return network(F.interpolate(torch.cat(faces), size=(SIZE_PX, SIZE_PX), mode="area") * 2 - 1)
 
-        size_px = 0 if enlarger else SIZE_PX  # a loop over faces is no graph
-        return image_encoder(network, device, HALF, forward, self.precision, size_px)
-
-    def _network(self) -> Any:
-        from aupipe.extract.nets.ghfeat import GHFeatEncoder, depth_of
-
-        if self.weights == RANDOM:
-            return seeded(lambda: GHFeatEncoder(self.depth))
-        state, source = read_weights(self.weights)
-        return filled(GHFeatEncoder(depth_of(state)), state, source)
+        return image_encoder(network, device, HALF, forward, self.precision)  # a loop over faces is no graph
 
 
 def _after(last: Weights, first: Weights) -> Weights:

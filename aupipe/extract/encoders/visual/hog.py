@@ -36,6 +36,10 @@ class Hog:
     def reads(self) -> CropTemplate:
         return CropTemplate(self.size_px)
 
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return ((self.size_px // self.cell_px - 1) ** 2 * 4 * self.bins,)
+
     def identify_weights(self) -> None:
         return None
 

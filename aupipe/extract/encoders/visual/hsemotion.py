@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from aupipe.extract.encoders import Encode
-from aupipe.extract.encoders.image_base import (
-    IMAGENET,
-    Crop,
-    Precision,
-    filled,
-    identify_weights,
-    image_encoder,
-    read_weights,
-    seeded,
-    template,
-)
+from aupipe.extract.encoders.image_base import Crop, ImageEncoder, template
 from aupipe.extract.imaging.templates import CropTemplate
-from aupipe.extract.weights import RANDOM
-from aupipe.types import Modality, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SIZE_PX = {"b0": 224, "b2": 260}
+WIDTH = {"b0": 1280, "b2": 1408}
 
 
-@dataclass(frozen=True)
-class HsEmotion:
+@dataclass(frozen=True, kw_only=True)
+class HsEmotion(ImageEncoder):
     """``tap``: ``"features"`` (B, 1280) for b0, (B, 1408) for b2; ``"logits"`` (B, 7, 8 or 10).
 
     Classes are alphabetical, Anger to Surprise; those of ``_mtl`` files end in valence and arousal. The published files
@@ -39,35 +28,32 @@ class HsEmotion:
     weights: str = "enet_b2_8.pt"
     tap: Literal["features", "logits"] = "features"
     crop: Crop = "box"
-    precision: Precision = "float32"
 
-    modality: ClassVar[Modality] = "visual"
-    version: ClassVar[int] = 1
+    licence: ClassVar[str] = "Apache-2.0"
+    requires: ClassVar[tuple[str, ...]] = ("timm", *ImageEncoder.requires)
 
     @property
     def reads(self) -> CropTemplate:
         return template(self.crop, SIZE_PX[self.model])
 
-    def identify_weights(self) -> Weights:
-        return identify_weights(self.weights, f"hsemotion_{self.model}", "Apache-2.0")
+    @property
+    def row_shape(self) -> tuple[int, ...] | None:
+        return (WIDTH[self.model],) if self.tap == "features" else None
 
-    def load(self, device: str) -> Encode:
-        network = self._network()
+    @property
+    def network_name(self) -> str:
+        return f"hsemotion_{self.model}"
 
-        def forward(x: Tensor) -> Tensor:
-            pooled = network.forward_head(network.forward_features(x), pre_logits=True)
-            return pooled if self.tap == "features" else network.classifier(pooled)
-
-        return image_encoder(network, device, IMAGENET, forward, self.precision, self.reads.size_px)
-
-    def _network(self) -> Any:
+    def build(self, state: Mapping[str, Tensor]) -> Any:
         import timm
 
-        name = f"tf_efficientnet_{self.model}"
-        if self.weights == RANDOM:
-            return seeded(lambda: timm.create_model(name, num_classes=8))
-        state, source = read_weights(self.weights)
         # Emotion models are saved with a classifier of one layer inside a Sequential.
-        state = {key.replace("classifier.0.", "classifier."): value for key, value in state.items()}
-        classes = len(state["classifier.weight"]) if "classifier.weight" in state else 0
-        return filled(timm.create_model(name, num_classes=classes), state, source)
+        head = state.get("classifier.0.weight", state.get("classifier.weight", ()))
+        return timm.create_model(f"tf_efficientnet_{self.model}", num_classes=len(head) if state else 8)
+
+    def adapt(self, network: Any, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return {key.replace("classifier.0.", "classifier."): value for key, value in state.items()}
+
+    def rows(self, network: Any, x: Tensor) -> Tensor:
+        pooled = network.forward_head(network.forward_features(x), pre_logits=True)
+        return pooled if self.tap == "features" else network.classifier(pooled)

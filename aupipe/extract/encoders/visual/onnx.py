@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.extract.encoders import Encode
+from aupipe.extract.encoders.base import Encode
 from aupipe.extract.imaging.templates import ArcFaceCropTemplate, BoxCropTemplate, CropTemplate
 from aupipe.extract.weights import find_weights
 from aupipe.extract.weights.onnx_external import identify_network
@@ -37,7 +37,8 @@ class Onnx:
 
     modality: ClassVar[Modality] = "visual"
     file_is_network: ClassVar[bool] = True
-    shareable: ClassVar[bool] = True  # onnxruntime's sessions bear several threads
+    requires: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnxruntime-gpu")
+    shareable: ClassVar[bool] = True  # several threads may run one session of onnxruntime
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:

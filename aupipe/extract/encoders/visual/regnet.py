@@ -2,59 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from aupipe.extract.encoders import Encode
-from aupipe.extract.encoders.image_base import (
-    IMAGENET,
-    Crop,
-    Precision,
-    filled,
-    identify_weights,
-    image_encoder,
-    read_weights,
-    seeded,
-    template,
-)
+from aupipe.extract.encoders.image_base import Crop, ImageEncoder, template
 from aupipe.extract.imaging.templates import CropTemplate
-from aupipe.extract.weights import RANDOM
 from aupipe.tables import Pixels
-from aupipe.types import Modality, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
-class RegNet:
+@dataclass(frozen=True, kw_only=True)
+class RegNet(ImageEncoder):
     """``tap``: ``"pooled"`` (B, 440), or ``"map"`` (B, 440, 4, 4) at 112 px and (B, 440, 7, 7) at 224."""
 
     weights: str = "regnet_y_400mf-c65dace8.pth"
     tap: Literal["pooled", "map"] = "pooled"
     size_px: Pixels = 112
     crop: Crop = "aligned"
-    precision: Precision = "float32"
 
-    modality: ClassVar[Modality] = "visual"
-    version: ClassVar[int] = 1
+    licence: ClassVar[str] = "BSD-3-Clause"
+    requires: ClassVar[tuple[str, ...]] = ("torchvision", *ImageEncoder.requires)
 
     @property
     def reads(self) -> CropTemplate:
         return template(self.crop, self.size_px)
 
-    def identify_weights(self) -> Weights:
-        return identify_weights(self.weights, "regnet_y_400mf", "BSD-3-Clause")
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        side = -(-self.size_px // 32)  # five strides of two
+        return (440,) if self.tap == "pooled" else (440, side, side)
 
-    def load(self, device: str) -> Encode:
+    @property
+    def network_name(self) -> str:
+        return "regnet_y_400mf"
+
+    def build(self, state: Mapping[str, Tensor]) -> Any:
         from torchvision.models import regnet_y_400mf  # type: ignore[import-untyped]
 
-        network = seeded(lambda: regnet_y_400mf(weights=None))
-        if self.weights != RANDOM:
-            filled(network, *read_weights(self.weights))
+        return regnet_y_400mf(weights=None)
 
-        def forward(x: Tensor) -> Tensor:
-            features = network.trunk_output(network.stem(x))
-            return features if self.tap == "map" else features.mean(dim=(2, 3))
-
-        return image_encoder(network, device, IMAGENET, forward, self.precision, self.reads.size_px)
+    def rows(self, network: Any, x: Tensor) -> Tensor:
+        features = network.trunk_output(network.stem(x))
+        return features if self.tap == "map" else features.mean(dim=(2, 3))

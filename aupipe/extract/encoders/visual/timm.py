@@ -7,22 +7,24 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from aupipe.errors import UsageError, WeightsMissingError
-from aupipe.extract.encoders import Encode
-from aupipe.extract.encoders.image_base import Precision, image_encoder, seeded
+from aupipe.extract.encoders.image_base import ImageEncoder, Normal, seeded
 from aupipe.extract.imaging.templates import CropTemplate
 from aupipe.extract.user_cache import keep, recall
 from aupipe.extract.weights import RANDOM, file_sha256, find_weights, random_weights
 from aupipe.tables import Range, build
-from aupipe.types import Modality, Weights
+from aupipe.types import Weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FILE = "timm_models.json"
 
 
-@dataclass(frozen=True)
-class Timm:
+@dataclass(frozen=True, kw_only=True)
+class Timm(ImageEncoder):
     """A timm model by name, without its classifier.
 
     ``weights``: ``"hub"`` (the local cache of the Hugging Face hub; nothing is fetched during extraction), a file
@@ -35,10 +37,8 @@ class Timm:
     weights: str = "hub"
     output: Literal["pooled", "features"] = "pooled"
     size_px: Annotated[int, Range(0, 8192)] = 0
-    precision: Precision = "float32"
 
-    modality: ClassVar[Modality] = "visual"
-    version: ClassVar[int] = 1
+    requires: ClassVar[tuple[str, ...]] = ("timm", *ImageEncoder.requires)
 
     @property
     def reads(self) -> CropTemplate:
@@ -66,13 +66,15 @@ class Timm:
             )
         return Path(cached)
 
-    def load(self, device: str) -> Encode:
+    @property
+    def mean_std(self) -> Normal:
         known = published(self.model)
-        network = self._network()
-        forward = network if self.output == "pooled" else network.forward_features
-        return image_encoder(network, device, (known.mean, known.std), forward, self.precision, self.reads.size_px)
+        return known.mean, known.std
 
-    def _network(self) -> Any:
+    def rows(self, network: Any, x: Tensor) -> Tensor:
+        return network(x) if self.output == "pooled" else network.forward_features(x)
+
+    def network(self) -> Any:
         import timm
 
         options: dict[str, Any] = {"num_classes": 0}

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from aupipe.errors import WeightsMissingError
-from aupipe.extract.encoders import Encode
-from aupipe.extract.encoders.image_base import Crop, Normal, Precision, image_encoder, seeded, template
+from aupipe.extract.contract import WeightFile
+from aupipe.extract.encoders.image_base import Crop, ImageEncoder, Normal, seeded, template
 from aupipe.extract.encoders.pretrained import settings
 from aupipe.extract.imaging.templates import CropTemplate
 from aupipe.extract.weights import RANDOM, RefusedWeightsError, file_sha256, random_weights, weights_folder
 from aupipe.tables import Range
-from aupipe.types import Modality, Weights
+from aupipe.types import Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
-@dataclass(frozen=True)
-class Transformers:
+@dataclass(frozen=True, kw_only=True)
+class Transformers(ImageEncoder):
     """A folder with ``config.json`` and ``model.safetensors``, absolute or in AUPIPE_WEIGHTS.
 
     ``tap``: ``"cls"``, the first token; ``"mean"``, the mean of the tokens after it (of all where there is no class
@@ -33,17 +33,15 @@ class Transformers:
     ``config.json`` alone.
     """
 
-    model: str
+    model: WeightFile
     weights: Literal["folder", "random"] = "folder"
     tap: Literal["cls", "mean", "tokens", "pooled"] = "mean"
     size_px: Annotated[int, Range(0, 8192)] = 0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     crop: Crop = "aligned"
-    precision: Precision = "float32"
 
-    modality: ClassVar[Modality] = "visual"
-    version: ClassVar[int] = 1
+    requires: ClassVar[tuple[str, ...]] = ("transformers", *ImageEncoder.requires)
 
     @property
     def reads(self) -> CropTemplate:
@@ -62,22 +60,16 @@ class Transformers:
         digest = hashlib.sha256("".join(file_sha256(folder / name) for name in names).encode()).hexdigest()
         return Weights(folder.name, digest)
 
-    def load(self, device: str) -> Encode:
-        network = self._network()
-        prefix = _prefix_tokens(network)
-
-        def forward(x: Tensor) -> Tensor:
-            found = network(pixel_values=x)
-            if self.tap == "pooled":
-                return found.pooler_output.flatten(1)
-            tokens = found.last_hidden_state
-            if tokens.ndim == 4:  # convolutional models give maps: (B, D, h, w) -> (B, h * w, D)
-                tokens = tokens.flatten(2).transpose(1, 2)
-            if self.tap == "cls":
-                return tokens[:, 0]
-            return tokens if self.tap == "tokens" else tokens[:, prefix:].mean(dim=1)
-
-        return image_encoder(network, device, self._normal(), forward, self.precision, self.reads.size_px)
+    def rows(self, network: Any, x: Tensor) -> Tensor:
+        found = network(pixel_values=x)
+        if self.tap == "pooled":
+            return found.pooler_output.flatten(1)
+        tokens = found.last_hidden_state
+        if tokens.ndim == 4:  # convolutional models give maps: (B, D, h, w) -> (B, h * w, D)
+            tokens = tokens.flatten(2).transpose(1, 2)
+        if self.tap == "cls":
+            return tokens[:, 0]
+        return tokens if self.tap == "tokens" else tokens[:, _prefix_tokens(network) :].mean(dim=1)
 
     def _folder(self) -> Path:
         path = Path(self.model).expanduser()
@@ -104,13 +96,14 @@ class Transformers:
             stated = stated.get("height") or stated.get("shortest_edge")
         return int(stated or 224)
 
-    def _normal(self) -> Normal:
+    @property
+    def mean_std(self) -> Normal:
         stated = self._stated("preprocessor_config.json")
         mean = self.mean or tuple(stated.get("image_mean", ())) or (0.5,) * 3
         std = self.std or tuple(stated.get("image_std", ())) or (0.5,) * 3
         return mean, std
 
-    def _network(self) -> Any:
+    def network(self) -> Any:
         from transformers import AutoConfig, AutoModel
 
         folder = self._folder()

@@ -28,6 +28,7 @@ class Mtcnn:
     thresholds: tuple[Share, Share, Share] = (0.6, 0.7, 0.7)
     min_score: Share = 0.9
 
+    requires: ClassVar[tuple[str, ...]] = ("facenet-pytorch", "torchvision")
     version: ClassVar[int] = 1
 
     def identify_weights(self) -> Weights:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from aupipe.extract.contract import KeyedWeightFile
 from aupipe.extract.faces import Detect
 from aupipe.extract.weights import find_weights, identify
 from aupipe.tables import Count, Share
@@ -47,11 +48,13 @@ class RetinaFace:
     """``model``: which release; ``weights_file``: its file under another name, also as safetensors."""
 
     model: Literal["mobile0.25-1mb", "mobile0.25", "resnet50"] = "mobile0.25-1mb"
-    weights_file: str = ""
+    weights_file: KeyedWeightFile = ""
     nms_threshold: Share = 0.4
     max_found: Count = 750
     min_score: Share = 0.7
 
+    requires: ClassVar[tuple[str, ...]] = ("torchvision",)
+    shareable: ClassVar[bool] = True  # torch's modules, which keep nothing
     version: ClassVar[int] = 1
 
     @property

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.errors import UsageError
+from aupipe.extract.contract import KeyedWeightFile
 from aupipe.extract.faces import NO_FACES, Detect
 from aupipe.extract.weights import find_weights
 from aupipe.extract.weights.onnx_external import identify_network
@@ -28,11 +29,13 @@ class Scrfd:
     128 and 640 jointly, and with it its results.
     """
 
-    weights_file: str = "det_10g.onnx"
+    weights_file: KeyedWeightFile = "det_10g.onnx"
     canvas_px: Pixels = 640
     nms_threshold: Share = 0.4
     min_score: Share = 0.5
 
+    requires: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnxruntime-gpu")
+    shareable: ClassVar[bool] = True  # several threads may run one session of onnxruntime
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from aupipe.extract.contract import KeyedWeightFile
 from aupipe.extract.faces import NO_FACES, Detect, DetectTensor, FaceTensors
 from aupipe.extract.weights import KNOWN_WEIGHTS, RefusedWeightsError, find_weights, identify
 from aupipe.extract.weights.onnx_external import external_files
@@ -35,11 +36,13 @@ class YuNet:
     their coordinates agree within 1e-3 px, so that the route is no part of a feature's identity.
     """
 
-    weights_file: str = "face_detection_yunet_2023mar.onnx"
+    weights_file: KeyedWeightFile = "face_detection_yunet_2023mar.onnx"
     nms_threshold: Share = 0.3
     top_k: Count = 5000
     min_score: Share = 0.7
 
+    requires: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnxruntime-gpu")
+    shareable: ClassVar[bool] = True
     version: ClassVar[int] = 1
 
     def identify_weights(self) -> Weights:
