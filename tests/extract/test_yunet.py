@@ -14,11 +14,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aupipe.extract.faces.detectors.yunet import YuNet
+from aupipe.extract.faces.detectors.yunet_torch import load_yunet
+from aupipe.extract.faces.nms import suppress
 from aupipe.extract.imaging.templates import shrink, shrink_factor
 from aupipe.extract.media.images import read_image
 from aupipe.extract.media.video import VideoReader
-from aupipe.extract.nets.nms import suppress
-from aupipe.extract.nets.yunet import load_yunet
 from aupipe.extract.weights import RefusedWeightsError
 from aupipe.extract.weights.onnx_file import read_convolutions, with_free_sizes
 from aupipe.types import Detections

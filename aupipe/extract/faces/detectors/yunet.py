@@ -81,8 +81,8 @@ class YuNet:
     def _torch_finder(self, path: Path, device: str) -> Callable[[Tensor, int, int], FaceTensors]:
         import torch
 
+        from aupipe.extract.faces.detectors.yunet_torch import detect_faces, load_yunet
         from aupipe.extract.gpu.numerics import compute_as_written
-        from aupipe.extract.nets.yunet import detect_faces, load_yunet
 
         if device.startswith("cuda"):
             compute_as_written()
