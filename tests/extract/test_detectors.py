@@ -12,7 +12,7 @@ import torch
 from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.extract.faces import DETECTORS
 from aupipe.extract.faces.detectors.retinaface import STRIDES, RetinaFace, anchors
-from aupipe.extract.faces.detectors.scrfd import Scrfd, decode, fit, suppress
+from aupipe.extract.faces.detectors.scrfd import Scrfd, decode, fit
 from aupipe.extract.imaging.templates import shrink, shrink_factor
 from aupipe.extract.media.images import read_image
 from aupipe.extract.media.video import VideoReader
@@ -52,9 +52,11 @@ def test_scrfd_keeps_the_better_of_two_that_overlap_and_orders_by_score() -> Non
 
 
 def test_overlap_counts_sides_one_pixel_longer() -> None:
-    boxes = np.array([[0, 0, 9, 9], [0, 5, 9, 14]], float)  # 10 x 10 each, 50 shared, 150 together
-    assert suppress(boxes, 0.34).tolist() == [0, 1]
-    assert suppress(boxes, 0.33).tolist() == [0]
+    outputs = scrfd_outputs()
+    outputs[0][:2, 0] = 0.9, 0.8
+    outputs[3][:2] = np.array([[0, 0, 9, 9], [0, -5, 9, 14]]) / 8  # 10 x 10 each, 50 shared, 150 together
+    assert len(decode(outputs, 640, 1.0, min_score=0.5, nms_threshold=0.34)) == 2
+    assert len(decode(outputs, 640, 1.0, min_score=0.5, nms_threshold=0.33)) == 1
 
 
 def test_scrfd_puts_the_frame_top_left_on_black() -> None:

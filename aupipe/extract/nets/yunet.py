@@ -64,7 +64,5 @@ class YuNet(nn.Module):
             levels.insert(0, unit(finer))
         if self.shared is not None:
             levels = [unit(level) for unit, level in zip(self.shared, levels, strict=True)]
-        rows = [
-            head(level).permute(0, 2, 3, 1).flatten(1, 2) for head, level in zip(self.heads, levels, strict=True)
-        ]
+        rows = [head(level).permute(0, 2, 3, 1).flatten(1, 2) for head, level in zip(self.heads, levels, strict=True)]
         return torch.cat(rows, dim=1)  # 3 x (B, h * w, 16) -> (B, N, 16)
