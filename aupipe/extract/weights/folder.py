@@ -20,7 +20,7 @@ from aupipe.extract.weights import (
     safetensors_metadata,
     weights_folder,
 )
-from aupipe.extract.weights.onnx_external import external_files
+from aupipe.extract.weights.onnx_file import external_files
 from aupipe.files import staged_file
 from aupipe.registry import nearest
 

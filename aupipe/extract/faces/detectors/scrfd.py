@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from aupipe.errors import UsageError
 from aupipe.extract.faces import NO_FACES, Detect
 from aupipe.extract.weights import find_weights
-from aupipe.extract.weights.onnx_external import identify_network
+from aupipe.extract.weights.onnx_file import identify_network
 from aupipe.tables import Pixels, Share
 from aupipe.types import Detections, Weights
 
