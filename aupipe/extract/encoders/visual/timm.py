@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from aupipe.errors import UsageError, WeightsMissingError
+from aupipe.extract import user_cache
 from aupipe.extract.encoders import Encode
 from aupipe.extract.encoders.image_base import Precision, image_encoder, seeded
 from aupipe.extract.imaging.templates import CropTemplate
-from aupipe.extract.user_cache import keep, recall
 from aupipe.extract.weights import RANDOM, file_sha256, find_weights, random_weights
 from aupipe.tables import Range, build
 from aupipe.types import Modality, Weights
@@ -114,11 +114,11 @@ def published(model: str) -> Published:
     Raises UsageError for a model, or a tag of one, that timm does not have.
     """
     key = f"{model} of timm {version('timm')}"
-    if isinstance(kept := recall(FILE).get(key), dict):
+    if isinstance(kept := user_cache.get(FILE, key), dict):
         with suppress(UsageError):  # damaged: it is found out again
             return build(Published, kept, FILE)
     found = _ask_timm(model)
-    keep(FILE, key, asdict(found))
+    user_cache.put(FILE, key, asdict(found))
     return found
 
 
