@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.extract.encoders import AlignRule, AudioInput, Encode, FrameAlignment, TimeSeries
-from aupipe.extract.media.long_arrays import let_go
+from aupipe.extract.media.long_arrays import release_pages
 from aupipe.types import Waveform
 
 BLOCK = 2048  # frames brought over at a time: a two-hour track is never copied whole
@@ -91,7 +91,7 @@ def aligned(
             else:
                 found = _means(data, first[block], last[block], nearest_row(times, wanted))
             out[block - start] = found
-            let_go(data)
+            release_pages(data)
         yield out.reshape(len(out), *track.data.shape[1:])
 
 
@@ -123,7 +123,7 @@ def _window_blocks(track: TimeSeries, pts_s: NDArray[np.float64], count: int) ->
             wanted = pts_s[start : start + step, None] + slots_s  # (b, count)
             found = covers(track, wanted)
             out[found] = track.data[nearest_row(track.times_s, wanted[found])]
-            let_go(track.data)
+            release_pages(track.data)
         yield out
 
 
@@ -189,6 +189,6 @@ def _sums_before(data: NDArray, edges: NDArray) -> NDArray[np.float64]:
         here = slice(*np.searchsorted(edges, [start, stop + 1]))
         out[here] = sums[edges[here] - start]
         total = sums[-1:]
-        let_go(data)
+        release_pages(data)
     out[0] = 0.0
     return out

@@ -189,7 +189,7 @@ class Line:
             return
         import torch
 
-        from aupipe.extract.gpu.transfer import let_go
+        from aupipe.extract.gpu.transfer import empty_cache
 
         device = self.loaded.device
         key = f"{spec.key} {torch.cuda.get_device_name(device)} {spec.params.get('precision', 'float32')}"
@@ -202,7 +202,7 @@ class Line:
             size = remembered(key)
             if size is None:
                 size = probe(run)
-                let_go()
+                empty_cache()
                 if size:
                     remember(key, size)
                     log.info("%s: %d at a time", spec.name, size)
@@ -249,9 +249,9 @@ class Line:
         if is_out_of_memory(error) and begun.size > 1:
             error.__traceback__ = None  # which holds what was made before memory ran out
             if self.loaded.device != "cpu":
-                from aupipe.extract.gpu.transfer import let_go
+                from aupipe.extract.gpu.transfer import empty_cache
 
-                let_go()
+                empty_cache()
             size, fewer = self.sizes.halve(feature, begun.size)
             self._batches.resize(feature, size)
             if fewer:
