@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +14,7 @@ from aupipe.extract import user_cache
 from aupipe.extract.encoders import Encode
 from aupipe.extract.encoders.image_base import Precision, image_encoder, seeded
 from aupipe.extract.imaging.templates import CropTemplate
-from aupipe.extract.weights import RANDOM, file_sha256, find_weights, random_weights
+from aupipe.extract.weights import RANDOM, file_sha256, find_weights, identify, random_weights
 from aupipe.tables import Range, build
 from aupipe.types import Modality, Weights
 
@@ -47,8 +47,11 @@ class Timm:
     def identify_weights(self) -> Weights:
         if self.weights == RANDOM:
             return random_weights(self.model)
+        licence = published(self.model).licence
+        if self.weights != "hub":
+            return replace(identify(self.weights), licence=licence)
         path = self._file()
-        return Weights(path.name, file_sha256(path), published(self.model).licence)
+        return Weights(path.name, file_sha256(path), licence)
 
     def _file(self) -> Path:
         if self.weights != "hub":
