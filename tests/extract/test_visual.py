@@ -392,10 +392,10 @@ def test_the_ffhq_square_is_the_formula_of_the_data_set() -> None:
 
 @pytest.mark.assets
 def test_the_ffhq_square_through_contours_does_not_follow_the_detectors_errors(
-    assets: Path, monkeypatch: pytest.MonkeyPatch
+    assets: Path, asset_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Eyes and mouth corners as 68 points have them are found again where the detector's five are off."""
-    monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
+    monkeypatch.setenv("AUPIPE_WEIGHTS", str(asset_weights))
     network = landmarks.open_mesh(assets / "weights" / BUNDLE)
     template = landmarks.WideFfhqCropTemplate(512)
     rng = np.random.default_rng(0)

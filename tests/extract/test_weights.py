@@ -262,6 +262,22 @@ def test_an_imported_pickle_keeps_its_name_and_identity_with_the_original_and_wi
         find_weights(name)
 
 
+def test_a_pickle_of_the_same_name_elsewhere_is_another(folder: Path, tmp_path: Path) -> None:
+    for number, place in enumerate(("a", "b")):
+        (tmp_path / place).mkdir()
+        torch.save({"w": torch.full((2,), float(number))}, tmp_path / place / "x.pth")
+    one, other = (tmp_path / place / "x.pth" for place in "ab")
+    assert import_weights(one) == find_weights(str(one)) == folder / "x.safetensors"
+    with pytest.raises(RefusedWeightsError, match="imported from another"):
+        find_weights(str(other))
+    made = import_weights(other, folder=other.parent)
+    assert find_weights(str(other)) == made
+    made.unlink()
+    other.unlink()
+    with pytest.raises(WeightsMissingError, match="not found"):  # not silently the other of this name
+        find_weights(str(other))
+
+
 def test_without_a_folder_a_pickle_is_imported_beside_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AUPIPE_WEIGHTS", raising=False)
     torch.save(net().state_dict(), tmp_path / "x.pth")

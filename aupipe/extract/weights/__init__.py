@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -73,16 +74,23 @@ def find_weights(name: str, known: KnownWeights | None = None) -> Path:
         raise WeightsMissingError("weights = 'random': here the file is the network, so there is none; name a file")
     if not _is_pickle(Path(name)):
         return find_file(name, known)
-    path = _path(name)
-    for folder in (weights_folder(), path.parent):
-        made = folder / imported_name(path) if folder else None
-        origin = safetensors_metadata(made) if made and made.is_file() else {}
-        if made and origin.get("source") == path.name:
+    path, others = _path(name), []
+    for folder in (path.parent, weights_folder()):
+        made = (folder or path.parent) / imported_name(path)
+        origin = {}
+        with suppress(RefusedWeightsError):  # a file that only has this name
+            origin = safetensors_metadata(made) if made.is_file() else {}
+        if origin.get("source") != path.name:
+            continue
+        if path.is_file() and file_sha256(path) != origin.get("source_sha256"):
+            others.append(made)
+        elif path.is_file() or folder == path.parent or not Path(name).is_absolute():
             _refuse_unpublished(made, origin.get("source_sha256", ""), known or known_weights(name))
-            if path.is_file() and file_sha256(path) != origin.get("source_sha256"):
-                raise RefusedWeightsError(f"{made} was imported from another {path.name}: remove it, and import again")
             return made
-    raise refused_pickle(find_file(name, known))
+    path = find_file(name, known)
+    if others:
+        raise RefusedWeightsError(f"{others[0]} was imported from another {path.name}: remove it, and import again")
+    raise refused_pickle(path)
 
 
 def identify(name: str, licence: str = "unknown") -> Weights:
