@@ -18,8 +18,8 @@ from aupipe.extract.nets.vggish import (
     VGGish,
     VGGishPCA,
     adapt_state_dict,
-    log_mel_examples,
-    log_mel_frames,
+    cut_examples,
+    log_mel_blocks,
     mel_matrix,
 )
 from aupipe.extract.nets.vggish import random_vggish as build_random
@@ -43,6 +43,17 @@ def _built_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:
     return (np.random.default_rng(seed).standard_normal(round(seconds * 16000)) * 0.1).astype(np.float32)
+
+
+def log_mel_frames(sound: np.ndarray) -> torch.Tensor:
+    """(n, 64) of sound (N,)."""
+    samples = torch.as_tensor(sound)
+    return torch.cat(list(log_mel_blocks(lambda start, stop: samples[start:stop], len(samples))))
+
+
+def log_mel_examples(sound: np.ndarray) -> torch.Tensor:
+    """(N, 1, 96, 64) of sound."""
+    return cut_examples(log_mel_frames(sound))
 
 
 def encoder(**params):
