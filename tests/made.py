@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
@@ -12,6 +13,7 @@ import av
 import numpy as np
 
 from aupipe.demo.corpus import SAMPLE_RATE_HZ, RecordingPlan, plan_corpus, render_frames, synthesise_audio
+from aupipe.types import Waveform
 
 FPS = 25
 # Suffix -> codec of the pictures, codec of the sound.
@@ -97,10 +99,15 @@ def write_talking(path: Path, number: int = 0, frames: int = 24, *, silent: bool
     return write_media(path, pictures, None if silent else sound)
 
 
+def read_audio(path: Path, sample_rate: int, until_s: float = math.inf) -> Waveform:
+    """The sound alone of `read_audio_and_report`."""
+    from aupipe.extract.media.audio import read_audio_and_report
+
+    return read_audio_and_report(path, sample_rate, until_s)[0]
+
+
 def spoken_s(path: Path) -> tuple[float, float]:
     """When speech begins and ends in a file of `talking`, on the file's clock, by the loudness of its sound."""
-    from aupipe.extract.media.audio import read_audio
-
     wave = read_audio(path, SAMPLE_RATE_HZ)
     loud = np.flatnonzero(np.abs(wave.samples) > 0.1 * np.abs(wave.samples).max()) / SAMPLE_RATE_HZ + wave.start_s
     return float(loud[0]) - 0.1, float(loud[-1]) + 0.1  # as much as a detector of speech adds at both ends

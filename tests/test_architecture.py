@@ -38,15 +38,6 @@ EXTRACT_LAYERS: dict[str, set[str]] = {
     "executors": {"nets", "weights", "media", "imaging", "gpu", "faces", "encoders", "planning", "engine"},
 }
 
-# Imports that break a rule today: module -> what it imports. To be emptied; an entry that is no longer needed fails.
-EXTRACT_EXCEPTIONS: dict[str, set[str]] = {
-    "aupipe.extract.nets.yunet": {"aupipe.extract.weights", "aupipe.extract.weights.onnx_file", "aupipe.extract.faces"},
-}
-CYCLE_EXCEPTIONS: dict[str, set[str]] = {
-    "aupipe.extract.encoders.audio.speech_conv": {"aupipe.extract.encoders.audio.speech"},
-    "aupipe.extract.encoders.audio.speech_whisper": {"aupipe.extract.encoders.audio.speech"},
-}
-
 LONGEST = 300  # lines of a module
 LONG_MODULES: dict[str, str] = {  # module -> why it is longer
     "aupipe.extract.weights.pickles": "one unpickler and all that it refuses",
@@ -109,9 +100,9 @@ def extract_violations(module: str, source: str) -> set[str]:
     return {name for name in imported if name.split(".")[2] not in allowed | EXTRACT_BASE}
 
 
-def find_cycle(modules: dict[str, str], without: dict[str, set[str]]) -> list[str]:
-    """Modules that import each other in a circle, or an empty list. The imports in ``without`` do not count."""
-    graph = {name: find_imports(source) - without.get(name, set()) for name, source in modules.items()}
+def find_cycle(modules: dict[str, str]) -> list[str]:
+    """Modules that import each other in a circle, or an empty list."""
+    graph = {name: find_imports(source) for name, source in modules.items()}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -141,7 +132,7 @@ def test_the_layer_check_notices_a_violation(module: str, source: str) -> None:
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("aupipe.extract")])
 def test_no_module_of_extract_imports_from_a_layer_above_it(module: str) -> None:
-    assert extract_violations(module, MODULES[module]) == EXTRACT_EXCEPTIONS.get(module, set())
+    assert extract_violations(module, MODULES[module]) == set()
 
 
 @pytest.mark.parametrize(
@@ -160,15 +151,7 @@ def test_the_layer_check_of_extract_notices_a_violation(module: str, source: str
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    assert find_cycle(MODULES, without=CYCLE_EXCEPTIONS) == []
-
-
-@pytest.mark.parametrize(
-    ("module", "imported"), [(a, b) for a, names in CYCLE_EXCEPTIONS.items() for b in sorted(names)]
-)
-def test_every_exception_to_the_circle_check_is_still_needed(module: str, imported: str) -> None:
-    others = {name: names - {imported} if name == module else names for name, names in CYCLE_EXCEPTIONS.items()}
-    assert find_cycle(MODULES, without=others), "no circle any more: remove it from CYCLE_EXCEPTIONS"
+    assert find_cycle(MODULES) == []
 
 
 @pytest.mark.parametrize(
@@ -177,8 +160,8 @@ def test_every_exception_to_the_circle_check_is_still_needed(module: str, import
 def test_the_circle_check_notices_a_circle(line: str) -> None:
     first, second = "aupipe.types", "aupipe.errors"
     modules = {first: f"import {second}", second: line.format(first)}
-    assert set(find_cycle(modules, without={})) == {first, second}
-    assert find_cycle(modules | {second: ""}, without={}) == []
+    assert set(find_cycle(modules)) == {first, second}
+    assert find_cycle(modules | {second: ""}) == []
 
 
 def long_modules(modules: dict[str, str]) -> list[str]:

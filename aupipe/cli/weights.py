@@ -33,6 +33,7 @@ def list_known(as_json: bool) -> None:
         row = {
             "name": line.name,
             "here": line.path is not None,
+            "used_by": known.used_by,
             "sha256": known.sha256,
             "licence": known.licence,
             "commercial": known.commercial,
@@ -43,7 +44,7 @@ def list_known(as_json: bool) -> None:
             continue
         commercial = {True: "commercial use yes", False: "commercial use no", None: "commercial use not stated"}
         echo(f"{'here   ' if row['here'] else 'missing'}  {line.name}")
-        echo(f"         {known.licence}; {commercial[known.commercial]}; {known.how}")
+        echo(f"         for {known.used_by}; {known.licence}; {commercial[known.commercial]}; {known.how}")
 
 
 @weights.command()

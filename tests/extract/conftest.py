@@ -38,6 +38,19 @@ class Lit:
 FRAMES = {"one.mpg": 75, "other.mp4": 72, "pair.wmv": 90}
 
 
+@pytest.fixture
+def asset_weights(assets: Path, tmp_path: Path) -> Path:
+    """The real weights in a folder of the test's own, RetinaFace's imported, since extraction reads no pickles."""
+    from aupipe.extract.weights.folder import import_weights
+
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    for path in (assets / "weights").iterdir():
+        (folder / path.name).symlink_to(path)
+    import_weights(folder / "retinaface_mobilenet025_1mb.pth", folder=folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def lit(tmp_path_factory: pytest.TempPathFactory) -> Lit:
     from tests.made_bundle import FILE as BUNDLE

@@ -11,10 +11,10 @@ from aupipe.config import EncoderConfig
 from aupipe.errors import RecordingError
 from aupipe.extract.encoders import build_encoder
 from aupipe.extract.encoders.frame_alignment import resample_to_frames
-from aupipe.extract.media.audio import media_starts, read_audio, read_audio_and_report
+from aupipe.extract.media.audio import media_starts, read_audio_and_report
 from aupipe.extract.media.video import VideoReader
 from tests.conftest import write_video
-from tests.made import talking, write_media
+from tests.made import read_audio, talking, write_media
 
 
 @pytest.mark.assets

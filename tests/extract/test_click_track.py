@@ -13,8 +13,8 @@ import pytest
 from aupipe.config import EncoderConfig
 from aupipe.extract.encoders import build_encoder
 from aupipe.extract.encoders.frame_alignment import resample_to_frames
-from aupipe.extract.media.audio import read_audio
 from aupipe.extract.media.video import VideoReader
+from tests.made import read_audio
 
 LENGTH_S = 4.0
 SOUND_START_S = 0.3  # sample 0 is not time 0

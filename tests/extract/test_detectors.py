@@ -12,12 +12,13 @@ import torch
 from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.extract.faces import DETECTORS
 from aupipe.extract.faces.detectors.retinaface import STRIDES, RetinaFace, anchors
-from aupipe.extract.faces.detectors.scrfd import Scrfd, decode, fit, suppress
+from aupipe.extract.faces.detectors.scrfd import Scrfd, decode, fit
 from aupipe.extract.imaging.templates import shrink, shrink_factor
 from aupipe.extract.media.images import read_image
 from aupipe.extract.media.video import VideoReader
 from aupipe.extract.nets.retinaface import RetinaFace as RetinaFaceNet
 from aupipe.extract.weights import RefusedWeightsError
+from tests.made_checkpoint import save_checkpoint
 
 
 def scrfd_outputs(canvas_px: int = 640) -> list[np.ndarray]:
@@ -52,9 +53,11 @@ def test_scrfd_keeps_the_better_of_two_that_overlap_and_orders_by_score() -> Non
 
 
 def test_overlap_counts_sides_one_pixel_longer() -> None:
-    boxes = np.array([[0, 0, 9, 9], [0, 5, 9, 14]], float)  # 10 x 10 each, 50 shared, 150 together
-    assert suppress(boxes, 0.34).tolist() == [0, 1]
-    assert suppress(boxes, 0.33).tolist() == [0]
+    outputs = scrfd_outputs()
+    outputs[0][:2, 0] = 0.9, 0.8
+    outputs[3][:2] = np.array([[0, 0, 9, 9], [0, -5, 9, 14]]) / 8  # 10 x 10 each, 50 shared, 150 together
+    assert len(decode(outputs, 640, 1.0, min_score=0.5, nms_threshold=0.34)) == 2
+    assert len(decode(outputs, 640, 1.0, min_score=0.5, nms_threshold=0.33)) == 1
 
 
 def test_scrfd_puts_the_frame_top_left_on_black() -> None:
@@ -104,15 +107,16 @@ def test_retinaface_decodes_with_its_variances() -> None:
 
 
 def test_retinaface_of_another_release_is_refused_by_key(tmp_path: Path) -> None:
-    path = tmp_path / "small.pth"
-    torch.save(RetinaFaceNet("mobile0.25", 0.0).state_dict(), path)
+    path = save_checkpoint(RetinaFaceNet("mobile0.25", 0.0).state_dict(), tmp_path / "small.pth")
     with pytest.raises(RefusedWeightsError, match=r"missing: body\.conv1\.weight"):
         RetinaFace("resnet50", str(path)).load("cpu")
 
 
 @pytest.mark.assets
-def test_retinaface_finds_the_same_faces_alone_and_in_a_batch(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
+def test_retinaface_finds_the_same_faces_alone_and_in_a_batch(
+    assets: Path, asset_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUPIPE_WEIGHTS", str(asset_weights))
     detect = RetinaFace().load("cpu")
     picture = read_image(assets / "images" / "group_five_faces.jpg")
     small = shrink(picture[None], shrink_factor(*picture.shape[:2], 640))
@@ -140,8 +144,10 @@ def counts(name: str, assets: Path, clip: str, every: int) -> tuple[np.ndarray, 
 
 @pytest.mark.assets
 @pytest.mark.parametrize("name", ["yunet", "retinaface"])
-def test_detectors_see_the_face_come_and_go(name: str, assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
+def test_detectors_see_the_face_come_and_go(
+    name: str, assets: Path, asset_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUPIPE_WEIGHTS", str(asset_weights))
     found, labels = counts(name, assets, "face_then_noface_vfr_hevc.mov", every=12)
     np.testing.assert_array_equal(found, labels)
 
@@ -150,9 +156,9 @@ def test_detectors_see_the_face_come_and_go(name: str, assets: Path, monkeypatch
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "agreed"), [("yunet", 1.0), ("retinaface", 0.85)])
 def test_detectors_agree_with_the_counted_faces_of_every_clip(
-    name: str, agreed: float, assets: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, agreed: float, assets: Path, asset_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
+    monkeypatch.setenv("AUPIPE_WEIGHTS", str(asset_weights))
     labels = json.loads((assets / "labels" / "yunet_face_counts.json").read_text())["counts"]
     pairs = [counts(name, assets, clip, every=10) for clip in labels]
     equal = np.concatenate([found == stated for found, stated in pairs])

@@ -19,6 +19,7 @@ from aupipe.extract.nets.retinaface import RetinaFace as RetinaFaceNet
 from aupipe.extract.versions import versions_of
 from tests.extract.conftest import Lit
 from tests.made import talking
+from tests.made_checkpoint import save_checkpoint
 from tests.made_yunet import discs
 
 STRIDES = (8, 16, 32)
@@ -27,8 +28,7 @@ STRIDES = (8, 16, 32)
 def write_retinaface(path: Path) -> Path:
     """The small network with random numbers."""
     torch.manual_seed(0)
-    torch.save(RetinaFaceNet("mobile0.25", 0.0).state_dict(), path)
-    return path
+    return save_checkpoint(RetinaFaceNet("mobile0.25", 0.0).state_dict(), path)
 
 
 def write_scrfd(path: Path, canvas_px: int) -> Path:

@@ -17,6 +17,7 @@ import torch
 
 from aupipe.extract.weights import RefusedWeightsError, identify, safetensors_metadata
 from aupipe.extract.weights.checkpoint import read_state_dict
+from aupipe.extract.weights.pickled_checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -55,13 +56,13 @@ def test_a_hostile_pickle_of_a_few_bytes_is_refused_at_once(tmp_path: Path, cont
     path = tmp_path / "x.pth"
     path.write_bytes(content)
     with pytest.raises(RefusedWeightsError, match=r"x\.pth") as caught:
-        read_state_dict(path)
+        read_checkpoint(path)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 2000
 
 
 def test_a_module_that_holds_another_twice_again_and_again_is_refused(tmp_path: Path) -> None:
-    from aupipe.extract.weights.checkpoint import unwrap
+    from aupipe.extract.weights.pickled_checkpoint import unwrap
     from aupipe.extract.weights.pickles import Inert
 
     def module(children: dict[str, Inert]) -> Inert:
@@ -86,7 +87,7 @@ def test_one_number_expanded_to_billions_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     path.write_bytes(saved(torch.zeros(1).expand(2_000_000_000)))
     with pytest.raises(RefusedWeightsError, match="more elements than its storage"):
-        read_state_dict(path)
+        read_checkpoint(path)
 
 
 def test_one_storage_viewed_under_many_names_is_refused(tmp_path: Path) -> None:
@@ -94,9 +95,9 @@ def test_one_storage_viewed_under_many_names_is_refused(tmp_path: Path) -> None:
     tensor = torch.zeros(1000)
     torch.save({f"w{i}": tensor for i in range(50)}, path)
     with pytest.raises(RefusedWeightsError, match="many times their storage"):
-        read_state_dict(path)
+        read_checkpoint(path)
     torch.save({"a": tensor, "b": tensor}, path)  # tied weights are common
-    assert set(read_state_dict(path)) == {"a", "b"}
+    assert set(read_checkpoint(path)) == {"a", "b"}
 
 
 def test_an_archive_that_unpacks_to_many_times_its_size_is_refused(tmp_path: Path) -> None:
@@ -107,7 +108,7 @@ def test_an_archive_that_unpacks_to_many_times_its_size_is_refused(tmp_path: Pat
             archive.writestr(name, source.read(name))
     assert path.stat().st_size < 100_000
     with pytest.raises(RefusedWeightsError, match="many times its size"):
-        read_state_dict(path)
+        read_checkpoint(path)
 
 
 @pytest.mark.parametrize("old_form", [False, True])
@@ -115,11 +116,11 @@ def test_a_checkpoint_cut_anywhere_is_refused(tmp_path: Path, old_form: bool) ->
     whole, cut = tmp_path / "whole.pth", tmp_path / "cut.pth"
     torch.save({"w": torch.arange(100.0)}, whole, _use_new_zipfile_serialization=not old_form)
     content = whole.read_bytes()
-    assert read_state_dict(whole)["w"].tolist() == list(range(100))
+    assert read_checkpoint(whole)["w"].tolist() == list(range(100))
     for keep in (*range(0, 64, 7), *range(64, len(content) - 1, 61)):
         cut.write_bytes(content[:keep])
         with pytest.raises(RefusedWeightsError, match=r"cut\.pth"):
-            read_state_dict(cut)
+            read_checkpoint(cut)
 
 
 def safetensors(header: bytes, declared: int | None = None, numbers: bytes = b"\0" * 8) -> bytes:

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from aupipe.extract.gpu import kernels
-from aupipe.extract.gpu.kernels import crops, small, usable
+from aupipe.extract.gpu.kernels import crops, downscale, usable
 from aupipe.extract.gpu.warp import shrink, warp_yuv
 from aupipe.extract.gpu.yuv import Colour, to_rgb
 
 INTERPRETED = """
 import torch
-from aupipe.extract.gpu.kernels import crop_kernel, differs, small_kernel
+from aupipe.extract.gpu.kernels import crop_kernel, differs, downscale_kernel
 from aupipe.extract.gpu.warp import shrink, warp_yuv
 from aupipe.extract.gpu.yuv import Colour, to_rgb
 
@@ -30,7 +30,7 @@ for height, width in ((2, 2), (16, 33), (26, 18)):
     for colour in (Colour(709), Colour(601, full_range=True)):
         for factor in (1, 2, 5):
             if min(height, width) >= factor:
-                ours = small_kernel((y, u, v), colour, factor)
+                ours = downscale_kernel((y, u, v), colour, factor)
                 assert torch.equal(ours, shrink(to_rgb(y, u, v, colour), factor)), (height, width, factor)
         at = torch.tensor([0, 2, 1, 2])
         matrices = torch.randn((4, 2, 3), generator=random, dtype=torch.float64)
@@ -45,7 +45,7 @@ needs_triton = pytest.mark.skipif(kernels.triton is None, reason="this torch com
 
 
 @needs_triton
-def test_small_pictures_and_crops_are_torchs_to_the_bit() -> None:
+def test_downscaled_pictures_and_crops_are_torchs_to_the_bit() -> None:
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONWARNINGS": ""}
     done = subprocess.run([sys.executable, "-c", INTERPRETED], env=environment, capture_output=True, text=True)
     assert done.stdout == "the same\n", done.stderr
@@ -74,7 +74,7 @@ def test_where_they_do_not_compile_or_differ_torch_does_it_and_it_is_said(
 
 def test_without_a_gpu_torch_does_it() -> None:
     y, u, v = (torch.full(shape, 90, dtype=torch.uint8) for shape in ((2, 8, 8), (2, 4, 4), (2, 4, 4)))
-    assert torch.equal(small((y, u, v), Colour(), 2), shrink(to_rgb(y, u, v, Colour()), 2))
+    assert torch.equal(downscale((y, u, v), Colour(), 2), shrink(to_rgb(y, u, v, Colour()), 2))
     at, matrices = torch.tensor([1]), torch.eye(2, 3, dtype=torch.float64)[None]
     expected = warp_yuv((y, u, v), at, matrices, 6, Colour()).permute(0, 2, 3, 1)
     assert torch.equal(crops((y, u, v), at, matrices, 6, Colour()), expected)

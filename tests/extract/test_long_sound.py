@@ -22,7 +22,6 @@ from aupipe.extract.encoders.audio import logmel, mfcc
 from aupipe.extract.encoders.frame_alignment import resample_to_frames
 from aupipe.extract.media import audio as sound
 from aupipe.extract.media import long_arrays
-from aupipe.extract.media.audio import read_audio
 from aupipe.extract.media.long_arrays import ArrayBuilder, cut
 from aupipe.extract.planning.features import build_feature_set
 from aupipe.extract.planning.plan import make_plan
@@ -30,6 +29,7 @@ from aupipe.store import create_store
 from aupipe.types import Recording, Waveform
 from tests.conftest import REPOSITORY
 from tests.extract.running import run_jobs
+from tests.made import read_audio
 
 RATE = 16000
 TINY = str(Path(__file__).parent / "models" / "tiny-hubert")

@@ -11,7 +11,7 @@ from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.extract.encoders.visual.onnx import Onnx
 from aupipe.extract.weights import RefusedWeightsError, file_sha256
 from aupipe.extract.weights.folder import import_weights
-from aupipe.extract.weights.onnx_external import external_files
+from aupipe.extract.weights.onnx_file import external_files
 from aupipe.extract.weights.onnx_session import open_session
 
 onnx = pytest.importorskip("onnx")
@@ -85,6 +85,20 @@ def test_a_location_outside_the_folder_is_refused_with_what_to_do(tmp_path: Path
         with pytest.raises(RefusedWeightsError, match="outside its own folder: save it as one file") as caught:
             ask()
         assert caught.value.exit_code == 12
+
+
+def test_a_location_behind_a_field_that_onnx_does_not_know_is_seen(tmp_path: Path) -> None:
+    path = save(tmp_path / "net.onnx")
+    group = b"\xa3\x06\xa4\x06"  # field 100 as a group, begun and ended: parsers skip it
+    path.write_bytes(group + path.read_bytes())
+    assert external_files(path) == [("net.onnx.data", tmp_path / "net.onnx.data")]
+
+
+@pytest.mark.parametrize("content", [b"\x0a\xff", b"weights", bytes(range(256))])
+def test_what_is_no_onnx_is_refused_where_tensors_are_looked_for(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "net.onnx").write_bytes(content)
+    with pytest.raises(RefusedWeightsError, match=r"net\.onnx does not open as an ONNX network"):
+        external_files(tmp_path / "net.onnx")
 
 
 def test_tensors_that_are_not_beside_the_file_are_missing_by_name(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from aupipe.errors import RecordingError, UsageError
 from aupipe.extract.encoders.text.recognize import Whisper, pieces, recognize_spans, transcribe
-from aupipe.extract.media.audio import read_audio
 from aupipe.extract.media.transcript import (
     Transcript,
     Word,
@@ -23,7 +22,7 @@ from aupipe.extract.media.transcript import (
     write_transcript,
 )
 from aupipe.types import Waveform
-from tests.made import spoken_s, talking, write_media, write_talking
+from tests.made import read_audio, spoken_s, talking, write_media, write_talking
 
 WHISPER = {"text": " Hi there. You", "segments": [
     {"start": 0.5, "end": 1.5, "text": " Hi there.", "words": [

@@ -14,10 +14,9 @@ from aupipe.demo.corpus import synthesise_audio
 from aupipe.errors import WeightsMissingError
 from aupipe.extract.encoders import TimeSeries, build_encoder
 from aupipe.extract.encoders.audio.vad import spoken_spans
-from aupipe.extract.media.audio import read_audio
 from aupipe.extract.nets.silero import Silero, adapt_state_dict
 from aupipe.types import Waveform
-from tests.made import recording_plans
+from tests.made import read_audio, recording_plans
 
 torch.set_num_threads(1)
 

@@ -18,12 +18,14 @@ from aupipe.extract.nets.vggish import (
     VGGish,
     VGGishPCA,
     adapt_state_dict,
-    log_mel_examples,
-    log_mel_frames,
+    cut_examples,
+    log_mel_blocks,
     mel_matrix,
 )
 from aupipe.extract.nets.vggish import random_vggish as build_random
+from aupipe.extract.weights.folder import import_weights
 from aupipe.types import Waveform
+from tests.made_checkpoint import save_checkpoint
 
 torch.set_num_threads(1)
 
@@ -41,6 +43,17 @@ def _built_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:
     return (np.random.default_rng(seed).standard_normal(round(seconds * 16000)) * 0.1).astype(np.float32)
+
+
+def log_mel_frames(sound: np.ndarray) -> torch.Tensor:
+    """(n, 64) of sound (N,)."""
+    samples = torch.as_tensor(sound)
+    return torch.cat(list(log_mel_blocks(lambda start, stop: samples[start:stop], len(samples))))
+
+
+def log_mel_examples(sound: np.ndarray) -> torch.Tensor:
+    """(N, 1, 96, 64) of sound."""
+    return cut_examples(log_mel_frames(sound))
 
 
 def encoder(**params):
@@ -179,19 +192,20 @@ def test_the_whitening_file_is_read_without_running_pickles(tmp_path: Path, kind
     rng = np.random.default_rng(1)
     arrays = {"pca_eigen_vectors": np.eye(128) * 0.5, "pca_means": rng.standard_normal((128, 1))}
     path = tmp_path / f"pca.{kind}"
-    np.savez(path, **arrays) if kind == "npz" else torch.save(arrays, path)
+    np.savez(path, **arrays) if kind == "npz" else save_checkpoint(arrays, path)
     rows = encoder(pca=str(path)).load("cpu")(Waveform(noise(1.0), 16000)).data
     raw = encoder().load("cpu")(Waveform(noise(1.0), 16000)).data
     expected = (np.clip((raw - arrays["pca_means"][:, 0]) * 0.5, -2, 2) + 2) * 255 / 4
     np.testing.assert_allclose(rows, expected, atol=0.51)
     assert encoder(pca=str(path)).identify_weights() != encoder().identify_weights()
     torch.save({"pca_means": np.zeros(1), "code": os.getcwd}, tmp_path / "evil.pth")
-    with pytest.raises(WeightsMissingError, match=r"evil\.pth"):
-        encoder(pca=str(tmp_path / "evil.pth")).load("cpu")
+    for attempt in (lambda path: encoder(pca=str(path)).load("cpu"), import_weights):
+        with pytest.raises(WeightsMissingError, match=r"evil\.pth"):
+            attempt(tmp_path / "evil.pth")
 
 
 @pytest.mark.slow
-def test_known_answers_where_the_published_weights_are_at_hand() -> None:
+def test_known_answers_where_the_published_weights_are_at_hand(tmp_path: Path) -> None:
     folder = os.environ.get("AUPIPE_TEST_WEIGHTS")
     if not folder:  # random weights have no known answers; what the network computes is tested without them above
         pytest.skip(
@@ -199,8 +213,9 @@ def test_known_answers_where_the_published_weights_are_at_hand() -> None:
             "material: set AUPIPE_TEST_WEIGHTS to a folder with vggish-10086976.pth"
         )
     assert (Path(folder) / "vggish-10086976.pth").is_file(), f"{folder}, which AUPIPE_TEST_WEIGHTS names, has them not"
+    imported = import_weights(Path(folder) / "vggish-10086976.pth", folder=tmp_path)
     sine = np.sin(2 * np.pi * 1000 * np.arange(48000) / 16000).astype(np.float32)
     for activation, mean, std in (("none", 0.000657, 0.343), ("relu", 0.131, 0.238)):
-        config = {"weights": f"{folder}/vggish-10086976.pth", "activation": activation, "tail": "drop"}
+        config = {"weights": str(imported), "activation": activation, "tail": "drop"}
         rows = encoder(**config).load("cpu")(Waveform(sine, 16000)).data
         assert (rows.mean(), rows.std()) == (pytest.approx(mean, abs=0.002), pytest.approx(std, abs=0.002))

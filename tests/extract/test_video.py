@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from aupipe.errors import RecordingError
-from aupipe.extract.media.audio import read_audio
 from aupipe.extract.media.container import sniff
 from aupipe.extract.media.frame_buffer import chunk_length
 from aupipe.extract.media.images import ImageReader, image_rows
@@ -19,7 +18,7 @@ from aupipe.extract.media.prefetch import prefetch
 from aupipe.extract.media.video import VideoReader, in_order
 from aupipe.extract.memory import Budget
 from tests.conftest import write_video
-from tests.made import CODECS, talking, write_media, write_talking
+from tests.made import CODECS, read_audio, talking, write_media, write_talking
 
 
 def all_frames(reader) -> np.ndarray:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import collections
 import io
+import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import types
@@ -18,6 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+import aupipe
 from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.extract.weights import (
     KNOWN_WEIGHTS,
@@ -28,8 +31,9 @@ from aupipe.extract.weights import (
     identify,
     known_weights,
 )
-from aupipe.extract.weights.checkpoint import load_into, read_state_dict, unwrap
+from aupipe.extract.weights.checkpoint import load_into, read_state_dict
 from aupipe.extract.weights.folder import import_weights, list_weights, pull_weights, verify_weights
+from aupipe.extract.weights.pickled_checkpoint import read_checkpoint, unwrap
 from aupipe.extract.weights.pickles import read_pickle
 
 
@@ -63,7 +67,7 @@ def test_checkpoints_of_every_wrapping_are_read(tmp_path: Path, wrap, old_form: 
     state = net().state_dict()
     path = tmp_path / "x.pth"
     torch.save(wrap(state), path, _use_new_zipfile_serialization=not old_form)
-    found = read_state_dict(path)
+    found = read_checkpoint(path)
     assert list(found) == list(state)
     for key in state:
         torch.testing.assert_close(found[key], state[key], rtol=0, atol=0)
@@ -76,7 +80,7 @@ def test_a_pickled_module_is_read_tensor_by_tensor_and_never_built(tmp_path: Pat
     module = timm.create_model("test_efficientnet", num_classes=5)
     path = tmp_path / "whole.pt"
     torch.save(module, path, _use_new_zipfile_serialization=not old_form)
-    found = read_state_dict(path)
+    found = read_checkpoint(path)
     expected = module.state_dict()
     assert set(found) == set(expected)
     assert all(torch.equal(found[key], expected[key]) for key in expected)
@@ -121,7 +125,7 @@ def test_a_malicious_pickle_is_refused_and_nothing_of_it_runs(tmp_path: Path, wh
     except (TypeError, pickle.PicklingError):  # what cannot be pickled cannot attack
         path.write_bytes(b"cposix\nsystem\n(S'touch " + str(marker).encode() + b"'\ntR.")
     with pytest.raises(RefusedWeightsError, match=r"evil\.pth"):
-        read_state_dict(path)
+        read_checkpoint(path)
     assert not marker.exists()
 
 
@@ -133,7 +137,7 @@ def test_a_pickle_cannot_change_the_reader(tmp_path: Path) -> None:
             unwrap(read_pickle(path))
     plain = tmp_path / "after.pth"
     torch.save({"a": torch.ones(2)}, plain)
-    assert read_state_dict(plain)["a"].tolist() == [1, 1]
+    assert read_checkpoint(plain)["a"].tolist() == [1, 1]
 
 
 def test_a_tensor_that_reaches_beyond_its_storage_is_refused(tmp_path: Path) -> None:
@@ -144,7 +148,7 @@ def test_a_tensor_that_reaches_beyond_its_storage_is_refused(tmp_path: Path) -> 
     path = tmp_path / "long.pth"
     path.write_bytes(content.replace(b"K\x04\x85", b"K\xff\x85"))
     with pytest.raises(RefusedWeightsError, match=r"beyond its storage|Bad CRC"):
-        read_state_dict(path)
+        read_checkpoint(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 broken", b"hello", pickle.dumps([1, 2]), pickle.dumps({"a": 1})])
@@ -152,7 +156,7 @@ def test_what_holds_no_weights_is_refused(tmp_path: Path, content: bytes) -> Non
     path = tmp_path / "x.pth"
     path.write_bytes(content)
     with pytest.raises(RefusedWeightsError, match=r"x\.pth"):
-        read_state_dict(path)
+        read_checkpoint(path)
 
 
 def test_what_only_looks_like_weights_is_refused(tmp_path: Path) -> None:
@@ -160,19 +164,19 @@ def test_what_only_looks_like_weights_is_refused(tmp_path: Path) -> None:
     for content in ({1: torch.zeros(1)}, {"state_dict": {"a": torch.zeros(1), "b": 3}}, nn.ReLU(), torch.zeros(3)):
         torch.save(content, path)
         with pytest.raises(RefusedWeightsError, match=r"x\.pth"):
-            read_state_dict(path)
+            read_checkpoint(path)
     module = net()
     module._parameters = [torch.zeros(1)]  # type: ignore[assignment]
     torch.save(module, path)
     with pytest.raises(RefusedWeightsError, match=r"x\.pth holds no state dict"):
-        read_state_dict(path)
+        read_checkpoint(path)
 
 
 def test_a_torchscript_archive_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "script.pt"
     torch.jit.save(torch.jit.trace(net().eval(), torch.zeros(1, 3, 3, 3)), str(path))
     with pytest.raises(RefusedWeightsError, match="TorchScript"):
-        read_state_dict(path)
+        read_checkpoint(path)
 
 
 def test_the_style_network_pickle_gives_the_encoders_arrays_and_runs_no_source(tmp_path: Path) -> None:
@@ -200,7 +204,7 @@ def test_the_style_network_pickle_gives_the_encoders_arrays_and_runs_no_source(t
     finally:
         for name in stand_ins:
             del sys.modules[name]
-    found = read_state_dict(path)
+    found = read_checkpoint(path)
     assert set(found) == {"Conv0.weight", "Conv0.batch_norm.weight"}
     np.testing.assert_array_equal(found["Conv0.weight"], networks[0].variables[0][1].transpose(3, 2, 0, 1))
     assert found["Conv0.batch_norm.weight"].dtype == torch.float32
@@ -220,12 +224,83 @@ def test_a_checkpoint_with_one_renamed_key_names_that_key() -> None:
 
 
 def test_a_wrong_digest_is_refused_before_parsing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aupipe.extract.weights.pickles.read_pickle", lambda path: pytest.fail("parsed"))
+    monkeypatch.setattr("aupipe.extract.weights.pickled_checkpoint.read_pickle", lambda path: pytest.fail("parsed"))
     path = folder / "regnet_y_400mf-c65dace8.pth"
     path.write_bytes(pickle.dumps(Hostile(os.system, "true")))
     for attempt in (find_weights, identify, lambda name: import_weights(folder / name)):
         with pytest.raises(RefusedWeightsError, match="expected c65dace8"):
             attempt(path.name)
+
+
+def test_extraction_reads_no_pickle_and_says_the_command_that_does(folder: Path) -> None:
+    torch.save(net().state_dict(), folder / "a b.pth")
+    for read in (find_weights, identify, lambda name: read_state_dict(folder / name)):
+        with pytest.raises(RefusedWeightsError, match="a pickle") as caught:
+            read("a b.pth")
+        assert caught.value.exit_code == 12
+        assert f"`aupipe weights import '{folder}/a b.pth'`" in str(caught.value)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(WeightsMissingError, match=r"dan\.pth' not found .* and `aupipe weights import` it"):
+        find_weights("dan.pth")
+
+
+@pytest.mark.parametrize("name", ["x.pth", "run/backbone.pth"])
+def test_an_imported_pickle_keeps_its_name_and_identity_with_the_original_and_without(folder: Path, name: str) -> None:
+    original = folder / name
+    original.parent.mkdir(exist_ok=True)
+    torch.save({"state_dict": net().state_dict()}, original)
+    before = file_sha256(original)
+    made = import_weights(original)
+    for _ in range(2):
+        assert find_weights(name) == made
+        assert (identify(name).name, identify(name).sha256) == (original.name, before)
+        assert all(torch.equal(read_state_dict(made)[key], value) for key, value in net().state_dict().items())
+        original.unlink(missing_ok=True)
+    assert identify(made.name).sha256 == file_sha256(made)  # by its own name it is what it was before, too
+    torch.save({"other": torch.zeros(1)}, original)
+    with pytest.raises(RefusedWeightsError, match=r"was imported from another .*\.pth: remove it, and import again"):
+        find_weights(name)
+
+
+def test_a_pickle_of_the_same_name_elsewhere_is_another(folder: Path, tmp_path: Path) -> None:
+    for number, place in enumerate(("a", "b")):
+        (tmp_path / place).mkdir()
+        torch.save({"w": torch.full((2,), float(number))}, tmp_path / place / "x.pth")
+    one, other = (tmp_path / place / "x.pth" for place in "ab")
+    assert import_weights(one) == find_weights(str(one)) == folder / "x.safetensors"
+    with pytest.raises(RefusedWeightsError, match="imported from another"):
+        find_weights(str(other))
+    made = import_weights(other, folder=other.parent)
+    assert find_weights(str(other)) == made
+    made.unlink()
+    other.unlink()
+    with pytest.raises(WeightsMissingError, match="not found"):  # not silently the other of this name
+        find_weights(str(other))
+
+
+def test_without_a_folder_a_pickle_is_imported_beside_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AUPIPE_WEIGHTS", raising=False)
+    torch.save(net().state_dict(), tmp_path / "x.pth")
+    assert import_weights(tmp_path / "x.pth") == tmp_path / "x.safetensors" == find_weights(str(tmp_path / "x.pth"))
+
+
+def test_what_was_imported_from_another_file_than_the_published_one_is_refused(folder: Path) -> None:
+    name = "regnet_y_400mf-c65dace8.pth"
+    origin = json.dumps({"source": name, "source_sha256": "0" * 64})
+    save_file({"a": torch.zeros(1)}, folder / "regnet_y_400mf-c65dace8.safetensors", {"aupipe": origin})
+    for attempt in (find_weights, identify):
+        with pytest.raises(RefusedWeightsError, match="expected c65dace8"):
+            attempt(name)
+
+
+def test_only_the_import_can_reach_the_reader_of_pickles() -> None:
+    package = Path(aupipe.__file__).parent
+    reaching = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if re.search(r"weights\.(pickles|bounded|pickled_checkpoint) import|torch\.load\(", path.read_text())
+    }
+    assert reaching == {f"extract/weights/{name}.py" for name in ("folder", "pickled_checkpoint", "pickles")}
 
 
 @pytest.mark.assets

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.extract.encoders.base import AlignRule, Encode, FrameAlignment, TimeSeries, row_shape_of
-from aupipe.extract.media.long_arrays import let_go
+from aupipe.extract.media.long_arrays import release_pages
 from aupipe.types import Waveform
 
 BLOCK = 2048  # frames resampled at a time: a two-hour series is never copied whole
@@ -65,7 +65,7 @@ def resampled_blocks(
             else:
                 found = _means(data, first[block], last[block], nearest_row(times, wanted))
             out[block - start] = found
-            let_go(data)
+            release_pages(data)
         yield out.reshape(len(out), *series.data.shape[1:])
 
 
@@ -102,7 +102,7 @@ def window_blocks(series: TimeSeries, pts_s: NDArray[np.float64], count: int) ->
             wanted = pts_s[start : start + step, None] + slots_s  # (b, count)
             found = covers(series, wanted)
             out[found] = series.data[nearest_row(series.times_s, wanted[found])]
-            let_go(series.data)
+            release_pages(series.data)
         yield out
 
 
@@ -168,6 +168,6 @@ def _sums_before(data: NDArray, edges: NDArray) -> NDArray[np.float64]:
         here = slice(*np.searchsorted(edges, [start, stop + 1]))
         out[here] = sums[edges[here] - start]
         total = sums[-1:]
-        let_go(data)
+        release_pages(data)
     out[0] = 0.0
     return out

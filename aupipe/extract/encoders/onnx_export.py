@@ -12,7 +12,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,14 +28,14 @@ def exported(
 ) -> Callable[[Tensor], Tensor] | None:
     """``forward`` of pictures (B, 3, S, S) float32 on the CPU -> (B, ...), by onnxruntime; threads may share it.
 
-    None where it is not worth it (no batch norm to fold into convolutions), where onnxruntime or onnx is not installed,
-    and where the export fails or gives other rows.
+    None where it is not worth it (no batch norm to fold into convolutions), where onnxruntime is not installed, and
+    where the export fails or gives other rows.
     """
     import torch
 
     if not any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules()):
         return None
-    if not (find_spec("onnxruntime") and find_spec("onnx")):
+    if find_spec("onnxruntime") is None:
         log.info("convolutional networks are faster on a CPU with onnxruntime: pip install 'aupipe[onnx]'")
         return None
     # Noise of every brightness: what a trace got wrong shows in these rows.
@@ -44,7 +44,7 @@ def exported(
         -1, 1, 1, 1
     )
     try:
-        run = _open(_graph(network, forward, pixels), AT_ONCE)
+        run = _in_onnxruntime(network, forward, pixels)
         with torch.inference_mode():
             rows, expected = run(pixels), forward(pixels.to(memory_format=torch.channels_last))
         far = float(torch.linalg.vector_norm(rows - expected) / torch.linalg.vector_norm(expected))
@@ -59,9 +59,13 @@ def exported(
     return run
 
 
-def _graph(network: nn.Module, forward: Callable[[Tensor], Tensor], pixels: Tensor) -> bytes:
-    """The ONNX graph of ``forward`` for pictures of this shape."""
+def _in_onnxruntime(
+    network: nn.Module, forward: Callable[[Tensor], Tensor], pixels: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """``forward`` as an ONNX graph for pictures of this shape, in onnxruntime."""
     import torch
+
+    from aupipe.extract.weights.onnx_session import open_session
 
     class Whole(torch.nn.Module):
         def __init__(self) -> None:
@@ -76,18 +80,8 @@ def _graph(network: nn.Module, forward: Callable[[Tensor], Tensor], pixels: Tens
         graph = Path(folder) / "network.onnx"
         # The exporter over torch.export takes ten times as long and one package more.
         torch.onnx.export(Whole().eval(), (pixels,), graph, dynamo=False)
-        return graph.read_bytes()
-
-
-def _open(graph: bytes, at_once: int) -> Callable[[Tensor], Tensor]:
-    import onnxruntime  # type: ignore[import-untyped]
-    import torch
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1  # the stages have threads of their own
-    options.log_severity_level = 3
-    session: Any = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
+        session = open_session(graph, threads=1)  # the engine has threads of its own
+    name, at_once = session.get_inputs()[0].name, len(pixels)
 
     def run(pixels: Tensor) -> Tensor:
         missing = -len(pixels) % at_once

@@ -97,9 +97,9 @@ class BatchEncoder:
         if is_out_of_memory(error) and begun.size > 1:
             error.__traceback__ = None  # which holds what was made before memory ran out
             if self.models.device.name != "cpu":
-                from aupipe.extract.gpu.transfer import let_go
+                from aupipe.extract.gpu.transfer import empty_cache
 
-                let_go()
+                empty_cache()
             size, fewer = self.sizes.halve(feature, begun.size)
             self.batcher.resize(feature, size)
             if fewer:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from aupipe.errors import is_out_of_memory
-from aupipe.extract.user_cache import alone, keep, recall
+from aupipe.extract import user_cache
 
 CPU_BATCH = 32  # throughput is flat from 16 on for networks in torch, whatever the size for exported ones; not probed
 GPU_BATCH = 256  # where nothing could be probed
@@ -77,15 +77,15 @@ def probe(encode: Callable[[int], object], clock: Callable[[], float] = time.per
 
 def remembered(key: str) -> int | None:
     """What an earlier probe has found; None where there was none, or where the file of it is damaged."""
-    size = recall(FILE).get(key)
+    size = user_cache.get(FILE, key)
     return size if isinstance(size, int) and 0 < size <= PROBED[-1] else None
 
 
 def remember(key: str, size: int) -> None:
     """Write down what a probe has found. Where that cannot be done it is probed again another time."""
-    keep(FILE, key, size)
+    user_cache.put(FILE, key, size)
 
 
 def one_prober() -> AbstractContextManager[None]:
     """Held while probing: two at a time on one device would each find what half of it can do."""
-    return alone(FILE)
+    return user_cache.lock(FILE)

@@ -41,7 +41,7 @@ class Tuner:
         """The batch size of an encoder on this device: as it was found before, or probed."""
         import torch
 
-        from aupipe.extract.gpu.transfer import let_go
+        from aupipe.extract.gpu.transfer import empty_cache
 
         key = f"{spec.key} {torch.cuda.get_device_name(self.device)} {spec.params.get('precision', 'float32')}"
         key += f" 1/{self.sharing}" * (self.sharing > 1)  # of its memory
@@ -54,7 +54,7 @@ class Tuner:
             size = remembered(key)
             if size is None:
                 size = probe(run)
-                let_go()
+                empty_cache()
                 if size:
                     remember(key, size)
                     log.info("%s: %d at a time", spec.name, size)

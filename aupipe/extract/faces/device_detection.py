@@ -11,7 +11,7 @@ from aupipe.extract.faces import DetectTensor
 from aupipe.extract.faces.face_table import PaddedFaces
 from aupipe.extract.gpu.cuda_graphs import GraphedFunction
 from aupipe.extract.gpu.frames import DeviceFrames
-from aupipe.extract.gpu.kernels import small
+from aupipe.extract.gpu.kernels import downscale
 from aupipe.extract.gpu.transfer import fetch
 from aupipe.extract.gpu.yuv import Colour
 
@@ -42,7 +42,7 @@ class DeviceDetector:
 
     def _graph(self, colour: Colour, factor: int) -> GraphedFunction:
         def find(y: Tensor, u: Tensor, v: Tensor) -> Tensor:
-            found = self._detect(small((y, u, v), colour, factor))
+            found = self._detect(downscale((y, u, v), colour, factor))
             faces = torch.cat([found.box, found.landmarks.flatten(2), found.score[..., None]], dim=-1)  # (B, K, 15)
             about = torch.stack([found.number, found.settled], dim=1).to(faces.dtype)  # (B, 2)
             return torch.cat([faces.flatten(1), about], dim=1)

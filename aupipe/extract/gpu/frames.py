@@ -79,7 +79,7 @@ class DeviceFrames:
 
     def shrunk(self, factor: int) -> Tensor:
         """(T, 3, H // factor, W // factor) uint8 RGB, box averages."""
-        return kernels.small(self.on_current_stream(), self.colour, factor)
+        return kernels.downscale(self.on_current_stream(), self.colour, factor)
 
     def crop(
         self,

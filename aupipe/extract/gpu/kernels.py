@@ -1,4 +1,4 @@
-"""Two kernels in Triton for what is many steps over whole pictures in torch: small pictures, and crops, from planes.
+"""Two kernels in Triton for what is many steps over whole pictures in torch: downscaling, and crops, from planes.
 
 They give what `aupipe.extract.gpu.yuv` and `aupipe.extract.gpu.warp` give, to the bit. Triton comes with torch's
 CUDA builds and needs a C compiler; `usable` says whether they run here, and has compared them.
@@ -57,7 +57,7 @@ if triton is not None:
         return whole.to(tl.uint8)
 
     @triton.jit
-    def _small_kernel(  # type: ignore[no-untyped-def]
+    def _downscale_kernel(  # type: ignore[no-untyped-def]
         luma_at, u_at, v_at, out_at, height, width, rows, columns, share,
         zero, luma, red, blue, green_u, green_v, FACTOR: tl.constexpr, BLOCK: tl.constexpr,
     ):  # fmt: skip
@@ -152,13 +152,13 @@ def _launch(kernel: Any, planes: Planes, blocks: tuple[int, int], *arguments: An
         kernel[blocks](*planes, *arguments, **constants, BLOCK=BLOCK, enable_fp_fusion=False)
 
 
-def small_kernel(planes: Planes, colour: Colour, factor: int) -> Tensor:
+def downscale_kernel(planes: Planes, colour: Colour, factor: int) -> Tensor:
     """(B, 3, H // factor, W // factor) uint8: `shrink` of `to_rgb` of planes, in one piece."""
     count, height, width = planes[0].shape
     rows, columns = height // factor, width // factor
     out = torch.empty((count, 3, rows, columns), dtype=torch.uint8, device=planes[0].device)
     arguments = out, height, width, rows, columns, 1 / factor**2, *colour.coefficients()
-    _launch(_small_kernel, planes, (triton.cdiv(rows * columns, BLOCK), count), *arguments, FACTOR=factor)
+    _launch(_downscale_kernel, planes, (triton.cdiv(rows * columns, BLOCK), count), *arguments, FACTOR=factor)
     return out
 
 
@@ -170,10 +170,10 @@ def crop_kernel(planes: Planes, frame: Tensor, matrices: Tensor, size: int, colo
     return out
 
 
-def small(planes: Planes, colour: Colour, factor: int) -> Tensor:
+def downscale(planes: Planes, colour: Colour, factor: int) -> Tensor:
     """(B, 3, H // factor, W // factor) uint8 RGB of planes (B, H, W), (B, h, w), (B, h, w): box averages."""
     if planes[0].is_cuda and usable(planes[0].device):
-        return small_kernel(planes, colour, factor)
+        return downscale_kernel(planes, colour, factor)
     return shrink(to_rgb(*planes, colour), factor)
 
 
@@ -214,7 +214,7 @@ def differs(device: torch.device | str) -> str:
     matrices = matrices.to(device, torch.float64)
     for colour in (Colour(), Colour(709, full_range=True)):
         for factor in (1, 2, 3):
-            if not torch.equal(small_kernel(planes, colour, factor), shrink(to_rgb(*planes, colour), factor)):
+            if not torch.equal(downscale_kernel(planes, colour, factor), shrink(to_rgb(*planes, colour), factor)):
                 return f"pictures shrunk by {factor}"
         ours = crop_kernel(planes, frame, matrices, 24, colour)
         if not torch.equal(ours, warp_yuv(planes, frame, matrices, 24, colour).permute(0, 2, 3, 1)):

@@ -1,4 +1,4 @@
-"""Between host and device: small and large things, without either waiting for the other where that can be had."""
+"""Between host and device: arrays and tensors, without either waiting for the other where that can be had."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def on_host(tensor: Tensor) -> NDArray[Any]:
     return array
 
 
-def let_go() -> None:
+def empty_cache() -> None:
     """Give memory that is cached but not in use back to CUDA devices, after one has run out."""
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()

@@ -34,11 +34,6 @@ class NoAudioError(RecordingError):
     """A video without any audio stream, which is no fault of the video."""
 
 
-def read_audio(path: Path, sample_rate: int, until_s: float = math.inf) -> Waveform:
-    """The sound alone of `read_audio_and_report`."""
-    return read_audio_and_report(path, sample_rate, until_s)[0]
-
-
 def read_audio_and_report(path: Path, sample_rate: int, until_s: float = math.inf) -> tuple[Waveform, MediaReport]:
     """Decode, mix to mono and resample; at most until ``until_s`` on the container's clock.
 

@@ -29,7 +29,7 @@ def sniff(path: Path) -> str:
 
     FFmpeg goes by the content, not the name: a text file called ``x.mp4`` may be a playlist that makes it read other
     files (FFmpeg documentation, demuxer ``concat``). So only known containers are let through, and the demuxer is
-    named, not guessed.
+    named, not guessed. FFmpeg's option ``format_whitelist`` refuses less: random bytes called ``x.mp3`` are MP3 to it.
     Raises RecordingError for anything else: folders, pipes, empty files, text.
     """
     try:

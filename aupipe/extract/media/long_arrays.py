@@ -66,11 +66,11 @@ def cut(array: NDArray[Any], start: int, stop: int) -> NDArray[Any]:
     low, high = max(start, 0), min(stop, len(array))
     if high > low:
         found[low - start : high - start] = array[low:high]
-    let_go(array)
+    release_pages(array)
     return found
 
 
-def let_go(array: NDArray[Any]) -> None:
+def release_pages(array: NDArray[Any]) -> None:
     """Take the pages of a memory map out of this process's memory; they are read again when they are needed."""
     pages = getattr(array, "_mmap", None)
     if pages is not None and hasattr(mmap, "MADV_DONTNEED"):

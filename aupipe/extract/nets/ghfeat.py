@@ -19,7 +19,7 @@ from torch import Tensor, nn
 UNITS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}  # units per stage by depth
 PYRAMID_WIDTH = 512
 FUSED = PYRAMID_WIDTH * 4 * 4  # what each head sees: its 4 x 4 map, channel first
-CODES, CODE_WIDTH = 14, 1024
+CODE_WIDTH = 1024
 
 
 def _same_padding(n: int, kernel: int, stride: int) -> tuple[int, int]:

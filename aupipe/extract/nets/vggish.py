@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,21 +39,11 @@ def mel_matrix() -> Tensor:
     return weights
 
 
-def log_mel_frames(waveform: Any) -> Tensor:
-    """(n, 64) float32: ln(mel + 0.01) of 16 kHz mono sound (N,), n = 1 + (N - 400) // 160, or 0 below 400 samples.
-
-    Frames are not centred and nothing is padded. Computed in float64 where the sound lies, some frames at a time.
-    """
-    samples = torch.as_tensor(waveform).reshape(-1)
-    if len(samples) < FRAME:
-        return torch.zeros(0, BANDS, device=samples.device)
-    return torch.cat(list(log_mel_blocks(lambda start, stop: samples[start:stop], len(samples))))
-
-
 def log_mel_blocks(read: Callable[[int, int], Tensor], length: int) -> Iterator[Tensor]:
-    """The rows of `log_mel_frames` in blocks of `BLOCK`, of sound that is read as it is needed.
+    """(n, 64) float32: ln(mel + 0.01) of 16 kHz mono sound, n = 1 + (length - 400) // 160, in blocks of `BLOCK` rows.
 
-    ``read(start, stop)`` gives samples [start, stop) of ``length``, at least 400.
+    ``read(start, stop)`` gives samples [start, stop) of ``length``, at least 400, as they are needed. Frames are not
+    centred and nothing is padded. Computed in float64 where the sound lies.
     """
     rows = 1 + (length - FRAME) // HOP
     for start in range(0, rows, BLOCK):
@@ -70,16 +60,11 @@ def _log_mel(samples: Tensor) -> Tensor:
     return torch.log(spectrum @ mel_matrix().to(samples.device) + 0.01).float()
 
 
-def log_mel_examples(waveform: Any, hop: int = EXAMPLE) -> Tensor:
-    """(N, 1, 96, 64) float32 examples of 16 kHz mono sound, time before mel; ``hop`` frames of 10 ms between them.
-
-    An incomplete example at the end is dropped: sound below 15,600 samples gives none.
-    """
-    return cut_examples(log_mel_frames(waveform), hop)
-
-
 def cut_examples(frames: Tensor, hop: int = EXAMPLE) -> Tensor:
-    """(N, 1, 96, 64) examples from (n, 64) log-mel frames."""
+    """(N, 1, 96, 64) examples, time before mel, from (n, 64) log-mel frames; ``hop`` frames of 10 ms between them.
+
+    An incomplete example at the end is dropped.
+    """
     if len(frames) < EXAMPLE:
         return frames.new_zeros(0, 1, EXAMPLE, BANDS)
     return frames.unfold(0, EXAMPLE, hop).transpose(1, 2).unsqueeze(1)  # (N, 64, 96) -> (N, 1, 96, 64)

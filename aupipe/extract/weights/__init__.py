@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,15 +21,19 @@ __all__ = [
     "KnownWeights",
     "RefusedWeightsError",
     "file_sha256",
+    "find_file",
     "find_weights",
     "identify",
+    "imported_name",
     "known_weights",
     "random_weights",
+    "refused_pickle",
     "weights_folder",
 ]
 
 RANDOM = "random"  # the value of an encoder's ``weights`` that asks for random numbers, for tests and benchmarks
 RANDOM_SEED = 0
+PICKLES = (".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".bin", ".tar", ".th")  # what only `aupipe weights import` reads
 
 
 class RefusedWeightsError(WeightsMissingError):
@@ -40,45 +46,95 @@ def weights_folder() -> Path | None:
     return Path(value).expanduser() if value else None
 
 
-def find_weights(name: str, known: KnownWeights | None = None) -> Path:
+def find_file(name: str, known: KnownWeights | None = None) -> Path:
     """The file of this name: an absolute path as it is, else in AUPIPE_WEIGHTS.
 
     Raises WeightsMissingError when it is not there, or when its sha256 is not the known one; the file is hashed before
     anything parses it.
     """
-    if name == RANDOM:
-        raise WeightsMissingError("weights = 'random': here the file is the network, so there is none; name a file")
     known = known or known_weights(name)
-    folder = weights_folder()
-    path = Path(name).expanduser()
-    if not path.is_absolute() and folder is not None:
-        path = folder / path
+    path = _path(name)
     if not path.is_absolute() or not path.is_file():
+        folder = weights_folder()
         where = f"in {folder} (AUPIPE_WEIGHTS)" if folder else "because AUPIPE_WEIGHTS names no folder"
         how = known.how if known else "put it there"
         digest = f" (sha256 {known.sha256})" if known and known.sha256 else ""
-        raise WeightsMissingError(
-            f"weights {name!r} not found {where}: {how}{digest}, then set AUPIPE_WEIGHTS to its folder"
-        )
-    if known and not file_sha256(path).startswith(known.sha256):
-        raise RefusedWeightsError(
-            f"{path} is not the published {path.name}: sha256 {file_sha256(path)}, expected {known.sha256}; {known.how}"
-        )
+        then = "set AUPIPE_WEIGHTS to its folder" + " and `aupipe weights import` it" * _is_pickle(path)
+        raise WeightsMissingError(f"weights {name!r} not found {where}: {how}{digest}, then {then}")
+    _refuse_unpublished(path, file_sha256(path), known)
     return path
 
 
-def identify(name: str, licence: str = "unknown") -> Weights:
-    """Name, sha256 and licence of a weight file. Raises WeightsMissingError as `find_weights` does.
+def find_weights(name: str, known: KnownWeights | None = None) -> Path:
+    """The file that is read for this name: the one `find_file` finds, for a pickle what was imported from it.
 
-    The licence is the known one, or the one written into a safetensors file when it was imported.
+    Raises as `find_file` does, and RefusedWeightsError with the command to give for a pickle that was not imported.
+    """
+    if name == RANDOM:
+        raise WeightsMissingError("weights = 'random': here the file is the network, so there is none; name a file")
+    if not _is_pickle(Path(name)):
+        return find_file(name, known)
+    path, others = _path(name), []
+    for folder in (path.parent, weights_folder()):
+        made = (folder or path.parent) / imported_name(path)
+        origin = {}
+        with suppress(RefusedWeightsError):  # a file that only has this name
+            origin = safetensors_metadata(made) if made.is_file() else {}
+        if origin.get("source") != path.name:
+            continue
+        if path.is_file() and file_sha256(path) != origin.get("source_sha256"):
+            others.append(made)
+        elif path.is_file() or folder == path.parent or not Path(name).is_absolute():
+            _refuse_unpublished(made, origin.get("source_sha256", ""), known or known_weights(name))
+            return made
+    path = find_file(name, known)
+    if others:
+        raise RefusedWeightsError(f"{others[0]} was imported from another {path.name}: remove it, and import again")
+    raise refused_pickle(path)
+
+
+def identify(name: str, licence: str = "unknown") -> Weights:
+    """Name, sha256 and licence of a weight file; of a pickle those of the pickle, by what the import wrote down.
+
+    The licence is the known one, or the one written into a safetensors file when it was imported. Raises as
+    `find_weights` does.
     """
     known = known_weights(name)
     path = find_weights(name, known)
+    origin = safetensors_metadata(path) if path.suffix == ".safetensors" else {}
     if known:
         licence = known.licence
-    elif path.suffix == ".safetensors":
-        licence = safetensors_metadata(path).get("licence", licence)
-    return Weights(path.name, file_sha256(path), licence)
+    if _is_pickle(Path(name)):
+        return Weights(Path(name).name, origin["source_sha256"], licence)
+    return Weights(path.name, file_sha256(path), licence if known else origin.get("licence", licence))
+
+
+def refused_pickle(path: Path) -> RefusedWeightsError:
+    """The error for a pickle that was named where weights are read."""
+    command = f"aupipe weights import {shlex.quote(str(path))}"
+    return RefusedWeightsError(f"{path} is a pickle, which extraction does not read: run `{command}` once")
+
+
+def imported_name(source: Path) -> str:
+    """The name a pickle is imported under; ``backbone.pth`` says nothing without its folder."""
+    stem = f"{source.parent.name}-{source.stem}" if source.stem in ("backbone", "model") else source.stem
+    return f"{stem}.safetensors"
+
+
+def _path(name: str) -> Path:
+    path, folder = Path(name).expanduser(), weights_folder()
+    return folder / path if folder and not path.is_absolute() else path
+
+
+def _is_pickle(path: Path) -> bool:
+    return path.suffix.lower() in PICKLES
+
+
+def _refuse_unpublished(path: Path, sha256: str, known: KnownWeights | None) -> None:
+    if known and not sha256.startswith(known.sha256):
+        raise RefusedWeightsError(
+            f"{path} is not the published {path.name}: sha256 {sha256}, expected {known.sha256}; {known.how}"
+        )
 
 
 def random_weights(what: str) -> Weights:

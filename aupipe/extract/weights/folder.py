@@ -15,12 +15,13 @@ from aupipe.extract.weights import (
     KnownWeights,
     RefusedWeightsError,
     file_sha256,
-    find_weights,
+    find_file,
+    imported_name,
     known_weights,
     safetensors_metadata,
     weights_folder,
 )
-from aupipe.extract.weights.onnx_external import external_files
+from aupipe.extract.weights.onnx_file import external_files
 from aupipe.files import staged_file
 from aupipe.registry import nearest
 
@@ -53,8 +54,8 @@ def list_weights(folder: Path | None = None) -> list[ListedWeights]:
     folder = folder or weights_folder()
     found = []
     for name, known in KNOWN_WEIGHTS.items():
-        path = folder / name if folder and (folder / name).is_file() else None
-        found.append(ListedWeights(name, known, path))
+        places = [folder / name, folder / imported_name(Path(name))] if folder else []
+        found.append(ListedWeights(name, known, next((path for path in places if path.is_file()), None)))
     return found
 
 
@@ -80,16 +81,16 @@ def import_weights(source: Path, name: str | None = None, folder: Path | None = 
     """Bring a downloaded file into the folder and say where it went.
 
     Checkpoints are read by the restricted reader and written as safetensors with the sha256, name and licence of the
-    original inside; ONNX, TFLite and safetensors files are copied. A wrong digest is refused before anything parses
-    the file. An ONNX file brings the files it keeps tensors in. Raises RefusedWeightsError for a file that holds no
-    weights, UsageError when the target exists with other content.
+    original inside, beside the original where there is no folder; ONNX, TFLite and safetensors files are copied. A
+    wrong digest is refused before anything parses the file. An ONNX file brings the files it keeps tensors in. Raises
+    RefusedWeightsError for a file that holds no weights, UsageError when the target exists with other content.
     """
-    folder = _folder(folder)
     source = source.expanduser().absolute()
-    known = known_weights(source.as_posix())
-    find_weights(str(source), known)  # is there, and is the published file where one is known
     copied = source.suffix in COPIED
-    default = source.name if copied else _imported_name(source)
+    folder = _folder(folder or weights_folder() or (None if copied else source.parent))
+    known = known_weights(source.as_posix())
+    find_file(str(source), known)  # is there, and is the published file where one is known
+    default = source.name if copied else imported_name(source)
     target = folder / (name or default)
     if target.suffix != (source.suffix if copied else ".safetensors"):
         raise UsageError(f"import {source.name} as {target.name!r}: the name must end in {Path(default).suffix}")
@@ -109,19 +110,13 @@ def import_weights(source: Path, name: str | None = None, folder: Path | None = 
     return target
 
 
-def _imported_name(source: Path) -> str:
-    """``backbone.pth`` says nothing without its folder, which names the training run."""
-    stem = f"{source.parent.name}-{source.stem}" if source.stem in ("backbone", "model") else source.stem
-    return f"{stem}.safetensors"
-
-
 def _convert(source: Path, target: Path, known: KnownWeights | None) -> None:
     from safetensors.torch import save_file
 
-    from aupipe.extract.weights.checkpoint import read_state_dict
+    from aupipe.extract.weights.pickled_checkpoint import read_checkpoint
 
     # Clones: tensors that share a storage cannot be written twice.
-    state = {name: tensor.detach().contiguous().clone() for name, tensor in read_state_dict(source).items()}
+    state = {name: tensor.detach().contiguous().clone() for name, tensor in read_checkpoint(source).items()}
     origin = {"source": source.name, "source_sha256": file_sha256(source)}
     origin |= {"licence": known.licence} if known else {}
     # One entry: safetensors writes several in any order, and the same checkpoint must give the same file everywhere.
@@ -147,7 +142,7 @@ def pull_weights(name: str, folder: Path | None = None) -> Path:
         fetched = hf_hub_download(repository, file)
     except Exception as error:  # offline, refused, moved: the hub's own kinds are many
         raise WeightsMissingError(f"{file} of {repository} could not be fetched ({error}); {known.how}") from error
-    source = find_weights(str(Path(fetched).resolve()), known)
+    source = find_file(str(Path(fetched).resolve()), known)
     _refuse_other(target, source)
     with staged_file(target, overwrite=True) as part:
         shutil.copyfile(source, part)

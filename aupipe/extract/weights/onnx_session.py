@@ -6,21 +6,24 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from aupipe.errors import UsageError
+from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.extract.weights import RefusedWeightsError
-from aupipe.extract.weights.onnx_external import external_files
+from aupipe.extract.weights.onnx_file import external_files, read_onnx
 
 BEFORE_CLASSIFIER = "before-classifier"
 
 log = logging.getLogger(__name__)
 
 
-def open_session(path: Path, device: str, output: str = "") -> Any:
+def open_session(
+    path: Path, device: str = "cpu", *, output: str = "", free_sizes: bool = False, threads: int = 0
+) -> Any:
     """An `onnxruntime.InferenceSession` of a file, on the GPU where ``device`` is one and onnxruntime can use it.
 
     ``output`` may name a tensor inside the graph that is no output of it, or be ``before-classifier``: the input of
-    the last Gemm. Both need the package onnx. Raises UsageError where a package is missing or no such tensor exists,
-    RefusedWeightsError for a file that is not an ONNX network or keeps tensors outside its folder.
+    the last Gemm. ``free_sizes``: pictures may have any height and width, whatever the file states for its first
+    input. ``threads`` of a call; 0: onnxruntime's choice. Raises UsageError where onnxruntime is missing or no such
+    tensor exists, RefusedWeightsError for a file that is not an ONNX network or keeps tensors outside its folder.
     """
     try:
         import onnxruntime  # type: ignore[import-untyped]
@@ -28,9 +31,10 @@ def open_session(path: Path, device: str, output: str = "") -> Any:
         raise UsageError(
             "ONNX files need onnxruntime: pip install 'aupipe[onnx]' (on a GPU: onnxruntime-gpu)"
         ) from error
-    external_files(path)  # refused here where they are not beside it: onnxruntime would read any file
+    external_files(path)  # those outside its folder are refused here, before any version of onnxruntime reads them
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # its warnings about the graph say nothing a user can act on
+    options.intra_op_num_threads = options.inter_op_num_threads = threads
     providers = ["CPUExecutionProvider"]
     if device.startswith("cuda"):
         if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
@@ -39,16 +43,12 @@ def open_session(path: Path, device: str, output: str = "") -> Any:
         else:
             log.warning("%s runs on the CPU: this onnxruntime has no CUDA; install onnxruntime-gpu", path.name)
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-        if output and output not in [found.name for found in session.get_outputs()]:
-            graph = _with_output(path, output)
-            session = onnxruntime.InferenceSession(graph, options, providers=providers)
-    except UsageError:
+        return onnxruntime.InferenceSession(edit_graph(path, output, free_sizes), options, providers=providers)
+    except (UsageError, WeightsMissingError):
         raise
     except Exception as error:  # onnxruntime's own kinds share no base class
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RefusedWeightsError(f"{path} does not open as an ONNX network: {reason}") from error
-    return session
 
 
 def output_name(session: Any, output: str) -> str:
@@ -59,23 +59,30 @@ def output_name(session: Any, output: str) -> str:
     return output or str(names[0])
 
 
-def _with_output(path: Path, output: str) -> bytes:
-    """The graph with one more output."""
-    try:
-        import onnx
-    except ImportError as error:
-        raise UsageError(
-            f"{output!r} is no output of {path.name}; to reach inside the graph: pip install onnx"
-        ) from error
-    model = onnx.load(str(path))
-    inside = {name for node in model.graph.node for name in node.output}
-    if output == BEFORE_CLASSIFIER:
-        dense = [node for node in model.graph.node if node.op_type == "Gemm"]
-        if not dense:
-            raise UsageError(f"{path.name} has no Gemm: name the tensor instead of {BEFORE_CLASSIFIER!r}")
-        output = dense[-1].input[0]
-    if output not in inside:
-        ends = ", ".join(found.name for found in model.graph.output)
-        raise UsageError(f"{path.name} has no tensor {output!r}; its outputs: {ends}")
-    model.graph.output.append(onnx.ValueInfoProto(name=output))
+def edit_graph(path: Path, output: str = "", free_sizes: bool = False) -> str | bytes:
+    """The file's name, or the network in it with one more output or with free sizes."""
+    if not output and not free_sizes:
+        return str(path)
+    import onnx
+
+    model = read_onnx(path)
+    if output and output not in [found.name for found in model.graph.output]:
+        inside = {name for node in model.graph.node for name in node.output}
+        if output == BEFORE_CLASSIFIER:
+            dense = [node for node in model.graph.node if node.op_type == "Gemm"]
+            if not dense:
+                raise UsageError(f"{path.name} has no Gemm: name the tensor instead of {BEFORE_CLASSIFIER!r}")
+            output = dense[-1].input[0]
+        if output not in inside:
+            ends = ", ".join(found.name for found in model.graph.output)
+            raise UsageError(f"{path.name} has no tensor {output!r}; its outputs: {ends}")
+        model.graph.output.append(onnx.ValueInfoProto(name=output))
+    elif not free_sizes:
+        return str(path)
+    if free_sizes and model.graph.input:
+        sides = model.graph.input[0].type.tensor_type.shape.dim[2:4]
+        for side, name in zip(sides, ("height", "width"), strict=False):
+            if side.dim_value:
+                side.dim_param = name
+    onnx.load_external_data_for_model(model, str(path.parent))
     return bytes(model.SerializeToString())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,19 +11,16 @@ from torch import Tensor, nn
 
 from aupipe.errors import UsageError
 from aupipe.extract.encoders.audio.sliding import moments, slide
-from aupipe.extract.encoders.audio.taps import Tap
+from aupipe.extract.encoders.audio.taps import SpeechSettings, Tap
 from aupipe.extract.encoders.base import Encode, ShapedEncode, TimeSeries
 from aupipe.extract.media.long_arrays import cut
 from aupipe.types import Waveform
-
-if TYPE_CHECKING:
-    from aupipe.extract.encoders.audio.speech import Speech
 
 BATCH = {"cpu": 1, "cuda": 8}  # chunks at a time
 STATISTICS_BLOCK = 1 << 18  # samples the first layer's statistics are gathered from at a time
 
 
-def conv_encoder(speech: Speech, network: Any, device: str, dtype: torch.dtype) -> Encode:
+def conv_encoder(speech: SpeechSettings, network: Any, device: str, dtype: torch.dtype) -> Encode:
     """The encode function of a model with a convolutional front end."""
     config = network.config
     if getattr(config, "add_adapter", False):

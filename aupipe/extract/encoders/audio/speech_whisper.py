@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from aupipe.errors import UsageError
 from aupipe.extract.encoders.audio.sliding import slide
-from aupipe.extract.encoders.audio.taps import Tap
+from aupipe.extract.encoders.audio.taps import SpeechSettings, Tap
 from aupipe.extract.encoders.base import Encode, ShapedEncode, TimeSeries
 from aupipe.extract.encoders.pretrained import model_folder, settings
 from aupipe.extract.media.long_arrays import cut
 from aupipe.types import Waveform
 
-if TYPE_CHECKING:
-    from aupipe.extract.encoders.audio.speech import Speech
-
 HOP = 320  # samples per row: 160 per mel frame, two mel frames per row
 BATCH = {"cpu": 1, "cuda": 16}  # windows at a time
 
 
-def whisper_encoder(speech: Speech, network: Any, device: str, dtype: torch.dtype) -> Encode:
+def whisper_encoder(speech: SpeechSettings, network: Any, device: str, dtype: torch.dtype) -> Encode:
     """The encode function of a Whisper model; its decoder is dropped."""
     from transformers import WhisperFeatureExtractor
 

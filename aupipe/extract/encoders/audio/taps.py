@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from aupipe.errors import UsageError
+
+
+class SpeechSettings(Protocol):
+    """What the functions of speech models read of `aupipe.extract.encoders.audio.speech.Speech`."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def tap(self) -> str: ...
+    @property
+    def layer(self) -> int: ...
+    @property
+    def chunk_s(self) -> float: ...
+    @property
+    def context_s(self) -> float: ...
+    def normalizes(self) -> bool: ...
 
 
 class Tap:

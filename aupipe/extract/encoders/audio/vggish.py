@@ -15,7 +15,7 @@ from aupipe.extract.contract import WeightFile
 from aupipe.extract.encoders.audio.logmel import at_least
 from aupipe.extract.encoders.base import AudioInput, Encode, FrameAlignment, TimeSeries
 from aupipe.extract.media.long_arrays import ArrayBuilder, cut
-from aupipe.extract.weights import RANDOM, RANDOM_SEED, file_sha256, find_weights, identify, random_weights
+from aupipe.extract.weights import RANDOM, RANDOM_SEED, find_weights, identify, random_weights
 from aupipe.tables import Range
 from aupipe.types import Modality, Waveform, Weights
 
@@ -26,7 +26,7 @@ BATCH = 64  # examples
 class Vggish(FrameAlignment):
     """VGGish of torchvggish: (n, 128), one row per ``hop_s``, timed at the middle of the 0.975 s it covers.
 
-    ``weights``: a file (absolute, or in AUPIPE_WEIGHTS; ``.pth`` state dict or safetensors), or ``"random"``.
+    ``weights``: a file (absolute, or in AUPIPE_WEIGHTS), or ``"random"``.
     ``hop_s``: seconds between rows, a multiple of 0.01; 0.96 is the published one, emotion toolkits use 0.05.
     ``activation``: ``"relu"`` as torchvggish, ``"none"`` as TensorFlow since 2020.
     ``pca``: a file of the published whitening (``vggish_pca_params-970ea276.pth`` or TensorFlow's ``.npz``); then rows
@@ -65,8 +65,8 @@ class Vggish(FrameAlignment):
         found = random_weights("vggish") if self.weights == RANDOM else identify(self.weights)
         if not self.pca:
             return found
-        pca = find_weights(self.pca)
-        both = hashlib.sha256(f"{found.sha256} {file_sha256(pca)}".encode()).hexdigest()
+        pca = identify(self.pca)
+        both = hashlib.sha256(f"{found.sha256} {pca.sha256}".encode()).hexdigest()
         return Weights(f"{found.name} + {pca.name}", both, found.licence)
 
     def load(self, device: str) -> Encode:
@@ -158,14 +158,10 @@ class _Frames:
 
 
 def _arrays(path: Path) -> Any:
-    """The two arrays of a whitening file, by name: TensorFlow's .npz, safetensors, or torchvggish's pickle."""
+    """The two arrays of a whitening file, by name: TensorFlow's .npz or safetensors."""
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as content:
             return dict(content)
-    if path.suffix == ".safetensors":
-        from safetensors.numpy import load_file
+    from aupipe.extract.weights.checkpoint import read_state_dict
 
-        return load_file(path)
-    from aupipe.extract.weights.pickles import read_pickle
-
-    return read_pickle(path)
+    return read_state_dict(path)

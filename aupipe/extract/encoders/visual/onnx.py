@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from aupipe.extract.encoders.base import Encode
 from aupipe.extract.imaging.templates import ArcFaceCropTemplate, BoxCropTemplate, CropTemplate
 from aupipe.extract.weights import find_weights
-from aupipe.extract.weights.onnx_external import identify_network
+from aupipe.extract.weights.onnx_file import identify_network
 from aupipe.tables import Pixels, Range
 from aupipe.types import Modality, Weights
 
@@ -58,7 +58,7 @@ class Onnx:
     def load(self, device: str) -> Encode:
         from aupipe.extract.weights.onnx_session import open_session, output_name
 
-        session = open_session(find_weights(self.weights), device, self.output)
+        session = open_session(find_weights(self.weights), device, output=self.output)
         source = session.get_inputs()[0]
         wanted = [output_name(session, self.output)]
         single = isinstance(source.shape[0], int)  # a batch size written into the file: one face at a time

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from aupipe.errors import UsageError, WeightsMissingError
+from aupipe.extract import user_cache
 from aupipe.extract.encoders.image_base import ImageEncoder, Normal, seeded
 from aupipe.extract.imaging.templates import CropTemplate
-from aupipe.extract.user_cache import keep, recall
-from aupipe.extract.weights import RANDOM, file_sha256, find_weights, random_weights
+from aupipe.extract.weights import RANDOM, file_sha256, find_weights, identify, random_weights
 from aupipe.tables import Range, build
 from aupipe.types import Weights
 
@@ -47,8 +47,11 @@ class Timm(ImageEncoder):
     def identify_weights(self) -> Weights:
         if self.weights == RANDOM:
             return random_weights(self.model)
+        licence = published(self.model).licence
+        if self.weights != "hub":
+            return replace(identify(self.weights), licence=licence)
         path = self._file()
-        return Weights(path.name, file_sha256(path), published(self.model).licence)
+        return Weights(path.name, file_sha256(path), licence)
 
     def _file(self) -> Path:
         if self.weights != "hub":
@@ -116,11 +119,11 @@ def published(model: str) -> Published:
     Raises UsageError for a model, or a tag of one, that timm does not have.
     """
     key = f"{model} of timm {version('timm')}"
-    if isinstance(kept := recall(FILE).get(key), dict):
+    if isinstance(kept := user_cache.get(FILE, key), dict):
         with suppress(UsageError):  # damaged: it is found out again
             return build(Published, kept, FILE)
     found = _ask_timm(model)
-    keep(FILE, key, asdict(found))
+    user_cache.put(FILE, key, asdict(found))
     return found
 
 

@@ -13,7 +13,7 @@ from aupipe.errors import UsageError
 from aupipe.extract.contract import KeyedWeightFile
 from aupipe.extract.faces import NO_FACES, Detect
 from aupipe.extract.weights import find_weights
-from aupipe.extract.weights.onnx_external import identify_network
+from aupipe.extract.weights.onnx_file import identify_network
 from aupipe.tables import Pixels, Share
 from aupipe.types import Detections, Weights
 
@@ -86,6 +86,9 @@ def decode(
 
     Distances count from the cell's corner, not its middle, in strides. A leading batch axis of one is accepted.
     """
+    import torch
+    from torchvision.ops import nms  # type: ignore[import-untyped]
+
     scores, boxes, points = [], [], []
     for level, stride in enumerate(STRIDES):
         cells = canvas_px // stride
@@ -102,28 +105,11 @@ def decode(
     if not len(score):
         return NO_FACES
     box = np.concatenate(boxes) / scale
-    order = np.argsort(-score, kind="stable")
-    chosen = order[suppress(box[order], nms_threshold)]
+    # Sides count one pixel more than their difference, as the reference's do. Equal scores keep their order.
+    corners, ranks = torch.from_numpy(box + np.array([0, 0, 1, 1])), torch.from_numpy(score.astype(box.dtype))
+    chosen = nms(corners, ranks, nms_threshold).numpy()
     return Detections(
         box=box[chosen].astype(np.float32),
         landmarks=(np.concatenate(points)[chosen] / scale).astype(np.float32),
         score=score[chosen].astype(np.float32),
     )
-
-
-def suppress(boxes: NDArray[np.floating], threshold: float) -> NDArray[np.int64]:
-    """Indices of the (N, 4) boxes, best first, that no better one overlaps by more than ``threshold``.
-
-    Sides count one pixel more than their difference, as the reference's do.
-    """
-    area = (boxes[:, 2:] - boxes[:, :2] + 1).prod(axis=1)
-    left = np.arange(len(boxes))
-    kept = []
-    while len(left):
-        best, left = left[0], left[1:]
-        kept.append(best)
-        low = np.maximum(boxes[best, :2], boxes[left, :2])
-        high = np.minimum(boxes[best, 2:], boxes[left, 2:])
-        common = np.clip(high - low + 1, 0, None).prod(axis=1)
-        left = left[common / (area[best] + area[left] - common) <= threshold]
-    return np.array(kept, dtype=np.int64)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from aupipe.extract.contract import KeyedWeightFile
 from aupipe.extract.faces import NO_FACES, Detect, DetectTensor, FaceTensors
 from aupipe.extract.weights import KNOWN_WEIGHTS, RefusedWeightsError, find_weights, identify
-from aupipe.extract.weights.onnx_external import external_files
+from aupipe.extract.weights.onnx_file import external_files
 from aupipe.tables import Count, Share
 from aupipe.types import Detections, Weights
 
@@ -84,8 +84,8 @@ class YuNet:
     def _torch_finder(self, path: Path, device: str) -> Callable[[Tensor, int, int], FaceTensors]:
         import torch
 
+        from aupipe.extract.faces.detectors.yunet_torch import detect_faces, load_yunet
         from aupipe.extract.gpu.numerics import compute_as_written
-        from aupipe.extract.nets.yunet import detect_faces, load_yunet
 
         if device.startswith("cuda"):
             compute_as_written()
@@ -99,18 +99,10 @@ class YuNet:
 
     def _load_onnx(self, path: Path) -> Detect:
         import cv2
-        import onnxruntime  # type: ignore[import-untyped]
 
-        from aupipe.extract.weights.onnx_file import with_free_sizes
+        from aupipe.extract.weights.onnx_session import open_session
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1  # threads run beside each other on recordings
-        options.log_severity_level = 3  # its warnings are about the sizes stated for the outputs
-        try:
-            model = with_free_sizes(path.read_bytes())
-            session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's own kinds share no base class
-            raise RefusedWeightsError(f"{path} does not open as an ONNX network: {error}") from error
+        session = open_session(path, free_sizes=True, threads=1)  # threads run beside each other on recordings
         if len(session.get_outputs()) != 4 * len(STRIDES):
             raise RefusedWeightsError(f"{path} has {len(session.get_outputs())} outputs; a YuNet has 12")
         name = session.get_inputs()[0].name

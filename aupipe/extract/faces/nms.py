@@ -1,4 +1,8 @@
-"""Non-maximum suppression of whole batches, without a word between device and host."""
+"""Non-maximum suppression of whole batches on a device.
+
+`torchvision.ops.nms` does not serve here: its output has as many rows as boxes are kept, so the host waits for the
+device and no CUDA graph can hold it; and its rounding is not that of OpenCV's `NMSBoxes`, which the other routes use.
+"""
 
 from __future__ import annotations
 
