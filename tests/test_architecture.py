@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-# Each layer may import itself and the layers above it in this list (docs/design.md).
+# Each layer may import itself and the layers above it in this list (docs/architecture.md).
 LAYERS = [
     {"types", "errors", "documents", "logs", "files", "allocator", "gc_pause"},
     {"registry", "tables", "config", "annotations", "dataset", "sources"},

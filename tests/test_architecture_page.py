@@ -37,6 +37,8 @@ def test_every_package_of_extract_is_in_the_page() -> None:
 
 
 def test_every_class_the_page_names_is_defined() -> None:
-    source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "aupipe").rglob("*.py"))
+    source = "\n".join(
+        path.read_text(encoding="utf-8") for folder in ("aupipe", "tests") for path in (ROOT / folder).rglob("*.py")
+    )
     for name in re.findall(r"`([A-Z][a-z]+[A-Za-z]*)(?:\.\w+)?(?:\(\w*\))?`", PAGE):
         assert re.search(rf"^class {name}\b|^{name} = ", source, re.MULTILINE), name

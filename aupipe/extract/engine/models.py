@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aupipe.errors import AupipeError, UsageError, explain, is_out_of_memory
-from aupipe.extract.encoders import AudioInput, Encode
+from aupipe.extract.encoders import ENCODERS, AudioInput, Encode
 from aupipe.extract.encoders.base import is_shareable, row_shape_of
 from aupipe.extract.engine.device import Device
+from aupipe.extract.faces import DETECTORS
 from aupipe.extract.faces.detection import FaceDetector
 from aupipe.extract.imaging.templates import CropTemplate
 from aupipe.extract.planning.features import FeatureSet
@@ -88,12 +89,16 @@ class ModelCache:
 
     @contextmanager
     def face_detector(self) -> Iterator[FaceDetector]:
-        """A detector for the calling thread alone while this is open: most cannot be shared. There are as many as
-        threads that detect at the same time."""
+        """A detector for the calling thread while this is open. One that is not shareable is given to one thread at a
+        time: there are as many of it as threads that detect at the same time."""
         try:
             found = self._idle.pop()
         except IndexError:
             found = self._load_detector()
+        if getattr(self.features.detector, "shareable", False):
+            self._idle.append(found)
+            yield found
+            return
         try:
             yield found
         finally:
@@ -102,7 +107,7 @@ class ModelCache:
     def _load_detector(self) -> FaceDetector:
         detector, faces = self.features.detector, self.features.faces
         assert detector is not None  # or there would be no detections to make
-        with self._loading, _loading_errors(f"detector {faces.detector!r}", detector.identify_weights()):
+        with self._loading, _loading_errors(DETECTORS.describe(faces.detector), detector.identify_weights()):
             return FaceDetector(
                 detector.load(self.device.name),
                 faces.detect_px,
@@ -142,7 +147,7 @@ class ModelCache:
 
 def load_encoder(spec: FeatureSpec, encoder: Any, device: str) -> LoadedEncoder:
     """An encoder on a torch device, ready to be shared by threads. Raises AupipeError, UsageError."""
-    with _loading_errors(f"encoder {spec.name!r}", spec.weights):
+    with _loading_errors(_describe(spec), spec.weights):
         encode = encoder.load(device)
     declared = row_shape_of(encoder, encode)
     if not is_shareable(encoder, encode):
@@ -155,6 +160,12 @@ def load_encoder(spec: FeatureSpec, encoder: Any, device: str) -> LoadedEncoder:
     else:
         return LoadedEncoder(encode, versions=versions)
     return LoadedEncoder(encode, _row_shape(spec, encode, inputs, declared), versions)
+
+
+def _describe(spec: FeatureSpec) -> str:
+    """An encoder by the name of its feature, and the package it comes from where that is not aupipe."""
+    package = ENCODERS.origin(spec.kind)
+    return f"encoder {spec.name!r}" + (f" of the package {package}" if package != "aupipe" else "")
 
 
 @contextmanager
