@@ -255,7 +255,9 @@ def test_an_encoder_that_does_not_load_stops_the_run_and_fails_no_recording(plug
     plugged.configure(TREE + PICTURES)
     answer = plugged.run("extract", "--cpu", FAIL="does not load")
     assert answer.code == 1
-    assert one_line(answer).endswith("'mine' cannot be loaded: RuntimeError: the driver is too old for this")
+    assert one_line(answer).endswith(
+        "encoder 'mine' of the package faulty cannot be loaded: RuntimeError: the driver is too old for this"
+    )
     assert plugged.run("extract", "--cpu").code == 0
 
 

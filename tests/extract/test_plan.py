@@ -174,4 +174,6 @@ def test_the_largest_videos_are_begun_first_and_equals_stay_in_order(tmp_path: P
             video.write_bytes(bytes(size))
         recordings.append(Recording(name, video=video))
     plan = make_plan(recordings, build_feature_set(CONFIG), None)
-    assert [job.video_id for job in largest_first(plan.jobs)] == ["b", "a", "c", "gone"]
+    attempts = largest_first(plan.jobs)
+    assert [attempt.job.video_id for attempt in attempts] == ["b", "a", "c", "gone"]
+    assert [attempt.size_bytes for attempt in attempts] == [9, 5, 5, 0]
