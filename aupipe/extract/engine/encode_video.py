@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def encode_video(context: JobContext, resources: Resources, scan: VideoScan, row
             if recording.aligned:
                 _encode_images(context, feed, recording, scan.clock)
             elif context.open_items([recording], "visual"):
-                tracks[recording.id] = _track(context, resources, scan, recording)
+                tracks[recording.id] = _track(context, resources, scan, rows, recording)
     if tracks:
         filmed = [recording for recording in context.job.recordings if recording.id in tracks]
         with failing(context, filmed, "visual"):
@@ -89,7 +90,9 @@ def _refuse_missing_landmarks(context: JobContext, item: OpenItem) -> None:
         raise RecordingError(f"{item.spec.name} needs landmarks, and {kind} carry none")
 
 
-def _track(context: JobContext, resources: Resources, scan: VideoScan, recording: Recording) -> FaceTrack | None:
+def _track(
+    context: JobContext, resources: Resources, scan: VideoScan, rows: JobRows, recording: Recording
+) -> FaceTrack | None:
     """The subject's face, from the store or from the faces found; None where whole pictures are encoded."""
     graph = context.features.graph(recording)
     if graph.faces is None or graph.detections is None:
@@ -105,9 +108,8 @@ def _track(context: JobContext, resources: Resources, scan: VideoScan, recording
             params = replace(params, subject=recording.subject)
         with resources.meter.timed("align"):
             track = subject_track(scan.faces, params)
-        publish_input(
-            context, resources, graph.faces, [track.to_rows()], len(track), began_s, "visual", recording=recording
-        )
+        arguments = context, graph.faces, [track.to_rows()], len(track), began_s, "visual"
+        rows.publish_first(partial(publish_input, *arguments, recording=recording))
     context.result.faces[recording.id] = int(track.valid.sum())
     return track
 

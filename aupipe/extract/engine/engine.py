@@ -168,7 +168,7 @@ class Engine:
         kept = crops_to_keep(context, self.resources)
         with failing(context, context.job.recordings, "visual", *SOUND):
             try:
-                scan = scan_video(context, self.resources, kept)
+                scan = scan_video(context, self.resources, kept, rows)
                 context.result.frames = len(scan.clock)
                 if context.open_items(context.job.recordings, *SOUND):
                     sound.append(self._audio.submit(self._process_audio, context, scan.clock))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import queue
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,7 @@ class JobRows:
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
+        self._first: list[Callable[[], None]] = []
         self._items: list[ItemRows] = []
         self._arrived: queue.SimpleQueue[_Arrival] = queue.SimpleQueue()
 
@@ -36,18 +38,26 @@ class JobRows:
         self._items.append(ItemRows(context, item, row_shape, length, self._arrived))
         return self._items[-1]
 
+    def publish_first(self, publish: Callable[[], None]) -> None:
+        """Have `finish` publish something before any item of these: what they are computed from."""
+        self._first.append(publish)
+
     def write_arrived(self) -> None:
-        """Write the rows that are there; never blocks on an encoder."""
+        """Write the rows that are there; never blocks on an encoder, and publishes nothing."""
         while not self._arrived.empty():
             self._write(self._arrived.get())
 
     def finish(self) -> None:
         """Write rows until every item is published or has failed. Raises what no recording is the reason of."""
-        for item in self._items:
+        for publish in self._first:
             with self._meter.timed("write"):
-                item.end_if_whole()
+                publish()
+        for item in self._items:
+            self._end_if_whole(item)
         while not all(item.is_over for item in self._items):
-            self._write(self._arrived.get())
+            written = self._write(self._arrived.get())
+            if written is not None:
+                self._end_if_whole(written)
 
     def abort(self, error: BaseException) -> None:
         """Have `finish` raise this error; any thread may call it."""
@@ -58,7 +68,7 @@ class JobRows:
         for item in self._items:
             item.discard()
 
-    def _write(self, arrival: _Arrival) -> None:
+    def _write(self, arrival: _Arrival) -> ItemRows | None:
         if isinstance(arrival.rows, BaseException):
             if arrival.item is None or not is_of_the_recording(arrival.rows):
                 raise arrival.rows
@@ -66,6 +76,11 @@ class JobRows:
         elif arrival.item is not None and not arrival.item.is_over:
             with self._meter.timed("write"):
                 arrival.item.write(arrival.first, arrival.rows)
+        return arrival.item
+
+    def _end_if_whole(self, item: ItemRows) -> None:
+        with self._meter.timed("write"):
+            item.end_if_whole()
 
 
 @dataclass(frozen=True)
@@ -129,7 +144,6 @@ class ItemRows:
             self._early[first] = rows
             while self._given in self._early:
                 self._append(self._early.pop(self._given))
-        self.end_if_whole()
 
     def give_up(self, error: BaseException) -> None:
         """Fail the item."""

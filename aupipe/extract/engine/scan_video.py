@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from aupipe.errors import RecordingError
 from aupipe.extract.engine.crops import KeptCrops
 from aupipe.extract.engine.job_context import JobContext, failing
+from aupipe.extract.engine.job_rows import JobRows
 from aupipe.extract.engine.resources import Resources, confirm_length, open_frames
 from aupipe.extract.faces.detection import FaceDetector
 from aupipe.extract.faces.face_table import FaceTable
@@ -39,8 +41,11 @@ class VideoScan:
     kept: KeptCrops
 
 
-def scan_video(context: JobContext, resources: Resources, kept: KeptCrops) -> VideoScan:
-    """The clock, the faces and the crops of a job's video; what of the first two is missing is published."""
+def scan_video(context: JobContext, resources: Resources, kept: KeptCrops, rows: JobRows) -> VideoScan:
+    """The clock, the faces and the crops of a job's video.
+
+    A missing clock is published at once, because sound needs it; missing detections with the rows of the job.
+    """
     first, job = context.job.recordings[0], context.job
     graph, key = context.features.graph(first), first.video_id
     began_s = time.perf_counter()
@@ -56,16 +61,17 @@ def scan_video(context: JobContext, resources: Resources, kept: KeptCrops) -> Vi
     if clock is None:
         clock = _count(context, resources, kept)
     if job.wants(graph.clock, key):
-        publish_input(context, resources, graph.clock, [clock], len(clock), began_s, "visual", *SOUND)
+        with resources.meter.timed("write"):
+            publish_input(context, graph.clock, [clock], len(clock), began_s, "visual", *SOUND)
     if faces is not None and graph.detections is not None:
         blocks = faces.dense(context.features.faces.max_faces)
-        publish_input(context, resources, graph.detections, blocks, len(clock), began_s, "visual")
+        arguments = context, graph.detections, blocks, len(clock), began_s, "visual"
+        rows.publish_first(partial(publish_input, *arguments))
     return VideoScan(clock, faces, kept)
 
 
 def publish_input(
     context: JobContext,
-    resources: Resources,
     spec: FeatureSpec,
     blocks: Iterable[NDArray[Any]],
     frames: int,
@@ -78,10 +84,7 @@ def publish_input(
     ``recording``: whose item it is; None for one that all recordings of the video share.
     """
     owner = recording or context.job.recordings[0]
-    with (
-        failing(context, [owner] if recording else context.job.recordings, *needed_by),
-        resources.meter.timed("write"),
-    ):
+    with failing(context, [owner] if recording else context.job.recordings, *needed_by):
         context.publish(owner, spec, blocks, frames, began_s)
 
 
