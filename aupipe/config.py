@@ -197,6 +197,11 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, st
         if not variable.startswith("AUPIPE_") or variable in RESERVED_ENVIRONMENT:
             continue
         section, _, key = variable.removeprefix("AUPIPE_").lower().partition("_")
+        if section == "detector":
+            raise UsageError(
+                f"environment variable {variable}: [detector] is read from {FILE_NAME} alone; AUPIPE_FACES_DETECTOR "
+                "and AUPIPE_FACES_MIN_SCORE set the detector and its score"
+            )
         if section not in SECTIONS:
             continue  # a variable that is not for aupipe, such as AUPIPE_HOME
         known = [f.name for f in fields(SECTIONS[section])]

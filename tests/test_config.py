@@ -101,6 +101,11 @@ def test_settings_of_the_detector_that_contradict_each_other_are_refused(
     assert "\n" not in str(error.value)
 
 
+def test_the_detector_table_cannot_be_set_by_the_environment_and_that_is_said() -> None:
+    with pytest.raises(UsageError, match="AUPIPE_FACES_DETECTOR"):
+        load_config(None, environment={"AUPIPE_DETECTOR_MIN_SCORE": "0.9"})
+
+
 def test_an_unknown_key_in_the_environment_is_refused() -> None:
     with pytest.raises(UsageError, match="AUPIPE_STORE_PATHH"):
         load_config(None, environment={"AUPIPE_STORE_PATHH": "x"})

@@ -190,3 +190,60 @@ def test_an_error_in_the_package_is_one_line_that_names_it(
     assert done.returncode == 2, done.stderr
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "right", "wrong", "code", "said"),
+    [
+        (
+            "encoders.py",
+            "        edges = np.linspace(0, 112",
+            "        raise RuntimeError('no zones today')\n        edges = np.linspace(0, 112",
+            1,
+            "encoder 'zones' of the package aupipe-zones cannot be loaded: RuntimeError: no zones today",
+        ),
+        (
+            "encoders.py",
+            "            area = np.outer(",
+            "            raise KeyError('zone')\n            area = np.outer(",
+            2,
+            "encoder 'zones' of the package aupipe-zones cannot take in (1, 112, 112, 3) uint8: KeyError: 'zone'",
+        ),
+        (
+            "encoders.py",
+            "return (sums / area).reshape(len(crops), 3 * self.n * self.n)",
+            "return (sums / area).reshape(len(crops), 3 * self.n * self.n)[:, 1:]",
+            2,
+            "encoder 'zones' of the package aupipe-zones declares rows of shape (12,) and gives (11,)",
+        ),
+        (
+            "encoders.py",
+            'for colour in ("red", "green", "blue"))',
+            'for colour in ("red", "green", "red"))',
+            2,
+            "encoder 'zones' of the package aupipe-zones names 8 columns and gives rows of shape (12,)",
+        ),
+        (
+            "detector.py",
+            "        def detect(",
+            "        return lambda frames: []\n\n        def detect(",
+            2,
+            "detector 'fixed' of the package aupipe-zones cannot take in (2, 64, 64, 3) uint8: TypeError: "
+            "expected a list of 2 Detections",
+        ),
+    ],
+)
+def test_a_model_of_the_package_that_does_not_work_stops_the_run_and_fails_no_recording(
+    installed: str, folder: Folder, file: str, right: str, wrong: str, code: int, said: str
+) -> None:
+    path = folder.path / "site" / "aupipe_zones" / file
+    whole = path.read_text()
+    assert right in whole
+    try:
+        path.write_text(whole.replace(right, wrong, 1))
+        done = folder.run("aupipe", "extract", "--cpu", "--store", f"trial-{code}-{len(said)}", check=False)
+    finally:
+        path.write_text(whole)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "FAILED" not in done.stdout + done.stderr

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -119,3 +122,14 @@ def test_an_import_brings_every_file_and_replaces_none(tmp_path: Path) -> None:
         import_weights(source, "new.onnx", folder)
     assert not (folder / "new.onnx").exists()
     assert open_session(target, "cpu").run(None, {"x": rows})[0].max() == 3
+
+
+def test_onnxruntime_reports_no_usage(tmp_path: Path) -> None:
+    """Its builds for some systems keep a device id and a queue of events in the cache folder, and send them."""
+    save(tmp_path / "net.onnx")
+    opened = f"open_session(Path({str(tmp_path / 'net.onnx')!r}))"
+    code = f"from pathlib import Path; from aupipe.extract.weights.onnx_session import open_session; {opened}"
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert not list((tmp_path / "cache").rglob("*onnxruntime*"))

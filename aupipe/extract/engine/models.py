@@ -10,19 +10,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aupipe.errors import AupipeError, UsageError, explain, is_out_of_memory
 from aupipe.extract.encoders import ENCODERS, AudioInput, Encode
-from aupipe.extract.encoders.base import is_shareable, row_shape_of
+from aupipe.extract.encoders.base import column_names_of, is_shareable, row_shape_of
 from aupipe.extract.engine.device import Device
-from aupipe.extract.faces import DETECTORS
+from aupipe.extract.faces import DETECTORS, Detect
 from aupipe.extract.faces.detection import FaceDetector
 from aupipe.extract.imaging.templates import CropTemplate
 from aupipe.extract.planning.features import FeatureSet
 from aupipe.extract.planning.plan import Job
 from aupipe.extract.versions import versions_of
 from aupipe.extract.weights import RefusedWeightsError
-from aupipe.types import FeatureSpec, Waveform, Weights
+from aupipe.types import Detections, FeatureSpec, Waveform, Weights
 
 if TYPE_CHECKING:
     from aupipe.extract.faces.device_detection import DeviceDetector
@@ -108,8 +109,10 @@ class ModelCache:
         detector, faces = self.features.detector, self.features.faces
         assert detector is not None  # or there would be no detections to make
         with self._loading, _loading_errors(DETECTORS.describe(faces.detector), detector.identify_weights()):
+            detect = detector.load(self.device.name)
+            try_detector(DETECTORS.describe(faces.detector), detect)
             return FaceDetector(
-                detector.load(self.device.name),
+                detect,
                 faces.detect_px,
                 faces.max_faces,
                 detector.min_score,
@@ -159,7 +162,27 @@ def load_encoder(spec: FeatureSpec, encoder: Any, device: str) -> LoadedEncoder:
         inputs = np.zeros((1, 5, 2), np.float32)
     else:
         return LoadedEncoder(encode, versions=versions)
-    return LoadedEncoder(encode, _row_shape(spec, encode, inputs, declared), versions)
+    return LoadedEncoder(encode, _row_shape(spec, encoder, encode, inputs, declared), versions)
+
+
+def try_detector(what: str, detect: Detect) -> None:
+    """Raises UsageError for a detector that does not take in frames, or gives something else than `Detections`."""
+    frames = np.zeros((2, 64, 64, 3), np.uint8)
+    try:
+        found = detect(frames)
+        if len(found) != len(frames) or not all(isinstance(one, Detections) for one in found):
+            raise TypeError(f"expected a list of {len(frames)} Detections")
+    except Exception as error:
+        raise _refusal(what, frames, error) from error
+
+
+def _refusal(what: str, inputs: NDArray[Any], error: Exception) -> Exception:
+    """The error of a model that fails on inputs of the shape it asked for: it, or its parameters, are wrong."""
+    if isinstance(error, AupipeError) or is_out_of_memory(error):
+        return error
+    log.info("%s cannot be run", what, exc_info=error)
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return UsageError(f"{what} cannot take in {inputs.shape} {inputs.dtype}: {reason}; check its parameters")
 
 
 def _describe(spec: FeatureSpec) -> str:
@@ -188,21 +211,23 @@ def _loading_errors(what: str, weights: Weights | None) -> Iterator[None]:
         ) from error
 
 
-def _row_shape(spec: FeatureSpec, encode: Encode, inputs: Any, declared: tuple[int, ...] | None) -> tuple[int, ...]:
+def _row_shape(
+    spec: FeatureSpec, encoder: Any, encode: Encode, inputs: Any, declared: tuple[int, ...] | None
+) -> tuple[int, ...]:
     """The shape of one row. One input is encoded: an encoder that cannot take in the shape it asked for, or gives other
     rows than it declares, is configured wrongly, and that is known before anything is decoded."""
     try:
-        shape: tuple[int, ...] = encode(inputs).shape[1:]
+        rows = encode(inputs)
+        if len(rows) != len(inputs):
+            raise ValueError(f"{len(rows)} rows for {len(inputs)} input")
+        shape: tuple[int, ...] = rows.shape[1:]
     except Exception as error:
-        if isinstance(error, AupipeError) or is_out_of_memory(error):
-            raise
-        log.info("encoder %s cannot be run", spec.name, exc_info=error)
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise UsageError(
-            f"encoder {spec.name!r} cannot take in {inputs.shape} {inputs.dtype}: {reason}; check its parameters"
-        ) from error
+        raise _refusal(_describe(spec), inputs, error) from error
     if declared is not None and declared != shape:
-        raise UsageError(f"encoder {spec.name!r} declares rows of shape {declared} and gives {shape}")
+        raise UsageError(f"{_describe(spec)} declares rows of shape {declared} and gives {shape}")
+    names = column_names_of(encoder)
+    if names and shape != (len(set(names)),):
+        raise UsageError(f"{_describe(spec)} names {len(set(names))} columns and gives rows of shape {shape}")
     return shape
 
 

@@ -24,6 +24,7 @@ PROCESS_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
     "OMP_NUM_THREADS": "1",
+    "ORT_DISABLE_TELEMETRY": "1",  # aupipe sends nothing
 }
 # Variables that say where weights and caches are, and so what is computed.
 NAMED = ("XDG_CACHE_HOME", "TMPDIR", "TORCH_HOME", "CUDA_VISIBLE_DEVICES")

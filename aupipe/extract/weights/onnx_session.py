@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ def open_session(
     input. ``threads`` of a call; 0: onnxruntime's choice. Raises UsageError where onnxruntime is missing or no such
     tensor exists, RefusedWeightsError for a file that is not an ONNX network or keeps tensors outside its folder.
     """
+    # Its builds for some systems report usage over the network as soon as they are imported; aupipe sends nothing.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     try:
         import onnxruntime  # type: ignore[import-untyped]
     except ImportError as error:
