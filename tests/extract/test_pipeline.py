@@ -191,7 +191,7 @@ def test_rows_of_every_feature_are_those_of_the_frames(tmp_path: Path, video: Pa
 
 def test_a_video_without_sound_fails_its_sound_alone(tmp_path: Path, video: Path, store: Store) -> None:
     silent = write_video(tmp_path / "s.mp4", frames=12)
-    reason = f"sound: {silent}: no audio stream (--on-missing-audio mask gives it invalid rows instead)"
+    reason = f"sound: {silent}: no audio stream (--on-missing-audio mask --retry-failed gives it invalid rows)"
     outcome = run(store, [Recording("s.mp4", video=silent)], build_feature_set(CONFIG))
     assert reasons(outcome) == {"mfcc": reason}
     hog = next(record for record in outcome.published if record.feature.startswith("hog"))
