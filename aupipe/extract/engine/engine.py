@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -171,14 +171,18 @@ class Engine:
                 scan = scan_video(context, self.resources, kept, rows)
                 context.result.frames = len(scan.clock)
                 if context.open_items(context.job.recordings, *SOUND):
-                    sound.append(self._audio.submit(self._process_audio, context, scan.clock))
+                    sound.append(self._audio.submit(self._process_audio, context, scan.clock, scan.publish_clock))
                 encode_video(context, self.resources, scan, rows)
             finally:
                 kept.drop()
 
-    def _process_audio(self, context: JobContext, clock: NDArray[np.float64]) -> None:
+    def _process_audio(
+        self, context: JobContext, clock: NDArray[np.float64], publish_clock: Callable[[], None]
+    ) -> None:
         media_s = float(clock[-1] - clock[0]) if len(clock) else 0.0
         with self.device.active(), self.meter.video(context.job.video_id, media_s=media_s):
+            with self.meter.timed("write"):
+                publish_clock()
             process_audio(context, self.resources, clock)
 
     def _encode(self, encoder: BatchEncoder) -> None:

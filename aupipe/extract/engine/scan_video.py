@@ -5,6 +5,7 @@ One decode for all that is missing. The crops are kept, as far as there is memor
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -34,17 +35,20 @@ SOUND = ("audio", "text")
 
 @dataclass
 class VideoScan:
-    """``clock`` (T,): seconds. ``faces``: of every frame, where this pass has looked for them. ``kept``: crops."""
+    """``clock`` (T,): seconds. ``faces``: of every frame, where this pass has looked for them. ``kept``: crops.
+    ``publish_clock``: to be called before anything on this clock is published; any thread may, it is done once."""
 
     clock: NDArray[np.float64]
     faces: FaceTable | None
     kept: KeptCrops
+    publish_clock: Callable[[], None]
 
 
 def scan_video(context: JobContext, resources: Resources, kept: KeptCrops, rows: JobRows) -> VideoScan:
     """The clock, the faces and the crops of a job's video.
 
-    A missing clock is published at once, because sound needs it; missing detections with the rows of the job.
+    What is missing of clock and detections is published before any item that is computed from them, but not here, where
+    others wait for their turn to decode.
     """
     first, job = context.job.recordings[0], context.job
     graph, key = context.features.graph(first), first.video_id
@@ -60,14 +64,27 @@ def scan_video(context: JobContext, resources: Resources, kept: KeptCrops, rows:
             clock, faces = _detect(context, resources, kept, clock)
     if clock is None:
         clock = _count(context, resources, kept)
+    publish_clock = once()
     if job.wants(graph.clock, key):
-        with resources.meter.timed("write"):
-            publish_input(context, graph.clock, [clock], len(clock), began_s, "visual", *SOUND)
+        arguments = context, graph.clock, [clock], len(clock), began_s, "visual", *SOUND
+        publish_clock = once(partial(publish_input, *arguments))
+        rows.publish_first(publish_clock)
     if faces is not None and graph.detections is not None:
         blocks = faces.dense(context.features.faces.max_faces)
-        arguments = context, graph.detections, blocks, len(clock), began_s, "visual"
-        rows.publish_first(partial(publish_input, *arguments))
-    return VideoScan(clock, faces, kept)
+        rows.publish_first(partial(publish_input, context, graph.detections, blocks, len(clock), began_s, "visual"))
+    return VideoScan(clock, faces, kept, publish_clock)
+
+
+def once(*wanted: Callable[[], None]) -> Callable[[], None]:
+    """A function that makes these calls the first time; who calls it meanwhile waits for that."""
+    lock, calls = threading.Lock(), list(wanted)
+
+    def call_once() -> None:
+        with lock:
+            while calls:
+                calls.pop()()
+
+    return call_once
 
 
 def publish_input(

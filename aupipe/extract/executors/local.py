@@ -32,7 +32,7 @@ from aupipe.extract.memory import oom_kills
 from aupipe.extract.meter import Measured, QuietStep
 from aupipe.extract.planning.features import FeatureSet
 
-QUEUED_CPU, QUEUED_GPU = 4, 64  # jobs beyond those being decoded, on each device: short clips fill batches
+QUEUED_CPU, QUEUED_GPU = 8, 64  # jobs beyond those being decoded, on each device: short clips fill batches
 POLL_S = 1.0
 SILENCE_S = 120.0  # a worker reports twice a second; one that is silent for so long stands still as a whole
 START_S = 1800.0  # until it has imported its libraries and opened its device

@@ -132,7 +132,9 @@ def _blocks(path: Path, findings: _Findings) -> Generator[tuple[NDArray[np.float
     errors = ErrorLog()
     with open_media(path, log=errors) as container:
         if not container.streams.audio:
-            raise NoAudioError(f"{path}: no audio stream (--on-missing-audio mask --retry-failed gives it invalid rows)")
+            raise NoAudioError(
+                f"{path}: no audio stream (--on-missing-audio mask --retry-failed gives it invalid rows)"
+            )
         stream = container.streams.audio[0]
         frames, to_end = StreamFrames(container, stream, errors), False
         interleave = _Interleaver(path)
