@@ -14,6 +14,7 @@ from aupipe.errors import AupipeError, explain
 from aupipe.extract.engine.events import FramesDecoded, ItemPublished
 from aupipe.extract.engine.options import ExecutionOptions, ThreadCounts
 from aupipe.extract.engine.results import JobResult
+from aupipe.extract.executors.devices import available_cores
 from aupipe.extract.meter import Measured
 from aupipe.extract.planning.features import FeatureSet
 
@@ -73,7 +74,8 @@ Message = Ready | Measured | FramesDecoded | ItemPublished | JobResult | Fatal |
 def environment_of(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The variables a worker process is started with, here or on another machine."""
     kept = {name: value for name, value in variables.items() if name in NAMED or name.startswith(PREFIXES)}
-    return kept | PROCESS_ENVIRONMENT
+    # A process has more threads than cores, and glibc would give each its own heap, which keeps what was freed in it.
+    return kept | PROCESS_ENVIRONMENT | {"MALLOC_ARENA_MAX": str(max(2, available_cores()))}
 
 
 def fatal_of(error: BaseException) -> Fatal:
