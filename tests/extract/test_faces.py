@@ -56,9 +56,9 @@ def load(name: str) -> Callable[[np.ndarray], Detections]:
 @pytest.mark.assets
 @pytest.mark.parametrize("detector", TESTED)
 def test_every_detector_finds_the_faces_of_the_photos(
-    detector: str, assets: Path, monkeypatch: pytest.MonkeyPatch
+    detector: str, assets: Path, asset_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
+    monkeypatch.setenv("AUPIPE_WEIGHTS", str(asset_weights))
     detect = load(detector)
     assert {name: len(detect(read_image(assets / "images" / name))) for name in PHOTOS} == PHOTOS
     assert_one_face(detect(read_image(assets / "images" / "smiling_man.jpg")))
@@ -87,8 +87,10 @@ def assert_one_face(found: Detections) -> None:
 
 
 @pytest.mark.assets
-def test_detectors_agree_on_where_the_face_is(assets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AUPIPE_WEIGHTS", str(assets / "weights"))
+def test_detectors_agree_on_where_the_face_is(
+    assets: Path, asset_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUPIPE_WEIGHTS", str(asset_weights))
     picture = read_image(assets / "images" / "obama_portrait.jpg")
     small = shrink(picture[None], 2)
     points = [DETECTORS.get(name)().load("cpu")(small)[0].landmarks[0] for name in TESTED]
