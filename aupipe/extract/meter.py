@@ -71,7 +71,7 @@ class Meter:
 
     trace: bool = False
     totals: dict[str, StageTotals] = field(default_factory=dict)
-    filled: dict[str, float] = field(default_factory=dict)  # queue -> share of its room in use, when last looked at
+    filled: dict[str, float] = field(default_factory=dict)  # queue -> share of its capacity in use, when last sampled
     events: list[Event] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _running: dict[str, int] = field(default_factory=dict)

@@ -58,7 +58,7 @@ def wait_until(true, what: str, process: subprocess.Popen | None = None) -> None
         time.sleep(0.02)
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc")
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="Linux alone lists the children of a process in /proc")
 def test_the_workers_of_a_killed_run_end_by_themselves(plugged: Project) -> None:
     add_tracks(plugged, bright=200)
     plugged.configure(TREE + PICTURES)
@@ -157,7 +157,7 @@ def memory_group() -> Path | None:
 def test_a_worker_killed_for_want_of_memory_says_so_and_the_others_end(plugged: Project) -> None:
     group = memory_group()
     if group is None:
-        pytest.skip("needs to make a memory control group (version 1, root)")
+        pytest.skip("only root, with control groups of version 1, can set a memory limit that the kernel kills for")
     hungry = "\nimport faulty\ndef fail():\n    import numpy as np\n    kept = [np.ones(1 << 27) for _ in range(40)]\n"
     (plugged.folder / "site" / "faulty.py").open("a").write(hungry.replace("import faulty\n", ""))
     add_tracks(plugged, dark=10, bright=200, dim=20)

@@ -172,7 +172,10 @@ def can_mount() -> bool:
     )
 
 
-@pytest.mark.skipif(not can_mount(), reason="needs to mount a small file system (unshare -rm)")
+@pytest.mark.skipif(
+    not can_mount(),
+    reason="a full file system is made by mounting a small one, which this machine refuses (unshare -rm)",
+)
 @pytest.mark.parametrize(
     ("options", "after", "words"),
     [

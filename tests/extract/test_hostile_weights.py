@@ -63,7 +63,7 @@ def test_a_hostile_pickle_of_a_few_bytes_is_refused_at_once(tmp_path: Path, cont
 
 def test_a_module_that_holds_another_twice_again_and_again_is_refused(tmp_path: Path) -> None:
     from aupipe.extract.weights.pickled_checkpoint import unwrap
-    from aupipe.extract.weights.pickles import Inert
+    from aupipe.extract.weights.pickled_objects import Inert
 
     def module(children: dict[str, Inert]) -> Inert:
         made = Inert()

@@ -318,7 +318,7 @@ def test_wide_means_over_long_series_take_bounded_memory() -> None:
 def test_a_full_disk_under_the_temporary_folder_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     with open("/dev/full", "wb+", 0) as full:
         monkeypatch.setattr(long_arrays.tempfile, "TemporaryFile", lambda **options: full)
-        with pytest.raises(AupipeError, match="no room for 40 MB of sound; set TMPDIR"):
+        with pytest.raises(AupipeError, match="no space for 40 MB of sound; set TMPDIR"):
             ArrayBuilder().append(np.zeros(10_000_000, np.float32))
 
 

@@ -295,12 +295,10 @@ def test_what_was_imported_from_another_file_than_the_published_one_is_refused(f
 
 def test_only_the_import_can_reach_the_reader_of_pickles() -> None:
     package = Path(aupipe.__file__).parent
-    reaching = {
-        path.relative_to(package).as_posix()
-        for path in package.rglob("*.py")
-        if re.search(r"weights\.(pickles|bounded|pickled_checkpoint) import|torch\.load\(", path.read_text())
-    }
-    assert reaching == {f"extract/weights/{name}.py" for name in ("folder", "pickled_checkpoint", "pickles")}
+    readers = {"pickles", "pickled_objects", "pickled_checkpoint", "bounded"}
+    asks = re.compile(rf"weights\.({'|'.join(readers)}) import|torch\.load\(")
+    reaching = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if asks.search(path.read_text())}
+    assert reaching == {f"extract/weights/{name}.py" for name in ("folder", *readers - {"bounded"})}
 
 
 @pytest.mark.assets

@@ -1,7 +1,8 @@
-"""Torch networks on face crops: `ImageEncoder`, which the encoders extend, and the function it gives."""
+"""Torch networks on face crops: the base classes that the encoders extend, and the function they give."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -34,25 +35,22 @@ def template(crop: Crop, size_px: int) -> CropTemplate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageEncoder:
+class ImageEncoder(ABC):
     """A torch network on face crops: a subclass is its parameters, its network and its taps.
 
-    ``weights``: a file, absolute or in AUPIPE_WEIGHTS (safetensors, or a checkpoint of torch), or ``"random"``, numbers
-    from a fixed seed, for tests and benchmarks. ``precision``: of the network; rows are float32.
+    ``precision``: of the network; rows are float32.
     """
 
-    weights: str
     precision: Precision = "float32"
 
     modality: ClassVar[Modality] = "visual"
     version: ClassVar[int] = 1
-    licence: ClassVar[str] = "unknown"  # of the published weights
     requires: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnxruntime-gpu")  # `onnx_export`
 
     @property
+    @abstractmethod
     def reads(self) -> CropTemplate:
         """The crop the network takes in."""
-        raise NotImplementedError
 
     @property
     def row_shape(self) -> tuple[int, ...] | None:
@@ -60,26 +58,52 @@ class ImageEncoder:
         return None
 
     @property
-    def network_name(self) -> str:
-        """What random weights are the weights of; part of the identity of features made with those."""
-        raise NotImplementedError
-
-    @property
     def mean_std(self) -> Normal:
         """What pixels are normalised by."""
         return IMAGENET
 
+    @abstractmethod
+    def identify_weights(self) -> Weights:
+        """Which weights the network has. Raises WeightsMissingError."""
+
+    @abstractmethod
+    def network(self) -> Any:
+        """The network with its weights."""
+
+    @abstractmethod
+    def rows(self, network: Any, x: Tensor) -> Tensor:
+        """Rows (B, ...) of normalised pixels (B, 3, S, S)."""
+
+    def load(self, device: str) -> Encode:
+        network = self.network()
+        rows = partial(self.rows, network)
+        return image_encoder(network, device, self.mean_std, rows, self.precision, self.reads.size_px)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointEncoder(ImageEncoder):
+    """An `ImageEncoder` whose weights are one file.
+
+    ``weights``: a file, absolute or in AUPIPE_WEIGHTS (safetensors, or the import of a checkpoint of torch), or
+    ``"random"``, numbers from a fixed seed, for tests and benchmarks.
+    """
+
+    weights: str
+
+    licence: ClassVar[str] = "unknown"  # of the published weights
+
+    @property
+    @abstractmethod
+    def network_name(self) -> str:
+        """What random weights are the weights of; part of the identity of features made with those."""
+
+    @abstractmethod
     def build(self, state: Mapping[str, Tensor]) -> Any:
         """The network these weights fit, not filled yet; for random weights ``state`` is empty."""
-        raise NotImplementedError
 
     def adapt(self, network: Any, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The weights under the names that ``network`` has for them."""
         return state
-
-    def rows(self, network: Any, x: Tensor) -> Tensor:
-        """Rows (B, ...) of normalised pixels (B, 3, S, S)."""
-        raise NotImplementedError
 
     def identify_weights(self) -> Weights:
         return identify_weights(self.weights, self.network_name, self.licence)
@@ -91,11 +115,6 @@ class ImageEncoder:
         state, source = read_weights(self.weights)
         network = self.build(state)
         return filled(network, self.adapt(network, state), source)
-
-    def load(self, device: str) -> Encode:
-        network = self.network()
-        rows = partial(self.rows, network)
-        return image_encoder(network, device, self.mean_std, rows, self.precision, self.reads.size_px)
 
 
 @dataclass(frozen=True)

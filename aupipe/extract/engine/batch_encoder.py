@@ -92,7 +92,7 @@ class BatchEncoder:
         self._failed(begun, failure)
 
     def _failed(self, begun: _Begun, error: Exception) -> None:
-        """Try a batch again in smaller ones, or each recording's share by itself, so that only the guilty one fails."""
+        """Try a batch again in smaller ones, or each recording's share alone: only the one that breaks it fails."""
         feature, slices = begun.feature, begun.slices
         if is_out_of_memory(error) and begun.size > 1:
             error.__traceback__ = None  # which holds what was made before memory ran out

@@ -42,9 +42,9 @@ def encode_video(context: JobContext, resources: Resources, scan: VideoScan, row
             elif context.open_items([recording], "visual"):
                 tracks[recording.id] = _track(context, resources, scan, rows, recording)
     if tracks:
-        filmed = [recording for recording in context.job.recordings if recording.id in tracks]
-        with failing(context, filmed, "visual"):
-            _encode_frames(context, feed, scan, filmed, tracks)
+        from_video = [recording for recording in context.job.recordings if recording.id in tracks]
+        with failing(context, from_video, "visual"):
+            _encode_frames(context, feed, scan, from_video, tracks)
 
 
 class Feed:

@@ -121,7 +121,7 @@ def _receive(connection: Connection, jobs: queue.Queue[Job | None]) -> None:
         while True:
             jobs.put(connection.recv())
     except (EOFError, OSError):
-        os._exit(0)  # nobody is there to work for; what was being written was never published
+        os._exit(0)  # the run is gone; what was being written was never published
 
 
 def _report_stages(sender: MessageSender, engine: Engine) -> None:

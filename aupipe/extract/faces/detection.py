@@ -52,7 +52,7 @@ class FaceDetector:
         )
 
     def over(self, chunks: Iterable[FrameChunk], meter: Meter) -> Iterator[tuple[FrameChunk, FaceTable]]:
-        """Chunks with their faces. Those on a device come one late, so that nobody waits for the device's answer."""
+        """Chunks with their faces. Those on a device come one late, so that no thread waits for the device's answer."""
         late: list[tuple[FrameChunk, Callable[[], FaceTable]]] = []
         for frames in chunks:
             with meter.timed("detect", len(frames)):

@@ -28,7 +28,7 @@ class DeviceDetector:
     def start(self, frames: DeviceFrames, factor: int) -> Callable[[], PaddedFaces]:
         """Begin to look for faces in frames shrunk by ``factor``; calling what is returned waits for the answer."""
         packed = self._graph(frames.colour, factor)(
-            frames.on_current_stream(), (frames.room,) * 3, len(frames)
+            frames.on_current_stream(), (frames.capacity,) * 3, len(frames)
         )  # (B, 15 K + 2)
         wait = fetch([packed])
 

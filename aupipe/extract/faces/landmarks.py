@@ -25,7 +25,7 @@ LEFT_MOUTH, RIGHT_MOUTH = 61, 291
 
 @dataclass(frozen=True)
 class WideFfhqCropTemplate(FfhqCropTemplate):
-    """`FfhqCropTemplate` with room around it: the square takes ``1 / widen`` of each side, in the middle."""
+    """`FfhqCropTemplate` with a margin around it: the square takes ``1 / widen`` of each side, in the middle."""
 
     widen: float = 1.25
 

@@ -102,7 +102,7 @@ class Graphs:
         if self._stream is None:
             self._pool = torch.cuda.graph_pool_handle()
             # Streams are handed out again after 32 of a priority, and what another thread did in this one would be
-            # recorded with it: nobody else asks for this priority.
+            # recorded with it: no other code asks for this priority.
             self._stream = torch.cuda.Stream(device, priority=-1)
         graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream(device)
         with torch.inference_mode():

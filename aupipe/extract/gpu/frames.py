@@ -51,7 +51,7 @@ class DeviceFrames:
         return height, width
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         """How many pictures a full chunk of this size holds, as many as on the host."""
         height, width = self.size
         return chunk_length(3 * height * width)
@@ -100,7 +100,7 @@ class DeviceFrames:
         matrices = upload(template.matrices(landmarks), device)
         places = -(-len(at) // PLACES) * PLACES
         inputs = *self.on_current_stream(), upload(at, device), matrices
-        return _crops(template.size_px, self.colour)(inputs, (self.room,) * 3 + (places,) * 2, len(at))
+        return _crops(template.size_px, self.colour)(inputs, (self.capacity,) * 3 + (places,) * 2, len(at))
 
 
 @lru_cache
@@ -176,7 +176,7 @@ class DeviceFrameBuffer:
         if self._stream is None:
             return DeviceFrames((y.to(self._device), u.to(self._device), v.to(self._device)), colour, pts_s, index)
         with torch.cuda.stream(self._stream):
-            # The allocator of pinned memory gives it to nobody else before the copies are done.
+            # The allocator of pinned memory does not reuse it before the copies are done.
             y, u, v = (plane.to(self._device, non_blocking=True) for plane in (y, u, v))
             arrived = torch.cuda.Event()
             arrived.record(self._stream)

@@ -79,7 +79,7 @@ def _accel(device: str) -> HWAccel:
     accel = HWAccel("cuda", str(torch.device(device).index or 0), options={"current_ctx": "1"})
     try:
         accel.create(Codec("h264", "r"))
-    except NotImplementedError as error:  # so PyAV says that its FFmpeg was built without CUDA decoders
+    except NotImplementedError as error:  # PyAV raises it when its FFmpeg was built without CUDA decoders
         raise UsageError("--nvdec: this PyAV has an FFmpeg without CUDA; run without it") from error
     except av.FFmpegError as error:  # the driver or the device refuses, and strerror says how
         raise UsageError(f"--nvdec: FFmpeg cannot decode on {device} ({error.strerror}); run without it") from error

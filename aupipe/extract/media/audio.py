@@ -22,7 +22,7 @@ from aupipe.extract.media.report import MediaReport, report_on
 from aupipe.extract.media.video import REORDER_S
 from aupipe.types import Waveform
 
-PLANES = 8  # pointers an AVFrame has room for
+PLANES = 8  # plane pointers of an AVFrame
 SILENCE_BLOCK = 1 << 18  # samples of a hole made at a time
 GAP_S = 0.05  # a jump between audio timestamps longer than this is a hole in the recording
 

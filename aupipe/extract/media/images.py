@@ -51,7 +51,7 @@ def image_length(folder: Path) -> int:
     """How many rows a folder of numbered images has: up to its last number.
 
     Raises RecordingError where that is far more than it has images (`MAX_ROWS_PER_IMAGE`, `FREE_ROWS`): a row without
-    an image takes as much room in the store as any other.
+    an image takes as much disk in the store as any other.
     """
     rows = image_rows(folder)
     last = max(rows)

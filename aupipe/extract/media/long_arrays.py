@@ -19,7 +19,7 @@ class ArrayBuilder:
     """An array (n, ...) made from blocks (b, ...) of one dtype, given in order.
 
     A large one goes to a file without a name in the folder for temporary files (``TMPDIR``), which is gone when the
-    array is, or the process. Raises AupipeError when there is no room for it.
+    array is, or the process. Raises AupipeError when the disk is full.
     """
 
     def __init__(self) -> None:
@@ -54,8 +54,8 @@ class ArrayBuilder:
             if error.errno != errno.ENOSPC:
                 raise
             raise AupipeError(
-                f"{tempfile.gettempdir()}: no room for {self._nbytes / 1e6:.0f} MB of sound; "
-                "set TMPDIR to a folder with room"
+                f"{tempfile.gettempdir()}: no space for {self._nbytes / 1e6:.0f} MB of sound; "
+                "set TMPDIR to a folder with free space"
             ) from error
         self._blocks = [self._blocks[0][:0]]
 

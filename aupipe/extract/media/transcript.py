@@ -14,7 +14,7 @@ from aupipe.documents import parse_json
 from aupipe.errors import RecordingError
 from aupipe.files import write_file
 
-LAST_WORD_S = 0.5  # how long a word lasts whose end nobody gives and which no other word follows
+LAST_WORD_S = 0.5  # duration of a word that has no stated end and no word after it
 GRID_RATE = 25000  # GRID's alignments count samples at 25 kHz
 SILENCE = {"sil", "sp", "<sil>", "spn"}
 

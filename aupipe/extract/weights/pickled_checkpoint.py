@@ -11,7 +11,8 @@ import numpy as np
 
 from aupipe.extract.weights import RefusedWeightsError
 from aupipe.extract.weights.checkpoint import listed
-from aupipe.extract.weights.pickles import Inert, read_pickle
+from aupipe.extract.weights.pickled_objects import Inert
+from aupipe.extract.weights.pickles import read_pickle
 
 if TYPE_CHECKING:
     from torch import Tensor

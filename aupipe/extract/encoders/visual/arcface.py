@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from aupipe.extract.encoders.image_base import HALF, ImageEncoder, Normal
+from aupipe.extract.encoders.image_base import HALF, CheckpointEncoder, Normal
 from aupipe.extract.imaging.templates import CropTemplate
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArcFace(ImageEncoder):
+class ArcFace(CheckpointEncoder):
     """112 px aligned face, RGB in [-1, 1]; ``tap``: ``"embedding"`` (B, 512) or ``"map7"`` (B, 512, 7, 7).
 
     ``normalise``: embeddings of unit length, as insightface's ``normed_embedding``; raw ones suit temporal models.

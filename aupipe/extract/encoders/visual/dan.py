@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from aupipe.extract.encoders.image_base import Crop, ImageEncoder, template
+from aupipe.extract.encoders.image_base import CheckpointEncoder, Crop, template
 from aupipe.extract.imaging.templates import CropTemplate
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dan(ImageEncoder):
+class Dan(CheckpointEncoder):
     """224 px face, ImageNet mean and deviation.
 
     ``tap``: ``"fused"`` (B, 512), what the classifier sees: never above -5.5, so standardise it; ``"gap"`` (B, 512),

@@ -14,7 +14,7 @@ from aupipe.extract.contract import KeyedWeightFile
 from aupipe.extract.encoders.base import Encode
 from aupipe.extract.encoders.image_base import (
     HALF,
-    ImageEncoder,
+    CheckpointEncoder,
     Normal,
     filled,
     identify_weights,
@@ -34,7 +34,7 @@ SIZE_PX = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class GhFeat(ImageEncoder):
+class GhFeat(CheckpointEncoder):
     """(B, 14, 1024): row i is the style code of synthesis layer i; 256 px FFHQ crop, RGB in [-1, 1].
 
     ``super_resolution``: a Real-ESRGAN file (or ``"random"``); the face is then cut at 128 px, enlarged and brought to

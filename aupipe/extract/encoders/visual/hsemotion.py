@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from aupipe.extract.encoders.image_base import Crop, ImageEncoder, template
+from aupipe.extract.encoders.image_base import CheckpointEncoder, Crop, template
 from aupipe.extract.imaging.templates import CropTemplate
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ WIDTH = {"b0": 1280, "b2": 1408}
 
 
 @dataclass(frozen=True, kw_only=True)
-class HsEmotion(ImageEncoder):
+class HsEmotion(CheckpointEncoder):
     """``tap``: ``"features"`` (B, 1280) for b0, (B, 1408) for b2; ``"logits"`` (B, 7, 8 or 10).
 
     Classes are alphabetical, Anger to Surprise; those of ``_mtl`` files end in valence and arousal. The published files
@@ -30,7 +30,7 @@ class HsEmotion(ImageEncoder):
     crop: Crop = "box"
 
     licence: ClassVar[str] = "Apache-2.0"
-    requires: ClassVar[tuple[str, ...]] = ("timm", *ImageEncoder.requires)
+    requires: ClassVar[tuple[str, ...]] = ("timm", *CheckpointEncoder.requires)
 
     @property
     def reads(self) -> CropTemplate:

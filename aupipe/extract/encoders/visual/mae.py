@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from aupipe.extract.encoders.image_base import Crop, ImageEncoder, template
+from aupipe.extract.encoders.image_base import CheckpointEncoder, Crop, template
 from aupipe.extract.imaging.templates import CropTemplate
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ DECODER = ("decoder", "mask_token")  # what pretraining alone needs
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mae(ImageEncoder):
+class Mae(CheckpointEncoder):
     """(B, 768) for base, 1024 for large, 1280 for huge; 224 px, ImageNet mean and deviation.
 
     ``tap``: ``"cls"``, the class token after the last norm; ``"mean"``, the mean of the patch tokens after it;
@@ -33,7 +33,7 @@ class Mae(ImageEncoder):
     crop: Crop = "box"
 
     licence: ClassVar[str] = "CC BY-NC 4.0"
-    requires: ClassVar[tuple[str, ...]] = ("timm", *ImageEncoder.requires)
+    requires: ClassVar[tuple[str, ...]] = ("timm", *CheckpointEncoder.requires)
 
     @property
     def reads(self) -> CropTemplate:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from aupipe.extract.encoders.image_base import Crop, ImageEncoder, template
+from aupipe.extract.encoders.image_base import CheckpointEncoder, Crop, template
 from aupipe.extract.imaging.templates import CropTemplate
 from aupipe.tables import Pixels
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RegNet(ImageEncoder):
+class RegNet(CheckpointEncoder):
     """``tap``: ``"pooled"`` (B, 440), or ``"map"`` (B, 440, 4, 4) at 112 px and (B, 440, 7, 7) at 224."""
 
     weights: str = "regnet_y_400mf-c65dace8.pth"
@@ -24,7 +24,7 @@ class RegNet(ImageEncoder):
     crop: Crop = "aligned"
 
     licence: ClassVar[str] = "BSD-3-Clause"
-    requires: ClassVar[tuple[str, ...]] = ("torchvision", *ImageEncoder.requires)
+    requires: ClassVar[tuple[str, ...]] = ("torchvision", *CheckpointEncoder.requires)
 
     @property
     def reads(self) -> CropTemplate:

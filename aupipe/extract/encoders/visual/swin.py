@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from aupipe.extract.encoders.image_base import HALF, IMAGENET, Crop, ImageEncoder, Normal, template
+from aupipe.extract.encoders.image_base import HALF, IMAGENET, CheckpointEncoder, Crop, Normal, template
 from aupipe.extract.imaging.templates import CropTemplate
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ EDGE = (256 - 224) // 2  # cut from each side of the 256 px crop
 
 
 @dataclass(frozen=True, kw_only=True)
-class Swin(ImageEncoder):
+class Swin(CheckpointEncoder):
     """256 px crop of which the middle 224 are used; ``normal``: ``"half"`` to [-1, 1] as that team, or ``"imagenet"``.
 
     ``tap``: ``"pooled"`` (B, 768), the mean of the tokens after the last norm, or ``"tokens"`` (B, 49, 768) by row.
@@ -29,7 +29,7 @@ class Swin(ImageEncoder):
     crop: Crop = "aligned"
 
     licence: ClassVar[str] = "MIT"
-    requires: ClassVar[tuple[str, ...]] = ("timm", *ImageEncoder.requires)
+    requires: ClassVar[tuple[str, ...]] = ("timm", *CheckpointEncoder.requires)
 
     @property
     def reads(self) -> CropTemplate:
