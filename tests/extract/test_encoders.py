@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from aupipe.extract.encoders import (
     WordsInput,
     build_encoder,
     column_names_of,
+    is_shareable,
     row_shape_of,
 )
 from aupipe.extract.encoders.visual.geometry import geometry
@@ -119,6 +121,17 @@ def test_an_encoder_keeps_nothing_from_one_call_to_the_next(encoder) -> None:
     first, between, again = (encode(batch_for(encoder, n, seed)) for n, seed in ((3, 0), (7, 1), (3, 0)))
     assert len(getattr(between, "data", between)) >= 1
     np.testing.assert_array_equal(getattr(first, "data", first), getattr(again, "data", again))
+
+
+def test_several_threads_may_call_a_shareable_encoder_at_once(encoder) -> None:
+    encode = encoder.load("cpu")
+    if not is_shareable(encoder, encode):
+        return  # one thread at a time calls it
+    batches = [batch_for(encoder, 1 + seed, seed) for seed in range(3)]
+    expected = [encode(batch) for batch in batches]
+    with ThreadPoolExecutor(len(batches)) as pool:
+        for found, alone in zip(pool.map(encode, batches), expected, strict=True):
+            np.testing.assert_array_equal(getattr(found, "data", found), getattr(alone, "data", alone))
 
 
 @pytest.mark.parametrize("name", ENCODERS.names())

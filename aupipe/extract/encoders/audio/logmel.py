@@ -42,6 +42,7 @@ class LogMel(FrameAlignment):
     modality: ClassVar[Modality] = "audio"
     requires: ClassVar[tuple[str, ...]] = ("librosa",)
     version: ClassVar[int] = 1
+    shareable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -47,6 +47,7 @@ class Mfcc(FrameAlignment):
     modality: ClassVar[Modality] = "audio"
     requires: ClassVar[tuple[str, ...]] = ("librosa",)
     version: ClassVar[int] = 1
+    shareable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -34,6 +34,7 @@ class Vad(FrameAlignment):
     modality: ClassVar[Modality] = "audio"
     requires: ClassVar[tuple[str, ...]] = ("silero-vad",)
     version: ClassVar[int] = 1
+    shareable: ClassVar[bool] = True
 
     @property
     def reads(self) -> AudioInput:

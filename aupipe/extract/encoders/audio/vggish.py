@@ -43,6 +43,7 @@ class Vggish(FrameAlignment):
 
     modality: ClassVar[Modality] = "audio"
     version: ClassVar[int] = 1
+    shareable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
