@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from aupipe.cli.options import (
     pick_devices,
     require_config,
     resolve,
+    scheduler_options,
     split_list,
 )
 from aupipe.cli.output import echo
@@ -30,6 +32,7 @@ from aupipe.files import refuse_existing
 
 if TYPE_CHECKING:
     from aupipe.extract.engine.options import ExecutionOptions
+    from aupipe.extract.executors import Executor
 
 
 @click.command()
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 )
 @click.option("--feature", "features", multiple=True, help="Only these [[encoder]] names; several separated by commas.")
 @device_options
+@scheduler_options
 @config_options
 @click.option("--backend", help="Backend of a new store: zarr or hdf5.")
 @click.option(
@@ -110,6 +114,10 @@ def extract(
     features: tuple[str, ...],
     gpu: str | None,
     cpu: bool,
+    scheduler: str | None,
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
     config_file: Path | None,
     store: Path | None,
     backend: str | None,
@@ -145,13 +153,16 @@ def extract(
       aupipe extract --dry-run
       aupipe extract --retry-failed
       aupipe extract --cpu --profile trace.json    # open it in chrome://tracing or Perfetto
+      aupipe extract --scheduler scheduler.json --gpu all
     """
     from aupipe.extract.engine.options import ExecutionOptions
     from aupipe.extract.planning.plan import make_plan
 
     if math.isnan(stall_timeout):
         raise UsageError("--stall-timeout nan: expected a number of seconds")
-    options = ExecutionOptions(workers, _batch_size(batch_size), nvdec, compiled, stall_s=stall_timeout)
+    options = ExecutionOptions(
+        workers, _batch_size(batch_size), nvdec, compiled, trace=profile is not None, stall_s=stall_timeout
+    )
     if profile is not None and not profile.absolute().parent.is_dir():  # before the run, not after hours
         raise UsageError(f"--profile {profile}: there is no folder {profile.absolute().parent}; make it first")
     if profile is not None:
@@ -173,26 +184,47 @@ def extract(
         config = resolve(None, videos / "features", **overrides)
     if weights == "random":
         config = _with_random_weights(config)
-    if gpu is not None and not dry_run:
+    if gpu is not None and not dry_run and scheduler is None:
         devices = _devices(gpu, cpu, options, config)  # before the data set is read: it does not depend on it
     recordings, feature_set = select(config, split_list(modalities), split_list(features), limit, selected)
     warn_duplicates(recordings, feature_set)
     feature_set = replace(
         feature_set, mask_missing_audio=on_missing_audio == "mask", fail_on_damage=on_damage == "fail"
     )
-    opened = open_or_create(config, create=False)
-    plan = make_plan(recordings, feature_set, opened, retry_failed=retry_failed, force=force)
-    if dry_run:
-        show_plan(plan, as_json)
-        return 0
-    plan.refuse_others()
-    if not plan.jobs:
-        return report_nothing_to_do(plan, as_json)
-    if gpu is None:
-        devices = _devices(gpu, cpu, options, config)
-    opened = opened or open_or_create(config, create=True)
-    assert opened is not None
-    return run_plan(plan, opened, devices, options, fail_fast, as_json, profile, overwrite)
+    with ExitStack() as stack:
+        client = None
+        if scheduler is not None and not dry_run:
+            from aupipe.extract.executors.cluster.connection import SchedulerOptions, connected
+
+            client = stack.enter_context(connected(SchedulerOptions(scheduler, tls_ca, tls_cert, tls_key), _tell))
+        opened = open_or_create(config, create=False)
+        plan = make_plan(recordings, feature_set, opened, retry_failed=retry_failed, force=force)
+        if dry_run:
+            show_plan(plan, as_json)
+            return 0
+        plan.refuse_others()
+        if not plan.jobs:
+            return report_nothing_to_do(plan, as_json)
+        if gpu is None and client is None:
+            devices = _devices(gpu, cpu, options, config)
+        opened = opened or open_or_create(config, create=True)
+        assert opened is not None
+        executor: Executor
+        if client is not None:
+            from aupipe.extract.executors.cluster.connection import dask_executor
+
+            executor = stack.enter_context(dask_executor(client, plan.parts, opened.path, gpu, cpu, options))
+            where = f"Dask at {client.scheduler.address}"
+        else:
+            from aupipe.extract.executors.local import local_executor
+
+            executor = local_executor(plan.parts, opened.path, devices, options)
+            where = ", ".join(devices)
+        return run_plan(plan, opened, executor, where, fail_fast, as_json, profile, overwrite)
+
+
+def _tell(line: str) -> None:
+    echo(line, err=True)
 
 
 def _devices(gpu: str | None, cpu: bool, options: ExecutionOptions, config: Config) -> list[str]:

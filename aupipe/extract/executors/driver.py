@@ -62,7 +62,7 @@ def extract(
                         executor.assign(suspect)
                     else:  # another attempt has published all of it
                         yield from videos[suspect.job.video_id].add(JobResult(suspect.job.video_id), policy)
-            if not executor.busy:
+            if not executor.busy and (halted() or not (jobs or policy.suspects)):
                 break
             for event in executor.poll():
                 on_event(event)
@@ -79,6 +79,8 @@ def extract(
                         for attempt in attempts:
                             log.warning("%s: %s; %s", attempt.job.video_id, reason, what_comes_next(attempt))
                         policy.note_death(attempts, reason)
+                    case JobReturned(attempt) if attempt.alone:
+                        policy.suspects.appendleft(attempt)
                     case JobReturned(attempt):
                         jobs.appendleft(replace(attempt, job=policy.without_published(attempt.job)))
             yield from _failed(policy, store, videos)
@@ -92,16 +94,17 @@ def extract(
 
 def largest_first(jobs: Sequence[Job]) -> list[Attempt]:
     """By the bytes of their videos, so that at the end of a run no core waits for a long one; equals stay in order."""
-
-    def size_bytes(job: Job) -> int:
-        video = job.recordings[0].video
-        try:
-            return video.stat().st_size if video is not None else 0
-        except OSError:  # it will fail by name
-            return 0
-
-    attempts = [Attempt(job, size_bytes=size_bytes(job)) for job in jobs]
+    attempts = [Attempt(job, size_bytes=size_of(job)) for job in jobs]
     return sorted(attempts, key=lambda attempt: attempt.size_bytes, reverse=True)
+
+
+def size_of(job: Job) -> int:
+    """Bytes of a job's video; 0 for images, and for a video that cannot be read: it will fail by name."""
+    video = job.recordings[0].video
+    try:
+        return video.stat().st_size if video is not None else 0
+    except OSError:
+        return 0
 
 
 @dataclass
