@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -66,7 +67,7 @@ def connected(options: SchedulerOptions, tell: Tell) -> Iterator[Client]:
 
     Raises AupipeError when the scheduler cannot be reached.
     """
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what is wrong is said in one line, by us
+    _quiet_dask()
     security, address = options.security(), find_address(options.scheduler, tell)
     host = urlsplit(address).netloc
     if not address.startswith("tls://") and not host.startswith(LOOPBACK):
@@ -84,6 +85,13 @@ def connected(options: SchedulerOptions, tell: Tell) -> Iterator[Client]:
             client.close(timeout=5)
 
 
+def _quiet_dask() -> None:
+    """No log lines of Dask: what is wrong is told in one line. Its loggers have levels of their own."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("distributed", "tornado"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
 def find_address(scheduler: str, tell: Tell) -> str:
     """The address of a scheduler; waits for its file. Raises UsageError, AupipeError."""
     if "://" in scheduler:
@@ -94,8 +102,6 @@ def find_address(scheduler: str, tell: Tell) -> str:
     told = False
     while True:
         with suppress(OSError, ValueError, KeyError):
-            import json
-
             return str(json.loads(path.read_text())["address"])
         if not path.absolute().parent.is_dir():
             raise UsageError(f"--scheduler {scheduler}: an address such as tcp://host:8786, or a scheduler's file")
