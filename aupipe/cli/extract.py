@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +34,9 @@ from aupipe.files import refuse_existing
 
 if TYPE_CHECKING:
     from aupipe.extract.engine.options import ExecutionOptions
-    from aupipe.extract.executors import Executor
+    from aupipe.extract.executors import Attempt, Executor
+    from aupipe.extract.planning.features import FeatureSet
+    from aupipe.store import Store
 
 
 @click.command()
@@ -77,6 +81,7 @@ if TYPE_CHECKING:
     help="Write the steps of every stage, with times, as a Chrome trace.",
 )
 @overwrite_option("FILE of --profile")
+@click.option("--share", is_flag=True, help="Divide the videos with other runs over this store, on any machine.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N recordings.")
 @click.option("--dry-run", is_flag=True, help="Print what would run and why; compute nothing.")
 @click.option("--retry-failed", is_flag=True, help="Also process the items that failed before.")
@@ -129,6 +134,7 @@ def extract(
     detect_every: int | None,
     profile: Path | None,
     overwrite: bool,
+    share: bool,
     limit: int | None,
     dry_run: bool,
     retry_failed: bool,
@@ -192,11 +198,12 @@ def extract(
         feature_set, mask_missing_audio=on_missing_audio == "mask", fail_on_damage=on_damage == "fail"
     )
     with ExitStack() as stack:
-        client = None
+        connection = None
         if scheduler is not None and not dry_run:
             from aupipe.extract.executors.cluster.connection import SchedulerOptions, connected
 
-            client = stack.enter_context(connected(SchedulerOptions(scheduler, tls_ca, tls_cert, tls_key), _tell))
+            # Before the plan is made: a run that waits here for another one finds its items stored.
+            connection = stack.enter_context(connected(SchedulerOptions(scheduler, tls_ca, tls_cert, tls_key), _tell))
         opened = open_or_create(config, create=False)
         plan = make_plan(recordings, feature_set, opened, retry_failed=retry_failed, force=force)
         if dry_run:
@@ -205,22 +212,37 @@ def extract(
         plan.refuse_others()
         if not plan.jobs:
             return report_nothing_to_do(plan, as_json)
-        if gpu is None and client is None:
+        if gpu is None and connection is None:
             devices = _devices(gpu, cpu, options, config)
         opened = opened or open_or_create(config, create=True)
         assert opened is not None
-        executor: Executor
-        if client is not None:
+        if connection is not None:
             from aupipe.extract.executors.cluster.connection import dask_executor
 
-            executor = stack.enter_context(dask_executor(client, plan.parts, opened.path, gpu, cpu, options))
-            where = f"Dask at {client.scheduler.address}"
+            machines = dask_executor(connection, plan.parts, opened.path, gpu, cpu, options)
+            executor: Executor = stack.enter_context(machines)
+            where = f"Dask at {connection.address}"
         else:
             from aupipe.extract.executors.local import local_executor
 
-            executor = local_executor(plan.parts, opened.path, devices, options)
-            where = ", ".join(devices)
-        return run_plan(plan, opened, executor, where, fail_fast, as_json, profile, overwrite)
+            executor, where = local_executor(plan.parts, opened.path, devices, options), ", ".join(devices)
+        claims = None
+        if share:
+            from aupipe.extract.executors.claims import FileClaims
+
+            replan = partial(_still_to_do, opened, feature_set, retry_failed)
+            claims = stack.enter_context(FileClaims(opened.path / "runs", replan))
+        return run_plan(plan, opened, executor, where, fail_fast, as_json, profile, overwrite, claims)
+
+
+def _still_to_do(store: Store, features: FeatureSet, retry_failed: bool, attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Those of some jobs that other runs have not done meanwhile."""
+    from aupipe.extract.executors.driver import largest_first
+    from aupipe.extract.planning.plan import make_plan
+
+    store.refresh()
+    recordings = [recording for attempt in attempts for recording in attempt.job.recordings]
+    return largest_first(make_plan(recordings, features, store, retry_failed=retry_failed).jobs)
 
 
 def _tell(line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,6 +14,7 @@ from aupipe.cli.signals import draining, exit_code_of_warning, last_words
 if TYPE_CHECKING:
     from aupipe.extract.engine.results import JobResult
     from aupipe.extract.executors import Executor
+    from aupipe.extract.executors.claims import FileClaims
     from aupipe.extract.planning.plan import Item, Plan
     from aupipe.store import Store
     from aupipe.store.local import LocalStore
@@ -73,6 +75,7 @@ def run_plan(
     as_json: bool = False,
     profile: Path | None = None,
     overwrite: bool = False,
+    claims: FileClaims | None = None,
 ) -> int:
     """Run a plan and print its results; ``where`` says on what, in words.
 
@@ -82,6 +85,7 @@ def run_plan(
     from contextlib import closing
 
     from aupipe.cli.progress import Progress
+    from aupipe.extract.executors.driver import NO_CLAIMS
     from aupipe.extract.executors.driver import extract as run
     from aupipe.store.maintenance.gc import sweep
     from aupipe.store.maintenance.inventory import refuse_links
@@ -94,10 +98,12 @@ def run_plan(
     published = set()
     with Progress(len(plan.jobs), quiet=as_json) as progress, draining(DRAINING) as halted:
         # Closing the generator ends the workers on an interrupt, without waiting for the garbage collector.
-        running = run(plan, store, executor, halted=halted, on_event=progress.on_event)
+        running = run(plan, store, executor, halted=halted, on_event=progress.on_event, claims=claims or NO_CLAIMS)
         with closing(running) as results:
             for result in results:
                 progress.on_result(result)
+                if claims is not None:
+                    claims.note_ended(result.video_id)
                 failures += result.failed
                 damaged += [record for record in result.published if record.damage]
                 published |= {(record.recording, record.feature) for record in result.published}
@@ -114,14 +120,19 @@ def run_plan(
     done = [item for item in wanted if (item.key, item.spec.id) in published]
     tried = {(record.recording, record.feature) for record in failures} - published
     failed = sum((item.key, item.spec.id) in tried for item in wanted)
-    not_reached = len(wanted) - len(done) - failed
-    missing = failed + not_reached
+    by_others = 0
+    if claims is not None:
+        by_others, failed_there = _by_others(store, [item for item in wanted if item not in done], tried)
+        failed += failed_there
+    not_reached = len(wanted) - len(done) - failed - by_others
+    missing = failed + (0 if claims is not None else not_reached)  # what other runs work on is no failure of this one
     before = plan.counts["failed before"]
     damages = damage_lines(damaged)
     summary = {
         "done": len(done),
         **counts(plan),
         "failed": failed,
+        **({"by_other_runs": by_others} if claims is not None else {}),
         **({"not_reached": not_reached} if not_reached else {}),
         "damaged": len(damages),
         "seconds": round(seconds, 3),
@@ -148,14 +159,27 @@ def run_plan(
         echo(f"{more}list all: aupipe status --damaged; fail damaged videos: --on-damage fail")
     if before:
         echo(f"{before} items failed in earlier runs and were not tried: aupipe status --failed")
+    if by_others:
+        echo(f"{by_others} items were made by other runs")
     if not_reached:
-        echo(f"{not_reached} items were not reached")
+        others = ": other runs work on them, or have ended since; the same command again says" * (claims is not None)
+        echo(f"{not_reached} items were not reached{others}")
     if failed or before:
         echo("retry: aupipe extract --retry-failed")
     if code := exit_code_of_warning():
         echo(last_words(code), err=True)
         return code
     return 3 if missing or before else 0
+
+
+def _by_others(store: Store, wanted: Sequence[Item], tried: Set[tuple[str, str]]) -> tuple[int, int]:
+    """How many items that this run has not published other runs have, and how many have failed there."""
+    counted = Counter[str]()
+    for item in wanted:
+        record = store.record(item.key, item.spec.id) if (item.key, item.spec.id) not in tried else None
+        if record is not None and item.state != "forced":
+            counted[record.state] += 1
+    return counted["done"], counted["failed"]
 
 
 def _echo_json_result(result: JobResult) -> None:

@@ -297,3 +297,44 @@ def test_videos_that_kill_their_processes_fail_by_name_and_nothing_else_does(
     failed = {line.split()[1] for line in answer.out.splitlines() if line.startswith("FAILED")}
     assert failed == {"03.mp4", "07.mp4"}, answer.out + answer.err
     assert "done 10 " in answer.out
+
+
+# Plain processes that share a store
+
+
+SHARE = ("extract", "--cpu", "--workers", "1", "--share")
+
+
+def made_by(store: Path) -> list[str]:
+    """The journal, of which each process has its own, of every item that was published."""
+    return [
+        file.name for file in (store / "journal").glob("*.jsonl") for _ in range(file.read_bytes().count(b'"done"'))
+    ]
+
+
+def test_runs_that_share_a_store_make_every_item_once(
+    project: Project, expected: dict[tuple[str, str], bytes], arrays: Arrays
+) -> None:
+    create_store(project.folder / "features", "zarr").close()
+    runs = [project.start(*SHARE) for _ in range(2)]
+    ended = [end(run) for run in runs]
+    assert [code for code, _ in ended] == [0, 0], ended
+    store = project.folder / "features"
+    assert arrays(store) == expected
+    assert len(made_by(store)) == len(expected), "nothing is made twice"
+    assert len(set(made_by(store))) > 1, "both have worked"
+    assert not list((store / "runs").rglob("*.alive"))
+
+
+@pytest.mark.slow
+def test_the_work_of_a_shared_run_that_is_killed_is_inherited(
+    project: Project, expected: dict[tuple[str, str], bytes], arrays: Arrays
+) -> None:
+    create_store(project.folder / "features", "zarr").close()
+    first, second = project.start(*SHARE), project.start(*SHARE)
+    wait_for(lambda: published(project) > 3, first)
+    first.kill()
+    end(first)
+    code, err = end(second)
+    assert code == 0, err
+    assert arrays(project.folder / "features") == expected

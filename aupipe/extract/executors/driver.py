@@ -19,12 +19,14 @@ from aupipe.extract.executors import (
     JobReturned,
     WorkerDied,
 )
+from aupipe.extract.executors.claims import Claims, NoClaims
 from aupipe.extract.executors.retry import RetryPolicy, what_comes_next
 from aupipe.extract.planning.plan import Job, Plan, source_paths
 from aupipe.sources import source_identity
 from aupipe.store import Store
 
 log = logging.getLogger(__name__)
+NO_CLAIMS = NoClaims()
 
 
 def extract(
@@ -34,13 +36,15 @@ def extract(
     *,
     halted: Callable[[], bool] = lambda: False,
     on_event: Callable[[ExecutorEvent], None] = lambda event: None,
+    claims: Claims = NO_CLAIMS,
 ) -> Generator[JobResult, None, None]:
     """Run a plan's jobs, yielding what came of each video when that is known.
 
     A recording that fails, fails alone; whatever is published stays published. What is done about processes that die
     and videos that hang stands in `aupipe.extract.executors.retry`. Once ``halted`` says yes no more jobs are handed
     out, and those under way end. When the caller stops iterating, the executor's processes are killed, and what they
-    were writing is as it was before. ``on_event`` is called with everything the executor reports.
+    were writing is as it was before. ``on_event`` is called with everything the executor reports. With ``claims``,
+    other runs over the same store make some of the videos; nothing is yielded of those.
 
     Raises AupipeError for what no recording is the reason of: a full disk, missing weights, workers that cannot start
     or keep dying; UsageError where the plan would replace what is stored of other files, OSError when the store cannot
@@ -49,13 +53,22 @@ def extract(
     plan.refuse_others()
     store.check_writable()
     policy = RetryPolicy()
-    jobs = deque(largest_first(plan.jobs))
+    jobs, elsewhere = deque(largest_first(plan.jobs)), list[Attempt]()
     videos = {job.video_id: _Video(JobResult(job.video_id)) for job in plan.jobs}
     try:
         while True:
             if not halted():
                 while jobs and executor.has_slot(jobs[0].size_bytes):
-                    executor.assign(jobs.popleft())
+                    attempt = jobs.popleft()
+                    if claims.take(attempt.job.video_id):
+                        executor.assign(attempt)
+                    else:
+                        elsewhere.append(attempt)
+                if elsewhere and not (jobs or policy.suspects or executor.busy):
+                    inherited, elsewhere = claims.inherit(elsewhere)
+                    jobs.extend(inherited)
+                    if inherited:
+                        continue
                 while not jobs and policy.suspects and executor.has_slot(alone=True):
                     suspect = policy.next_suspect()
                     if any(item.requested for item in suspect.job.items):

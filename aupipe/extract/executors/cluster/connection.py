@@ -61,8 +61,16 @@ class SchedulerOptions:
         )
 
 
+@dataclass(frozen=True)
+class Connection:
+    """A scheduler that this run has for itself."""
+
+    client: Client
+    address: str
+
+
 @contextmanager
-def connected(options: SchedulerOptions, tell: Tell) -> Iterator[Client]:
+def connected(options: SchedulerOptions, tell: Tell) -> Iterator[Connection]:
     """The scheduler, for this run alone: a second run waits here, before it plans, until the first has ended.
 
     Raises AupipeError when the scheduler cannot be reached.
@@ -78,8 +86,9 @@ def connected(options: SchedulerOptions, tell: Tell) -> Iterator[Client]:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise AupipeError(f"the Dask scheduler at {address} cannot be reached: {reason}") from error
     try:
-        with _alone_on(client, tell):
-            yield client
+        connection = Connection(client, address)
+        with _alone_on(connection, tell):
+            yield connection
     finally:
         with suppress(Exception):  # a scheduler that is gone
             client.close(timeout=5)
@@ -114,8 +123,9 @@ def find_address(scheduler: str, tell: Tell) -> str:
 
 
 @contextmanager
-def _alone_on(client: Client, tell: Tell) -> Iterator[None]:
+def _alone_on(connection: Connection, tell: Tell) -> Iterator[None]:
     """One run at a time on a scheduler. That of a run that was killed is free again after half a minute."""
+    client = connection.client
     lock = Lock(PLUGIN, scheduler_rpc=client.scheduler, loop=client.loop)
     try:
         told = False
@@ -124,7 +134,7 @@ def _alone_on(client: Client, tell: Tell) -> Iterator[None]:
                 tell("aupipe: waiting for another run on this scheduler to end")
                 told = True
     except (OSError, TimeoutError) as error:
-        raise AupipeError(f"the Dask scheduler at {client.scheduler.address} is gone ({error})") from error
+        raise AupipeError(f"the Dask scheduler at {connection.address} is gone ({error})") from error
     try:
         yield
     finally:
@@ -134,7 +144,7 @@ def _alone_on(client: Client, tell: Tell) -> Iterator[None]:
 
 @contextmanager
 def dask_executor(
-    client: Client, features: FeatureSet, store: Path, gpu: str | None, cpu: bool, options: ExecutionOptions
+    connection: Connection, features: FeatureSet, store: Path, gpu: str | None, cpu: bool, options: ExecutionOptions
 ) -> Iterator[DaskExecutor]:
     """The machines of a scheduler, for a run over a store that all of them see at its path."""
     store = Path(os.path.realpath(store))
@@ -157,7 +167,7 @@ def dask_executor(
         weights=weights_for(features),
         environment=environment,
     )
-    executor = DaskExecutor(client, order)
+    executor = DaskExecutor(connection.client, connection.address, order)
     try:
         yield executor
     finally:

@@ -60,6 +60,7 @@ class DaskExecutor:
     """Machines of a Dask cluster; see `aupipe.extract.executors.Executor`."""
 
     client: Client
+    scheduler: str  # address
     order: Order
     machines: dict[str, Machine] = field(default_factory=dict)  # by address
     refused: dict[str, Refusal] = field(default_factory=dict)
@@ -250,10 +251,10 @@ class DaskExecutor:
             return
         self._looked_s = now_s
         try:
-            present = set(self.client.sync(self.client.scheduler.ncores, callback_timeout=CALL_S))
+            present = self._present()
         except (OSError, TimeoutError) as error:
             raise AupipeError(
-                f"the Dask scheduler at {self.client.scheduler.address} is gone ({error}): start it, then run the same "
+                f"the Dask scheduler at {self.scheduler} is gone ({error}): start it, then run the same "
                 "command again: published items stay stored"
             ) from error
         for address in [address for address in self.machines if address not in present]:
@@ -267,6 +268,13 @@ class DaskExecutor:
             self._touched_s = now_s
             with suppress(OSError):
                 os.utime(self.order.mark)
+
+    def _present(self) -> set[str]:
+        """The addresses of all Dask workers. Raises OSError, TimeoutError when the scheduler does not answer."""
+        scheduler = self.client.scheduler
+        if scheduler is None:
+            raise OSError("the connection is closed")
+        return set(self.client.sync(scheduler.ncores, callback_timeout=CALL_S))
 
     def _give_up_without_machines(self, for_s: float, present: set[str]) -> None:
         refusals = [refusal for address, refusal in self.refused.items() if address in present]
