@@ -14,6 +14,7 @@ from typing import NoReturn
 import click
 
 from aupipe import __version__
+from aupipe.cli.cluster import cluster
 from aupipe.cli.ensemble import ensemble
 from aupipe.cli.extract import extract
 from aupipe.cli.output import close_streams, echo, echo_error, echo_traceback, open_streams
@@ -70,6 +71,7 @@ COMMANDS = (
     evaluate,
     tune,
     ensemble,
+    cluster,
     weights,
     demo,
     plugins,

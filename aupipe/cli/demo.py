@@ -20,6 +20,8 @@ CORPUS_FILE = "demo.json"  # the parameters the corpus in this folder was drawn 
 
 def run_demo(folder: Path, *, recordings: int, seconds: float, seed: int) -> None:
     """Draw a corpus, extract, train a linear head and a TCN, and score both on the validation split."""
+    from aupipe.extract.engine.options import ExecutionOptions
+    from aupipe.extract.executors.local import local_executor
     from aupipe.extract.planning.features import build_feature_set
     from aupipe.extract.planning.plan import make_plan
     from aupipe.train.evaluate import trivial_baseline
@@ -38,7 +40,8 @@ def run_demo(folder: Path, *, recordings: int, seconds: float, seed: int) -> Non
     store = open_or_create(config, create=True)
     assert store is not None
     plan = make_plan(dataset.recordings, build_feature_set(config), store)
-    if plan.jobs and (code := run_plan(plan, store, ["cpu"])):
+    executor = local_executor(plan.parts, store.path, ["cpu"], ExecutionOptions())
+    if plan.jobs and (code := run_plan(plan, store, executor, "cpu")):
         raise SystemExit(code)
     if not plan.jobs:
         echo(f"nothing to do: {plan.counts['done']} items are stored", err=True)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +20,7 @@ from aupipe.cli.options import (
     pick_devices,
     require_config,
     resolve,
+    scheduler_options,
     split_list,
 )
 from aupipe.cli.output import echo
@@ -30,6 +34,9 @@ from aupipe.files import refuse_existing
 
 if TYPE_CHECKING:
     from aupipe.extract.engine.options import ExecutionOptions
+    from aupipe.extract.executors import Attempt, Executor
+    from aupipe.extract.planning.features import FeatureSet
+    from aupipe.store import Store
 
 
 @click.command()
@@ -42,6 +49,7 @@ if TYPE_CHECKING:
 )
 @click.option("--feature", "features", multiple=True, help="Only these [[encoder]] names; several separated by commas.")
 @device_options
+@scheduler_options
 @config_options
 @click.option("--backend", help="Backend of a new store: zarr or hdf5.")
 @click.option(
@@ -73,6 +81,7 @@ if TYPE_CHECKING:
     help="Write the steps of every stage, with times, as a Chrome trace.",
 )
 @overwrite_option("FILE of --profile")
+@click.option("--share", is_flag=True, help="Divide the videos with other runs over this store, on any machine.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N recordings.")
 @click.option("--dry-run", is_flag=True, help="Print what would run and why; compute nothing.")
 @click.option("--retry-failed", is_flag=True, help="Also process the items that failed before.")
@@ -110,6 +119,10 @@ def extract(
     features: tuple[str, ...],
     gpu: str | None,
     cpu: bool,
+    scheduler: str | None,
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
     config_file: Path | None,
     store: Path | None,
     backend: str | None,
@@ -121,6 +134,7 @@ def extract(
     detect_every: int | None,
     profile: Path | None,
     overwrite: bool,
+    share: bool,
     limit: int | None,
     dry_run: bool,
     retry_failed: bool,
@@ -145,13 +159,16 @@ def extract(
       aupipe extract --dry-run
       aupipe extract --retry-failed
       aupipe extract --cpu --profile trace.json    # open it in chrome://tracing or Perfetto
+      aupipe extract --scheduler scheduler.json --gpu all
     """
     from aupipe.extract.engine.options import ExecutionOptions
     from aupipe.extract.planning.plan import make_plan
 
     if math.isnan(stall_timeout):
         raise UsageError("--stall-timeout nan: expected a number of seconds")
-    options = ExecutionOptions(workers, _batch_size(batch_size), nvdec, compiled, stall_s=stall_timeout)
+    options = ExecutionOptions(
+        workers, _batch_size(batch_size), nvdec, compiled, trace=profile is not None, stall_s=stall_timeout
+    )
     if profile is not None and not profile.absolute().parent.is_dir():  # before the run, not after hours
         raise UsageError(f"--profile {profile}: there is no folder {profile.absolute().parent}; make it first")
     if profile is not None:
@@ -173,26 +190,63 @@ def extract(
         config = resolve(None, videos / "features", **overrides)
     if weights == "random":
         config = _with_random_weights(config)
-    if gpu is not None and not dry_run:
+    if gpu is not None and not dry_run and scheduler is None:
         devices = _devices(gpu, cpu, options, config)  # before the data set is read: it does not depend on it
     recordings, feature_set = select(config, split_list(modalities), split_list(features), limit, selected)
     warn_duplicates(recordings, feature_set)
     feature_set = replace(
         feature_set, mask_missing_audio=on_missing_audio == "mask", fail_on_damage=on_damage == "fail"
     )
-    opened = open_or_create(config, create=False)
-    plan = make_plan(recordings, feature_set, opened, retry_failed=retry_failed, force=force)
-    if dry_run:
-        show_plan(plan, as_json)
-        return 0
-    plan.refuse_others()
-    if not plan.jobs:
-        return report_nothing_to_do(plan, as_json)
-    if gpu is None:
-        devices = _devices(gpu, cpu, options, config)
-    opened = opened or open_or_create(config, create=True)
-    assert opened is not None
-    return run_plan(plan, opened, devices, options, fail_fast, as_json, profile, overwrite)
+    with ExitStack() as stack:
+        connection = None
+        if scheduler is not None and not dry_run:
+            from aupipe.extract.executors.cluster.connection import SchedulerOptions, connected
+
+            # Before the plan is made: a run that waits here for another one finds its items stored.
+            connection = stack.enter_context(connected(SchedulerOptions(scheduler, tls_ca, tls_cert, tls_key), _tell))
+        opened = open_or_create(config, create=False)
+        plan = make_plan(recordings, feature_set, opened, retry_failed=retry_failed, force=force)
+        if dry_run:
+            show_plan(plan, as_json)
+            return 0
+        plan.refuse_others()
+        if not plan.jobs:
+            return report_nothing_to_do(plan, as_json)
+        if gpu is None and connection is None:
+            devices = _devices(gpu, cpu, options, config)
+        opened = opened or open_or_create(config, create=True)
+        assert opened is not None
+        if connection is not None:
+            from aupipe.extract.executors.cluster.connection import dask_executor
+
+            machines = dask_executor(connection, plan.parts, opened.path, gpu, cpu, options)
+            executor: Executor = stack.enter_context(machines)
+            where = f"Dask at {connection.address}"
+        else:
+            from aupipe.extract.executors.local import local_executor
+
+            executor, where = local_executor(plan.parts, opened.path, devices, options), ", ".join(devices)
+        claims = None
+        if share:
+            from aupipe.extract.executors.claims import FileClaims
+
+            replan = partial(_still_to_do, opened, feature_set, retry_failed)
+            claims = stack.enter_context(FileClaims(opened.path / "runs", replan))
+        return run_plan(plan, opened, executor, where, fail_fast, as_json, profile, overwrite, claims)
+
+
+def _still_to_do(store: Store, features: FeatureSet, retry_failed: bool, attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Those of some jobs that other runs have not done meanwhile."""
+    from aupipe.extract.executors.driver import largest_first
+    from aupipe.extract.planning.plan import make_plan
+
+    store.refresh()
+    recordings = [recording for attempt in attempts for recording in attempt.job.recordings]
+    return largest_first(make_plan(recordings, features, store, retry_failed=retry_failed).jobs)
+
+
+def _tell(line: str) -> None:
+    echo(line, err=True)
 
 
 def _devices(gpu: str | None, cpu: bool, options: ExecutionOptions, config: Config) -> list[str]:

@@ -40,9 +40,24 @@ def device_options(command: Command) -> Command:
         click.option(
             "--gpu",
             metavar="N",
-            help="GPU to run on: 0, cuda:0, or several as 0,1. Default: the first GPU, else the CPU.",
+            help="GPU to run on: 0, cuda:0, several as 0,1, or all. Default: the first GPU, else the CPU.",
         ),
         click.option("--cpu", is_flag=True, help="Run on the CPU."),
+    ]
+    return functools.reduce(lambda done, option: option(done), reversed(options), command)
+
+
+def scheduler_options(command: Command) -> Command:
+    """``--scheduler`` and the files of TLS."""
+    options = [
+        click.option(
+            "--scheduler",
+            metavar="ADDRESS|FILE",
+            help="Run on the workers of this Dask scheduler: tcp://host:8786, or the file it has written.",
+        ),
+        click.option("--tls-ca", type=click.Path(path_type=Path), metavar="FILE", help="TLS: the authority's file."),
+        click.option("--tls-cert", type=click.Path(path_type=Path), metavar="FILE", help="TLS: the certificate."),
+        click.option("--tls-key", type=click.Path(path_type=Path), metavar="FILE", help="TLS: its key."),
     ]
     return functools.reduce(lambda done, option: option(done), reversed(options), command)
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from aupipe.cli.options import damage_lines, failure_lines
 from aupipe.cli.output import echo, echo_json
+from aupipe.cli.signals import draining, exit_code_of_warning, last_words
 
 if TYPE_CHECKING:
-    from aupipe.extract.engine.options import ExecutionOptions
     from aupipe.extract.engine.results import JobResult
+    from aupipe.extract.executors import Executor
+    from aupipe.extract.executors.claims import FileClaims
     from aupipe.extract.planning.plan import Item, Plan
     from aupipe.store import Store
     from aupipe.store.local import LocalStore
 
 SHOWN = 10  # failed or damaged recordings
+DRAINING = "aupipe: finishing the videos under way; once more: stop now (what is published stays stored)"
 
 
 def counts(plan: Plan) -> dict[str, int]:
@@ -66,20 +69,24 @@ def _failed_before(failed: list[Item]) -> list[str]:
 def run_plan(
     plan: Plan,
     store: Store,
-    devices: list[str],
-    options: ExecutionOptions | None = None,
+    executor: Executor,
+    where: str,
     fail_fast: bool = False,
     as_json: bool = False,
     profile: Path | None = None,
     overwrite: bool = False,
+    claims: FileClaims | None = None,
 ) -> int:
-    """Run a plan and print its results. The exit code is 3 where an item of the plan was not published, else 0."""
+    """Run a plan and print its results; ``where`` says on what, in words.
+
+    The exit code is 3 where an item of the plan was not published, else 0; 130 or 143 after Ctrl-C or the warning of a
+    batch system, when the videos under way have been finished.
+    """
     from contextlib import closing
 
     from aupipe.cli.progress import Progress
-    from aupipe.extract.engine.options import ExecutionOptions
+    from aupipe.extract.executors.driver import NO_CLAIMS
     from aupipe.extract.executors.driver import extract as run
-    from aupipe.extract.executors.local import local_executor
     from aupipe.store.maintenance.gc import sweep
     from aupipe.store.maintenance.inventory import refuse_links
 
@@ -89,14 +96,14 @@ def run_plan(
     failures = []
     damaged = []
     published = set()
-    with Progress(len(plan.jobs), quiet=as_json) as progress:
+    with Progress(len(plan.jobs), quiet=as_json) as progress, draining(DRAINING) as halted:
         # Closing the generator ends the workers on an interrupt, without waiting for the garbage collector.
-        options = replace(options or ExecutionOptions(), trace=profile is not None)
-        executor = local_executor(plan.parts, store.path, devices, options)
-        running = run(plan, store, executor, on_event=progress.on_event)
+        running = run(plan, store, executor, halted=halted, on_event=progress.on_event, claims=claims or NO_CLAIMS)
         with closing(running) as results:
             for result in results:
                 progress.on_result(result)
+                if claims is not None:
+                    claims.note_ended(result.video_id)
                 failures += result.failed
                 damaged += [record for record in result.published if record.damage]
                 published |= {(record.recording, record.feature) for record in result.published}
@@ -111,13 +118,22 @@ def run_plan(
     store.refresh()  # the worker processes have published, not this one
     wanted = [item for item in plan.items if item.todo]
     done = [item for item in wanted if (item.key, item.spec.id) in published]
-    missing = len(wanted) - len(done)
+    tried = {(record.recording, record.feature) for record in failures} - published
+    failed = sum((item.key, item.spec.id) in tried for item in wanted)
+    by_others = 0
+    if claims is not None:
+        by_others, failed_there = _by_others(store, [item for item in wanted if item not in done], tried)
+        failed += failed_there
+    not_reached = len(wanted) - len(done) - failed - by_others
+    missing = failed + (0 if claims is not None else not_reached)  # what other runs work on is no failure of this one
     before = plan.counts["failed before"]
     damages = damage_lines(damaged)
     summary = {
         "done": len(done),
         **counts(plan),
-        "failed": missing,
+        "failed": failed,
+        **({"by_other_runs": by_others} if claims is not None else {}),
+        **({"not_reached": not_reached} if not_reached else {}),
         "damaged": len(damages),
         "seconds": round(seconds, 3),
         "frames": frames,
@@ -125,11 +141,11 @@ def run_plan(
     if as_json:
         cost = {"cpu_s": round(cpu_s, 3), "stages": stages}
         echo_json({"message_type": "summary", **summary, **cost})
-        return 3 if missing or before else 0
-    speed = f"{frames / max(seconds, 1e-9):.0f} frames/s, {', '.join(devices)}"
+        return exit_code_of_warning() or (3 if missing or before else 0)
+    speed = f"{frames / max(seconds, 1e-9):.0f} frames/s, {where}"
     rate = f"{frames:,} frames decoded in {seconds:.1f} s ({speed})"
     damage = f"   damaged {len(damages)}" * bool(damages)
-    echo(f"done {len(done)}   already done {plan.counts['done']}   failed {missing + before}{damage}   {rate}")
+    echo(f"done {len(done)}   already done {plan.counts['done']}   failed {failed + before}{damage}   {rate}")
     if limit:
         echo(limit)
     for line in failure_lines(
@@ -143,11 +159,27 @@ def run_plan(
         echo(f"{more}list all: aupipe status --damaged; fail damaged videos: --on-damage fail")
     if before:
         echo(f"{before} items failed in earlier runs and were not tried: aupipe status --failed")
-    if missing > len(failures):
-        echo(f"{missing - len(failures)} items were not reached")
-    if missing or before:
+    if by_others:
+        echo(f"{by_others} items were made by other runs")
+    if not_reached:
+        others = ": other runs work on them, or have ended since; the same command again says" * (claims is not None)
+        echo(f"{not_reached} items were not reached{others}")
+    if failed or before:
         echo("retry: aupipe extract --retry-failed")
+    if code := exit_code_of_warning():
+        echo(last_words(code), err=True)
+        return code
     return 3 if missing or before else 0
+
+
+def _by_others(store: Store, wanted: Sequence[Item], tried: Set[tuple[str, str]]) -> tuple[int, int]:
+    """How many items that this run has not published other runs have, and how many have failed there."""
+    counted = Counter[str]()
+    for item in wanted:
+        record = store.record(item.key, item.spec.id) if (item.key, item.spec.id) not in tried else None
+        if record is not None and item.state != "forced":
+            counted[record.state] += 1
+    return counted["done"], counted["failed"]
 
 
 def _echo_json_result(result: JobResult) -> None:

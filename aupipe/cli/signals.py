@@ -6,6 +6,8 @@ import _thread
 import os
 import signal
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from aupipe.cli.output import echo
@@ -13,8 +15,11 @@ from aupipe.cli.output import echo
 INTERRUPTED, TERMINATED = 130, 143  # exit codes
 GRACE_S = 20.0  # after the first signal, for cleaning up; workers are killed at once
 TERMINATING = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+WARNINGS = ("SIGINT", "SIGUSR1", "SIGUSR2")  # there is time to finish what is under way
 
 _received: list[int] = []  # the exit code of the first signal
+_draining: list[str] = []  # what to say at a warning, while a run can finish what is under way
+_warned: list[int] = []  # the exit code of the warning
 
 
 class Signalled(KeyboardInterrupt):
@@ -40,8 +45,35 @@ def release_signals() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
+@contextmanager
+def draining(words: str) -> Iterator[Callable[[], bool]]:
+    """Inside, the first Ctrl-C (or Slurm's warning) prints ``words`` and raises nothing; the function says whether it
+    has come. What comes after it ends the command as everywhere."""
+    _draining.append(words)
+    try:
+        yield lambda: bool(_warned)
+    finally:
+        _draining.clear()
+
+
+def exit_code_of_warning() -> int:
+    """130 or 143 where a run was asked to finish what is under way, else 0."""
+    return _warned[0] if _warned else 0
+
+
+def last_words(code: int) -> str:
+    """How a command that a signal ended takes its leave."""
+    word = "terminated" if code == TERMINATED else "interrupted"
+    return f"aupipe: {word}; published items stay stored, run the same command to continue"
+
+
 def _end(signum: int, frame: FrameType | None) -> None:
     code = INTERRUPTED if signum == signal.SIGINT else TERMINATED
+    if _draining and not _warned and signal.Signals(signum).name in WARNINGS:
+        _warned.append(code)
+        with suppress(OSError):
+            os.write(2, f"\n{_draining[0]}\n".encode())  # `print` may be what the signal interrupts
+        return
     if _received:
         os._exit(_received[0])
     _received.append(code)
@@ -68,6 +100,5 @@ def exit_now() -> None:
     and the process would abort.
     """
     code = _received[0] if _received else INTERRUPTED
-    word = "terminated" if code == TERMINATED else "interrupted"
-    echo("", f"aupipe: {word}; published items stay stored, run the same command to continue", err=True)
+    echo("", last_words(code), err=True)
     os._exit(code)  # stdout is not flushed: its reader may have stopped reading, and the flush would block

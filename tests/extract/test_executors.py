@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from aupipe.extract.executors import (
     StagesMeasured,
     WorkerDied,
 )
+from aupipe.extract.executors.cluster.connection import SchedulerOptions, connected, dask_executor
 from aupipe.extract.executors.driver import extract
 from aupipe.extract.executors.local import local_executor
 from aupipe.extract.planning.features import FeatureSet, build_feature_set
@@ -32,6 +34,7 @@ from aupipe.store import Store, create_store
 from aupipe.store.maintenance.verify import check
 from aupipe.types import Recording
 from tests.conftest import write_video
+from tests.extract.dask_cluster import dask_cluster
 from tests.extract.running import run_jobs
 
 CONFIG = Config(
@@ -116,7 +119,29 @@ def worker_processes(plan: Plan, store: Store) -> Executor:
     return replace(executor, slots=[*executor.slots, replace(executor.slots[0])])
 
 
-EXECUTORS: dict[str, Make] = {"in process": in_process, "worker processes": worker_processes}
+@pytest.fixture(scope="module")
+def many_machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
+    """Two Dask workers, each with worker processes of its own."""
+    with ExitStack() as stack:
+        cluster = stack.enter_context(dask_cluster(tmp_path_factory.mktemp("dask")))
+        client = stack.enter_context(connected(SchedulerOptions(str(cluster.file)), lambda line: None))
+
+        def make(plan: Plan, store: Store) -> Executor:
+            options = ExecutionOptions(workers=1)
+            return stack.enter_context(dask_executor(client, plan.parts, store.path, None, True, options))
+
+        yield make
+
+
+EXECUTORS = ("in process", "worker processes", "many machines")
+
+
+@pytest.fixture(params=EXECUTORS)
+def make(request: pytest.FixtureRequest) -> Make:
+    if request.param == "many machines":
+        found: Make = request.getfixturevalue("many_machines")
+        return found
+    return {"in process": in_process, "worker processes": worker_processes}[request.param]
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +172,6 @@ def expected(tmp_path_factory: pytest.TempPathFactory, recordings: list[Recordin
 # The contract ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make", EXECUTORS.values(), ids=EXECUTORS)
 def test_every_job_comes_back_once_after_its_items_and_with_the_same_bytes(
     make: Make, planned: tuple[Plan, Store], expected: dict[tuple[str, str], int]
 ) -> None:
@@ -171,7 +195,6 @@ def test_every_job_comes_back_once_after_its_items_and_with_the_same_bytes(
     executor.kill_all()  # may be called at any time
 
 
-@pytest.mark.parametrize("make", EXECUTORS.values(), ids=EXECUTORS)
 def test_a_run_that_is_halted_ends_what_is_under_way_and_begins_nothing(
     make: Make, planned: tuple[Plan, Store]
 ) -> None:
@@ -187,7 +210,6 @@ def test_a_run_that_is_halted_ends_what_is_under_way_and_begins_nothing(
     assert len(sums(store)) == 3 * len(outcomes)
 
 
-@pytest.mark.parametrize("make", EXECUTORS.values(), ids=EXECUTORS)
 def test_a_caller_who_stops_listening_leaves_no_process_and_nothing_in_part(
     make: Make, planned: tuple[Plan, Store], expected: dict[tuple[str, str], int]
 ) -> None:

@@ -11,8 +11,8 @@ from aupipe.extract.engine.options import ThreadCounts
 
 
 def choose_devices(gpu: str | None, cpu: bool) -> list[str]:
-    """The torch devices for ``--gpu 0``, ``--gpu 0,1``, ``--gpu cuda:1`` or ``--cpu``; by default the first GPU, else
-    the CPU.
+    """The torch devices for ``--gpu 0``, ``--gpu 0,1``, ``--gpu cuda:1``, ``--gpu all`` or ``--cpu``; by default the
+    first GPU, else the CPU.
 
     Raises UsageError when a GPU was asked for and is not there: never a silent fall back to the CPU.
     """
@@ -25,8 +25,10 @@ def choose_devices(gpu: str | None, cpu: bool) -> list[str]:
     if gpu is None:
         return ["cuda:0" if torch.cuda.is_available() else "cpu"]
     names = [name.strip().removeprefix("cuda:") for name in gpu.split(",")]
+    if gpu == "all":
+        names = [str(number) for number in range(max(1, torch.cuda.device_count()))]
     if not all(name.isascii() and name.isdigit() for name in names):
-        raise UsageError(f"--gpu {gpu}: expected a number such as 0, several such as 0,1, or cuda:0")
+        raise UsageError(f"--gpu {gpu}: expected a number such as 0, several such as 0,1, cuda:0, or all")
     if torch.version.cuda is None and torch.version.hip is None:
         raise UsageError(f"--gpu {gpu}: this torch ({torch.__version__}) has no CUDA; install one that has, or --cpu")
     count = torch.cuda.device_count()

@@ -19,12 +19,14 @@ from aupipe.extract.executors import (
     JobReturned,
     WorkerDied,
 )
+from aupipe.extract.executors.claims import Claims, NoClaims
 from aupipe.extract.executors.retry import RetryPolicy, what_comes_next
 from aupipe.extract.planning.plan import Job, Plan, source_paths
 from aupipe.sources import source_identity
 from aupipe.store import Store
 
 log = logging.getLogger(__name__)
+NO_CLAIMS = NoClaims()
 
 
 def extract(
@@ -34,13 +36,15 @@ def extract(
     *,
     halted: Callable[[], bool] = lambda: False,
     on_event: Callable[[ExecutorEvent], None] = lambda event: None,
+    claims: Claims = NO_CLAIMS,
 ) -> Generator[JobResult, None, None]:
     """Run a plan's jobs, yielding what came of each video when that is known.
 
     A recording that fails, fails alone; whatever is published stays published. What is done about processes that die
     and videos that hang stands in `aupipe.extract.executors.retry`. Once ``halted`` says yes no more jobs are handed
     out, and those under way end. When the caller stops iterating, the executor's processes are killed, and what they
-    were writing is as it was before. ``on_event`` is called with everything the executor reports.
+    were writing is as it was before. ``on_event`` is called with everything the executor reports. With ``claims``,
+    other runs over the same store make some of the videos; nothing is yielded of those.
 
     Raises AupipeError for what no recording is the reason of: a full disk, missing weights, workers that cannot start
     or keep dying; UsageError where the plan would replace what is stored of other files, OSError when the store cannot
@@ -49,20 +53,29 @@ def extract(
     plan.refuse_others()
     store.check_writable()
     policy = RetryPolicy()
-    jobs = deque(largest_first(plan.jobs))
+    jobs, elsewhere = deque(largest_first(plan.jobs)), list[Attempt]()
     videos = {job.video_id: _Video(JobResult(job.video_id)) for job in plan.jobs}
     try:
         while True:
             if not halted():
                 while jobs and executor.has_slot(jobs[0].size_bytes):
-                    executor.assign(jobs.popleft())
+                    attempt = jobs.popleft()
+                    if claims.take(attempt.job.video_id):
+                        executor.assign(attempt)
+                    else:
+                        elsewhere.append(attempt)
+                if elsewhere and not (jobs or policy.suspects or executor.busy):
+                    inherited, elsewhere = claims.inherit(elsewhere)
+                    jobs.extend(inherited)
+                    if inherited:
+                        continue
                 while not jobs and policy.suspects and executor.has_slot(alone=True):
                     suspect = policy.next_suspect()
                     if any(item.requested for item in suspect.job.items):
                         executor.assign(suspect)
                     else:  # another attempt has published all of it
                         yield from videos[suspect.job.video_id].add(JobResult(suspect.job.video_id), policy)
-            if not executor.busy:
+            if not executor.busy and (halted() or not (jobs or policy.suspects)):
                 break
             for event in executor.poll():
                 on_event(event)
@@ -79,6 +92,8 @@ def extract(
                         for attempt in attempts:
                             log.warning("%s: %s; %s", attempt.job.video_id, reason, what_comes_next(attempt))
                         policy.note_death(attempts, reason)
+                    case JobReturned(attempt) if attempt.alone:
+                        policy.suspects.appendleft(attempt)
                     case JobReturned(attempt):
                         jobs.appendleft(replace(attempt, job=policy.without_published(attempt.job)))
             yield from _failed(policy, store, videos)
@@ -92,16 +107,17 @@ def extract(
 
 def largest_first(jobs: Sequence[Job]) -> list[Attempt]:
     """By the bytes of their videos, so that at the end of a run no core waits for a long one; equals stay in order."""
-
-    def size_bytes(job: Job) -> int:
-        video = job.recordings[0].video
-        try:
-            return video.stat().st_size if video is not None else 0
-        except OSError:  # it will fail by name
-            return 0
-
-    attempts = [Attempt(job, size_bytes=size_bytes(job)) for job in jobs]
+    attempts = [Attempt(job, size_bytes=size_of(job)) for job in jobs]
     return sorted(attempts, key=lambda attempt: attempt.size_bytes, reverse=True)
+
+
+def size_of(job: Job) -> int:
+    """Bytes of a job's video; 0 for images, and for a video that cannot be read: it will fail by name."""
+    video = job.recordings[0].video
+    try:
+        return video.stat().st_size if video is not None else 0
+    except OSError:
+        return 0
 
 
 @dataclass

@@ -1,0 +1,160 @@
+"""Several runs over one store, each a plain process: every video is claimed by one of them, through files.
+
+A claim is a file that only one run can create. A run shows that it is alive by touching a file of its own; claims of a
+run that has ended, or has not touched its file for `LEASE_S`, are inherited. Ages are differences between times that
+the file server gave, so the clocks of the machines do not matter. When two runs do take one video (a run was paused for
+longer than its lease), both compute the same rows and one of them is published: work is lost, never an item.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from aupipe.extract.executors import Attempt
+from aupipe.store.processes import writer_has_ended, writer_name
+
+LEASE_S = 120.0
+BEAT_S = 20.0
+
+Replan = Callable[[Sequence[Attempt]], list[Attempt]]  # those of which something is still to be made
+
+
+class Claims(Protocol):
+    """Which run makes which video."""
+
+    def take(self, video_id: str) -> bool:
+        """Whether this run makes the video: nobody else does."""
+        ...
+
+    def inherit(self, elsewhere: Sequence[Attempt]) -> tuple[list[Attempt], list[Attempt]]:
+        """Of jobs that others had claimed: those this run now makes, and those that others still work on."""
+        ...
+
+
+class NoClaims:
+    """This run makes everything."""
+
+    def take(self, video_id: str) -> bool:
+        """Whether this run makes the video."""
+        return True
+
+    def inherit(self, elsewhere: Sequence[Attempt]) -> tuple[list[Attempt], list[Attempt]]:
+        """Nothing, of nothing."""
+        return [], list(elsewhere)
+
+
+class FileClaims:
+    """Claims through files in a folder that all runs see. A context manager; leaving it frees what was not ended."""
+
+    def __init__(self, folder: Path, replan: Replan) -> None:
+        self.folder, self.replan = folder, replan
+        self.name = writer_name()
+        self._claims = folder / "claims"
+        self._alive = folder / f"{self.name}.alive"
+        self._mine: set[str] = set()
+        self._ended: set[str] = set()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="claims", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._claims.mkdir(parents=True, exist_ok=True)
+        self._alive.touch()
+        if not self._others():
+            self._clear()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._closed.set()
+        self._thread.join()
+        for video_id in self._mine - self._ended:
+            self._path(video_id).unlink(missing_ok=True)
+        if not self._others():
+            self._clear()
+        self._alive.unlink(missing_ok=True)
+
+    def note_ended(self, video_id: str) -> None:
+        """A video that need not be made again, whatever came of it: its claim stays until all runs have ended."""
+        self._ended.add(video_id)
+
+    def take(self, video_id: str) -> bool:
+        """Whether this run makes the video: it creates the claim, or has it already."""
+        if video_id in self._mine:
+            return True
+        try:
+            handle = os.open(self._path(video_id), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        except FileExistsError:
+            return False
+        with os.fdopen(handle, "w") as file:
+            file.write(self.name)
+        self._mine.add(video_id)
+        return True
+
+    def inherit(self, elsewhere: Sequence[Attempt]) -> tuple[list[Attempt], list[Attempt]]:
+        """Of jobs that others had claimed: those that are not made and whose run has ended, and those of live runs."""
+        taken, left = [], []
+        for attempt in self.replan(elsewhere):
+            video_id = attempt.job.video_id
+            owner = self._owner(video_id)
+            if owner and self.is_alive(owner):
+                left.append(attempt)
+            elif self._free(video_id, owner) and self.take(video_id):
+                taken.append(attempt)
+            else:
+                left.append(attempt)
+        return taken, left
+
+    def is_alive(self, name: str) -> bool:
+        """Whether a run works, as far as can be known: a run of this machine is looked for among its processes."""
+        if writer_has_ended(name):
+            return False
+        try:
+            touched_s = (self.folder / f"{name}.alive").stat().st_mtime
+        except FileNotFoundError:
+            return False
+        os.utime(self._alive)
+        return self._alive.stat().st_mtime - touched_s < LEASE_S
+
+    def _path(self, video_id: str) -> Path:
+        return self._claims / hashlib.sha256(os.fsencode(video_id)).hexdigest()[:32]
+
+    def _owner(self, video_id: str) -> str:
+        """The run that has claimed a video; empty where nobody has, or its name is not written yet."""
+        with suppress(FileNotFoundError):
+            return self._path(video_id).read_text()
+        return ""
+
+    def _free(self, video_id: str, owner: str) -> bool:
+        """Remove the claim of a run that has ended; False where another run has just done so."""
+        path = self._path(video_id)
+        if not owner:
+            return not path.exists()
+        aside = path.with_name(f"{path.name}.{self.name}")
+        try:
+            path.rename(aside)
+        except FileNotFoundError:
+            return False
+        aside.unlink()
+        return True
+
+    def _others(self) -> list[str]:
+        names = [path.stem for path in self.folder.glob("*.alive")]
+        return [name for name in names if name != self.name and self.is_alive(name)]
+
+    def _clear(self) -> None:
+        """Remove what runs have left that ended: called by the only one there is."""
+        for path in [*self._claims.iterdir(), *self.folder.glob("*.alive")]:
+            if path != self._alive:
+                path.unlink(missing_ok=True)
+
+    def _beat(self) -> None:
+        while not self._closed.wait(BEAT_S):
+            with suppress(OSError):
+                os.utime(self._alive)

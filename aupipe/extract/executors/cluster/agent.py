@@ -1,0 +1,326 @@
+"""The agent of one machine: a plug-in of its Dask worker that runs jobs in supervised worker processes.
+
+A thread of its own owns the processes; they start with the first job and end after a minute without one, or with the
+run. Tasks wait for their job without holding a thread of Dask, so any ``dask worker`` serves, whatever its
+``--nthreads``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distributed import WorkerPlugin, get_worker
+
+from aupipe.errors import AupipeError
+from aupipe.extract.engine.events import FramesDecoded, ItemPublished
+from aupipe.extract.executors import (
+    Attempt,
+    ExecutorEvent,
+    JobEnded,
+    JobHangs,
+    JobReturned,
+    StagesMeasured,
+    WorkerDied,
+)
+from aupipe.extract.executors.cluster.checks import gpus, refuse_unfit, unseen
+from aupipe.extract.executors.cluster.messages import (
+    PLUGIN,
+    AgentMessage,
+    Died,
+    Ended,
+    Hello,
+    Hung,
+    Order,
+    Progress,
+    Refusal,
+    Returned,
+    opened,
+    sealed,
+)
+from aupipe.extract.executors.local import LocalExecutor, local_executor
+from aupipe.extract.executors.messages import fatal_of
+from aupipe.extract.meter import Measured
+from aupipe.logs import log_to_stderr
+from aupipe.store import ItemRecord
+
+if TYPE_CHECKING:
+    from distributed import Worker
+
+IDLE_S = 60.0  # worker processes without a job end after so long
+TELL_S = 2.0
+MANY = 1_000_000  # tasks that Dask runs at once: they only wait
+CLOSE_AFTER = 5  # deaths of worker processes in a row, no job having ended between them
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Held:
+    """A job of this machine, and what it has published."""
+
+    attempt: Attempt
+    over: Future[None] = field(default_factory=Future)
+    published: list[ItemRecord] = field(default_factory=list)
+
+
+class Agent:
+    """Runs the jobs of one machine. `submit` and `abandon` may be called by any thread, `close` once."""
+
+    def __init__(self, order: Order, address: str, tell: Callable[[AgentMessage], None]) -> None:
+        self.order, self.address, self._tell = order, address, tell
+        self.host = socket.gethostname()
+        self._inbox: queue.SimpleQueue[tuple[int, Attempt, Future[None]] | None] = queue.SimpleQueue()
+        self._abandoned: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._held: dict[int, _Held] = {}  # by number; those in worker processes, and those that wait for one
+        self._waiting: list[int] = []
+        self._executor: LocalExecutor | None = None
+        self._frames, self._measured, self._told_s = 0, dict[int, Measured](), 0.0
+        self._hello: Hello | None = None
+        self._began = False  # a job has come
+        self._deaths = 0
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="aupipe-agent", daemon=True)
+        self._thread.start()
+
+    def submit(self, number: int, attempt: Attempt) -> Future[None]:
+        """Run a job. What becomes of it is told before the future is resolved."""
+        over: Future[None] = Future()
+        self._inbox.put((number, attempt, over))
+        return over
+
+    def abandon(self, number: int) -> None:
+        """Nobody waits for a job any more."""
+        self._abandoned.put(number)
+        self._inbox.put(None)
+
+    def close(self) -> None:
+        """End the worker processes; jobs that have not ended are returned."""
+        self._closing = True
+        self._inbox.put(None)
+        self._thread.join(timeout=30)
+
+    # The thread -------------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._open()
+            idle_since_s = time.monotonic()
+            while not self._closing:
+                self._receive(wait=not self._held)
+                self._assign()
+                if self._executor is not None and self._executor.busy:
+                    idle_since_s = time.monotonic()
+                    for event in self._executor.poll():
+                        self._deal(event)
+                elif self._executor is not None and time.monotonic() - idle_since_s > IDLE_S:
+                    for event in self._executor.shutdown():
+                        self._deal(event)
+                    self._executor.kill_all()
+                self._report()
+        except BaseException as error:
+            if self._executor is not None:
+                self._executor.kill_all()
+            self._refuse(error)
+        finally:
+            if self._executor is not None:
+                self._executor.kill_all()
+            self._return_all()
+            self._return_coming(0.0)
+
+    def _open(self) -> None:
+        devices = refuse_unfit(self.order)
+        executor = local_executor(self.order.features, Path(self.order.store), devices, self.order.options)
+        environment = {**executor.config.environment, **self.order.environment}
+        config = replace(executor.config, log_level=self.order.log_level, environment=environment)
+        self._executor = replace(executor, config=config)
+        least = sum(slot.threads.decoders + 2 for slot in executor.slots)
+        most = sum(slot.jobs for slot in executor.slots)
+        slots = len(executor.slots)
+        self._hello = Hello(self.address, self.host, gpus(devices), slots, min(least, most), most)
+
+    def _receive(self, wait: bool) -> None:
+        """Take in what has come; ``wait``: until something comes, for a moment."""
+        while True:
+            try:
+                received = self._inbox.get(timeout=1.0) if wait else self._inbox.get_nowait()
+            except queue.Empty:
+                break
+            wait = False
+            if received is None:
+                continue
+            number, attempt, over = received
+            self._began = True
+            self._held[number] = _Held(attempt, over)
+            if reason := unseen(attempt.job, attempt.size_bytes):
+                self._resolve(Returned(number, reason), number)
+            else:
+                self._waiting.append(number)
+        self._drop_abandoned()
+
+    def _drop_abandoned(self) -> None:
+        """The run has lost interest in jobs: their processes end, where none holds a job that is wanted."""
+        gone = set()
+        while not self._abandoned.empty():
+            gone.add(self._abandoned.get())
+        for number in gone & self._held.keys():
+            if number in self._waiting:
+                self._waiting.remove(number)
+            self._resolve(Returned(number), number)
+        if gone and not self._held and self._executor is not None:
+            self._executor.kill_all()
+
+    def _assign(self) -> None:
+        assert self._executor is not None
+        while self._waiting:
+            attempt = self._held[self._waiting[0]].attempt
+            if not self._executor.has_slot(attempt.size_bytes, attempt.alone):
+                return
+            self._waiting.pop(0)
+            self._executor.assign(attempt)
+
+    def _deal(self, event: ExecutorEvent) -> None:
+        match event:
+            case FramesDecoded(count):
+                self._frames += count
+            case StagesMeasured(process, measured):
+                self._measured[process] = measured
+            case ItemPublished(record):
+                video = record.video_id or record.recording
+                for number, held in self._held.items():
+                    if held.attempt.job.video_id == video and number not in self._waiting:
+                        held.published.append(record)
+            case JobEnded(attempt, result):
+                self._deaths = 0
+                self._report(now=True)
+                number = self._number_of(attempt)
+                self._resolve(Ended(number, result), number)
+            case JobHangs(attempt, reason):
+                number = self._number_of(attempt)
+                self._resolve(Hung(number, reason), number)
+            case JobReturned(attempt):
+                number = self._number_of(attempt)
+                self._resolve(Returned(number), number)
+            case WorkerDied(attempts, reason):
+                log.warning("%s; jobs in it: %s", reason, ", ".join(attempt.job.video_id for attempt in attempts))
+                numbers = tuple(map(self._number_of, attempts))
+                self._resolve(Died(numbers, reason), *numbers)
+                self._deaths += 1
+                if self._deaths >= CLOSE_AFTER:
+                    raise AupipeError(f"{CLOSE_AFTER} worker processes died in a row, and no job ended: {reason}")
+
+    def _number_of(self, attempt: Attempt) -> int:
+        """The number of a job; -1 for one that nobody waits for any more."""
+        return next((number for number, held in self._held.items() if held.attempt is attempt), -1)
+
+    def _resolve(self, outcome: Ended | Hung | Died | Returned, *numbers: int) -> None:
+        """Tell what became of jobs, and let go of them."""
+        held = [self._held.pop(number) for number in numbers if number in self._held]
+        if held:
+            published = tuple(record for each in held for record in each.published)
+            self._tell(replace(outcome, published=published))
+        for each in held:
+            each.over.set_result(None)
+
+    def _report(self, now: bool = False) -> None:
+        """Tell what has been done since the last time, every two seconds and before a result."""
+        if not now and time.monotonic() - self._told_s < TELL_S:
+            return
+        if not self._began:  # the run may not have listened yet when this was told before
+            assert self._hello is not None
+            self._tell(self._hello)
+        if self._frames or self._measured:
+            self._tell(Progress(self.address, self._frames, self._measured))
+        self._frames, self._measured, self._told_s = 0, {}, time.monotonic()
+
+    def _refuse(self, error: BaseException) -> None:
+        """Take no more jobs, and say why."""
+        fatal = fatal_of(error)
+        if not fatal.foreseen:
+            log.error("%s", fatal.message, exc_info=error)
+        refusal = Refusal(self.address, self.host, fatal.message, fatal.exit_code)
+        self._tell(refusal)
+        self._return_all()
+        while not self._closing:
+            self._return_coming(TELL_S)
+            self._tell(refusal)
+
+    def _return_all(self) -> None:
+        for number in list(self._held):
+            self._resolve(Returned(number), number)
+
+    def _return_coming(self, for_s: float) -> None:
+        """Return the jobs that still come, for some seconds."""
+        until_s = time.monotonic() + for_s
+        with suppress(queue.Empty):
+            while True:
+                received = self._inbox.get(timeout=max(0.0, until_s - time.monotonic()))
+                if received is not None:
+                    self._tell(Returned(received[0]))
+                    received[2].set_result(None)
+                elif self._closing:
+                    return
+
+
+class AgentPlugin(WorkerPlugin):
+    """Sets up the `Agent` of a Dask worker. ``order`` is a sealed `Order`."""
+
+    name = PLUGIN
+
+    def __init__(self, order: bytes, topic: str) -> None:
+        self.order, self.topic = order, topic
+        self.agent: Agent | None = None
+        self._numbers: dict[str, int] = {}  # key of a task -> number of its job
+
+    def setup(self, worker: Worker) -> None:
+        """Start the agent. Never raises: what is wrong is told as a `Refusal`."""
+        order: Order = opened(self.order)
+        log_to_stderr(order.log_level)
+        self._threads, worker.state.nthreads = worker.state.nthreads, MANY
+
+        def tell(message: AgentMessage) -> None:
+            worker.log_event(self.topic, sealed(message))
+
+        self.agent = Agent(order, worker.address, tell)
+
+    def teardown(self, worker: Worker) -> Any:
+        """End the worker processes."""
+        worker.state.nthreads = self._threads
+        if self.agent is not None:
+            return asyncio.to_thread(self.agent.close)
+        return None
+
+    def transition(self, key: Any, start: str, finish: str, **more: Any) -> None:
+        """Called by Dask for every change of a task: one that is cancelled has nobody to wait for it."""
+        if finish in ("cancelled", "released", "forgotten") and self.agent is not None:
+            number = self._numbers.pop(key, None)
+            if number is not None:
+                self.agent.abandon(number)
+
+    async def run(self, key: str, number: int, attempt: Attempt) -> None:
+        """Run a job; the task with this key waits for it."""
+        if self.agent is None:
+            return
+        self._numbers[key] = number
+        try:
+            await asyncio.wrap_future(self.agent.submit(number, attempt))
+        finally:
+            self._numbers.pop(key, None)
+
+
+async def run_job(content: bytes) -> None:
+    """The task of one job: a sealed (key, number, `Attempt`). What becomes of it is told as an `AgentMessage`."""
+    key, number, attempt = opened(content)
+    plugin = get_worker().plugins.get(PLUGIN)
+    if isinstance(plugin, AgentPlugin):
+        await plugin.run(key, number, attempt)

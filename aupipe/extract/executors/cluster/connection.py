@@ -1,0 +1,175 @@
+"""The way to a Dask scheduler: found by its address or its file, checked, and used by one run at a time."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from distributed import Client, Lock
+from distributed.security import Security
+
+from aupipe.errors import AupipeError, UsageError
+from aupipe.extract.engine.options import ExecutionOptions
+from aupipe.extract.executors.cluster.checks import versions_for, weights_for
+from aupipe.extract.executors.cluster.executor import DaskExecutor
+from aupipe.extract.executors.cluster.messages import PLUGIN, Order
+from aupipe.extract.executors.messages import environment_of
+from aupipe.extract.planning.features import FeatureSet
+
+FILE_S = 600.0  # until a scheduler has written its file
+CONNECT_S = 30.0
+WAIT_S = 2.0  # between looks at whether another run on the scheduler has ended
+MACHINES_OWN = ("XDG_CACHE_HOME", "TMPDIR", "TORCH_HOME", "CUDA_VISIBLE_DEVICES", "MALLOC_ARENA_MAX")
+LOOPBACK = ("127.", "localhost", "[::1]", "::1")
+
+Tell = Callable[[str], None]  # shows the user a line
+
+
+@dataclass(frozen=True)
+class SchedulerOptions:
+    """Where the scheduler is: an address (``tcp://host:8786``) or its file; certificates for TLS, all three or none."""
+
+    scheduler: str
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    def security(self) -> Security:
+        """Dask's own configuration, or that of these files. Raises UsageError for files that cannot be used."""
+        files = {"--tls-ca": self.ca, "--tls-cert": self.certificate, "--tls-key": self.key}
+        if not any(files.values()):
+            return Security()
+        for option, path in files.items():
+            if path is None:
+                raise UsageError(f"{option} is missing: TLS needs --tls-ca, --tls-cert and --tls-key")
+            if not path.is_file():
+                raise UsageError(f"{option} {path}: there is no such file")
+        return Security(
+            tls_ca_file=str(self.ca),
+            tls_client_cert=str(self.certificate),
+            tls_client_key=str(self.key),
+            require_encryption=True,
+        )
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A scheduler that this run has for itself."""
+
+    client: Client
+    address: str
+
+
+@contextmanager
+def connected(options: SchedulerOptions, tell: Tell) -> Iterator[Connection]:
+    """The scheduler, for this run alone: a second run waits here, before it plans, until the first has ended.
+
+    Raises AupipeError when the scheduler cannot be reached.
+    """
+    _quiet_dask()
+    security, address = options.security(), find_address(options.scheduler, tell)
+    host = urlsplit(address).netloc
+    if not address.startswith("tls://") and not host.startswith(LOOPBACK):
+        tell(f"aupipe: {address} has no TLS: whoever reaches that port can run programs as you")
+    try:
+        client = Client(address, security=security, timeout=CONNECT_S, set_as_default=False, name=PLUGIN)
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise AupipeError(f"the Dask scheduler at {address} cannot be reached: {reason}") from error
+    try:
+        connection = Connection(client, address)
+        with _alone_on(connection, tell):
+            yield connection
+    finally:
+        with suppress(Exception):  # a scheduler that is gone
+            client.close(timeout=5)
+
+
+def _quiet_dask() -> None:
+    """No log lines of Dask: what is wrong is told in one line. Its loggers have levels of their own."""
+    for name in list(logging.root.manager.loggerDict):
+        if name.partition(".")[0] in ("distributed", "tornado"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+def find_address(scheduler: str, tell: Tell) -> str:
+    """The address of a scheduler; waits for its file. Raises UsageError, AupipeError."""
+    if "://" in scheduler:
+        return scheduler
+    path, began_s = Path(scheduler), time.monotonic()
+    if not path.suffix and ":" in scheduler:
+        return f"tcp://{scheduler}"
+    told = False
+    while True:
+        with suppress(OSError, ValueError, KeyError):
+            return str(json.loads(path.read_text())["address"])
+        if not path.absolute().parent.is_dir():
+            raise UsageError(f"--scheduler {scheduler}: an address such as tcp://host:8786, or a scheduler's file")
+        if time.monotonic() - began_s > FILE_S:
+            raise AupipeError(f"{path}: no scheduler has written it for {FILE_S / 60:.0f} minutes")
+        if not told:
+            tell(f"aupipe: waiting for {path}, which `dask scheduler --scheduler-file {path}` writes")
+            told = True
+        time.sleep(0.5)
+
+
+@contextmanager
+def _alone_on(connection: Connection, tell: Tell) -> Iterator[None]:
+    """One run at a time on a scheduler. That of a run that was killed is free again after half a minute."""
+    client = connection.client
+    lock = Lock(PLUGIN, scheduler_rpc=client.scheduler, loop=client.loop)
+    try:
+        told = False
+        while not lock.acquire(timeout=WAIT_S):
+            if not told:
+                tell("aupipe: waiting for another run on this scheduler to end")
+                told = True
+    except (OSError, TimeoutError) as error:
+        raise AupipeError(f"the Dask scheduler at {connection.address} is gone ({error})") from error
+    try:
+        yield
+    finally:
+        with suppress(Exception):  # a scheduler that is gone has no locks
+            lock.release()
+
+
+@contextmanager
+def dask_executor(
+    connection: Connection, features: FeatureSet, store: Path, gpu: str | None, cpu: bool, options: ExecutionOptions
+) -> Iterator[DaskExecutor]:
+    """The machines of a scheduler, for a run over a store that all of them see at its path."""
+    store = Path(os.path.realpath(store))
+    run = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    mark = store / "runs" / f"{run}.mark"
+    mark.parent.mkdir(exist_ok=True)
+    mark.touch()
+    environment = {name: value for name, value in environment_of().items() if name not in MACHINES_OWN}
+    level = logging.getLogger("aupipe").getEffectiveLevel()
+    order = Order(
+        run=run,
+        features=features,
+        store=str(store),
+        mark=str(mark),
+        gpu=gpu,
+        cpu=cpu,
+        options=options,
+        log_level=level,
+        versions=versions_for(features),
+        weights=weights_for(features),
+        environment=environment,
+    )
+    executor = DaskExecutor(connection.client, connection.address, order)
+    try:
+        yield executor
+    finally:
+        executor.kill_all()
+        mark.unlink(missing_ok=True)

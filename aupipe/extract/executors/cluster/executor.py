@@ -1,0 +1,310 @@
+"""The executor of many machines: the run places each job on one of them, through Dask."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import queue
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from distributed import Client, Future
+
+from aupipe.errors import AupipeError
+from aupipe.extract.engine.events import FramesDecoded, ItemPublished
+from aupipe.extract.executors import (
+    Attempt,
+    ExecutorEvent,
+    JobEnded,
+    JobHangs,
+    JobReturned,
+    StagesMeasured,
+    WorkerDied,
+)
+from aupipe.extract.executors.cluster.agent import AgentPlugin, run_job
+from aupipe.extract.executors.cluster.machines import Machine
+from aupipe.extract.executors.cluster.messages import (
+    PLUGIN,
+    AgentMessage,
+    Died,
+    Ended,
+    Hello,
+    Hung,
+    Order,
+    Progress,
+    Refusal,
+    Returned,
+    opened,
+    sealed,
+)
+from aupipe.extract.executors.driver import size_of
+
+POLL_S = 1.0
+LOOK_S = 2.0  # between looks at which machines are still there
+NOBODY_S = 600.0  # without any machine
+REFUSERS_S = 30.0  # with machines that all refuse
+LOST_WITH = 3  # machines: a job that was lost with so many is tried alone
+CALL_S = 10.0  # a call that all machines answer waits so long for one that does not
+TOUCH_S = 3600.0  # between signs of life on the file that marks the store
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class DaskExecutor:
+    """Machines of a Dask cluster; see `aupipe.extract.executors.Executor`."""
+
+    client: Client
+    scheduler: str  # address
+    order: Order
+    machines: dict[str, Machine] = field(default_factory=dict)  # by address
+    refused: dict[str, Refusal] = field(default_factory=dict)
+    _futures: dict[int, Future] = field(default_factory=dict)  # by the number of the job
+    _where: dict[int, str] = field(default_factory=dict)  # job -> address
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+    _arrived: queue.SimpleQueue[tuple[int, Future] | AgentMessage] = field(default_factory=queue.SimpleQueue)
+    _processes: dict[tuple[str, int], int] = field(default_factory=dict)  # (address, number there) -> number here
+    _losses: Counter[str] = field(default_factory=Counter)  # video -> machines it was lost with
+    _died_on: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # video -> addresses
+    _looked_s: float = field(default_factory=time.monotonic)
+    _served_s: float = field(default_factory=time.monotonic)  # when a machine was last there that takes part
+    _touched_s: float = field(default_factory=time.monotonic)
+    _is_open: bool = True
+
+    def __post_init__(self) -> None:
+        topic = f"{PLUGIN}-{self.order.run}"
+        self.client.subscribe_topic(topic, lambda event: self._arrived.put(opened(event[1])))
+        self._topic = topic
+        plugin = AgentPlugin(sealed(self.order), topic)
+        try:
+            self.client.register_plugin(plugin, name=PLUGIN)
+        except Exception as error:  # of one machine; the others have it
+            log.warning("a Dask worker takes no part: %s: %s", type(error).__name__, " ".join(str(error).split()))
+
+    # What the driver asks ---------------------------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """Whether any job is under way."""
+        return bool(self._where)
+
+    def has_slot(self, size_bytes: int = 0, alone: bool = False) -> bool:
+        """Whether a job of this size can be assigned now; ``alone``: to a process that has no other."""
+        return any(machine.has_slot(size_bytes, alone) for machine in self.machines.values())
+
+    def assign(self, attempt: Attempt) -> None:
+        """Give a job to the emptiest machine that can take it; one that killed, elsewhere if there is elsewhere."""
+        machine = self._machine_for(attempt)
+        number = next(self._numbers)
+        machine.give(number, attempt)
+        self._where[number] = machine.address
+        key = f"{self._topic}-{number}"
+        future = self.client.submit(
+            run_job, sealed((key, number, attempt)), key=key, workers=[machine.address], pure=False
+        )
+        self._futures[number] = future
+        future.add_done_callback(lambda done: self._arrived.put((number, done)))
+
+    def _machine_for(self, attempt: Attempt) -> Machine:
+        able = [each for each in self.machines.values() if each.has_slot(attempt.size_bytes, attempt.alone)]
+        avoided = self._died_on[attempt.job.video_id] if attempt.alone else set()
+
+        def order(machine: Machine) -> tuple[bool, bool, float]:
+            unfit = attempt.alone and (machine.is_doubtful or machine.address in avoided)
+            return unfit, machine.is_doubtful, len(machine.held) / max(1, machine.hello.slots)
+
+        return min(able, key=order)
+
+    def poll(self) -> Iterator[ExecutorEvent]:
+        """Wait a moment for what happens. Raises AupipeError where no machine can go on."""
+        for arrival in self._arrivals():
+            match arrival:
+                case int(number), Future() as future:
+                    yield from self._finished(number, future)
+                case Hello():
+                    self._join(arrival)
+                case Refusal():
+                    yield from self._refuse(arrival)
+                case Progress(address, frames, measured):
+                    yield FramesDecoded(frames)
+                    for process, each in measured.items():
+                        yield StagesMeasured(self._process(address, process), each)
+                case Ended(number, result, published):
+                    yield from map(ItemPublished, published)
+                    yield from (JobEnded(attempt, result) for attempt in self._take([number], ended=True))
+                case Hung(number, reason, published):
+                    yield from map(ItemPublished, published)
+                    yield from (JobHangs(attempt, reason) for attempt in self._take([number]))
+                case Returned(number, reason, published):
+                    yield from map(ItemPublished, published)
+                    yield from self._returned(number, reason)
+                case Died(numbers, reason, published):
+                    yield from map(ItemPublished, published)
+                    yield from self._died(numbers, reason)
+        yield from self._look()
+
+    def _arrivals(self) -> list[Any]:
+        """All that has come; waits a moment for the first."""
+        found: list[Any] = []
+        with suppress(queue.Empty):
+            found.append(self._arrived.get(timeout=POLL_S))
+            while True:
+                found.append(self._arrived.get_nowait())
+        return found
+
+    # What becomes of jobs ---------------------------------------------------------------------------------------------
+
+    def _take(self, numbers: Sequence[int], ended: bool = False) -> list[Attempt]:
+        """Let go of jobs that a machine had; those that it no longer had are left out."""
+        taken = []
+        for number in numbers:
+            machine = self.machines.get(self._where.pop(number, ""))
+            attempt = machine.take(number, ended) if machine is not None else None
+            if attempt is not None:
+                taken.append(attempt)
+        return taken
+
+    def _finished(self, number: int, future: Future) -> Iterator[ExecutorEvent]:
+        """A task is over. What became of its job has been told before; where it has not, nobody knows."""
+        self._futures.pop(number, None)
+        if future.status == "error":
+            log.warning("job %d: %s", number, future.exception())
+        future.release()
+        yield from map(JobReturned, self._take([number]))
+
+    def _returned(self, number: int, unseen: str) -> Iterator[ExecutorEvent]:
+        machine = self.machines.get(self._where.get(number, ""))
+        for attempt in self._take([number]):
+            size_bytes = size_of(attempt.job)
+            if unseen and machine is not None and size_bytes == attempt.size_bytes:
+                refusal = Refusal(machine.address, machine.hello.host, f"does not see what the run sees: {unseen}")
+                yield from self._refuse(refusal)
+            yield JobReturned(replace(attempt, size_bytes=size_bytes))
+
+    def _died(self, numbers: Sequence[int], reason: str) -> Iterator[ExecutorEvent]:
+        machine = next((self.machines[self._where[number]] for number in numbers if number in self._where), None)
+        attempts = self._take(numbers)
+        if machine is None or not attempts:
+            return
+        machine.deaths += 1
+        for attempt in attempts:
+            self._died_on[attempt.job.video_id].add(machine.address)
+        reason = f"{reason} on {machine.hello.host}"
+        if machine.is_doubtful and any(not other.is_doubtful for other in self.machines.values()):
+            yield from self._lost(attempts, reason)
+        else:
+            yield WorkerDied(tuple(attempts), reason)
+
+    def _lost(self, attempts: Sequence[Attempt], reason: str) -> Iterator[ExecutorEvent]:
+        """Jobs that were lost with a machine go back; one that was lost with several may be the reason."""
+        for attempt in attempts:
+            video = attempt.job.video_id
+            self._losses[video] += 1
+            yield WorkerDied((attempt,), reason) if self._losses[video] >= LOST_WITH else JobReturned(attempt)
+
+    # Machines ---------------------------------------------------------------------------------------------------------
+
+    def _join(self, hello: Hello) -> None:
+        if hello.address in self.machines or hello.address in self.refused:  # told again
+            return
+        shared = {gpu: other.hello.host for other in self.machines.values() for gpu in other.hello.gpus}
+        twice = [gpu for gpu in hello.gpus if gpu in shared]
+        if twice:
+            reason = f"GPU {twice[0]} is that of another Dask worker: give each its own by CUDA_VISIBLE_DEVICES"
+            self.refused[hello.address] = Refusal(hello.address, hello.host, reason, 2)
+            log.warning("%s (%s) takes no part: %s", hello.host, hello.address, reason)
+            return
+        self.machines[hello.address] = Machine(hello)
+        log.info("%s (%s) takes part: %d worker processes", hello.host, hello.address, hello.slots)
+
+    def _refuse(self, refusal: Refusal) -> Iterator[ExecutorEvent]:
+        """A machine takes no part, or no longer: its jobs go back."""
+        if refusal.address not in self.refused:
+            log.warning("%s (%s) takes no part: %s", refusal.host, refusal.address, refusal.reason)
+        self.refused[refusal.address] = refusal
+        yield from self._drop(refusal.address)
+
+    def _drop(self, address: str, reason: str = "") -> Iterator[ExecutorEvent]:
+        machine = self.machines.get(address)
+        if machine is None:
+            return
+        futures = [self._futures.pop(number) for number in machine.held if number in self._futures]
+        attempts = self._take(list(machine.held))
+        del self.machines[address]
+        for future in futures:
+            future.release()
+        yield from self._lost(attempts, reason) if reason else map(JobReturned, attempts)
+
+    def _process(self, address: str, number: int) -> int:
+        """A number for a worker process that no other has."""
+        return self._processes.setdefault((address, number), len(self._processes))
+
+    def _look(self) -> Iterator[ExecutorEvent]:
+        """Which machines are still there. Raises AupipeError when there has been none for too long."""
+        now_s = time.monotonic()
+        if now_s - self._looked_s < LOOK_S:
+            return
+        self._looked_s = now_s
+        try:
+            present = self._present()
+        except (OSError, TimeoutError) as error:
+            raise AupipeError(
+                f"the Dask scheduler at {self.scheduler} is gone ({error}): start it, then run the same "
+                "command again: published items stay stored"
+            ) from error
+        for address in [address for address in self.machines if address not in present]:
+            machine = self.machines[address]
+            log.warning("%s (%s) is gone; its %d jobs go back", machine.hello.host, address, len(machine.held))
+            yield from self._drop(address, f"the machine {machine.hello.host} was lost")
+        if self.machines:
+            self._served_s = now_s
+        self._give_up_without_machines(now_s - self._served_s, present)
+        if now_s - self._touched_s > TOUCH_S:
+            self._touched_s = now_s
+            with suppress(OSError):
+                os.utime(self.order.mark)
+
+    def _present(self) -> set[str]:
+        """The addresses of all Dask workers. Raises OSError, TimeoutError when the scheduler does not answer."""
+        scheduler = self.client.scheduler
+        if scheduler is None:
+            raise OSError("the connection is closed")
+        return set(self.client.sync(scheduler.ncores, callback_timeout=CALL_S))
+
+    def _give_up_without_machines(self, for_s: float, present: set[str]) -> None:
+        refusals = [refusal for address, refusal in self.refused.items() if address in present]
+        if for_s > REFUSERS_S and refusals and len(refusals) == len(present):
+            error = AupipeError(f"no machine takes part: {refusals[0].host}: {refusals[0].reason}")
+            error.exit_code = refusals[0].exit_code
+            raise error
+        if for_s > NOBODY_S:
+            raise AupipeError(f"no Dask worker has taken part for {NOBODY_S / 60:.0f} minutes: start some")
+
+    # The end ----------------------------------------------------------------------------------------------------------
+
+    def shutdown(self) -> Iterator[ExecutorEvent]:
+        """Have every machine end its worker processes."""
+        self._close()
+        yield from ()
+
+    def kill_all(self) -> None:
+        """End every worker process, now; may be called at any time, and twice."""
+        self._close()
+
+    def _close(self) -> None:
+        if not self._is_open:
+            return
+        self._is_open = False
+        for future in self._futures.values():
+            future.release()
+        self._futures.clear()
+        self._where.clear()
+        self.machines.clear()
+        with suppress(OSError, TimeoutError, ValueError):  # a scheduler that is gone has no machines
+            self.client.sync(self.client._unregister_worker_plugin, PLUGIN, callback_timeout=CALL_S)
+        self.client.unsubscribe_topic(self._topic)
