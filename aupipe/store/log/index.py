@@ -132,9 +132,7 @@ class Index:
 
     def _read_journals(self) -> set[Key]:
         changed = set()
-        for name in self.journal_names():
-            if name in self._ended:
-                continue
+        for name in sorted(set(self.journal_names()) - self._ended):
             path, start = os.path.join(self.journals, name), self._read.get(name, 0)
             try:
                 if os.stat(path).st_size <= start:

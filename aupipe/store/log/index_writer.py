@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import google_crc32c
@@ -64,7 +65,7 @@ def write_index(
     db.execute("PRAGMA secure_delete = ON")
     db.execute("BEGIN")
     _put_journals(db, journals)
-    _put_lines(db, items)
+    _put_lines(db, items, new=base is None)
     db.execute("DELETE FROM garbage")
     rows = ((encode_name(recording), *rest, since_ns) for (recording, *rest), since_ns in garbage.items())
     db.executemany("INSERT INTO garbage VALUES (?, ?, ?, ?)", rows)
@@ -90,14 +91,15 @@ def _put_journals(db: sqlite3.Connection, journals: Mapping[str, JournalPart]) -
     db.executemany("UPDATE journals SET bytes = ?, merged = ?, ended_ns = ? WHERE id = ?", rows)
 
 
-def _put_lines(db: sqlite3.Connection, items: Iterable[tuple[Key, Sequence[Line]]]) -> None:
+def _put_lines(db: sqlite3.Connection, items: Iterable[tuple[Key, Sequence[Line]]], new: bool) -> None:
     journals, features = _Numbers(db, "journals", "name"), _Numbers(db, "features", "name")
     recordings, texts = _Numbers(db, "recordings", "name"), _Numbers(db, "texts", "json")
     sources = _Numbers(db, "sources", "size", "mtime_ns", "digest", "folder")
     insert = f"INSERT INTO lines VALUES ({', '.join('?' * (len(COLUMNS) + 3))})"
     for (recording, feature), lines in items:
         key = (features.of(feature), recordings.of(encode_name(recording)))
-        db.execute("DELETE FROM lines WHERE feature = ? AND recording = ?", key)
+        if not new:
+            db.execute("DELETE FROM lines WHERE feature = ? AND recording = ?", key)
         for rank, ((seq, journal), record) in enumerate(lines):
             source = record.source and sources.of(*record.source[:3], texts.of(json.dumps(record.source.folder)))
             plain = (getattr(record, name) or None for name in PLAIN)
@@ -119,6 +121,12 @@ def _forget(db: sqlite3.Connection, recording: str) -> None:
 
 
 def _json(value: Any) -> str | None:
-    """A value that lines share, None for a default; a mapping is copied, as JSON takes only a dict."""
-    value = dict(value) if isinstance(value, Mapping) else value
-    return json.dumps(value, separators=(",", ":")) if value else None
+    """A value that lines share as JSON, None for a default."""
+    if not value:
+        return None
+    return json.dumps(dict(value), separators=(",", ":")) if isinstance(value, Mapping) else _dumps(value)
+
+
+@lru_cache(maxsize=1 << 16)
+def _dumps(value: Any) -> str:
+    return json.dumps(value)

@@ -61,6 +61,9 @@ def _with_crc(text: bytes) -> bytes:
     return b"%s%08x%s%s}\n" % (_HEAD, google_crc32c.value(text), _MIDDLE, text)
 
 
+CLOSED_LINE = _with_crc(_CLOSED)  # the last line of a journal
+
+
 def _checked_text(line: bytes) -> bytes | None:
     """The record's text in a line (without its newline), or None where the line is damaged."""
     text = line[_PREFIX:-1]
@@ -122,7 +125,7 @@ class Journal:
             removed = os.fstat(self._fd).st_nlink == 0
         except OSError as error:
             self._close()  # the file may end in half a line: the next line starts a new journal
-            if error.errno != errno.ESTALE:  # of a network file system: removed
+            if error.errno not in (errno.ESTALE, errno.ENOENT):  # of a network file system: removed
                 raise
             return False
         except BaseException:
@@ -153,7 +156,7 @@ class Journal:
         with self._lock:
             if self._pid == os.getpid():
                 with contextlib.suppress(OSError):  # without it the journal only counts as open for longer
-                    fs.write(self._fd, [_with_crc(_CLOSED)], self.path)
+                    fs.write(self._fd, [CLOSED_LINE], self.path)
             self._close()
 
 

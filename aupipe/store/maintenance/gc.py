@@ -15,7 +15,6 @@ from aupipe.errors import AupipeError, DamageError
 from aupipe.store import fs
 from aupipe.store.documents import STAGED_PREFIX
 from aupipe.store.local import LocalStore
-from aupipe.store.log.index import entry_of
 from aupipe.store.log.index_file import IndexFile, JournalPart, Revision, index_paths
 from aupipe.store.log.journal import damaged_lines, read_lines
 from aupipe.store.maintenance.inventory import items_on_disk, names_in, refuse_links
@@ -147,8 +146,8 @@ def _remove_merged(store: LocalStore, lease: Lease, long_ago_ns: int) -> int:
     for name in store.index.journal_names():
         lease.beat()
         path = store.folder.checked(os.path.join(store.folder.journals, name))
-        merged = all(name in file.journals and file.journals[name].merged for file in (newest, second))
-        if merged and _holds(newest, path):
+        parts = [file.journals.get(name, JournalPart(0)) for file in (newest, second)]
+        if all(part.merged for part in parts) and _is_whole(path, min(part.bytes for part in parts)):
             fs.remove(path)
             removed += 1
     for path in paths[2:]:
@@ -156,17 +155,9 @@ def _remove_merged(store: LocalStore, lease: Lease, long_ago_ns: int) -> int:
     return removed
 
 
-def _holds(file: IndexFile, journal: str) -> bool:
-    """Whether an index file has every line of a journal, or newer ones in their place."""
-    if any(damaged_lines(journal)):
-        return False
-    for line in read_lines(journal).lines:
-        lines = file.lines(line.record.recording, line.record.feature)
-        before = entry_of(lines).lines() if lines else []
-        entry = entry_of([*lines, line])
-        if entry.lines() != before:
-            return False
-    return True
+def _is_whole(journal: str, size: int) -> bool:
+    """Whether the first ``size`` bytes of a journal are all of its lines, none of which is damaged."""
+    return not read_lines(journal, size).lines and not any(damaged_lines(journal))
 
 
 # Items ---------------------------------------------------------------------------------------------------------------

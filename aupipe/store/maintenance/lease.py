@@ -24,8 +24,8 @@ class Lease:
     ended does no harm; it only saves work.
     """
 
-    def __init__(self, path: str, fd: int) -> None:
-        self.path, self._fd, self._beaten_s = path, fd, time.monotonic()
+    def __init__(self, path: str, fd: int, owner: bytes) -> None:
+        self.path, self._fd, self._owner, self._beaten_s = path, fd, owner, time.monotonic()
 
     def beat(self) -> None:
         """Show that this process still collects. Raises AupipeError where another one has taken over."""
@@ -43,9 +43,7 @@ class Lease:
             fs.try_remove(self.path)
 
     def _is_mine(self) -> bool:
-        with contextlib.suppress(OSError):
-            return os.path.samestat(os.lstat(self.path), os.fstat(self._fd))
-        return False
+        return _read(self.path).startswith(self._owner)
 
 
 @contextlib.contextmanager
@@ -55,13 +53,13 @@ def hold_lease(store: LocalStore, *, wait: bool = True) -> Iterator[Lease | None
     ``wait``: watch the lease of a process that cannot be seen from here until it changes or has expired.
     """
     path, staged = os.path.join(store.root, LEASE_FILE), store.folder.staging_path()
-    fd = fs.create(staged)
+    fd, owner = fs.create(staged), f"{writer_name()}\n".encode()
     try:
-        fs.write(fd, [f"{writer_name()}\n".encode()], staged)
+        fs.write(fd, [owner], staged)
         fs.fsync(fd, staged)
         mine = _acquire(store, staged, path, EXPIRY_S if wait else 0.0)
         fs.try_remove(staged)
-        lease = Lease(path, fd) if mine else None
+        lease = Lease(path, fd, owner) if mine else None
         try:
             yield lease
         finally:
