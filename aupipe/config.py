@@ -19,7 +19,7 @@ from aupipe.types import FEATURE_NAME
 FILE_NAME = "aupipe.toml"
 NO_DETECTOR = "none"  # the value of [faces] detector with which whole frames are encoded
 RESERVED_NAMES = ("clock", "detections", "faces")  # features that aupipe computes itself
-RESERVED_ENVIRONMENT = {"AUPIPE_WEIGHTS", "AUPIPE_TEST_ASSETS", "AUPIPE_FAULT"}
+RESERVED_ENVIRONMENT = {"AUPIPE_WEIGHTS", "AUPIPE_TEST_ASSETS"}
 
 
 @dataclass(frozen=True)

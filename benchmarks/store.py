@@ -24,7 +24,8 @@ import numpy as np
 from aupipe.config import FacesConfig
 from aupipe.extract.faces.tracking import TrackParams
 from aupipe.store import ItemRecord, create_store, open_store
-from aupipe.store.log.journal import encode_line
+from aupipe.store.log.journal import CLOSED_LINE, encode_line
+from aupipe.store.maintenance.gc import collect
 from aupipe.types import FeatureSpec, Recording, SourceIdentity
 
 DIMS = (1280, 512, 768, 1024)
@@ -205,19 +206,19 @@ def _make_video(path: Path, source: SourceIdentity) -> None:
     os.utime(path, ns=(source.mtime_ns, source.mtime_ns))
 
 
-def make_large_store(folder: Path, recordings: int) -> None:
-    """A store with the records of ``recordings`` x 4 items of eight writers, compacted, without items; their videos."""
-    store = create_store(folder / "large")
+def make_large_store(folder: Path, recordings: int, journals: int = 8, videos: bool = True) -> None:
+    """A store with the records of ``recordings`` x 4 items in some closed journals, without items; their videos."""
+    store = create_store(folder)
     for spec in SPECS:
         store.fail("x", spec, "makes the feature's folder")
-    seq = time.time_ns()
-    for writer in range(8):
-        with open(folder / "large" / "journal" / f"00000000-{writer}-00000000.jsonl", "wb") as file:
-            for number in range(writer, recordings, 8):
+    store.close()
+    for writer in range(journals):
+        with open(folder / "journal" / f"00000000-{writer % 1000}-{writer:08x}.jsonl", "wb") as file:
+            for number in range(writer, recordings, journals):
                 source = SourceIdentity(10**7 + number, (1_700_000_000 + number) * 10**9, f"{number:064x}")
-                _make_video(folder / "videos" / _name(number), source)
+                if videos:
+                    _make_video(folder.parent / "videos" / _name(number), source)
                 for spec, dim in zip(SPECS, DIMS, strict=True):
-                    seq += 1000
                     record = ItemRecord(
                         recording=_name(number),
                         feature=spec.id,
@@ -229,14 +230,37 @@ def make_large_store(folder: Path, recordings: int) -> None:
                         nbytes=10**7 + number,
                         crc32c=number * 7919 % 2**32,
                         metadata_crc32c=number * 17 % 2**32,
-                        revision=f"{number * 31 % 2**32:08x}",
+                        revision=f"1-00000000-{writer}-{number * 31 % 2**32:08x}",
                         source=source,
                         seconds=1.5 + number / 1000,
                         versions={"aupipe": "0.1.0", "numpy": "2.4", "torch": "2.10"},
                         time_utc=f"2026-11-{1 + number % 28:02d}T{number % 24:02d}:{number % 60:02d}:00Z",
                     )
-                    file.write(encode_line(seq, record))
-    open_store(folder / "large").compact()
+                    file.write(encode_line(1, record))
+            file.write(CLOSED_LINE)
+
+
+def many_journals(folder: Path, recordings: int) -> dict[str, float]:
+    """Opening and refreshing a store of 20,000 journals of 1,000 writers, before and after they are collected."""
+    make_large_store(folder / "journals", recordings, 20_000, videos=False)
+    found: dict[str, float] = {}
+    for label in ("20,000 journals", "collected once", "collected twice"):
+        start = time.perf_counter()
+        store = open_store(folder / "journals")
+        found[f"{label}: open, s"] = time.perf_counter() - start
+        start = time.perf_counter()
+        states = store.states([spec.id for spec in SPECS])
+        found[f"{label}: states of {len(states):,} recordings x {len(SPECS)}, s"] = time.perf_counter() - start
+        took = []
+        for _ in range(9):
+            start = time.perf_counter()
+            store.refresh()
+            took.append(time.perf_counter() - start)
+        found[f"{label}: refresh, ms"] = 1000 * statistics.median(took)
+        start = time.perf_counter()
+        collect(store, 0)
+        found[f"{label}: collect, s"] = time.perf_counter() - start
+    return found
 
 
 def plan(folder: Path, recordings: int, look: bool) -> None:
@@ -268,7 +292,8 @@ def _peak_mib() -> float:
 
 def planning(folder: Path, recordings: int, rounds: int) -> dict[str, float]:
     """Open + plan over ``recordings`` x 4, each time in a fresh process; its imports are not counted."""
-    make_large_store(folder, recordings)
+    make_large_store(folder / "large", recordings)
+    open_store(folder / "large").compact()
     command = [sys.executable, __file__, "--plan", str(folder), "--recordings", str(recordings)]
     found = {}
     for label, more in (("", []), (", looking at each video", ["--look"])):
@@ -311,6 +336,7 @@ def main() -> None:
         figures |= files_per_item(folder)
         figures |= writing(folder, options.rounds)
         figures |= planning(folder, options.recordings, 5)
+        figures |= many_journals(folder, options.recordings)
     finally:
         shutil.rmtree(folder)
     for label, figure in figures.items():

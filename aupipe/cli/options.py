@@ -150,3 +150,14 @@ def damage_lines(damaged: Iterable[ItemRecord]) -> list[str]:
 def split_list(values: tuple[str, ...]) -> list[str]:
     """``-x a,b -x c`` as [a, b, c]."""
     return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
+UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def duration(context: click.Context, option: click.Parameter, value: str) -> float:
+    """``90s``, ``30m``, ``1h`` or ``2d`` in seconds."""
+    number, unit = value[:-1], UNITS_S.get(value[-1:])
+    if unit is None or not number.isdecimal():
+        raise click.BadParameter(f"{value!r}: expected a time such as 90s, 30m, 1h or 2d")
+    return int(number) * unit

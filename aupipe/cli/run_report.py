@@ -87,11 +87,10 @@ def run_plan(
     from aupipe.cli.progress import Progress
     from aupipe.extract.executors.driver import NO_CLAIMS
     from aupipe.extract.executors.driver import extract as run
-    from aupipe.store.maintenance.gc import sweep
-    from aupipe.store.maintenance.inventory import refuse_links
+    from aupipe.store.maintenance.gc import collect
 
-    refuse_links(cast("LocalStore", store))  # one error for the store, not one per recording
-    sweep(cast("LocalStore", store))  # removes what killed runs left unfinished
+    # Removes what killed runs left unfinished. A link in the store is one error here, not one per recording.
+    collect(cast("LocalStore", store), full=False, wait=False)
 
     failures = []
     damaged = []

@@ -1,4 +1,4 @@
-"""store ls, info, verify, migrate, export, purge: commands for the feature store."""
+"""store ls, info, verify, gc, migrate, export, purge: commands for the feature store."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from aupipe.cli.options import config_options, existing_store, json_option, resolve, split_list
+from aupipe.cli.options import config_options, duration, existing_store, json_option, resolve, split_list
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.overwrite import overwrite_option
 from aupipe.cli.status import describe_store
-from aupipe.errors import DamageError, UsageError
+from aupipe.errors import AupipeError, DamageError, UsageError
 from aupipe.logs import printable
 from aupipe.registry import nearest
 
@@ -118,7 +118,7 @@ def _share(context: click.Context, option: click.Parameter, value: str | None) -
     is_flag=True,
     help="Move damaged items to quarantine/ and compute them again in the next extract. Deletes nothing.",
 )
-@click.option("--rebuild", is_flag=True, help="First rebuild the index from the journals and items.")
+@click.option("--rebuild", is_flag=True, help="First complete the index from the items.")
 @config_options
 @json_option
 def verify(
@@ -136,13 +136,13 @@ def verify(
     Example:
       aupipe store verify --sample 5%
     """
-    from aupipe.store.maintenance.repair import rebuild as rebuild_catalogue
+    from aupipe.store.maintenance.repair import rebuild as rebuild_index
     from aupipe.store.maintenance.repair import repair_damage
     from aupipe.store.maintenance.verify import check
 
     opened = _folder_store(config_file, store)
     if rebuild:
-        echo(f"index rebuilt, {rebuild_catalogue(opened)} items adopted", err=True)
+        echo(f"index rebuilt, {rebuild_index(opened)} items adopted", err=True)
     report = check(opened, quick=quick, sample=sample)
     if repair:
         repair_damage(opened, report)
@@ -160,13 +160,53 @@ def verify(
     if report.orphans and not rebuild:
         echo("adopt the complete orphans: aupipe store verify --rebuild")
     how = "sizes compared" if quick else f"checksums of {report.summed} compared"
-    swept = f", {report.swept} unfinished files of killed writers removed" if report.swept else ""
-    echo(f"{report.items} items, {how}: {len(report.damage) or 'no'} damage{swept}")
+    echo(f"{report.items} items, {how}: {len(report.damage) or 'no'} damage")
+    if report.superseded or report.unfinished:
+        echo(f"{report.superseded} replaced items, {report.unfinished} unfinished files: removed by aupipe store gc")
     if report.requeued:
         echo(f"{len(report.requeued)} items will be computed again: aupipe extract")
     elif report.damage:
         echo("repair: aupipe store verify --repair, then aupipe extract")
     return DamageError.exit_code if report.damage else 0
+
+
+@store.command()
+@click.option(
+    "--grace",
+    "grace_s",
+    default="1h",
+    show_default=True,
+    callback=duration,
+    metavar="TIME",
+    help="Keep what was needed until so recently: 90s, 30m, 1h, 2d.",
+)
+@config_options
+@json_option
+def gc(grace_s: float, config_file: Path | None, store: Path | None, as_json: bool) -> int:
+    """Remove replaced and deleted items and what killed runs left, and merge the journals into one index.
+
+    Other commands may read and write meanwhile. Journals are removed by the second run after they were merged.
+
+    \b
+    Example:
+      aupipe store gc
+    """
+    from aupipe.store.maintenance.gc import collect
+
+    opened = _folder_store(config_file, store)
+    found = collect(opened, grace_s)
+    if found.busy:
+        raise AupipeError(f"{opened.path}: another process is running `aupipe store gc`: wait until it has ended")
+    if as_json:
+        echo_json(asdict(found), indent=1)
+        return 0
+    echo(
+        f"removed {found.items} replaced items ({found.nbytes / 1e6:,.1f} MB), {found.unfinished} unfinished files, "
+        f"{found.journals} merged journals"
+    )
+    if found.index:
+        echo(f"index written: {found.index}")
+    return 0
 
 
 @store.command()

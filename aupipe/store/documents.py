@@ -15,14 +15,14 @@ from aupipe.store.keys import FEATURE_ID
 from aupipe.types import FeatureSpec
 
 FORMAT = "aupipe-store"
-VERSION = 1
+VERSION = 2  # 1: names of revisions are 8 hex, snapshots in `catalogue/`; no journal is ever removed
 STORE_FILE = "store.json"
 STAGED_PREFIX = ".store.json."  # of a store.json being written
 
 
-def store_document(backend: str) -> bytes:
+def store_document(backend: str, version: int = VERSION) -> bytes:
     """The content of ``store.json``."""
-    return json.dumps({"format": FORMAT, "version": VERSION, "backend": backend}, indent=1).encode()
+    return json.dumps({"format": FORMAT, "version": version, "backend": backend}, indent=1).encode()
 
 
 def read_backend(path: str | os.PathLike[str]) -> str:
@@ -51,13 +51,22 @@ def read_backend(path: str | os.PathLike[str]) -> str:
     return backend
 
 
+def is_current(root: str) -> bool:
+    """Whether the store has this format version. One of an earlier version can be read, and is marked before a change.
+
+    Raises as `read_json` does.
+    """
+    return int(read_json(Path(root, STORE_FILE))["version"]) >= VERSION
+
+
 def refuse_other_content(root: str) -> None:
     """Raises UsageError when there is a file at ``root``, or a folder with anything but a store being created."""
     if not os.path.lexists(root):
         return
     if not os.path.isdir(root):
         raise UsageError(f"{root} is a file, not a folder for a feature store: choose another path")
-    if any(not name.startswith(STAGED_PREFIX) for name in os.listdir(root)):
+    others = [name for name in os.listdir(root) if not name.startswith(STAGED_PREFIX)]
+    if others and not os.path.lexists(os.path.join(root, STORE_FILE)):  # else another process has just made the store
         raise UsageError(f"{root} is not empty and not a feature store: name a store, or an empty or new folder")
 
 

@@ -13,7 +13,7 @@ from aupipe.store.links import refuse_link
 from aupipe.store.processes import writer_name
 from aupipe.store.records import ItemRecord
 
-FOLDERS = ("journal", "catalogue", "tmp", "quarantine")  # of a store, beside one for each feature
+FOLDERS = ("journal", "index", "tmp", "quarantine", "catalogue")  # of a store, beside one for each feature
 PROBE_BYTES = 64 << 10
 EXISTS = (errno.ENOTEMPTY, errno.EEXIST)  # what a rename onto a folder with content raises
 
@@ -23,7 +23,8 @@ class StoreFolder:
 
     def __init__(self, root: str, format: Format) -> None:
         self.root, self.format = root, format
-        self.journals, self.snapshots, self.staging, self.quarantine = (os.path.join(root, name) for name in FOLDERS)
+        paths = [os.path.join(root, name) for name in FOLDERS]
+        self.journals, self.indexes, self.staging, self.quarantine, self.old_snapshots = paths
         self._durable_dirs: set[str] = set()
 
     def item_stem(self, recording: str, feature: str) -> str:
@@ -33,7 +34,17 @@ class StoreFolder:
 
     def item_path(self, record: ItemRecord) -> str:
         """The path of a published item: a folder (Zarr) or a file (HDF5)."""
-        return f"{self.item_stem(record.recording, record.feature)}.{record.revision}{self.format.suffix}"
+        return self.revision_path(record.recording, record.feature, record.revision)
+
+    def revision_path(self, recording: str, feature: str, revision: str) -> str:
+        """The path of one revision of an item."""
+        return f"{self.item_stem(recording, feature)}.{revision}{self.format.suffix}"
+
+    def revision_at(self, recording: str, feature: str, path: str) -> str:
+        """The revision whose path is ``path``; empty where it is none of this item."""
+        stem = self.item_stem(recording, feature) + "."
+        revision = path.removeprefix(stem).removesuffix(self.format.suffix)
+        return revision if path == self.revision_path(recording, feature, revision) else ""
 
     def staging_path(self, suffix: str = "") -> str:
         """A new path in ``tmp/``, named after this process."""
@@ -54,6 +65,15 @@ class StoreFolder:
         for folder in (self.root, self.journals):
             if os.path.isdir(folder) and not os.access(folder, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+
+    def now_ns(self) -> int:
+        """The time of the file system, by which files are dated: that of its server, not of this machine."""
+        path = self.staging_path()
+        os.close(fs.create(path))
+        try:
+            return os.stat(path).st_mtime_ns
+        finally:
+            fs.try_remove(path)
 
     def remove_item(self, path: str) -> None:
         """Remove an item, if it exists, by moving it to ``tmp/`` first: no reader sees a part of it."""

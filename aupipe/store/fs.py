@@ -1,44 +1,60 @@
-"""Every change the store makes on disk, one function each, so that a test can make any of them fail.
-
-``AUPIPE_FAULT=<point>:<n>:<kind>`` injects one fault into a process: its n-th operation of the kind ``point``
-(``mkdir``, ``write``, ``fsync``, ``rename``, ``link``, ``remove``, or ``any``) fails with the error ``kind`` (``eio``,
-``enospc``, ``edquot``, ``erofs``), or kills the process (``kill``). A failing write leaves half of its bytes in the
-file, as a full disk does.
-"""
+"""Every change the store makes on disk. All of them go through `disk`, whose calls a test can record or make fail."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
-import signal
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 FLUSH_AHEAD_BYTES = 4 << 20
-_ERRORS = {"eio": errno.EIO, "enospc": errno.ENOSPC, "edquot": errno.EDQUOT, "erofs": errno.EROFS}
-_count = 0
+APPEAR_WAITS_S = (0.0, 0.1, 0.5, 1.0, 2.0)
 
 
-def _fault(point: str) -> str | None:
-    """The fault to inject into this operation: ``kill``, an error, or None."""
-    plan = os.environ.get("AUPIPE_FAULT")
-    if not plan:
-        return None
-    name, number, kind = plan.split(":")
-    if name not in (point, "any"):
-        return None
-    global _count
-    _count += 1
-    return kind if _count == int(number) else None
+class Disk:
+    """The calls of the operating system that change files and folders."""
+
+    def create(self, path: str) -> int:
+        """A new file, open for writing; never an existing one, never through a link."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+
+    def write(self, fd: int, parts: Sequence[memoryview], path: str) -> int:
+        """Append the beginning of some buffers. Returns how many bytes."""
+        return os.writev(fd, parts)
+
+    def overwrite(self, fd: int, content: bytes, offset: int, path: str) -> int:
+        """Replace bytes in place. Returns how many."""
+        return os.pwrite(fd, content, offset)
+
+    def fsync(self, fd: int, path: str) -> None:
+        """Wait until a file, or the names in a folder, are on the disk."""
+        os.fsync(fd)
+
+    def mkdir(self, path: str, mode: int) -> None:
+        """Make a folder."""
+        os.mkdir(path, mode)
+
+    def rename(self, source: str, target: str) -> None:
+        """Rename a file or folder."""
+        os.rename(source, target)
+
+    def link(self, source: str, target: str) -> None:
+        """Give a file another name."""
+        os.link(source, target)
+
+    def unlink(self, path: str) -> None:
+        """Remove a file or a link."""
+        os.unlink(path)
+
+    def rmdir(self, path: str) -> None:
+        """Remove an empty folder."""
+        os.rmdir(path)
 
 
-def _inject(kind: str | None, path: str) -> None:
-    if kind == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    elif kind is not None:
-        raise OSError(_ERRORS[kind], os.strerror(_ERRORS[kind]) + " (AUPIPE_FAULT)", path)
+disk = Disk()
 
 
 @contextlib.contextmanager
@@ -52,22 +68,16 @@ def _errors_name(path: str) -> Iterator[None]:
 
 
 def create(path: str) -> int:
-    """A new file, open for writing; never an existing one, never through a link."""
-    _inject(_fault("write"), path)
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    """A new file, open for writing. Raises FileExistsError."""
+    return disk.create(path)
 
 
 def write(fd: int, parts: Sequence[Any], path: str) -> None:
     """Append buffers to ``fd``, all of them: a short write is continued."""
     views = [memoryview(part).cast("B") for part in parts if memoryview(part).nbytes]
-    kind = _fault("write")
-    if kind is not None:
-        whole = b"".join(views)
-        os.write(fd, whole[: len(whole) // 2])
-        _inject(kind, path)
     while views:
         with _errors_name(path):
-            written = os.writev(fd, views[:512])  # IOV_MAX is 1024 on Linux, less elsewhere
+            written = disk.write(fd, views[:512], path)  # IOV_MAX is 1024 on Linux, less elsewhere
         while views and written >= len(views[0]):
             written -= len(views.pop(0))
         if written:
@@ -76,18 +86,16 @@ def write(fd: int, parts: Sequence[Any], path: str) -> None:
 
 def overwrite(fd: int, content: bytes, offset: int, path: str) -> None:
     """Replace bytes in place: only lines of a journal, to erase or to restore them."""
-    _inject(_fault("write"), path)
     while content:
         with _errors_name(path):
-            written = os.pwrite(fd, content, offset)
+            written = disk.overwrite(fd, content, offset, path)
         content, offset = content[written:], offset + written
 
 
 def fsync(fd: int, path: str) -> None:
     """Wait until the content of ``fd`` is on the disk."""
-    _inject(_fault("fsync"), path)
     with _errors_name(path):
-        os.fsync(fd)
+        disk.fsync(fd, path)
 
 
 class NewFile:
@@ -127,11 +135,9 @@ class NewFile:
 
 def fsync_folder(path: str) -> None:
     """Wait until the names in a folder are on the disk."""
-    _inject(_fault("fsync"), path)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with _errors_name(path):
-            os.fsync(fd)
+        fsync(fd, path)
     finally:
         os.close(fd)
 
@@ -152,14 +158,22 @@ def make_folders(path: str, mode: int = 0o777, *, durable: bool = True) -> None:
         return
     parent = os.path.dirname(path)
     make_folders(parent)
-    _inject(_fault("mkdir"), path)
     try:
-        os.mkdir(path, mode)
+        disk.mkdir(path, mode)
     except FileExistsError:  # another writer made it meanwhile
-        if not os.path.isdir(path):
+        if not _appears(path):
             raise
     if durable:
         fsync_folder(parent)
+
+
+def _appears(folder: str) -> bool:
+    """Whether a folder is there; a network file system may say for some seconds that it is not."""
+    for wait_s in APPEAR_WAITS_S:
+        time.sleep(wait_s)
+        if os.path.lexists(folder):
+            break
+    return os.path.isdir(folder)
 
 
 def rename(source: str, target: str, *, durable: bool = True) -> None:
@@ -167,21 +181,22 @@ def rename(source: str, target: str, *, durable: bool = True) -> None:
 
     Raises OSError (ENOTEMPTY, EEXIST) for a target that is a folder with something in it.
     """
-    _inject(_fault("rename"), target)
-    os.rename(source, target)
+    disk.rename(source, target)
     if durable:
         fsync_folder(os.path.dirname(target))
 
 
 def link(source: str, target: str) -> bool:
     """Give a finished file the name ``target`` unless that exists. Returns whether it did not."""
-    _inject(_fault("link"), target)
     try:
-        os.link(source, target)
+        disk.link(source, target)
     except FileExistsError:
         return False
-    except OSError:  # a file system without hard links: the last rename stays, and all have the same content
-        os.rename(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        # A file system without hard links: the last rename stays.
+        disk.rename(source, target)
     fsync_folder(os.path.dirname(target))
     return True
 
@@ -192,13 +207,12 @@ def remove(path: str) -> None:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return
-    _inject(_fault("remove"), path)
     if not stat.S_ISDIR(mode):
-        os.unlink(path)
+        disk.unlink(path)
         return
     for name in os.listdir(path):
         remove(os.path.join(path, name))
-    os.rmdir(path)
+    disk.rmdir(path)
 
 
 def try_remove(path: str) -> None:

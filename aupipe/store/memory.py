@@ -62,7 +62,7 @@ class MemoryStore(ItemStore):
         self._specs.setdefault(spec.id, spec)
 
     def acknowledge(self, record: ItemRecord) -> ItemRecord:
-        self.index.apply(Line((self.index.last_seq + 1, ""), record))
+        self.index.apply(Line((self.index.last_seq(record.recording, record.feature) + 1, ""), record))
         return record
 
     def _rows(self, recording: str, feature: str) -> PlainRows:

@@ -27,17 +27,21 @@ def writer_name() -> str:
     return f"{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
+def is_of_this_machine(name: str) -> bool:
+    """Whether the process that `writer_name` named is one of this machine, which can see whether it runs."""
+    machine, _, rest = name.partition("-")
+    return machine == _machine() and rest.partition("-")[0].isdigit()
+
+
 def writer_has_ended(name: str) -> bool:
     """True when the process that `writer_name` named is known to have ended.
 
     False when it runs, and when that cannot be known, as for a process of another machine.
     """
-    machine, _, rest = name.partition("-")
-    pid = rest.partition("-")[0]
-    if machine != _machine() or not pid.isdigit():
+    if not is_of_this_machine(name):
         return False
     try:
-        os.kill(int(pid), 0)
+        os.kill(int(name.split("-")[1]), 0)
     except ProcessLookupError:
         return True
     except OSError:

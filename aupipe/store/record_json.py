@@ -5,7 +5,6 @@ The keys are the names of the record's fields, but for the two in `KEYS`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Mapping
@@ -88,10 +87,5 @@ def item_metadata(record: ItemRecord) -> str:
 
 
 def parse_metadata(text: str) -> ItemRecord:
-    """The inverse of `item_metadata`, with the revision filled in."""
-    return replace(record_from_json(parse_json(text)), revision=revision_of(text))
-
-
-def revision_of(metadata: str) -> str:
-    """8 hex that name one revision of an item: other rows, another source or other versions give another one."""
-    return hashlib.sha256(metadata.encode()).hexdigest()[:8]
+    """The inverse of `item_metadata`; the revision is in the item's path, not in the item."""
+    return record_from_json(parse_json(text))

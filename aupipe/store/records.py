@@ -34,7 +34,7 @@ class ItemRecord:
     offset: int = 0  # of the array's first byte in the data file
     crc32c: int = 0  # of the array's bytes, C order, little endian
     metadata_crc32c: int = 0  # of every other byte of the item's files
-    revision: str = ""  # 8 hex of the sha256 of the item's metadata; part of the item's path
+    revision: str = ""  # of this publication, unique; part of the item's path
     video_id: str = ""  # the id the clock is stored under, where it is not that of the recording
     source: SourceIdentity | None = None
     seconds: float = 0.0  # spent computing

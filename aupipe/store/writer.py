@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from aupipe.errors import free_space
 from aupipe.store.formats.protocol import Layout, Sink
 from aupipe.store.formats.rows import BLOCK_BYTES, checked_rows, stored_dtype
-from aupipe.store.record_json import item_metadata, revision_of
+from aupipe.store.record_json import item_metadata
 from aupipe.store.records import ItemRecord
 from aupipe.types import FeatureSpec, SourceIdentity
 
@@ -97,7 +97,6 @@ class StagedItem:
             nbytes=sink.nbytes,
             offset=sink.offset,
             metadata_crc32c=metadata_crc32c,
-            revision=revision_of(metadata),
             seconds=seconds,
             time_utc=now_utc(),
         )

@@ -23,9 +23,9 @@ from aupipe.extract.planning.features import build_feature_set
 from aupipe.extract.planning.plan import make_plan
 from aupipe.sources import source_identity
 from aupipe.store import create_store, open_store
-from aupipe.store.log import snapshot as snapshots
 from tests.cli.test_train import Folder, write_annotations
 from tests.conftest import write_video
+from tests.store.contract import without_revisions
 
 CONFIG = """
 [dataset]
@@ -115,12 +115,12 @@ def test_a_folder_of_an_affwild2_tree_selects_its_tracks(tmp_path: Path) -> None
 
 
 def indexed(folder: Folder) -> None:
-    """As a store is once its journals have been compacted."""
+    """As a store is once its journals have been merged."""
     with open_store(folder.path / "features") as store:
         store.compact()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("prepare", [lambda folder: None, indexed], ids=["journal", "base"])
+@pytest.mark.parametrize("prepare", [lambda folder: None, indexed], ids=["journal", "index"])
 def test_another_folders_file_never_takes_the_place_of_a_stored_one(
     project: Folder, prepare: Callable[[Folder], None]
 ) -> None:
@@ -167,27 +167,6 @@ def test_where_a_file_lay_is_no_part_of_the_item(project: Folder) -> None:
     publish(project)
     publish(project, "moved.toml", "other")
 
-    def items(name: str) -> dict[str, bytes]:
-        root = project.path / name
-        return {
-            str(path.relative_to(root)): path.read_bytes()
-            for path in root.glob("hog@*/**/*")
-            if path.is_file() and "journal" not in path.parts
-        }
-
-    assert items("features") == items("other") != {}
-
-
-def test_a_base_of_an_earlier_aupipe_is_read(project: Folder) -> None:
-    publish(project)
-    indexed(project)
-    (path,) = snapshots.snapshot_paths(str(project.path / "features" / "catalogue"))
-    arrays = snapshots.read_arrays(Path(path).read_bytes())
-    del arrays["folder"]
-    content = snapshots._npz(arrays)
-    os.unlink(path)
-    crc = snapshots.google_crc32c.value(content)
-    (Path(path).parent / f"base-00000001-{crc:08x}.npz").write_bytes(content)
-    assert set(planned(project).values()) == {"done"}
-    (project.path / "videos" / "part1" / "a.mp4").write_bytes(b"a new version")
-    assert planned(project)["part1/a.mp4"] == "source changed"
+    first, second = (without_revisions(project.path / name) for name in ("features", "other"))
+    assert first == second
+    assert any(name.startswith("hog@") for name in first)

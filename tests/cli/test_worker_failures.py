@@ -77,6 +77,13 @@ class Sound(FrameAlignment):
             return TimeSeries(np.zeros((len(times), 2), np.float32), waveform.start_s + times)
         return encode
 """
+FAULTY_DISK = """
+import os
+if os.environ.get("FAULT"):
+    from aupipe.store import fs
+    from tests.store.disks import FaultyDisk
+    fs.disk = FaultyDisk(os.environ["FAULT"])
+"""
 HANGING_OPEN = """
 import os
 if os.environ.get("HANG"):
@@ -98,12 +105,12 @@ def plugged(tmp_path: Path) -> Project:
     site = tmp_path / "site"
     (site / "faulty-1.0.dist-info").mkdir(parents=True)
     (site / "faulty.py").write_text(PLUGIN)
-    (site / "sitecustomize.py").write_text(HANGING_OPEN)
+    (site / "sitecustomize.py").write_text(HANGING_OPEN + FAULTY_DISK)
     (site / "faulty-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1.0\n")
     entries = "[aupipe.encoders]\npictures = faulty:FrameChunk\nsound = faulty:Sound\n"
     (site / "faulty-1.0.dist-info" / "entry_points.txt").write_text(entries)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AUPIPE_")}
-    paths = [str(site), *filter(None, [environment.get("PYTHONPATH")])]
+    paths = [str(site), str(Path(__file__).parents[2]), *filter(None, [environment.get("PYTHONPATH")])]
     return Project(tmp_path, environment | {"PYTHONPATH": os.pathsep.join(paths)})
 
 
@@ -142,7 +149,7 @@ def failed_lines(answer: Answer) -> list[str]:
 def test_a_disk_error_in_a_worker_reaches_the_user(plugged: Project, fault: str, words: list[str]) -> None:
     add_tracks(plugged, dark=10)
     plugged.configure(TREE + PICTURES)
-    answer = plugged.run("extract", "--cpu", AUPIPE_FAULT=fault)
+    answer = plugged.run("extract", "--cpu", FAULT=fault)
     assert answer.code == 1
     line = one_line(answer)
     assert all(word in line for word in [*words, str(plugged.folder / "features")]), line
@@ -155,7 +162,7 @@ def test_the_store_is_tried_before_workers_start(plugged: Project) -> None:
     plugged.configure(TREE + PICTURES)
     assert plugged.run("extract", "--cpu").code == 0
     (plugged.folder / "loaded").unlink()
-    answer = plugged.run("extract", "--cpu", "--force", AUPIPE_FAULT="write:1:erofs")
+    answer = plugged.run("extract", "--cpu", "--force", FAULT="write:1:erofs")
     assert answer.code == 1
     assert "mounted read-only" in one_line(answer)
     assert not (plugged.folder / "loaded").exists()

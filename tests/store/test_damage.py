@@ -1,4 +1,4 @@
-"""What is wrong with an item's media stays in its record, through journals, snapshots and copies; old ones are read."""
+"""What is wrong with an item's media stays in its record, through journals, index files and copies."""
 
 import os
 
@@ -6,7 +6,6 @@ import pytest
 
 from aupipe.store import STORES, ItemRecord, create_store, open_store
 from aupipe.store.log.journal import decode_line, encode_line
-from aupipe.store.log.snapshot import Snapshot, read_arrays, snapshot_paths
 from aupipe.store.maintenance.migrate import migrate
 from aupipe.store.maintenance.repair import rebuild
 
@@ -42,7 +41,7 @@ def test_the_damage_of_what_can_be_read_is_listed(store):
     again = open_store(store.path)
     assert damage_of(again) == expected
     assert again.published("whole", SPEC.id).media == {}
-    with again.writer("later", SPEC, frames=1, row_shape=(3,)) as item:  # after the snapshot
+    with again.writer("later", SPEC, frames=1, row_shape=(3,)) as item:  # after the index file
         item.append(random_rows(1, 3))
         item.commit(damage="x")
     assert [record.recording for record in again.damaged()] == ["damaged", "later"]
@@ -56,7 +55,7 @@ def test_the_damage_goes_with_an_item_into_a_copy(store, tmp_path):
 def test_the_damage_is_in_the_item_itself(store):
     store.compact()
     store.close()
-    for folder in ("journal", "catalogue"):
+    for folder in ("journal", "index"):
         for name in os.listdir(os.path.join(store.root, folder)):
             os.remove(os.path.join(store.root, folder, name))
     again = open_store(store.path)
@@ -64,21 +63,9 @@ def test_the_damage_is_in_the_item_itself(store):
     assert ("damaged", DAMAGE, MEDIA) in damage_of(again)
 
 
-def test_lines_and_snapshots_of_an_older_aupipe_have_no_damage(store, monkeypatch):
+def test_lines_of_an_older_aupipe_have_no_damage():
     line = encode_line(7, ItemRecord("a", "hog@0123456789ab", "done"))
     assert b"damage" not in line
     assert b"media" not in line
     record = decode_line(line[:-1], "j").record
     assert (record.damage, record.media) == ("", {})
-
-    store.compact()
-    path = snapshot_paths(os.path.join(store.root, "catalogue"))[0]
-
-    def without(content):
-        return {name: column for name, column in read_arrays(content).items() if name not in ("damage", "media")}
-
-    monkeypatch.setattr("aupipe.store.log.snapshot.read_arrays", without)
-    old = Snapshot(path)
-    assert old.damaged == []
-    assert [line.record.media for line in old.lines("damaged", SPEC.id)] == [{}, {}]
-    assert old.lines("damaged", SPEC.id)[1].record.frames == 17

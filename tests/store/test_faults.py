@@ -1,6 +1,6 @@
 """A fault in any operation: no wrong data is ever read, and the next run ends like a run without faults.
 
-`AUPIPE_FAULT=any:n:kind` makes the n-th operation of a small extraction fail; n is increased until none does.
+A `FaultyDisk` makes the n-th operation of a small extraction fail; n is increased until none does.
 """
 
 import os
@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 from aupipe.store import STORES, create_store, fs, open_store
+from aupipe.store.maintenance.gc import collect
 from aupipe.store.maintenance.migrate import migrate
 from aupipe.store.maintenance.purge import purge
 from aupipe.store.maintenance.verify import check
 
 from . import crash
-from .contract import SPEC, check_and_repair, random_rows, same
+from .contract import SPEC, check_and_repair, random_rows, same, without_revisions
+from .disks import POINTS, FaultyDisk
 
-POINTS = ("mkdir", "write", "fsync", "rename", "link", "remove")
 BACKENDS = [name for name in STORES.names() if STORES.get(name).persistent]
 
 
@@ -33,10 +34,10 @@ def in_child(work, fault=""):
     if child == 0:
         code = 1
         try:
-            os.environ["AUPIPE_FAULT"] = fault
-            fs._count = 0
+            if fault:
+                fs.disk = FaultyDisk(fault)
             work()
-            failed = bool(fault) and fs._count >= int(fault.split(":")[1])  # what cannot be cleaned up is no error
+            failed = bool(fault) and fs.disk.count >= fs.disk.number  # what cannot be cleaned up is no error
             code = 4 if failed else 0
         except OSError:
             code = 3
@@ -45,13 +46,32 @@ def in_child(work, fault=""):
     return os.waitpid(child, 0)[1]
 
 
+def in_children(*work):
+    """Some functions, each in a child process at the same time; all must return."""
+    children = []
+    for function in work:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                function()
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    return children
+
+
+def end_of(children):
+    """Wait statuses of some children."""
+    return [os.waitpid(child, 0)[1] for child in children]
+
+
 def tree(path):
-    """Every file of the store but the journals: relative path -> bytes."""
-    return {
-        str(file.relative_to(path)): file.read_bytes()
-        for file in path.rglob("*")
-        if file.is_file() and file.parent.name != "journal"
-    }
+    """The store once all that is no longer needed has been removed: see `without_revisions`."""
+    with open_store(path) as store:
+        collect(store, 0)
+    return without_revisions(path)
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -76,6 +96,7 @@ def run_with_fault_and_again(path, backend, expected, fault):
                     assert len(store.read(record.recording, record.feature)) == record.frames
     assert run(path, backend) == 0, fault
     with open_store(path) as store:
+        collect(store, 0)
         report = check(store)
         assert (report.damage, report.orphans) == ([], []), fault
         assert {record.state for record in store.records()} == {"done"}
@@ -131,7 +152,8 @@ def test_a_killed_writer_leaves_nothing_to_read_and_its_staging_is_swept(tmp_pat
     with store.writer("live", SPEC, frames=2, row_shape=(3,)) as item:
         item.append(random_rows(2, 3))
         assert len(list((path / "tmp").iterdir())) == 2
-        assert check(store).swept == 1
+        assert check(store).unfinished == 1
+        assert collect(store, 0).unfinished == 1
         item.commit()
     assert same(store.read("live", SPEC.id), random_rows(2, 3))
     assert not list((path / "tmp").iterdir())
@@ -141,11 +163,10 @@ def test_a_killed_writer_leaves_nothing_to_read_and_its_staging_is_swept(tmp_pat
 def test_a_failed_write_is_an_error_and_the_writer_goes_on_with_the_next_item(tmp_path, backend, monkeypatch):
     store = create_store(tmp_path / "s", backend)
     store.publish("before", SPEC, random_rows(400, 3))
-    monkeypatch.setattr(fs, "_count", 0)
-    monkeypatch.setenv("AUPIPE_FAULT", "write:2:enospc")
-    with pytest.raises(OSError, match="No space left"):
-        store.publish("a", SPEC, random_rows(400, 3))
-    monkeypatch.delenv("AUPIPE_FAULT")
+    with monkeypatch.context() as patch:
+        patch.setattr(fs, "disk", FaultyDisk("write:2:enospc"))
+        with pytest.raises(OSError, match="No space left"):
+            store.publish("a", SPEC, random_rows(400, 3))
     assert store.record("a", SPEC.id) is None
     assert not list((tmp_path / "s" / "tmp").iterdir())
     store.publish("b", SPEC, random_rows(400, 3))
@@ -166,8 +187,7 @@ def test_eight_writers_with_overlapping_work_lose_nothing_and_double_nothing(tmp
             code = 1
             try:
                 if worker < 3:
-                    os.environ["AUPIPE_FAULT"] = f"any:{20 + 35 * worker}:kill"
-                    fs._count = 0
+                    fs.disk = FaultyDisk(f"any:{20 + 35 * worker}:kill")
                 store = open_store(path)
                 order = np.random.default_rng(worker).permutation(len(names))[:12]
                 for number in order:
@@ -186,14 +206,12 @@ def test_eight_writers_with_overlapping_work_lose_nothing_and_double_nothing(tmp
     assert published >= {names[int(file.name.split("-")[1])] for file in acknowledged.iterdir()}
     for name in published:
         assert same(store.read(name, SPEC.id), random_rows(300, 5, seed=names.index(name)))
-    items = [
-        item for folder in (path / SPEC.id / "items").iterdir() if folder.is_dir() for item in folder.glob("clip*")
-    ]
-    assert len(items) == len(published) + len(report.orphans)
     assert len(report.orphans) <= 3  # placed by a killed writer, not acknowledged by anyone
     for name in names:
         store.publish(name, SPEC, random_rows(300, 5, seed=names.index(name)))
-    assert check(store).orphans == []
+    collect(store, 0)
+    report = check(store)
+    assert (report.orphans, report.superseded, report.items) == ([], 0, len(names))
 
 
 def _repair(path):
@@ -211,6 +229,11 @@ def _compact(path):
         store.compact()
 
 
+def _collect(path):
+    with open_store(path) as store:
+        collect(store, 0)
+
+
 def _migrate(path):
     with open_store(path) as store:
         list(migrate(store, path / ".." / f"{path.name}-there", {"zarr": "hdf5", "hdf5": "zarr"}[store.backend]))
@@ -219,12 +242,14 @@ def _migrate(path):
 def _state(path):
     """The records of a store, and its files of items."""
     with open_store(path) as store:
-        check(store)  # sweeps
+        collect(store, 0)
         records = [(r.recording, r.feature, r.state, r.crc32c) for r in store.records()]
-        return records, {name: data for name, data in tree(path).items() if "@" in name.split("/")[0]}
+        return records, {name: data for name, data in without_revisions(path).items() if "@" in name.split("/")[0]}
 
 
-@pytest.mark.parametrize("operate", [_repair, _purge, _compact, _migrate], ids=lambda operate: operate.__name__[1:])
+@pytest.mark.parametrize(
+    "operate", [_repair, _purge, _compact, _collect, _migrate], ids=lambda operate: operate.__name__[1:]
+)
 @pytest.mark.parametrize("kind", ["kill", "eio", "enospc"])
 @pytest.mark.parametrize("step", [14, pytest.param(1, marks=pytest.mark.slow)])
 def test_an_operation_broken_off_anywhere_can_simply_be_run_again(
@@ -263,21 +288,8 @@ def test_an_operation_broken_off_anywhere_can_simply_be_run_again(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_an_item_that_a_killed_writer_was_moving_is_put_back(tmp_path, backend):
-    store = create_store(tmp_path / "s", backend)
-    record = store.publish("a", SPEC, random_rows(300, 3))
-    child = os.fork()
-    if child == 0:  # moves the item away, as `remove_revision` does, and ends
-        os.rename(store.item_path(record), store.folder.staging_path(store.format.suffix))
-        os._exit(0)
-    os.waitpid(child, 0)
-    report = check(open_store(store.path))
-    assert (report.swept, report.damage, report.orphans) == (1, [], [])
-    assert same(open_store(store.path).read("a", SPEC.id), random_rows(300, 3))
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_writers_that_replace_each_others_revisions_never_lose_the_item(tmp_path, backend):
+    """Also while a collector removes at once what was replaced, and a reader maps it again and again."""
     path = tmp_path / "s"
     revisions = [random_rows(300, 3, seed=0), random_rows(280, 3, seed=1)]
     create_store(path, backend).publish("a", SPEC, revisions[0])
@@ -287,33 +299,27 @@ def test_writers_that_replace_each_others_revisions_never_lose_the_item(tmp_path
         for choice in np.random.default_rng(seed).integers(2, size=25):
             store.publish("a", SPEC, revisions[choice])
 
-    children = []
-    for seed in range(3):
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                write(seed)
-                code = 0
-            finally:
-                os._exit(code)
-        children.append(child)
-    store = open_store(path)
-    reads = 0
+    children = in_children(*(lambda seed=seed: write(seed) for seed in range(3)))
+    store, statuses, reads = open_store(path), [], 0
     while children:
-        if os.waitpid(children[0], os.WNOHANG)[0]:
+        ended, status = os.waitpid(children[0], os.WNOHANG)
+        if ended:
+            statuses.append(status)
             children.pop(0)
+        collect(store, 0)
         store.close()  # drops the maps, so that every read maps the file again
         rows = store.read("a", SPEC.id)
         assert any(same(rows, revision) for revision in revisions)
         reads += 1
+    assert statuses == [0, 0, 0]
     assert reads > 3
+    collect(store, 0)
     report = check(open_store(path))
-    assert (report.damage, report.orphans) == ([], [])
-    assert any(same(open_store(path).read("a", SPEC.id), revision) for revision in revisions)
+    assert (report.damage, report.orphans, report.superseded) == ([], [], 0)
+    assert open_store(path).index.last_seq("a", SPEC.id) > 25  # each saw what the others wrote
 
 
-def test_compacting_beside_writers_loses_no_line(tmp_path):
+def test_compacting_and_collecting_beside_writers_loses_no_line(tmp_path):
     path = tmp_path / "s"
     create_store(path).close()
 
@@ -322,30 +328,23 @@ def test_compacting_beside_writers_loses_no_line(tmp_path):
         for number in range(20):
             if seed < 3:
                 store.publish(f"{seed}-{number}", SPEC, random_rows(2, 3, seed=number))
-            else:
+                if number % 7 == 6:
+                    store.close()  # goes on in another journal
+            elif seed == 3:
                 store.compact()
+            else:
+                collect(store, 0, wait=False)
 
-    children = []
-    for seed in range(5):
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                work(seed)
-                code = 0
-            finally:
-                os._exit(code)
-        children.append(child)
-    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 5
-    store = open_store(path)
-    assert {record.recording for record in store.records()} == {
-        f"{seed}-{number}" for seed in range(3) for number in range(20)
-    }
-    assert check(store).damage == []
+    assert end_of(in_children(*(lambda seed=seed: work(seed) for seed in range(5)))) == [0] * 5
+    for opened in (open_store(path), open_store(path)):
+        names = {record.recording for record in opened.records()}
+        assert names == {f"{seed}-{number}" for seed in range(3) for number in range(20)}
+        assert check(opened).damage == []
+        collect(opened, 0)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_verifying_beside_writers_finds_nothing_and_harms_nothing(tmp_path, backend):
+def test_verifying_beside_writers_finds_nothing_and_changes_nothing(tmp_path, backend):
     path = tmp_path / "s"
     create_store(path, backend).close()
 
@@ -357,26 +356,17 @@ def test_verifying_beside_writers_finds_nothing_and_harms_nothing(tmp_path, back
             if number % 5 == 4:
                 store.delete(f"{seed}", SPEC.id)
 
-    children = []
-    for seed in range(2):
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                work(seed)
-                code = 0
-            finally:
-                os._exit(code)
-        children.append(child)
-    running = children
+    children = in_children(lambda: work(0), lambda: work(1))
+    statuses = []
     with open_store(path) as store:
-        while running:
+        while children:
             assert check(store).damage == []
-            ended, status = os.waitpid(running[0], os.WNOHANG)
+            ended, status = os.waitpid(children[0], os.WNOHANG)
             if ended:
-                assert status == 0
-                running.pop(0)
+                statuses.append(status)
+                children.pop(0)
+    assert statuses == [0, 0]
     store = open_store(path)
     report = check(store)
-    assert (report.damage, report.orphans) == ([], [])
+    assert (report.damage, report.orphans, report.superseded) == ([], [], 99)
     assert [record.recording for record in store.records()] == ["shared"]

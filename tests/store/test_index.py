@@ -1,21 +1,19 @@
-"""The index is the same from a snapshot and from the journals, and no snapshot is needed."""
+"""The index is the same from an index file and from the journals."""
 
-import io
-import json
 import os
 import shutil
+import sqlite3
 from pathlib import Path
 
-import google_crc32c
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aupipe.store import STORES, ItemRecord, create_store, local, open_store
+from aupipe.store import STORES, ItemRecord, create_store, open_store
 from aupipe.store.log.index import Index
+from aupipe.store.log.index_file import index_paths
 from aupipe.store.log.journal import Line
-from aupipe.store.log.snapshot import read_arrays, snapshot_paths, write_snapshot
+from aupipe.store.maintenance.gc import collect
 from aupipe.store.maintenance.repair import rebuild
 from aupipe.store.maintenance.verify import check
 
@@ -56,7 +54,7 @@ def test_a_compacted_store_says_the_same(filled):
     assert everything(open_store(filled.path)) == before
 
 
-def test_lines_after_the_snapshot_are_read(filled):
+def test_lines_after_the_index_file_are_read(filled):
     filled.compact()
     reader = open_store(filled.path)
     filled.publish("new", SPEC, random_rows(5, 3))
@@ -69,28 +67,32 @@ def test_lines_after_the_snapshot_are_read(filled):
     assert reader.record("a", SPEC.id).frames == 7
     filled.compact()
     assert everything(open_store(filled.path)) == everything(filled)
-    assert len(snapshot_paths(os.path.join(filled.root, "catalogue"))) == 1
 
 
-def test_a_lost_or_damaged_snapshot_changes_nothing_but_speed(filled):
-    path = filled.compact()
+def test_one_lost_or_damaged_index_file_loses_nothing(filled):
+    """Also when the journals were merged and removed: two files hold them."""
+    filled.close()
+    for _ in range(3):
+        collect(filled, 0)
+    assert os.listdir(filled.folder.journals) == []
+    path, _ = index_paths(filled.folder.indexes)
     before = everything(filled)
     content = bytearray(Path(path).read_bytes())
     content[len(content) // 2] ^= 1
     Path(path).write_bytes(content)
     assert everything(open_store(filled.path)) == before
-    assert [damage.kind for damage in check(open_store(filled.path)).damage] == ["catalogue"]
+    assert [damage.kind for damage in check(open_store(filled.path)).damage] == ["index"]
     os.remove(path)
     assert everything(open_store(filled.path)) == before
 
 
 def test_the_index_is_rebuilt_from_the_items_when_the_journals_are_lost(filled):
     filled.publish("a", SPEC, random_rows(9, 3), source=SOURCE)
-    filled.compact()
+    collect(filled, 0)  # what was deleted is on the disk until then
     drop = {"time_utc": "", "seconds": 0.0}
     before = [vars(record) | drop for record in filled.all_published()]
-    shutil.rmtree(os.path.join(filled.root, "journal"))
-    shutil.rmtree(os.path.join(filled.root, "catalogue"))
+    shutil.rmtree(filled.folder.journals)
+    shutil.rmtree(filled.folder.indexes)
     store = open_store(filled.path)
     assert list(store.records()) == []
     assert rebuild(store) == len(before)
@@ -114,16 +116,6 @@ def test_a_damaged_item_is_not_acknowledged(filled):
     assert store.record("bad\udcff", SPEC.id) is None or check(store).damage == []
 
 
-def test_a_store_that_was_written_much_compacts_itself_when_closed(tmp_path, monkeypatch):
-    monkeypatch.setattr(local, "COMPACT_LINES", 3)
-    with create_store(tmp_path / "s") as store:
-        for number in range(5):
-            store.publish(f"{number}", SPEC, random_rows(2, 3))
-    assert len(snapshot_paths(str(tmp_path / "s" / "catalogue"))) == 1
-    with open_store(tmp_path / "s") as store:
-        assert len(list(store.records())) == 5
-
-
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 2**62), RECORDS, st.sampled_from(FEATURES)), max_size=12))
 def test_any_records_survive_compaction_in_any_order(tmp_path_factory, drawn):
@@ -133,20 +125,31 @@ def test_any_records_survive_compaction_in_any_order(tmp_path_factory, drawn):
         revision = "0123abcd" if record.state == "done" else ""
         fields = vars(record) | {"feature": feature, "recording": names[number % 3], "revision": revision}
         lines.append(Line((seq, f"{number}.jsonl"), ItemRecord(**fields)))
-    straight, backwards = Index(""), Index("")
+    folder = str(tmp_path_factory.mktemp("indexes"))
+    straight, backwards = Index("", folder), Index("")
     for line in lines:
         straight.apply(line)
     for line in reversed(lines):
         backwards.apply(line)
-    path = tmp_path_factory.mktemp("snapshots")
-    kept = [line for entry in straight.entries() for line in entry.lines()]
-    write_snapshot(str(path), str(path / "staged"), kept, {}, 1)
-    loaded = Index(str(path / "nowhere"), str(path))
-    for index in (backwards, loaded):
+    staged, half = os.path.join(folder, "staged"), Index("", folder)
+    for line in lines[::2]:
+        half.apply(line)
+    half.write_file(staged, {}, {})
+    grown = Index("", folder)
+    grown.refresh()
+    for line in lines[1::2]:
+        grown.apply(line)
+    grown.write_file(staged, {("a", FEATURES[0], "1-a-b-c"): 7}, {})
+    loaded = Index("", folder)
+    loaded.refresh()
+    assert loaded.filed_garbage() == {("a", FEATURES[0], "1-a-b-c"): 7}
+    for index in (backwards, grown, loaded):
         assert list(index.records()) == list(straight.records())
         assert list(index.all_published()) == list(straight.all_published())
         assert index.states(FEATURES) == straight.states(FEATURES)
-        assert index.last_seq == straight.last_seq or not lines
+        assert list(index.damaged()) == list(straight.damaged())
+        for name in names:
+            assert index.last_seq(name, FEATURES[0]) == straight.last_seq(name, FEATURES[0])
 
 
 def test_states_are_what_records_say(filled):
@@ -161,26 +164,57 @@ def test_states_are_what_records_say(filled):
         assert store.states(["nope@0123456789ab"]) == store.states([]) == {}
 
 
-def test_a_snapshot_is_plain_numpy_without_pickles(filled):
-    with np.load(filled.compact(), allow_pickle=False) as arrays:
-        assert json.loads(arrays["about"].tobytes())["recordings"]
-        assert len(arrays["seq"]) >= 8
+def test_an_index_file_is_an_sqlite_database(filled):
+    with sqlite3.connect(f"file:{filled.compact()}?mode=ro&immutable=1", uri=True) as database:
+        names = database.execute("SELECT name FROM recordings").fetchall()
+        assert {name.decode("utf-8", "surrogatepass") for (name,) in names} == {"a", "b\n", "bad\udcff", "", "never"}
 
 
-def test_a_snapshot_that_numpy_wrote_is_the_same(filled):
-    """Snapshots written before arrays were aligned are `np.savez` files."""
-    path = Path(filled.compact())
-    before = everything(filled)
-    buffer = io.BytesIO()
-    with np.load(path) as arrays:
-        np.savez(buffer, **arrays)
-    path.unlink()
-    name = f"base-00000007-{google_crc32c.value(buffer.getvalue()):08x}.npz"
-    (path.parent / name).write_bytes(buffer.getvalue())
-    shutil.rmtree(os.path.join(filled.root, "journal"))
-    assert everything(open_store(filled.path)) == before
+def test_an_index_file_made_from_an_old_one_hides_nothing(filled):
+    """What a process writes that was stopped for long does not hide what others wrote meanwhile."""
+    sleeper = open_store(filled.path)
+    garbage = sleeper.index.garbage(0)
+    filled.publish("later", SPEC, random_rows(3, 3))
+    for _ in range(3):
+        filled.close()
+        collect(filled, 0)
+    sleeper.index.write_file(sleeper.folder.staging_path(), garbage, sleeper.index.parts())
+    assert everything(open_store(filled.path)) == everything(filled)
+    assert open_store(filled.path).record("later", SPEC.id).frames == 3
+    sleeper.refresh()
+    assert everything(sleeper) == everything(filled)
 
 
-def test_what_compaction_writes_is_used_where_it_lies(filled):
-    columns = read_arrays(Path(filled.compact()).read_bytes())
-    assert not any(column.flags.owndata for column in columns.values())
+def test_a_reader_of_before_finds_what_was_merged_and_removed_meanwhile(filled):
+    reader = open_store(filled.path)
+    filled.publish("later", SPEC, random_rows(3, 3))
+    filled.close()
+    for _ in range(3):
+        collect(filled, 0)
+    assert not os.listdir(filled.folder.journals)
+    assert reader.record("later", SPEC.id) is None
+    reader.refresh()
+    assert everything(reader) == everything(filled)
+    assert same(reader.read("later", SPEC.id), random_rows(3, 3))
+
+
+def test_thousands_of_ended_journals_cost_a_refresh_nothing(tmp_path, monkeypatch):
+    """Those that said so are not looked at again, and the merged ones not even once."""
+    path = tmp_path / "s"
+    with create_store(path) as store:
+        for number in range(50):
+            store.fail(f"{number}", SPEC, "x")
+            store.close()
+    looked = []
+    stat = os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **more: looked.append(str(path)) or stat(path, **more))
+    store = open_store(path)
+    assert sum(name.endswith(".jsonl") for name in looked) == 50
+    looked.clear()
+    store.refresh()
+    assert not any(name.endswith(".jsonl") for name in looked)
+    store.compact()
+    collect(store, 3600)
+    looked.clear()
+    assert len(list(open_store(path).records())) == 50
+    assert not any(name.endswith(".jsonl") for name in looked)

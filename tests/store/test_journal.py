@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aupipe.store import ItemRecord
+from aupipe.store import ItemRecord, fs
 from aupipe.store.log.journal import (
     Journal,
     blank_lines,
@@ -18,6 +18,8 @@ from aupipe.store.log.journal import (
 )
 from aupipe.store.processes import writer_has_ended, writer_name
 from aupipe.types import SourceIdentity
+
+from .disks import FaultyDisk
 
 FEATURE = "hog@0123456789ab"
 RECORDS = st.builds(
@@ -63,11 +65,11 @@ def test_a_torn_last_line_says_nothing_wherever_it_is_torn(tmp_path):
     path = tmp_path / "w.jsonl"
     for cut in range(len(second)):
         path.write_bytes(first + second[:cut])
-        lines, end = read_lines(str(path))
+        lines, end, _ = read_lines(str(path))
         assert [line.record.recording for line in lines] == ["a"]
         assert end == len(first)
     path.write_bytes(first + second)
-    assert [line.record.recording for line in read_lines(str(path), end)[0]] == ["b"]
+    assert [line.record.recording for line in read_lines(str(path), end).lines] == ["b"]
 
 
 def test_any_flipped_byte_of_a_journal_is_found(tmp_path):
@@ -85,56 +87,103 @@ def test_any_flipped_byte_of_a_journal_is_found(tmp_path):
 def test_a_damaged_line_does_not_hide_the_others(tmp_path):
     path = tmp_path / "w.jsonl"
     path.write_bytes(encode_line(1, record("a")) + b"garbage\n" + encode_line(2, record("b")))
-    assert [line.record.recording for line in read_lines(str(path))[0]] == ["a", "b"]
+    assert [line.record.recording for line in read_lines(str(path)).lines] == ["a", "b"]
 
 
 def test_each_process_has_a_journal_of_its_own(tmp_path):
     journal = Journal(str(tmp_path))
-    journal.append(record("parent"))
+    journal.append(1, record("parent"))
     child = os.fork()
     if child == 0:
         try:
-            journal.append(record("child"))
+            journal.append(1, record("child"))
             os._exit(0)
         finally:
             os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
-    journal.append(record("parent again"))
-    found = {tuple(line.record.recording for line in read_lines(str(path))[0]) for path in tmp_path.iterdir()}
+    journal.append(1, record("parent again"))
+    found = {tuple(line.record.recording for line in read_lines(str(path)).lines) for path in tmp_path.iterdir()}
     assert found == {("parent", "parent again"), ("child",)}
 
 
-def test_lines_are_ordered_though_the_clock_jumps_back(tmp_path, monkeypatch):
-    journal = Journal(str(tmp_path))
-    journal.observe(10**30)
-    first, second = journal.append(record()), journal.append(record())
-    assert 10**30 < first.order[0] < second.order[0]
-
-
 def test_a_failed_append_leaves_nothing_for_the_next_line_to_trip_over(tmp_path, monkeypatch):
-    from aupipe.store import fs
-
     journal = Journal(str(tmp_path))
-    journal.append(record("a"))
-    monkeypatch.setattr(fs, "_count", 0)
-    monkeypatch.setenv("AUPIPE_FAULT", "write:1:enospc")
-    with pytest.raises(OSError, match="No space left"):
-        journal.append(record("lost"))
-    monkeypatch.delenv("AUPIPE_FAULT")
-    journal.append(record("b"))
-    names = [line.record.recording for path in sorted(tmp_path.iterdir()) for line in read_lines(str(path))[0]]
+    journal.append(1, record("a"))
+    with monkeypatch.context() as patch:
+        patch.setattr(fs, "disk", FaultyDisk("write:1:enospc"))
+        with pytest.raises(OSError, match="No space left"):
+            journal.append(1, record("lost"))
+    journal.append(1, record("b"))
+    names = [line.record.recording for path in sorted(tmp_path.iterdir()) for line in read_lines(str(path)).lines]
     assert sorted(names) == ["a", "b"]
+
+
+def test_a_line_that_went_into_a_removed_journal_is_written_again(tmp_path):
+    journal = Journal(str(tmp_path))
+    journal.append(1, record("a"))
+    os.remove(journal.path)
+    line, size = journal.append(2, record("b"))
+    (path,) = tmp_path.iterdir()
+    assert (path.name, path.stat().st_size) == (line.order[1], size)
+    assert read_lines(str(path)).lines == [line]
+
+
+def test_a_journal_that_the_server_has_lost_is_replaced(tmp_path, monkeypatch):
+    """ESTALE: another machine removed the file."""
+    journal = Journal(str(tmp_path))
+    first = journal.append(1, record("a"))[0].order[1]
+    monkeypatch.setattr(fs, "disk", FaultyDisk("fsync:1:estale"))
+    line, _ = journal.append(2, record("b"))
+    assert line.order[1] != first
+    assert read_lines(journal.path).lines == [line]
+
+
+def test_a_journal_that_was_idle_for_long_gets_no_more_lines(tmp_path, monkeypatch):
+    """A collector of another machine takes its writer for ended after a day."""
+    from aupipe.store.log import journal as module
+    from aupipe.store.maintenance.gc import ABANDONED_AFTER_S
+
+    now = [1000.0]
+    monkeypatch.setattr(module, "_running_s", lambda: now[0])
+    journal = Journal(str(tmp_path))
+    names = []
+    for pause_s in (0, module.IDLE_S - 1, module.IDLE_S + 1):
+        now[0] += pause_s
+        names.append(journal.append(1, record())[0].order[1])
+    assert names[0] == names[1] != names[2]
+    assert module.IDLE_S <= ABANDONED_AFTER_S / 2
+
+
+def test_a_closed_journal_says_so_and_a_killed_one_does_not(tmp_path):
+    journal = Journal(str(tmp_path))
+    journal.close()
+    assert list(tmp_path.iterdir()) == []
+    journal.append(1, record("a"))
+    path = journal.path
+    assert not read_lines(path).closed
+    journal.close()
+    journal.close()
+    tail = read_lines(path)
+    assert tail.closed
+    assert [line.record.recording for line in tail.lines] == ["a"]
+    assert list(damaged_lines(path)) == []
+    assert tail.end == os.path.getsize(path)
+    for place in range(Path(path).read_bytes().index(b"\n") + 1, tail.end):
+        content = bytearray(Path(path).read_bytes())
+        content[place] ^= 4
+        (tmp_path / "flipped.jsonl").write_bytes(content)
+        assert list(damaged_lines(str(tmp_path / "flipped.jsonl"))) == [2], place
 
 
 def test_blanked_lines_are_gone_and_a_live_writer_goes_on(tmp_path):
     journal = Journal(str(tmp_path))
     for name in ("keep", "erase", "keep too"):
-        journal.append(record(name))
+        journal.append(1, record(name))
     assert blank_lines([journal.path], lambda line: b"erase" in line) == 1
-    journal.append(record("new"))
+    journal.append(1, record("new"))
     content = Path(journal.path).read_bytes()
     assert b"erase" not in content
-    assert [line.record.recording for line in read_lines(journal.path)[0]] == ["keep", "keep too", "new"]
+    assert [line.record.recording for line in read_lines(journal.path).lines] == ["keep", "keep too", "new"]
     assert list(damaged_lines(journal.path)) == []
 
 
@@ -158,6 +207,6 @@ def test_unknown_fields_of_a_later_version_are_passed_over():
     assert decode_line(line, "").record == dataclasses.replace(record(), frames=0)
 
 
-@pytest.mark.parametrize("field", [{"feature": "../x@0123456789ab"}, {"revision": "../../x"}])
+@pytest.mark.parametrize("field", [{"feature": "../x@0123456789ab"}, {"revision": "../../x"}, {"revision": "1-a-b"}])
 def test_a_line_that_leads_out_of_the_store_is_not_believed(field):
     assert decode_line(encode_line(1, dataclasses.replace(record(), **field))[:-1], "") is None

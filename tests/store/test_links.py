@@ -13,6 +13,7 @@ import pytest
 
 from aupipe.errors import DamageError
 from aupipe.store import create_store, open_store
+from aupipe.store.maintenance.gc import collect
 from aupipe.store.maintenance.purge import purge
 from aupipe.store.maintenance.repair import rebuild
 from aupipe.store.maintenance.verify import check
@@ -122,14 +123,15 @@ def test_repair_moves_nothing_out_of_another_store(theirs: Path, tmp_path: Path)
     assert content(other) == before
 
 
-def test_compaction_removes_no_snapshot_of_another_store(theirs: Path, tmp_path: Path) -> None:
+def test_compaction_writes_and_removes_no_index_of_another_store(theirs: Path, tmp_path: Path) -> None:
     fill(tmp_path / "mine", open_store(theirs).backend)
     with open_store(theirs) as store:
         store.compact()
     before = content(theirs)
-    (tmp_path / "mine" / "catalogue").symlink_to(theirs / "catalogue")
-    with pytest.raises(DamageError, match="symlink"):
-        open_store(tmp_path / "mine").compact()
+    (tmp_path / "mine" / "index").symlink_to(theirs / "index")
+    for change in (lambda store: store.compact(), lambda store: collect(store, 0)):
+        with pytest.raises(DamageError, match="symlink"):
+            change(open_store(tmp_path / "mine"))
     assert content(theirs) == before
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 
 import google_crc32c
@@ -12,6 +13,7 @@ from aupipe.store import STORES, create_store, open_store
 from aupipe.store.formats.mapping import map_file
 from aupipe.store.formats.protocol import PlainRows, check_size
 from aupipe.store.local import LocalStore
+from aupipe.store.maintenance.gc import collect
 from aupipe.store.maintenance.repair import rebuild
 from aupipe.store.maintenance.verify import check
 
@@ -95,8 +97,10 @@ def test_a_format_of_ones_own_is_published_verified_repaired_and_rebuilt(path):
     assert same(store["hog"]["b"][5:9], random_rows(20, 3)[5:9])
     assert damage_in(store) == []
 
+    assert collect(store, 0).items == 2
     for file in (path / "journal").iterdir():
         file.unlink()
+    shutil.rmtree(path / "index")
     store = open_store(path)
     assert rebuild(store) == 2
     assert check(store).damage == []

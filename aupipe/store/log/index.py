@@ -1,21 +1,27 @@
-"""The index of a store, in memory: the newest snapshot, and the lines that all journals have gained since."""
+"""The index of a store, in memory: the newest index file, and the lines that all journals have gained since."""
 
 from __future__ import annotations
 
+import heapq
 import logging
 import os
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from aupipe.errors import DamageError
 from aupipe.gc_pause import gc_paused
-from aupipe.store import fs
+from aupipe.store.log.index_file import IndexFile, JournalPart, Key, Revision, index_number, index_paths
+from aupipe.store.log.index_writer import write_index
 from aupipe.store.log.journal import Line, read_lines
-from aupipe.store.log.snapshot import NAME, Snapshot, is_intact, snapshot_paths, write_snapshot
 from aupipe.store.records import ItemRecord, ItemState
 
-Key = tuple[str, str]  # recording, feature
 log = logging.getLogger(__name__)
+
+_lock = threading.RLock()  # held while an index changes; also at a fork, so that a child finds none half changed
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 @dataclass
@@ -48,42 +54,111 @@ class Entry:
 
 
 class Index:
-    """The records of all items. `refresh` adds the lines that the journals have gained since the last call.
+    """The records of all items. `refresh` adds what other processes have written since the last call.
 
-    ``journals`` and ``snapshots`` are folders; without them the index holds what is given to `apply`.
+    ``journals`` and ``files`` are the folders of journals and index files; without them the index holds what is given
+    to `apply`.
     """
 
-    def __init__(self, journals: str = "", snapshots: str = "") -> None:
-        self.journals = journals
+    def __init__(self, journals: str = "", files: str = "") -> None:
+        self.journals, self.files = journals, files
         self._entries: dict[Key, Entry] = {}
-        self._snapshot = _load_newest(snapshots) if snapshots else None
-        self._read = dict(self._snapshot.consumed) if self._snapshot else {}  # journal file -> bytes read
-        self.last_seq = self._snapshot.last_seq if self._snapshot else 0
-        self.tail = 0  # lines that are not in the snapshot
+        self._file: IndexFile | None = None
+        self._newest = ""  # path of the newest index file, whether or not it could be read
+        self._read: dict[str, int] = {}  # journal -> bytes read
+        self._ended: set[str] = set()  # journals that were read to their end and gain no more lines
+        self.superseded: dict[Revision, str] = {}  # of lines after the file; journal of the line that replaced it
+        self.tail = 0  # lines that are not in the file
 
-    def apply(self, line: Line) -> None:
-        """Add one line."""
-        key = (line.record.recording, line.record.feature)
-        entry = self._entry(key)
-        if entry is None:
-            entry = Entry(line)
-        entry.apply(line)
-        self._entries[key] = entry
-        self.last_seq = max(self.last_seq, line.order[0])
-        self.tail += 1
+    def apply(self, line: Line, size: int = 0) -> None:
+        """Add one line; ``size`` of its journal, if all before it was added too."""
+        with _lock:
+            key = (line.record.recording, line.record.feature)
+            entry = self._entry(key) or Entry(line)
+            before = entry.published()
+            entry.apply(line)
+            self._entries[key] = entry
+            self.tail += 1
+            if size:
+                self._read[line.order[1]] = max(size, self._read.get(line.order[1], 0))
+            self._note_superseded(entry, before, line.record)
 
-    def refresh(self) -> set[Key]:
-        """Add the lines that the journals have gained since the last call. Returns the items they are of."""
-        changed = set()
-        for name in self._journal_names():
-            path, start = os.path.join(self.journals, name), self._read.get(name, 0)
-            if os.path.getsize(path) <= start:
+    def _note_superseded(self, entry: Entry, *records: ItemRecord | None) -> None:
+        current = entry.published()
+        for record in records:
+            if record is None or record.state != "done":
                 continue
-            lines, self._read[name] = read_lines(path, start)
-            for line in lines:
+            revision = (record.recording, record.feature, record.revision)
+            if current is not None and current.revision == record.revision:
+                self.superseded.pop(revision, None)
+            else:
+                last = max(line.order for line in (entry.done, entry.deleted) if line)
+                self.superseded[revision] = last[1]
+
+    def refresh(self) -> set[Key] | None:
+        """Read what other processes have written since the last call.
+
+        Returns the items of new lines; None after a newer index file was read, when any item may have changed.
+        """
+        with _lock:
+            reloaded, changed = False, set()
+            while True:
+                paths = index_paths(self.files) if self.files else []
+                newest = paths[0] if paths else ""
+                if newest != self._newest:
+                    self._load(paths)
+                    reloaded = True
+                changed |= self._read_journals()
+                # A collector may have removed journals between the two listings: their lines are in a newer file.
+                if not self.files or index_paths(self.files)[:1] == paths[:1]:
+                    return None if reloaded else changed
+
+    def _load(self, paths: list[str]) -> None:
+        """Start again from the newest of some index files that is intact."""
+        self._newest = paths[0] if paths else ""
+        self._file = None
+        for path in paths:
+            try:
+                self._file = IndexFile(path)
+                break
+            except DamageError as error:
+                log.warning("%s; an older index and the journals are read instead", error)
+            except FileNotFoundError:  # removed meanwhile: there is a newer one
+                continue
+        parts = self._file.journals if self._file else {}
+        self._entries, self.superseded, self.tail = {}, {}, 0
+        self._read = {name: part.bytes for name, part in parts.items()}
+        self._ended = {name for name, part in parts.items() if part.merged}
+
+    def _read_journals(self) -> set[Key]:
+        changed = set()
+        for name in sorted(set(self.journal_names()) - self._ended):
+            path, start = os.path.join(self.journals, name), self._read.get(name, 0)
+            try:
+                if os.stat(path).st_size <= start:
+                    continue
+                tail = read_lines(path, start)
+            except FileNotFoundError:  # removed meanwhile: its lines are in a newer index file
+                continue
+            self._read[name] = tail.end
+            for line in tail.lines:
                 self.apply(line)
                 changed.add((line.record.recording, line.record.feature))
+            if tail.closed:
+                self._ended.add(name)
         return changed
+
+    def journal_names(self) -> list[str]:
+        """The names of all journals."""
+        try:
+            return [name for name in os.listdir(self.journals) if name.endswith(".jsonl") and name.isascii()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def last_seq(self, recording: str, feature: str) -> int:
+        """The number of an item's newest line, 0 where there is none."""
+        entry = self._entry((recording, feature))
+        return entry.newest.order[0] if entry else 0
 
     def newest(self, recording: str, feature: str) -> ItemRecord | None:
         """The newest record of an item, failures and deletions included."""
@@ -97,20 +172,20 @@ class Index:
 
     def records(self, feature: str | None = None) -> Iterator[ItemRecord]:
         """The newest record of every item, deleted ones left out, by feature and recording."""
-        for entry in self.entries(feature):
+        for entry in self._all_entries(feature):
             if entry.newest.record.state != "deleted":
                 yield entry.newest.record
 
     def all_published(self, feature: str | None = None) -> Iterator[ItemRecord]:
         """The records of all items that can be read, by feature and recording."""
-        for entry in self.entries(feature):
+        for entry in self._all_entries(feature):
             record = entry.published()
             if record is not None:
                 yield record
 
     def damaged(self) -> Iterator[ItemRecord]:
         """The records of all readable items computed from damaged media, by feature and recording."""
-        keys = set(self._snapshot.damaged) if self._snapshot else set()
+        keys = set(self._file.damaged) if self._file else set()
         keys |= {key for key, entry in list(self._entries.items()) if entry.done and entry.done.record.damage}
         for recording, feature in sorted(keys, key=lambda key: key[::-1]):
             record = self.published(recording, feature)
@@ -120,7 +195,7 @@ class Index:
     def states(self, features: Sequence[str]) -> dict[str, tuple[ItemState | None, ...]]:
         """The newest state and source of every item of some features, by recording; None where there is no record."""
         with gc_paused():
-            states = self._snapshot.states(features) if self._snapshot else {}
+            states = self._file.states(features) if self._file else {}
             unknown = (None,) * len(features)
             for (recording, feature), entry in list(self._entries.items()):  # another thread may publish meanwhile
                 if feature in features:
@@ -131,65 +206,85 @@ class Index:
                     )
         return states
 
-    def entries(self, feature: str | None = None) -> Iterator[Entry]:
-        """The entry of every item, by feature and recording."""
-        tail: dict[str, set[str]] = {}
-        for recording, other in list(self._entries):
-            tail.setdefault(other, set()).add(recording)
-        for name in sorted({*tail, *(self._snapshot.features if self._snapshot else ())}):
+    def _all_entries(self, feature: str | None) -> Iterator[Entry]:
+        """The entry of every item (of one feature), by feature and recording."""
+        own: dict[str, dict[str, Entry]] = {}
+        for (recording, other), entry in list(self._entries.items()):
+            own.setdefault(other, {})[recording] = entry
+        for name in sorted({*own, *(self._file.features if self._file else ())}):
             if feature not in (None, name):
                 continue
-            recordings = set(self._snapshot.recordings_of(name)) if self._snapshot else set()
-            for recording in sorted(recordings | tail.get(name, set())):
-                entry = self._entry((recording, name))
-                if entry is not None:
-                    yield entry
-
-    def consumed(self) -> dict[str, int]:
-        """How many bytes of each journal were read."""
-        return dict(self._read)
+            changed = own.get(name, {})
+            stored = self._file.items(name) if self._file else iter(())
+            for recording, lines in heapq.merge(((key, []) for key in sorted(changed)), stored, key=itemgetter(0)):
+                if not lines:
+                    yield changed[recording]
+                elif recording not in changed:
+                    yield entry_of(lines)
 
     def _entry(self, key: Key) -> Entry | None:
         entry = self._entries.get(key)
-        if entry is None and self._snapshot is not None:
-            for line in self._snapshot.lines(*key):
-                entry = entry or Entry(line)
-                entry.apply(line)
+        if entry is None and self._file is not None:
+            lines = self._file.lines(*key)
+            entry = entry_of(lines) if lines else None
         return entry
 
-    def _journal_names(self) -> list[str]:
-        try:
-            return sorted(name for name in os.listdir(self.journals) if name.endswith(".jsonl"))
-        except FileNotFoundError:
-            return []
+    # The index file --------------------------------------------------------------------------------------------------
+
+    def filed(self) -> dict[str, JournalPart]:
+        """How much of each journal is in the index file."""
+        return self._file.journals if self._file else {}
+
+    def parts(self) -> dict[str, JournalPart]:
+        """How much of each journal was read that exists or is missing without having been merged."""
+        filed, there = self.filed(), set(self.journal_names())
+        parts = {name: filed.get(name, JournalPart(0))._replace(bytes=size) for name, size in self._read.items()}
+        parts |= {name: parts[name]._replace(merged=True) for name in self._ended if name in parts}
+        return {name: part for name, part in parts.items() if name in there or not part.merged}
+
+    def filed_garbage(self) -> dict[Revision, int]:
+        """What `garbage` returned when the index file was written."""
+        return self._file.garbage if self._file else {}
+
+    def garbage(self, now_ns: int) -> dict[Revision, int]:
+        """The revisions that were replaced or deleted, and since when at the latest, by the file system's clock.
+
+        ``now_ns`` stands where that is not known otherwise. Those that are published (again) are left out.
+        """
+        found = self.filed_garbage()
+        for revision, journal in list(self.superseded.items()):
+            try:
+                since_ns = os.stat(os.path.join(self.journals, journal)).st_mtime_ns  # its last line is not older
+            except OSError:
+                since_ns = now_ns
+            found.setdefault(revision, since_ns)
+        return {key: since_ns for key, since_ns in found.items() if not self._is_published(*key)}
+
+    def _is_published(self, recording: str, feature: str, revision: str) -> bool:
+        record = self.published(recording, feature)
+        return record is not None and record.revision == revision
+
+    def write_file(
+        self,
+        staged: str,
+        garbage: Mapping[Revision, int],
+        parts: Mapping[str, JournalPart],
+        without: str | None = None,
+    ) -> str:
+        """Write everything but one recording into the next index file, by way of ``staged``. Returns its path.
+
+        Its number is one more than that of the file which it was made from. So a process that is stopped for long here
+        does not hide what others have written meanwhile.
+        """
+        with _lock:
+            items = [(key, entry.lines()) for key, entry in self._entries.items()]
+            number = index_number(self._newest) + 1
+            return write_index(self.files, staged, number, self._file, items, parts, garbage, without=without)
 
 
-def _load_newest(folder: str) -> Snapshot | None:
-    """The newest intact snapshot; None means that the journals are read from their beginning."""
-    for path in snapshot_paths(folder):
-        try:
-            return Snapshot(path)
-        except DamageError as error:
-            log.warning("%s; the journals are read instead", error)
-        except FileNotFoundError:  # replaced by a newer one meanwhile
-            return _load_newest(folder)
-    return None
-
-
-def compact(journals: str, snapshots: str, staged: str) -> str:
-    """Write the lines of all journals into a new snapshot, by way of the file ``staged``. Returns its path.
-
-    Any process may do this at any time, while others write: the journals stay, and each snapshot holds how many bytes
-    of them it was made from.
-    """
-    older = snapshot_paths(snapshots)
-    match = NAME.fullmatch(os.path.basename(older[0])) if older else None
-    number = int(match[1]) + 1 if match else 1
-    index = Index(journals, snapshots)
-    index.refresh()
-    lines = (line for entry in index.entries() for line in entry.lines())
-    path = write_snapshot(snapshots, staged, lines, index.consumed(), number)
-    for old in older:
-        if is_intact(old):  # a damaged one stays, for `verify` to report
-            fs.try_remove(old)
-    return path
+def entry_of(lines: Sequence[Line]) -> Entry:
+    """The entry of an item with these lines, at least one."""
+    entry = Entry(lines[0])
+    for line in lines:
+        entry.apply(line)
+    return entry

@@ -1,14 +1,18 @@
 """The journal: one append-only JSON-lines file per writing process, one line per record.
 
 A line is ``{"crc32c":"<8 hex>","record":{...}}``; the checksum is of the record's text. A record is acknowledged once
-its line is fsynced, newline included. A last line without its newline was never acknowledged and is ignored.
+its line is fsynced, newline included. A last line without its newline was never acknowledged and is ignored. A process
+that closes its journal writes ``{"closed":true}`` as its last line: no line follows.
 
-Lines of different writers are ordered by ``seq``, a hybrid clock: nanoseconds of the wall clock, but always more than
-any ``seq`` the writer has observed, so a later line has the greater ``seq`` even when the wall clock jumps back.
+The lines of one item are ordered by ``seq``: one more than the largest that its writer knew for the item (Lamport,
+"Time, Clocks, and the Ordering of Events", 1978). Writers that did not see each other may give the same number; the
+names of their journals decide then, so that all readers agree. Journals of earlier versions hold wall clock times.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import re
@@ -25,7 +29,9 @@ from aupipe.store.processes import writer_name
 from aupipe.store.record_json import record_from_json, record_to_json
 from aupipe.store.records import ItemRecord
 
-_REVISION = re.compile(r"([0-9a-f]{8})?")
+IDLE_S = 12 * 3600.0  # a journal without a line for this long gets none: a collector takes its writer for ended later
+_CLOSED = b'{"closed":true}'
+_REVISION = re.compile(r"([0-9a-f]{8}|\d+(-[0-9a-f]+){3})?")  # of earlier versions, of this one; part of a path
 _HEAD = b'{"crc32c":"'
 _MIDDLE = b'","record":'
 _PREFIX = len(_HEAD) + 8 + len(_MIDDLE)
@@ -38,18 +44,37 @@ class Line(NamedTuple):
     record: ItemRecord
 
 
+class Tail(NamedTuple):
+    """What a journal holds from some byte on: the intact lines, the byte after the last whole line, whether it ends."""
+
+    lines: list[Line]
+    end: int
+    closed: bool
+
+
 def encode_line(seq: int, record: ItemRecord) -> bytes:
     """One journal line, newline included; ASCII: bytes that are not UTF-8 become ``\\udcXX`` escapes."""
-    text = json.dumps(record_to_json(record) | {"seq": seq}, separators=(",", ":")).encode()
+    return _with_crc(json.dumps(record_to_json(record) | {"seq": seq}, separators=(",", ":")).encode())
+
+
+def _with_crc(text: bytes) -> bytes:
     return b"%s%08x%s%s}\n" % (_HEAD, google_crc32c.value(text), _MIDDLE, text)
 
 
-def decode_line(line: bytes, journal: str) -> Line | None:
-    """The record of a line (without its newline), or None where the line is damaged."""
+CLOSED_LINE = _with_crc(_CLOSED)  # the last line of a journal
+
+
+def _checked_text(line: bytes) -> bytes | None:
+    """The record's text in a line (without its newline), or None where the line is damaged."""
     text = line[_PREFIX:-1]
-    if not line.startswith(_HEAD) or line[len(_HEAD) : len(_HEAD) + 8] != b"%08x" % google_crc32c.value(text):
-        return None
-    if line[len(_HEAD) + 8 : _PREFIX] != _MIDDLE or line[-1:] != b"}":
+    intact = line == _with_crc(text)[:-1]
+    return text if intact else None
+
+
+def decode_line(line: bytes, journal: str) -> Line | None:
+    """The record of a line (without its newline); None where the line is damaged or has none."""
+    text = _checked_text(line)
+    if text is None or text == _CLOSED:
         return None
     content = json.loads(text)
     seq = content.pop("seq")
@@ -57,6 +82,11 @@ def decode_line(line: bytes, journal: str) -> Line | None:
     # both become part of a path: a line whose path would lead out of the store is refused
     safe = FEATURE_ID.fullmatch(record.feature) and _REVISION.fullmatch(record.revision)
     return Line((seq, journal), record) if safe else None
+
+
+def is_damaged(line: bytes) -> bool:
+    """Whether a line (without its newline) is not what was written; a blank one was purged."""
+    return bool(line.strip()) and _checked_text(line) != _CLOSED and decode_line(line, "") is None
 
 
 class Journal:
@@ -67,29 +97,42 @@ class Journal:
         self.path = ""
         self._fd = -1
         self._pid = 0
-        self._last_seq = 0
+        self._size = 0
+        self._used_s = 0.0
         self._lock = threading.Lock()
 
-    def observe(self, seq: int) -> None:
-        """Lines appended from now on sort after ``seq``."""
-        self._last_seq = max(self._last_seq, seq)
+    def append(self, seq: int, record: ItemRecord) -> tuple[Line, int]:
+        """Acknowledge a record: its line is on the disk when this returns. Returns it, and the journal's size.
 
-    def append(self, record: ItemRecord) -> Line:
-        """Acknowledge a record: its line is on the disk when this returns. Raises OSError when that is not certain."""
+        Raises OSError when that is not certain.
+        """
         if self._pid not in (0, os.getpid()):
             self._lock = threading.Lock()  # forked: a thread of the parent may have held the lock
+        content = encode_line(seq, record)
         with self._lock:
-            self._last_seq = max(self._last_seq + 1, time.time_ns())
-            line = encode_line(self._last_seq, record)
-            if self._pid != os.getpid():
-                self._start()
-            try:
-                fs.write(self._fd, [line], self.path)
-                fs.fsync(self._fd, self.path)
-            except BaseException:
-                self._close()  # the file may end in half a line: the next line starts a new journal
+            while not self._write(content):  # a collector took this process for ended and removed the journal
+                self._close()
+            return Line((seq, os.path.basename(self.path)), record), self._size
+
+    def _write(self, content: bytes) -> bool:
+        """Append a line. Returns False where it went into a file that was removed."""
+        now_s = _running_s()
+        if self._pid != os.getpid() or now_s - self._used_s > IDLE_S:
+            self._start()
+        try:
+            fs.write(self._fd, [content], self.path)
+            fs.fsync(self._fd, self.path)
+            removed = os.fstat(self._fd).st_nlink == 0
+        except OSError as error:
+            self._close()  # the file may end in half a line: the next line starts a new journal
+            if error.errno not in (errno.ESTALE, errno.ENOENT):  # of a network file system: removed
                 raise
-            return Line((self._last_seq, os.path.basename(self.path)), record)
+            return False
+        except BaseException:
+            self._close()
+            raise
+        self._size, self._used_s = self._size + len(content), now_s
+        return not removed
 
     def _start(self) -> None:
         self._close()
@@ -101,7 +144,7 @@ class Journal:
         except BaseException:
             os.close(fd)
             raise
-        self._fd, self._pid = fd, os.getpid()
+        self._fd, self._pid, self._size = fd, os.getpid(), 0
 
     def _close(self) -> None:
         if self._fd >= 0:
@@ -109,20 +152,30 @@ class Journal:
         self._fd, self._pid = -1, 0
 
     def close(self) -> None:
-        """Close the file; a later line starts a new one."""
+        """Write the last line and close the file; a later line starts a new one."""
         with self._lock:
+            if self._pid == os.getpid():
+                with contextlib.suppress(OSError):  # without it the journal only counts as open for longer
+                    fs.write(self._fd, [CLOSED_LINE], self.path)
             self._close()
 
 
-def read_lines(path: str, start: int = 0) -> tuple[list[Line], int]:
-    """The intact lines from byte ``start`` on, and the byte after the last whole line; damaged lines are skipped."""
-    lines, end = [], start
+def _running_s() -> float:
+    """A clock that nobody sets and that goes on while the machine sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def read_lines(path: str, start: int = 0) -> Tail:
+    """The lines from byte ``start`` on; damaged ones are skipped."""
+    name = os.path.basename(path)
+    lines, end, closed = [], start, False
     for content, stop in _split(path, start):
         end = stop
-        line = decode_line(content, os.path.basename(path)) if content.strip() else None
+        line = decode_line(content, name) if content.strip() else None
         if line is not None:
             lines.append(line)
-    return lines, end
+        closed = line is None and _checked_text(content) == _CLOSED
+    return Tail(lines, end, closed)
 
 
 def damaged_lines(path: str) -> Iterator[int]:
@@ -130,12 +183,12 @@ def damaged_lines(path: str) -> Iterator[int]:
     number, end = 0, 0
     for content, stop in _split(path, 0):
         number, end = number + 1, stop
-        if content.strip() and decode_line(content, "") is None:
+        if is_damaged(content):
             yield number
     with open(path, "rb") as file:
         file.seek(end)
         tail = file.read()
-    if tail[-1:] not in (b"", b"\n") and decode_line(tail[:-1], "") is not None:  # only its newline is damaged
+    if tail[-1:] not in (b"", b"\n") and _checked_text(tail[:-1]) is not None:  # only its newline is damaged
         yield number + 1
 
 
@@ -145,7 +198,7 @@ def restore_last_newline(path: str) -> bool:
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         tail = os.pread(fd, os.fstat(fd).st_size - end, end)
-        if tail[-1:] in (b"", b"\n") or decode_line(tail[:-1], "") is None:
+        if tail[-1:] in (b"", b"\n") or _checked_text(tail[:-1]) is None:
             return False
         fs.overwrite(fd, b"\n", end + len(tail) - 1, path)
         fs.fsync(fd, path)

@@ -11,22 +11,20 @@ from aupipe.store.keys import recording_key
 from aupipe.store.links import refuse_linked_items
 from aupipe.store.local import LocalStore
 from aupipe.store.log.journal import blank_lines, decode_line
-from aupipe.store.log.snapshot import snapshot_paths
-from aupipe.store.maintenance.gc import sweep
+from aupipe.store.maintenance.gc import forget, sweep
 from aupipe.store.maintenance.inventory import feature_folders, names_in, refuse_links
 from aupipe.store.maintenance.verify import lost_journals
 
 
 def purge(store: LocalStore, recording: str) -> int:
-    """Erase a recording: its items in every revision, its lines in journals and snapshots, its files in quarantine.
+    """Erase a recording: its items in every revision, its lines in journals and index files, its files in quarantine.
 
     Returns how many items were removed. No file of the store keeps anything of it, its name included, except where the
     name is part of another one: purge ``video2_left`` and ``video2_right`` together with ``video2``. Run it while no
     process writes.
 
     Raises AupipeError when a process wrote of the recording meanwhile. Raises DamageError, and erases nothing, when a
-    journal was lost (its lines of other recordings are only in the snapshots, which are removed) or when there is a
-    link in the store, which may lead to another store.
+    journal was lost or when there is a link in the store, which may lead to another store.
     """
     refuse_links(store)
     refuse_linked_items([store.folder.journals])  # lines are blanked in place
@@ -35,11 +33,9 @@ def purge(store: LocalStore, recording: str) -> int:
     if lost := lost_journals(store):
         raise DamageError(f"{lost[0]}: `aupipe store verify --repair`, then purge again")
     sweep(store)
-    snapshots = snapshot_paths(store.folder.snapshots)
-    for path in snapshots:  # they hold the recording; the journals hold everything else
-        fs.remove(path)
     journals = [path for path in _files(store.folder.journals) if path.endswith(".jsonl")]
     blank_lines(journals, lambda line: _is_of(line, recording))
+    forget(store, recording)
     items = _items(store, recording, features)
     for path in items:
         fs.remove(path)
@@ -48,8 +44,6 @@ def purge(store: LocalStore, recording: str) -> int:
             fs.remove(path)
         elif path.rpartition(".")[0].endswith(".jsonl") and not os.path.islink(path):
             blank_lines([path], lambda line: _is_of(line, recording))
-    if snapshots:
-        store.compact()
     store.reload()
     if any(store.record(recording, feature) is not None for feature in features):
         raise AupipeError(f"{store.path}: {recording!r} was published during the purge: stop the run, purge again")

@@ -9,12 +9,10 @@ from aupipe.errors import DamageError
 from aupipe.store import fs
 from aupipe.store.documents import STORE_FILE, store_document
 from aupipe.store.local import LocalStore
-from aupipe.store.log.journal import blank_lines, decode_line, restore_last_newline
-from aupipe.store.log.snapshot import snapshot_paths
+from aupipe.store.log.journal import blank_lines, is_damaged, restore_last_newline
 from aupipe.store.maintenance.inventory import items_on_disk, refuse_links
 from aupipe.store.maintenance.verify import Damage, Report
 from aupipe.store.processes import writer_name
-from aupipe.store.record_json import parse_metadata
 from aupipe.store.records import ItemRecord
 from aupipe.store.writer import now_utc
 
@@ -35,7 +33,7 @@ def repair_damage(store: LocalStore, report: Report) -> None:
                 ItemRecord(damage.recording, damage.feature, "deleted", reason=reason, time_utc=now_utc())
             )
             report.requeued.append((damage.recording, damage.feature))
-        elif damage.kind in ("spec", "catalogue"):  # the next writer, or compaction, writes it again
+        elif damage.kind in ("spec", "index"):  # the next writer, or collector, writes it again
             _quarantine(store, damage.path, report)
         elif damage.kind == "document":
             _quarantine(store, damage.path, report)
@@ -45,34 +43,48 @@ def repair_damage(store: LocalStore, report: Report) -> None:
     for path in sorted(journals):
         _repair_journal(store, path, report)
     store.reload()
-    if journals:  # a damaged line may have been the only one of an item
-        report.orphans = [path for path in report.orphans if not _acknowledge_orphan(store, path)]
-    if any(damage.kind == "lost journal" for damage in report.damage):
-        rebuild(store)
+    kinds = {damage.kind for damage in report.damage}
+    if kinds & {"journal", "lost journal", "index"}:  # a lost line may have been the only one of an item
+        report.orphans = _acknowledge_orphans(store, report.orphans)
+    if "lost journal" in kinds:
+        lost = {os.path.basename(damage.path) for damage in report.damage if damage.kind == "lost journal"}
+        store.compact(parts={name: part for name, part in store.index.parts().items() if name not in lost})
 
 
 def rebuild(store: LocalStore) -> int:
-    """Make the index again from the journals and, where they are lost, from the items themselves.
+    """Complete the index from the items themselves, where journals or index files are lost.
 
-    An item without a line in any journal is acknowledged when its bytes have the checksum in its own metadata. Returns
-    how many were. Only the items are needed: recording, feature, source and versions are in their files.
+    An item without a record is acknowledged when its bytes have the checksum in its own metadata; of several revisions
+    the newest. Returns how many items were. Only the items are needed: recording, feature, source and versions are in
+    their files.
     """
     refuse_links(store)
-    for path in snapshot_paths(store.folder.snapshots):
-        fs.remove(path)
     store.reload()
-    count = sum(_acknowledge_orphan(store, path) for path in items_on_disk(store))
+    paths = items_on_disk(store)
+    left = _acknowledge_orphans(store, paths)
     store.compact()
-    return count
+    return len(paths) - len(left)
 
 
-def _acknowledge_orphan(store: LocalStore, path: str) -> bool:
-    """Acknowledge an item that is at its path, is intact and has no record. Returns whether it was acknowledged."""
+def _acknowledge_orphans(store: LocalStore, paths: list[str]) -> list[str]:
+    """Acknowledge items that are intact and have no record. Returns the paths of the others."""
+    found = {path: store.item_at(path) for path in paths}
+    newest_first = sorted(paths, key=lambda path: _seq(found[path]), reverse=True)
+    taken = {path for path in newest_first if _acknowledge_orphan(store, path, found[path])}
+    return [path for path in paths if path not in taken]
+
+
+def _seq(item: ItemRecord | None) -> int:
+    """The number of an item's publication; those of earlier versions have none."""
+    seq, dash, _ = item.revision.partition("-") if item else ("", "", "")
+    return int(seq) if dash else 0
+
+
+def _acknowledge_orphan(store: LocalStore, path: str, item: ItemRecord | None) -> bool:
+    if item is None or not item.revision or store.record(item.recording, item.feature) is not None:
+        return False
     try:
-        record = parse_metadata(store.format.read_metadata(path))
-        if store.record(record.recording, record.feature) is not None or store.item_path(record) != path:
-            return False
-        record = store.format.measure(path, record)
+        record = store.format.measure(path, item)
         array, metadata = store.format.checksums(path, record)
     except (OSError, ValueError, KeyError, TypeError, DamageError):
         return False
@@ -108,7 +120,7 @@ def _repair_journal(store: LocalStore, path: str, report: Report) -> None:
         return
     target = _quarantine_path(store, os.path.basename(path))
     with open(path, "rb") as file:
-        damaged = [line for line in file if line.strip() and decode_line(line.rstrip(b"\n"), "") is None]
+        damaged = [line for line in file if is_damaged(line.rstrip(b"\n"))]
     fs.write_file(target, damaged)
-    blank_lines([path], lambda line: decode_line(line, "") is None)
+    blank_lines([path], is_damaged)
     report.quarantined.append(target)

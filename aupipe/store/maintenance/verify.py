@@ -1,4 +1,4 @@
-"""Compare everything that was published with what is on disk."""
+"""Compare everything that was published with what is on disk. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -7,27 +7,29 @@ import os
 import random
 import stat
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
 from aupipe.errors import DamageError
-from aupipe.store.documents import STORE_FILE, read_spec, store_document
+from aupipe.store.documents import STORE_FILE, VERSION, read_spec, store_document
 from aupipe.store.local import LocalStore
+from aupipe.store.log.index_file import index_paths, is_intact
 from aupipe.store.log.journal import damaged_lines
-from aupipe.store.log.snapshot import is_intact, snapshot_paths
-from aupipe.store.maintenance.gc import remove_replaced, sweep
+from aupipe.store.maintenance.gc import list_abandoned
 from aupipe.store.maintenance.inventory import feature_folders, find_links, group_folders, items_on_disk, names_in
 from aupipe.store.records import ItemRecord
 
-RETRY_WAITS_S = (0.01, 0.05, 0.2)  # before an item that is not at its path is called missing
-Kind = Literal["item", "unreadable", "spec", "journal", "lost journal", "catalogue", "document", "link"]
+# Before items that are not at their path are called missing, all together: see `aupipe.store.local.RETRY_WAITS_S`.
+RETRY_WAITS_S = (0.05, 0.5, 3.0)
+Kind = Literal["item", "unreadable", "spec", "journal", "lost journal", "index", "document", "link"]
 
 
 @dataclass(frozen=True)
 class Damage:
     """One difference from what was published. ``recording`` and ``feature`` are empty for a file of the store.
 
-    ``kind`` is what is damaged: "catalogue" is a snapshot, "document" a ``store.json`` or a document of the format.
+    ``kind`` is what is damaged: "index" is an index file, "document" a ``store.json`` or a document of the format.
     """
 
     kind: Kind
@@ -49,7 +51,8 @@ class Report:
     summed: int = 0  # items whose checksums were compared; of the others only the sizes were
     damage: list[Damage] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)  # items on disk that were never acknowledged: not damage
-    swept: int = 0  # files of processes that have ended, removed
+    superseded: int = 0  # items on disk that were replaced or deleted: `aupipe.store.maintenance.gc` removes them
+    unfinished: int = 0  # files of ended processes in ``tmp/``: the same
     quarantined: list[str] = field(default_factory=list)  # the paths that damaged files were moved to
     requeued: list[tuple[str, str]] = field(default_factory=list)  # (recording, feature) to be extracted again
 
@@ -58,25 +61,25 @@ def check(store: LocalStore, *, quick: bool = False, sample: float = 1.0, seed: 
     """Check every file of a store.
 
     ``quick`` compares the sizes of items only; else the checksums of every byte, of a random ``sample`` (0 to 1) of the
-    items. What killed processes have left is removed (`aupipe.store.maintenance.gc`); nothing else is changed.
+    items.
     """
     store.refresh()
-    report = Report(swept=sweep(store))
-    report.damage += _check_documents(store)
+    report = Report(damage=_check_documents(store))
     records = list(store.all_published())
     chosen = _sample(len(records), 0.0 if quick else sample, seed)
+    waits_s = iter(RETRY_WAITS_S)
     for number, record in enumerate(records):
-        found = _check_item_and_retry(store, record, full=number in chosen)
+        found = _check_item_and_retry(store, record, number in chosen, waits_s)
         if found is not None:
             report.damage.append(found)
     report.items, report.summed = len(records), len(chosen)
     on_disk = items_on_disk(store)
     store.refresh()
     known = {store.item_path(record) for record in store.all_published()}
-    report.orphans = [path for path in on_disk if path not in known]
-    if report.orphans:
-        report.swept += remove_replaced(store, report.orphans)
-        report.orphans = [path for path in report.orphans if os.path.lexists(path)]
+    replaced = {store.folder.revision_path(*revision) for revision in store.index.garbage(0)} - known
+    report.orphans = [path for path in on_disk if path not in known | replaced]
+    report.superseded = len(replaced.intersection(on_disk))
+    report.unfinished = len(list_abandoned(store))
     return report
 
 
@@ -86,12 +89,8 @@ def _sample(count: int, fraction: float, seed: int | None) -> set[int]:
     return set(random.Random(seed).sample(range(count), math.ceil(count * fraction)))
 
 
-def _check_item_and_retry(store: LocalStore, record: ItemRecord, full: bool) -> Damage | None:
-    """The damage of an item. One that is missing is looked for again: it may be replaced, deleted or moved meanwhile.
-
-    `LocalStore.remove_revision` may move a published item away and back.
-    """
-    waits_s = iter(RETRY_WAITS_S)
+def _check_item_and_retry(store: LocalStore, record: ItemRecord, full: bool, waits_s: Iterator[float]) -> Damage | None:
+    """The damage of an item. One that is missing is looked for again: it may have been replaced meanwhile."""
     while True:
         path = store.item_path(record)
         kind, what = _check_item(store, record, path, full)
@@ -142,13 +141,14 @@ def _check_item(store: LocalStore, record: ItemRecord, path: str, full: bool) ->
 
 def _check_documents(store: LocalStore) -> list[Damage]:
     """The damage of every file that is not of an item."""
-    found = _check_document(os.path.join(store.root, STORE_FILE), store_document(store.backend))
+    documents = [store_document(store.backend, version) for version in range(1, VERSION + 1)]
+    found = _check_document(os.path.join(store.root, STORE_FILE), *documents)
     for name in names_in(store.folder.journals):
         path = os.path.join(store.folder.journals, name)
         found += [Damage("journal", f"line {number} of the journal is damaged", path) for number in damaged_lines(path)]
     found += lost_journals(store)
-    snapshots = snapshot_paths(store.folder.snapshots)
-    found += [Damage("catalogue", "not what was written", path) for path in snapshots if not is_intact(path)]
+    files = index_paths(store.folder.indexes)
+    found += [Damage("index", "not what was written", path) for path in files if not is_intact(path)]
     found += [Damage("link", "is a symlink, which is not followed", path) for path in find_links(store)]
     for feature in feature_folders(store):
         folder = os.path.join(store.root, feature)
@@ -163,20 +163,20 @@ def _check_documents(store: LocalStore) -> list[Damage]:
 
 
 def lost_journals(store: LocalStore) -> list[Damage]:
-    """Journals that are missing, or shorter than when they were last read: only a snapshot has their lines."""
+    """Journals that are missing, or shorter than when they were last read, and that no collector has removed."""
     found = []
-    for name, known in store.index.consumed().items():
+    for name, part in store.index.parts().items():
         path = os.path.join(store.folder.journals, name)
         size = os.path.getsize(path) if os.path.exists(path) else 0
-        if size < known:
-            found.append(Damage("lost journal", f"{size} bytes, {known} were read before", path))
+        if size < part.bytes:
+            found.append(Damage("lost journal", f"{size} bytes, {part.bytes} were read before", path))
     return found
 
 
-def _check_document(path: str, content: bytes) -> list[Damage]:
-    """The damage of a file whose content is known."""
+def _check_document(path: str, *contents: bytes) -> list[Damage]:
+    """The damage of a file that has one of some contents."""
     try:
         with open(path, "rb") as file:
-            return [] if file.read() == content else [Damage("document", "not what was written", path)]
+            return [] if file.read() in contents else [Damage("document", "not what was written", path)]
     except FileNotFoundError:
         return [Damage("document", "missing", path)]
