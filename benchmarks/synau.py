@@ -161,7 +161,7 @@ def report(name: str, world: World, validation: Found, test: Found, seconds: flo
     """Print one line."""
     tuned, post = score(world, validation, test)
     smoothed, _ = score(world, validation, test, SMOOTHED)
-    low, high = bootstrap(test, world.of("test"), "au", post.threshold).interval
+    low, high = bootstrap(test, world.of("test"), "au", post.threshold).bounds
     plain = evaluate(test, world.of("test"), "au").mean
     print(
         f"{name:16s} {tuned.mean:.3f} [{low:.3f}, {high:.3f}] {smoothed.mean:12.3f} {plain:8.3f} {seconds:6.0f}",

@@ -115,9 +115,11 @@ def evaluate(
     echo(*scores.table({**others, **trivial_scores(labels, task)}, name=names[0], interval=spread).split("\n"))
     for name, (one, other_spread) in zip(names[1:], rest, strict=True):
         echo(f"{name}: {one.footnote()}")
-        if spread and other_spread:
+        if spread and other_spread and spread.sums.groups == other_spread.sums.groups:
             low, high = compare(other_spread, spread)
             echo(f"{name} minus {names[0]}: {one.mean - scores.mean:+.3f}, 95% {low:+.3f} to {high:+.3f}")
+        elif spread and other_spread:
+            echo(f"{name} and {names[0]} were scored on different videos, so they are not compared")
 
 
 def _score(

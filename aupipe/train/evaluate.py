@@ -86,7 +86,8 @@ class Scores:
         rows.append(["mean", *(f"{scores.mean:.3f}" for scores in columns.values()), within[-1], ""])
         widths = [max(len(row[column]) for row in (titles, *rows)) for column in range(len(titles))]
         lines = [_line(titles, widths), *(_line(row, widths) for row in rows[:-1])]
-        lines += ["-" * len(lines[0]), _line(rows[-1], widths), "", self.footnote()]
+        note = f"; {interval.caveat}" if interval and interval.caveat else ""
+        lines += ["-" * len(lines[0]), _line(rows[-1], widths), "", self.footnote() + note]
         return "\n".join(line.rstrip() for line in lines)
 
     def _share(self, k: int) -> str:
@@ -241,6 +242,8 @@ def trivial_baseline(labels: Mapping[str, Labels], task: Task) -> Scores:
     Raises UsageError where no frame is annotated.
     """
     check_task(task)
+    for name, item in labels.items():
+        check_labels(item, task, name)
     if not any(official_valid(item).any() for item in labels.values()):
         raise UsageError(f"nothing to score: no annotated frame in {len(labels)} recordings")
     targets = np.concatenate([item.targets[official_valid(item)] for item in labels.values()])

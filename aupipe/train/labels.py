@@ -36,14 +36,27 @@ def target_columns(task: str) -> int:
 
 
 def check_labels(labels: Labels, task: str, recording: str) -> None:
-    """Raise UsageError unless these are labels of ``task`` with exactly its columns and valid class numbers."""
+    """Raise UsageError unless these are labels of ``task`` with exactly its columns, and valid ones within its range.
+
+    AU: 0 to 1. EXPR: whole numbers of classes. VA: -1 to 1. The marks of unannotated frames, -1 and -5, are values like
+    any other here: such frames have ``valid=False``.
+    """
     if labels.task != task:
         raise UsageError(f"{recording}: labels for {labels.task!r}, asked for {task!r}")
     columns = target_columns(task)
     if tuple(labels.names) != NAMES[task] or labels.targets.shape[1] != columns:
         raise UsageError(f"{recording}: columns {', '.join(labels.names)}: expected {', '.join(NAMES[task])}")
-    if task == "expr" and labels.valid.any() and not 0 <= labels.targets[labels.valid].max() < len(EXPR_NAMES):
-        raise UsageError(f"{recording}: a class number beyond {len(EXPR_NAMES) - 1}: give invalid frames valid=False")
+    low, high = (-1, 1) if task == "va" else (0, 1 if task == "au" else len(EXPR_NAMES) - 1)
+    legal = (labels.targets >= low) & (labels.targets <= high)  # False for NaN
+    if task == "expr":
+        legal &= labels.targets == np.floor(labels.targets)
+    if wrong := np.argwhere(labels.valid & ~legal).tolist():
+        row, column = wrong[0]
+        what = "class" if task == "expr" else labels.names[column]
+        raise UsageError(
+            f"{recording}, frame {row + 1}: {what} is {labels.targets[row, column]:g}, not within {low} to {high} "
+            f"({len(wrong)} such values): mark frames without an annotation by valid=False"
+        )
 
 
 def blank_labels(task: Task, frames: int) -> Labels:
@@ -88,7 +101,7 @@ def positive_rates(labels: Iterable[Labels], task: Task) -> NDArray[np.float64]:
     positive, counted = np.zeros(size), np.zeros(size)
     for item in labels:
         if task == "au":
-            positive += (item.targets * item.valid).sum(axis=0)
+            positive += item.targets.sum(axis=0, where=item.valid, dtype=np.float64)
             counted += item.valid.sum(axis=0)
         elif task == "expr":
             classes = item.targets[item.valid].astype(np.int64)  # (T, 1) -> (N,)

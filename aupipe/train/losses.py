@@ -117,7 +117,7 @@ class BCELoss:
         """``outputs``, ``targets``, ``valid`` (B, T, K)."""
         from torch.nn import functional as F
 
-        targets = self._smooth(targets)
+        targets = self._smooth(targets.where(valid, 0.0))  # NaN there would be a NaN gradient everywhere
         each = F.binary_cross_entropy_with_logits(
             outputs, targets, weight=self.weight, pos_weight=self.pos_weight, reduction="none"
         )
@@ -165,7 +165,8 @@ class FocalLoss:
 
     def __call__(self, outputs: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
         """``outputs``, ``targets``, ``valid`` (B, T, K)."""
-        return self._each(outputs, targets).where(valid, 0.0).sum() / valid.sum().clamp(min=1)
+        each = self._each(outputs, targets.where(valid, 0.0))  # NaN there would be a NaN gradient everywhere
+        return each.where(valid, 0.0).sum() / valid.sum().clamp(min=1)
 
     def _each(self, outputs: Tensor, targets: Tensor) -> Tensor:
         from torch.nn import functional as F

@@ -22,7 +22,7 @@ from aupipe.errors import DamageError, UsageError
 from aupipe.files import write_file
 from aupipe.train.combination import Ties
 from aupipe.train.postprocess import PostProcess
-from aupipe.train.run import RUN_FILE, Run, load_postprocess, load_run
+from aupipe.train.run import Run, holds_run, load_postprocess, load_run
 from aupipe.types import Task
 
 FILE = "ensemble.json"
@@ -172,9 +172,8 @@ def save_ensemble(
     unknown = _unknown_route(len(members), routes, default)
     if unknown is not None:
         raise UsageError(f"a route to member {unknown + 1} of {len(members)}")
-    for existing in (FILE, RUN_FILE):
-        if (folder / existing).exists():
-            raise UsageError(f"{folder}: already holds {existing}: give another folder")
+    if (folder / FILE).exists() or holds_run(folder):
+        raise UsageError(f"{folder}: already holds a model: give another folder")
     folder.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {
         "format": FORMAT if any(model.members for model in models) else 1,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from aupipe.documents import read_json
 from aupipe.errors import DamageError, UsageError
 from aupipe.tables import Natural, Positive, Share
-from aupipe.train.labels import AU_NAMES, official_valid
+from aupipe.train.labels import AU_NAMES, check_labels, official_valid
 from aupipe.train.metrics import binary_f1, ccc, class_f1
 from aupipe.train.predictions import Predictions
 from aupipe.train.smoothing import box, gaussian, interpolate, segments, smooth
@@ -127,6 +127,8 @@ def fit_postprocess(
     ``shot_starts``: recording id -> first frames of shots. Raises UsageError where no recording has a valid label.
     """
     names = [name for name in predictions if name in labels]
+    for name in names:
+        check_labels(labels[name], task, name)
     tuned = tuple(sorted(names)) if _is_tuned(options, task) else ()
     if not tuned:
         fixed = options.threshold if isinstance(options.threshold, tuple) else (float(options.threshold),) * 12

@@ -1,4 +1,5 @@
-"""A training run on disk: ``head.safetensors`` (weights and standardisation) and ``run.json`` (everything else)."""
+"""A training run, and its folder: ``head.safetensors`` (`aupipe.train.run_file`), of which ``run.json`` is a readable
+copy of the document, and ``postprocess.json``."""
 
 from __future__ import annotations
 
@@ -8,7 +9,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.documents import read_json
@@ -18,9 +18,10 @@ from aupipe.train.data import Scaling
 from aupipe.train.evaluate import Scores
 from aupipe.train.postprocess import PostProcess
 from aupipe.train.recipe import Recipe, recipe_from
+from aupipe.train.run_file import FILE, Arrays, read_document, read_run_file, write_run_file
 from aupipe.types import FeatureSpec, Task
 
-FORMAT = 1
+FORMAT = 2  # 1: run.json is not a copy, and the weights have no checksum
 RUN_FILE, POST_FILE = "run.json", "postprocess.json"
 MEAN, STD, HEAD = "scaling.mean", "scaling.std", "head."
 
@@ -45,7 +46,7 @@ class Run:
     """
 
     path: Path
-    id: str  # also in head.safetensors, so that files of different runs are not mixed
+    id: str  # also in postprocess.json, so that files of different runs are not mixed
     task: Task
     names: tuple[str, ...]
     recipe: Recipe
@@ -59,6 +60,7 @@ class Run:
     train: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    data: Mapping[str, str] = field(default_factory=dict)  # digests (`data_identity`); {} in runs of format 1
     finished: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -75,21 +77,27 @@ class Run:
             "train": self.train,
             "validation": self.validation,
             "versions": dict(self.versions),
+            "data": dict(self.data),
         }
 
 
-def save_run(run: Run) -> None:
-    """Write ``run.json``; a former one is replaced by renaming."""
-    write_file(run.path / RUN_FILE, json.dumps(run.to_json(), indent=1), overwrite=True)
+def holds_run(folder: Path) -> bool:
+    """Whether a folder holds a run, finished or not."""
+    return (folder / FILE).is_file() or (folder / RUN_FILE).is_file()
 
 
-def save_weights(path: Path, run_id: str, weights: Mapping[str, NDArray[Any]], scaling: Scaling) -> None:
-    """Write ``head.safetensors``: ``head.<parameter>``, ``scaling.mean``, ``scaling.std``."""
-    from safetensors.numpy import save
+def save_run(
+    run: Run, weights: Arrays, scaling: Scaling, state: Arrays | None = None, progress: Mapping[str, Any] | None = None
+) -> None:
+    """Write the file of a run (`aupipe.train.run_file`), then ``run.json``, a copy of what it says about the run.
 
-    tensors = {HEAD + name: np.array(value, order="C") for name, value in weights.items()}
-    tensors |= {MEAN: scaling.mean, STD: scaling.std}
-    write_file(path / "head.safetensors", save(tensors, metadata={"run": run_id}), overwrite=True)
+    Tensors: ``head.<parameter>``, ``scaling.mean``, ``scaling.std``, and those of ``state``. ``progress``: what else an
+    unfinished run needs to go on.
+    """
+    document = run.to_json()
+    tensors = {HEAD + name: value for name, value in weights.items()} | {MEAN: scaling.mean, STD: scaling.std}
+    write_run_file(run.path, {"run": document, "progress": dict(progress or {})}, {**tensors, **(state or {})})
+    write_file(run.path / RUN_FILE, json.dumps(document, indent=1), overwrite=True)
 
 
 class ModelFolder(Protocol):
@@ -134,7 +142,8 @@ def load_run(path: str | Path) -> Run:
     """
     folder = Path(path).parent if Path(path).name == RUN_FILE else Path(path)
     try:
-        return run_from(read_json(folder / RUN_FILE), folder)
+        document = read_document(folder)
+        return run_from(read_json(folder / RUN_FILE) if document is None else document["run"], folder)
     except FileNotFoundError:
         raise UsageError(f"{folder}: no {RUN_FILE} there: give the folder that `aupipe train` wrote") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -165,6 +174,7 @@ def run_from(content: Mapping[str, Any], folder: Path) -> Run:
         train=tuple(content["train"]),
         validation=tuple(content["validation"]),
         versions=content["versions"],
+        data=content.get("data", {}),
         finished=content["finished"],
     )
 
@@ -172,18 +182,13 @@ def run_from(content: Mapping[str, Any], folder: Path) -> Run:
 def load_weights(run: Run) -> tuple[dict[str, NDArray[Any]], Scaling]:
     """The parameters of the head by name, and the standardisation.
 
-    Raises DamageError where ``head.safetensors`` is missing, damaged, or of another run.
+    Raises DamageError where the file of the run is missing, damaged, or of another run.
     """
-    from safetensors import SafetensorError, safe_open
-
-    path = run.path / "head.safetensors"
-    try:
-        with safe_open(path, framework="np") as file:
-            owner = (file.metadata() or {}).get("run")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        scaling = Scaling(tensors.pop(MEAN), tensors.pop(STD), run.recipe.center)
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise DamageError(f"{path}: not readable as a run's weights ({error}); train it again") from error
+    file = read_run_file(run.path)
+    owner = file.document["run"]["id"] if file.document else file.owner
     if owner != run.id:
-        raise DamageError(f"{path}: these weights belong to run {owner}, run.json to {run.id}; train it again")
-    return {name.removeprefix(HEAD): value for name, value in tensors.items()}, scaling
+        raise DamageError(f"{run.path / FILE}: these weights belong to run {owner}, not {run.id}; train it again")
+    if missing := {MEAN, STD} - file.tensors.keys():
+        raise DamageError(f"{run.path / FILE}: no tensor {min(missing)!r}; train it again")
+    weights = {name.removeprefix(HEAD): value for name, value in file.tensors.items() if name.startswith(HEAD)}
+    return weights, Scaling(file.tensors[MEAN], file.tensors[STD], run.recipe.center)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from aupipe.errors import UsageError
 from aupipe.store import Store
@@ -21,7 +20,6 @@ from aupipe.train.data import (
 from aupipe.train.heads import HEADS
 from aupipe.train.labels import check_labels, check_task, official_valid
 from aupipe.train.recipe import Recipe, describe_missing
-from aupipe.train.run import RUN_FILE
 from aupipe.types import FeatureSpec, Labels, Recording, Task
 
 log = logging.getLogger(__name__)
@@ -71,18 +69,19 @@ def load_training_data(
     held_out = load_examples(store, validation, features, labels, allow_missing)
     _check_examples(examples, task, "training")
     _check_examples(held_out, task, "validation")
+    for example in examples:
+        for (other, _), item in zip(aux, example.aux_labels, strict=True):
+            check_labels(item, other, example.recording)
     annotated = {item.id: labels[item.id] for item in validation if item.id in labels}
     dims = common_dims([*examples, *held_out])
     return TrainingData(examples, held_out, annotated, features, specs, dims, fit_scaling(examples, recipe.center))
 
 
-def check_request(recipe: Recipe, task: Task, out: Path, resumed: bool) -> None:
-    """Raise UsageError for a task that the recipe has no loss for, and where ``out`` already holds another run."""
+def check_request(recipe: Recipe, task: Task) -> None:
+    """Raise UsageError for a task that the recipe has no loss for."""
     check_task(task)
     if task not in recipe.loss:
         raise UsageError(f"recipe {recipe.name!r} has no [loss.{task}] table; it trains {', '.join(recipe.loss)}")
-    if not resumed and (out / RUN_FILE).exists():
-        raise UsageError(f"{out}: already holds a run: give another folder, remove it, or resume it")
 
 
 def _check_splits(train: Sequence[Recording], validation: Sequence[Recording]) -> None:

@@ -41,9 +41,12 @@ def test_the_values_at_invalid_entries_change_neither_loss_nor_gradient(name, ta
     assert (gradient[off] == 0).all()
     changed = outputs.detach().clone()
     changed[off] = 50.0
-    other = targets.clone()
-    other[~valid] = 1.0
-    torch.testing.assert_close(loss(changed, other, valid), first.detach())
+    for value in (1.0, -5.0, float("nan")):
+        other = targets.clone()
+        other[~valid] = value
+        again = loss(changed.requires_grad_(), other, valid)
+        torch.testing.assert_close(again.detach(), first.detach())
+        assert torch.equal(torch.autograd.grad(again, changed)[0], gradient)
 
 
 @pytest.mark.parametrize(("name", "task"), CASES)

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from aupipe.errors import UsageError
-from aupipe.train.fit import fit
 from aupipe.train.labels import NAMES
 from aupipe.train.losses import JointLoss, build_loss
 from aupipe.train.predict import predict
@@ -16,23 +15,14 @@ from aupipe.train.run import load_run, load_weights
 from aupipe.types import Labels
 
 from .test_losses import batch, rates
-from .toy_corpus import make_corpus
+from .toy_corpus import make_corpus, train_corpus
 
 SMALL = ("window=48", "hop=24", "batch=4", "head.width=24", "head.channels=[24]", "epochs=4")
 
 
 def train(corpus, aux_labels, out, *overrides, **options):
-    return fit(
-        corpus.store,
-        train=corpus.train,
-        validation=corpus.validation,
-        labels=corpus.labels,
-        features=corpus.features,
-        task="au",
-        aux_labels=aux_labels,
-        out=out,
-        **{"recipe": load_recipe("tcn", [*SMALL, *overrides]), **options},
-    )
+    recipe = options.pop("recipe", None) or load_recipe("tcn", [*SMALL, *overrides])
+    return train_corpus(corpus, out, recipe, aux_labels=aux_labels or {}, **options)
 
 
 @pytest.fixture(scope="module")

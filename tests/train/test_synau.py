@@ -84,6 +84,7 @@ def test_the_optimum_rises_with_the_frames_it_uses(small):
     assert optimum(small, use=("voice",)).mean < frame
 
 
+@pytest.mark.slow
 def test_gate_1_and_2_best_is_far_above_linear_and_not_above_bayes(small):
     linear = train_line(small, "linear")[:2]
     best = score(small, *train_line(small, "best")[:2])[0].mean

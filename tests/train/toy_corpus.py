@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 
 from aupipe.store import Store, create_store
+from aupipe.train.fit import fit
+from aupipe.train.fit_config import FitConfig, FitData
 from aupipe.train.labels import NAMES
+from aupipe.train.recipe import Recipe
+from aupipe.train.run import Run
 from aupipe.types import FeatureSpec, Labels, Recording, Task
 
 CLOCK = FeatureSpec("clock", "clock", "clock", 1, dtype="float64")
@@ -73,3 +78,12 @@ def make_corpus(
         recordings.append(recording)
         labels[recording.id] = item
     return Corpus(store, recordings[:train], recordings[train:], labels, {"face": FACE.id, "sound": SOUND.id}, task)
+
+
+def train_corpus(corpus: Corpus, out: Path, recipe: Recipe, progress=None, resume=False, **options) -> Run:
+    """`fit` on a corpus; ``options`` are fields of `FitData` in place of those of the corpus, and of `FitConfig`."""
+    names = [field.name for field in fields(FitData)]
+    own = {name: getattr(corpus, name) for name in names if hasattr(corpus, name)}
+    data = FitData(**own | {name: options.pop(name) for name in names if name in options})
+    config = FitConfig(recipe, corpus.task, **options)
+    return fit(corpus.store, data, config, out, progress=progress, resume=resume)
