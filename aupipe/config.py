@@ -70,7 +70,7 @@ class TrainConfig:
     """Defaults of `aupipe train`."""
 
     recipe: str = "tcn"
-    task: Literal["au", "expr", "va"] = "au"
+    task: str = "au"  # a label set of the data set
     features: tuple[str, ...] = ()  # names; empty: the recipe's own, else every encoder of this file
 
 

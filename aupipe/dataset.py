@@ -14,7 +14,8 @@ from aupipe.annotations import find_annotations, find_test_tracks, read_annotati
 from aupipe.config import FILE_NAME, DatasetConfig
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
-from aupipe.types import Labels, Recording, Task
+from aupipe.tasks import OFFICIAL, Task
+from aupipe.types import Labels, Recording
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".mpg", ".mpeg"}) | {
     ".ts",
@@ -38,11 +39,19 @@ class Dataset:
     """The recordings of a data set, and their annotations: task -> track -> (split, file)."""
 
     recordings: tuple[Recording, ...]
-    annotations: Mapping[Task, Mapping[str, tuple[str, Path]]] = field(default_factory=dict)
-    tests: Mapping[Task, tuple[str, ...]] = field(default_factory=dict)
+    annotations: Mapping[str, Mapping[str, tuple[str, Path]]] = field(default_factory=dict)
+    tests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tasks: Mapping[str, Task] = field(default_factory=lambda: OFFICIAL)  # the label sets of its annotations, by name
     ignored: tuple[Path, ...] = ()  # files in the folder that are neither videos nor written by aupipe
 
-    def split(self, task: Task, name: str) -> list[Recording]:
+    def task(self, name: str) -> Task:
+        """The label set of this name. Raises UsageError where the data set has none, with the nearest known one."""
+        if name not in self.tasks:
+            known = ", ".join(self.tasks)
+            raise UsageError(f"unknown task {name!r}.{nearest(name, self.tasks)} This data set has {known}")
+        return self.tasks[name]
+
+    def split(self, task: str, name: str) -> list[Recording]:
         """The recordings of ``train``, ``validation`` or ``test``. In Aff-Wild2 the splits differ by task."""
         if name == "test" and task in self.tests:
             wanted = set(self.tests[task])
@@ -50,7 +59,7 @@ class Dataset:
             wanted = {track for track, (split, _) in self.annotations.get(task, {}).items() if split == name}
         return [recording for recording in self.recordings if label_name(recording) in wanted]
 
-    def labels(self, recording: Recording, task: Task) -> Labels | None:
+    def labels(self, recording: Recording, task: str) -> Labels | None:
         """The annotations of one recording, or None.
 
         Raises UsageError where the annotated name fits two recordings.
@@ -59,7 +68,7 @@ class Dataset:
         entry = self.annotations.get(task, {}).get(name)
         if entry and len(self._named[name]) > 1:
             raise UsageError(f"{entry[1]} fits {' and '.join(self._named[name])}: remove one of them")
-        return read_annotation(entry[1], task) if entry else None
+        return read_annotation(entry[1], self.task(task)) if entry else None
 
     @cached_property
     def _named(self) -> dict[str, list[str]]:
@@ -128,7 +137,7 @@ def open_dataset(config: DatasetConfig) -> Dataset:
     return Dataset(tuple(recordings), annotations, ignored=tuple(ignored))
 
 
-def _warn_unmatched(known: set[str], annotations: Mapping[Task, Mapping[str, tuple[str, Path]]], folder: Path) -> None:
+def _warn_unmatched(known: set[str], annotations: Mapping[str, Mapping[str, tuple[str, Path]]], folder: Path) -> None:
     """Warn of annotated tracks without a recording: they would be missing from every score."""
     unmatched = sorted({track for table in annotations.values() for track in table} - known)
     if not unmatched:

@@ -17,12 +17,12 @@ import torch
 from synau_world import AUCORR, W1, W2, View, World, bayes, make_world, units
 
 from aupipe.allocator import keep_freed_memory
+from aupipe.tasks import AU_NAMES
 from aupipe.train.crossval import Fold
 from aupipe.train.ensemble import train_ensemble
 from aupipe.train.ensemble_recipe import load_ensemble_recipe
 from aupipe.train.evaluate import Scores, evaluate, evaluate_post
 from aupipe.train.intervals import bootstrap
-from aupipe.train.labels import AU_NAMES
 from aupipe.train.model_prediction import predict_model
 from aupipe.train.postprocess import Options, PostProcess, fit_postprocess
 from aupipe.train.predictions import Predictions

@@ -56,7 +56,9 @@ def run_demo(folder: Path, *, recordings: int, seconds: float, seed: int) -> Non
             recipe = load_recipe(name)
             data = gather(config, store, recipe, "au")
             given = FitData(data.train, data.validation, data.labels, data.features)
-            runs[name] = fit(store, given, FitConfig(recipe, "au"), out, progress=lambda line: echo(line, err=True))
+            runs[name] = fit(
+                store, given, FitConfig(recipe, data.task), out, progress=lambda line: echo(line, err=True)
+            )
     predictions = predict(runs["tcn"], store, dataset.split("au", "validation"))
     write_csv(predictions, folder / "runs" / "tcn-au" / "predictions.csv", overwrite=True)  # its own of an earlier run
     labels = read_labels(dataset, dataset.split("au", "validation"), "au")

@@ -96,8 +96,8 @@ def evaluate(
     if other := next((model for model in models if model.task != task), None):
         raise UsageError(f"{other.path} is of task {other.task}, {models[0].path} of {task}")
     context = open_context(config_file, store, gpu, cpu, allow_missing, cuts_file)
-    selected = select_recordings(context.dataset, task, split, ())
-    labels = read_labels(context.dataset, selected, task)
+    selected = select_recordings(context.dataset, task.name, split, ())
+    labels = read_labels(context.dataset, selected, task.name)
     if not labels:
         raise UsageError(f"the {split} split of task {task} has no annotations here")
     selected = [item for item in selected if item.id in labels]
@@ -214,14 +214,14 @@ def tune(
     model = load_model(run)
     target = out or model.path / POST_FILE
     refuse_existing(target, overwrite)
-    options = model.runs[0].recipe.postprocess.get(model.task, DEFAULTS[model.task])
+    options = model.runs[0].recipe.postprocess_for(model.task) or DEFAULTS[model.task.kind]
     if overrides:
         options = build(Options, apply_overrides({}, overrides), "--set")
     context = open_context(config_file, store, gpu, cpu, allow_missing, cuts_file)
     selected = (
-        list(context.dataset.recordings) if held_out else select_recordings(context.dataset, model.task, split, ())
+        list(context.dataset.recordings) if held_out else select_recordings(context.dataset, model.task.name, split, ())
     )
-    labels = read_labels(context.dataset, selected, model.task)
+    labels = read_labels(context.dataset, selected, model.task.name)
     predictions = context.predict(model, [item for item in selected if item.id in labels], held_out)
     labels = {name: item for name, item in labels.items() if name in predictions}
     fitted = fit_postprocess(predictions, labels, model.task, options, context.cuts)

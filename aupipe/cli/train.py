@@ -39,7 +39,6 @@ from aupipe.cli.train_request import (
 )
 from aupipe.config import Config
 from aupipe.errors import AupipeError, UsageError
-from aupipe.types import TASKS, Task
 
 if TYPE_CHECKING:
     from aupipe.store import Store
@@ -52,7 +51,7 @@ if TYPE_CHECKING:
 @click.option(
     "--recipe", metavar="NAME|FILE", help="Recipe: a name such as tcn or best, or a TOML file. Default: [train] recipe."
 )
-@click.option("--task", type=click.Choice(TASKS), help="Default: [train] task.")
+@click.option("--task", help="au, expr, va, or another label set of the data set. Default: [train] task.")
 @click.option(
     "--feature",
     "features",
@@ -107,7 +106,7 @@ if TYPE_CHECKING:
 @json_option
 def train(
     recipe: str | None,
-    task: Task | None,
+    task: str | None,
     features: tuple[str, ...],
     overrides: tuple[str, ...],
     out: Path | None,
@@ -221,7 +220,7 @@ def _train(
             from aupipe.train.ensemble import train_ensemble
 
             given: dict[str, Any] = {"features": data.features, "labels": data.labels, "aux_labels": data.aux_labels}
-            given |= {"task": request.task, "out": out, "progress": _report}
+            given |= {"task": data.task, "out": out, "progress": _report}
             model = train_ensemble(store, ensemble, _folds(data, request), **given, **options)
             show_ensemble(model, store, data, ensemble.name, [member.name for member in members], as_json)
     except (AupipeError, OSError):
@@ -240,7 +239,7 @@ def _fit(store: Store, data: Data, out: Path, member: Member, request: TrainRequ
     from aupipe.train.fit_config import FitConfig, FitData
 
     given = FitData(data.train, data.validation, data.labels, member.features, data.aux_labels)
-    config = FitConfig(member.recipe, request.task, request.seeds[0], **options)
+    config = FitConfig(member.recipe, data.task, request.seeds[0], **options)
     return fit(store, given, config, out, resume=True, progress=_report)
 
 

@@ -12,7 +12,6 @@ from aupipe.cli.overwrite import refuse_nonempty
 from aupipe.documents import read_json
 from aupipe.errors import UsageError
 from aupipe.files import write_file
-from aupipe.types import Task
 
 if TYPE_CHECKING:
     from aupipe.cli.data import Data
@@ -30,7 +29,7 @@ class TrainRequest:
     """
 
     recipe: Mapping[str, Any]
-    task: Task
+    task: str
     features: tuple[str, ...]
     seeds: tuple[int, ...]
     folds: int | Mapping[str, Sequence[str]] | None

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from aupipe.errors import DamageError, RecordingError, UsageError
 from aupipe.store import Store, derive_valid
+from aupipe.tasks import OFFICIAL, Task
 from aupipe.train.labels import blank_labels, match
-from aupipe.types import PER_VIDEO, FeatureSpec, Labels, Recording, Task, Window
+from aupipe.types import PER_VIDEO, FeatureSpec, Labels, Recording, Window
 
 # A column that is almost constant in training would otherwise have huge values in other recordings.
 CLIP = 10.0  # standard deviations
@@ -61,7 +62,11 @@ class Example:
     @property
     def _annotations(self) -> tuple[Labels, ...]:
         none = np.zeros((len(self), 0))
-        own = self.labels if self.labels is not None else Labels("au", (), none.astype(np.float32), none.astype(bool))
+        own = (
+            self.labels
+            if self.labels is not None
+            else Labels(OFFICIAL["au"], (), none.astype(np.float32), none.astype(bool))
+        )
         return own, *self.aux_labels
 
     @cached_property

@@ -10,7 +10,7 @@ from aupipe.store import Store
 from aupipe.train.data import feature_specs
 from aupipe.train.fit_config import FitConfig, FitData
 from aupipe.train.run import Run
-from aupipe.types import Labels, Recording, Task
+from aupipe.types import Labels, Recording
 
 
 def identify_data(
@@ -19,7 +19,7 @@ def identify_data(
     validation: Sequence[Recording],
     features: Mapping[str, str],
     labels: Mapping[str, Labels],
-    aux_labels: Mapping[Task, Mapping[str, Labels]],
+    aux_labels: Mapping[str, Mapping[str, Labels]],
 ) -> dict[str, str]:
     """What is compared -> 12 hex digits: the recordings of both splits, their stored rows, and all ``labels``.
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from aupipe.errors import UsageError
 from aupipe.store import Store
+from aupipe.tasks import Task, as_task
 from aupipe.train.combination import mean
 from aupipe.train.crossval import Fold
 from aupipe.train.ensemble_recipe import EnsembleRecipe, Member, expand_members, refuse_shared_names
@@ -22,7 +23,7 @@ from aupipe.train.model import FILE, Model, load_model, save_ensemble
 from aupipe.train.model_prediction import predict_unseen
 from aupipe.train.postprocess import fit_postprocess
 from aupipe.train.run import POST_FILE, Run, holds_run, save_postprocess
-from aupipe.types import Labels, Task
+from aupipe.types import Labels
 
 
 def train_ensemble(
@@ -32,9 +33,9 @@ def train_ensemble(
     *,
     features: Mapping[str, str],
     labels: Mapping[str, Labels],
-    task: Task,
+    task: Task | str,
     out: Path,
-    aux_labels: Mapping[Task, Mapping[str, Labels]] | None = None,
+    aux_labels: Mapping[str, Mapping[str, Labels]] | None = None,
     progress: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Model:
@@ -57,10 +58,10 @@ def train_ensemble(
             if progress and not holds_run(folder):
                 progress(f"{folder.name}: {len(fold.train)} recordings to train on, {len(fold.validation)} held out")
             data = FitData(fold.train, fold.validation, labels, member.features, aux_labels or {})
-            config = FitConfig(member.recipe, task, seed, **options)
+            config = FitConfig(member.recipe, as_task(task), seed, **options)
             own.append(fit(store, data, config, folder, resume=True, progress=progress))
     flat = [run for own in runs for run in own]
-    options_of = members[0].recipe.postprocess.get(task)
+    options_of = members[0].recipe.postprocess_for(as_task(task))
     model = load_model(out) if (out / FILE).is_file() else None
     if model is not None and [run.id for run in model.runs] != [run.id for run in flat]:
         raise UsageError(f"{out}: holds an ensemble of other runs: give another folder")

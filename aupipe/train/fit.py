@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from aupipe.errors import AupipeError, UsageError
 from aupipe.store import Store
+from aupipe.tasks import Task
 from aupipe.train.checkpoint import TrainState, load_checkpoint
 from aupipe.train.data import Example, columns
 from aupipe.train.data_identity import check_same, identify_fit_data
@@ -24,8 +25,8 @@ from aupipe.train.evaluate import Scores, pooled, warn_absent
 from aupipe.train.fit_config import FitConfig, FitData
 from aupipe.train.folder_lock import lock_folder
 from aupipe.train.heads import build_head
-from aupipe.train.inference import output_columns, score_recordings
-from aupipe.train.labels import NAMES, positive_rates, target_columns
+from aupipe.train.inference import score_recordings
+from aupipe.train.labels import positive_rates
 from aupipe.train.loader import DeviceBatch, open_loader
 from aupipe.train.losses import JointLoss, build_loss
 from aupipe.train.postprocess import fit_postprocess
@@ -38,7 +39,7 @@ from aupipe.train.schedule import build_optimiser, lr_factor
 from aupipe.train.thresholds import best_f1
 from aupipe.train.training_data import TrainingData, check_request, load_training_data
 from aupipe.train.windows import chunks, tile
-from aupipe.types import Labels, Task, Window
+from aupipe.types import Labels, Window
 
 
 def fit(
@@ -62,6 +63,7 @@ def fit(
     """
     recipe, task = config.recipe, config.task
     check_request(recipe, task)
+    aux_tasks = data.aux_tasks(recipe.aux_tasks_for(task.name))
     before = load_run(out) if holds_run(out) else None
     if before is not None:
         if not resume:
@@ -74,7 +76,7 @@ def fit(
         train=data.train,
         validation=data.validation,
         labels=data.labels,
-        aux_labels=data.aux_labels,
+        aux_labels=[(other, data.aux_labels.get(other.name, {})) for other in aux_tasks],
         features=data.features,
         recipe=recipe,
         task=task,
@@ -84,18 +86,18 @@ def fit(
         if (checkpoint := load_checkpoint(out)) is not None and before is None:
             raise UsageError(f"{out}: another training has written a run there meanwhile: give another folder")
         rng = np.random.default_rng(config.seed)
-        outputs = output_columns(recipe, task)
-        head = build_head(recipe.head.kind, recipe.head.params, columns(loaded.dims), outputs, loaded.dims)
+        outputs = sum(len(one.names) for one in (task, *aux_tasks))
+        head = build_head(recipe.head.kind, recipe.head.params, columns(loaded.dims), outputs, loaded.dims, task.kind)
         head = head.to(config.device)
         run_head: Any = torch.compile(head, dynamic=True) if config.compiled else head  # the same parameters
         loader = open_loader(loaded.train, loaded.scaling, config.device, config.memory_limit)
         validate = _validator(loaded, config)
-        loss_of = _loss(loaded.train, config)
+        loss_of = _loss(loaded.train, config, aux_tasks)
         _initialise(head, loss_of.start, lambda: loader.batches(_first_batches(loaded.train, recipe)), task)
         average = averaged_model(head, recipe.ema) if recipe.ema else None
         state = TrainState(head, build_optimiser(head, recipe.optimiser), average, rng)
         if checkpoint is None:
-            run = _new_run(out, store, data, loaded, config, validate(head)[1])
+            run = replace(_new_run(out, store, data, loaded, config, validate(head)[1]), aux_tasks=aux_tasks)
         else:
             run = checkpoint.run
             state.restore(checkpoint)
@@ -116,10 +118,10 @@ def fit(
             save_run(run, state.weights, loaded.scaling, state.arrays(), state.progress())
             if progress:
                 progress(_line(done, run, recipe))
-        if task in recipe.postprocess:
+        if (options := recipe.postprocess_for(task)) is not None:
             held_out = [item for item in data.validation if item.id in set(run.validation)]
             known = predict(run, store, held_out, config.device, config.threads)
-            save_postprocess(run, fit_postprocess(known, loaded.annotated, task, recipe.postprocess[task]))
+            save_postprocess(run, fit_postprocess(known, loaded.annotated, task, options))
         run = replace(run, finished=True)
         save_run(run, state.weights, loaded.scaling)
     warn_absent(run.scores)
@@ -146,7 +148,6 @@ def _new_run(out: Path, store: Store, data: FitData, loaded: TrainingData, confi
         path=out,
         id=uuid.uuid4().hex,
         task=config.task,
-        names=NAMES[config.task],
         recipe=config.recipe,
         features=loaded.features,
         specs=loaded.specs,
@@ -161,22 +162,22 @@ def _new_run(out: Path, store: Store, data: FitData, loaded: TrainingData, confi
     )
 
 
-def _loss(examples: Sequence[Example], config: FitConfig) -> Any:
+def _loss(examples: Sequence[Example], config: FitConfig, aux_tasks: Sequence[Task]) -> Any:
     """The loss of the task, or its weighted sum with the losses of the auxiliary tasks."""
-    recipe, task = config.recipe, config.task
 
     def build(one: Task, labels: Iterable[Labels]) -> Any:
+        loss = config.recipe.loss_for(one)
+        assert loss is not None  # checked before the data was loaded
         rates = torch.from_numpy(positive_rates(labels, one)).float().to(config.device)
-        return build_loss(recipe.loss[one].kind, recipe.loss[one].params, one, rates)
+        return build_loss(loss.kind, loss.params, one, rates)
 
-    own = build(task, (item.labels for item in examples if item.labels))
-    aux = recipe.aux_tasks_for(task)
-    if not aux:
+    own = build(config.task, (item.labels for item in examples if item.labels))
+    if not aux_tasks:
         return own
-    parts = [(own, 1.0, len(NAMES[task]), target_columns(task))]
-    for i, (other, weight) in enumerate(aux.items()):
+    parts = [(own, 1.0, len(config.task.names), config.task.columns)]
+    for i, other in enumerate(aux_tasks):
         loss = build(other, (item.aux_labels[i] for item in examples))
-        parts.append((loss, weight, len(NAMES[other]), target_columns(other)))
+        parts.append((loss, config.recipe.aux_tasks[other.name], len(other.names), other.columns))
     return JointLoss(parts)
 
 
@@ -246,12 +247,12 @@ def _validator(loaded: TrainingData, config: FitConfig) -> Callable[[nn.Module],
         scores = score_recordings(head, examples, loader, recipe, task)
         predictions = {
             item.recording: Predictions(
-                item.recording, task, NAMES[task], scores[item.recording], item.face_found, np.full(len(item), np.nan)
+                item.recording, task, task.names, scores[item.recording], item.face_found, np.full(len(item), np.nan)
             )
             for item in examples
         }
         found = pooled(predictions, loaded.annotated, task)
-        tuned = recipe.monitor == "tuned" and task == "au"
+        tuned = recipe.monitor == "tuned" and task.kind == "multi_label"
         return best_f1(predictions, loaded.annotated) if tuned else found.mean, found
 
     return validate

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from aupipe.tasks import Task, as_task
 from aupipe.train.recipe import Recipe
-from aupipe.types import Labels, Recording, Task
+from aupipe.types import Labels, Recording
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,12 @@ class FitData:
     validation: Sequence[Recording]
     labels: Mapping[str, Labels]
     features: Mapping[str, str]
-    aux_labels: Mapping[Task, Mapping[str, Labels]] = field(default_factory=dict)
+    aux_labels: Mapping[str, Mapping[str, Labels]] = field(default_factory=dict)
+
+    def aux_tasks(self, names: Iterable[str]) -> tuple[Task, ...]:
+        """The label sets of auxiliary tasks, from their labels; official ones where there are none."""
+        found = {name: next((item.task for item in self.aux_labels.get(name, {}).values()), None) for name in names}
+        return tuple(task or as_task(name) for name, task in found.items())
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class FitConfig:
     """
 
     recipe: Recipe
-    task: Task
+    task: Task  # the name of an official task is taken for the task
     seed: int = 0
     device: str = "cpu"
     threads: int = 1
@@ -44,3 +50,6 @@ class FitConfig:
     deterministic: bool = False
     compiled: bool = False
     memory_limit: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "task", as_task(self.task))

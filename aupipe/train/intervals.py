@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.errors import UsageError
-from aupipe.train import metrics
-from aupipe.train.labels import NAMES, check_labels, official_valid
+from aupipe.tasks import Task, as_task
+from aupipe.train.labels import check_labels, scored_entries
 from aupipe.train.predictions import Predictions, Threshold, decide
-from aupipe.types import Labels, Task
+from aupipe.train.statistics import from_statistics, statistics
+from aupipe.types import Labels
 
 BATCH = 1000  # draws that are made at once
 FEW_GROUPS = 20  # with fewer the interval covers clearly less than it says
@@ -38,7 +39,7 @@ class GroupSums:
         cell = rows + groups * np.arange(len(rows))[:, None]
         counts = np.bincount(cell.ravel(), minlength=groups * len(rows)).reshape(len(rows), groups)
         sums = (counts @ self.table.reshape(groups, -1)).reshape(*index.shape[:-1], *self.table.shape[1:])
-        each = _from_statistics(sums, self.task)
+        each = from_statistics(sums, self.task)
         return np.concatenate([each, each.mean(axis=-1, keepdims=True)], axis=-1)
 
 
@@ -70,7 +71,7 @@ class BootstrapInterval:
 def bootstrap(
     predictions: Mapping[str, Predictions],
     labels: Mapping[str, Labels],
-    task: Task,
+    task: Task | str,
     threshold: Threshold = 0.5,
     groups: Mapping[str, str] | None = None,
     draws: int = 1000,
@@ -133,44 +134,20 @@ def _resample(
 def group_sums(
     predictions: Mapping[str, Predictions],
     labels: Mapping[str, Labels],
-    task: Task,
+    task: Task | str,
     threshold: Threshold = 0.5,
     groups: Mapping[str, str] | None = None,
 ) -> GroupSums:
     """What `bootstrap` resamples. Raises UsageError for labels out of range."""
+    task = as_task(task)
     sums: dict[str, NDArray[np.float64]] = {}
     for name in sorted(labels):
         if name not in predictions:
             continue
         check_labels(labels[name], task, name)
         shared = min(len(labels[name]), len(predictions[name]))
-        keep = official_valid(labels[name])[:shared]
-        decided = decide(predictions[name].scores[:shared][keep], task, threshold)
-        statistics = _statistics(labels[name].targets[:shared][keep], decided, task)
+        decided = decide(predictions[name].scores[:shared], task, threshold)
+        scored = scored_entries(labels[name])[:shared]
         group = (groups or {}).get(name, name)
-        sums[group] = sums.get(group, 0.0) + statistics
+        sums[group] = sums.get(group, 0.0) + statistics(labels[name].targets[:shared], decided, scored, task)
     return GroupSums(task, tuple(sums), np.stack(list(sums.values())) if sums else np.zeros((0, 0)))
-
-
-def _statistics(targets: NDArray[Any], decided: NDArray[Any], task: Task) -> NDArray[np.float64]:
-    """Sums over frames that add up over videos, and that the score can be computed from."""
-    if task == "au":
-        return metrics.confusion(targets > 0.5, decided > 0.5).astype(np.float64)  # (K, 2, 2)
-    if task == "expr":
-        classes = len(NAMES[task])
-        cell = targets[:, 0].astype(np.int64) * classes + decided[:, 0].astype(np.int64)
-        return np.bincount(cell, minlength=classes**2).reshape(classes, classes).astype(np.float64)
-    x, y = targets.astype(np.float64), decided.astype(np.float64)
-    return np.stack([np.ones_like(x), x, y, x * x, y * y, x * y]).sum(axis=1).T  # (K, 6)
-
-
-def _from_statistics(sums: NDArray[np.float64], task: Task) -> NDArray[np.float64]:
-    """(..., sums of one group or more) -> (..., K) scores."""
-    if task == "au":
-        return np.asarray(metrics.f1_from_counts(sums[..., 1, 1], sums[..., 0, 1], sums[..., 1, 0]))
-    if task == "expr":
-        hit = np.diagonal(sums, axis1=-2, axis2=-1)
-        return np.asarray(metrics.f1_from_counts(hit, sums.sum(-2) - hit, sums.sum(-1) - hit))
-    _n, x, y, xx, yy, xy = np.moveaxis(sums / np.maximum(sums[..., :1], 1), -1, 0)
-    denominator = (xx - x * x) + (yy - y * y) + (x - y) ** 2
-    return np.asarray(2 * (xy - x * y) / np.where(denominator > 0, denominator, 1.0))

@@ -7,23 +7,39 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, TypeVar
 
 from aupipe.documents import parse_toml
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
 from aupipe.tables import Count, Natural, Range, Share, ShareBelowOne, build
+from aupipe.tasks import KINDS, OFFICIAL, Task
 from aupipe.train.heads import head_config
-from aupipe.train.labels import check_task
 from aupipe.train.losses import loss_config
 from aupipe.train.postprocess import Options as PostOptions
 from aupipe.train.schedule import Optimiser
-from aupipe.types import TASKS, Task
 
 MONITORS = ("score", "tuned")
 TABLES = ("head", "loss", "aux_tasks", "optimiser", "needs", "postprocess")
 # Keys by their former names: saved runs hold them, and so may recipe files of users.
 RENAMED = {"also": "aux_tasks", "apart": "per_feature"}
+
+
+TASK_NAMES = (*OFFICIAL, *KINDS)  # a table is for a task of this name, or for all tasks of this kind
+KIND_OF = {name: task.kind for name, task in OFFICIAL.items()} | {kind: kind for kind in KINDS}
+T = TypeVar("T")
+
+
+def _of_task(tables: Mapping[str, T], task: Task) -> T | None:
+    """The table of a task: by its name, else by its kind."""
+    alike = [name for name, kind in KIND_OF.items() if kind == task.kind]
+    return next((tables[name] for name in (task.name, task.kind, *alike) if name in tables), None)
+
+
+def check_task(name: str) -> None:
+    """Raise UsageError unless ``name`` is that of an official task, or a kind."""
+    if name not in TASK_NAMES:
+        raise UsageError(f"unknown task {name!r}.{nearest(name, TASK_NAMES)} Available: {', '.join(TASK_NAMES)}")
 
 
 @dataclass(frozen=True)
@@ -77,9 +93,23 @@ class Recipe:
         """Window and hop of prediction."""
         return self.predict_window or self.window, self.predict_hop or min(self.hop, self.predict_window or self.window)
 
-    def aux_tasks_for(self, task: str) -> dict[Task, float]:
-        """The auxiliary tasks trained together with ``task`` and the weights of their losses, in the order of TASKS."""
-        return {other: self.aux_tasks[other] for other in TASKS if other != task and self.aux_tasks.get(other)}
+    def aux_tasks_for(self, task: str) -> dict[str, float]:
+        """The auxiliary tasks trained together with ``task`` and the weights of their losses, in a fixed order."""
+        return {other: self.aux_tasks[other] for other in TASK_NAMES if other != task and self.aux_tasks.get(other)}
+
+    def loss_for(self, task: Task) -> Component | None:
+        """The loss of a task: by its name, by its kind, or that of the official task of its kind; None: there is none.
+
+        Intensities have a loss by default, which the published recipes cannot name.
+        """
+        found = _of_task(self.loss, task)
+        if found is None and task.kind == "intensity":
+            return Component("mse", asdict(loss_config("mse", {}, task.kind)))
+        return found
+
+    def postprocess_for(self, task: Task) -> PostOptions | None:
+        """The post-processing of a task, found as `loss_for` finds its loss."""
+        return _of_task(self.postprocess, task)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `recipe_from` turns back into an equal recipe."""
@@ -169,7 +199,7 @@ def recipe_from(tables: Mapping[str, Any], name: str) -> Recipe:
         if not isinstance(table, Mapping):
             raise UsageError(f"{where}: loss.{task} = {table!r}: expected a table, [loss.{task}]")
         kind, params = _kind(table, f"{where}: [loss.{task}]")
-        loss[task] = Component(kind, asdict(loss_config(kind, params, task)))
+        loss[task] = Component(kind, asdict(loss_config(kind, params, KIND_OF[task])))
     if not loss:
         raise UsageError(f"{where}: no [loss.<task>] table; give one per task, e.g. [loss.au] kind = 'bce'")
     aux_tasks = {}
@@ -210,7 +240,7 @@ class DataNeeds(Protocol):
     @property
     def needs(self) -> Mapping[str, str]: ...
 
-    def aux_tasks_for(self, task: Task) -> Iterable[Task]: ...
+    def aux_tasks_for(self, task: str) -> Iterable[str]: ...
 
 
 def describe_missing(recipe: DataNeeds, available: Sequence[str], asked: Sequence[str] = ()) -> str:

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from aupipe.documents import read_json
 from aupipe.errors import DamageError, UsageError
 from aupipe.files import write_file
+from aupipe.tasks import Task, task_from_json
 from aupipe.train.data import Scaling
 from aupipe.train.evaluate import Scores
 from aupipe.train.postprocess import PostProcess
 from aupipe.train.recipe import Recipe, recipe_from
 from aupipe.train.run_file import FILE, Arrays, read_document, read_run_file, write_run_file
-from aupipe.types import FeatureSpec, Task
+from aupipe.types import FeatureSpec
 
 FORMAT = 2  # 1: run.json is not a copy, and the weights have no checksum
 RUN_FILE, POST_FILE = "run.json", "postprocess.json"
@@ -48,7 +49,6 @@ class Run:
     path: Path
     id: str  # also in postprocess.json, so that files of different runs are not mixed
     task: Task
-    names: tuple[str, ...]
     recipe: Recipe
     features: Mapping[str, str]  # name -> feature id, in the order of the columns
     specs: Mapping[str, FeatureSpec]
@@ -60,14 +60,27 @@ class Run:
     train: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    aux_tasks: tuple[Task, ...] = ()  # in the order of their outputs, which follow those of the task
     data: Mapping[str, str] = field(default_factory=dict)  # digests (`data_identity`); {} in runs of format 1
     finished: bool = False
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the outputs that are scored and predicted."""
+        return self.task.names
+
+    @property
+    def outputs(self) -> int:
+        """Columns of the output of the head: those of the task, followed by those of the auxiliary tasks."""
+        return sum(len(task.names) for task in (self.task, *self.aux_tasks))
+
     def to_json(self) -> dict[str, Any]:
         """What `run.json` holds."""
-        plain = {key: getattr(self, key) for key in ("id", "task", "names", "dims", "seed", "best_epoch", "finished")}
+        plain = {key: getattr(self, key) for key in ("id", "names", "dims", "seed", "best_epoch", "finished")}
         return {
             "format": FORMAT,
+            "task": self.task.to_json(),
+            "aux_tasks": [task.to_json() for task in self.aux_tasks],
             **plain,
             "recipe": {"name": self.recipe.name, **self.recipe.to_json()},
             "features": dict(self.features),
@@ -158,12 +171,13 @@ def run_from(content: Mapping[str, Any], folder: Path) -> Run:
     if content["format"] > FORMAT:
         raise UsageError(f"{folder}: a run of format {content['format']}, newer than {FORMAT}: update aupipe")
     tables = dict(content["recipe"])
+    recipe, task = recipe_from(tables, tables.pop("name")), task_from_json(content["task"])
     return Run(
         path=folder,
         id=content["id"],
-        task=content["task"],
-        names=tuple(content["names"]),
-        recipe=recipe_from(tables, tables.pop("name")),
+        task=task,
+        aux_tasks=tuple(map(task_from_json, content.get("aux_tasks", recipe.aux_tasks_for(task.name)))),
+        recipe=recipe,
         features=content["features"],
         specs={name: FeatureSpec.from_json(spec) for name, spec in content["specs"].items()},
         dims=tuple(content["dims"]),

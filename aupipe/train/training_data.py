@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from aupipe.errors import UsageError
 from aupipe.store import Store
+from aupipe.tasks import Task
 from aupipe.train.data import (
     Example,
     Scaling,
@@ -18,9 +19,9 @@ from aupipe.train.data import (
     refuse_duplicates,
 )
 from aupipe.train.heads import HEADS
-from aupipe.train.labels import check_labels, check_task, official_valid
+from aupipe.train.labels import check_labels, scored_rows
 from aupipe.train.recipe import Recipe, describe_missing
-from aupipe.types import FeatureSpec, Labels, Recording, Task
+from aupipe.types import FeatureSpec, Labels, Recording
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def load_training_data(
     train: Sequence[Recording],
     validation: Sequence[Recording],
     labels: Mapping[str, Labels],
-    aux_labels: Mapping[Task, Mapping[str, Labels]],
+    aux_labels: Sequence[tuple[Task, Mapping[str, Labels]]],
     features: Mapping[str, str],
     recipe: Recipe,
     task: Task,
@@ -64,7 +65,7 @@ def load_training_data(
     refuse_duplicates(features)
     _check_splits(train, validation)
     specs = feature_specs(store, features)
-    aux = _check_aux_labels(recipe, task, aux_labels, train)
+    aux = _check_aux_labels(recipe, aux_labels, train)
     examples = load_examples(store, train, features, labels, allow_missing, aux)
     held_out = load_examples(store, validation, features, labels, allow_missing)
     _check_examples(examples, task, "training")
@@ -79,8 +80,7 @@ def load_training_data(
 
 def check_request(recipe: Recipe, task: Task) -> None:
     """Raise UsageError for a task that the recipe has no loss for."""
-    check_task(task)
-    if task not in recipe.loss:
+    if recipe.loss_for(task) is None:
         raise UsageError(f"recipe {recipe.name!r} has no [loss.{task}] table; it trains {', '.join(recipe.loss)}")
 
 
@@ -101,17 +101,17 @@ def _check_splits(train: Sequence[Recording], validation: Sequence[Recording]) -
 
 
 def _check_aux_labels(
-    recipe: Recipe, task: Task, known: Mapping[Task, Mapping[str, Labels]], train: Sequence[Recording]
-) -> list[tuple[Task, Mapping[str, Labels]]]:
+    recipe: Recipe, known: Sequence[tuple[Task, Mapping[str, Labels]]], train: Sequence[Recording]
+) -> Sequence[tuple[Task, Mapping[str, Labels]]]:
     """Labels of the auxiliary tasks, in order. Raises UsageError where no training recording has any."""
-    for other in recipe.aux_tasks_for(task):
-        if not any(item.id in known.get(other, {}) for item in train):
+    for other, labels in known:
+        if not any(item.id in labels for item in train):
             raise UsageError(f"recipe {recipe.name!r} trains {other} too, but no training recording has labels for it")
         if hasattr(HEADS.get(recipe.head.kind), "start_from"):
             raise UsageError(
                 f"head {recipe.head.kind!r} is initialised from the labels of one task: leave out aux_tasks.{other}"
             )
-    return [(other, known[other]) for other in recipe.aux_tasks_for(task)]
+    return known
 
 
 def _check_examples(examples: Sequence[Example], task: Task, split: str) -> None:
@@ -127,7 +127,7 @@ def _check_examples(examples: Sequence[Example], task: Task, split: str) -> None
         if names:
             log.warning("%d of %d %s recordings have %s: %s", len(names), len(examples), split, what, _some(names))
     frames, found = sum(map(len, examples)), sum(int(item.face_found.sum()) for item in examples)
-    valid = sum(int(official_valid(item.labels).sum()) for item in examples if item.labels)
+    valid = sum(int(scored_rows(item.labels).sum()) for item in examples if item.labels)
     log.info("%s: %d frames of %d recordings, %d annotated, %d with a face", split, frames, len(examples), valid, found)
 
 

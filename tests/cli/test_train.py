@@ -18,7 +18,7 @@ from aupipe.errors import UsageError
 from aupipe.extract.planning.features import build_feature_set, feature_ids
 from aupipe.sources import source_identity
 from aupipe.store import create_store, open_store
-from aupipe.train.labels import AU_NAMES
+from aupipe.tasks import AU_NAMES
 from aupipe.train.run import load_run, load_weights
 
 FRAMES = 90

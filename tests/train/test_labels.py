@@ -7,20 +7,18 @@ import numpy as np
 import pytest
 
 from aupipe.errors import UsageError
+from aupipe.tasks import AU_NAMES, EXPR_NAMES, OFFICIAL, VA_NAMES
 from aupipe.train.evaluate import evaluate, trivial_baseline
 from aupipe.train.intervals import group_sums
 from aupipe.train.labels import (
-    AU_NAMES,
-    EXPR_NAMES,
-    VA_NAMES,
     check_labels,
-    check_task,
     match,
-    official_valid,
     positive_rates,
+    scored_rows,
 )
 from aupipe.train.postprocess import DEFAULTS, fit_postprocess
 from aupipe.train.predictions import Predictions
+from aupipe.train.recipe import check_task
 from aupipe.types import Labels
 
 
@@ -54,7 +52,7 @@ def test_a_partly_annotated_row_counts_in_the_loss_but_not_in_the_official_score
     valid = np.ones((3, 12), bool)
     valid[1, 4] = False
     labels = au(np.ones((3, 12)), valid)
-    assert official_valid(labels).tolist() == [True, False, True]
+    assert scored_rows(labels).tolist() == [True, False, True]
     assert labels.valid[1].sum() == 11
 
 
@@ -67,7 +65,7 @@ def test_rates_are_over_valid_entries():
     expr = Labels("expr", EXPR_NAMES, np.array([[1], [1], [7], [0]], np.float32), np.array([[1], [1], [1], [0]], bool))
     np.testing.assert_allclose(positive_rates([expr], "expr"), [0, 2 / 3, 0, 0, 0, 0, 0, 1 / 3])
     va = Labels("va", VA_NAMES, np.ones((4, 2), np.float32), np.ones((4, 2), bool))
-    assert positive_rates([va], "va").tolist() == [0, 0]
+    assert positive_rates([va], "va").tolist() == [1, 1]  # means
 
 
 def test_an_unknown_task_names_the_nearest():
@@ -111,7 +109,7 @@ def test_a_value_out_of_range_that_is_marked_valid_is_refused_by_name_and_frame(
         lambda: evaluate({"a": found}, {"a": labels}, task),
         lambda: trivial_baseline({"a": labels}, task),
         lambda: group_sums({"a": found}, {"a": labels}, task),
-        lambda: fit_postprocess({"a": found}, {"a": labels}, task, DEFAULTS[task]),
+        lambda: fit_postprocess({"a": found}, {"a": labels}, task, DEFAULTS[OFFICIAL[task].kind]),
     ):
         with pytest.raises(UsageError, match=rf"a, frame 7: {re.escape(said)} \(1 such values\): mark frames"):
             check()

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from aupipe.errors import UsageError
+from aupipe.tasks import AU_NAMES
 from aupipe.train.evaluate import evaluate, evaluate_post
-from aupipe.train.labels import AU_NAMES, NAMES
+from aupipe.train.labels import NAMES
 from aupipe.train.metrics import binary_f1
 from aupipe.train.postprocess import (
     Options,

@@ -7,8 +7,9 @@ import pytest
 from synau import LINES, SMOOTHED, known, score, train_line
 from synau_world import AUCORR, RATES, W1, W2, affect, bayes, make_world, stationary, units
 
+from aupipe.tasks import AU_NAMES
 from aupipe.train.evaluate import evaluate
-from aupipe.train.labels import AU_NAMES, NAMES
+from aupipe.train.labels import NAMES
 from aupipe.train.metrics import ccc
 from aupipe.train.postprocess import Options, fit_postprocess
 from aupipe.train.predictions import Predictions

@@ -13,7 +13,7 @@ from aupipe.train.fit_config import FitConfig, FitData
 from aupipe.train.labels import NAMES
 from aupipe.train.recipe import Recipe
 from aupipe.train.run import Run
-from aupipe.types import FeatureSpec, Labels, Recording, Task
+from aupipe.types import FeatureSpec, Labels, Recording
 
 CLOCK = FeatureSpec("clock", "clock", "clock", 1, dtype="float64")
 FACE = FeatureSpec("face", "visual", "toy", 1, dtype="float32", inputs={"clock": CLOCK.id})
@@ -27,7 +27,7 @@ class Corpus:
     validation: list[Recording]
     labels: dict[str, Labels]
     features: dict[str, str]
-    task: Task
+    task: str
 
 
 def lasting_states(rng: np.random.Generator, frames: int, states: int, stay: float = 0.95) -> np.ndarray:
@@ -39,7 +39,7 @@ def lasting_states(rng: np.random.Generator, frames: int, states: int, stay: flo
     return state
 
 
-def make_labels(rng: np.random.Generator, frames: int, task: Task) -> Labels:
+def make_labels(rng: np.random.Generator, frames: int, task: str) -> Labels:
     """Annotations of one recording, a burst of 5 frames invalid."""
     state = lasting_states(rng, frames, 8)
     if task == "expr":
@@ -53,9 +53,7 @@ def make_labels(rng: np.random.Generator, frames: int, task: Task) -> Labels:
     return Labels(task, NAMES[task], np.where(valid, targets, 0).astype(np.float32), valid)
 
 
-def make_corpus(
-    task: Task = "au", train: int = 6, validation: int = 3, frames: int = 150, noise: float = 1.0
-) -> Corpus:
+def make_corpus(task: str = "au", train: int = 6, validation: int = 3, frames: int = 150, noise: float = 1.0) -> Corpus:
     """A memory store with a visual and an audio feature. No face is found in frames [20, 26).
 
     The first two recordings are siblings in one video, ``video0``; no two videos are equally long.
