@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,17 +80,20 @@ def _split_invalid(values: np.ndarray, task: Task, path: Path) -> tuple[np.ndarr
     return np.where(valid, values, 0).astype(np.float32), valid
 
 
-def find_annotations(root: Path) -> dict[str, dict[str, tuple[str, Path]]]:
+def find_annotations(root: Path, folders: Mapping[str, str] | None = None) -> dict[str, dict[str, tuple[str, Path]]]:
     """Every annotation file in ``root`` or one folder below it: task -> track -> (split, file).
+
+    ``folders``: the names of the folders of further tasks.
 
     Raises UsageError for a track in two splits of a task, and for the folders of ABAW 1 (8 AUs, 7 expressions).
     """
     found: dict[str, dict[str, tuple[str, Path]]] = {}
-    folders = [root, *sorted(p for p in root.glob("*") if p.is_dir())] if root.is_dir() else []
-    for folder in folders:
+    patterns = {task: re.compile(re.escape(name)) for task, name in (folders or {}).items()}
+    places = [root, *sorted(p for p in root.glob("*") if p.is_dir())] if root.is_dir() else []
+    for folder in places:
         if (folder / "AU_Set").is_dir() or (folder / "EXPR_Set").is_dir():
             raise UsageError(f"{folder} holds ABAW 1 annotations (8 AUs, 7 expressions): aupipe reads ABAW 3 and later")
-        for task, pattern in TASK_FOLDERS.items():
+        for task, pattern in {**TASK_FOLDERS, **patterns}.items():
             for challenge in sorted(p for p in folder.glob("*") if p.is_dir() and pattern.match(p.name)):
                 _read_splits(challenge, found.setdefault(task, {}))
     return found

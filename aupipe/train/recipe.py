@@ -7,39 +7,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol
 
 from aupipe.documents import parse_toml
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
 from aupipe.tables import Count, Natural, Range, Share, ShareBelowOne, build
-from aupipe.tasks import KINDS, OFFICIAL, Task
+from aupipe.tasks import Task
 from aupipe.train.heads import head_config
 from aupipe.train.losses import loss_config
 from aupipe.train.postprocess import Options as PostOptions
+from aupipe.train.recipe_tasks import KIND_OF, TASK_NAMES, check_task, table_for
 from aupipe.train.schedule import Optimiser
 
 MONITORS = ("score", "tuned")
 TABLES = ("head", "loss", "aux_tasks", "optimiser", "needs", "postprocess")
 # Keys by their former names: saved runs hold them, and so may recipe files of users.
 RENAMED = {"also": "aux_tasks", "apart": "per_feature"}
-
-
-TASK_NAMES = (*OFFICIAL, *KINDS)  # a table is for a task of this name, or for all tasks of this kind
-KIND_OF = {name: task.kind for name, task in OFFICIAL.items()} | {kind: kind for kind in KINDS}
-T = TypeVar("T")
-
-
-def _of_task(tables: Mapping[str, T], task: Task) -> T | None:
-    """The table of a task: by its name, else by its kind."""
-    alike = [name for name, kind in KIND_OF.items() if kind == task.kind]
-    return next((tables[name] for name in (task.name, task.kind, *alike) if name in tables), None)
-
-
-def check_task(name: str) -> None:
-    """Raise UsageError unless ``name`` is that of an official task, or a kind."""
-    if name not in TASK_NAMES:
-        raise UsageError(f"unknown task {name!r}.{nearest(name, TASK_NAMES)} Available: {', '.join(TASK_NAMES)}")
 
 
 @dataclass(frozen=True)
@@ -102,14 +86,14 @@ class Recipe:
 
         Intensities have a loss by default, which the published recipes cannot name.
         """
-        found = _of_task(self.loss, task)
+        found = table_for(self.loss, task)
         if found is None and task.kind == "intensity":
             return Component("mse", asdict(loss_config("mse", {}, task.kind)))
         return found
 
     def postprocess_for(self, task: Task) -> PostOptions | None:
         """The post-processing of a task, found as `loss_for` finds its loss."""
-        return _of_task(self.postprocess, task)
+        return table_for(self.postprocess, task)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `recipe_from` turns back into an equal recipe."""

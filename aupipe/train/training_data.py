@@ -70,6 +70,13 @@ def load_training_data(
     held_out = load_examples(store, validation, features, labels, allow_missing)
     _check_examples(examples, task, "training")
     _check_examples(held_out, task, "validation")
+    if hasattr(HEADS.get(recipe.head.kind), "start_from") and not any(
+        item.labels is not None and item.labels.valid.all(axis=1).any() for item in examples
+    ):
+        raise UsageError(
+            f"head {recipe.head.kind!r} needs frames in which all of its {len(task.names)} outputs are annotated: no "
+            "training recording has one, so choose another recipe"
+        )
     for example in examples:
         for (other, _), item in zip(aux, example.aux_labels, strict=True):
             check_labels(item, other, example.recording)

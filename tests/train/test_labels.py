@@ -18,7 +18,7 @@ from aupipe.train.labels import (
 )
 from aupipe.train.postprocess import DEFAULTS, fit_postprocess
 from aupipe.train.predictions import Predictions
-from aupipe.train.recipe import check_task
+from aupipe.train.recipe_tasks import check_task
 from aupipe.types import Labels
 
 
