@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aupipe.errors import UsageError
-from aupipe.types import Labels, Task
+from aupipe.tasks import Task
+from aupipe.types import Labels
 
 if TYPE_CHECKING:
     import numpy as np
 
-AU_NAMES = ("AU1", "AU2", "AU4", "AU6", "AU7", "AU10", "AU12", "AU15", "AU23", "AU24", "AU25", "AU26")
-EXPR_NAMES = ("Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other")
-VA_NAMES = ("valence", "arousal")
-TASK_NAMES: dict[Task, tuple[str, ...]] = {"au": AU_NAMES, "expr": EXPR_NAMES, "va": VA_NAMES}
-
 # Folder names differ by edition of the challenge; their beginning identifies the task.
-TASK_FOLDERS: dict[Task, re.Pattern[str]] = {
+TASK_FOLDERS: dict[str, re.Pattern[str]] = {
     "au": re.compile(r"AU_Detection_Challenge", re.IGNORECASE),
     "expr": re.compile(r"EXPR_(Classification|Recognition)_Challenge", re.IGNORECASE),
     "va": re.compile(r"VA_Estimation_Challenge", re.IGNORECASE),
@@ -29,22 +26,20 @@ SPLIT_FOLDERS = {"train_set": "train", "validation_set": "validation", "test_set
 def read_annotation(path: Path, task: Task) -> Labels:
     """Read one annotation file: row k belongs to decoded frame k; invalid entries are 0 in targets and False in valid.
 
-    AU: (T, 12), -1 invalid. EXPR: (T, 1) class 0..7, -1 invalid. VA: (T, 2) in [-1, 1], -5 invalid.
     Raises UsageError naming file and line for a wrong header, number of columns, or value.
     """
-    names = TASK_NAMES[task]
     lines = path.read_text(encoding="utf-8-sig").splitlines()
     while lines and not lines[-1].strip():
         lines.pop()
     header = tuple(cell.strip() for cell in lines[0].split(",")) if lines else ()
-    if tuple(cell.lower() for cell in header) != tuple(name.lower() for name in names):
+    if tuple(cell.lower() for cell in header) != tuple(name.lower() for name in task.names):
+        edition = "header of ABAW 3 and later" if task.official else "header"
         raise UsageError(
-            f"{path}, line 1: header {','.join(header)!r} is not the {task} header of ABAW 3 and later; "
-            f"expected {','.join(names)!r}"
+            f"{path}, line 1: header {','.join(header)!r} is not the {task} {edition}; "
+            f"expected {','.join(task.names)!r}"
         )
-    columns = 1 if task == "expr" else len(names)
-    values = _parse_rows(lines[1:], columns, path)
-    return Labels(task, names, *_split_invalid(values, task, path))
+    values = _parse_rows(lines[1:], task.columns, path)
+    return Labels(task, task.names, *_split_invalid(values, task, path))
 
 
 def _parse_rows(lines: list[str], columns: int, path: Path) -> np.ndarray:
@@ -73,32 +68,32 @@ def _split_invalid(values: np.ndarray, task: Task, path: Path) -> tuple[np.ndarr
     """Targets and validity of raw rows. Raises UsageError for a value outside the task's range."""
     import numpy as np
 
-    if task == "va":
-        valid = values != -5
-        legal = ~valid | (np.abs(values) <= 1)
-    else:
-        top = 1 if task == "au" else len(EXPR_NAMES) - 1
-        valid = values != -1
-        legal = ~valid | ((values >= 0) & (values <= top) & (values == np.floor(values)))
+    valid = values != task.invalid
+    legal = ~valid | ((values >= task.low) & (values <= task.high))
+    if task.whole:
+        legal &= ~valid | (values == np.floor(values))
     if not legal.all():
         row = int(np.nonzero(~legal.all(axis=1))[0][0])
         raise UsageError(f"{path}, line {row + 2}: value outside the range of task {task}: {values[row].tolist()}")
-    if task == "va":
+    if task.official and task.kind == "regression":
         valid[:] = valid.all(axis=1, keepdims=True)  # a row without one of the two values is invalid
     return np.where(valid, values, 0).astype(np.float32), valid
 
 
-def find_annotations(root: Path) -> dict[Task, dict[str, tuple[str, Path]]]:
+def find_annotations(root: Path, folders: Mapping[str, str] | None = None) -> dict[str, dict[str, tuple[str, Path]]]:
     """Every annotation file in ``root`` or one folder below it: task -> track -> (split, file).
+
+    ``folders``: the names of the folders of further tasks.
 
     Raises UsageError for a track in two splits of a task, and for the folders of ABAW 1 (8 AUs, 7 expressions).
     """
-    found: dict[Task, dict[str, tuple[str, Path]]] = {}
-    folders = [root, *sorted(p for p in root.glob("*") if p.is_dir())] if root.is_dir() else []
-    for folder in folders:
+    found: dict[str, dict[str, tuple[str, Path]]] = {}
+    patterns = {task: re.compile(re.escape(name)) for task, name in (folders or {}).items()}
+    places = [root, *sorted(p for p in root.glob("*") if p.is_dir())] if root.is_dir() else []
+    for folder in places:
         if (folder / "AU_Set").is_dir() or (folder / "EXPR_Set").is_dir():
             raise UsageError(f"{folder} holds ABAW 1 annotations (8 AUs, 7 expressions): aupipe reads ABAW 3 and later")
-        for task, pattern in TASK_FOLDERS.items():
+        for task, pattern in {**TASK_FOLDERS, **patterns}.items():
             for challenge in sorted(p for p in folder.glob("*") if p.is_dir() and pattern.match(p.name)):
                 _read_splits(challenge, found.setdefault(task, {}))
     return found
@@ -118,10 +113,10 @@ def _read_splits(challenge: Path, tracks: dict[str, tuple[str, Path]]) -> None:
             tracks[file.stem] = (split, file)
 
 
-def find_test_tracks(root: Path) -> dict[Task, list[str]]:
+def find_test_tracks(root: Path) -> dict[str, list[str]]:
     """The tracks of the test set, per task, from `names_of_videos_in_each_test_set`; empty without such a folder."""
-    tasks: dict[str, Task] = {"action": "au", "expression": "expr", "valence": "va"}
-    found: dict[Task, list[str]] = {}
+    tasks = {"action": "au", "expression": "expr", "valence": "va"}
+    found: dict[str, list[str]] = {}
     for file in sorted(root.glob("*names_of_videos_in_each_test_set*/*.txt")):
         task = tasks.get(file.name.split("_")[0].lower())
         if task:

@@ -14,6 +14,8 @@ from aupipe.documents import parse_toml
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
 from aupipe.tables import Count, Range, Share, check_range
+from aupipe.task_tables import read_tasks
+from aupipe.tasks import Task
 from aupipe.types import FEATURE_NAME
 
 FILE_NAME = "aupipe.toml"
@@ -26,12 +28,15 @@ RESERVED_ENVIRONMENT = {"AUPIPE_WEIGHTS", "AUPIPE_TEST_ASSETS"}
 class DatasetConfig:
     """The data set. Relative paths are relative to the folder of `aupipe.toml`."""
 
-    layout: Literal["folder", "images", "affwild2"] = "folder"
-    root: Path = Path(".")  # root of an Aff-Wild2 tree
+    layout: Literal["folder", "images", "affwild2", "disfa", "bp4d", "joint"] = "folder"
+    root: Path = Path(".")  # of Aff-Wild2, DISFA, BP4D; folder that relative `parts` are in
+    parts: tuple[str, ...] = ()  # layout joint: configurations, or their folders, whose data sets are one here
+    validation: tuple[str, ...] = ()  # layouts disfa, bp4d: subjects of that split; empty: every third one
     videos: Path = Path("videos")  # layout folder: video files; images: one folder of numbered images per recording
     annotations: Path | None = None  # folder of AU_Detection_Challenge/...; searched for in an Aff-Wild2 tree
     frames: Literal["video", "cropped_aligned"] = "video"  # source of the frames of an Aff-Wild2 track
     fps: Annotated[float, Range(0, 1e6, open="both")] | None = None  # of image folders, which have no timestamps
+    tasks: tuple[tuple[Task, str], ...] = ()  # further label sets and the folders of their annotations: [[task]]
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ class TrainConfig:
     """Defaults of `aupipe train`."""
 
     recipe: str = "tcn"
-    task: Literal["au", "expr", "va"] = "au"
+    task: str = "au"  # a label set of the data set
     features: tuple[str, ...] = ()  # names; empty: the recipe's own, else every encoder of this file
 
 
@@ -141,7 +146,7 @@ def load_config(
         raise UsageError(f"no config file at {path}: write one with `aupipe init`")
     content = _read_toml(file) if file else {}
     where = str(file) if file else ""
-    _refuse_unknown(content, [*SECTIONS, "detector", "encoder"], "section", where)
+    _refuse_unknown(content, [*SECTIONS, "detector", "encoder", "task"], "section", where)
     base = file.resolve().parent if file else Path.cwd()
 
     origin: dict[str, str] = {}
@@ -152,10 +157,10 @@ def load_config(
         table = content.get(name, {})
         if not isinstance(table, dict):
             raise UsageError(f"{where}: [{name}] must be a table, not {table!r}")
-        _refuse_unknown(table, [f.name for f in fields(section)], f"key in [{name}]", where)
+        _refuse_unknown(table, [f.name for f in fields(section) if f.name != "tasks"], f"key in [{name}]", where)
         hints, ranges = get_type_hints(section), get_type_hints(section, include_extras=True)
         values: dict[str, Any] = {}
-        for f in fields(section):
+        for f in (f for f in fields(section) if f.name != "tasks"):
             dotted = f"{name}.{f.name}"
             if dotted in flags:
                 raw, origin[dotted], folder = flags[dotted], "command line", Path.cwd()
@@ -171,6 +176,7 @@ def load_config(
             values[f.name] = _coerce(raw, hints[f.name], folder, what)
             check_range(values[f.name], ranges[f.name], what)
         sections[name] = section(**values)
+    sections["dataset"] = replace(sections["dataset"], tasks=read_tasks(content.get("task", []), where))
     sections["faces"], detector = _detector(content, sections["faces"], origin, where)
     encoders = _encoders(content["encoder"], where) if "encoder" in content else DEFAULT_ENCODERS
     origin["encoder"] = where if "encoder" in content else "default"

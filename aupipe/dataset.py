@@ -1,4 +1,4 @@
-"""Data sets: the recordings of a folder of videos, of folders of images, or of an Aff-Wild2 tree."""
+"""Data sets on disk: a folder of videos, folders of images, Aff-Wild2, DISFA, BP4D, or several of them."""
 
 from __future__ import annotations
 
@@ -6,25 +6,18 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 
-from aupipe.annotations import find_annotations, find_test_tracks, read_annotation
-from aupipe.config import FILE_NAME, DatasetConfig
+from aupipe.annotations import find_annotations, find_test_tracks
+from aupipe.config import FILE_NAME, DatasetConfig, load_config
+from aupipe.dataset_model import VIDEO_SUFFIXES, Dataset, is_inside, join_datasets, label_name
 from aupipe.errors import UsageError
+from aupipe.facs_datasets import PUBLISHED
 from aupipe.registry import nearest
-from aupipe.types import Labels, Recording, Task
+from aupipe.tasks import OFFICIAL, Task
+from aupipe.types import Recording
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".mpg", ".mpeg"}) | {
-    ".ts",
-    ".mts",
-    ".m2ts",
-    ".flv",
-    ".3gp",
-    ".ogv",
-    ".vob",
-}
 IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp"])
 VIDEO_FOLDERS = ("videos", "raw_videos", "batch1", "batch2", "new_vids")  # of Aff-Wild2, by edition
 STORE_FILE = "store.json"  # marks a feature store, which may be in the folder of the videos
@@ -33,78 +26,10 @@ SIDES = re.compile(r"(.+)_(left|right)")
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """The recordings of a data set, and their annotations: task -> track -> (split, file)."""
-
-    recordings: tuple[Recording, ...]
-    annotations: Mapping[Task, Mapping[str, tuple[str, Path]]] = field(default_factory=dict)
-    tests: Mapping[Task, tuple[str, ...]] = field(default_factory=dict)
-    ignored: tuple[Path, ...] = ()  # files in the folder that are neither videos nor written by aupipe
-
-    def split(self, task: Task, name: str) -> list[Recording]:
-        """The recordings of ``train``, ``validation`` or ``test``. In Aff-Wild2 the splits differ by task."""
-        if name == "test" and task in self.tests:
-            wanted = set(self.tests[task])
-        else:
-            wanted = {track for track, (split, _) in self.annotations.get(task, {}).items() if split == name}
-        return [recording for recording in self.recordings if label_name(recording) in wanted]
-
-    def labels(self, recording: Recording, task: Task) -> Labels | None:
-        """The annotations of one recording, or None.
-
-        Raises UsageError where the annotated name fits two recordings.
-        """
-        name = label_name(recording)
-        entry = self.annotations.get(task, {}).get(name)
-        if entry and len(self._named[name]) > 1:
-            raise UsageError(f"{entry[1]} fits {' and '.join(self._named[name])}: remove one of them")
-        return read_annotation(entry[1], task) if entry else None
-
-    @cached_property
-    def _named(self) -> dict[str, list[str]]:
-        """Name in annotation files -> ids of the recordings it fits."""
-        found: dict[str, list[str]] = {}
-        for recording in self.recordings:
-            found.setdefault(label_name(recording), []).append(recording.id)
-        return found
-
-    def within(self, folder: Path) -> Dataset:
-        """The data set with only the recordings in a folder. Raises UsageError where there are none."""
-        found = [r for r in self.recordings if any(path and _is_inside(path, folder) for path in (r.video, r.images))]
-        if not found:
-            raise UsageError(f"no recording of this data set is in {folder}: check [dataset]")
-        return replace(
-            self, recordings=tuple(found), ignored=tuple(path for path in self.ignored if _is_inside(path, folder))
-        )
-
-    def select(self, ids: Iterable[str]) -> list[Recording]:
-        """The recordings of these ids, in this order, each once. Raises UsageError for an unknown id."""
-        by_id = {recording.id: recording for recording in self.recordings}
-        chosen = []
-        for name in dict.fromkeys(ids):
-            if name not in by_id:
-                raise UsageError(f"no recording {name!r} in this dataset.{nearest(name, by_id)}")
-            chosen.append(by_id[name])
-        return chosen
-
-
-def label_name(recording: Recording) -> str:
-    """The name of a recording in annotation and submission files: its id without the suffix of a video file."""
-    path = Path(recording.id)
-    return str(path.with_suffix("")) if path.suffix.lower() in VIDEO_SUFFIXES else recording.id
-
-
 def is_in_dataset(folder: Path, config: DatasetConfig) -> bool:
     """Whether a folder is the configured data set, or inside it."""
     root = config.root if config.layout == "affwild2" else config.videos
-    return _is_inside(folder, root)
-
-
-def _is_inside(path: Path, folder: Path) -> bool:
-    """Whether a path is inside a folder, as written or with links resolved."""
-    as_written = Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
-    return as_written or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+    return is_inside(folder, root)
 
 
 def open_dataset(config: DatasetConfig) -> Dataset:
@@ -114,6 +39,10 @@ def open_dataset(config: DatasetConfig) -> Dataset:
     """
     if config.layout == "affwild2":
         return _find_affwild2(config)
+    if config.layout == "joint":
+        return join_datasets(_open_parts(config))
+    if config.layout in PUBLISHED:
+        return _find_published(config)
     if config.videos.is_file():
         raise UsageError(f"{config.videos} is a file: give the folder it is in")
     if not config.videos.is_dir():
@@ -123,12 +52,57 @@ def open_dataset(config: DatasetConfig) -> Dataset:
     if not recordings:
         what = "videos" if config.layout == "folder" else "folders of images"
         raise UsageError(f"no {what} in {config.videos} ({len(ignored)} other files there): check [dataset]")
-    annotations = find_annotations(config.annotations) if config.annotations else {}
+    annotations = find_annotations(config.annotations, _folders(config)) if config.annotations else {}
     _warn_unmatched({label_name(recording) for recording in recordings}, annotations, config.videos)
-    return Dataset(tuple(recordings), annotations, ignored=tuple(ignored))
+    return Dataset(tuple(recordings), annotations, tasks=_label_sets(config), ignored=tuple(ignored))
 
 
-def _warn_unmatched(known: set[str], annotations: Mapping[Task, Mapping[str, tuple[str, Path]]], folder: Path) -> None:
+def _label_sets(config: DatasetConfig) -> dict[str, Task]:
+    """The official label sets and those of [[task]], by name."""
+    return OFFICIAL | {task.name: task for task, _ in config.tasks}
+
+
+def _folders(config: DatasetConfig) -> dict[str, str]:
+    """Name of a [[task]] -> the folder of its annotations."""
+    return {task.name: folder for task, folder in config.tasks}
+
+
+def _open_parts(config: DatasetConfig) -> dict[str, Dataset]:
+    """The data sets of the configurations that ``parts`` names, by the names of their folders."""
+    if len(config.parts) < 2:
+        raise UsageError(f"[dataset] parts names {len(config.parts)} configurations: give two or more")
+    parts: dict[str, Dataset] = {}
+    for path in (config.root / part for part in config.parts):
+        file = path / FILE_NAME if path.is_dir() else path
+        name = file.absolute().parent.name
+        if name in parts:
+            raise UsageError(f"[dataset] parts: two of them are in folders named {name!r}: rename one")
+        own = load_config(file, environment={}).dataset
+        if own.layout == "joint":
+            raise UsageError(f"{file}: a part of a joint data set must not be a joint one itself: name its parts")
+        parts[name] = open_dataset(own)
+    return parts
+
+
+def _find_published(config: DatasetConfig) -> Dataset:
+    """A data set in a published layout, divided by subject."""
+    published = PUBLISHED[config.layout]
+    files = published.label_files(config.root)
+    if not files:
+        raise UsageError(
+            f"{config.root}: no {published.labels} there: set [dataset] root to the folder of {config.layout}"
+        )
+    recordings = [published.recording(config.root, name, config.fps) for name in sorted(files)]
+    groups = sorted({recording.group for recording in recordings})
+    if unknown := sorted(set(config.validation) - set(groups)):
+        raise UsageError(f"[dataset] validation: no subject {unknown[0]!r}.{nearest(unknown[0], groups)}")
+    held_out = set(config.validation or groups[2::3])
+    splits = {r.id: "validation" if r.group in held_out else "train" for r in recordings}
+    annotations = {task: {r.id: (splits[r.id], files[r.id]) for r in recordings} for task in published.tasks}
+    return Dataset(tuple(recordings), annotations, tasks=published.tasks, read=published.read)
+
+
+def _warn_unmatched(known: set[str], annotations: Mapping[str, Mapping[str, tuple[str, Path]]], folder: Path) -> None:
     """Warn of annotated tracks without a recording: they would be missing from every score."""
     unmatched = sorted({track for table in annotations.values() for track in table} - known)
     if not unmatched:
@@ -216,7 +190,7 @@ def _find_affwild2(config: DatasetConfig) -> Dataset:
             if file.stem in videos:
                 raise UsageError(f"{file} and {videos[file.stem]} have the same name: Aff-Wild2 names are unique")
             videos[file.stem] = file
-    annotations = find_annotations(config.annotations or root)
+    annotations = find_annotations(config.annotations or root, _folders(config))
     tests = {task: tuple(tracks) for task, tracks in find_test_tracks(root).items()}
     crops = {folder.name: folder for folder in sorted(root.glob("cropped_aligned*/*")) if folder.is_dir()}
     tracks = {track for table in annotations.values() for track in table} | set(crops)
@@ -245,7 +219,7 @@ def _find_affwild2(config: DatasetConfig) -> Dataset:
             # A track without a folder of crops keeps `images` None, and fails by name when its frames are read.
             recording = replace(recording, images=crops.get(track), aligned=True)
         recordings.append(recording)
-    return Dataset(tuple(recordings), annotations, tests)
+    return Dataset(tuple(recordings), annotations, tests, _label_sets(config))
 
 
 def video_of(track: str, videos: Iterable[str]) -> str:

@@ -13,15 +13,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from aupipe.tasks import Task, as_task
 
 if TYPE_CHECKING:  # numpy is most of what `aupipe --help` would load
     import numpy as np
     from numpy.typing import NDArray
 
 Modality = Literal["clock", "detections", "faces", "visual", "audio", "text"]
-Task = Literal["au", "expr", "va"]
-TASKS: tuple[Task, ...] = get_args(Task)
 Subject = Literal["largest", "center", "left", "right"]
 
 # Stored once per video and shared by its recordings; faces and visual features belong to one recording.
@@ -256,13 +256,16 @@ class Features:
 class Labels:
     """Annotations of one recording, row k of decoded frame k: ``targets`` (T, K) float32, ``valid`` (T, K).
 
-    AU: 0 or 1 per unit. EXPR: (T, 1), the class number. VA: valence and arousal in [-1, 1].
+    Of a task of classes K is 1, the number of the class; of any other a column for each of its names.
     """
 
-    task: Task
+    task: Task  # the name of an official task is taken for the task
     names: tuple[str, ...]  # of the K columns; for EXPR of the classes, where K is 1
     targets: NDArray[np.float32]
     valid: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "task", as_task(self.task))
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -17,12 +17,12 @@ import torch
 from synau_world import AUCORR, W1, W2, View, World, bayes, make_world, units
 
 from aupipe.allocator import keep_freed_memory
+from aupipe.tasks import AU_NAMES
 from aupipe.train.crossval import Fold
 from aupipe.train.ensemble import train_ensemble
 from aupipe.train.ensemble_recipe import load_ensemble_recipe
 from aupipe.train.evaluate import Scores, evaluate, evaluate_post
 from aupipe.train.intervals import bootstrap
-from aupipe.train.labels import AU_NAMES
 from aupipe.train.model_prediction import predict_model
 from aupipe.train.postprocess import Options, PostProcess, fit_postprocess
 from aupipe.train.predictions import Predictions
@@ -161,7 +161,7 @@ def report(name: str, world: World, validation: Found, test: Found, seconds: flo
     """Print one line."""
     tuned, post = score(world, validation, test)
     smoothed, _ = score(world, validation, test, SMOOTHED)
-    low, high = bootstrap(test, world.of("test"), "au", post.threshold).interval
+    low, high = bootstrap(test, world.of("test"), "au", post.threshold).bounds
     plain = evaluate(test, world.of("test"), "au").mean
     print(
         f"{name:16s} {tuned.mean:.3f} [{low:.3f}, {high:.3f}] {smoothed.mean:12.3f} {plain:8.3f} {seconds:6.0f}",

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.store import Store, create_store
-from aupipe.train.labels import AU_NAMES, NAMES
-from aupipe.types import FeatureSpec, Labels, Recording, Task
+from aupipe.tasks import AU_NAMES
+from aupipe.train.labels import NAMES
+from aupipe.types import FeatureSpec, Labels, Recording
 
 Array = NDArray[np.float64]
 
@@ -97,7 +98,7 @@ class World:
         """Feature ids by name."""
         return {item.spec.name: item.spec.id for item in self.modalities}
 
-    def labels(self, task: Task = "au") -> dict[str, Labels]:
+    def labels(self, task: str = "au") -> dict[str, Labels]:
         """Annotations of every recording, invalid in bursts."""
         table = {"au": units(), "va": affect()}[task]
         found = {}
@@ -107,7 +108,7 @@ class World:
             found[name] = Labels(task, NAMES[task], targets, valid)
         return found
 
-    def of(self, split: str, task: Task = "au") -> dict[str, Labels]:
+    def of(self, split: str, task: str = "au") -> dict[str, Labels]:
         """The annotations of one split."""
         labels = self.labels(task)
         return {recording.id: labels[recording.id] for recording in self.splits[split]}

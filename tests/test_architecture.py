@@ -14,8 +14,18 @@ ROOT = Path(__file__).parent.parent
 
 # Each layer may import itself and the layers above it in this list (docs/architecture.md).
 LAYERS = [
-    {"types", "errors", "documents", "logs", "files", "allocator", "gc_pause"},
-    {"registry", "tables", "config", "annotations", "dataset", "sources"},
+    {"types", "tasks", "errors", "documents", "logs", "files", "allocator", "gc_pause"},
+    {
+        "registry",
+        "tables",
+        "task_tables",
+        "config",
+        "annotations",
+        "facs_datasets",
+        "dataset_model",
+        "dataset",
+        "sources",
+    },
     {"store"},
     {"extract", "train", "demo"},
     {"report"},

@@ -16,6 +16,7 @@ from aupipe.demo import DemoCorpus
 from aupipe.errors import RecordingError, UsageError
 from aupipe.sources import source_changed, source_identity
 from aupipe.store import create_store
+from aupipe.tasks import OFFICIAL
 
 AU_HEADER = "AU1,AU2,AU4,AU6,AU7,AU10,AU12,AU15,AU23,AU24,AU25,AU26"
 
@@ -176,7 +177,7 @@ def test_a_malformed_annotation_is_named_by_file_and_line(tmp_path: Path, task, 
     file = tmp_path / "t.txt"
     file.write_text(text)
     with pytest.raises(UsageError, match=message) as error:
-        read_annotation(file, task)
+        read_annotation(file, OFFICIAL[task])
     assert str(file) in str(error.value)
 
 
@@ -187,7 +188,7 @@ def test_au_annotations_survive_the_file_row_for_row(rows: list[list[int]]) -> N
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "t.txt"
         file.write_text("\ufeff" + AU_HEADER + "\r\n" + "".join(",".join(map(str, row)) + "\r\n" for row in rows))
-        labels = read_annotation(file, "au")
+        labels = read_annotation(file, OFFICIAL["au"])
     values = np.array(rows, dtype=np.float32).reshape(-1, 12)
     np.testing.assert_array_equal(labels.valid, values != -1)
     np.testing.assert_array_equal(labels.targets, np.maximum(values, 0))

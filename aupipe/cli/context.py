@@ -16,7 +16,8 @@ from aupipe.cli.output import echo
 from aupipe.config import Config
 from aupipe.dataset import Dataset, open_dataset
 from aupipe.errors import UsageError
-from aupipe.types import Labels, Recording, Task
+from aupipe.tasks import Task
+from aupipe.types import Labels, Recording
 
 if TYPE_CHECKING:
     from aupipe.store import Store
@@ -116,7 +117,7 @@ def trivial_scores(labels: Mapping[str, Labels], task: Task) -> dict[str, Scores
     """Scores of the trivial baseline by name, as a column to compare with."""
     from aupipe.train.evaluate import trivial_baseline
 
-    return {"always 1" if task == "au" else "constant": trivial_baseline(labels, task)}
+    return {"always 1" if task.kind == "multi_label" else "constant": trivial_baseline(labels, task)}
 
 
 def bootstrap_scores(

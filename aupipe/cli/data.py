@@ -10,7 +10,8 @@ from aupipe.cli.output import echo
 from aupipe.config import Config
 from aupipe.dataset import Dataset, open_dataset
 from aupipe.errors import UsageError
-from aupipe.types import Labels, Recording, Task
+from aupipe.tasks import Task
+from aupipe.types import Labels, Recording
 
 if TYPE_CHECKING:
     from aupipe.store import Store
@@ -24,16 +25,17 @@ STALE = {"source changed": "", "other file": "", "failed before": "failed: "}  #
 class Data:
     """The training data of a configuration: recordings of both splits, their labels, feature ids by name."""
 
+    task: Task
     train: list[Recording]
     validation: list[Recording]
     labels: dict[str, Labels]
     features: dict[str, str]
-    aux_labels: dict[Task, dict[str, Labels]]  # of the auxiliary tasks, by recording id
+    aux_labels: dict[str, dict[str, Labels]]  # of the auxiliary tasks, by recording id
     damaged: dict[str, str]  # recording -> the damage of the media its features were made from
 
 
 def gather(
-    config: Config, store: Store, recipe: DataNeeds, task: Task, names: Sequence[str] = (), allow_missing: bool = False
+    config: Config, store: Store, recipe: DataNeeds, task: str, names: Sequence[str] = (), allow_missing: bool = False
 ) -> Data:
     """The training data of a configuration; ``names`` replace the recipe's own features.
 
@@ -46,6 +48,7 @@ def gather(
     if missing := describe_missing(recipe, [encoder.name for encoder in config.encoders], asked):
         raise UsageError(missing)
     dataset = open_dataset(config.dataset)
+    label_set = dataset.task(task)
     splits = {name: dataset.split(task, name) for name in ("train", "validation")}
     for name, found in splits.items():
         if not found:
@@ -57,7 +60,7 @@ def gather(
     aux_labels = {other: read_labels(dataset, all_recordings, other) for other in recipe.aux_tasks_for(task)}
     damaged = find_damage(store, [*splits["train"], *splits["validation"]], features)
     labels = read_labels(dataset, all_recordings, task)
-    return Data(splits["train"], splits["validation"], labels, features, aux_labels, damaged)
+    return Data(label_set, splits["train"], splits["validation"], labels, features, aux_labels, damaged)
 
 
 def find_damage(store: Store, recordings: Sequence[Recording], features: Mapping[str, str]) -> dict[str, str]:
@@ -96,13 +99,13 @@ def keep_current(
     return [recording for recording in recordings if recording not in left_out]
 
 
-def read_labels(dataset: Dataset, recordings: Sequence[Recording], task: Task) -> dict[str, Labels]:
+def read_labels(dataset: Dataset, recordings: Sequence[Recording], task: str) -> dict[str, Labels]:
     """Recording id -> labels; recordings without annotations are left out."""
     found = {recording.id: dataset.labels(recording, task) for recording in recordings}
     return {name: labels for name, labels in found.items() if labels is not None}
 
 
-def select_recordings(dataset: Dataset, task: Task, split: str | None, ids: Sequence[str]) -> list[Recording]:
+def select_recordings(dataset: Dataset, task: str, split: str | None, ids: Sequence[str]) -> list[Recording]:
     """The recordings of a split, or of these ids, or all. Raises UsageError for a split and ids, or an empty split."""
     if ids and split:
         raise UsageError("give recordings or --split, not both")

@@ -26,10 +26,11 @@ def run_demo(folder: Path, *, recordings: int, seconds: float, seed: int) -> Non
     from aupipe.extract.planning.plan import make_plan
     from aupipe.train.evaluate import trivial_baseline
     from aupipe.train.fit import fit
+    from aupipe.train.fit_config import FitConfig, FitData
     from aupipe.train.predict import predict
     from aupipe.train.prediction_files import write_csv
     from aupipe.train.recipe import load_recipe
-    from aupipe.train.run import load_run
+    from aupipe.train.run import holds_run, load_run
 
     began = time.monotonic()
     _draw(folder, {"recordings": recordings, "seconds": seconds, "seed": seed})
@@ -50,23 +51,16 @@ def run_demo(folder: Path, *, recordings: int, seconds: float, seed: int) -> Non
     for number, name in ((3, "baseline"), (4, "tcn")):
         _step(number, f"train: {name}")
         out = folder / "runs" / f"{name}-au"
-        if (out / "run.json").exists() and load_run(out).finished:
+        if holds_run(out) and load_run(out).finished:
             echo(f"{out} is trained already", err=True)
             runs[name] = load_run(out)
         else:
             _clear(out)
             recipe = load_recipe(name)
             data = gather(config, store, recipe, "au")
+            given = FitData(data.train, data.validation, data.labels, data.features)
             runs[name] = fit(
-                store,
-                train=data.train,
-                validation=data.validation,
-                labels=data.labels,
-                features=data.features,
-                recipe=recipe,
-                task="au",
-                out=out,
-                progress=lambda line: echo(line, err=True),
+                store, given, FitConfig(recipe, data.task), out, progress=lambda line: echo(line, err=True)
             )
     predictions = predict(runs["tcn"], store, dataset.split("au", "validation"))
     write_csv(predictions, folder / "runs" / "tcn-au" / "predictions.csv", overwrite=True)  # its own of an earlier run

@@ -79,7 +79,7 @@ def predict(
 
     model = load_model(run)
     context = open_context(config_file, store, gpu, cpu, allow_missing, cuts_file)
-    selected = select_recordings(context.dataset, model.task, split, recordings)
+    selected = select_recordings(context.dataset, model.task.name, split, recordings)
     default = {"csv": "predictions.csv", "parquet": "predictions.parquet", "abaw": "submission.txt"}
     out = out or model.path / default.get(form, "predictions")
     refuse_lost_predictions(selected, form, out, overwrite)

@@ -96,8 +96,8 @@ def evaluate(
     if other := next((model for model in models if model.task != task), None):
         raise UsageError(f"{other.path} is of task {other.task}, {models[0].path} of {task}")
     context = open_context(config_file, store, gpu, cpu, allow_missing, cuts_file)
-    selected = select_recordings(context.dataset, task, split, ())
-    labels = read_labels(context.dataset, selected, task)
+    selected = select_recordings(context.dataset, task.name, split, ())
+    labels = read_labels(context.dataset, selected, task.name)
     if not labels:
         raise UsageError(f"the {split} split of task {task} has no annotations here")
     selected = [item for item in selected if item.id in labels]
@@ -115,9 +115,11 @@ def evaluate(
     echo(*scores.table({**others, **trivial_scores(labels, task)}, name=names[0], interval=spread).split("\n"))
     for name, (one, other_spread) in zip(names[1:], rest, strict=True):
         echo(f"{name}: {one.footnote()}")
-        if spread and other_spread:
+        if spread and other_spread and spread.sums.groups == other_spread.sums.groups:
             low, high = compare(other_spread, spread)
             echo(f"{name} minus {names[0]}: {one.mean - scores.mean:+.3f}, 95% {low:+.3f} to {high:+.3f}")
+        elif spread and other_spread:
+            echo(f"{name} and {names[0]} were scored on different videos, so they are not compared")
 
 
 def _score(
@@ -212,14 +214,14 @@ def tune(
     model = load_model(run)
     target = out or model.path / POST_FILE
     refuse_existing(target, overwrite)
-    options = model.runs[0].recipe.postprocess.get(model.task, DEFAULTS[model.task])
+    options = model.runs[0].recipe.postprocess_for(model.task) or DEFAULTS[model.task.kind]
     if overrides:
         options = build(Options, apply_overrides({}, overrides), "--set")
     context = open_context(config_file, store, gpu, cpu, allow_missing, cuts_file)
     selected = (
-        list(context.dataset.recordings) if held_out else select_recordings(context.dataset, model.task, split, ())
+        list(context.dataset.recordings) if held_out else select_recordings(context.dataset, model.task.name, split, ())
     )
-    labels = read_labels(context.dataset, selected, model.task)
+    labels = read_labels(context.dataset, selected, model.task.name)
     predictions = context.predict(model, [item for item in selected if item.id in labels], held_out)
     labels = {name: item for name, item in labels.items() if name in predictions}
     fitted = fit_postprocess(predictions, labels, model.task, options, context.cuts)

@@ -39,7 +39,6 @@ from aupipe.cli.train_request import (
 )
 from aupipe.config import Config
 from aupipe.errors import AupipeError, UsageError
-from aupipe.types import TASKS, Task
 
 if TYPE_CHECKING:
     from aupipe.store import Store
@@ -52,7 +51,7 @@ if TYPE_CHECKING:
 @click.option(
     "--recipe", metavar="NAME|FILE", help="Recipe: a name such as tcn or best, or a TOML file. Default: [train] recipe."
 )
-@click.option("--task", type=click.Choice(TASKS), help="Default: [train] task.")
+@click.option("--task", help="au, expr, va, or another label set of the data set. Default: [train] task.")
 @click.option(
     "--feature",
     "features",
@@ -107,7 +106,7 @@ if TYPE_CHECKING:
 @json_option
 def train(
     recipe: str | None,
-    task: Task | None,
+    task: str | None,
     features: tuple[str, ...],
     overrides: tuple[str, ...],
     out: Path | None,
@@ -195,15 +194,11 @@ def _train(
     if request.features:  # they replace those of the recipes
         ensemble = ensemble.on(request.features)
     options: dict[str, Any] = {
-        "labels": data.labels,
-        "aux_labels": data.aux_labels,
-        "task": request.task,
         "device": device,
         "threads": request.threads,
         "allow_missing": request.allow_missing,
         "deterministic": request.deterministic,
         "compiled": compiled,
-        "progress": lambda line: echo(line, err=True),
     }
     members = expand_members(ensemble, data.features)
     request = replace(request, data=identify_data(data, store))
@@ -219,12 +214,14 @@ def _train(
         if is_finished(out):
             echo(f"{out} is trained already", err=True)
         if request.folds is None and len(request.seeds) == 1 and len(members) == 1:
-            run = load_run(out) if is_finished(out) else _fit(store, data, out, members[0], request.seeds[0], options)
+            run = load_run(out) if is_finished(out) else _fit(store, data, out, members[0], request, options)
             show_run(run, store, data, as_json)
         else:
             from aupipe.train.ensemble import train_ensemble
 
-            model = train_ensemble(store, ensemble, _folds(data, request), features=data.features, out=out, **options)
+            given: dict[str, Any] = {"features": data.features, "labels": data.labels, "aux_labels": data.aux_labels}
+            given |= {"task": data.task, "out": out, "progress": _report}
+            model = train_ensemble(store, ensemble, _folds(data, request), **given, **options)
             show_ensemble(model, store, data, ensemble.name, [member.name for member in members], as_json)
     except (AupipeError, OSError):
         if begun is None and {item.name for item in out.iterdir()} == {REQUEST_FILE}:  # an error before any training
@@ -237,12 +234,17 @@ def _train(
         raise
 
 
-def _fit(store: Store, data: Data, out: Path, member: Member, seed: int, options: Any) -> Run:
+def _fit(store: Store, data: Data, out: Path, member: Member, request: TrainRequest, options: Any) -> Run:
     from aupipe.train.fit import fit
+    from aupipe.train.fit_config import FitConfig, FitData
 
-    split: dict[str, Any] = {"train": data.train, "validation": data.validation}
-    own: dict[str, Any] = {"features": member.features, "recipe": member.recipe, "seed": seed}
-    return fit(store, out=out, resume=True, **split, **own, **options)
+    given = FitData(data.train, data.validation, data.labels, member.features, data.aux_labels)
+    config = FitConfig(member.recipe, data.task, request.seeds[0], **options)
+    return fit(store, given, config, out, resume=True, progress=_report)
+
+
+def _report(line: str) -> None:
+    echo(line, err=True)
 
 
 def _folds(data: Data, request: TrainRequest) -> list[tuple[Fold, int]]:

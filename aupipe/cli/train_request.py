@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ from aupipe.cli.overwrite import refuse_nonempty
 from aupipe.documents import read_json
 from aupipe.errors import UsageError
 from aupipe.files import write_file
-from aupipe.types import Task
 
 if TYPE_CHECKING:
     from aupipe.cli.data import Data
@@ -31,7 +29,7 @@ class TrainRequest:
     """
 
     recipe: Mapping[str, Any]
-    task: Task
+    task: str
     features: tuple[str, ...]
     seeds: tuple[int, ...]
     folds: int | Mapping[str, Sequence[str]] | None
@@ -75,9 +73,9 @@ def refuse_repeated(features: Sequence[str]) -> None:
 def is_finished(out: Path) -> bool:
     """Whether a folder holds the result of a finished `train` command."""
     from aupipe.train.model import FILE
-    from aupipe.train.run import RUN_FILE, load_run
+    from aupipe.train.run import holds_run, load_run
 
-    return (out / FILE).is_file() or ((out / RUN_FILE).is_file() and load_run(out).finished)
+    return (out / FILE).is_file() or (holds_run(out) and load_run(out).finished)
 
 
 def write_request(request: TrainRequest, out: Path) -> None:
@@ -123,39 +121,15 @@ def find_finished(out: Path, request: TrainRequest) -> TrainRequest | None:
 
 
 def identify_data(data: Data, store: Store) -> dict[str, Any]:
-    """A description of the training data, to detect that it has changed.
+    """A description of the training data, to detect that it has changed: feature ids by name, and digests of the rest.
 
-    It holds feature ids by name, and digests of the recordings of both splits, of their stored rows and of their
-    annotations. Raises UsageError for a feature that the store does not have.
+    Raises UsageError for a feature that the store does not have.
     """
-    from aupipe.train.data import feature_specs
+    from aupipe.train import data_identity
 
-    all_recordings = [*data.train, *data.validation]
-    keys = {spec.id: spec.modality for spec in feature_specs(store, data.features).values()}
-    rows = [_checksum(store, one.key_for(kind), feature) for one in all_recordings for feature, kind in keys.items()]
-    labels = hashlib.sha256()
-    for task, table in [("", data.labels), *sorted(data.aux_labels.items())]:
-        for name, item in sorted(table.items()):
-            labels.update(f"{task}\0{name}\0{item.task}\0".encode(errors="surrogateescape"))
-            labels.update(item.targets.tobytes() + item.valid.tobytes())
-    return {
-        "features": dict(data.features),
-        "training recordings": _digest(one.id for one in data.train),
-        "validation recordings": _digest(one.id for one in data.validation),
-        "stored rows": _digest(map(str, rows)),
-        "annotations": labels.hexdigest()[:12],
-    }
-
-
-def _checksum(store: Store, recording: str, feature: str) -> int | None:
-    try:
-        return store.published(recording, feature).crc32c
-    except KeyError:
-        return None
-
-
-def _digest(texts: Iterable[str]) -> str:
-    return hashlib.sha256("\0".join(texts).encode(errors="surrogateescape")).hexdigest()[:12]
+    given = (data.train, data.validation, data.features, data.labels, data.aux_labels)
+    digests = data_identity.identify_data(store, *given)
+    return {"features": dict(data.features), **digests}
 
 
 def differences(before: TrainRequest, now: TrainRequest) -> list[str]:

@@ -1,13 +1,12 @@
-"""The state of a training run between two epochs: saved next to its best weights, removed when the run has finished.
+"""The state of a training run between two epochs: kept in the file of the run until it has finished.
 
 It holds everything that the next epoch depends on: weights, optimiser, averaged weights, random states, learning-rate
 plateau. A run that is killed and resumed therefore ends with exactly the weights of an uninterrupted one, on a CPU and
-on a GPU with deterministic algorithms. The file holds tensors and JSON, nothing that executes.
+on a GPU with deterministic algorithms.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,61 +15,84 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
-from aupipe.documents import parse_json
 from aupipe.errors import DamageError, UsageError
-from aupipe.files import write_file
-from aupipe.train.ema import EMA
 from aupipe.train.heads import named_tensors
-from aupipe.train.run import Run, run_from
+from aupipe.train.run import HEAD, Run, run_from
+from aupipe.train.run_file import FILE, read_run_file
 from aupipe.train.schedule import Plateau
 
-FILE = "resume.safetensors"
-METADATA = "standing"  # the key of the JSON document in the file
+FORMER_FILE = "resume.safetensors"  # of aupipe 0.1.0
+STATE = "state."
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The content of the file: the ``run`` so far, ``tensors`` by name, and all other values as JSON in ``content``."""
+    """A ``run`` so far, the ``tensors`` of its state by name, the weights of its best epoch, and other values."""
 
     run: Run
     tensors: Mapping[str, Tensor]
+    weights: dict[str, NDArray[Any]]
     content: Mapping[str, Any]
 
 
 @dataclass
 class TrainState:
-    """The objects that training changes. ``rng`` draws the windows of each epoch; ``best`` is a validation score."""
+    """The objects that training changes. ``rng`` draws the windows of each epoch; ``best`` is a validation score.
+
+    ``average``: None where weights are not averaged. ``weights``: those of the best epoch, on the host.
+    """
 
     head: nn.Module
     optimiser: torch.optim.Optimizer
-    ema: EMA
+    average: AveragedModel | None
     rng: np.random.Generator
     plateau: Plateau = field(default_factory=Plateau)
-    step: int = 0  # optimiser steps done
     best: float = -math.inf
+    weights: dict[str, NDArray[Any]] = field(default_factory=dict)
 
-    def save(self, run: Run) -> None:
-        """Write the state and the ``run`` so far into the folder of the run; a former file is replaced by renaming."""
-        from safetensors.torch import save
+    @property
+    def scored(self) -> nn.Module:
+        """The head that is validated and kept: the averaged one, where there is one."""
+        return self.head if self.average is None else self.average.module
 
-        content = {"step": self.step, "best": self.best, "rng": self.rng.bit_generator.state}
-        document = json.dumps({"run": run.to_json(), **content, "plateau": self.plateau.to_json()})
-        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in self._tensors().items()}
-        write_file(run.path / FILE, save(tensors, metadata={METADATA: document}), overwrite=True)
+    def keep(self, score: float) -> None:
+        """Take the present weights as those of the best epoch."""
+        self.best = score
+        self.weights = {name: value.detach().cpu().numpy().copy() for name, value in named_tensors(self.scored).items()}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """All tensors by name, on the host; those of the optimiser: ``optimiser.<number of the parameter>.<name>``."""
+        tensors = {f"head.{name}": value for name, value in named_tensors(self.head).items()}
+        if self.average is not None:
+            tensors |= {f"average.{name}": value for name, value in named_tensors(self.average).items()}
+        for number, entries in self.optimiser.state_dict()["state"].items():
+            for name, value in entries.items():
+                if value is not None:
+                    tensors[f"optimiser.{number}.{name}"] = torch.as_tensor(value)
+        device = next(self.head.parameters()).device
+        if device.type == "cuda":  # dropout masks are drawn by a generator of the device
+            tensors["random.device"] = torch.cuda.get_rng_state(device)
+        tensors["random"] = torch.get_rng_state()
+        return {STATE + name: value.detach().cpu().numpy() for name, value in tensors.items()}
+
+    def progress(self) -> dict[str, Any]:
+        """All other values, as JSON."""
+        return {"best": self.best, "rng": self.rng.bit_generator.state, "plateau": self.plateau.to_json()}
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Set everything to what `save` wrote."""
+        """Set everything to what `arrays` and `progress` were."""
         content, tensors = checkpoint.content, checkpoint.tensors
-        self.step, self.best = content["step"], content["best"]
+        self.best, self.weights = content["best"], checkpoint.weights
         self.rng.bit_generator.state = content["rng"]
         self.plateau = Plateau(**content["plateau"])
         with torch.no_grad():
-            for name, value in named_tensors(self.head).items():
-                value.copy_(tensors[f"head.{name}"])
-            for name, value in self.ema.values.items():
-                value.copy_(tensors[f"average.{name}"])
+            for prefix, module in (("head", self.head), ("average", self.average)):
+                for name, value in named_tensors(module).items() if module is not None else ():
+                    value.copy_(tensors[f"{prefix}.{name}"])
         entries: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("optimiser."):
@@ -82,40 +104,20 @@ class TrainState:
         if device.type == "cuda" and "random.device" in tensors:  # absent where the run began on a CPU
             torch.cuda.set_rng_state(tensors["random.device"], device)
 
-    def _tensors(self) -> dict[str, Tensor]:
-        """All tensors by name; those of the optimiser as ``optimiser.<number of the parameter>.<name>``."""
-        tensors = {f"head.{name}": value for name, value in named_tensors(self.head).items()}
-        tensors |= {f"average.{name}": value for name, value in self.ema.values.items()}
-        for number, entries in self.optimiser.state_dict()["state"].items():
-            for name, value in entries.items():
-                if value is not None:
-                    tensors[f"optimiser.{number}.{name}"] = torch.as_tensor(value)
-        device = next(self.head.parameters()).device
-        if device.type == "cuda":  # dropout masks are drawn by a generator of the device
-            tensors["random.device"] = torch.cuda.get_rng_state(device)
-        return tensors | {"random": torch.get_rng_state()}
-
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
-    """What `TrainState.save` wrote into a folder, or None. Raises DamageError where it is not readable."""
-    from safetensors import SafetensorError, safe_open
+    """The unfinished or finished run in a folder, or None; a finished one has no state.
 
-    path = folder / FILE
-    if not path.is_file():
+    Raises DamageError where it is not readable, UsageError for an unfinished run of aupipe 0.1.0.
+    """
+    if (folder / FORMER_FILE).is_file():
+        raise UsageError(f"{folder}: begun by an earlier aupipe, which it cannot go on with: train into another folder")
+    if not (folder / FILE).is_file():
         return None
+    file = read_run_file(folder)
     try:
-        with safe_open(path, framework="pt") as file:
-            content = parse_json((file.metadata() or {})[METADATA])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        return Checkpoint(run_from(content.pop("run"), folder), tensors, content)
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise DamageError(f"{path}: not readable ({error}): remove it to start this run again") from error
-
-
-def check_same(before: Run, now: Run) -> None:
-    """Raise UsageError unless a run is resumed with the arguments it was started with."""
-    for what in ("task", "recipe", "features", "seed", "train", "validation", "dims"):
-        if getattr(before, what) != getattr(now, what):
-            raise UsageError(
-                f"{before.path}: started with another {what}; resume with the same arguments, or give another folder"
-            )
+        tensors = {n.removeprefix(STATE): torch.tensor(v) for n, v in file.tensors.items() if n.startswith(STATE)}
+        weights = {name.removeprefix(HEAD): v for name, v in file.tensors.items() if name.startswith(HEAD)}
+        return Checkpoint(run_from(file.document["run"], folder), tensors, weights, file.document["progress"])
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise DamageError(f"{folder / FILE}: not readable ({error!r}): train into another folder") from error

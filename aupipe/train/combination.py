@@ -58,10 +58,10 @@ def vote(
     averaged = mean(members)
     voted = {}
     for name, item in members[0].items():
-        if item.task == "va":
-            raise UsageError(f"{name}: valence and arousal cannot be voted on: use the mean")
+        if not item.task.whole:
+            raise UsageError(f"{name}: {' and '.join(item.names)} cannot be voted on: use the mean")
         choices = [decide(m[name].scores, item.task, limit) for m, limit in zip(members, limits, strict=True)]
-        if item.task == "expr":
+        if item.task.kind == "classes":
             scores = _most_voted(choices, averaged[name].scores)
         else:
             margin = 2 * np.sum(choices, axis=0) - len(members)  # (T, K), above 0: most members vote positive

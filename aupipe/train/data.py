@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from aupipe.errors import DamageError, RecordingError, UsageError
 from aupipe.store import Store, derive_valid
+from aupipe.tasks import OFFICIAL, Task
 from aupipe.train.labels import blank_labels, match
-from aupipe.types import PER_VIDEO, FeatureSpec, Labels, Recording, Task, Window
+from aupipe.types import PER_VIDEO, FeatureSpec, Labels, Recording, Window
 
 # A column that is almost constant in training would otherwise have huge values in other recordings.
 CLIP = 10.0  # standard deviations
@@ -61,7 +62,11 @@ class Example:
     @property
     def _annotations(self) -> tuple[Labels, ...]:
         none = np.zeros((len(self), 0))
-        own = self.labels if self.labels is not None else Labels("au", (), none.astype(np.float32), none.astype(bool))
+        own = (
+            self.labels
+            if self.labels is not None
+            else Labels(OFFICIAL["au"], (), none.astype(np.float32), none.astype(bool))
+        )
         return own, *self.aux_labels
 
     @cached_property
@@ -204,7 +209,7 @@ def common_dims(examples: Sequence[Example]) -> tuple[int, ...]:
         if example.dims != examples[0].dims:
             raise DamageError(
                 f"{example.recording}: features of {example.dims} columns, {examples[0].recording} has "
-                f"{examples[0].dims}; run `aupipe verify`"
+                f"{examples[0].dims}; run `aupipe store verify`"
             )
     return examples[0].dims
 
@@ -230,7 +235,7 @@ def fit_scaling(examples: Sequence[Example], center: float = 0.0) -> Scaling:
             square += np.einsum("nd,nd->d", rows, rows)
             count += len(rows)
             if not np.isfinite(square).all():
-                raise DamageError(f"{example.recording}: feature {i + 1} holds infinite values; run `aupipe verify`")
+                raise DamageError(f"{example.recording}: feature {i + 1} is not finite; run `aupipe store verify`")
         offset = total / max(count, 1)
         std = np.sqrt(np.maximum(square / max(count, 1) - offset**2, 0.0))
         means.append(offset if shift is None else shift + offset)

@@ -2,49 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 
-class EMA:
-    """``decay``: the share of the average that is kept at each step; 0: no average, and no memory used.
+def averaged_model(head: nn.Module, decay: float) -> AveragedModel:
+    """A copy of ``head`` whose parameters are averaged by ``update_parameters``; its buffers are those of the head.
 
-    At step n at most n / (n + 9) is kept, so that the random initial weights are forgotten. Only trained parameters are
-    averaged: running statistics of batch normalisation are averages already.
+    ``decay``: the share of the average that is kept at each step. At step n at most n / (n + 9) is kept, so that the
+    random initial weights are forgotten.
     """
 
-    def __init__(self, head: nn.Module, decay: float) -> None:
-        self.decay = decay
-        trained = {name: value for name, value in head.named_parameters() if value.requires_grad} if decay else {}
-        self.values: dict[str, Tensor] = {name: value.detach().clone() for name, value in trained.items()}
-        self.count = torch.zeros((), dtype=torch.float32)
-        if decay:
-            self.values["steps"] = self.count
-
     @torch.no_grad()
-    def update(self, head: nn.Module) -> None:
-        """Add the weights after one optimiser step to the average."""
-        if not self.decay:
-            return
-        self.count += 1
-        kept = min(self.decay, float(self.count) / (float(self.count) + 9))
-        for name, value in head.named_parameters():
-            if name in self.values:
-                self.values[name].lerp_(value.detach(), 1 - kept)
+    def mix(average: Sequence[Tensor], current: Sequence[Tensor], _: Tensor | int) -> None:
+        step = int(averaged.n_averaged)  # on the host; the argument is on the device, which would be waited for
+        kept = min(decay, step / (step + 9))
+        for mean, value in zip(average, current, strict=True):
+            mean.lerp_(value, 1 - kept)
 
-    @contextmanager
-    def applied_to(self, head: nn.Module) -> Iterator[None]:
-        """The head has the averaged weights inside the context, and exactly its own ones afterwards."""
-        own = {name: value.detach().clone() for name, value in head.named_parameters() if name in self.values}
-        with torch.no_grad():
-            for name in own:
-                head.get_parameter(name).copy_(self.values[name])
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for name, value in own.items():
-                    head.get_parameter(name).copy_(value)
+    averaged = AveragedModel(head, multi_avg_fn=mix)
+    averaged.update_parameters(head)  # the first call copies: step 1 is the next one
+    return averaged

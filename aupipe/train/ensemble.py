@@ -12,16 +12,18 @@ from typing import Any
 
 from aupipe.errors import UsageError
 from aupipe.store import Store
+from aupipe.tasks import Task, as_task
 from aupipe.train.combination import mean
 from aupipe.train.crossval import Fold
 from aupipe.train.ensemble_recipe import EnsembleRecipe, Member, expand_members, refuse_shared_names
 from aupipe.train.fit import fit
+from aupipe.train.fit_config import FitConfig, FitData
 from aupipe.train.member_weights import choose_weights
 from aupipe.train.model import FILE, Model, load_model, save_ensemble
 from aupipe.train.model_prediction import predict_unseen
 from aupipe.train.postprocess import fit_postprocess
-from aupipe.train.run import POST_FILE, RUN_FILE, Run, load_run, save_postprocess
-from aupipe.types import Labels, Task
+from aupipe.train.run import POST_FILE, Run, holds_run, save_postprocess
+from aupipe.types import Labels
 
 
 def train_ensemble(
@@ -31,15 +33,16 @@ def train_ensemble(
     *,
     features: Mapping[str, str],
     labels: Mapping[str, Labels],
-    task: Task,
+    task: Task | str,
     out: Path,
+    aux_labels: Mapping[str, Mapping[str, Labels]] | None = None,
     progress: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Model:
     """A run per fold (with its seed) and member, in folders below ``out``; their weighted mean as a model in ``out``.
 
-    ``options`` are further arguments of `aupipe.train.fit.fit`. Finished runs are kept and an unfinished one is
-    resumed, so the same call again continues where it stopped. Weights, thresholds and smoothing are fitted on what
+    ``options`` are further fields of `aupipe.train.fit_config.FitConfig`. Finished runs are kept and an unfinished one
+    is resumed, so the same call again continues where it stopped. Weights, thresholds and smoothing are fitted on what
     the runs held out; those recordings are refused when the model is scored.
 
     Raises UsageError as `fit` and `save_ensemble` do, and where a folder below ``out`` holds a finished run of
@@ -52,23 +55,13 @@ def train_ensemble(
     for fold, seed in folds:
         for own, member in zip(runs, members, strict=True):
             folder = out / _folder_name(fold, member)
-            if (folder / RUN_FILE).is_file() and (run := load_run(folder)).finished:
-                check_run(run, member, task, seed, fold, bool(options.get("allow_missing")))
-                own.append(run)
-                continue
-            if progress:
+            if progress and not holds_run(folder):
                 progress(f"{folder.name}: {len(fold.train)} recordings to train on, {len(fold.validation)} held out")
-            given: dict[str, Any] = {
-                "features": member.features,
-                "recipe": member.recipe,
-                "labels": labels,
-                "task": task,
-                "seed": seed,
-            }
-            split: dict[str, Any] = {"train": fold.train, "validation": fold.validation}
-            own.append(fit(store, out=folder, resume=True, progress=progress, **split, **given, **options))
+            data = FitData(fold.train, fold.validation, labels, member.features, aux_labels or {})
+            config = FitConfig(member.recipe, as_task(task), seed, **options)
+            own.append(fit(store, data, config, folder, resume=True, progress=progress))
     flat = [run for own in runs for run in own]
-    options_of = members[0].recipe.postprocess.get(task)
+    options_of = members[0].recipe.postprocess_for(as_task(task))
     model = load_model(out) if (out / FILE).is_file() else None
     if model is not None and [run.id for run in model.runs] != [run.id for run in flat]:
         raise UsageError(f"{out}: holds an ensemble of other runs: give another folder")
@@ -89,21 +82,6 @@ def train_ensemble(
     if post is not None:
         save_postprocess(model, post)
     return model
-
-
-def check_run(run: Run, member: Member, task: Task, seed: int, fold: Fold, allow_missing: bool) -> None:
-    """Raise UsageError unless a finished run is what would be trained here."""
-    found: dict[str, tuple[Any, Any]] = {
-        "task": (run.task, task),
-        "recipe": (run.recipe, member.recipe),
-        "features": (dict(run.features), dict(member.features)),
-        "seed": (run.seed, seed),
-    }
-    for split in ("train", "validation"):
-        own, asked = set(getattr(run, split)), {recording.id for recording in getattr(fold, split)}
-        found[f"{split} recordings"] = (own, own & asked if allow_missing else asked)
-    if other := [name for name, (before, now) in found.items() if before != now]:
-        raise UsageError(f"{run.path} is a finished run of another {', '.join(other)}: give another folder")
 
 
 def _folder_name(fold: Fold, member: Member) -> str:

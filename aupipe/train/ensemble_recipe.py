@@ -22,7 +22,6 @@ from aupipe.train.recipe import (
     read_tables,
     recipe_from,
 )
-from aupipe.types import Task
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class EnsembleRecipe:
         each = [member.recipe.features for member in self.members]
         return tuple(dict.fromkeys(name for names in each for name in names)) if all(each) else ()
 
-    def aux_tasks_for(self, task: Task) -> tuple[Task, ...]:
+    def aux_tasks_for(self, task: str) -> tuple[str, ...]:
         """The tasks that at least one member trains together with ``task``."""
         return tuple(dict.fromkeys(other for m in self.members for other in m.recipe.aux_tasks_for(task)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,144 +14,116 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aupipe.errors import AupipeError
+from aupipe.errors import AupipeError, UsageError
 from aupipe.store import Store
-from aupipe.train.checkpoint import FILE as CHECKPOINT_FILE
-from aupipe.train.checkpoint import TrainState, check_same, load_checkpoint
+from aupipe.tasks import Task
+from aupipe.train.checkpoint import TrainState, load_checkpoint
 from aupipe.train.data import Example, columns
-from aupipe.train.ema import EMA
+from aupipe.train.data_identity import check_same, identify_fit_data
+from aupipe.train.ema import averaged_model
 from aupipe.train.evaluate import Scores, pooled, warn_absent
-from aupipe.train.heads import build_head, named_tensors
-from aupipe.train.inference import output_columns, score_recordings
-from aupipe.train.labels import NAMES, positive_rates, target_columns
-from aupipe.train.loader import DeviceBatch, Loader, open_loader
+from aupipe.train.fit_config import FitConfig, FitData
+from aupipe.train.folder_lock import lock_folder
+from aupipe.train.heads import build_head
+from aupipe.train.inference import score_recordings
+from aupipe.train.labels import positive_rates
+from aupipe.train.loader import DeviceBatch, open_loader
 from aupipe.train.losses import JointLoss, build_loss
 from aupipe.train.postprocess import fit_postprocess
 from aupipe.train.predict import predict
 from aupipe.train.predictions import Predictions
 from aupipe.train.recipe import Recipe
 from aupipe.train.reproducibility import reproducible, versions
-from aupipe.train.run import Epoch, Run, save_postprocess, save_run, save_weights
+from aupipe.train.run import Epoch, Run, holds_run, load_run, save_postprocess, save_run
 from aupipe.train.schedule import build_optimiser, lr_factor
 from aupipe.train.thresholds import best_f1
-from aupipe.train.training_data import check_request, load_training_data
+from aupipe.train.training_data import TrainingData, check_request, load_training_data
 from aupipe.train.windows import chunks, tile
-from aupipe.types import Labels, Recording, Task, Window
+from aupipe.types import Labels, Window
 
 
 def fit(
     store: Store,
-    *,
-    train: Sequence[Recording],
-    validation: Sequence[Recording],
-    labels: Mapping[str, Labels],
-    features: Mapping[str, str],
-    recipe: Recipe,
-    task: Task,
+    data: FitData,
+    config: FitConfig,
     out: Path,
-    aux_labels: Mapping[Task, Mapping[str, Labels]] | None = None,
-    device: str = "cpu",
-    seed: int = 0,
-    threads: int = 1,
-    allow_missing: bool = False,
+    *,
     resume: bool = False,
-    deterministic: bool = False,
-    compiled: bool = False,
-    memory_limit: int | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Run:
-    """Train a head and keep the epoch with the best score on ``validation``.
+    """Train a head and keep the epoch with the best score on the validation recordings.
 
-    ``features``: name -> feature id in ``store``. ``labels``: recording id -> annotations. ``aux_labels``: the same for
-    each auxiliary task of the recipe; a recording without them trains the other tasks only. The run is written to the
-    folder ``out`` at every better epoch. ``resume`` continues a run that was killed there, to exactly the weights of an
-    uninterrupted run, or starts one where there is none. ``progress`` receives a line per epoch.
-
-    The same arguments, ``seed`` and ``threads`` give the same run on a CPU; with ``deterministic`` also on a GPU, where
-    operations without a deterministic implementation then raise. More threads seldom make such small heads faster
-    (docs/training.md, "Speed"). ``compiled``: the head runs through torch.compile. ``memory_limit``: bytes that the
-    standardised features may take on the device, else they are streamed; None: half of what is free.
+    The run is written to the folder ``out`` after every epoch, all of it in one file. ``resume`` continues a run that
+    was killed there, to exactly the weights of an uninterrupted one, returns a finished one, and starts one where there
+    is none. ``progress`` receives a line per epoch.
 
     Raises UsageError for recordings without features or labels (unless ``allow_missing``), for two features that are
-    the same numbers, for a task the recipe has no loss for, for recordings in both splits, and where ``out`` already
-    holds a run; AupipeError if the loss diverges.
+    the same numbers, for a task the recipe has no loss for, for recordings in both splits, where ``out`` already holds
+    a run, also one of other arguments or data, and where another training runs there; AupipeError if the loss diverges.
     """
-    checkpoint = load_checkpoint(out) if resume else None
-    check_request(recipe, task, out, resumed=checkpoint is not None)
-    data = load_training_data(
+    recipe, task = config.recipe, config.task
+    check_request(recipe, task)
+    aux_tasks = data.aux_tasks(recipe.aux_tasks_for(task.name))
+    before = load_run(out) if holds_run(out) else None
+    if before is not None:
+        if not resume:
+            raise UsageError(f"{out}: already holds a run: give another folder, remove it, or resume it")
+        check_same(before, store, data, config)
+        if before.finished:
+            return before
+    loaded = load_training_data(
         store,
-        train=train,
-        validation=validation,
-        labels=labels,
-        aux_labels=aux_labels or {},
-        features=features,
+        train=data.train,
+        validation=data.validation,
+        labels=data.labels,
+        aux_labels=[(other, data.aux_labels.get(other.name, {})) for other in aux_tasks],
+        features=data.features,
         recipe=recipe,
         task=task,
-        allow_missing=allow_missing,
+        allow_missing=config.allow_missing,
     )
-    with reproducible(seed, threads, device, deterministic):
-        rng = np.random.default_rng(seed)
-        outputs = output_columns(recipe, task)
-        head = build_head(recipe.head.kind, recipe.head.params, columns(data.dims), outputs, data.dims).to(device)
-        run_head: Any = torch.compile(head, dynamic=True) if compiled else head  # the same parameters
-        loader = open_loader(data.train, data.scaling, device, memory_limit)
-        held_out = open_loader(data.validation, data.scaling, device, memory_limit)
-        validate = _validator(data.validation, held_out, data.annotated, recipe, task)
-        loss_of = _loss(data.train, recipe, task, device)
-        windows = epoch_windows(data.train, recipe, None)
-        _initialise(head, loss_of.start, lambda: loader.batches(chunks(windows, recipe.batch)), task)
-        state = TrainState(head, build_optimiser(head, recipe.optimiser), EMA(head, recipe.ema), rng)
-        steps = math.ceil(len(windows) / recipe.batch)  # per epoch; shifted windows can be one more
-        steps = min(steps, recipe.steps) if recipe.steps else steps
-        run = Run(
-            path=out,
-            id=uuid.uuid4().hex,
-            task=task,
-            names=NAMES[task],
-            recipe=recipe,
-            features=data.features,
-            specs=data.specs,
-            dims=data.dims,
-            seed=seed,
-            best_epoch=0,
-            scores=validate(run_head)[1],
-            train=tuple(example.recording for example in data.train),
-            validation=tuple(example.recording for example in data.validation),
-            versions=versions(),
-        )
-        history: list[Epoch] = []
-        if checkpoint is not None:
-            check_same(checkpoint.run, run)
-            run, history = checkpoint.run, list(checkpoint.run.history)
+    with lock_folder(out), reproducible(config.seed, config.threads, config.device, config.deterministic):
+        if (checkpoint := load_checkpoint(out)) is not None and before is None:
+            raise UsageError(f"{out}: another training has written a run there meanwhile: give another folder")
+        rng = np.random.default_rng(config.seed)
+        outputs = sum(len(one.names) for one in (task, *aux_tasks))
+        head = build_head(recipe.head.kind, recipe.head.params, columns(loaded.dims), outputs, loaded.dims, task.kind)
+        head = head.to(config.device)
+        run_head: Any = torch.compile(head, dynamic=True) if config.compiled else head  # the same parameters
+        loader = open_loader(loaded.train, loaded.scaling, config.device, config.memory_limit)
+        validate = _validator(loaded, config)
+        loss_of = _loss(loaded.train, config, aux_tasks)
+        _initialise(head, loss_of.start, lambda: loader.batches(_first_batches(loaded.train, recipe)), task)
+        average = averaged_model(head, recipe.ema) if recipe.ema else None
+        state = TrainState(head, build_optimiser(head, recipe.optimiser), average, rng)
+        if checkpoint is None:
+            run = replace(_new_run(out, store, data, loaded, config, validate(head)[1]), aux_tasks=aux_tasks)
+        else:
+            run = checkpoint.run
             state.restore(checkpoint)
-        out.mkdir(parents=True, exist_ok=True)
-        for epoch in range(len(history) + 1, recipe.epochs + 1):
+        for epoch in range(len(run.history) + 1, recipe.epochs + 1):
             if run.best_epoch and epoch - 1 - run.best_epoch >= recipe.patience:
                 break
             start_s = time.perf_counter()
-            windows = epoch_windows(data.train, recipe, rng)[: steps * recipe.batch if recipe.steps else None]
-            batches = loader.batches(chunks(windows, recipe.batch))
-            loss, lr = _train_epoch(state, run_head, batches, loss_of, recipe, steps)
+            batches = chunks(epoch_windows(loaded.train, recipe, rng), recipe.batch)[: recipe.steps or None]
+            loss, lr = _train_epoch(state, run_head, loader.batches(batches), loss_of, recipe, epoch, len(batches))
             _check_finite(epoch, loss, head, recipe)
-            with state.ema.applied_to(head):
-                score, scores = validate(run_head)
-                weights = {name: value.detach().cpu().numpy().copy() for name, value in named_tensors(head).items()}
+            score, scores = validate(state.scored)
             state.plateau.update(score, recipe.optimiser)
-            history.append(Epoch(epoch, loss, score, lr, round(time.perf_counter() - start_s, 3)))
             if score > state.best or run.best_epoch == 0:
-                state.best = score
+                state.keep(score)
                 run = replace(run, best_epoch=epoch, scores=scores)
-                save_weights(out, run.id, weights, data.scaling)
-                save_run(replace(run, history=tuple(history)))
-            state.save(replace(run, history=tuple(history)))
+            done = Epoch(epoch, loss, score, lr, round(time.perf_counter() - start_s, 3))
+            run = replace(run, history=(*run.history, done))
+            save_run(run, state.weights, loaded.scaling, state.arrays(), state.progress())
             if progress:
-                progress(_line(history[-1], run, recipe))
-    run = replace(run, history=tuple(history), finished=True)
-    if task in recipe.postprocess:
-        known = predict(run, store, [item for item in validation if item.id in set(run.validation)], device, threads)
-        save_postprocess(run, fit_postprocess(known, data.annotated, task, recipe.postprocess[task]))
-    save_run(run)
-    (out / CHECKPOINT_FILE).unlink(missing_ok=True)
+                progress(_line(done, run, recipe))
+        if (options := recipe.postprocess_for(task)) is not None:
+            held_out = [item for item in data.validation if item.id in set(run.validation)]
+            known = predict(run, store, held_out, config.device, config.threads)
+            save_postprocess(run, fit_postprocess(known, loaded.annotated, task, options))
+        run = replace(run, finished=True)
+        save_run(run, state.weights, loaded.scaling)
     warn_absent(run.scores)
     return run
 
@@ -168,22 +140,50 @@ def epoch_windows(examples: Sequence[Example], recipe: Recipe, rng: np.random.Ge
     return [windows[i] for i in rng.permutation(len(windows))] if rng else windows
 
 
-def _loss(examples: Sequence[Example], recipe: Recipe, task: Task, device: str) -> Any:
+def _new_run(out: Path, store: Store, data: FitData, loaded: TrainingData, config: FitConfig, scores: Scores) -> Run:
+    """A run before its first epoch; ``scores`` of the initial weights."""
+    used = {example.recording for example in (*loaded.train, *loaded.validation)}
+    train, validation = ([r for r in split if r.id in used] for split in (data.train, data.validation))
+    return Run(
+        path=out,
+        id=uuid.uuid4().hex,
+        task=config.task,
+        recipe=config.recipe,
+        features=loaded.features,
+        specs=loaded.specs,
+        dims=loaded.dims,
+        seed=config.seed,
+        best_epoch=0,
+        scores=scores,
+        train=tuple(recording.id for recording in train),
+        validation=tuple(recording.id for recording in validation),
+        versions=versions(),
+        data=identify_fit_data(store, train, validation, loaded.features, data),
+    )
+
+
+def _loss(examples: Sequence[Example], config: FitConfig, aux_tasks: Sequence[Task]) -> Any:
     """The loss of the task, or its weighted sum with the losses of the auxiliary tasks."""
 
     def build(one: Task, labels: Iterable[Labels]) -> Any:
-        rates = torch.from_numpy(positive_rates(labels, one)).float().to(device)
-        return build_loss(recipe.loss[one].kind, recipe.loss[one].params, one, rates)
+        loss = config.recipe.loss_for(one)
+        assert loss is not None  # checked before the data was loaded
+        rates = torch.from_numpy(positive_rates(labels, one)).float().to(config.device)
+        return build_loss(loss.kind, loss.params, one, rates)
 
-    own = build(task, (item.labels for item in examples if item.labels))
-    aux = recipe.aux_tasks_for(task)
-    if not aux:
+    own = build(config.task, (item.labels for item in examples if item.labels))
+    if not aux_tasks:
         return own
-    parts = [(own, 1.0, len(NAMES[task]), target_columns(task))]
-    for i, (other, weight) in enumerate(aux.items()):
+    parts = [(own, 1.0, len(config.task.names), config.task.columns)]
+    for i, other in enumerate(aux_tasks):
         loss = build(other, (item.aux_labels[i] for item in examples))
-        parts.append((loss, weight, len(NAMES[other]), target_columns(other)))
+        parts.append((loss, config.recipe.aux_tasks[other.name], len(other.names), other.columns))
     return JointLoss(parts)
+
+
+def _first_batches(examples: Sequence[Example], recipe: Recipe) -> list[Sequence[Window]]:
+    """The windows of all training frames in the order of the recordings."""
+    return chunks(epoch_windows(examples, recipe, None), recipe.batch)
 
 
 def _initialise(head: nn.Module, start: Tensor, batches: Callable[[], Iterable[DeviceBatch]], task: Task) -> None:
@@ -197,15 +197,21 @@ def _initialise(head: nn.Module, start: Tensor, batches: Callable[[], Iterable[D
 
 
 def _train_epoch(
-    state: TrainState, run_head: Any, batches: Iterable[DeviceBatch], loss_of: Any, recipe: Recipe, steps: int
+    state: TrainState,
+    run_head: Any,
+    batches: Iterable[DeviceBatch],
+    loss_of: Any,
+    recipe: Recipe,
+    epoch: int,
+    steps: int,
 ) -> tuple[float, float]:
-    """One pass over the batches: the mean loss, and the learning rate of the last step."""
+    """One pass over the ``steps`` batches: the mean loss, and the learning rate of the last step."""
     options, optimiser, head = recipe.optimiser, state.optimiser, state.head
     losses: list[Tensor] = []  # read after the epoch: reading one waits for the GPU
     lr = 0.0
     head.train()
-    for batch in batches:
-        lr = options.lr * (lr_factor(state.step, steps, recipe.epochs, options) * state.plateau.factor)
+    for step, batch in enumerate(batches):
+        lr = options.lr * lr_factor(epoch - 1 + step / steps, steps, recipe.epochs, options) * state.plateau.factor
         for group in optimiser.param_groups:
             group["lr"] = lr
         with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=recipe.amp):
@@ -219,8 +225,8 @@ def _train_epoch(
         if options.clip_norm:
             nn.utils.clip_grad_norm_(head.parameters(), options.clip_norm)
         optimiser.step()
-        state.ema.update(head)
-        state.step += 1
+        if state.average is not None:
+            state.average.update_parameters(head)
     return float(torch.stack(losses).double().mean()), lr
 
 
@@ -232,22 +238,22 @@ def _check_finite(epoch: int, loss: float, head: nn.Module, recipe: Recipe) -> N
         raise AupipeError(f"epoch {epoch}: weights are not finite; {remedy}")
 
 
-def _validator(
-    examples: Sequence[Example], loader: Loader, labels: Mapping[str, Labels], recipe: Recipe, task: Task
-) -> Callable[[nn.Module], tuple[float, Scores]]:
+def _validator(loaded: TrainingData, config: FitConfig) -> Callable[[nn.Module], tuple[float, Scores]]:
     """A function that scores a head on whole recordings: the number to compare epochs by, and the scores at 0.5."""
+    recipe, task, examples = config.recipe, config.task, loaded.validation
+    loader = open_loader(examples, loaded.scaling, config.device, config.memory_limit)
 
     def validate(head: nn.Module) -> tuple[float, Scores]:
         scores = score_recordings(head, examples, loader, recipe, task)
         predictions = {
             item.recording: Predictions(
-                item.recording, task, NAMES[task], scores[item.recording], item.face_found, np.full(len(item), np.nan)
+                item.recording, task, task.names, scores[item.recording], item.face_found, np.full(len(item), np.nan)
             )
             for item in examples
         }
-        found = pooled(predictions, labels, task)
-        tuned = recipe.monitor == "tuned" and task == "au"
-        return best_f1(predictions, labels) if tuned else found.mean, found
+        found = pooled(predictions, loaded.annotated, task)
+        tuned = recipe.monitor == "tuned" and task.kind == "multi_label"
+        return best_f1(predictions, loaded.annotated) if tuned else found.mean, found
 
     return validate
 

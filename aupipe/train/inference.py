@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from aupipe.errors import AupipeError
+from aupipe.tasks import Task
 from aupipe.train.data import Example
-from aupipe.train.labels import NAMES
 from aupipe.train.loader import Loader
 from aupipe.train.recipe import Recipe
 from aupipe.train.windows import chunks, overlap_mean, tile
-from aupipe.types import Task
 
 
 @torch.inference_mode()
@@ -34,7 +33,7 @@ def score_recordings(
     for windows, batch in zip(batches, loader.batches(batches), strict=True):
         with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=recipe.amp):
             out = head(batch.x, batch.mask)
-        table = to_scores(out[..., : len(NAMES[task])].float(), task).cpu().numpy()  # (B, T, K)
+        table = to_scores(out[..., : len(task.names)].float(), task).cpu().numpy()  # (B, T, K)
         values += [table[row, : len(window)] for row, window in enumerate(windows)]
     scores = {}
     rest = iter(values)
@@ -46,13 +45,8 @@ def score_recordings(
     return scores
 
 
-def output_columns(recipe: Recipe, task: Task) -> int:
-    """Columns of the output of a head: those of the task, followed by those of the auxiliary tasks."""
-    return len(NAMES[task]) + sum(len(NAMES[other]) for other in recipe.aux_tasks_for(task))
-
-
 def to_scores(out: Tensor, task: Task) -> Tensor:
-    """The output of a head as probabilities, or for VA clamped to [-1, 1], which is what is scored and written."""
-    if task == "au":
+    """The output of a head as probabilities, or numbers clamped to the range that is scored and written."""
+    if task.kind == "multi_label":
         return out.sigmoid()
-    return out.softmax(dim=-1) if task == "expr" else out.clamp(-1.0, 1.0)
+    return out.softmax(dim=-1) if task.kind == "classes" else out.clamp(task.low, task.high)

@@ -1,4 +1,4 @@
-"""The three tasks, and how annotations are matched to the rows of features: never shifted, never padded silently."""
+"""How annotations are checked and matched to the rows of features: never shifted, never padded silently."""
 
 from __future__ import annotations
 
@@ -10,46 +10,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.errors import UsageError
-from aupipe.registry import nearest
-from aupipe.types import Labels, Task
+from aupipe.tasks import OFFICIAL, Task, as_task
+from aupipe.types import Labels
 
 log = logging.getLogger(__name__)
 
-# Column headers of the organisers' annotation and submission files, third ABAW edition onwards.
-AU_NAMES = ("AU1", "AU2", "AU4", "AU6", "AU7", "AU10", "AU12", "AU15", "AU23", "AU24", "AU25", "AU26")
-EXPR_NAMES = ("Neutral", "Anger", "Disgust", "Fear", "Happiness", "Sadness", "Surprise", "Other")
-VA_NAMES = ("valence", "arousal")
-
-NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType({"au": AU_NAMES, "expr": EXPR_NAMES, "va": VA_NAMES})
-METRIC: Mapping[str, str] = MappingProxyType({"au": "F1", "expr": "F1", "va": "CCC"})
+NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType({name: task.names for name, task in OFFICIAL.items()})
 
 
-def check_task(task: str) -> None:
-    """Raise UsageError unless ``task`` is one of au, expr, va."""
-    if task not in NAMES:
-        raise UsageError(f"unknown task {task!r}.{nearest(task, NAMES)} Available: {', '.join(NAMES)}")
+def check_labels(labels: Labels, task: Task | str, recording: str) -> None:
+    """Raise UsageError unless these are labels of ``task`` with exactly its columns, and valid ones within its range.
 
-
-def target_columns(task: str) -> int:
-    """K of the targets of a task; for EXPR 1, the number of the class."""
-    return 1 if task == "expr" else len(NAMES[task])
-
-
-def check_labels(labels: Labels, task: str, recording: str) -> None:
-    """Raise UsageError unless these are labels of ``task`` with exactly its columns and valid class numbers."""
-    if labels.task != task:
-        raise UsageError(f"{recording}: labels for {labels.task!r}, asked for {task!r}")
-    columns = target_columns(task)
-    if tuple(labels.names) != NAMES[task] or labels.targets.shape[1] != columns:
-        raise UsageError(f"{recording}: columns {', '.join(labels.names)}: expected {', '.join(NAMES[task])}")
-    if task == "expr" and labels.valid.any() and not 0 <= labels.targets[labels.valid].max() < len(EXPR_NAMES):
-        raise UsageError(f"{recording}: a class number beyond {len(EXPR_NAMES) - 1}: give invalid frames valid=False")
+    The marks of what is not annotated, such as -1, are values like any other here: such entries have ``valid=False``.
+    """
+    task = as_task(task)
+    if labels.task.name != task.name:
+        raise UsageError(f"{recording}: labels for {labels.task.name!r}, asked for {task.name!r}")
+    if tuple(labels.names) != task.names or labels.targets.shape[1] != task.columns:
+        raise UsageError(f"{recording}: columns {', '.join(labels.names)}: expected {', '.join(task.names)}")
+    legal = (labels.targets >= task.low) & (labels.targets <= task.high)  # False for NaN
+    if task.kind == "classes":
+        legal &= labels.targets == np.floor(labels.targets)
+    if wrong := np.argwhere(labels.valid & ~legal).tolist():
+        row, column = wrong[0]
+        what = "class" if task.kind == "classes" else labels.names[column]
+        raise UsageError(
+            f"{recording}, frame {row + 1}: {what} is {labels.targets[row, column]:g}, not within {task.low:g} to "
+            f"{task.high:g} ({len(wrong)} such values): mark frames without an annotation by valid=False"
+        )
 
 
 def blank_labels(task: Task, frames: int) -> Labels:
     """Labels (frames, K) that are all invalid."""
-    shape = (frames, target_columns(task))
-    return Labels(task, NAMES[task], np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=bool))
+    shape = (frames, task.columns)
+    return Labels(task, task.names, np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=bool))
 
 
 def match(labels: Labels, frames: int, recording: str) -> tuple[Labels, int]:
@@ -73,25 +67,33 @@ def match(labels: Labels, frames: int, recording: str) -> tuple[Labels, int]:
     return Labels(task=labels.task, names=labels.names, targets=targets, valid=valid), difference
 
 
-def official_valid(labels: Labels) -> NDArray[np.bool_]:
-    """(T,) True for rows that the official score counts: rows in which every column is annotated.
+def scored_entries(labels: Labels) -> NDArray[np.bool_]:
+    """(T, K) True where the score counts an entry.
 
-    A loss uses single columns of a partly annotated row (``labels.valid``); the score does not, as in
-    th2l/Affwild2-ABAW3-ActionUnit, tools/data_preparation.py.
+    Of an official task: all entries of the rows in which every column is annotated, as in
+    th2l/Affwild2-ABAW3-ActionUnit, tools/data_preparation.py (a loss uses the others too). Else every annotated entry.
     """
-    return np.asarray(labels.valid.all(axis=1))
+    if not labels.task.official:
+        return labels.valid
+    return np.broadcast_to(labels.valid.all(axis=1, keepdims=True), labels.valid.shape)
 
 
-def positive_rates(labels: Iterable[Labels], task: Task) -> NDArray[np.float64]:
-    """Share of positives per AU (12,), or of frames per EXPR class (8,), over valid entries; for VA zeros (2,)."""
-    size = len(NAMES[task])
-    positive, counted = np.zeros(size), np.zeros(size)
+def scored_rows(labels: Labels) -> NDArray[np.bool_]:
+    """(T,) True for rows of which the score counts at least one entry."""
+    return np.asarray(scored_entries(labels).any(axis=1))
+
+
+def positive_rates(labels: Iterable[Labels], task: Task | str) -> NDArray[np.float64]:
+    """(K,) over valid entries: shares of positives, shares of classes, or for numbers their means."""
+    task = as_task(task)
+    size = len(task.names)
+    total, counted = np.zeros(size), np.zeros(size)
     for item in labels:
-        if task == "au":
-            positive += (item.targets * item.valid).sum(axis=0)
-            counted += item.valid.sum(axis=0)
-        elif task == "expr":
+        if task.kind == "classes":
             classes = item.targets[item.valid].astype(np.int64)  # (T, 1) -> (N,)
-            positive += np.bincount(classes, minlength=size)
+            total += np.bincount(classes, minlength=size)
             counted += len(classes)
-    return np.asarray(positive / np.maximum(counted, 1))
+        else:
+            total += item.targets.sum(axis=0, where=item.valid, dtype=np.float64)
+            counted += item.valid.sum(axis=0)
+    return np.asarray(total / np.maximum(counted, 1))

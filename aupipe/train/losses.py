@@ -4,7 +4,7 @@ A loss is a frozen ``Config`` and a class built from it and from the training la
 
     class MyLoss:
         Config = MyConfig
-        tasks = ("au",)
+        kinds = ("multi_label",)
         def __init__(self, config: MyConfig, rates: Tensor) -> None: ...      # rates (K,)
         start: Tensor                                                         # (K,) the constant output of least loss
         def __call__(self, outputs: Tensor, targets: Tensor, valid: Tensor) -> Tensor: ...   # (B, T, K) -> scalar
@@ -23,6 +23,8 @@ from aupipe.tables import NotNegative, Range, Share, build
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from aupipe.tasks import Task
+
 LOSSES = Registry(
     "loss",
     {
@@ -31,26 +33,30 @@ LOSSES = Registry(
         "soft_margin": "aupipe.train.losses:BCELoss",  # the name of ihp-lab/ABAW5 (Yin et al. 2023); the same as BCE
         "ce": "aupipe.train.losses:CrossEntropyLoss",
         "ccc": "aupipe.train.losses:CCCLoss",
+        "mse": "aupipe.train.losses:MSELoss",
     },
 )
 
 
-def loss_config(kind: str, params: Mapping[str, Any], task: str) -> Any:
-    """The checked config of a registered loss. Raises UsageError for an unknown loss, key, type, or task."""
+def loss_config(kind: str, params: Mapping[str, Any], task_kind: str) -> Any:
+    """The checked config of a registered loss. Raises UsageError for an unknown loss, key, type, or kind of task."""
     cls = LOSSES.get(kind)
-    if task not in cls.tasks:
-        raise UsageError(f"loss {kind!r} is for {', '.join(cls.tasks)}, not for task {task!r}")
+    if task_kind not in cls.kinds:
+        raise UsageError(f"loss {kind!r} is for {', '.join(cls.kinds)}, not for a task of kind {task_kind}")
     return build(cls.Config, params, f"loss {kind!r}")
 
 
-def build_loss(kind: str, params: Mapping[str, Any], task: str, rates: Tensor) -> Any:
-    """A loss for ``task``; ``rates`` (K,) are the training split's positive rates or class shares."""
-    config = loss_config(kind, params, task)
+def build_loss(kind: str, params: Mapping[str, Any], task: Task, rates: Tensor) -> Any:
+    """A loss for ``task``; ``rates`` (K,) are those of the training split (`aupipe.train.labels.positive_rates`)."""
+    config = loss_config(kind, params, task.kind)
     for field in ("weight", "pos_weight"):
         value = getattr(config, field, "none")
         if value not in ("none", "balanced") and (isinstance(value, str) or len(value) != len(rates)):
             raise UsageError(f"loss {kind!r}: {field} = {value!r}: expected 'none', 'balanced' or {len(rates)} numbers")
-    return LOSSES.get(kind)(config, rates)
+    loss = LOSSES.get(kind)(config, rates)
+    if hasattr(loss, "scale"):
+        loss.scale = task.high - task.low
+    return loss
 
 
 class JointLoss:
@@ -98,7 +104,7 @@ class BCELoss:
     """Binary cross-entropy on logits, the mean over valid entries."""
 
     Config = BCEConfig
-    tasks = ("au",)
+    kinds = ("multi_label",)
 
     def __init__(self, config: BCEConfig, rates: Tensor) -> None:
         import torch
@@ -117,7 +123,7 @@ class BCELoss:
         """``outputs``, ``targets``, ``valid`` (B, T, K)."""
         from torch.nn import functional as F
 
-        targets = self._smooth(targets)
+        targets = self._smooth(targets.where(valid, 0.0))  # NaN there would be a NaN gradient everywhere
         each = F.binary_cross_entropy_with_logits(
             outputs, targets, weight=self.weight, pos_weight=self.pos_weight, reduction="none"
         )
@@ -152,7 +158,7 @@ class FocalLoss:
     """Sigmoid focal loss, the mean over valid entries. Sources: Lin et al. 2017; Vu et al. 2023: alpha .75, gamma 2."""
 
     Config = FocalConfig
-    tasks = ("au",)
+    kinds = ("multi_label",)
 
     def __init__(self, config: FocalConfig, rates: Tensor) -> None:
         import torch
@@ -165,7 +171,8 @@ class FocalLoss:
 
     def __call__(self, outputs: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
         """``outputs``, ``targets``, ``valid`` (B, T, K)."""
-        return self._each(outputs, targets).where(valid, 0.0).sum() / valid.sum().clamp(min=1)
+        each = self._each(outputs, targets.where(valid, 0.0))  # NaN there would be a NaN gradient everywhere
+        return each.where(valid, 0.0).sum() / valid.sum().clamp(min=1)
 
     def _each(self, outputs: Tensor, targets: Tensor) -> Tensor:
         from torch.nn import functional as F
@@ -180,7 +187,7 @@ class FocalLoss:
 
 @dataclass(frozen=True)
 class CrossEntropyConfig:
-    """``weight`` per class: 'none', 'balanced' (n_max / n_k, clipped to ``weight_range``) or eight numbers."""
+    """``weight`` per class: 'none', 'balanced' (n_max / n_k, clipped to ``weight_range``) or a number each."""
 
     weight: str | tuple[NotNegative, ...] = "none"
     weight_range: tuple[NotNegative, NotNegative] = (1.0, 20.0)
@@ -191,7 +198,7 @@ class CrossEntropyLoss:
     """Cross-entropy over classes, the weighted mean over valid frames."""
 
     Config = CrossEntropyConfig
-    tasks = ("expr",)
+    kinds = ("classes",)
 
     def __init__(self, config: CrossEntropyConfig, rates: Tensor) -> None:
         rates = rates.clamp(min=1e-4)
@@ -200,14 +207,14 @@ class CrossEntropyLoss:
         self.start = (rates * (1.0 if self.weight is None else self.weight)).log()
 
     def __call__(self, outputs: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
-        """``outputs`` (B, T, 8); ``targets``, the class number, and ``valid`` (B, T, 1)."""
+        """``outputs`` (B, T, K); ``targets``, the class number, and ``valid`` (B, T, 1)."""
         from torch.nn import functional as F
 
         kept = valid[..., 0]
         if not kept.any():
             return outputs.sum() * 0.0
         return F.cross_entropy(
-            outputs[kept],  # (B, T, 8) -> (N, 8)
+            outputs[kept],  # (B, T, K) -> (N, K)
             targets[..., 0][kept].long(),
             weight=self.weight,
             label_smoothing=self.label_smoothing,
@@ -223,7 +230,7 @@ class CCCLoss:
     """Sum over targets of 1 - CCC, over all valid frames of a batch together: Zhou et al. 2023 (upczww/abaw5)."""
 
     Config = CCCConfig
-    tasks = ("va",)
+    kinds = ("regression", "intensity")
 
     def __init__(self, config: CCCConfig, rates: Tensor) -> None:
         self.start = rates * 0.0
@@ -239,6 +246,27 @@ class CCCLoss:
             denominator = x.var(correction=0) + y.var(correction=0) + (x.mean() - y.mean()) ** 2
             loss = loss + 1 - 2 * covariance / (denominator + 1e-8)
         return loss
+
+
+@dataclass(frozen=True)
+class MSEConfig:
+    """No parameters."""
+
+
+class MSELoss:
+    """Mean squared error over valid entries, of numbers divided by the size of their range (``scale``)."""
+
+    Config = MSEConfig
+    kinds = ("regression", "intensity")
+
+    def __init__(self, config: MSEConfig, rates: Tensor) -> None:
+        self.start = rates.clone()
+        self.scale = 1.0
+
+    def __call__(self, outputs: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
+        """``outputs``, ``targets``, ``valid`` (B, T, K)."""
+        each = ((outputs - targets.where(valid, 0.0)) / self.scale) ** 2
+        return each.where(valid, 0.0).sum() / valid.sum().clamp(min=1)
 
 
 def _vector(choice: str | tuple[float, ...], balanced: Tensor, limits: tuple[float, float]) -> Tensor | None:

@@ -9,18 +9,19 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from aupipe.tasks import Task, as_task
 from aupipe.train.combination import mean
 from aupipe.train.evaluate import pooled
 from aupipe.train.predictions import Predictions
 from aupipe.train.thresholds import best_f1
-from aupipe.types import Labels, Task
+from aupipe.types import Labels
 
 ROUNDS = 20  # the most selections: weights are multiples of a twentieth or coarser
 LEAST_GAIN = 1e-4  # of the score, for one more selection
 
 
 def choose_weights(
-    members: Sequence[Mapping[str, Predictions]], labels: Mapping[str, Labels], task: Task
+    members: Sequence[Mapping[str, Predictions]], labels: Mapping[str, Labels], task: Task | str
 ) -> tuple[float, ...]:
     """How often each member is selected: the best one first, then whichever raises the score of the mean most.
 
@@ -31,7 +32,7 @@ def choose_weights(
     def score(counts: Sequence[float]) -> float:
         used = [(item, count) for item, count in zip(members, counts, strict=True) if count]
         combined = mean([item for item, _ in used], [count for _, count in used])
-        return best_f1(combined, labels) if task == "au" else pooled(combined, labels, task).mean
+        return best_f1(combined, labels) if as_task(task).kind == "multi_label" else pooled(combined, labels, task).mean
 
     counts, best = np.zeros(len(members)), -np.inf
     for _ in range(ROUNDS):

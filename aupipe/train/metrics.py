@@ -41,6 +41,32 @@ def class_f1(targets: NDArray[Any], predicted: NDArray[Any], classes: int = 8) -
     return f1_from_counts(hit, counts.sum(axis=0) - hit, counts.sum(axis=1) - hit)
 
 
+def moments(targets: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.float64]:
+    """(K, 7) sums over frames of two arrays (N, K): 1, x, y, x x, y y, x y, |x - y|; they add up over recordings."""
+    x, y = np.asarray(targets, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
+    return np.stack([np.ones_like(x), x, y, x * x, y * y, x * y, abs(x - y)], axis=-1).sum(axis=0)
+
+
+def agreement(sums: NDArray[np.float64], metric: str) -> NDArray[np.float64]:
+    """(..., K) CCC, ICC, PCC or MAE from `moments` (..., K, 7), with population moments (division by N).
+
+    With c, v and m for covariance, variances and means: CCC = 2 c / (v_x + v_y + (m_x - m_y)^2); ICC(3,1) of two raters
+    = 2 c / (v_x + v_y) (Shrout and Fleiss 1979, case 3); PCC = c / sqrt(v_x v_y). 0 where the denominator is 0.
+    """
+    _, x, y, xx, yy, xy, distance = np.moveaxis(sums / np.maximum(sums[..., :1], 1), -1, 0)
+    if metric == "MAE":
+        return np.asarray(distance)
+    covariance, x_variance, y_variance = xy - x * y, np.maximum(xx - x * x, 0), np.maximum(yy - y * y, 0)
+    denominator = {
+        "CCC": x_variance + y_variance + (x - y) ** 2,
+        "ICC": x_variance + y_variance,
+        "PCC": 2 * np.sqrt(x_variance * y_variance),
+    }[metric]
+    return np.asarray(
+        np.where(denominator > 1e-12, 2 * covariance / np.where(denominator > 1e-12, denominator, 1), 0.0)
+    )
+
+
 def ccc(targets: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.float64]:
     """(K,) concordance correlation per column of two arrays (N, K), with population moments (division by N).
 

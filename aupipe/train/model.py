@@ -20,10 +20,10 @@ from typing import Any, Literal
 from aupipe.documents import read_json
 from aupipe.errors import DamageError, UsageError
 from aupipe.files import write_file
+from aupipe.tasks import Task, task_from_json
 from aupipe.train.combination import Ties
 from aupipe.train.postprocess import PostProcess
-from aupipe.train.run import RUN_FILE, Run, load_postprocess, load_run
-from aupipe.types import Task
+from aupipe.train.run import Run, holds_run, load_postprocess, load_run
 
 FILE = "ensemble.json"
 FORMAT = 2  # 1: every member is a run
@@ -113,6 +113,7 @@ def load_model(path: str | Path) -> Model:
         members = [folder / member for member in content.pop("members")]
         for key in ("weights", "weighed_on"):
             content[key] = tuple(content.get(key, ()))
+        content["task"] = task_from_json(content["task"])
         model = Model(path=folder, members=tuple(load_model(member) for member in members), **content)
         if _unknown_route(len(members), model.routes, model.default) is not None:
             raise ValueError("a route to a member that does not exist")
@@ -155,11 +156,12 @@ def save_ensemble(
     if not members:
         raise UsageError("an ensemble without members: give at least one run")
     models = [of_run(member) if isinstance(member, Run) else member for member in members]
-    tasks = sorted({model.task for model in models})
-    if len(tasks) > 1:
-        raise UsageError(f"members of several tasks: {', '.join(tasks)}")
-    if rule == "vote" and tasks == ["va"]:
-        raise UsageError("valence and arousal cannot be voted on: use the mean")
+    task = models[0].task
+    if others := {model.task for model in models} - {task}:
+        named = sorted({str(one) for one in (task, *others)})
+        raise UsageError(f"members of several tasks: {', '.join(named if len(named) > 1 else named * 2)}")
+    if rule == "vote" and not task.whole:
+        raise UsageError(f"{' and '.join(task.names)} cannot be voted on: use the mean")
     for run in (run for model in models for run in model.runs):
         if not run.finished:
             raise UsageError(f"{run.path}: not finished: `aupipe train --resume {run.path}`")
@@ -172,14 +174,13 @@ def save_ensemble(
     unknown = _unknown_route(len(members), routes, default)
     if unknown is not None:
         raise UsageError(f"a route to member {unknown + 1} of {len(members)}")
-    for existing in (FILE, RUN_FILE):
-        if (folder / existing).exists():
-            raise UsageError(f"{folder}: already holds {existing}: give another folder")
+    if (folder / FILE).exists() or holds_run(folder):
+        raise UsageError(f"{folder}: already holds a model: give another folder")
     folder.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {
         "format": FORMAT if any(model.members for model in models) else 1,
         "id": uuid.uuid4().hex,
-        "task": tasks[0],
+        "task": task.to_json(),
         "members": [relpath(model.path.resolve(), folder.resolve()) for model in models],
         "rule": rule,
         "ties": ties,

@@ -18,26 +18,29 @@ from numpy.typing import NDArray
 from aupipe.documents import read_json
 from aupipe.errors import DamageError, UsageError
 from aupipe.tables import Natural, Positive, Share
-from aupipe.train.labels import AU_NAMES, official_valid
-from aupipe.train.metrics import binary_f1, ccc, class_f1
-from aupipe.train.predictions import Predictions
+from aupipe.tasks import AU_NAMES, Task, as_task, task_from_json
+from aupipe.train.labels import check_labels, scored_rows
+from aupipe.train.predictions import Predictions, decide
 from aupipe.train.smoothing import box, gaussian, interpolate, segments, smooth
+from aupipe.train.statistics import from_statistics, statistics
 from aupipe.train.thresholds import best_thresholds, pool_frames
-from aupipe.types import Labels, Task
+from aupipe.types import Labels
 
 # p24 <- (p24 + p4) / 2, p26 <- (p26 + p1 + p2) / 3, from the scores before: Yin et al. 2023 (ABAW5, USC).
 AUCORR = (("AU24", ("AU4",)), ("AU26", ("AU1", "AU2")))
 
-SIGMAS = {"au": (0.0, 1.0, 2.0, 3.0, 5.0), "expr": (0.0, 3.0, 10.0, 25.0, 50.0), "va": (0.0, 3.0, 10.0, 25.0, 50.0)}
+SIGMAS = {"multi_label": (0.0, 1.0, 2.0, 3.0, 5.0)}  # frames
+OTHER_SIGMAS = (0.0, 3.0, 10.0, 25.0, 50.0)  # of other kinds of tasks
 
 
 @dataclass(frozen=True)
 class Options:
     """What is done; 'tune': the value with the best score on the tuning split is taken.
 
-    ``threshold`` of AU scores: one number, twelve, or 'tune'. ``smooth``: 'none', 'gaussian' with a sigma of ``width``
-    frames, or 'average' over ``width`` frames (`aupipe.train.smoothing.box` explains ``side``). ``aucorr``: the mean of
-    an AU with its partners in `AUCORR`. ``match_variance``: VA scores get the mean and the variance of the labels.
+    ``threshold`` of AU scores: one number, one for each, or 'tune'. ``smooth``: 'none', 'gaussian' with a sigma of
+    ``width`` frames, or 'average' over ``width`` frames (`aupipe.train.smoothing.box` explains ``side``). ``aucorr``:
+    the mean of an AU with its partners in `AUCORR`. ``match_variance``: numbers get the mean and the variance of the
+    labels.
     ``fill``: frames without a face keep the scores of the 'model', or are interpolated. ``max_gap``: so many frames
     without a face do not interrupt the smoothing.
     """
@@ -51,16 +54,13 @@ class Options:
     fill: Literal["model", "interpolate"] = "model"
     max_gap: Natural = 0
 
-    def __post_init__(self) -> None:
-        if isinstance(self.threshold, tuple) and len(self.threshold) != len(AU_NAMES):
-            raise UsageError(f"threshold: {len(self.threshold)} numbers, expected one, 12, or 'tune'")
-
 
 # What `aupipe tune` fits where a recipe has no [postprocess] table.
 DEFAULTS = {
-    "au": Options(threshold="tune"),
-    "expr": Options(smooth="gaussian"),
-    "va": Options(smooth="gaussian", match_variance=True),
+    "multi_label": Options(threshold="tune"),
+    "classes": Options(smooth="gaussian"),
+    "regression": Options(smooth="gaussian", match_variance=True),
+    "intensity": Options(smooth="gaussian", match_variance=True),
 }
 
 
@@ -70,14 +70,17 @@ class PostProcess:
 
     task: Task
     options: Options
-    threshold: tuple[float, ...] = ()  # AU
-    gain: tuple[float, ...] = ()  # VA: scores become gain * score + offset
+    threshold: tuple[float, ...] = ()  # of a multi-label task
+    gain: tuple[float, ...] = ()  # of numbers: scores become gain * score + offset
     offset: tuple[float, ...] = ()
     tuned_on: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "task", as_task(self.task))
+
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
-        return asdict(self)
+        return asdict(self) | {"task": self.task.to_json()}
 
     def describe(self) -> str:
         """One line: what is done, and how many recordings it was fitted on."""
@@ -101,7 +104,7 @@ class PostProcess:
         """The inverse of `to_json`."""
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
         options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.pop("options").items()}
-        return cls(options=Options(**options), **plain)
+        return cls(**plain | {"options": Options(**options), "task": task_from_json(plain["task"])})
 
 
 def read_postprocess(path: Path) -> PostProcess:
@@ -118,7 +121,7 @@ def read_postprocess(path: Path) -> PostProcess:
 def fit_postprocess(
     predictions: Mapping[str, Predictions],
     labels: Mapping[str, Labels],
-    task: Task,
+    task: Task | str,
     options: Options,
     shot_starts: Mapping[str, Sequence[int]] | None = None,
 ) -> PostProcess:
@@ -126,53 +129,69 @@ def fit_postprocess(
 
     ``shot_starts``: recording id -> first frames of shots. Raises UsageError where no recording has a valid label.
     """
+    task = as_task(task)
+    if isinstance(options.threshold, tuple) and len(options.threshold) != len(task.names):
+        count = len(task.names)
+        raise UsageError(f"threshold: {len(options.threshold)} numbers, expected one, {count}, or 'tune'")
     names = [name for name in predictions if name in labels]
+    for name in names:
+        check_labels(labels[name], task, name)
     tuned = tuple(sorted(names)) if _is_tuned(options, task) else ()
     if not tuned:
-        fixed = options.threshold if isinstance(options.threshold, tuple) else (float(options.threshold),) * 12
-        return PostProcess(task, options, fixed if task == "au" else ())
-    if not any(official_valid(labels[name]).any() for name in names):
+        fixed = (
+            options.threshold if isinstance(options.threshold, tuple) else (float(options.threshold),) * len(task.names)
+        )
+        return PostProcess(task, options, fixed if task.kind == "multi_label" else ())
+    if not any(scored_rows(labels[name]).any() for name in names):
         raise UsageError(f"post-processing: no annotated frame in the {len(names)} recordings to tune it on")
     if len(names) == 0:
         raise UsageError("post-processing: no recording to tune it on")
     widths: Sequence[float] = (0.0,) if options.smooth == "none" else (options.width,)  # type: ignore[assignment]
     if options.smooth != "none" and options.width == "tune":
-        widths = SIGMAS[task] if options.smooth == "gaussian" else tuple(2 * s + 1 for s in SIGMAS[task])
-    pairs = ("off", "on") if options.aucorr == "tune" and task == "au" else (options.aucorr,)
+        sigmas = SIGMAS.get(task.kind, OTHER_SIGMAS)
+        widths = sigmas if options.smooth == "gaussian" else tuple(2 * s + 1 for s in sigmas)
+    pairs = ("off", "on") if options.aucorr == "tune" and task.kind == "multi_label" else (options.aucorr,)
     found: list[tuple[float, PostProcess]] = []
     for width, pair in product(widths, pairs):
         chosen = replace(options, width=float(width), aucorr=pair)  # type: ignore[arg-type]
         post = PostProcess(task, chosen, tuned_on=tuned)
-        scores, targets = pool_frames(_shaped(post, {n: predictions[n] for n in names}, shot_starts or {}), labels)
-        found.append(_finish(post, scores, targets))
+        shaped = _shaped(post, {n: predictions[n] for n in names}, shot_starts or {})
+        found.append(_finish(post, *pool_frames(shaped, labels)))
     return max(found, key=lambda pair: pair[0])[1]  # of equal scores the first: the least smoothing
+
+
+def _fixed(options: Options, task: Task) -> tuple[float, ...]:
+    """The given thresholds, one for each name; there is nothing to tune."""
+    given = options.threshold
+    return given if isinstance(given, tuple) else (float(given),) * len(task.names)
 
 
 def _is_tuned(options: Options, task: Task) -> bool:
     if options.smooth != "none" and options.width == "tune":
         return True
-    if task == "au":
+    if task.kind == "multi_label":
         return options.threshold == "tune" or options.aucorr == "tune"
-    return task == "va" and options.match_variance
+    return not task.whole and options.match_variance
 
 
-def _finish(post: PostProcess, scores: NDArray[Any], targets: NDArray[Any]) -> tuple[float, PostProcess]:
+def _finish(
+    post: PostProcess, scores: NDArray[Any], targets: NDArray[Any], valid: NDArray[np.bool_]
+) -> tuple[float, PostProcess]:
     """The score on the tuning split, and ``post`` with its thresholds or its affine map."""
-    if post.task == "au":
-        best, f1 = best_thresholds(scores, targets > 0.5)
+    task = post.task
+    if task.kind == "multi_label":
+        best, f1 = best_thresholds(scores, targets > 0.5, valid)
         if post.options.threshold == "tune":
             return float(f1.mean()), replace(post, threshold=tuple(float(value) for value in best))
-        given = post.options.threshold
-        fixed = given if isinstance(given, tuple) else (float(given),) * scores.shape[1]
-        return float(binary_f1(targets > 0.5, scores >= np.array(fixed)).mean()), replace(post, threshold=fixed)
-    if post.task == "expr":
-        return float(class_f1(targets[:, 0], scores.argmax(axis=1)).mean()), post
-    if post.options.match_variance:
-        gain = targets.std(axis=0) / np.maximum(scores.std(axis=0), 1e-8)
-        offset = targets.mean(axis=0) - gain * scores.mean(axis=0)
+        post = replace(post, threshold=_fixed(post.options, task))
+    elif not task.whole and post.options.match_variance:
+        x, y = (np.ma.masked_array(each, ~valid) for each in (scores, targets))
+        gain = y.std(axis=0).filled(1.0) / np.maximum(x.std(axis=0).filled(1.0), 1e-8)
+        offset = y.mean(axis=0).filled(0.0) - gain * x.mean(axis=0).filled(0.0)
         post = replace(post, gain=tuple(map(float, gain)), offset=tuple(map(float, offset)))
         scores = gain * scores + offset
-    return float(ccc(targets, np.clip(scores, -1, 1)).mean()), post
+    decided = decide(scores, task, post.threshold or 0.5)
+    return float(from_statistics(statistics(targets, decided, valid, task), task).mean()), post
 
 
 def apply_postprocess(
@@ -184,13 +203,17 @@ def apply_postprocess(
     """
     for item in predictions.values():
         if item.task != post.task:
-            raise UsageError(f"{item.recording}: predictions for {item.task!r}, post-processing for {post.task!r}")
+            raise UsageError(
+                f"{item.recording}: predictions for {item.task.name!r}, post-processing for {post.task.name!r}"
+            )
     shaped = _shaped(post, predictions, shot_starts or {})
     if not post.gain:
         return shaped
     gain, offset = np.array(post.gain), np.array(post.offset)
     return {
-        name: replace(item, scores=np.clip(gain * item.scores + offset, -1, 1).astype(np.float32))
+        name: replace(
+            item, scores=np.clip(gain * item.scores + offset, post.task.low, post.task.high).astype(np.float32)
+        )
         for name, item in shaped.items()
     }
 
@@ -210,16 +233,20 @@ def _shaped(
             taps = gaussian(width) if options.smooth == "gaussian" else box(round(width), options.side)
             segment = segments(item, starts, options.max_gap)
             item = replace(item, scores=smooth(item.scores, segment, taps))
-        if options.aucorr == "on" and post.task == "au":
-            item = replace(item, scores=aucorr(item.scores))
+        if options.aucorr == "on" and post.task.kind == "multi_label":
+            item = replace(item, scores=aucorr(item.scores, post.task.names))
         shaped[name] = item
     return shaped
 
 
-def aucorr(scores: NDArray[Any]) -> NDArray[np.float32]:
-    """Scores (T, 12) in which each AU of `AUCORR` is the mean of its own and its partners' scores before."""
+def aucorr(scores: NDArray[Any], names: Sequence[str] = AU_NAMES) -> NDArray[np.float32]:
+    """Scores (T, K) in which each AU of `AUCORR` is the mean of its own and its partners' scores before.
+
+    An AU that is not among ``names``, or whose partners are not, is left as it is.
+    """
     mixed = np.array(scores, dtype=np.float32)
     for name, partners in AUCORR:
-        columns = [AU_NAMES.index(name), *(AU_NAMES.index(partner) for partner in partners)]
-        mixed[:, columns[0]] = scores[:, columns].mean(axis=1)
+        if {name, *partners} <= set(names):
+            columns = [names.index(name), *(names.index(partner) for partner in partners)]
+            mixed[:, columns[0]] = scores[:, columns].mean(axis=1)
     return mixed

@@ -15,7 +15,7 @@ from aupipe.errors import DamageError
 from aupipe.store import Store
 from aupipe.train.data import columns, load_examples
 from aupipe.train.heads import build_head, named_tensors
-from aupipe.train.inference import output_columns, score_recordings
+from aupipe.train.inference import score_recordings
 from aupipe.train.loader import Streaming
 from aupipe.train.predictions import Predictions
 from aupipe.train.run import Run, load_run, load_weights
@@ -44,8 +44,9 @@ def predict(
         if example.dims != run.dims:
             raise DamageError(f"{example.recording}: features of {example.dims} columns, the run has {run.dims}")
     weights, scaling = load_weights(run)
-    outputs = output_columns(run.recipe, run.task)
-    head = build_head(run.recipe.head.kind, run.recipe.head.params, columns(run.dims), outputs, run.dims)
+    head = build_head(
+        run.recipe.head.kind, run.recipe.head.params, columns(run.dims), run.outputs, run.dims, run.task.kind
+    )
     _set_weights(head, weights, run)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

@@ -15,9 +15,8 @@ import numpy as np
 
 from aupipe.errors import UsageError
 from aupipe.files import refuse_existing, staged_file, write_file
-from aupipe.train.labels import NAMES
+from aupipe.tasks import Task, as_task
 from aupipe.train.predictions import Predictions, Threshold, decide
-from aupipe.types import Task
 
 log = logging.getLogger(__name__)
 
@@ -25,14 +24,14 @@ log = logging.getLogger(__name__)
 def _lines(predictions: Predictions, threshold: Threshold) -> Iterator[str]:
     """The decision of each frame as a line of annotation and submission files."""
     decided = decide(predictions.scores, predictions.task, threshold)
-    form = "%.6f" if predictions.task == "va" else "%d"
+    form = "%d" if predictions.task.whole else "%.6f"
     return (",".join(form % value for value in row) for row in decided)
 
 
 def _check(predictions: Mapping[str, Predictions], task: Task) -> None:
     for item in predictions.values():
         if item.task != task:
-            raise UsageError(f"{item.recording}: predictions are for task {item.task!r}, not {task!r}")
+            raise UsageError(f"{item.recording}: predictions are for task {item.task.name!r}, not {task.name!r}")
         if not np.isfinite(item.scores).all():
             raise UsageError(f"{item.recording}: scores hold NaN; nothing was written")
 
@@ -40,7 +39,7 @@ def _check(predictions: Mapping[str, Predictions], task: Task) -> None:
 def write_abaw(
     predictions: Mapping[str, Predictions],
     path: Path,
-    task: Task,
+    task: Task | str,
     sample: Path | None = None,
     threshold: Threshold = 0.5,
     overwrite: bool = False,
@@ -50,16 +49,19 @@ def write_abaw(
     ``sample``: the organisers' sample file; exactly its rows are written, in its order, because a missing row makes a
     submission invalid.
 
-    Raises UsageError where a row of the sample was not predicted, where its header is of another task, for NaN, and
-    where ``path`` exists, unless ``overwrite``.
+    Raises UsageError for a task that is not official, where a row of the sample was not predicted, where its header is
+    of another task, for NaN, and where ``path`` exists, unless ``overwrite``.
     """
+    task = as_task(task)
     _check(predictions, task)
+    if not task.official:
+        raise UsageError(f"the challenge has no submission for this task {task.name!r}: choose another format")
     rows = {
         f"{name}/{index:05d}.jpg": line
         for name, item in predictions.items()
         for index, line in enumerate(_lines(item, threshold), start=1)
     }
-    header = ",".join(("image_location", *NAMES[task]))
+    header = ",".join(("image_location", *task.names))
     order = list(rows) if sample is None else _sample_rows(sample, header)
     missing = [row for row in order if row not in rows]
     if missing:
@@ -92,7 +94,7 @@ def track_file(folder: Path, name: str) -> Path:
 def write_tracks(
     predictions: Mapping[str, Predictions],
     folder: Path,
-    task: Task,
+    task: Task | str,
     threshold: Threshold = 0.5,
     overwrite: bool = False,
 ) -> None:
@@ -102,6 +104,7 @@ def write_tracks(
     for NaN, where two tracks would be one file on a case-insensitive file system, and where a file exists, unless
     ``overwrite``.
     """
+    task = as_task(task)
     _check(predictions, task)
     if pair := same_file(predictions):
         raise UsageError(f"{' and '.join(pair)} would be one file where case is ignored: write them separately")
@@ -110,7 +113,7 @@ def write_tracks(
             raise UsageError(f"{name}: not a relative recording id; nothing was written")
         refuse_existing(track_file(folder, name), overwrite)
     for name, item in predictions.items():
-        text = "".join(f"{line}\n" for line in (",".join(NAMES[task]), *_lines(item, threshold)))
+        text = "".join(f"{line}\n" for line in (",".join(task.names), *_lines(item, threshold)))
         write_file(track_file(folder, name), text, overwrite)
 
 

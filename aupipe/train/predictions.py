@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.types import Task
+from aupipe.tasks import Task, as_task
 
 Threshold = float | tuple[float, ...]  # one for all AUs, or one per AU
 
@@ -16,9 +16,9 @@ Threshold = float | tuple[float, ...]  # one for all AUs, or one per AU
 class Predictions:
     """Scores of one recording; row k belongs to decoded frame k.
 
-    ``scores`` float32 (T, K): AU probabilities (K = 12), expression class probabilities (K = 8), or valence and arousal
-    in [-1, 1] (K = 2). ``face_found`` bool (T,): other frames were predicted from their neighbours. ``pts_s`` float64
-    (T,): presentation times, NaN where the store holds no clock.
+    ``scores`` float32 (T, K), a column for each of the ``names``: probabilities, of classes adding up to 1, or numbers
+    within the range of the task. ``face_found`` bool (T,): other frames were predicted from their neighbours. ``pts_s``
+    float64 (T,): presentation times, NaN where the store holds no clock.
     """
 
     recording: str
@@ -28,18 +28,22 @@ class Predictions:
     face_found: NDArray[np.bool_]
     pts_s: NDArray[np.float64]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "task", as_task(self.task))
+
     def __len__(self) -> int:
         return len(self.scores)
 
 
-def decide(scores: NDArray[np.float32], task: Task, threshold: Threshold = 0.5) -> NDArray[np.float32]:
-    """What is submitted: AU (T, 12), 1 where score >= threshold, else 0; EXPR the class number (T, 1); VA (T, 2) within
-    [-1, 1].
+def decide(scores: NDArray[np.float32], task: Task | str, threshold: Threshold = 0.5) -> NDArray[np.float32]:
+    """What is submitted: (T, K) 1 where score >= threshold, else 0; the number of a class (T, 1); numbers within the
+    range of the task (T, K).
 
     Of equal class probabilities the lower class number is taken.
     """
-    if task == "au":
+    task = as_task(task)
+    if task.kind == "multi_label":
         return (scores >= np.asarray(threshold, dtype=np.float64)).astype(np.float32)
-    if task == "expr":
-        return scores.argmax(axis=1).astype(np.float32)[:, None]  # (T, 8) -> (T, 1)
-    return np.clip(scores, -1.0, 1.0)
+    if task.kind == "classes":
+        return scores.argmax(axis=1).astype(np.float32)[:, None]  # (T, K) -> (T, 1)
+    return np.clip(scores, task.low, task.high)

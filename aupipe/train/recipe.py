@@ -13,12 +13,12 @@ from aupipe.documents import parse_toml
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
 from aupipe.tables import Count, Natural, Range, Share, ShareBelowOne, build
+from aupipe.tasks import Task
 from aupipe.train.heads import head_config
-from aupipe.train.labels import check_task
 from aupipe.train.losses import loss_config
 from aupipe.train.postprocess import Options as PostOptions
+from aupipe.train.recipe_tasks import KIND_OF, TASK_NAMES, check_task, table_for
 from aupipe.train.schedule import Optimiser
-from aupipe.types import TASKS, Task
 
 MONITORS = ("score", "tuned")
 TABLES = ("head", "loss", "aux_tasks", "optimiser", "needs", "postprocess")
@@ -77,9 +77,23 @@ class Recipe:
         """Window and hop of prediction."""
         return self.predict_window or self.window, self.predict_hop or min(self.hop, self.predict_window or self.window)
 
-    def aux_tasks_for(self, task: str) -> dict[Task, float]:
-        """The auxiliary tasks trained together with ``task`` and the weights of their losses, in the order of TASKS."""
-        return {other: self.aux_tasks[other] for other in TASKS if other != task and self.aux_tasks.get(other)}
+    def aux_tasks_for(self, task: str) -> dict[str, float]:
+        """The auxiliary tasks trained together with ``task`` and the weights of their losses, in a fixed order."""
+        return {other: self.aux_tasks[other] for other in TASK_NAMES if other != task and self.aux_tasks.get(other)}
+
+    def loss_for(self, task: Task) -> Component | None:
+        """The loss of a task: by its name, by its kind, or that of the official task of its kind; None: there is none.
+
+        Intensities have a loss by default, which the published recipes cannot name.
+        """
+        found = table_for(self.loss, task)
+        if found is None and task.kind == "intensity":
+            return Component("mse", asdict(loss_config("mse", {}, task.kind)))
+        return found
+
+    def postprocess_for(self, task: Task) -> PostOptions | None:
+        """The post-processing of a task, found as `loss_for` finds its loss."""
+        return table_for(self.postprocess, task)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `recipe_from` turns back into an equal recipe."""
@@ -169,7 +183,7 @@ def recipe_from(tables: Mapping[str, Any], name: str) -> Recipe:
         if not isinstance(table, Mapping):
             raise UsageError(f"{where}: loss.{task} = {table!r}: expected a table, [loss.{task}]")
         kind, params = _kind(table, f"{where}: [loss.{task}]")
-        loss[task] = Component(kind, asdict(loss_config(kind, params, task)))
+        loss[task] = Component(kind, asdict(loss_config(kind, params, KIND_OF[task])))
     if not loss:
         raise UsageError(f"{where}: no [loss.<task>] table; give one per task, e.g. [loss.au] kind = 'bce'")
     aux_tasks = {}
@@ -210,7 +224,7 @@ class DataNeeds(Protocol):
     @property
     def needs(self) -> Mapping[str, str]: ...
 
-    def aux_tasks_for(self, task: Task) -> Iterable[Task]: ...
+    def aux_tasks_for(self, task: str) -> Iterable[str]: ...
 
 
 def describe_missing(recipe: DataNeeds, available: Sequence[str], asked: Sequence[str] = ()) -> str:

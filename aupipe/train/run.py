@@ -1,4 +1,5 @@
-"""A training run on disk: ``head.safetensors`` (weights and standardisation) and ``run.json`` (everything else)."""
+"""A training run, and its folder: ``head.safetensors`` (`aupipe.train.run_file`), of which ``run.json`` is a readable
+copy of the document, and ``postprocess.json``."""
 
 from __future__ import annotations
 
@@ -8,19 +9,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.documents import read_json
 from aupipe.errors import DamageError, UsageError
 from aupipe.files import write_file
+from aupipe.tasks import Task, task_from_json
 from aupipe.train.data import Scaling
 from aupipe.train.evaluate import Scores
 from aupipe.train.postprocess import PostProcess
 from aupipe.train.recipe import Recipe, recipe_from
-from aupipe.types import FeatureSpec, Task
+from aupipe.train.run_file import FILE, Arrays, read_document, read_run_file, write_run_file
+from aupipe.types import FeatureSpec
 
-FORMAT = 1
+FORMAT = 2  # 1: run.json is not a copy, and the weights have no checksum
 RUN_FILE, POST_FILE = "run.json", "postprocess.json"
 MEAN, STD, HEAD = "scaling.mean", "scaling.std", "head."
 
@@ -45,9 +47,8 @@ class Run:
     """
 
     path: Path
-    id: str  # also in head.safetensors, so that files of different runs are not mixed
+    id: str  # also in postprocess.json, so that files of different runs are not mixed
     task: Task
-    names: tuple[str, ...]
     recipe: Recipe
     features: Mapping[str, str]  # name -> feature id, in the order of the columns
     specs: Mapping[str, FeatureSpec]
@@ -59,13 +60,27 @@ class Run:
     train: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    aux_tasks: tuple[Task, ...] = ()  # in the order of their outputs, which follow those of the task
+    data: Mapping[str, str] = field(default_factory=dict)  # digests (`data_identity`); {} in runs of format 1
     finished: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the outputs that are scored and predicted."""
+        return self.task.names
+
+    @property
+    def outputs(self) -> int:
+        """Columns of the output of the head: those of the task, followed by those of the auxiliary tasks."""
+        return sum(len(task.names) for task in (self.task, *self.aux_tasks))
 
     def to_json(self) -> dict[str, Any]:
         """What `run.json` holds."""
-        plain = {key: getattr(self, key) for key in ("id", "task", "names", "dims", "seed", "best_epoch", "finished")}
+        plain = {key: getattr(self, key) for key in ("id", "names", "dims", "seed", "best_epoch", "finished")}
         return {
             "format": FORMAT,
+            "task": self.task.to_json(),
+            "aux_tasks": [task.to_json() for task in self.aux_tasks],
             **plain,
             "recipe": {"name": self.recipe.name, **self.recipe.to_json()},
             "features": dict(self.features),
@@ -75,21 +90,27 @@ class Run:
             "train": self.train,
             "validation": self.validation,
             "versions": dict(self.versions),
+            "data": dict(self.data),
         }
 
 
-def save_run(run: Run) -> None:
-    """Write ``run.json``; a former one is replaced by renaming."""
-    write_file(run.path / RUN_FILE, json.dumps(run.to_json(), indent=1), overwrite=True)
+def holds_run(folder: Path) -> bool:
+    """Whether a folder holds a run, finished or not."""
+    return (folder / FILE).is_file() or (folder / RUN_FILE).is_file()
 
 
-def save_weights(path: Path, run_id: str, weights: Mapping[str, NDArray[Any]], scaling: Scaling) -> None:
-    """Write ``head.safetensors``: ``head.<parameter>``, ``scaling.mean``, ``scaling.std``."""
-    from safetensors.numpy import save
+def save_run(
+    run: Run, weights: Arrays, scaling: Scaling, state: Arrays | None = None, progress: Mapping[str, Any] | None = None
+) -> None:
+    """Write the file of a run (`aupipe.train.run_file`), then ``run.json``, a copy of what it says about the run.
 
-    tensors = {HEAD + name: np.array(value, order="C") for name, value in weights.items()}
-    tensors |= {MEAN: scaling.mean, STD: scaling.std}
-    write_file(path / "head.safetensors", save(tensors, metadata={"run": run_id}), overwrite=True)
+    Tensors: ``head.<parameter>``, ``scaling.mean``, ``scaling.std``, and those of ``state``. ``progress``: what else an
+    unfinished run needs to go on.
+    """
+    document = run.to_json()
+    tensors = {HEAD + name: value for name, value in weights.items()} | {MEAN: scaling.mean, STD: scaling.std}
+    write_run_file(run.path, {"run": document, "progress": dict(progress or {})}, {**tensors, **(state or {})})
+    write_file(run.path / RUN_FILE, json.dumps(document, indent=1), overwrite=True)
 
 
 class ModelFolder(Protocol):
@@ -134,7 +155,8 @@ def load_run(path: str | Path) -> Run:
     """
     folder = Path(path).parent if Path(path).name == RUN_FILE else Path(path)
     try:
-        return run_from(read_json(folder / RUN_FILE), folder)
+        document = read_document(folder)
+        return run_from(read_json(folder / RUN_FILE) if document is None else document["run"], folder)
     except FileNotFoundError:
         raise UsageError(f"{folder}: no {RUN_FILE} there: give the folder that `aupipe train` wrote") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -149,12 +171,13 @@ def run_from(content: Mapping[str, Any], folder: Path) -> Run:
     if content["format"] > FORMAT:
         raise UsageError(f"{folder}: a run of format {content['format']}, newer than {FORMAT}: update aupipe")
     tables = dict(content["recipe"])
+    recipe, task = recipe_from(tables, tables.pop("name")), task_from_json(content["task"])
     return Run(
         path=folder,
         id=content["id"],
-        task=content["task"],
-        names=tuple(content["names"]),
-        recipe=recipe_from(tables, tables.pop("name")),
+        task=task,
+        aux_tasks=tuple(map(task_from_json, content.get("aux_tasks", recipe.aux_tasks_for(task.name)))),
+        recipe=recipe,
         features=content["features"],
         specs={name: FeatureSpec.from_json(spec) for name, spec in content["specs"].items()},
         dims=tuple(content["dims"]),
@@ -165,6 +188,7 @@ def run_from(content: Mapping[str, Any], folder: Path) -> Run:
         train=tuple(content["train"]),
         validation=tuple(content["validation"]),
         versions=content["versions"],
+        data=content.get("data", {}),
         finished=content["finished"],
     )
 
@@ -172,18 +196,13 @@ def run_from(content: Mapping[str, Any], folder: Path) -> Run:
 def load_weights(run: Run) -> tuple[dict[str, NDArray[Any]], Scaling]:
     """The parameters of the head by name, and the standardisation.
 
-    Raises DamageError where ``head.safetensors`` is missing, damaged, or of another run.
+    Raises DamageError where the file of the run is missing, damaged, or of another run.
     """
-    from safetensors import SafetensorError, safe_open
-
-    path = run.path / "head.safetensors"
-    try:
-        with safe_open(path, framework="np") as file:
-            owner = (file.metadata() or {}).get("run")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        scaling = Scaling(tensors.pop(MEAN), tensors.pop(STD), run.recipe.center)
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise DamageError(f"{path}: not readable as a run's weights ({error}); train it again") from error
+    file = read_run_file(run.path)
+    owner = file.document["run"]["id"] if file.document else file.owner
     if owner != run.id:
-        raise DamageError(f"{path}: these weights belong to run {owner}, run.json to {run.id}; train it again")
-    return {name.removeprefix(HEAD): value for name, value in tensors.items()}, scaling
+        raise DamageError(f"{run.path / FILE}: these weights belong to run {owner}, not {run.id}; train it again")
+    if missing := {MEAN, STD} - file.tensors.keys():
+        raise DamageError(f"{run.path / FILE}: no tensor {min(missing)!r}; train it again")
+    weights = {name.removeprefix(HEAD): value for name, value in file.tensors.items() if name.startswith(HEAD)}
+    return weights, Scaling(file.tensors[MEAN], file.tensors[STD], run.recipe.center)

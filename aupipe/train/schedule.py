@@ -71,11 +71,15 @@ def build_optimiser(head: torch.nn.Module, options: Optimiser) -> torch.optim.Op
     return torch.optim.AdamW(groups, lr=options.lr)
 
 
-def lr_factor(step: int, steps: int, epochs: int, options: Optimiser) -> float:
-    """The factor on ``lr`` at optimiser step ``step`` (from 0) of a run of ``epochs`` with ``steps`` each."""
-    if options.warmup_only_first and step >= steps:
+def lr_factor(epoch: float, steps: int, epochs: int, options: Optimiser) -> float:
+    """The factor on ``lr`` at a position in a run of ``epochs``: 2.5 is the middle of the third one.
+
+    ``steps``: optimiser steps of this epoch, by which ``warmup_steps`` are counted. Shifted windows can give more steps
+    in one epoch than in another, so a schedule over the number of steps would end early or late (torch's LambdaLR
+    counts steps).
+    """
+    if options.warmup_only_first and epoch >= 1:
         return 1.0
-    epoch = step / steps
     warm = options.warmup_steps / steps if options.warmup_steps else options.warmup_epochs
     dropped = options.drop_factor if options.drop_epoch and epoch >= options.drop_epoch else 1.0
     if epoch < warm:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from aupipe.errors import UsageError
 from aupipe.store import Store
+from aupipe.tasks import Task
 from aupipe.train.data import (
     Example,
     Scaling,
@@ -19,10 +19,9 @@ from aupipe.train.data import (
     refuse_duplicates,
 )
 from aupipe.train.heads import HEADS
-from aupipe.train.labels import check_labels, check_task, official_valid
+from aupipe.train.labels import check_labels, scored_rows
 from aupipe.train.recipe import Recipe, describe_missing
-from aupipe.train.run import RUN_FILE
-from aupipe.types import FeatureSpec, Labels, Recording, Task
+from aupipe.types import FeatureSpec, Labels, Recording
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ def load_training_data(
     train: Sequence[Recording],
     validation: Sequence[Recording],
     labels: Mapping[str, Labels],
-    aux_labels: Mapping[Task, Mapping[str, Labels]],
+    aux_labels: Sequence[tuple[Task, Mapping[str, Labels]]],
     features: Mapping[str, str],
     recipe: Recipe,
     task: Task,
@@ -66,23 +65,30 @@ def load_training_data(
     refuse_duplicates(features)
     _check_splits(train, validation)
     specs = feature_specs(store, features)
-    aux = _check_aux_labels(recipe, task, aux_labels, train)
+    aux = _check_aux_labels(recipe, aux_labels, train)
     examples = load_examples(store, train, features, labels, allow_missing, aux)
     held_out = load_examples(store, validation, features, labels, allow_missing)
     _check_examples(examples, task, "training")
     _check_examples(held_out, task, "validation")
+    if hasattr(HEADS.get(recipe.head.kind), "start_from") and not any(
+        item.labels is not None and item.labels.valid.all(axis=1).any() for item in examples
+    ):
+        raise UsageError(
+            f"head {recipe.head.kind!r} needs frames in which all of its {len(task.names)} outputs are annotated: no "
+            "training recording has one, so choose another recipe"
+        )
+    for example in examples:
+        for (other, _), item in zip(aux, example.aux_labels, strict=True):
+            check_labels(item, other, example.recording)
     annotated = {item.id: labels[item.id] for item in validation if item.id in labels}
     dims = common_dims([*examples, *held_out])
     return TrainingData(examples, held_out, annotated, features, specs, dims, fit_scaling(examples, recipe.center))
 
 
-def check_request(recipe: Recipe, task: Task, out: Path, resumed: bool) -> None:
-    """Raise UsageError for a task that the recipe has no loss for, and where ``out`` already holds another run."""
-    check_task(task)
-    if task not in recipe.loss:
+def check_request(recipe: Recipe, task: Task) -> None:
+    """Raise UsageError for a task that the recipe has no loss for."""
+    if recipe.loss_for(task) is None:
         raise UsageError(f"recipe {recipe.name!r} has no [loss.{task}] table; it trains {', '.join(recipe.loss)}")
-    if not resumed and (out / RUN_FILE).exists():
-        raise UsageError(f"{out}: already holds a run: give another folder, remove it, or resume it")
 
 
 def _check_splits(train: Sequence[Recording], validation: Sequence[Recording]) -> None:
@@ -102,17 +108,17 @@ def _check_splits(train: Sequence[Recording], validation: Sequence[Recording]) -
 
 
 def _check_aux_labels(
-    recipe: Recipe, task: Task, known: Mapping[Task, Mapping[str, Labels]], train: Sequence[Recording]
-) -> list[tuple[Task, Mapping[str, Labels]]]:
+    recipe: Recipe, known: Sequence[tuple[Task, Mapping[str, Labels]]], train: Sequence[Recording]
+) -> Sequence[tuple[Task, Mapping[str, Labels]]]:
     """Labels of the auxiliary tasks, in order. Raises UsageError where no training recording has any."""
-    for other in recipe.aux_tasks_for(task):
-        if not any(item.id in known.get(other, {}) for item in train):
+    for other, labels in known:
+        if not any(item.id in labels for item in train):
             raise UsageError(f"recipe {recipe.name!r} trains {other} too, but no training recording has labels for it")
         if hasattr(HEADS.get(recipe.head.kind), "start_from"):
             raise UsageError(
                 f"head {recipe.head.kind!r} is initialised from the labels of one task: leave out aux_tasks.{other}"
             )
-    return [(other, known[other]) for other in recipe.aux_tasks_for(task)]
+    return known
 
 
 def _check_examples(examples: Sequence[Example], task: Task, split: str) -> None:
@@ -128,7 +134,7 @@ def _check_examples(examples: Sequence[Example], task: Task, split: str) -> None
         if names:
             log.warning("%d of %d %s recordings have %s: %s", len(names), len(examples), split, what, _some(names))
     frames, found = sum(map(len, examples)), sum(int(item.face_found.sum()) for item in examples)
-    valid = sum(int(official_valid(item.labels).sum()) for item in examples if item.labels)
+    valid = sum(int(scored_rows(item.labels).sum()) for item in examples if item.labels)
     log.info("%s: %d frames of %d recordings, %d annotated, %d with a face", split, frames, len(examples), valid, found)
 
 

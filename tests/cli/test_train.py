@@ -18,7 +18,7 @@ from aupipe.errors import UsageError
 from aupipe.extract.planning.features import build_feature_set, feature_ids
 from aupipe.sources import source_identity
 from aupipe.store import create_store, open_store
-from aupipe.train.labels import AU_NAMES
+from aupipe.tasks import AU_NAMES
 from aupipe.train.run import load_run, load_weights
 
 FRAMES = 90
@@ -314,6 +314,13 @@ def test_runs_stand_side_by_side_with_the_interval_of_their_difference(project, 
     assert both[0] == one
     low, high = one["spread"]["interval"]
     assert low < one["mean"] < high
+
+
+def test_scores_of_different_videos_are_shown_and_not_compared(project, folds):
+    held = ("--split", "train", "--held-out", "--on-tuned", "--draws", "20", "--cpu")
+    said = project.ask("evaluate", folds, f"{folds}/fold1", *held)
+    assert "2 field and 1 mean of 3 field were scored on different videos, so they are not compared" in said
+    assert " minus " not in said
 
 
 def test_trap_15_a_vote_says_how_ties_are_broken_and_members_must_fit(project, trained, folds):

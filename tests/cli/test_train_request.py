@@ -20,7 +20,7 @@ from aupipe.train.ensemble_recipe import load_ensemble_recipe
 from aupipe.train.recipe import load_recipe
 from aupipe.train.run import load_run
 from tests.cli.test_train import SMALL, Folder, fill, write_annotations
-from tests.train.toy_corpus import make_corpus
+from tests.train.toy_corpus import make_corpus, train_corpus
 
 TRAIN = ("train", "--recipe", "tcn", "--feature", "hog", *SMALL)
 
@@ -164,20 +164,10 @@ def test_a_feature_does_not_enter_a_head_twice(project: Folder, tmp_path: Path) 
         "extract", "--dry-run", "--config", "twins.toml"
     )
     corpus = make_corpus(train=2, validation=2, frames=30)
-    from aupipe.train.fit import fit
 
     features = {"face": corpus.features["face"], "twin": "twin@" + corpus.features["face"].partition("@")[2]}
     with pytest.raises(UsageError, match="features 'face' and 'twin' are the same numbers"):
-        fit(
-            corpus.store,
-            train=corpus.train,
-            validation=corpus.validation,
-            labels=corpus.labels,
-            features=features,
-            recipe=load_recipe("baseline"),
-            task="au",
-            out=tmp_path / "run",
-        )
+        train_corpus(corpus, tmp_path / "run", load_recipe("baseline"), features=features)
 
 
 def test_folds_take_no_finished_run_of_something_else(tmp_path: Path) -> None:
@@ -192,7 +182,7 @@ def test_folds_take_no_finished_run_of_something_else(tmp_path: Path) -> None:
         (load_ensemble_recipe("baseline", small), [(fold, 1) for fold, _ in folds]),
         (load_ensemble_recipe("baseline", small), [(replace(folds[0][0], train=folds[0][0].train[1:]), 0), folds[1]]),
     ):
-        with pytest.raises(UsageError, match=r"is a finished run of another (recipe|seed|train recordings)"):
+        with pytest.raises(UsageError, match=r"is a run of another (recipe|seed|train recordings)"):
             train_ensemble(corpus.store, committee, others, **given)
     train_ensemble(corpus.store, load_ensemble_recipe("baseline", small), folds, **given)
 

@@ -141,7 +141,7 @@ def test_the_table_puts_models_side_by_side(two):
     predicted, annotated = two
     scores = evaluate(predicted, annotated, "au")
     lines = scores.table({"always 1": trivial_baseline(annotated, "au")}, name="tcn").splitlines()
-    assert lines[0].split() == ["F1", "tcn", "always", "1", "positive"]
+    assert lines[0].split() == ["F1", "tcn", "always", "1", "event", "F1", "@.50", "positive"]
     assert [line.split()[0] for line in lines[1:13]] == list(NAMES["au"])
     assert lines[14].split()[:2] == ["mean", f"{scores.mean:.3f}"]
     assert len({len(line) for line in lines[:13]}) == 1  # columns are aligned

@@ -12,7 +12,6 @@ from aupipe.errors import AupipeError, DamageError, UsageError
 from aupipe.store import create_store
 from aupipe.train.data import collate, fit_scaling, load_examples
 from aupipe.train.evaluate import evaluate, trivial_baseline
-from aupipe.train.fit import fit
 from aupipe.train.heads import build_head
 from aupipe.train.predict import predict
 from aupipe.train.recipe import load_recipe
@@ -20,21 +19,13 @@ from aupipe.train.run import load_run, load_weights
 from aupipe.train.schedule import Optimiser, build_optimiser
 from aupipe.types import Labels, Recording, Window
 
-from .toy_corpus import FACE, SOUND, Corpus, make_corpus
+from .toy_corpus import FACE, SOUND, Corpus, make_corpus, train_corpus
 
 SMALL = ("window=48", "hop=24", "batch=4", "head.width=24", "head.channels=[24, 24]", "head.input_dropout=0.2")
 
 
 def train(corpus: Corpus, out, recipe="tcn", overrides=SMALL, **options):
-    arguments = {"train": corpus.train, "validation": corpus.validation, "labels": corpus.labels} | options
-    return fit(
-        corpus.store,
-        features=corpus.features,
-        recipe=load_recipe(recipe, overrides),
-        task=corpus.task,
-        out=out,
-        **arguments,
-    )
+    return train_corpus(corpus, out, load_recipe(recipe, overrides), **options)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +146,7 @@ def test_labels_and_features_at_invalid_frames_change_nothing(corpus, tmp_path):
     rng = np.random.default_rng(0)
     for name, item in corpus.labels.items():
         targets = item.targets.copy()
-        targets[~item.valid] = rng.integers(0, 2, int((~item.valid).sum()))
+        targets[~item.valid] = rng.choice([0, 1, -5, np.nan], int((~item.valid).sum()))
         labels[name] = Labels("au", item.names, targets, item.valid)
     first = train(corpus, tmp_path / "a", overrides=(*SMALL, "epochs=2"))
     second = train(corpus, tmp_path / "b", overrides=(*SMALL, "epochs=2"), labels=labels)
@@ -313,10 +304,46 @@ def copied(trained, tmp_path):
     return tmp_path
 
 
-def test_weights_of_another_run_are_refused(corpus, trained, copied):
-    content = json.loads((copied / "run.json").read_text())
+def make_former(folder):
+    """Turn the files of a run into those that aupipe 0.1.0 wrote: two files, without a checksum."""
+    from safetensors.numpy import load_file, save_file
+
+    file = folder / "head.safetensors"
+    content = json.loads((folder / "run.json").read_text())
+    save_file(load_file(file), file, metadata={"run": content["id"]})
+    del content["data"]
+    (folder / "run.json").write_text(json.dumps(content | {"format": 1}))
+    return content
+
+
+def test_a_run_of_aupipe_0_1_0_is_read_and_its_weights_must_be_its_own(corpus, trained, copied):
+    content = make_former(copied)
+    assert replace(load_run(copied), path=trained[0].path, data=trained[0].data) == trained[0]
+    former, present = (predict(run, corpus.store, corpus.validation) for run in (copied, trained[0]))
+    assert all(np.array_equal(former[name].scores, present[name].scores) for name in present)
+    assert train(corpus, copied, overrides=(*SMALL, "epochs=12"), resume=True) == load_run(copied)
     (copied / "run.json").write_text(json.dumps(content | {"id": "other"}))
     with pytest.raises(DamageError, match="these weights belong to run"):
+        predict(copied, corpus.store, corpus.validation)
+
+
+def test_run_json_is_a_copy_and_a_run_without_it_is_whole(corpus, trained, copied):
+    assert json.loads((copied / "run.json").read_text()) == json.loads(json.dumps(trained[0].to_json()))
+    (copied / "run.json").unlink()
+    assert replace(load_run(copied), path=trained[0].path) == trained[0]
+    assert predict(copied, corpus.store, corpus.validation).keys() == {r.id for r in corpus.validation}
+    with pytest.raises(UsageError, match="already holds a run"):
+        train(corpus, copied)
+
+
+@pytest.mark.parametrize("part", ["weights", "document"])
+def test_one_changed_byte_of_a_run_is_noticed(corpus, trained, copied, part):
+    file = copied / "head.safetensors"
+    content = bytearray(file.read_bytes())
+    at = len(content) - 100 if part == "weights" else content.index(b'\\"seed\\": 0') + 10
+    content[at] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DamageError, match=r"head.safetensors: .*its content differs from its checksum"):
         predict(copied, corpus.store, corpus.validation)
 
 
@@ -329,6 +356,7 @@ def test_truncated_weights_are_refused(corpus, copied, keep):
 
 
 def test_a_broken_or_missing_run_is_refused(copied, tmp_path):
+    (copied / "head.safetensors").unlink()
     (copied / "run.json").write_text("{")
     with pytest.raises(DamageError, match=r"run.json: not readable"):
         load_run(copied)
@@ -337,7 +365,8 @@ def test_a_broken_or_missing_run_is_refused(copied, tmp_path):
 
 
 def test_a_run_of_a_later_format_is_refused(copied):
+    (copied / "head.safetensors").unlink()
     content = json.loads((copied / "run.json").read_text())
-    (copied / "run.json").write_text(json.dumps(content | {"format": 2}))
-    with pytest.raises(UsageError, match="newer than 1: update aupipe"):
+    (copied / "run.json").write_text(json.dumps(content | {"format": 3}))
+    with pytest.raises(UsageError, match="newer than 2: update aupipe"):
         load_run(copied)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from aupipe.errors import UsageError, WeightsMissingError
+from aupipe.tasks import OFFICIAL
 from aupipe.train.heads import HEADS, build_head
 from aupipe.train.heads.tcn import TemporalConvNet
 from aupipe.train.loader import DeviceBatch
@@ -238,7 +239,7 @@ def test_the_crf_is_initialised_with_the_most_frequent_configurations():
     targets[:12, 5] = 1
     targets[12:16, [1, 2]] = 1
     head = build_head("chain", {"states": 4}, D, 12)
-    head.start_from(lambda: [batch_of(targets)], "au")
+    head.start_from(lambda: [batch_of(targets)], OFFICIAL["au"])
     assert head.known.tolist() == [1, 1, 1, 0]
     assert head.table[:3].nonzero().tolist() == [[1, 5], [2, 1], [2, 2]]
     assert (head.stay[:3] > 2).all()  # two changes in 40 frames
@@ -260,7 +261,7 @@ def test_the_crf_predicts_from_its_closed_form_initialisation(task):
         noise[t] = 0.8 * noise[t - 1] + 0.6 * torch.randn(D - 1, generator=rng)
     x = shown @ torch.randn(columns, D - 1, generator=rng) + 0.3 * noise
     head = build_head("chain", {}, D, columns).eval()
-    head.start_from(lambda: [batch_of(targets, x)], task)
+    head.start_from(lambda: [batch_of(targets, x)], OFFICIAL[task])
     with torch.no_grad():
         out = head(torch.cat([x, torch.ones(frames, 1)], dim=1)[None], torch.ones(1, frames, dtype=torch.bool))[0]
     if task == "au":

@@ -1,21 +1,24 @@
 """Annotations are matched to features row by row."""
 
 import logging
+import re
 
 import numpy as np
 import pytest
 
 from aupipe.errors import UsageError
+from aupipe.tasks import AU_NAMES, EXPR_NAMES, OFFICIAL, VA_NAMES
+from aupipe.train.evaluate import evaluate, trivial_baseline
+from aupipe.train.intervals import group_sums
 from aupipe.train.labels import (
-    AU_NAMES,
-    EXPR_NAMES,
-    VA_NAMES,
     check_labels,
-    check_task,
     match,
-    official_valid,
     positive_rates,
+    scored_rows,
 )
+from aupipe.train.postprocess import DEFAULTS, fit_postprocess
+from aupipe.train.predictions import Predictions
+from aupipe.train.recipe_tasks import check_task
 from aupipe.types import Labels
 
 
@@ -49,7 +52,7 @@ def test_a_partly_annotated_row_counts_in_the_loss_but_not_in_the_official_score
     valid = np.ones((3, 12), bool)
     valid[1, 4] = False
     labels = au(np.ones((3, 12)), valid)
-    assert official_valid(labels).tolist() == [True, False, True]
+    assert scored_rows(labels).tolist() == [True, False, True]
     assert labels.valid[1].sum() == 11
 
 
@@ -62,7 +65,7 @@ def test_rates_are_over_valid_entries():
     expr = Labels("expr", EXPR_NAMES, np.array([[1], [1], [7], [0]], np.float32), np.array([[1], [1], [1], [0]], bool))
     np.testing.assert_allclose(positive_rates([expr], "expr"), [0, 2 / 3, 0, 0, 0, 0, 0, 1 / 3])
     va = Labels("va", VA_NAMES, np.ones((4, 2), np.float32), np.ones((4, 2), bool))
-    assert positive_rates([va], "va").tolist() == [0, 0]
+    assert positive_rates([va], "va").tolist() == [1, 1]  # means
 
 
 def test_an_unknown_task_names_the_nearest():
@@ -78,6 +81,43 @@ def test_labels_of_another_task_other_columns_or_an_unknown_class_are_refused():
     swapped = Labels("au", (*AU_NAMES[1:], "AU1"), labels.targets, labels.valid)
     with pytest.raises(UsageError, match=r"a: columns AU2, .*: expected AU1, "):
         check_labels(swapped, "au", "a")
-    beyond = Labels("expr", EXPR_NAMES, np.array([[8]], np.float32), np.ones((1, 1), bool))
-    with pytest.raises(UsageError, match="a: a class number beyond 7"):
-        check_labels(beyond, "expr", "a")
+
+
+@pytest.mark.parametrize(
+    ("task", "value", "said"),
+    [
+        ("au", -1, "AU6 is -1, not within 0 to 1"),
+        ("au", 2, "AU6 is 2, not within 0 to 1"),
+        ("au", np.nan, "AU6 is nan, not within 0 to 1"),
+        ("expr", -1, "class is -1, not within 0 to 7"),
+        ("expr", 8, "class is 8, not within 0 to 7"),
+        ("expr", 1.5, "class is 1.5, not within 0 to 7"),
+        ("va", -5, "arousal is -5, not within -1 to 1"),
+        ("va", 1.25, "arousal is 1.25, not within -1 to 1"),
+    ],
+)
+def test_a_value_out_of_range_that_is_marked_valid_is_refused_by_name_and_frame(task, value, said):
+    names = {"au": AU_NAMES, "expr": EXPR_NAMES, "va": VA_NAMES}[task]
+    column = {"au": 3, "expr": 0, "va": 1}[task]
+    targets = np.zeros((10, 1 if task == "expr" else len(names)), np.float32)
+    targets[6, column] = value
+    valid = np.ones(targets.shape, bool)
+    labels, predicted = Labels(task, names, targets, valid), np.zeros((10, len(names)), np.float32)
+    found = Predictions("a", task, names, predicted, np.ones(10, bool), np.zeros(10))
+    for check in (
+        lambda: check_labels(labels, task, "a"),
+        lambda: evaluate({"a": found}, {"a": labels}, task),
+        lambda: trivial_baseline({"a": labels}, task),
+        lambda: group_sums({"a": found}, {"a": labels}, task),
+        lambda: fit_postprocess({"a": found}, {"a": labels}, task, DEFAULTS[OFFICIAL[task].kind]),
+    ):
+        with pytest.raises(UsageError, match=rf"a, frame 7: {re.escape(said)} \(1 such values\): mark frames"):
+            check()
+    valid[6, column] = False
+    check_labels(labels, task, "a")
+
+
+def test_rates_ignore_what_stands_at_invalid_entries():
+    targets, valid = np.ones((4, 12), np.float32), np.ones((4, 12), bool)
+    targets[1], valid[1] = np.nan, False
+    assert positive_rates([au(targets, valid)], "au").tolist() == [1.0] * 12

@@ -11,14 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aupipe.train.data import collate, fit_scaling, load_examples
-from aupipe.train.fit import fit
 from aupipe.train.loader import InMemory, Streaming, bytes_in_memory, free_bytes, open_loader, plan_gathers
 from aupipe.train.prefetch import PREFETCH, THREAD_NAME, prefetched
 from aupipe.train.recipe import load_recipe
 from aupipe.train.run import load_weights
 from aupipe.train.windows import tile
 
-from .toy_corpus import make_corpus
+from .toy_corpus import make_corpus, train_corpus
 
 SMALL = ("window=32", "hop=20", "batch=4", "head.width=8", "head.channels=[8]", "epochs=2")
 
@@ -87,17 +86,7 @@ def test_what_exceeds_the_memory_limit_is_streamed(examples):
 
 def test_streaming_trains_to_exactly_the_weights_of_a_data_set_in_memory(corpus, tmp_path):
     runs = [
-        fit(
-            corpus.store,
-            train=corpus.train,
-            validation=corpus.validation,
-            labels=corpus.labels,
-            features=corpus.features,
-            recipe=load_recipe("tcn", SMALL),
-            task="au",
-            out=tmp_path / str(memory_limit),
-            memory_limit=memory_limit,
-        )
+        train_corpus(corpus, tmp_path / str(memory_limit), load_recipe("tcn", SMALL), memory_limit=memory_limit)
         for memory_limit in (None, 0)
     ]
     weights = [load_weights(run)[0] for run in runs]
@@ -135,17 +124,7 @@ def test_deterministic_refuses_operations_without_a_deterministic_implementation
     seen = []
     monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda on, warn_only=False: seen.append((on, warn_only)))
     for strict in (False, True):
-        fit(
-            corpus.store,
-            train=corpus.train,
-            validation=corpus.validation,
-            labels=corpus.labels,
-            features=corpus.features,
-            recipe=load_recipe("baseline", ["epochs=1"]),
-            task="au",
-            out=tmp_path / str(strict),
-            deterministic=strict,
-        )
+        train_corpus(corpus, tmp_path / str(strict), load_recipe("baseline", ["epochs=1"]), deterministic=strict)
     assert [entry for entry in seen if entry[0]] == [(True, True), (True, False)]
 
 
@@ -154,17 +133,7 @@ def test_a_compiled_head_trains_to_nearly_the_same_scores(corpus, tmp_path):
     """Without dropout, whose masks a compiled head draws in its own way."""
     calm = (*SMALL, "head.dropout=0.0", "head.input_dropout=0.0")
     runs = [
-        fit(
-            corpus.store,
-            train=corpus.train,
-            validation=corpus.validation,
-            labels=corpus.labels,
-            features=corpus.features,
-            recipe=load_recipe("tcn", calm),
-            task="au",
-            out=tmp_path / str(compiled),
-            compiled=compiled,
-        )
+        train_corpus(corpus, tmp_path / str(compiled), load_recipe("tcn", calm), compiled=compiled)
         for compiled in (False, True)
     ]
     losses = [[epoch.loss for epoch in run.history] for run in runs]

@@ -6,12 +6,14 @@ import torch
 from torch.nn import functional as F
 
 from aupipe.errors import UsageError
+from aupipe.tasks import OFFICIAL
+from aupipe.train import losses
 from aupipe.train.labels import NAMES
-from aupipe.train.losses import LOSSES, build_loss, smooth_targets
+from aupipe.train.losses import LOSSES, smooth_targets
 from aupipe.train.metrics import ccc
 from aupipe.train.recipe import load_recipe
 
-CASES = [(name, task) for name in LOSSES.names() for task in LOSSES.get(name).tasks]
+CASES = [(name, task) for name in LOSSES.names() for task in OFFICIAL if OFFICIAL[task].kind in LOSSES.get(name).kinds]
 
 
 def batch(task, seed=0, shape=(3, 40)):
@@ -25,6 +27,10 @@ def batch(task, seed=0, shape=(3, 40)):
         targets = rng.random((*shape, wide)).round(0 if task == "au" else 3)
     valid = torch.from_numpy(np.repeat(rng.random((*shape, 1)) < 0.8, targets.shape[-1], axis=-1))
     return outputs, torch.from_numpy(targets.astype(np.float32)), valid
+
+
+def build_loss(name, params, task, rates):
+    return losses.build_loss(name, params, OFFICIAL[task], rates)
 
 
 def rates(task):
@@ -41,9 +47,12 @@ def test_the_values_at_invalid_entries_change_neither_loss_nor_gradient(name, ta
     assert (gradient[off] == 0).all()
     changed = outputs.detach().clone()
     changed[off] = 50.0
-    other = targets.clone()
-    other[~valid] = 1.0
-    torch.testing.assert_close(loss(changed, other, valid), first.detach())
+    for value in (1.0, -5.0, float("nan")):
+        other = targets.clone()
+        other[~valid] = value
+        again = loss(changed.requires_grad_(), other, valid)
+        torch.testing.assert_close(again.detach(), first.detach())
+        assert torch.equal(torch.autograd.grad(again, changed)[0], gradient)
 
 
 @pytest.mark.parametrize(("name", "task"), CASES)
@@ -107,7 +116,7 @@ def test_trap_06_the_ccc_loss_is_one_number_per_target_over_the_flattened_batch(
 
 
 def test_a_loss_of_another_task_is_refused():
-    with pytest.raises(UsageError, match="loss 'ccc' is for va, not for task 'au'"):
+    with pytest.raises(UsageError, match="loss 'ccc' is for regression, intensity, not for a task of kind multi_label"):
         build_loss("ccc", {}, "au", rates("au"))
 
 

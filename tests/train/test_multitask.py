@@ -7,32 +7,22 @@ import pytest
 import torch
 
 from aupipe.errors import UsageError
-from aupipe.train.fit import fit
 from aupipe.train.labels import NAMES
-from aupipe.train.losses import JointLoss, build_loss
+from aupipe.train.losses import JointLoss
 from aupipe.train.predict import predict
 from aupipe.train.recipe import load_recipe, recipe_from
 from aupipe.train.run import load_run, load_weights
 from aupipe.types import Labels
 
-from .test_losses import batch, rates
-from .toy_corpus import make_corpus
+from .test_losses import batch, build_loss, rates
+from .toy_corpus import make_corpus, train_corpus
 
 SMALL = ("window=48", "hop=24", "batch=4", "head.width=24", "head.channels=[24]", "epochs=4")
 
 
 def train(corpus, aux_labels, out, *overrides, **options):
-    return fit(
-        corpus.store,
-        train=corpus.train,
-        validation=corpus.validation,
-        labels=corpus.labels,
-        features=corpus.features,
-        task="au",
-        aux_labels=aux_labels,
-        out=out,
-        **{"recipe": load_recipe("tcn", [*SMALL, *overrides]), **options},
-    )
+    recipe = options.pop("recipe", None) or load_recipe("tcn", [*SMALL, *overrides])
+    return train_corpus(corpus, out, recipe, aux_labels=aux_labels or {}, **options)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +65,7 @@ def test_only_the_task_itself_is_scored_and_predicted_and_the_run_comes_back(cor
     run = train(corpus, aux_labels, tmp_path / "run", "aux_tasks={expr=0.5, va=0.5}")
     found = predict(load_run(run.path), corpus.store, corpus.validation)
     assert all(item.scores.shape == (len(corpus.labels[name]), 12) for name, item in found.items())
-    assert run.scores.task == "au"
+    assert run.scores.task.name == "au"
     assert load_weights(run)[0]["out.bias"].shape == (22,)
     assert run.recipe.aux_tasks_for("va") == {"expr": 0.5}
     assert recipe_from(run.recipe.to_json(), "tcn") == run.recipe

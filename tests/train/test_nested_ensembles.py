@@ -13,15 +13,14 @@ from click.testing import CliRunner
 
 from aupipe.cli.ensemble import ensemble
 from aupipe.errors import DamageError, UsageError
-from aupipe.train.fit import fit
 from aupipe.train.model import load_model, save_ensemble
 from aupipe.train.model_prediction import predict_held_out, predict_model
 from aupipe.train.postprocess import Options, PostProcess
 from aupipe.train.predictions import Predictions
 from aupipe.train.recipe import load_recipe
-from aupipe.train.run import load_run, save_postprocess, save_run
+from aupipe.train.run import load_run, load_weights, save_postprocess, save_run
 
-from .toy_corpus import Corpus, make_corpus
+from .toy_corpus import Corpus, make_corpus, train_corpus
 
 SCORES = {"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4, "e": 0.9}  # the score of every frame by the run in each folder
 
@@ -52,8 +51,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     corpus = make_corpus(train=4, validation=3, frames=40)
     folder = tmp_path_factory.mktemp("runs")
     small = ["epochs=1", "window=20", "hop=20"]
-    given = {"labels": corpus.labels, "features": corpus.features, "recipe": load_recipe("baseline", small)}
-    fit(corpus.store, train=corpus.train, validation=corpus.validation, task="au", out=folder / "a", **given)
+    train_corpus(corpus, folder / "a", load_recipe("baseline", small))
     for name in list(SCORES)[1:]:
         shutil.copytree(folder / "a", folder / name)
     return Runs(folder, corpus)
@@ -157,7 +155,8 @@ def test_each_recording_is_held_out_by_the_member_it_is_routed_to(runs: Runs) ->
     first, second, third = (r.id for r in runs.corpus.validation)
     held = {"a": [first], "b": [second], "c": [third], "d": [first, second], "e": [first, second, third]}
     for name, ids in held.items():
-        save_run(replace(load_run(runs.folder / name), validation=tuple(ids)))
+        run = load_run(runs.folder / name)
+        save_run(replace(run, validation=tuple(ids)), *load_weights(run))
     runs.join("folds", "a b c")
     routed = runs.join("scenes", "folds d e", "routed", routes={first: 0, second: 1, third: 1})
     found = predict_held_out(routed, runs.corpus.store, runs.corpus.validation)

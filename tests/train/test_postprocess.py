@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from aupipe.errors import UsageError
+from aupipe.tasks import AU_NAMES
 from aupipe.train.evaluate import evaluate, evaluate_post
-from aupipe.train.intervals import bootstrap
-from aupipe.train.labels import AU_NAMES, NAMES
+from aupipe.train.labels import NAMES
 from aupipe.train.metrics import binary_f1
 from aupipe.train.postprocess import (
     Options,
@@ -235,23 +235,3 @@ def test_tuning_on_labels_that_are_all_invalid_is_refused():
     blank = {"a": replace(annotated["a"], valid=np.zeros_like(annotated["a"].valid))}
     with pytest.raises(UsageError, match="no annotated frame in the 1 recordings to tune it on"):
         fit_postprocess(predicted, blank, "au", Options(threshold="tune"))
-
-
-@pytest.mark.parametrize("task", ["au", "va"])
-def test_the_bootstrap_draws_whole_videos_and_agrees_with_scoring_them(task):
-    predicted, annotated = predicted_and_labels(task)
-    interval = bootstrap(predicted, annotated, task, draws=50)
-    picks = np.random.default_rng(0).multinomial(4, np.full(4, 0.25), size=50)
-    for draw in (0, 7):
-        names = [f"{n}{i}" for n, count in zip("abcd", picks[draw], strict=True) for i in range(count)]
-        again = evaluate({n: predicted[n[0]] for n in names}, {n: annotated[n[0]] for n in names}, task)
-        assert interval.means[draw] == pytest.approx(again.mean, abs=1e-6)
-    assert interval.bounds[0] < evaluate(predicted, annotated, task).mean < interval.bounds[1]
-
-
-def test_the_bootstrap_keeps_siblings_together_and_needs_two_videos():
-    predicted, annotated = predicted_and_labels()
-    groups = {"a": "v", "b": "v", "c": "w", "d": "w"}
-    assert bootstrap(predicted, annotated, "au", groups=groups, draws=20).groups == 2
-    with pytest.raises(UsageError, match="1 videos; an interval needs at least two"):
-        bootstrap(predicted, annotated, "au", groups=dict.fromkeys(groups, "v"))

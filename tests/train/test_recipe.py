@@ -46,7 +46,7 @@ def test_overrides_reach_every_level_and_keep_their_type():
         ("loss.au.posweight=1", "loss 'bce': unknown key 'posweight'. Did you mean 'pos_weight'"),
         ("loss.aus.kind=bce", "unknown task 'aus'. Did you mean 'au'"),
         ("head.kind=tnc", "unknown head 'tnc'. Did you mean 'tcn'"),
-        ("loss.au.kind=ccc", "loss 'ccc' is for va, not for task 'au'"),
+        ("loss.au.kind=ccc", "loss 'ccc' is for regression, intensity, not for a task of kind multi_label"),
         ("epochs=many", "epochs = 'many': expected int"),
         ("epochs=0", "epochs = 0: expected 1 or more"),
         ("head.channels=[8, 'x']", "channels = 'x': expected int"),

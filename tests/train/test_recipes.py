@@ -10,14 +10,13 @@ from aupipe.store import create_store
 from aupipe.train.crossval import Fold
 from aupipe.train.ensemble import train_ensemble
 from aupipe.train.ensemble_recipe import load_ensemble_recipe
-from aupipe.train.fit import fit
 from aupipe.train.heads import HEADS
 from aupipe.train.model_prediction import predict_model
 from aupipe.train.predict import predict
 from aupipe.train.recipe import describe_missing, load_recipe, recipe_names
 from aupipe.types import FeatureSpec
 
-from .toy_corpus import make_corpus, make_labels
+from .toy_corpus import make_corpus, make_labels, train_corpus
 
 PAPERS = {
     "aud-tgn": ("gpt2", ("iresnet50", "vggish", "mfcc"), 200),
@@ -67,16 +66,7 @@ def test_every_head_that_a_recipe_names_is_registered():
 def test_a_recipe_without_its_features_names_the_commands_that_compute_them(name, tmp_path):
     corpus = make_corpus(frames=40)
     with pytest.raises(UsageError) as caught:
-        fit(
-            corpus.store,
-            train=corpus.train,
-            validation=corpus.validation,
-            labels=corpus.labels,
-            features=corpus.features,
-            recipe=load_recipe(name),
-            task="au",
-            out=tmp_path / "run",
-        )
+        train_corpus(corpus, tmp_path / "run", load_recipe(name))
     for feature in PAPERS[name][1]:
         assert f"aupipe extract --feature {feature}" in str(caught.value)
     assert not (tmp_path / "run").exists()
@@ -130,16 +120,7 @@ def test_batch_normalised_and_crf_runs_are_read_back_unchanged(name, task, tmp_p
         "field": (),
     }[name]
     corpus = make_corpus(task, train=4, validation=2, frames=60)
-    run = fit(
-        corpus.store,
-        train=corpus.train,
-        validation=corpus.validation,
-        labels=corpus.labels,
-        features=corpus.features,
-        recipe=load_recipe(name, ["features=[]", "epochs=3", *small]),
-        task=task,
-        out=tmp_path / "run",
-    )
+    run = train_corpus(corpus, tmp_path / "run", load_recipe(name, ["features=[]", "epochs=3", *small]))
     from aupipe.train.evaluate import evaluate
 
     annotated = {item.id: corpus.labels[item.id] for item in corpus.validation}

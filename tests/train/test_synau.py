@@ -7,8 +7,9 @@ import pytest
 from synau import LINES, SMOOTHED, known, score, train_line
 from synau_world import AUCORR, RATES, W1, W2, affect, bayes, make_world, stationary, units
 
+from aupipe.tasks import AU_NAMES
 from aupipe.train.evaluate import evaluate
-from aupipe.train.labels import AU_NAMES, NAMES
+from aupipe.train.labels import NAMES
 from aupipe.train.metrics import ccc
 from aupipe.train.postprocess import Options, fit_postprocess
 from aupipe.train.predictions import Predictions
@@ -84,6 +85,7 @@ def test_the_optimum_rises_with_the_frames_it_uses(small):
     assert optimum(small, use=("voice",)).mean < frame
 
 
+@pytest.mark.slow
 def test_gate_1_and_2_best_is_far_above_linear_and_not_above_bayes(small):
     linear = train_line(small, "linear")[:2]
     best = score(small, *train_line(small, "best")[:2])[0].mean

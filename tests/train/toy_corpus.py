@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 
 from aupipe.store import Store, create_store
+from aupipe.train.fit import fit
+from aupipe.train.fit_config import FitConfig, FitData
 from aupipe.train.labels import NAMES
-from aupipe.types import FeatureSpec, Labels, Recording, Task
+from aupipe.train.recipe import Recipe
+from aupipe.train.run import Run
+from aupipe.types import FeatureSpec, Labels, Recording
 
 CLOCK = FeatureSpec("clock", "clock", "clock", 1, dtype="float64")
 FACE = FeatureSpec("face", "visual", "toy", 1, dtype="float32", inputs={"clock": CLOCK.id})
@@ -22,7 +27,7 @@ class Corpus:
     validation: list[Recording]
     labels: dict[str, Labels]
     features: dict[str, str]
-    task: Task
+    task: str
 
 
 def lasting_states(rng: np.random.Generator, frames: int, states: int, stay: float = 0.95) -> np.ndarray:
@@ -34,7 +39,7 @@ def lasting_states(rng: np.random.Generator, frames: int, states: int, stay: flo
     return state
 
 
-def make_labels(rng: np.random.Generator, frames: int, task: Task) -> Labels:
+def make_labels(rng: np.random.Generator, frames: int, task: str) -> Labels:
     """Annotations of one recording, a burst of 5 frames invalid."""
     state = lasting_states(rng, frames, 8)
     if task == "expr":
@@ -48,9 +53,7 @@ def make_labels(rng: np.random.Generator, frames: int, task: Task) -> Labels:
     return Labels(task, NAMES[task], np.where(valid, targets, 0).astype(np.float32), valid)
 
 
-def make_corpus(
-    task: Task = "au", train: int = 6, validation: int = 3, frames: int = 150, noise: float = 1.0
-) -> Corpus:
+def make_corpus(task: str = "au", train: int = 6, validation: int = 3, frames: int = 150, noise: float = 1.0) -> Corpus:
     """A memory store with a visual and an audio feature. No face is found in frames [20, 26).
 
     The first two recordings are siblings in one video, ``video0``; no two videos are equally long.
@@ -73,3 +76,12 @@ def make_corpus(
         recordings.append(recording)
         labels[recording.id] = item
     return Corpus(store, recordings[:train], recordings[train:], labels, {"face": FACE.id, "sound": SOUND.id}, task)
+
+
+def train_corpus(corpus: Corpus, out: Path, recipe: Recipe, progress=None, resume=False, **options) -> Run:
+    """`fit` on a corpus; ``options`` are fields of `FitData` in place of those of the corpus, and of `FitConfig`."""
+    names = [field.name for field in fields(FitData)]
+    own = {name: getattr(corpus, name) for name in names if hasattr(corpus, name)}
+    data = FitData(**own | {name: options.pop(name) for name in names if name in options})
+    config = FitConfig(recipe, corpus.task, **options)
+    return fit(corpus.store, data, config, out, progress=progress, resume=resume)

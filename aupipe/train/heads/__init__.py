@@ -9,7 +9,8 @@ A head is one file with a frozen ``Config`` dataclass and an ``nn.Module``:
 
 A head that processes each feature separately sets ``streams = True`` and receives ``dims: tuple[int, ...]``, the
 columns of each feature, in place of ``inputs``; after them ``x`` has one presence column per feature
-(`blocks.split_streams`). A head that is initialised from training data has a method ``start_from(batches, task)``; each
+(`blocks.split_streams`). A head that has an attribute ``task_kind`` finds the kind of the task there
+(`aupipe.tasks.Kind`). A head that is initialised from training data has a method ``start_from(batches, task)``; each
 call of ``batches()`` iterates over them.
 
 If a head has an ``out.bias``, it is initialised to the best constant output, so that no epoch is spent on learning how
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from aupipe.errors import UsageError
 from aupipe.registry import Registry
 from aupipe.tables import build
+from aupipe.tasks import Kind
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -62,7 +64,12 @@ def head_config(kind: str, params: Mapping[str, Any]) -> Any:
 
 
 def build_head(
-    kind: str, params: Mapping[str, Any], inputs: int, targets: int, dims: tuple[int, ...] | None = None
+    kind: str,
+    params: Mapping[str, Any],
+    inputs: int,
+    targets: int,
+    dims: tuple[int, ...] | None = None,
+    task_kind: Kind = "multi_label",
 ) -> nn.Module:
     """A new head for ``inputs`` columns (D) and ``targets`` outputs (K).
 
@@ -77,4 +84,6 @@ def build_head(
         head: nn.Module = cls(config, dims if getattr(cls, "streams", False) else inputs, targets)
     except (ValueError, AssertionError, ArithmeticError) as error:  # from torch
         raise UsageError(f"head {kind!r}: {error}") from error
+    if hasattr(head, "task_kind"):
+        setattr(head, "task_kind", task_kind)  # noqa: B010 (nn.Module declares its attributes as tensors)
     return head

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aupipe.tables import Range, Share, Width
+from aupipe.tasks import Kind, Task
 from aupipe.train.heads.crf_initialisation import Initialisation, estimate
 from aupipe.train.heads.tcn import TemporalConvNet
-from aupipe.types import Task
 
 if TYPE_CHECKING:
     from aupipe.train.loader import DeviceBatch
@@ -33,6 +33,9 @@ INITIAL_LOGIT = 5.0  # of an AU that a state shows, before training
 FLOOR = 1e-25  # the least potential of a frame or a transition, relative to the largest: none forbids a sequence
 LARGEST_COST = 40.0  # nats, of a transition before training: float32 holds no larger ratios
 ABSENT = -1e4  # score of an unused row of the table
+
+
+NUMBERS = ("regression", "intensity")  # kinds of tasks whose outputs are no logits
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class CRFHead(nn.Module):
 
     def __init__(self, config: CRFConfig, dims: tuple[int, ...], targets: int) -> None:
         super().__init__()
-        self.task: Task = "expr" if targets == 8 else "va" if targets == 2 else "au"
+        self.task_kind: Kind = "multi_label"
         self.dims, inputs, states = dims, sum(dims) + len(dims), config.states
         self.dropout = nn.Dropout(config.input_dropout)
         # The projection onto targets, from a frame and from its two neighbours.
@@ -83,7 +86,7 @@ class CRFHead(nn.Module):
 
     def start_from(self, batches: Callable[[], Iterable[DeviceBatch]], task: Task) -> None:
         """Initialise all parameters from the training batches, which are read three times."""
-        self.task = task
+        self.task_kind = task.kind
         self._set(estimate(batches, task, self.dims, len(self.table), self.shows.shape[1]))
 
     @torch.no_grad()
@@ -91,7 +94,7 @@ class CRFHead(nn.Module):
         count = len(start.table)
         self.table.zero_()[:count] = start.table
         self.known.zero_()[:count] = 1.0
-        self.shows.copy_(self.table if self.task == "va" else (2 * self.table - 1) * INITIAL_LOGIT)
+        self.shows.copy_(self.table if self.task_kind in NUMBERS else (2 * self.table - 1) * INITIAL_LOGIT)
         for values in (self.first, self.enter):
             values.zero_()[:count] = start.share.log()
         self.stay[:count] = start.stay
@@ -113,9 +116,9 @@ class CRFHead(nn.Module):
         with torch.autocast(x.device.type, enabled=False):  # products over 100 frames need float32
             bias = presence.float() @ self.bias[:-1] + self.bias[-1]
             weight = self.posterior(projected.float() @ self.table.T + bias, mask)  # (B, T, S)
-            if self.task == "va":
+            if self.task_kind in NUMBERS:
                 out = weight @ self.shows
-            elif self.task == "expr":
+            elif self.task_kind == "classes":
                 out = (weight @ self.shows.softmax(dim=-1)).clamp(min=1e-6).log()
             else:
                 out = torch.logit((weight @ self.shows.sigmoid()).clamp(1e-6, 1 - 1e-6))

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from aupipe.types import Task
+from aupipe.tasks import Task
 
 if TYPE_CHECKING:
     from aupipe.train.loader import DeviceBatch
@@ -110,11 +110,12 @@ def estimate(
 
 def configurations(targets: Tensor, task: Task, states: int, columns: int) -> tuple[Tensor, Tensor]:
     """The up to ``states`` most frequent rows (n, K) of training targets (N, K), for EXPR (N, 1); their shares (n,)."""
-    if task == "expr":
+    if task.kind == "classes":
         counts = torch.bincount(targets[:, 0].long(), minlength=columns)[:columns] + 1.0
         return torch.eye(columns)[:states], (counts / counts.sum())[:states]
-    if task == "va":  # a grid over the plane, of which the most frequent points are kept
-        targets = torch.round(targets * 5) / 5
+    if not task.whole:  # a grid of eleven numbers each, of which the most frequent points are kept
+        steps = 10 / (task.high - task.low)
+        targets = torch.round(targets * steps) / steps
     rows, counts = torch.unique(targets, dim=0, return_counts=True)
     order = torch.argsort(counts, descending=True, stable=True)[:states]
     return rows[order].float(), (counts[order] / counts[order].sum()).float()
@@ -123,7 +124,7 @@ def configurations(targets: Tensor, task: Task, states: int, columns: int) -> tu
 def _targets(batch: DeviceBatch, task: Task, targets: int) -> tuple[Tensor, Tensor]:
     """Targets (B, T, K), classes one-hot, and the frames (B, T) in which all of them are valid."""
     kept = batch.mask & batch.valid.all(dim=-1)
-    if task != "expr":
+    if task.kind != "classes":
         return batch.targets, kept
     return torch.nn.functional.one_hot(batch.targets[..., 0].long().clamp(0, targets - 1), targets).float(), kept
 

@@ -1,0 +1,154 @@
+"""A data set: its recordings and their annotations, and several data sets as one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+from aupipe.annotations import read_annotation
+from aupipe.errors import UsageError
+from aupipe.registry import nearest
+from aupipe.tasks import OFFICIAL, Task, join_tasks
+from aupipe.types import Labels, Recording
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".mpg", ".mpeg"}) | {
+    ".ts",
+    ".mts",
+    ".m2ts",
+    ".flv",
+    ".3gp",
+    ".ogv",
+    ".vob",
+}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The recordings of a data set, and their annotations: task -> track -> (split, file).
+
+    ``read``: the labels of a file, for a task and a recording.
+    """
+
+    recordings: tuple[Recording, ...]
+    annotations: Mapping[str, Mapping[str, tuple[str, Path]]] = field(default_factory=dict)
+    tests: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tasks: Mapping[str, Task] = field(default_factory=lambda: OFFICIAL)  # the label sets of its annotations, by name
+    read: Callable[[Path, Task, Recording], Labels] = lambda path, task, _: read_annotation(path, task)
+    ignored: tuple[Path, ...] = ()  # files in the folder that are neither videos nor written by aupipe
+
+    def task(self, name: str) -> Task:
+        """The label set of this name. Raises UsageError where the data set has none, with the nearest known one."""
+        if name not in self.tasks:
+            known = ", ".join(self.tasks)
+            raise UsageError(f"unknown task {name!r}.{nearest(name, self.tasks)} This data set has {known}")
+        return self.tasks[name]
+
+    def split(self, task: str, name: str) -> list[Recording]:
+        """The recordings of ``train``, ``validation`` or ``test``. In Aff-Wild2 the splits differ by task."""
+        if name == "test" and task in self.tests:
+            wanted = set(self.tests[task])
+        else:
+            wanted = {track for track, (split, _) in self.annotations.get(task, {}).items() if split == name}
+        return [recording for recording in self.recordings if label_name(recording) in wanted]
+
+    def labels(self, recording: Recording, task: str) -> Labels | None:
+        """The annotations of one recording, or None.
+
+        Raises UsageError where the annotated name fits two recordings.
+        """
+        name = label_name(recording)
+        entry = self.annotations.get(task, {}).get(name)
+        if entry and len(self._named[name]) > 1:
+            raise UsageError(f"{entry[1]} fits {' and '.join(self._named[name])}: remove one of them")
+        return self.read(entry[1], self.task(task), recording) if entry else None
+
+    @cached_property
+    def _named(self) -> dict[str, list[str]]:
+        """Name in annotation files -> ids of the recordings it fits."""
+        found: dict[str, list[str]] = {}
+        for recording in self.recordings:
+            found.setdefault(label_name(recording), []).append(recording.id)
+        return found
+
+    def within(self, folder: Path) -> Dataset:
+        """The data set with only the recordings in a folder. Raises UsageError where there are none."""
+        found = [r for r in self.recordings if any(path and is_inside(path, folder) for path in (r.video, r.images))]
+        if not found:
+            raise UsageError(f"no recording of this data set is in {folder}: check [dataset]")
+        return replace(
+            self, recordings=tuple(found), ignored=tuple(path for path in self.ignored if is_inside(path, folder))
+        )
+
+    def select(self, ids: Iterable[str]) -> list[Recording]:
+        """The recordings of these ids, in this order, each once. Raises UsageError for an unknown id."""
+        by_id = {recording.id: recording for recording in self.recordings}
+        chosen = []
+        for name in dict.fromkeys(ids):
+            if name not in by_id:
+                raise UsageError(f"no recording {name!r} in this dataset.{nearest(name, by_id)}")
+            chosen.append(by_id[name])
+        return chosen
+
+
+def label_name(recording: Recording) -> str:
+    """The name of a recording in annotation and submission files: its id without the suffix of a video file."""
+    path = Path(recording.id)
+    return str(path.with_suffix("")) if path.suffix.lower() in VIDEO_SUFFIXES else recording.id
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path is inside a folder, as written or with links resolved."""
+    as_written = Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
+    return as_written or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def join_datasets(parts: Mapping[str, Dataset]) -> Dataset:
+    """Several data sets as one: the recording ``id`` of the part ``name`` is ``name/id``.
+
+    A task has the names of all parts that have it (`aupipe.tasks.join_tasks`); what a part does not annotate is
+    invalid. Groups, and so folds, stay inside their part.
+    """
+    recordings = {f"{name}/{r.id}": (part, r) for name, part in parts.items() for r in part.recordings}
+    annotations: dict[str, dict[str, tuple[str, Path]]] = {}
+    tests: dict[str, tuple[str, ...]] = {}
+    tasks: dict[str, list[Task]] = {}
+    for name, part in parts.items():
+        for task, tracks in part.annotations.items():
+            if tracks:
+                tasks.setdefault(task, []).append(part.task(task))
+            annotations.setdefault(task, {}).update({f"{name}/{track}": entry for track, entry in tracks.items()})
+        for task, tracks_of_test in part.tests.items():
+            tests[task] = tests.get(task, ()) + tuple(f"{name}/{track}" for track in tracks_of_test)
+
+    def read(path: Path, task: Task, recording: Recording) -> Labels:
+        part, own = recordings[recording.id]
+        return widen(part.read(path, part.task(task.name), own), task)
+
+    joined = tuple(
+        replace(r, id=id_, video_id=f"{_name(id_)}/{r.video_id}", group=f"{_name(id_)}/{r.group}")
+        for id_, (_, r) in recordings.items()
+    )
+    ignored = tuple(path for part in parts.values() for path in part.ignored)
+    joint = {name: join_tasks(each) for name, each in tasks.items()}
+    return Dataset(joined, annotations, tests, joint, read, ignored)
+
+
+def _name(joined_id: str) -> str:
+    """The part of a joined id."""
+    return joined_id.partition("/")[0]
+
+
+def widen(labels: Labels, task: Task) -> Labels:
+    """``labels`` with the columns of ``task``, by name; columns that they do not have are invalid."""
+    import numpy as np
+
+    if labels.task.kind == "classes" or labels.names == task.names:
+        return replace(labels, task=task, names=task.names)
+    shape = (len(labels), len(task.names))
+    targets, valid = np.zeros(shape, np.float32), np.zeros(shape, bool)
+    columns = [task.names.index(name) for name in labels.names]
+    targets[:, columns], valid[:, columns] = labels.targets, labels.valid
+    return Labels(task, task.names, targets, valid)

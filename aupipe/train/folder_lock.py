@@ -1,0 +1,39 @@
+"""A lock on the folder of a run, so that two trainings do not write into it in turns."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from aupipe.errors import UsageError
+
+NAME = ".lock"
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Create ``folder`` and hold its lock; a killed process holds it no longer. An empty folder is removed again.
+
+    Raises UsageError where another thread or process holds the lock.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / NAME
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UsageError(f"{folder}: another training is running there: choose another folder") from None
+    except (NotImplementedError, OSError) as error:  # filelock raises the first where a system has no file locks
+        log.info("%s: not locked: %s", path, error)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # before it is released; filelock notices that a file it waited for is gone
+        lock.release()
+        with suppress(OSError):
+            folder.rmdir()  # where nothing was written
