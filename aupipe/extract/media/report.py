@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from aupipe.extract.media.container import BROADCAST, StreamFrames
 from aupipe.extract.media.file_end import missing_end
+from aupipe.extract.media.streams import candidates
 
 REGULAR_SHARE = 0.9  # of the steps between frames are alike where a frame rate is constant
 ROUNDING_S = 0.0011  # Matroska and FLV count in milliseconds
@@ -55,9 +56,19 @@ class MediaReport:
     first_overlap_s: float = 0.0
     end_s: float = 0.0  # of the last packet read, where that is before ...
     declared_end_s: float = 0.0  # ... the end that the container states
+    streams: int = 0  # of this kind that could have been meant, where there are several
+    stream: int = 0  # the one that was read, counted from 0 among all of its kind
     holes: int = 0  # pauses between packets of sound, filled with silence
     hole_s: float = 0.0  # in all
     first_hole_s: float = 0.0  # where the first begins
+    trims: int = 0  # overlaps of packets of sound, cut
+    trim_s: float = 0.0  # in all
+    first_trim_s: float = 0.0  # where the first begins
+    drift: float = 0.0  # share by which sound lasts longer by its timestamps than by its rate: its clock is slow
+    drift_s: float = 0.0  # in all
+    silent: bool = False  # throughout
+    cancelled: float = 0.0  # share of the channels' energy that is lost in their mean, where that is nearly all
+    clipped: float = 0.0  # share of samples at full scale, where they are many
     cut: str = ""  # how the file's length contradicts what it says of it
     errors: int = 0  # lines in FFmpeg's error log
     messages: tuple[str, ...] = ()  # the first distinct ones
@@ -104,9 +115,25 @@ class MediaReport:
     def notes(self) -> list[str]:
         """What is odd and no damage."""
         found = []
+        if self.streams:
+            which = "[dataset] video_stream and audio_stream pick another"
+            found.append(f"{self.streams} streams, number {self.stream} is read; {which}")
         if self.holes:
             where = f"{self.hole_s:.2f} s, first at {self.first_hole_s:.2f} s"
             found.append(f"{_many(self.holes, 'pause')} between packets of sound filled with silence ({where})")
+        if self.trims:
+            where = f"{self.trim_s:.2f} s, first at {self.first_trim_s:.2f} s"
+            found.append(f"{_many(self.trims, 'overlap')} of packets of sound cut ({where})")
+        if self.drift_s:
+            pace = f"{100 * abs(self.drift):.2g} % {'slow' if self.drift > 0 else 'fast'}"
+            found.append(f"the clock of the sound is {pace} ({abs(self.drift_s):.2f} s in all): resampled")
+        if self.silent:
+            found.append("the sound is silent throughout")
+        if self.cancelled:
+            lost = f"{min(99.9, 100 * self.cancelled):.3g} %"
+            found.append(f'channels out of phase, their mean loses {lost}: [dataset] audio_channels = "left" reads one')
+        if self.clipped:
+            found.append(f"the sound is clipped: {100 * self.clipped:.2g} % of its samples are at full scale")
         if self.untimed:
             found.append(f"{self.untimed} frames without a timestamp, timed by the frame rate")
         if self.leading:
@@ -116,10 +143,11 @@ class MediaReport:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """The counts that are not 0."""
+        """The counts that are not 0, and the notes in words."""
         found = {name: value for name, value in asdict(self).items() if value}
         found = {name: round(value, 6) if isinstance(value, float) else value for name, value in found.items()}
-        return found | ({"messages": list(self.messages)} if self.messages else {})
+        lists = {"messages": list(self.messages), "notes": self.notes}
+        return found | {name: lines for name, lines in lists.items() if lines}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> MediaReport:
@@ -145,7 +173,7 @@ def report_on(
     if stream.type == "video" and stream.codec_context.name in ONE_TO_ONE and kind not in FIELDS_APART:
         lost = packets - read.discarded - read.frames - read.damaged
         dropped = max(0, lost - leading)
-    declared = _declared_frames(stream)
+    declared, streams = _declared_frames(stream), candidates(read.container, stream.type)
     listed = len(stream.index_entries) if kind in INDEXED and to_end else 0
     found: dict[str, Any] = truncation_of(read) if to_end else {}
     if times_s is not None:
@@ -165,6 +193,8 @@ def report_on(
         corrupt_frames=read.corrupt_frames,
         leading=leading,
         untimed=read.untimed,
+        streams=len(streams) if len(streams) > 1 else 0,
+        stream=list(getattr(read.container.streams, stream.type)).index(stream),
         errors=read.log.count,
         messages=tuple(read.log.messages),
         **found,
