@@ -87,17 +87,19 @@ class _DecodedSound:
                 raise NoAudioError(
                     f"{self._path}: no audio stream (--on-missing-audio mask --retry-failed gives it invalid rows)"
                 )
-            frames, to_end = StreamFrames(container, stream, errors), False
+            frames, to_end, end_s = StreamFrames(container, stream, errors), False, -math.inf
             interleave = _Interleaver(self._path)
             try:
                 for frame in frames:
                     time_s = frame.time
+                    if time_s is not None:
+                        end_s = time_s + frame.samples / frame.sample_rate
                     for part in interleave(frame):
                         yield Block(self._mono(part), frame.sample_rate, time_s)
                         time_s = None  # what is left of the frame follows at once
                 to_end = True
             finally:  # the sound after the picture's end is not read
-                self.report = report_on(frames, self._path, to_end=to_end)
+                self.report = report_on(frames, self._path, to_end=to_end, decoded_to_s=end_s)
 
     def _mono(self, frame: Any) -> NDArray[np.float32]:
         """(N,) float32 in [-1, 1]: the mean over the channels of a frame, or one of them."""

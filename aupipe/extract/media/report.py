@@ -7,6 +7,7 @@ sound that ends after the picture and streams that begin in the middle of a grou
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -157,12 +158,17 @@ class MediaReport:
 
 
 def report_on(
-    read: StreamFrames, path: Path, times_s: NDArray[np.float64] | None = None, to_end: bool = True
+    read: StreamFrames,
+    path: Path,
+    times_s: NDArray[np.float64] | None = None,
+    to_end: bool = True,
+    decoded_to_s: float = -math.inf,
 ) -> MediaReport:
     """What was found when a stream of a file was read.
 
     ``times_s`` (T,): of its frames, in the order they are shown, where the steps between them are to be judged.
-    ``to_end``: whether it was read to its end; else nothing can be said of what is missing.
+    ``to_end``: whether it was read to its end; else nothing can be said of what is missing. ``decoded_to_s``: where its
+    last frame ends, of sound: packets may not say how long they are.
     """
     stream, kind = read.stream, read.kind
     packets, leading, dropped = read.packets, read.leading, 0
@@ -175,7 +181,7 @@ def report_on(
         dropped = max(0, lost - leading)
     declared, streams = _declared_frames(stream), candidates(read.container, stream.type)
     listed = len(stream.index_entries) if kind in INDEXED and to_end else 0
-    found: dict[str, Any] = truncation_of(read) if to_end else {}
+    found: dict[str, Any] = truncation_of(read, decoded_to_s) if to_end else {}
     if times_s is not None:
         found |= overlap_in(times_s)
         if kind not in INDEXED:  # there a step is as long as the table of packets says
@@ -192,7 +198,7 @@ def report_on(
         corrupt_packets=read.corrupt_packets,
         corrupt_frames=read.corrupt_frames,
         leading=leading,
-        untimed=read.untimed,
+        untimed=read.untimed if stream.type == "video" else 0,  # sound follows what was before it
         streams=len(streams) if len(streams) > 1 else 0,
         stream=list(getattr(read.container.streams, stream.type)).index(stream),
         errors=read.log.count,
@@ -214,7 +220,7 @@ def _declared_frames(stream: Any) -> int:
     return 0
 
 
-def truncation_of(read: StreamFrames) -> dict[str, Any]:
+def truncation_of(read: StreamFrames, decoded_to_s: float = -math.inf) -> dict[str, Any]:
     """Where a file ends before its container says, as fields of `MediaReport`.
 
     A Matroska track may state its own end, and AVI counts its frames; else the end of the longest stream counts, since
@@ -223,7 +229,7 @@ def truncation_of(read: StreamFrames) -> dict[str, Any]:
     container, stream, kind = read.container, read.stream, read.kind
     if kind in BROADCAST or not read.ends:
         return {}
-    end_s = float(read.ends.get(stream.index, 0) * stream.time_base)
+    end_s = max(float(read.ends.get(stream.index, 0) * stream.time_base), decoded_to_s)
     period_s = float(1 / stream.average_rate) if stream.type == "video" and stream.average_rate else 0.04
     declared_s, tolerance_s = 0.0, max(2.5 * period_s, 0.1)
     if kind == "avi" and stream.type == "video" and stream.frames:
@@ -232,7 +238,8 @@ def truncation_of(read: StreamFrames) -> dict[str, Any]:
         declared_s = int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
     elif container.duration:
         streams: Any = container.streams
-        end_s = max(float(end * streams[index].time_base) for index, end in read.ends.items() if index < len(streams))
+        known = {index: streams[index].time_base for index in read.ends if index < len(streams)}
+        end_s = max(end_s, *(float(read.ends[index] * base) for index, base in known.items()))
         declared_s = ((container.start_time or 0) + container.duration) / 1e6
         tolerance_s = max(0.5, 0.02 * declared_s)
     return {"end_s": end_s, "declared_end_s": declared_s} if declared_s - end_s > tolerance_s else {}
