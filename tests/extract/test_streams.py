@@ -16,7 +16,10 @@ from aupipe.errors import RecordingError, UsageError
 from aupipe.extract.media.audio import media_starts, read_audio_and_report
 from aupipe.extract.media.video import VideoReader
 from aupipe.extract.planning.features import build_feature_set
+from aupipe.extract.planning.plan import make_plan
+from aupipe.store import create_store
 from aupipe.types import Recording, StreamChoice
+from tests.extract.running import run_jobs
 from tests.extract.test_long_sound import write_sound
 
 RATE = 16000
@@ -71,6 +74,8 @@ def test_a_single_picture_before_the_film_is_not_the_film(tmp_path: Path) -> Non
     path = write_streams(tmp_path / "a.mov", [(1, 40, DEFAULT), (25, 200, DEFAULT)])
     assert seen(path) == (25, 200, [])
     assert seen(path, 0)[:2] == (1, 40)
+    matroska = write_streams(tmp_path / "a.mkv", [(1, 40, DEFAULT), (25, 200, 0)])
+    assert seen(matroska) == (25, 200, [])
     only = write_streams(tmp_path / "b.mov", [(1, 40, DEFAULT)])
     assert seen(only) == (1, 40, [])
 
@@ -105,6 +110,22 @@ def test_a_stream_that_a_file_does_not_have_is_an_error_that_counts_them(tmp_pat
         heard(path, audio=1)
     with pytest.raises(RecordingError, match="one video stream, and"):
         seen(path, 7)
+
+
+def test_a_run_reads_the_streams_that_the_data_set_names(tmp_path: Path) -> None:
+    path = write_streams(tmp_path / "a.mkv", [(10, 40, 0), (20, 200, DEFAULT)], [(0.0, 0), (0.5, DEFAULT)])
+    features = build_feature_set(Config(encoders=(EncoderConfig("mfcc", "mfcc", "audio"),)))
+    store = create_store(tmp_path / "features")
+    for number, choice in enumerate((StreamChoice(), StreamChoice(video=0, audio=0))):
+        recording = Recording(f"{number}", video=path, streams=choice)
+        (result,) = run_jobs(make_plan([recording], features, store).jobs, store, features)
+        assert not result.failed
+        clock, mfcc = sorted(result.published, key=lambda record: record.feature)
+        assert (clock.frames, mfcc.frames) == ((20, 20), (10, 10))[number]
+        read = [mfcc.media[kind].get("stream", 0) for kind in ("video", "audio")]
+        assert read == [1 - number, 1 - number]
+    silent = store.read("1", next(spec.id for spec in store.features() if "audio_stream" in spec.params))
+    assert np.ptp(silent[:, 0]) < 1e-3
 
 
 def test_another_stream_is_another_feature_and_the_default_keeps_its_key() -> None:

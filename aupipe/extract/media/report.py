@@ -8,7 +8,6 @@ sound that ends after the picture and streams that begin in the middle of a grou
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -19,11 +18,10 @@ from numpy.typing import NDArray
 
 from aupipe.extract.media.container import BROADCAST, StreamFrames
 from aupipe.extract.media.file_end import missing_end
-from aupipe.extract.media.streams import candidates
+from aupipe.extract.media.streams import candidates, stated_end_s
 
 REGULAR_SHARE = 0.9  # of the steps between frames are alike where a frame rate is constant
 ROUNDING_S = 0.0011  # Matroska and FLV count in milliseconds
-TRACK_END = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 INDEXED = ("mov", "avi")  # containers with a table of every packet
 ONE_TO_ONE = ("h264", "hevc", "av1", "mjpeg", "png", "prores", "dnxhd")  # each packet of these codecs gives a frame
 FIELDS_APART = ("mpegts", "mpeg")  # where a packet may hold half an interlaced picture
@@ -234,8 +232,8 @@ def truncation_of(read: StreamFrames, decoded_to_s: float = -math.inf) -> dict[s
     declared_s, tolerance_s = 0.0, max(2.5 * period_s, 0.1)
     if kind == "avi" and stream.type == "video" and stream.frames:
         declared_s = stream.frames * period_s
-    elif kind == "matroska" and (tag := TRACK_END.fullmatch(stream.metadata.get("DURATION", ""))):
-        declared_s = int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+    elif kind == "matroska" and (stated_s := stated_end_s(stream)) is not None:
+        declared_s = stated_s
     elif container.duration:
         streams: Any = container.streams
         known = {index: streams[index].time_base for index in read.ends if index < len(streams)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from aupipe.errors import RecordingError
 from aupipe.extract.media.container import sniff
 from aupipe.extract.media.ffmpeg_log import unknown_codec
 
+TRACK_END = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 STILL = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 
 Kind = Literal["video", "audio"]
@@ -47,4 +49,16 @@ def candidates(container: Any, kind: Kind) -> list[Any]:
     if kind == "audio":
         return streams
     films = [stream for stream in streams if not stream.disposition & STILL]
-    return [stream for stream in films if stream.frames != 1] or films
+    return [stream for stream in films if not _is_one_picture(stream)] or films
+
+
+def stated_end_s(stream: Any) -> float | None:
+    """Where a track of Matroska ends by its own tag; None where it has none."""
+    found = TRACK_END.fullmatch(stream.metadata.get("DURATION", ""))
+    return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else None
+
+
+def _is_one_picture(stream: Any) -> bool:
+    end_s = stated_end_s(stream)
+    period_s = float(1 / stream.average_rate) if stream.average_rate else 0.0
+    return stream.frames == 1 or (end_s is not None and end_s < 1.5 * period_s)
