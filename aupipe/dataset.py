@@ -11,9 +11,10 @@ from pathlib import Path
 
 from aupipe.annotations import find_annotations, find_test_tracks
 from aupipe.config import FILE_NAME, DatasetConfig, load_config
-from aupipe.dataset_model import VIDEO_SUFFIXES, Dataset, is_inside, join_datasets, label_name
+from aupipe.dataset_model import Dataset, is_inside, join_datasets, label_name
 from aupipe.errors import UsageError
 from aupipe.facs_datasets import PUBLISHED
+from aupipe.file_kinds import VIDEO_SUFFIXES, is_video
 from aupipe.registry import nearest
 from aupipe.tasks import OFFICIAL, Task
 from aupipe.types import Recording
@@ -114,13 +115,14 @@ def _warn_unmatched(known: set[str], annotations: Mapping[str, Mapping[str, tupl
 
 def _find_videos(config: DatasetConfig) -> tuple[list[Recording], list[Path]]:
     files, ignored = walk_videos(config.videos)
-    return [Recording(id=name, video=file) for name, file in files.items()], ignored
+    return [Recording(id=name, video=file, streams=config.streams) for name, file in files.items()], ignored
 
 
 def walk_videos(folder: Path) -> tuple[dict[str, Path], list[Path]]:
     """Relative name -> path of every entry below ``folder`` with the suffix of a video, and the other files.
 
-    A folder with such a suffix is listed too: it fails by name later, instead of being skipped silently. Hidden entries
+    Files with a suffix that says nothing (.mod, .dat, none) are videos where their first bytes are a video's. A folder
+    with such a suffix is listed too: it fails by name later, instead of being skipped silently. Hidden entries
     and files of aupipe (configuration, stores, runs) are left out. Links to folders elsewhere are followed, each once;
     links to folders that are walked anyway are not, so that there are no loops. A folder that cannot be listed is
     logged as a warning.
@@ -135,7 +137,8 @@ def walk_videos(folder: Path) -> tuple[dict[str, Path], list[Path]]:
             for name in sorted(folders)
             if not name.startswith(".") and not _is_store(here / name) and _is_followed(here / name, walked)
         ]
-        videos = [name for name in (*folders, *files) if Path(name).suffix.lower() in VIDEO_SUFFIXES]
+        videos = [name for name in folders if Path(name).suffix.lower() in VIDEO_SUFFIXES]
+        videos += [name for name in files if is_video(here / name)]
         folders[:] = [name for name in folders if name not in videos]
         for name in videos:
             if not name.startswith("."):
@@ -214,6 +217,7 @@ def _find_affwild2(config: DatasetConfig) -> Dataset:
             video_id=video if videos else track,
             group=video,
             fps=config.fps,
+            streams=config.streams,
         )
         if config.frames == "cropped_aligned":
             # A track without a folder of crops keeps `images` None, and fails by name when its frames are read.

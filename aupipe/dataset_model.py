@@ -10,19 +10,10 @@ from pathlib import Path
 
 from aupipe.annotations import read_annotation
 from aupipe.errors import UsageError
+from aupipe.file_kinds import VIDEO_SUFFIXES
 from aupipe.registry import nearest
 from aupipe.tasks import OFFICIAL, Task, join_tasks
 from aupipe.types import Labels, Recording
-
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".mpg", ".mpeg"}) | {
-    ".ts",
-    ".mts",
-    ".m2ts",
-    ".flv",
-    ".3gp",
-    ".ogv",
-    ".vob",
-}
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ LAYERS = [
         "config",
         "annotations",
         "facs_datasets",
+        "file_kinds",
         "dataset_model",
         "dataset",
         "sources",

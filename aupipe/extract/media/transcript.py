@@ -13,6 +13,7 @@ from typing import Any, Literal
 from aupipe.documents import parse_json
 from aupipe.errors import RecordingError
 from aupipe.files import write_file
+from aupipe.types import AS_PLAYED, StreamChoice
 
 LAST_WORD_S = 0.5  # duration of a word that has no stated end and no word after it
 GRID_RATE = 25000  # GRID's alignments count samples at 25 kHz
@@ -68,7 +69,9 @@ def find_transcript(video: Path, folder: Path | None = None, video_id: str = "")
     return next((path for path in found if path.is_file()), None)
 
 
-def spoken_words(video: Path, folder: Path | None = None, video_id: str = "") -> Transcript:
+def spoken_words(
+    video: Path, folder: Path | None = None, video_id: str = "", streams: StreamChoice = AS_PLAYED
+) -> Transcript:
     """The words of a video on its clock, from the transcript `find_transcript` finds.
 
     Raises RecordingError where there is none, or when it cannot be read.
@@ -78,7 +81,7 @@ def spoken_words(video: Path, folder: Path | None = None, video_id: str = "") ->
         raise RecordingError(f"{video}: no transcript beside it; expected {video.stem} + {', '.join(READERS)}")
     from aupipe.extract.media.audio import media_starts
 
-    player_start_s, sound_start_s = media_starts(video)
+    player_start_s, sound_start_s = media_starts(video, streams)
     return read_transcript(path).on_video_clock(player_start_s=player_start_s, sound_start_s=sound_start_s)
 
 
