@@ -16,7 +16,6 @@ MODULES = {"opencv-python-headless": "cv2", "pillow": "PIL"}
 # Declared, and imported by no line of the package, because:
 NOT_IMPORTED = {
     "sentencepiece": "transformers imports it to read the tokenisers of some speech recognisers",
-    "dask-jobqueue": "the cluster extra: users start their cluster with it",
 }
 
 # Imported, and not declared, because:

@@ -1,13 +1,11 @@
-"""The agent of one machine: a plug-in of its Dask worker that runs jobs in supervised worker processes.
+"""The agent of one machine, which runs jobs in supervised worker processes; it knows nothing of Dask.
 
 A thread of its own owns the processes; they start with the first job and end after a minute without one, or with the
-run. Tasks wait for their job without holding a thread of Dask, so any ``dask worker`` serves, whatever its
-``--nthreads``.
+run.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import queue
 import socket
@@ -18,9 +16,6 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from distributed import WorkerPlugin, get_worker
 
 from aupipe.errors import AupipeError
 from aupipe.extract.engine.events import FramesDecoded, ItemPublished
@@ -35,7 +30,6 @@ from aupipe.extract.executors import (
 )
 from aupipe.extract.executors.cluster.checks import gpus, refuse_unfit, unseen
 from aupipe.extract.executors.cluster.messages import (
-    PLUGIN,
     AgentMessage,
     Died,
     Ended,
@@ -45,21 +39,14 @@ from aupipe.extract.executors.cluster.messages import (
     Progress,
     Refusal,
     Returned,
-    opened,
-    sealed,
 )
 from aupipe.extract.executors.local import LocalExecutor, local_executor
 from aupipe.extract.executors.messages import fatal_of
 from aupipe.extract.meter import Measured
-from aupipe.logs import log_to_stderr
 from aupipe.store import ItemRecord
-
-if TYPE_CHECKING:
-    from distributed import Worker
 
 IDLE_S = 60.0  # worker processes without a job end after so long
 TELL_S = 2.0
-MANY = 1_000_000  # tasks that Dask runs at once: they only wait
 CLOSE_AFTER = 5  # deaths of worker processes in a row, no job having ended between them
 
 log = logging.getLogger(__name__)
@@ -270,57 +257,3 @@ class Agent:
                     received[2].set_result(None)
                 elif self._closing:
                     return
-
-
-class AgentPlugin(WorkerPlugin):
-    """Sets up the `Agent` of a Dask worker. ``order`` is a sealed `Order`."""
-
-    name = PLUGIN
-
-    def __init__(self, order: bytes, topic: str) -> None:
-        self.order, self.topic = order, topic
-        self.agent: Agent | None = None
-        self._numbers: dict[str, int] = {}  # key of a task -> number of its job
-
-    def setup(self, worker: Worker) -> None:
-        """Start the agent. Never raises: what is wrong is told as a `Refusal`."""
-        order: Order = opened(self.order)
-        log_to_stderr(order.log_level)
-        self._threads, worker.state.nthreads = worker.state.nthreads, MANY
-
-        def tell(message: AgentMessage) -> None:
-            worker.log_event(self.topic, sealed(message))
-
-        self.agent = Agent(order, worker.address, tell)
-
-    def teardown(self, worker: Worker) -> Any:
-        """End the worker processes."""
-        worker.state.nthreads = self._threads
-        if self.agent is not None:
-            return asyncio.to_thread(self.agent.close)
-        return None
-
-    def transition(self, key: Any, start: str, finish: str, **more: Any) -> None:
-        """Called by Dask for every change of a task: one that is cancelled has nobody to wait for it."""
-        if finish in ("cancelled", "released", "forgotten") and self.agent is not None:
-            number = self._numbers.pop(key, None)
-            if number is not None:
-                self.agent.abandon(number)
-
-    async def run(self, key: str, number: int, attempt: Attempt) -> None:
-        """Run a job; the task with this key waits for it."""
-        if self.agent is None:
-            return
-        self._numbers[key] = number
-        try:
-            await asyncio.wrap_future(self.agent.submit(number, attempt))
-        finally:
-            self._numbers.pop(key, None)
-
-
-async def run_job(content: bytes) -> None:
-    """The task of one job: a sealed (key, number, `Attempt`). What becomes of it is told as an `AgentMessage`."""
-    key, number, attempt = opened(content)
-    plugin = get_worker().plugins.get(PLUGIN)
-    if isinstance(plugin, AgentPlugin):
-        await plugin.run(key, number, attempt)

@@ -26,8 +26,7 @@ from aupipe.extract.executors import (
     StagesMeasured,
     WorkerDied,
 )
-from aupipe.extract.executors.cluster.agent import AgentPlugin, run_job
-from aupipe.extract.executors.cluster.machines import Machine
+from aupipe.extract.executors.cluster.machines import Machines
 from aupipe.extract.executors.cluster.messages import (
     PLUGIN,
     AgentMessage,
@@ -42,12 +41,11 @@ from aupipe.extract.executors.cluster.messages import (
     opened,
     sealed,
 )
+from aupipe.extract.executors.cluster.plugin import AgentPlugin, run_job
 from aupipe.extract.executors.driver import size_of
 
 POLL_S = 1.0
 LOOK_S = 2.0  # between looks at which machines are still there
-NOBODY_S = 600.0  # without any machine
-REFUSERS_S = 30.0  # with machines that all refuse
 LOST_WITH = 3  # machines: a job that was lost with so many is tried alone
 CALL_S = 10.0  # a call that all machines answer waits so long for one that does not
 TOUCH_S = 3600.0  # between signs of life on the file that marks the store
@@ -62,8 +60,7 @@ class DaskExecutor:
     client: Client
     scheduler: str  # address
     order: Order
-    machines: dict[str, Machine] = field(default_factory=dict)  # by address
-    refused: dict[str, Refusal] = field(default_factory=dict)
+    machines: Machines = field(default_factory=Machines)
     _futures: dict[int, Future] = field(default_factory=dict)  # by the number of the job
     _where: dict[int, str] = field(default_factory=dict)  # job -> address
     _numbers: Iterator[int] = field(default_factory=itertools.count)
@@ -72,7 +69,6 @@ class DaskExecutor:
     _losses: Counter[str] = field(default_factory=Counter)  # video -> machines it was lost with
     _died_on: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # video -> addresses
     _looked_s: float = field(default_factory=time.monotonic)
-    _served_s: float = field(default_factory=time.monotonic)  # when a machine was last there that takes part
     _touched_s: float = field(default_factory=time.monotonic)
     _is_open: bool = True
 
@@ -95,11 +91,11 @@ class DaskExecutor:
 
     def has_slot(self, size_bytes: int = 0, alone: bool = False) -> bool:
         """Whether a job of this size can be assigned now; ``alone``: to a process that has no other."""
-        return any(machine.has_slot(size_bytes, alone) for machine in self.machines.values())
+        return any(machine.has_slot(size_bytes, alone) for machine in self.machines)
 
     def assign(self, attempt: Attempt) -> None:
         """Give a job to the emptiest machine that can take it; one that killed, elsewhere if there is elsewhere."""
-        machine = self._machine_for(attempt)
+        machine = self.machines.choose(attempt, self._died_on[attempt.job.video_id])
         number = next(self._numbers)
         machine.give(number, attempt)
         self._where[number] = machine.address
@@ -110,16 +106,6 @@ class DaskExecutor:
         self._futures[number] = future
         future.add_done_callback(lambda done: self._arrived.put((number, done)))
 
-    def _machine_for(self, attempt: Attempt) -> Machine:
-        able = [each for each in self.machines.values() if each.has_slot(attempt.size_bytes, attempt.alone)]
-        avoided = self._died_on[attempt.job.video_id] if attempt.alone else set()
-
-        def order(machine: Machine) -> tuple[bool, bool, float]:
-            unfit = attempt.alone and (machine.is_doubtful or machine.address in avoided)
-            return unfit, machine.is_doubtful, len(machine.held) / max(1, machine.hello.slots)
-
-        return min(able, key=order)
-
     def poll(self) -> Iterator[ExecutorEvent]:
         """Wait a moment for what happens. Raises AupipeError where no machine can go on."""
         for arrival in self._arrivals():
@@ -127,7 +113,7 @@ class DaskExecutor:
                 case int(number), Future() as future:
                     yield from self._finished(number, future)
                 case Hello():
-                    self._join(arrival)
+                    self.machines.join(arrival)
                 case Refusal():
                     yield from self._refuse(arrival)
                 case Progress(address, frames, measured):
@@ -187,7 +173,7 @@ class DaskExecutor:
             yield JobReturned(replace(attempt, size_bytes=size_bytes))
 
     def _died(self, numbers: Sequence[int], reason: str) -> Iterator[ExecutorEvent]:
-        machine = next((self.machines[self._where[number]] for number in numbers if number in self._where), None)
+        machine = self.machines.get(next((self._where[number] for number in numbers if number in self._where), ""))
         attempts = self._take(numbers)
         if machine is None or not attempts:
             return
@@ -195,7 +181,7 @@ class DaskExecutor:
         for attempt in attempts:
             self._died_on[attempt.job.video_id].add(machine.address)
         reason = f"{reason} on {machine.hello.host}"
-        if machine.is_doubtful and any(not other.is_doubtful for other in self.machines.values()):
+        if machine.is_doubtful and any(not other.is_doubtful for other in self.machines):
             yield from self._lost(attempts, reason)
         else:
             yield WorkerDied(tuple(attempts), reason)
@@ -209,24 +195,9 @@ class DaskExecutor:
 
     # Machines ---------------------------------------------------------------------------------------------------------
 
-    def _join(self, hello: Hello) -> None:
-        if hello.address in self.machines or hello.address in self.refused:  # told again
-            return
-        shared = {gpu: other.hello.host for other in self.machines.values() for gpu in other.hello.gpus}
-        twice = [gpu for gpu in hello.gpus if gpu in shared]
-        if twice:
-            reason = f"GPU {twice[0]} is that of another Dask worker: give each its own by CUDA_VISIBLE_DEVICES"
-            self.refused[hello.address] = Refusal(hello.address, hello.host, reason, 2)
-            log.warning("%s (%s) takes no part: %s", hello.host, hello.address, reason)
-            return
-        self.machines[hello.address] = Machine(hello)
-        log.info("%s (%s) takes part: %d worker processes", hello.host, hello.address, hello.slots)
-
     def _refuse(self, refusal: Refusal) -> Iterator[ExecutorEvent]:
         """A machine takes no part, or no longer: its jobs go back."""
-        if refusal.address not in self.refused:
-            log.warning("%s (%s) takes no part: %s", refusal.host, refusal.address, refusal.reason)
-        self.refused[refusal.address] = refusal
+        self.machines.refuse(refusal)
         yield from self._drop(refusal.address)
 
     def _drop(self, address: str, reason: str = "") -> Iterator[ExecutorEvent]:
@@ -235,7 +206,7 @@ class DaskExecutor:
             return
         futures = [self._futures.pop(number) for number in machine.held if number in self._futures]
         attempts = self._take(list(machine.held))
-        del self.machines[address]
+        self.machines.remove(address)
         for future in futures:
             future.release()
         yield from self._lost(attempts, reason) if reason else map(JobReturned, attempts)
@@ -257,13 +228,11 @@ class DaskExecutor:
                 f"the Dask scheduler at {self.scheduler} is gone ({error}): start it, then run the same "
                 "command again: published items stay stored"
             ) from error
-        for address in [address for address in self.machines if address not in present]:
-            machine = self.machines[address]
-            log.warning("%s (%s) is gone; its %d jobs go back", machine.hello.host, address, len(machine.held))
-            yield from self._drop(address, f"the machine {machine.hello.host} was lost")
-        if self.machines:
-            self._served_s = now_s
-        self._give_up_without_machines(now_s - self._served_s, present)
+        for machine in [machine for machine in self.machines if machine.address not in present]:
+            host = machine.hello.host
+            log.warning("%s (%s) is gone; its %d jobs go back", host, machine.address, len(machine.held))
+            yield from self._drop(machine.address, f"the machine {host} was lost")
+        self.machines.raise_if_none(present)
         if now_s - self._touched_s > TOUCH_S:
             self._touched_s = now_s
             with suppress(OSError):
@@ -275,15 +244,6 @@ class DaskExecutor:
         if scheduler is None:
             raise OSError("the connection is closed")
         return set(self.client.sync(scheduler.ncores, callback_timeout=CALL_S))
-
-    def _give_up_without_machines(self, for_s: float, present: set[str]) -> None:
-        refusals = [refusal for address, refusal in self.refused.items() if address in present]
-        if for_s > REFUSERS_S and refusals and len(refusals) == len(present):
-            error = AupipeError(f"no machine takes part: {refusals[0].host}: {refusals[0].reason}")
-            error.exit_code = refusals[0].exit_code
-            raise error
-        if for_s > NOBODY_S:
-            raise AupipeError(f"no Dask worker has taken part for {NOBODY_S / 60:.0f} minutes: start some")
 
     # The end ----------------------------------------------------------------------------------------------------------
 

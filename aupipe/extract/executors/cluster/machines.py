@@ -1,14 +1,21 @@
-"""What a run knows of one machine: its jobs, how fast it is, and whether it is to get more."""
+"""What a run knows of its machines: their jobs, how fast they are, which of them is to get more."""
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 
+from aupipe.errors import AupipeError
 from aupipe.extract.executors import Attempt
-from aupipe.extract.executors.cluster.messages import Hello
+from aupipe.extract.executors.cluster.messages import Hello, Refusal
 
+NOBODY_S = 600.0  # without any machine
+REFUSERS_S = 30.0  # with machines that all refuse
 AHEAD_S = 30.0  # of work that a machine holds beyond the jobs its processes need
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -67,3 +74,68 @@ class Machine:
             self.ended_bytes += attempt.size_bytes
             self.deaths = 0
         return attempt
+
+
+class Machines:
+    """The machines of a run: those that take part, which is what is iterated over, and those that refused."""
+
+    def __init__(self) -> None:
+        self._joined: dict[str, Machine] = {}  # by address
+        self._refused: dict[str, Refusal] = {}
+        self._served_s = time.monotonic()  # when a machine was last there that takes part
+
+    def __iter__(self) -> Iterator[Machine]:
+        return iter(list(self._joined.values()))
+
+    def get(self, address: str) -> Machine | None:
+        """The machine with this address, where it takes part."""
+        return self._joined.get(address)
+
+    def join(self, hello: Hello) -> None:
+        """Take in a machine; it may say so several times."""
+        if hello.address in self._joined or hello.address in self._refused:
+            return
+        shared = {gpu for machine in self for gpu in machine.hello.gpus}
+        twice = [gpu for gpu in hello.gpus if gpu in shared]
+        if twice:
+            reason = f"GPU {twice[0]} is that of another Dask worker: give each its own by CUDA_VISIBLE_DEVICES"
+            self.refuse(Refusal(hello.address, hello.host, reason, 2))
+            return
+        self._joined[hello.address] = Machine(hello)
+        log.info("%s (%s) takes part: %d worker processes", hello.host, hello.address, hello.slots)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Note that a machine takes no part, or no longer; it is named once."""
+        if refusal.address not in self._refused:
+            log.warning("%s (%s) takes no part: %s", refusal.host, refusal.address, refusal.reason)
+        self._refused[refusal.address] = refusal
+
+    def remove(self, address: str) -> None:
+        """Forget a machine."""
+        self._joined.pop(address, None)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._joined.clear()
+
+    def choose(self, attempt: Attempt, avoided: Set[str]) -> Machine:
+        """The emptiest machine that can take a job; one that killed, where it has not (``avoided``: addresses)."""
+
+        def order(machine: Machine) -> tuple[bool, bool, float]:
+            unfit = attempt.alone and (machine.is_doubtful or machine.address in avoided)
+            return unfit, machine.is_doubtful, len(machine.held) / max(1, machine.hello.slots)
+
+        return min((machine for machine in self if machine.has_slot(attempt.size_bytes, attempt.alone)), key=order)
+
+    def raise_if_none(self, present: Set[str]) -> None:
+        """Raises AupipeError where no machine has taken part for too long; ``present``: addresses of Dask workers."""
+        if self._joined:
+            self._served_s = time.monotonic()
+        for_s = time.monotonic() - self._served_s
+        refusals = [refusal for address, refusal in self._refused.items() if address in present]
+        if for_s > REFUSERS_S and refusals and len(refusals) == len(present):
+            error = AupipeError(f"no machine takes part: {refusals[0].host}: {refusals[0].reason}")
+            error.exit_code = refusals[0].exit_code
+            raise error
+        if for_s > NOBODY_S:
+            raise AupipeError(f"no Dask worker has taken part for {NOBODY_S / 60:.0f} minutes: start some")
