@@ -148,7 +148,7 @@ MUTANTS = [
         "processes.py",
         "    except ProcessLookupError:\n        return True",
         "    except ProcessLookupError:\n        return False",
-        F,
+        J,
     ),
     # Verifying, repairing, purging
     ("maintenance/verify.py", "        if size != record.nbytes:", "        if False:", V),
