@@ -137,7 +137,7 @@ MUTANTS = [
         R,
     ),
     ("maintenance/lease.py", "    while not fs.link(staged, path):", "    while fs.link(staged, path) is None:", S),
-    ("maintenance/lease.py", "        elif seen != first or not expiry_s:", "        elif not expiry_s:", S),
+    ("maintenance/lease.py", "        elif seen != first or not expiry_s or", "        elif not expiry_s or", S),
     (
         "maintenance/lease.py",
         "        if not self._is_mine():\n            raise",
