@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from aupipe.store import create_store, open_store
+from aupipe.store.maintenance.lease import hold_lease
 from aupipe.types import FeatureSpec
 from tests.cli.conftest import Project
 
@@ -73,6 +74,31 @@ def test_items_whose_journal_is_lost_are_named_as_orphans_and_won_back_by_one_co
     ]
     answer = stored.run("store", "verify", "--rebuild")
     assert (answer.code, answer.out) == (0, "22 items, checksums of 22 compared: no damage\n")
+
+
+def test_gc_removes_what_was_replaced_and_verify_only_says_so(stored: Project) -> None:
+    store = open_store(stored.folder / "features")
+    store.publish("a.mp4", SPEC, np.ones((2, 8), np.float32))
+    store.close()
+
+    def state() -> dict[Path, tuple[int, int]]:
+        files = (stored.folder / "features").rglob("*")
+        return {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
+
+    before = state()
+    lines = stored.run("store", "verify").out.splitlines()
+    assert lines[1] == "1 replaced items, 0 unfinished files: removed by aupipe store gc"
+    assert state() == before
+    assert "removed 0 replaced items" in stored.run("store", "gc").out  # the grace period: an hour
+    answer = stored.run("store", "gc", "--grace", "0s", "--json")
+    assert answer.code == 0
+    assert json.loads(answer.out)["items"] == 1
+    assert stored.run("store", "verify").out.splitlines() == ["2 items, checksums of 2 compared: no damage"]
+    for grace in ("1", "h", "-1h", "1.5h", "forever"):
+        assert stored.run("store", "gc", "--grace", grace).code == 2
+    with hold_lease(open_store(stored.folder / "features")):
+        answer = stored.run("store", "gc")
+        assert (answer.code, "another process is running `aupipe store gc`" in answer.err) == (1, True)
 
 
 def test_nothing_is_copied_to_a_backend_that_keeps_nothing(stored: Project) -> None:

@@ -6,6 +6,7 @@ A `FaultyDisk` makes the n-th operation of a small extraction fail; n is increas
 import os
 import shutil
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -135,6 +136,29 @@ def test_a_fault_at_any_operation_leaves_no_trace_after_the_next_run(loop, kind)
 @pytest.mark.parametrize("kind", ["kill", "eio", "enospc"])
 def test_each_kind_of_operation_really_fails(loop, point, kind):
     assert loop(point, kind, 1, step=1) >= 1
+
+
+@pytest.mark.slow
+def test_twenty_runs_killed_at_random_times_end_like_undisturbed_ones(tmp_path, undisturbed):
+    """Each is killed up to ten times, with SIGKILL, then left to end."""
+    backend, expected = undisturbed
+    random, killed = np.random.default_rng(0), 0
+    for number in range(20):
+        path = tmp_path / f"{number}"
+        for _ in range(10):
+            (child,) = in_children(lambda path=path: crash.extract(path, backend))
+            time.sleep(random.uniform(0, 0.15))
+            os.kill(child, signal.SIGKILL)
+            killed += end_of([child]) == [signal.SIGKILL]
+            if (path / "store.json").exists():
+                with open_store(path) as store:
+                    assert check(store).damage == []
+        assert run(path, backend) == 0
+        assert tree(path) == expected, number
+        with open_store(path) as store:
+            report = check(store)
+            assert (report.damage, report.orphans, report.unfinished) == ([], [], 0), number
+    assert killed > 40
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -6,15 +6,19 @@ never changed. It is read into memory whole: no lock is needed, and it may be re
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
 import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
 
 from aupipe.errors import DamageError
 from aupipe.store.log.journal import Line
@@ -37,10 +41,13 @@ CREATE TABLE texts (id INTEGER PRIMARY KEY, json TEXT UNIQUE);
 CREATE TABLE sources (id INTEGER PRIMARY KEY, size INTEGER, mtime_ns INTEGER, digest TEXT, folder INTEGER);
 CREATE TABLE lines (feature INTEGER, recording INTEGER, rank INTEGER, {_NAMES},
     PRIMARY KEY (feature, recording, rank)) WITHOUT ROWID;
+CREATE TABLE states (feature INTEGER PRIMARY KEY, packed BLOB);
+CREATE TABLE names (json TEXT);
 CREATE TABLE garbage (recording BLOB, feature TEXT, revision TEXT, since_ns INTEGER,
     PRIMARY KEY (recording, feature, revision)) WITHOUT ROWID;
 """
-_SELECT = f"SELECT {_NAMES}, size, mtime_ns, digest, folder FROM lines LEFT JOIN sources ON sources.id = source "
+_JOINED, _SOURCES = f"{_NAMES}, size, mtime_ns, digest, folder", "LEFT JOIN sources ON sources.id = source"
+_SELECT = f"SELECT {_JOINED} FROM lines {_SOURCES} "
 Key = tuple[str, str]  # recording, feature
 Revision = tuple[str, str, str]  # recording, feature, revision
 
@@ -94,18 +101,6 @@ def is_intact(path: str) -> bool:
     return True
 
 
-class _States(dict[int, ItemState]):
-    """The states by 3 * number of the source + number of the state: one object for all features of a file."""
-
-    def __init__(self, sources: list[SourceIdentity | None]) -> None:
-        super().__init__()
-        self.sources = sources
-
-    def __missing__(self, code: int) -> ItemState:
-        state = self[code] = ItemState(STATES[code % 3], self.sources[code // 3])
-        return state
-
-
 class IndexFile:
     """A loaded index file. Records are made when asked for: 400,000 of them at once would take time and memory."""
 
@@ -151,43 +146,52 @@ class IndexFile:
 
     def items(self, feature: str) -> Iterator[tuple[str, list[Line]]]:
         """Each recording of a feature with the lines of its item, by recording."""
-        number = self._features.get(feature)
-        names = self._rows(
-            "SELECT name, id FROM recordings WHERE id IN (SELECT recording FROM lines WHERE feature = ?) ORDER BY name",
-            number,
-        )
-        for content, recording in names:
+        with _lock:
+            found = self._db.execute(
+                f"SELECT name, {_JOINED} FROM recordings JOIN lines ON recording = recordings.id {_SOURCES} "
+                "WHERE feature = ? ORDER BY name, rank",
+                (self._features.get(feature),),
+            )
+        for content, rows in itertools.groupby(self._blocks(found), key=itemgetter(0)):
             name = decode_name(content)
-            rows = self._rows(_SELECT + "WHERE feature = ? AND recording = ? ORDER BY rank", number, recording)
-            yield name, [self._line(row, name, feature) for row in rows]
+            yield name, [self._line(row[1:], name, feature) for row in rows]
+
+    def _blocks(self, found: sqlite3.Cursor) -> Iterator[Any]:
+        while True:
+            with _lock:
+                rows = found.fetchmany(1000)
+            if not rows:
+                return
+            yield from rows
 
     def states(self, features: Sequence[str]) -> dict[str, tuple[ItemState | None, ...]]:
         """The newest state and source of every item of some features, by recording."""
-        names: list[str | None] = [None] * self._end_of("recordings")
-        for number, name in self._rows("SELECT id, name FROM recordings"):
-            names[number] = decode_name(name)
-        made = _States([None] * self._end_of("sources"))
-        for number, *source in self._rows("SELECT id, size, mtime_ns, digest, folder FROM sources"):
-            made.sources[number] = self._source(source)
-        columns = []
+        ((text,),) = self._rows("SELECT json FROM names")
+        names: list[str | None] = json.loads(text)
+        sources = self._sources()
+        table: list[ItemState | None] = [None] * (1 + 3 * len(sources))  # by the numbers of `pack_state`
+        columns: list[list[ItemState | None]] = []
         for feature in features:
-            # one text of all numbers is parsed several times faster than as many rows are fetched
-            ((recordings, codes),) = self._rows(
-                "SELECT json_group_array(recording), json_group_array(coalesce(source, 0) * 3 + state) FROM lines "
-                "WHERE feature = ? AND rank = 0",
-                self._features.get(feature),
-            )
-            column: list[ItemState | None] = [None] * len(names)
-            for number, state in zip(json.loads(recordings), map(made.__getitem__, json.loads(codes)), strict=True):
-                column[number] = state
-            columns.append(column)
+            packed = self._rows("SELECT packed FROM states WHERE feature = ?", self._features.get(feature))
+            codes = np.frombuffer(packed[0][0], "<i4") if packed else np.zeros(len(names), "<i4")
+            for state in np.unique((codes[codes > 0] - 1) % 3).tolist():
+                if table[1 + state] is None:
+                    table[1 + state :: 3] = map(ItemState, itertools.repeat(STATES[state]), sources)
+            columns.append(list(map(table.__getitem__, codes.tolist())))
         rows = zip(names, zip(*columns, strict=True), strict=False)
         return {name: row for name, row in rows if name is not None and any(row)}
 
-    def _end_of(self, table: str) -> int:
-        """One more than the largest number of a table."""
-        ((last,),) = self._rows(f"SELECT coalesce(max(id), 0) FROM {table}")
-        return int(last) + 1
+    def _sources(self) -> list[SourceIdentity | None]:
+        """The sources by their numbers; none is number 0."""
+        # one text of a whole column is parsed several times faster than as many rows are fetched
+        columns = ", ".join(f"json_group_array({name})" for name in ("id", "size", "mtime_ns", "digest", "folder"))
+        (texts,) = self._rows(f"SELECT {columns} FROM sources")
+        numbers, *values, folders = map(json.loads, texts)
+        sources: list[SourceIdentity | None] = [None] * (1 + max(numbers, default=0))
+        made = map(SourceIdentity, *values, map(self._text, folders))
+        for number, source in zip(numbers, made, strict=True):
+            sources[number] = source
+        return sources
 
     def copy_into(self, db: sqlite3.Connection) -> None:
         """Copy everything into an empty database."""
@@ -224,6 +228,11 @@ class IndexFile:
             known["source"] = self._source((size, mtime_ns, digest, folder))
         defaults: dict[str, Any] = {"versions": {}, "media": {}}
         return Line((seq, journal), bare_record(defaults | known | {"recording": recording, "feature": feature}))
+
+
+def pack_state(state: NDArray[np.int64], source: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The numbers of states with sources in the table ``states``, where 0 is no state."""
+    return 1 + state + 3 * source
 
 
 def encode_name(name: str) -> bytes:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 import google_crc32c
+import numpy as np
 
 from aupipe.store import fs
 from aupipe.store.log.index_file import (
@@ -22,7 +23,9 @@ from aupipe.store.log.index_file import (
     JournalPart,
     Key,
     Revision,
+    decode_name,
     encode_name,
+    pack_state,
 )
 from aupipe.store.log.journal import Line
 
@@ -72,6 +75,7 @@ def write_index(
     if without is not None:
         _forget(db, without)
     db.execute("DELETE FROM journals WHERE bytes IS NULL AND id NOT IN (SELECT journal FROM lines)")
+    _pack_states(db)
     db.execute("COMMIT")
     if without is not None:
         db.execute("VACUUM")
@@ -107,6 +111,26 @@ def _put_lines(db: sqlite3.Connection, items: Iterable[tuple[Key, Sequence[Line]
             numbers = (text and texts.of(text) for text in shared)
             state = STATES.index(record.state)
             db.execute(insert, (*key, rank, seq, journals.of(journal), state, source, *plain, *numbers))
+
+
+def _pack_states(db: sqlite3.Connection) -> None:
+    """Write what planning reads of every item: all names, and states with sources as int32, by the recording's number.
+
+    That is read in a fifth of the time in which as many rows are fetched.
+    """
+    ((last,),) = db.execute("SELECT coalesce(max(id), 0) FROM recordings")
+    names: list[str | None] = [None] * (last + 1)
+    for number, name in db.execute("SELECT id, name FROM recordings"):
+        names[number] = decode_name(name)
+    db.execute("DELETE FROM names")
+    db.execute("INSERT INTO names VALUES (?)", (json.dumps(names, separators=(",", ":")),))
+    db.execute("DELETE FROM states")
+    for (feature,) in db.execute("SELECT id FROM features").fetchall():
+        packed = np.zeros(last + 1, "<i4")
+        query = "SELECT recording, state, coalesce(source, 0) FROM lines WHERE feature = ? AND rank = 0"
+        rows = np.array(db.execute(query, (feature,)).fetchall(), np.int64).reshape(-1, 3)
+        packed[rows[:, 0]] = pack_state(rows[:, 1], rows[:, 2])
+        db.execute("INSERT INTO states VALUES (?, ?)", (feature, packed.tobytes()))
 
 
 def _forget(db: sqlite3.Connection, recording: str) -> None:
