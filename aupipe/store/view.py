@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import dask.array
 
 BLOCK_ROWS = 256  # read at a time by an iteration over the rows
+BLOCK_BYTES = 16 << 20  # read at a time to find out which rows are valid
 GAP_ROWS = 16  # rows at most this far apart are read in one piece, with those between them
 
 
@@ -186,7 +187,11 @@ class ItemView:
     @property
     def valid(self) -> NDArray[np.bool_]:
         """(T,) True for rows that carry data."""
-        return derive_valid(self[:])
+        if self.record.valid_frames in (0, len(self)):  # nothing to read
+            return np.full(len(self), self.record.valid_frames > 0)
+        step = max(1, BLOCK_BYTES // (math.prod(self.shape[1:]) * self.dtype.itemsize))
+        parts = [self._read(start, min(start + step, len(self))) for start in range(0, len(self), step)]
+        return np.concatenate([derive_valid(part) for part in parts])
 
     @property
     def pts_s(self) -> NDArray[np.float64]:
