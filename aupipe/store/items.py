@@ -16,7 +16,7 @@ from aupipe.store.formats.protocol import Layout, Rows, Sink
 from aupipe.store.log.index import Index
 from aupipe.store.protocol import Store
 from aupipe.store.records import ItemRecord, ItemState
-from aupipe.store.view import FeatureView, feature_names, feature_view, has_feature
+from aupipe.store.view import FeatureView, derive_valid_in_blocks, feature_names, feature_view, has_feature
 from aupipe.store.writer import StagedItem, now_utc
 from aupipe.types import FeatureSpec, SourceIdentity
 
@@ -97,6 +97,7 @@ class ItemStore(Store, ABC):
             source=source,
             versions=versions,
             video_id=video_id,
+            read_times=partial(self._times, spec, video_id or recording, frames),
             open_sink=partial(self._stage, spec),
             publish=partial(self._publish, spec),
             discard=self._discard,
@@ -165,6 +166,32 @@ class ItemStore(Store, ABC):
         if not 0 <= start <= stop <= rows.frames:
             raise _range_error(recording, feature, start, stop, rows.frames)
         return rows.view(start, stop)
+
+    def read_valid(self, recording: str, feature: str) -> NDArray[np.bool_]:
+        record = self.published(recording, feature)
+        if record.valid_frames in (0, record.frames):  # nothing to read
+            return np.full(record.frames, record.valid_frames > 0)
+        stored = self._beside(record, "valid")
+        return stored if stored is not None else derive_valid_in_blocks(self, record)
+
+    def read_times(self, recording: str, feature: str) -> NDArray[np.float64] | None:
+        record = self.published(recording, feature)
+        stored = self._beside(record, "time")
+        if stored is None:
+            return self._times(self.spec(feature), record.video_id or recording, record.frames)
+        return stored
+
+    def _beside(self, record: ItemRecord, name: str) -> NDArray[Any] | None:
+        """What lies beside the array of an item by this name, or None."""
+        return None
+
+    def _times(self, spec: FeatureSpec, video_id: str, frames: int) -> NDArray[np.float64] | None:
+        """(T,) the stored clock that a feature was computed with, or None where there is none of so many rows."""
+        try:
+            rows = self.read(video_id, spec.inputs["clock"])
+        except KeyError:
+            return None
+        return np.array(rows, "<f8").reshape(-1) if rows.size == len(rows) == frames else None
 
     def read_into(self, out: NDArray[Any], recording: str, feature: str, start: int = 0) -> None:
         rows = self._rows(recording, feature)

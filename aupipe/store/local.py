@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from numpy.typing import NDArray
+
 from aupipe.errors import DamageError
 from aupipe.store import fs
 from aupipe.store.documents import read_backend, read_spec, spec_document
@@ -210,6 +212,12 @@ class LocalStore(ItemStore):
                 if newer.revision == record.revision:
                     self._wait_for(record, waits_s)
                 record = newer
+
+    def _beside(self, record: ItemRecord, name: str) -> NDArray[Any] | None:
+        try:
+            return self.format.read_beside(self.item_path(record), record, name)
+        except FileNotFoundError:  # replaced meanwhile
+            return None
 
     def _wait_for(self, record: ItemRecord, waits_s: Iterator[float]) -> None:
         """Wait for an item that another process has moved to ``tmp/`` and may move back: see `remove_revision`."""

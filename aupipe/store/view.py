@@ -45,6 +45,22 @@ class ItemReader(Protocol):
         """
         ...
 
+    def read_valid(self, recording: str, feature: str) -> NDArray[np.bool_]:
+        """(T,) True for rows that carry data, without reading the rows where the store knows it. Errors as `read`."""
+        ...
+
+    def read_times(self, recording: str, feature: str) -> NDArray[np.float64] | None:
+        """(T,) the time of each row in s, None where the store does not know it. Errors as `read`."""
+        ...
+
+
+def derive_valid_in_blocks(store: ItemReader, record: ItemRecord) -> NDArray[np.bool_]:
+    """(T,) `derive_valid` of a stored item, of which no more than `BLOCK_BYTES` are read at a time."""
+    step = max(1, BLOCK_BYTES // max(1, record.nbytes // max(1, record.frames)))
+    starts = range(0, record.frames, step)
+    parts = [store.read(record.recording, record.feature, at, min(at + step, record.frames)) for at in starts]
+    return np.concatenate([np.empty(0, bool), *map(derive_valid, parts)])
+
 
 def derive_valid(rows: NDArray[Any]) -> NDArray[np.bool_]:
     """(T,) True for rows that carry data. A row is invalid when it is NaN, and it is then NaN in every element."""
@@ -187,24 +203,23 @@ class ItemView:
     @property
     def valid(self) -> NDArray[np.bool_]:
         """(T,) True for rows that carry data."""
-        if self.record.valid_frames in (0, len(self)):  # nothing to read
-            return np.full(len(self), self.record.valid_frames > 0)
-        step = max(1, BLOCK_BYTES // (math.prod(self.shape[1:]) * self.dtype.itemsize))
-        parts = [self._read(start, min(start + step, len(self))) for start in range(0, len(self), step)]
-        return np.concatenate([derive_valid(part) for part in parts])
+        return self.store.read_valid(self.record.recording, self.record.feature)
 
     @property
     def pts_s(self) -> NDArray[np.float64]:
-        """(T,) the time of each row, from the stored clock the feature was computed with.
+        """(T,) the time of each row in s, from the clock the feature was computed with.
 
         Raises KeyError when the feature names no clock, or the store does not hold it.
         """
         if self.spec.modality == "clock":
-            return np.asarray(self[:], np.float64)
-        clock = self.spec.inputs.get("clock")
-        if clock is None:
+            return np.asarray(self[:], np.float64).reshape(-1)
+        if "clock" not in self.spec.inputs:
             raise KeyError(f"{self.spec.id} names no clock among its inputs, so its rows have no times")
-        return np.asarray(self.store.read(self.record.video_id or self.record.recording, clock), np.float64)
+        times = self.store.read_times(self.record.recording, self.record.feature)
+        if times is None:
+            video = self.record.video_id or self.record.recording
+            raise KeyError(f"no clock of {len(self)} rows ({self.spec.inputs['clock']}) of {video!r}: extract it again")
+        return times
 
     def features(self) -> Features:
         """All rows with their times and their validity."""

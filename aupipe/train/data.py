@@ -1,9 +1,9 @@
 """Examples from the store, and batches of their windows. numpy only.
 
 An example holds no rows: those of a window are read when a batch is made, then concatenated and standardised. So the
-memory that is taken does not depend on the length of the recordings or on their number. Columns of a row: the features
-one after another (standardised, 0 where a feature has no row for the frame), then one presence column per feature (1 where
-it has one). A frame without a face keeps its row, and the head can see that the face is missing.
+memory that is taken does not depend on how long the recordings are. Columns of a row: the features one after another
+(standardised, 0 where a feature has no row for the frame), then one presence column per feature (1 where it has one).
+A frame without a face keeps its row, and the head can see that the face is missing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from aupipe.types import PER_VIDEO, FeatureSpec, Labels, Recording, Task, Window
 
 # A column that is almost constant in training would otherwise have huge values in other recordings.
 CLIP = 10.0  # standard deviations
-BLOCK_ROWS = 8192  # read at a time where a whole recording is gone through
+BLOCK_ROWS = 1024  # read at a time where a whole recording is gone through
 
 
 @dataclass(frozen=True)

@@ -144,15 +144,13 @@ def test_a_sample_looks_closely_at_that_share_only(store):
 def test_repair_sets_damage_aside_and_requeues(store):
     record = store.published(NAMES[0], SPEC.id)
     flip(store.format.data_file(store.item_path(record), record), 300)
-    damaged = {
-        file.name: file.read_bytes() for file in files_of(store) if str(file).startswith(store.item_path(record))
-    }
+    damaged = [file.read_bytes() for file in files_of(store) if str(file).startswith(store.item_path(record))]
     report = check_and_repair(store)
     assert report.requeued == [(NAMES[0], SPEC.id)]
     assert store.record(NAMES[0], SPEC.id).state == "deleted"
     assert "quarantined" in store.record(NAMES[0], SPEC.id).reason
     kept = [file.read_bytes() for file in (store.path / "quarantine").rglob("*") if file.is_file()]
-    assert sorted(kept) == sorted(damaged.values())
+    assert sorted(kept) == sorted(damaged)
     assert check(open_store(store.path)).damage == []
     store.publish(NAMES[0], SPEC, random_rows(700, 3, invalid=[5]), source=SOURCE)
     assert same(open_store(store.path).read(NAMES[0], SPEC.id), random_rows(700, 3, invalid=[5]))
