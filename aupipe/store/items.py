@@ -31,6 +31,7 @@ class ItemStore(Store, ABC):
         self.path = Path(path)
         self.index = index
         self._specs: dict[str, FeatureSpec] = {}
+        self._row_shapes: dict[str, tuple[int, ...]] = {}  # feature id -> shape of a row, where an item has one
 
     # What a backend adds ---------------------------------------------------------------------------------------------
 
@@ -89,6 +90,7 @@ class ItemStore(Store, ABC):
         versions: Mapping[str, str] | None = None,
         video_id: str = "",
     ) -> StagedItem:
+        self._refuse_other_shape(recording, spec, tuple(row_shape))
         return StagedItem(
             recording,
             spec,
@@ -102,6 +104,20 @@ class ItemStore(Store, ABC):
             publish=partial(self._publish, spec),
             discard=self._discard,
         )
+
+    def _refuse_other_shape(self, recording: str, spec: FeatureSpec, row_shape: tuple[int, ...]) -> None:
+        """Raises ValueError unless rows have the shape of those of the feature's other items."""
+        if self._row_shapes.get(spec.id) == row_shape:
+            return
+        others = (item for item in self.all_published(spec.id) if item.recording != recording)
+        other = next(others, None)
+        if other is not None and other.shape[1:] != row_shape:
+            raise ValueError(
+                f"{spec.id}, recording {recording!r}: rows of shape {row_shape}, but those of {other.recording!r} are "
+                f"{other.shape[1:]}; a feature has one width: raise the encoder's version, or delete its other items"
+            )
+        if other is not None:
+            self._row_shapes[spec.id] = row_shape
 
     def publish(
         self,
@@ -205,11 +221,17 @@ class ItemStore(Store, ABC):
     def __iter__(self) -> Iterator[str]:
         return iter(feature_names(self))
 
+    def keys(self) -> list[str]:
+        return feature_names(self)
+
     def __contains__(self, feature: object) -> bool:
         return has_feature(self, feature)
 
     def __len__(self) -> int:
         return len(self.features())
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {str(self.path)!r}: {len(self)} features>"
 
     def __bool__(self) -> bool:
         return True  # also without features, when `__len__` is 0

@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aupipe.errors import UsageError
 from aupipe.registry import nearest
 from aupipe.store.records import ItemRecord
 from aupipe.types import Features, FeatureSpec
 
 if TYPE_CHECKING:
     import dask.array
+    import pandas
+    import torch
+    import xarray
 
 BLOCK_ROWS = 256  # read at a time by an iteration over the rows
 BLOCK_BYTES = 16 << 20  # read at a time to find out which rows are valid
@@ -68,6 +73,21 @@ def derive_valid(rows: NDArray[Any]) -> NDArray[np.bool_]:
     return ~np.isnan(first[:, 0]) if first.size else np.zeros(len(rows), dtype=bool)
 
 
+def optional_package(name: str, what: str) -> Any:
+    """A package that only ``what`` needs. Raises UsageError, saying what to install, where it is missing."""
+    try:
+        return import_module(name)
+    except ImportError:
+        package = name.partition(".")[0]
+        raise UsageError(f"{what} needs {package}: pip install {package}") from None
+
+
+def describe_bytes(size: int) -> str:
+    """A size for people: ``12.3 MB``."""
+    scale = max(0, min(4, (len(str(size)) - 1) // 3))
+    return f"{size / 1000**scale:.1f} {('B', 'kB', 'MB', 'GB', 'TB')[scale]}" if scale else f"{size} B"
+
+
 def feature_view(store: ItemReader, feature: str) -> FeatureView:
     """The items of a feature, by id or by a name that only one feature has. Raises KeyError."""
     specs = store.features()
@@ -115,7 +135,8 @@ class FeatureView(Mapping[str, "ItemView"]):
             return False
 
     def __repr__(self) -> str:
-        return f"<{self.spec.id}: {len(self)} recordings>"
+        sizes = [record.nbytes for record in self.store.all_published(self.spec.id)]
+        return f"<{self.spec.id}: {len(sizes)} recordings, {describe_bytes(sum(sizes))}>"
 
 
 class ItemView:
@@ -226,13 +247,56 @@ class ItemView:
         rows = self[:]
         return Features(rows, self.pts_s, derive_valid(rows), {"recording": self.record.recording, "spec": self.spec})
 
-    def dask(self, chunk_rows: int = 4096) -> dask.array.Array:
-        """A dask array (T, ...) in chunks of ``chunk_rows`` rows; each worker opens the store itself."""
-        import dask.array
+    def to_numpy(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """All rows (T, ...), as `numpy.asarray` gives them: without a copy they are a read-only view of the file."""
+        return self.__array__(dtype, copy)
 
+    def to_torch(self, dtype: Any = None) -> torch.Tensor:
+        """All rows as a tensor (T, ...) of its own memory. Raises UsageError without torch."""
+        torch = optional_package("torch", "to_torch")
+        tensor: torch.Tensor = torch.from_numpy(np.array(self))
+        return tensor if dtype is None else tensor.to(dtype)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """A row per frame, indexed by its time in s where the store knows it, else by its number; columns 0 to D - 1.
+
+        Rows of several dimensions are flattened. Raises UsageError without pandas.
+        """
+        pandas = optional_package("pandas", "to_pandas")
+        rows, times = np.array(self), self._known_times()
+        index = pandas.RangeIndex(len(self), name="frame") if times is None else pandas.Index(times, name="time")
+        return pandas.DataFrame(rows.reshape(len(self), math.prod(self.shape[1:])), index=index)
+
+    def to_xarray(self) -> xarray.DataArray:
+        """The rows as a view of the file, with the coordinates ``valid`` and, if known, ``time``.
+
+        Raises UsageError without xarray.
+        """
+        xarray = optional_package("xarray", "to_xarray")
+        dims, times = ["time", *(f"dim_{axis}" for axis in range(1, self.ndim))], self._known_times()
+        coords: dict[str, Any] = {"valid": ("time", self.valid)}
+        if times is not None:
+            coords["time"] = ("time", times, {"units": "s"})
+        about = {"recording": self.record.recording, "feature": self.record.feature}
+        return xarray.DataArray(self.to_numpy(), coords, dims, self.spec.name, about)
+
+    def _known_times(self) -> NDArray[np.float64] | None:
+        try:
+            return self.pts_s
+        except KeyError:
+            return None
+
+    def dask(self, chunk_rows: int = 4096) -> dask.array.Array:
+        """A dask array (T, ...) in chunks of ``chunk_rows`` rows; each worker opens the store itself.
+
+        Raises UsageError without dask.
+        """
+        dask_array = optional_package("dask.array", "dask")
         name = f"aupipe-{self.record.feature}-{self.record.revision}-{self.record.crc32c:08x}-{chunk_rows}"
         chunks = (chunk_rows, *self.shape[1:])
-        return dask.array.from_array(self, chunks=chunks, name=name, asarray=False, fancy=False)
+        array: dask.array.Array = dask_array.from_array(self, chunks=chunks, name=name, asarray=False, fancy=False)
+        return array
 
     def __repr__(self) -> str:
-        return f"<{self.record.recording!r}, {self.spec.id}: {self.shape} {self.dtype}>"
+        size = describe_bytes(math.prod(self.shape) * self.dtype.itemsize)
+        return f"<{self.record.recording!r}, {self.spec.id}: {self.shape} {self.dtype}, {size}>"

@@ -22,14 +22,14 @@ folder, backend = Path(sys.argv[1]), sys.argv[2]
 spec = FeatureSpec("x", "visual", "x", 1)
 recordings = [Recording(f"clip{{n}}") for n in range(14)]
 random = np.random.default_rng(0)
-rows = random.standard_normal((4000, 1024), np.float32).astype(np.float16)
+rows = random.standard_normal((8000, 512), np.float32).astype(np.float16)
 rows[:7] = np.nan
 store = create_store(folder / "store", backend)
 for recording in recordings:
     store.publish(recording.id, spec, rows)
 size = sum(record.nbytes for record in store.all_published())
 assert size > 3 * CAP
-targets = (random.random((4000, 12)) < 0.3).astype(np.float32)
+targets = (random.random((8000, 12)) < 0.3).astype(np.float32)
 labels = {{recording.id: Labels("au", NAMES["au"], targets, targets >= 0) for recording in recordings}}
 del rows
 store.close()
@@ -39,9 +39,9 @@ def status(key):
     return int(line.split()[1]) << 10
 
 def train(name, count):
+    recipe = load_recipe("baseline", ["epochs=1", "window=64", "hop=64", "batch=8"])
     fit(open_store(folder / "store"), train=recordings[:count], validation=recordings[-2:], labels=labels,
-        features={{"x": spec.id}}, recipe=load_recipe("baseline", ["epochs=1", "window=64", "hop=64", "batch=8"]), task="au",
-        out=folder / name, memory_limit=0)
+        features={{"x": spec.id}}, recipe=recipe, task="au", out=folder / name, memory_limit=0)
 
 train("first", 2)  # what the libraries take, once
 before, peak, done = status("RssAnon"), [0], threading.Event()

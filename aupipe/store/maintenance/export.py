@@ -18,7 +18,7 @@ from aupipe.store.formats.rows import row_blocks
 from aupipe.store.keys import recording_key
 from aupipe.store.processes import writer_name
 from aupipe.store.protocol import Store
-from aupipe.store.view import FeatureView, ItemView, feature_view
+from aupipe.store.view import FeatureView, ItemView, feature_view, optional_package
 
 Selection = list[tuple[FeatureView, list[str]]]  # features, and the recordings of each
 
@@ -140,10 +140,7 @@ def _printable(recording: str) -> str:
 
 
 def _pyarrow() -> Any:
-    try:
-        return import_module("pyarrow")
-    except ImportError:
-        raise UsageError("exporting to parquet needs pyarrow: pip install pyarrow") from None
+    return optional_package("pyarrow", "exporting to parquet")
 
 
 WRITERS: dict[str, Callable[[str, Selection], None]] = {"npz": _to_npz, "hdf5": _to_hdf5, "parquet": _to_parquet}
