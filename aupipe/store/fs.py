@@ -52,9 +52,18 @@ def _errors_name(path: str) -> Iterator[None]:
 
 
 def create(path: str) -> int:
-    """A new file, open for writing; never an existing one, never through a link."""
+    """A new file, open for writing, as open to others as its folder; never an existing one, never through a link."""
     _inject(_fault("write"), path)
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    mode = _mode_inside(os.path.dirname(path)) & 0o666
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    if mode & 0o077:
+        os.fchmod(fd, mode)  # whatever the umask: the folder was opened to others on purpose
+    return fd
+
+
+def _mode_inside(folder: str) -> int:
+    """The mode of what is created in a folder of a store: others may do what they may do in the folder itself."""
+    return stat.S_IMODE(os.stat(folder or ".").st_mode) & 0o777
 
 
 def write(fd: int, parts: Sequence[Any], path: str) -> None:
@@ -161,15 +170,26 @@ def fsync_files(files: Sequence[NewFile]) -> None:
         file.fsync()
 
 
-def make_folders(path: str, mode: int = 0o777, *, durable: bool = True) -> None:
-    """Make ``path`` and its missing parents; with ``durable`` its name is on the disk when this returns."""
+def make_folders(path: str, *, durable: bool = True) -> None:
+    """Make ``path`` and its missing parents in a store, each as open to others as the folder that it is in.
+
+    With ``durable`` its name is on the disk when this returns.
+    """
     if os.path.isdir(path):
         return
     parent = os.path.dirname(path)
     make_folders(parent)
+    make_folder(path, _mode_inside(parent), durable=durable)
+
+
+def make_folder(path: str, mode: int, *, durable: bool = True) -> None:
+    """Make a folder of this mode, whatever the umask, unless it exists; its parent does."""
+    parent = os.path.dirname(path)
     _inject(_fault("mkdir"), path)
     try:
-        os.mkdir(path, mode)
+        os.mkdir(path, mode & 0o700)
+        if mode & 0o077:
+            os.chmod(path, mode)
     except FileExistsError:  # another writer made it meanwhile
         if not os.path.isdir(path):
             raise
