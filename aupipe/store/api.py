@@ -38,9 +38,8 @@ def create_store(path: str | os.PathLike[str], backend: str = "zarr", readable_b
         refuse_other_content(root)
         os.makedirs(os.path.dirname(root), exist_ok=True)
         mode = folder_mode(readable_by)
-        for folder in (root, *(os.path.join(root, name) for name in FOLDERS)):  # items are made in tmp/, and inherit
-            if not os.path.isdir(folder):
-                fs.make_folder(folder, mode)
+        if not os.path.isdir(root):
+            fs.make_folder(root, mode)
         staged = os.path.join(root, STAGED_PREFIX + writer_name())
         try:
             fs.write_file(staged, [store_document(backend)])
@@ -48,6 +47,9 @@ def create_store(path: str | os.PathLike[str], backend: str = "zarr", readable_b
             fs.link(staged, os.path.join(root, STORE_FILE))
         finally:
             fs.try_remove(staged)
+        for name in FOLDERS:  # items are made in tmp/, and are as open as it is
+            if not os.path.isdir(os.path.join(root, name)):
+                fs.make_folder(os.path.join(root, name), mode)
     warn_if_open(root, readable_by)
     store = open_store(path)
     if store.backend != backend:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterator, Mapping
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.errors import UsageError
 from aupipe.registry import nearest
+from aupipe.store import adapters
 from aupipe.store.records import ItemRecord
 from aupipe.types import Features, FeatureSpec
 
 if TYPE_CHECKING:
     import dask.array
-    import pandas
     import torch
     import xarray
 
@@ -73,21 +71,6 @@ def derive_valid(rows: NDArray[Any]) -> NDArray[np.bool_]:
     return ~np.isnan(first[:, 0]) if first.size else np.zeros(len(rows), dtype=bool)
 
 
-def optional_package(name: str, what: str) -> Any:
-    """A package that only ``what`` needs. Raises UsageError, saying what to install, where it is missing."""
-    try:
-        return import_module(name)
-    except ImportError:
-        package = name.partition(".")[0]
-        raise UsageError(f"{what} needs {package}: pip install {package}") from None
-
-
-def describe_bytes(size: int) -> str:
-    """A size for people: ``12.3 MB``."""
-    scale = max(0, min(4, (len(str(size)) - 1) // 3))
-    return f"{size / 1000**scale:.1f} {('B', 'kB', 'MB', 'GB', 'TB')[scale]}" if scale else f"{size} B"
-
-
 def feature_view(store: ItemReader, feature: str) -> FeatureView:
     """The items of a feature, by id or by a name that only one feature has. Raises KeyError."""
     specs = store.features()
@@ -136,7 +119,7 @@ class FeatureView(Mapping[str, "ItemView"]):
 
     def __repr__(self) -> str:
         sizes = [record.nbytes for record in self.store.all_published(self.spec.id)]
-        return f"<{self.spec.id}: {len(sizes)} recordings, {describe_bytes(sum(sizes))}>"
+        return f"<{self.spec.id}: {len(sizes)} recordings, {adapters.describe_bytes(sum(sizes))}>"
 
 
 class ItemView:
@@ -253,32 +236,22 @@ class ItemView:
 
     def to_torch(self, dtype: Any = None) -> torch.Tensor:
         """All rows as a tensor (T, ...) of its own memory. Raises UsageError without torch."""
-        torch = optional_package("torch", "to_torch")
-        tensor: torch.Tensor = torch.from_numpy(np.array(self))
-        return tensor if dtype is None else tensor.to(dtype)
+        return adapters.to_torch(np.array(self), dtype)
 
-    def to_pandas(self) -> pandas.DataFrame:
-        """A row per frame, indexed by its time in s where the store knows it, else by its number; columns 0 to D - 1.
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` with a row per frame, indexed by its time in s where the store knows it, else by its number; columns 0 to D - 1.
 
         Rows of several dimensions are flattened. Raises UsageError without pandas.
         """
-        pandas = optional_package("pandas", "to_pandas")
-        rows, times = np.array(self), self._known_times()
-        index = pandas.RangeIndex(len(self), name="frame") if times is None else pandas.Index(times, name="time")
-        return pandas.DataFrame(rows.reshape(len(self), math.prod(self.shape[1:])), index=index)
+        return adapters.to_pandas(np.array(self), self._known_times())
 
     def to_xarray(self) -> xarray.DataArray:
         """The rows as a view of the file, with the coordinates ``valid`` and, if known, ``time``.
 
         Raises UsageError without xarray.
         """
-        xarray = optional_package("xarray", "to_xarray")
-        dims, times = ["time", *(f"dim_{axis}" for axis in range(1, self.ndim))], self._known_times()
-        coords: dict[str, Any] = {"valid": ("time", self.valid)}
-        if times is not None:
-            coords["time"] = ("time", times, {"units": "s"})
         about = {"recording": self.record.recording, "feature": self.record.feature}
-        return xarray.DataArray(self.to_numpy(), coords, dims, self.spec.name, about)
+        return adapters.to_xarray(self.to_numpy(), self._known_times(), self.valid, self.spec.name, about)
 
     def _known_times(self) -> NDArray[np.float64] | None:
         try:
@@ -291,12 +264,12 @@ class ItemView:
 
         Raises UsageError without dask.
         """
-        dask_array = optional_package("dask.array", "dask")
+        dask_array = adapters.optional_package("dask.array", "dask")
         name = f"aupipe-{self.record.feature}-{self.record.revision}-{self.record.crc32c:08x}-{chunk_rows}"
         chunks = (chunk_rows, *self.shape[1:])
         array: dask.array.Array = dask_array.from_array(self, chunks=chunks, name=name, asarray=False, fancy=False)
         return array
 
     def __repr__(self) -> str:
-        size = describe_bytes(math.prod(self.shape) * self.dtype.itemsize)
+        size = adapters.describe_bytes(math.prod(self.shape) * self.dtype.itemsize)
         return f"<{self.record.recording!r}, {self.spec.id}: {self.shape} {self.dtype}, {size}>"

@@ -198,12 +198,19 @@ def test_items_of_earlier_versions_are_read_verified_and_migrated(tmp_path):
     assert same(out, rows[250:550])
     assert np.flatnonzero(~item.valid).tolist() == [3, 300]
     assert check(store).damage == []
+    clock = FeatureSpec("z_clock", "clock", "pts", 1, dtype="float64")
+    timed = FeatureSpec("a_timed", "visual", "timm", 1, inputs={"clock": clock.id})
+    store.publish("b", clock, np.arange(700) / 25)
+    path, record = old_item(store, "b", timed, rows)
+    store.acknowledge(record)
     for backend in ("zarr", "hdf5"):
         list(migrate(store, tmp_path / backend, backend))
         copy = open_store(tmp_path / backend)
         assert same(copy["hog"]["b"][:], rows)
         assert np.flatnonzero(~copy["hog"]["b"].valid).tolist() == [3, 300]
     assert set(zarr.open_group(next((tmp_path / "zarr").glob("hog*/items/*/b-*")), mode="r")) == {"data", "valid"}
+    new = zarr.open_group(next((tmp_path / "zarr").glob("a_timed*/items/*/b-*")), mode="r")
+    assert np.array_equal(new["time"][...], np.arange(700) / 25)
 
 
 def test_a_feature_folder_is_a_zarr_group(tmp_path):

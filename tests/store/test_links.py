@@ -127,6 +127,7 @@ def test_compaction_removes_no_snapshot_of_another_store(theirs: Path, tmp_path:
     with open_store(theirs) as store:
         store.compact()
     before = content(theirs)
+    (tmp_path / "mine" / "catalogue").rmdir()
     (tmp_path / "mine" / "catalogue").symlink_to(theirs / "catalogue")
     with pytest.raises(DamageError, match="symlink"):
         open_store(tmp_path / "mine").compact()

@@ -170,7 +170,8 @@ def test_any_damage_can_be_repaired_and_only_the_damaged_item_is_made_again(stor
                 shape = (700, 3) if spec is SPEC else (700,)
                 opened.publish(recording, spec, random_rows(*shape, dtype=spec.dtype))
             if report.damage[0].kind == "spec":
-                opened.publish("again", next(s for s in (SPEC, CLOCK) if s.id in str(file)), random_rows(2))
+                spec, shape = (SPEC, (2, 3)) if SPEC.id in str(file) else (CLOCK, (2,))
+                opened.publish("again", spec, random_rows(*shape))
             assert check(opened).damage == [], file
             assert {record.recording for record in opened.records()} >= set(NAMES)
             opened.compact()

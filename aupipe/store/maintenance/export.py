@@ -14,12 +14,13 @@ from aupipe.errors import UsageError
 from aupipe.files import refuse_existing
 from aupipe.registry import nearest
 from aupipe.store import fs
+from aupipe.store.adapters import optional_package
 from aupipe.store.formats.rows import row_blocks
 from aupipe.store.keys import recording_key
 from aupipe.store.permissions import folder_mode, set_modes
 from aupipe.store.processes import writer_name
 from aupipe.store.protocol import Store
-from aupipe.store.view import FeatureView, ItemView, feature_view, optional_package
+from aupipe.store.view import FeatureView, ItemView, feature_view
 
 Selection = list[tuple[FeatureView, list[str]]]  # features, and the recordings of each
 
