@@ -239,9 +239,9 @@ class ItemView:
         return adapters.to_torch(np.array(self), dtype)
 
     def to_pandas(self) -> Any:
-        """A `pandas.DataFrame` with a row per frame, indexed by its time in s where the store knows it, else by its number; columns 0 to D - 1.
+        """A `pandas.DataFrame` with a row per frame and columns 0 to D - 1; rows of several dimensions are flattened.
 
-        Rows of several dimensions are flattened. Raises UsageError without pandas.
+        The index is the time in s where the store knows it, else the frame's number. Raises UsageError without pandas.
         """
         return adapters.to_pandas(np.array(self), self._known_times())
 
