@@ -193,8 +193,9 @@ class LocalStore(ItemStore):
     def _rows(self, recording: str, feature: str) -> Rows:
         rows = self._maps.get(recording, feature)
         if rows is None:
+            dropped = self._maps.dropped
             rows = self._map(recording, feature)
-            self._maps.put(recording, feature, rows)
+            self._maps.put(recording, feature, rows, dropped)
         return rows
 
     def _map(self, recording: str, feature: str) -> Rows:

@@ -40,6 +40,7 @@ class MapCache:
 
     def __init__(self) -> None:
         self._store = next(_stores)
+        self.dropped = 0  # how often anything was dropped
         weakref.finalize(self, _maps.drop_store, self._store)
 
     def get(self, recording: str, feature: str) -> Rows | None:
@@ -51,10 +52,12 @@ class MapCache:
                 _maps.rows.move_to_end(key)
             return rows
 
-    def put(self, recording: str, feature: str, rows: Rows) -> None:
-        """Keep the mapped rows of an item."""
+    def put(self, recording: str, feature: str, rows: Rows, dropped_before: int) -> None:
+        """Keep the mapped rows of an item, unless one was dropped since `dropped` was read, perhaps this one."""
         dropped = None
         with _maps.lock:
+            if self.dropped != dropped_before:
+                return
             _maps.rows[self._store, recording, feature] = rows
             if len(_maps.rows) > MAX_MAPS:
                 _, dropped = _maps.rows.popitem(last=False)
@@ -63,8 +66,10 @@ class MapCache:
     def drop(self, recording: str, feature: str) -> None:
         """Remove an item, if it is there."""
         with _maps.lock:
+            self.dropped += 1
             _maps.rows.pop((self._store, recording, feature), None)
 
     def clear(self) -> None:
         """Remove all items of this store."""
+        self.dropped += 1
         _maps.drop_store(self._store)

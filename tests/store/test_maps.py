@@ -101,6 +101,23 @@ def test_training_maps_no_more_files_the_more_recordings_there_are(tmp_path, mos
         assert mapped(tmp_path) <= most + 1  # and the one whose rows are being copied
 
 
+@pytest.mark.parametrize("backend", ["zarr", "hdf5"])
+def test_rows_that_are_replaced_while_they_are_mapped_are_not_kept(tmp_path, backend, monkeypatch):
+    fill(tmp_path / "s", backend, 1).close()
+    store, new = open_store(tmp_path / "s"), random_rows(600, 3, seed=9)
+    map_rows = store._map
+
+    def slowly(recording, feature):
+        rows = map_rows(recording, feature)
+        monkeypatch.setattr(store, "_map", map_rows)
+        store.publish("clip0", SPEC, new)  # as another thread does
+        return rows
+
+    monkeypatch.setattr(store, "_map", slowly)
+    store.read("clip0", SPEC.id)
+    assert same(store.read("clip0", SPEC.id), new)
+
+
 def test_too_many_views_at_once_are_named_as_the_reason(tmp_path, monkeypatch):
     from aupipe.store.formats import mapping
 
