@@ -149,8 +149,9 @@ class ShardSink:
         finally:
             for file in opened:
                 file.close()
-        for folder in ("data", *beside, ""):
+        for folder in ("data", *beside):
             fs.fsync_folder(os.path.join(self.path, folder))
+        fs.fsync_folder(self.path)
         crc = google_crc32c.value(end)
         for name in small:
             crc = google_crc32c.extend(crc, files[name])
