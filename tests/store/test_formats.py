@@ -187,8 +187,6 @@ def test_items_of_earlier_versions_are_read_verified_and_migrated(tmp_path):
     rows = random_rows(700, 5, invalid=[3, 300])
     path, record = old_item(store, "b", HALF, rows)
     assert same(zarr.open_array(path, mode="r")[...], rows)  # it is what it claims to be
-    store.delete("b", HALF.id)
-    path, record = old_item(store, "b", HALF, rows)
     store.acknowledge(record)
     item = open_store(tmp_path / "s")["hog"]["b"]
     assert same(item[:], rows)
