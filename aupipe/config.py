@@ -52,6 +52,7 @@ class StoreConfig:
 
     path: Path = Path("features")
     backend: str = "zarr"
+    readable_by: Literal["owner", "group", "all"] = "owner"  # who may read a new store and exports
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ def _handle(store: Any, backend: str, name: str, spec: FeatureSpec) -> Any:
     import zarr
 
     path = store.item_path(store.published(name, spec.id))
-    return zarr.open_array(path, mode="r") if backend == "zarr" else h5py.File(path, "r", locking=False)["data"]
+    return zarr.open_array(f"{path}/data", mode="r") if backend == "zarr" else h5py.File(path, locking=False)["data"]
 
 
 def whole_recordings(folder: Path, names: list[str], rounds: int) -> dict[str, float]:

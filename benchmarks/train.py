@@ -2,14 +2,16 @@
 
 The same windows in the same order through the same head, forward, backward and step: from batches that are tensors
 already ("ready", 1.00), from windows that are tensors, each batch taking its own by index, from a data set that was
-copied to the device once ("in memory", what `fit` does where it fits), streamed from the memory-mapped store, and by a
-naive loop that opens each recording's file for each window. Turns are interleaved, numbers are medians of ratios
-within a turn.
+copied to the device once ("in memory", what `fit` does where it fits), streamed from the store whose files are in the
+page cache ("streamed") or on the disk alone ("from disk": they are dropped from the page cache before each epoch), and
+by a naive loop that opens each recording's file for each window. Turns are interleaved, numbers are medians of ratios
+within a turn. Last come the bytes that a streamed epoch reads from the disk, and what it adds to the process's memory.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -20,7 +22,7 @@ import numpy as np
 import torch
 
 from aupipe.allocator import keep_freed_memory
-from aupipe.store import create_store, open_store
+from aupipe.store import Store, create_store, open_store
 from aupipe.train.data import Scaling, columns, fit_scaling, load_examples
 from aupipe.train.heads import build_head
 from aupipe.train.labels import NAMES
@@ -93,7 +95,8 @@ def main() -> None:
         folder = Path(name)
         recordings, labels, feature = make_store(folder, options.recordings, options.frames, options.dim)
         began = time.perf_counter()
-        examples = load_examples(open_store(folder / "store"), recordings, {"feature": feature}, labels)
+        store = open_store(folder / "store")
+        examples = load_examples(store, recordings, {"feature": feature}, labels)
         scaling = fit_scaling(examples)
         opened = time.perf_counter() - began
         began = time.perf_counter()
@@ -113,6 +116,7 @@ def main() -> None:
             "by index": lambda: indexed(whole, torch.from_numpy(order).to(device), options.batch),
             "in memory": lambda: in_memory.batches(chunks),
             "streamed": lambda: streamed.batches(chunks),
+            "from disk": lambda: streamed.batches(chunks),
             "naive": lambda: naive(folder, chunks, labels, scaling, device),
         }
         frames = options.recordings * options.frames
@@ -129,6 +133,8 @@ def main() -> None:
             step(ready[0])
             for _ in range(options.turns):
                 for name, epoch in epochs.items():
+                    if name == "from disk":
+                        drop_page_cache(store)
                     taken[name].append(run_epoch(epoch, step, device))
             ratio = {
                 name: statistics.median(a / b for a, b in zip(seconds, taken["ready"], strict=True))
@@ -138,6 +144,32 @@ def main() -> None:
             new = statistics.median(a / b for a, b in zip(taken["in memory"], taken["by index"], strict=True))
             figures = "".join(f"{ratio[name]:10.2f}" for name in names)
             print(f"{head:8s} {base:18.3f}{figures}{'':10}{new:22.2f}", flush=True)
+        for label in ("streamed", "from disk"):
+            if label == "from disk":
+                drop_page_cache(store)
+            read, memory, most = number_in("io", "read_bytes"), number_in("status", "RssAnon"), 0
+            for _ in streamed.batches(chunks):
+                most = max(most, number_in("status", "RssAnon") - memory)
+            read = number_in("io", "read_bytes") - read
+            size = sum(record.nbytes for record in store.all_published())
+            print(
+                f"{label}: of {size / 1e6:.0f} MB, {read / 1e6:.0f} MB from the disk, {most / 1024:.0f} MiB of memory"
+            )
+
+
+def drop_page_cache(store: Store) -> None:
+    """Unmap the files of a store, and have Linux drop their pages, so that they are read from the disk."""
+    store.close()
+    for path in Path(store.path).rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def number_in(file: str, key: str) -> int:
+    """A number of this process: ``read_bytes`` of ``io``, ``RssAnon`` (kB) of ``status``."""
+    lines = Path("/proc/self", file).read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(key)).split()[1])
 
 
 def make_step(head: str, dims: tuple[int, ...], device: str) -> Callable[[DeviceBatch], None]:

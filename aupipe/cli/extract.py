@@ -18,6 +18,7 @@ from aupipe.cli.options import (
     json_option,
     open_or_create,
     pick_devices,
+    readable_by_option,
     require_config,
     resolve,
     scheduler_options,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 @scheduler_options
 @config_options
 @click.option("--backend", help="Backend of a new store: zarr or hdf5.")
+@readable_by_option("a new store")
 @click.option(
     "--workers",
     type=click.IntRange(min=0),
@@ -126,6 +128,7 @@ def extract(
     config_file: Path | None,
     store: Path | None,
     backend: str | None,
+    readable_by: str | None,
     workers: int,
     batch_size: str,
     nvdec: bool,
@@ -175,6 +178,7 @@ def extract(
         refuse_existing(profile, overwrite)
     selected: Path | None = None
     overrides: dict[str, Any] = {"store.backend": backend, "faces.detect_every": detect_every}
+    overrides["store.readable_by"] = readable_by
     if no_face:
         overrides["faces.detector"] = "none"
     config = resolve(config_file, store, **overrides)

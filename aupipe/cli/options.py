@@ -62,6 +62,15 @@ def scheduler_options(command: Command) -> Command:
     return functools.reduce(lambda done, option: option(done), reversed(options), command)
 
 
+def readable_by_option(what: str) -> Callable[[Command], Command]:
+    """``--readable-by``."""
+    return click.option(
+        "--readable-by",
+        type=click.Choice(["owner", "group", "all"]),
+        help=f"Who may read {what}. Default: [store] readable_by, else you alone.",
+    )
+
+
 def json_option(command: Command) -> Command:
     """``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="JSON on stdout, for scripts.")(command)
@@ -106,9 +115,11 @@ def open_or_create(config: Config, create: bool) -> Store | None:
     Raises UsageError where the command line or the environment asks for another backend than the store has.
     """
     from aupipe.store import create_store, open_store
+    from aupipe.store.permissions import warn_if_open
 
     if config.store.path.exists():
         opened = open_store(config.store.path)
+        warn_if_open(config.store.path, config.store.readable_by)
         is_explicit = config.origin.get("store.backend", "default") not in ("default", str(config.file))
         if is_explicit and opened.backend != config.store.backend:
             raise UsageError(
@@ -116,7 +127,7 @@ def open_or_create(config: Config, create: bool) -> Store | None:
                 f"`aupipe store migrate NEW --backend {config.store.backend}` copies it"
             )
         return opened
-    return create_store(config.store.path, config.store.backend) if create else None
+    return create_store(config.store.path, config.store.backend, config.store.readable_by) if create else None
 
 
 def pick_devices(gpu: str | None, cpu: bool) -> list[str]:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from aupipe.cli.options import config_options, duration, existing_store, json_option, resolve, split_list
+from aupipe.cli.options import (
+    config_options,
+    duration,
+    existing_store,
+    json_option,
+    readable_by_option,
+    resolve,
+    split_list,
+)
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.overwrite import overwrite_option
 from aupipe.cli.status import describe_store
@@ -238,6 +246,7 @@ def migrate(target: Path, backend: str, config_file: Path | None, store: Path | 
 @click.option("--feature", "features", multiple=True, help="Only these features; several separated by commas.")
 @click.option("--recording", "recordings", multiple=True, help="Only these recordings.")
 @overwrite_option("a TARGET that is one file")
+@readable_by_option("TARGET")
 @config_options
 def export(
     target: Path,
@@ -245,6 +254,7 @@ def export(
     features: tuple[str, ...],
     recordings: tuple[str, ...],
     overwrite: bool,
+    readable_by: str | None,
     config_file: Path | None,
     store: Path | None,
 ) -> None:
@@ -256,10 +266,12 @@ def export(
     """
     from aupipe.store.maintenance.export import export as write
 
-    opened = _folder_store(config_file, store)
+    config = resolve(config_file, store, **{"store.readable_by": readable_by})
+    opened = existing_store(config)
     for name in split_list(features):
         _feature_ids(opened, name)
-    files = write(opened, target, form, features=split_list(features), recordings=recordings, overwrite=overwrite)
+    chosen = {"features": split_list(features), "recordings": recordings}
+    files = write(opened, target, form, **chosen, overwrite=overwrite, readable_by=config.store.readable_by)
     echo(f"wrote {len(files)} file{'s' * (len(files) != 1)}: {target}")
 
 

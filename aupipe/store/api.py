@@ -8,6 +8,8 @@ from aupipe.errors import UsageError
 from aupipe.registry import Registry
 from aupipe.store import fs
 from aupipe.store.documents import STAGED_PREFIX, STORE_FILE, read_backend, refuse_other_content, store_document
+from aupipe.store.folders import FOLDERS
+from aupipe.store.permissions import folder_mode, warn_if_open
 from aupipe.store.processes import writer_name
 from aupipe.store.protocol import Store
 
@@ -21,10 +23,11 @@ STORES = Registry(
 )
 
 
-def create_store(path: str | os.PathLike[str], backend: str = "zarr") -> Store:
-    """The store at ``path``, made if there is none yet.
+def create_store(path: str | os.PathLike[str], backend: str = "zarr", readable_by: str = "owner") -> Store:
+    """The store at ``path``, made if there is none yet. ``readable_by``: ``owner``, ``group`` or ``all``.
 
-    Raises UsageError for an unknown backend, for a path that holds something else, and for a store of another backend.
+    A folder that is there keeps its mode: a warning says where others may read it. Raises UsageError for an unknown
+    backend, for a path that holds something else, and for a store of another backend.
     """
     kind = STORES.get(backend)
     if not kind.persistent:
@@ -33,13 +36,21 @@ def create_store(path: str | os.PathLike[str], backend: str = "zarr") -> Store:
     root = os.path.abspath(path)
     if not os.path.lexists(os.path.join(root, STORE_FILE)):
         refuse_other_content(root)
-        fs.make_folders(root, 0o700)  # features of faces are personal data: only their owner may read them by default
+        os.makedirs(os.path.dirname(root), exist_ok=True)
+        mode = folder_mode(readable_by)
+        if not os.path.isdir(root):
+            fs.make_folder(root, mode)
         staged = os.path.join(root, STAGED_PREFIX + writer_name())
         try:
             fs.write_file(staged, [store_document(backend)])
+            os.chmod(staged, mode & 0o666)
             fs.link(staged, os.path.join(root, STORE_FILE))
         finally:
             fs.try_remove(staged)
+        for name in FOLDERS:  # items are made in tmp/, and are as open as it is
+            if not os.path.isdir(os.path.join(root, name)):
+                fs.make_folder(os.path.join(root, name), mode)
+    warn_if_open(root, readable_by)
     store = open_store(path)
     if store.backend != backend:
         store.close()

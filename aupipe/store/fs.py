@@ -17,9 +17,12 @@ APPEAR_WAITS_S = (0.0, 0.1, 0.5, 1.0, 2.0)
 class Disk:
     """The calls of the operating system that change files and folders."""
 
-    def create(self, path: str) -> int:
-        """A new file, open for writing; never an existing one, never through a link."""
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    def create(self, path: str, mode: int) -> int:
+        """A new file of this mode, open for writing; never an existing one, never through a link."""
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        if mode & 0o077:
+            os.fchmod(fd, mode)  # whatever the umask: the folder was opened to others on purpose
+        return fd
 
     def write(self, fd: int, parts: Sequence[memoryview], path: str) -> int:
         """Append the beginning of some buffers. Returns how many bytes."""
@@ -34,8 +37,10 @@ class Disk:
         os.fsync(fd)
 
     def mkdir(self, path: str, mode: int) -> None:
-        """Make a folder."""
-        os.mkdir(path, mode)
+        """Make a folder of this mode, whatever the umask."""
+        os.mkdir(path, mode & 0o700)
+        if mode & 0o077:
+            os.chmod(path, mode)
 
     def rename(self, source: str, target: str) -> None:
         """Rename a file or folder."""
@@ -68,8 +73,13 @@ def _errors_name(path: str) -> Iterator[None]:
 
 
 def create(path: str) -> int:
-    """A new file, open for writing. Raises FileExistsError."""
-    return disk.create(path)
+    """A new file, open for writing, as open to others as its folder. Raises FileExistsError."""
+    return disk.create(path, _mode_inside(os.path.dirname(path)) & 0o666)
+
+
+def _mode_inside(folder: str) -> int:
+    """The mode of what is created in a folder of a store: others may do what they may do in the folder itself."""
+    return stat.S_IMODE(os.stat(folder or ".").st_mode) & 0o777
 
 
 def write(fd: int, parts: Sequence[Any], path: str) -> None:
@@ -110,12 +120,16 @@ class NewFile:
         """Append buffers."""
         write(self._fd, parts, self.path)
         self._position = os.lseek(self._fd, 0, os.SEEK_CUR)
-        if self._position - self._hinted >= FLUSH_AHEAD_BYTES and hasattr(os, "posix_fadvise"):
-            # DONTNEED makes Linux start writing now, and drops no page that is not written; without it all of the
-            # writing happens in fsync
-            size = self._position - self._hinted
-            os.posix_fadvise(self._fd, self._hinted, size, os.POSIX_FADV_DONTNEED)
-            self._hinted = self._position
+        if self._position - self._hinted >= FLUSH_AHEAD_BYTES:
+            self.start()
+
+    def start(self) -> None:
+        """Have the disk begin with what is written so far."""
+        # DONTNEED makes Linux start writing now, and drops no page that is not written; without it all of the
+        # writing happens in fsync
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._fd, self._hinted, self._position - self._hinted, os.POSIX_FADV_DONTNEED)
+        self._hinted = self._position
 
     def write_head(self, content: bytes) -> None:
         """Write the bytes before ``start``."""
@@ -152,12 +166,32 @@ def write_file(path: str, parts: Sequence[Any]) -> None:
         file.close()
 
 
-def make_folders(path: str, mode: int = 0o777, *, durable: bool = True) -> None:
-    """Make ``path`` and its missing parents; with ``durable`` its name is on the disk when this returns."""
+def fsync_files(files: Sequence[NewFile]) -> None:
+    """Wait until the content of all files is on the disk.
+
+    The disk begins with all of them before one is awaited: then a journaling file system commits once, not once a file.
+    """
+    for file in files:
+        file.start()
+    for file in files:
+        file.fsync()
+
+
+def make_folders(path: str, *, durable: bool = True) -> None:
+    """Make ``path`` and its missing parents in a store, each as open to others as the folder that it is in.
+
+    With ``durable`` its name is on the disk when this returns.
+    """
     if os.path.isdir(path):
         return
     parent = os.path.dirname(path)
     make_folders(parent)
+    make_folder(path, _mode_inside(parent), durable=durable)
+
+
+def make_folder(path: str, mode: int, *, durable: bool = True) -> None:
+    """Make a folder of this mode, whatever the umask, unless it exists; its parent does."""
+    parent = os.path.dirname(path)
     try:
         disk.mkdir(path, mode)
     except FileExistsError:  # another writer made it meanwhile

@@ -16,7 +16,7 @@ from aupipe.store.formats.protocol import Layout, Rows, Sink
 from aupipe.store.log.index import Index
 from aupipe.store.protocol import Store
 from aupipe.store.records import ItemRecord, ItemState
-from aupipe.store.view import FeatureView, feature_names, feature_view, has_feature
+from aupipe.store.view import FeatureView, derive_valid_in_blocks, feature_names, feature_view, has_feature
 from aupipe.store.writer import StagedItem, now_utc
 from aupipe.types import FeatureSpec, SourceIdentity
 
@@ -31,6 +31,7 @@ class ItemStore(Store, ABC):
         self.path = Path(path)
         self.index = index
         self._specs: dict[str, FeatureSpec] = {}
+        self._row_shapes: dict[str, tuple[int, ...]] = {}  # feature id -> shape of a row, where an item has one
 
     # What a backend adds ---------------------------------------------------------------------------------------------
 
@@ -89,6 +90,7 @@ class ItemStore(Store, ABC):
         versions: Mapping[str, str] | None = None,
         video_id: str = "",
     ) -> StagedItem:
+        self._refuse_other_shape(recording, spec, tuple(row_shape))
         return StagedItem(
             recording,
             spec,
@@ -97,10 +99,25 @@ class ItemStore(Store, ABC):
             source=source,
             versions=versions,
             video_id=video_id,
+            read_times=partial(self._times, spec, video_id or recording, frames),
             open_sink=partial(self._stage, spec),
             publish=partial(self._publish, spec),
             discard=self._discard,
         )
+
+    def _refuse_other_shape(self, recording: str, spec: FeatureSpec, row_shape: tuple[int, ...]) -> None:
+        """Raises ValueError unless rows have the shape of those of the feature's other items."""
+        if self._row_shapes.get(spec.id) == row_shape:
+            return
+        others = (item for item in self.all_published(spec.id) if item.recording != recording)
+        other = next(others, None)
+        if other is not None and other.shape[1:] != row_shape:
+            raise ValueError(
+                f"{spec.id}, recording {recording!r}: rows of shape {row_shape}, but those of {other.recording!r} are "
+                f"{other.shape[1:]}; a feature has one width: raise the encoder's version, or delete its other items"
+            )
+        if other is not None:
+            self._row_shapes[spec.id] = row_shape
 
     def publish(
         self,
@@ -166,6 +183,32 @@ class ItemStore(Store, ABC):
             raise _range_error(recording, feature, start, stop, rows.frames)
         return rows.view(start, stop)
 
+    def read_valid(self, recording: str, feature: str) -> NDArray[np.bool_]:
+        record = self.published(recording, feature)
+        if record.valid_frames in (0, record.frames):  # nothing to read
+            return np.full(record.frames, record.valid_frames > 0)
+        stored = self._beside(record, "valid")
+        return stored if stored is not None else derive_valid_in_blocks(self, record)
+
+    def read_times(self, recording: str, feature: str) -> NDArray[np.float64] | None:
+        record = self.published(recording, feature)
+        stored = self._beside(record, "time")
+        if stored is None:
+            return self._times(self.spec(feature), record.video_id or recording, record.frames)
+        return stored
+
+    def _beside(self, record: ItemRecord, name: str) -> NDArray[Any] | None:
+        """What lies beside the array of an item by this name, or None."""
+        return None
+
+    def _times(self, spec: FeatureSpec, video_id: str, frames: int) -> NDArray[np.float64] | None:
+        """(T,) the stored clock that a feature was computed with, or None where there is none of so many rows."""
+        try:
+            rows = self.read(video_id, spec.inputs["clock"])
+        except KeyError:
+            return None
+        return np.array(rows, "<f8").reshape(-1) if rows.size == len(rows) == frames else None
+
     def read_into(self, out: NDArray[Any], recording: str, feature: str, start: int = 0) -> None:
         rows = self._rows(recording, feature)
         if start < 0 or start + len(out) > rows.frames:
@@ -178,11 +221,17 @@ class ItemStore(Store, ABC):
     def __iter__(self) -> Iterator[str]:
         return iter(feature_names(self))
 
+    def keys(self) -> list[str]:
+        return feature_names(self)
+
     def __contains__(self, feature: object) -> bool:
         return has_feature(self, feature)
 
     def __len__(self) -> int:
         return len(self.features())
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {str(self.path)!r}: {len(self)} features>"
 
     def __bool__(self) -> bool:
         return True  # also without features, when `__len__` is 0

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from numpy.typing import NDArray
+
 from aupipe.errors import DamageError
 from aupipe.store import fs
 from aupipe.store.documents import STORE_FILE, is_current, read_backend, read_spec, spec_document, store_document
@@ -158,8 +160,9 @@ class LocalStore(ItemStore):
     def _rows(self, recording: str, feature: str) -> Rows:
         rows = self._maps.get(recording, feature)
         if rows is None:
+            dropped = self._maps.dropped
             rows = self._map(recording, feature)
-            self._maps.put(recording, feature, rows)
+            self._maps.put(recording, feature, rows, dropped)
         return rows
 
     def _map(self, recording: str, feature: str) -> Rows:
@@ -181,6 +184,12 @@ class LocalStore(ItemStore):
                     where = f"{feature}, recording {recording!r}"
                     raise DamageError(f"{where}: {path} is missing: `aupipe store verify --repair`")
                 time.sleep(wait_s)
+
+    def _beside(self, record: ItemRecord, name: str) -> NDArray[Any] | None:
+        try:
+            return self.format.read_beside(self.item_path(record), record, name)
+        except FileNotFoundError:  # replaced and collected meanwhile
+            return None
 
     def spec(self, feature: str) -> FeatureSpec:
         """The spec of a feature id. Raises KeyError for an unknown one, DamageError when it is not what was written."""

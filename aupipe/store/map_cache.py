@@ -1,51 +1,75 @@
-"""The items of a store that are mapped into this process."""
+"""The item files that are mapped into this process: a bounded number, whatever the number of recordings and stores."""
 
 from __future__ import annotations
 
 import os
 import weakref
+from collections import OrderedDict
+from itertools import count
+from threading import RLock
 
 from aupipe.store.formats.protocol import Rows
 
-MAX_MAPS = 16384  # of the 65530 mappings Linux allows a process
-
-_caches: weakref.WeakSet[MapCache] = weakref.WeakSet()
+MAX_MAPS = 16384  # in a process, of all its stores together; Linux allows a process 65,530 mappings of any kind
 
 
-def _empty_caches() -> None:
-    for cache in list(_caches):
-        cache._rows = {}
+class _Maps:
+    """The mapped rows of all stores in the order of their last use, by (store, recording, feature)."""
+
+    def __init__(self) -> None:
+        self.lock = RLock()  # the garbage collector may call `drop_store` in a thread that holds it
+        self.rows: OrderedDict[tuple[int, str, str], Rows] = OrderedDict()
+
+    def drop_store(self, store: int) -> None:
+        """Remove everything of one store."""
+        with self.lock:
+            for key in [key for key in list(self.rows) if key[0] == store]:
+                self.rows.pop(key, None)
 
 
-os.register_at_fork(after_in_child=_empty_caches)  # a forked child maps files itself
+_maps = _Maps()
+_stores = count()
+os.register_at_fork(after_in_child=_maps.__init__)  # type: ignore[misc]  # a forked child maps files itself
 
 
 class MapCache:
-    """Rows by (recording, feature), at most `MAX_MAPS`: then those that were used the longest ago are dropped."""
+    """Rows of one store by (recording, feature). Beyond `MAX_MAPS` the least recently used of any store is dropped.
+
+    Safe for threads. An array that was read keeps its own file mapped as long as it lives, in the cache or not.
+    """
 
     def __init__(self) -> None:
-        self._rows: dict[tuple[str, str], Rows] = {}
-        _caches.add(self)
+        self._store = next(_stores)
+        self.dropped = 0  # how often anything was dropped
+        weakref.finalize(self, _maps.drop_store, self._store)
 
     def get(self, recording: str, feature: str) -> Rows | None:
         """The mapped rows of an item, or None."""
-        key = (recording, feature)
-        rows = self._rows.get(key)
-        # the dict is kept in the order of use, but only once it is half full
-        if rows is not None and len(self._rows) > MAX_MAPS // 2 and self._rows.pop(key, None) is not None:
-            self._rows[key] = rows
-        return rows
+        key = (self._store, recording, feature)
+        with _maps.lock:
+            rows = _maps.rows.get(key)
+            if rows is not None:
+                _maps.rows.move_to_end(key)
+            return rows
 
-    def put(self, recording: str, feature: str, rows: Rows) -> None:
-        """Keep the mapped rows of an item."""
-        self._rows[recording, feature] = rows
-        if len(self._rows) > MAX_MAPS:
-            self._rows.pop(next(iter(self._rows)), None)
+    def put(self, recording: str, feature: str, rows: Rows, dropped_before: int) -> None:
+        """Keep the mapped rows of an item, unless one was dropped since `dropped` was read, perhaps this one."""
+        dropped = None
+        with _maps.lock:
+            if self.dropped != dropped_before:
+                return
+            _maps.rows[self._store, recording, feature] = rows
+            if len(_maps.rows) > MAX_MAPS:
+                _, dropped = _maps.rows.popitem(last=False)
+        del dropped  # unmapped here, not while other threads wait
 
     def drop(self, recording: str, feature: str) -> None:
         """Remove an item, if it is there."""
-        self._rows.pop((recording, feature), None)
+        with _maps.lock:
+            self.dropped += 1
+            _maps.rows.pop((self._store, recording, feature), None)
 
     def clear(self) -> None:
-        """Remove all items."""
-        self._rows.clear()
+        """Remove all items of this store."""
+        self.dropped += 1
+        _maps.drop_store(self._store)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.store.formats.protocol import Layout, PlainRows, Sink
+from aupipe.store.formats.protocol import Beside, Layout, PlainRows, Sink
 from aupipe.store.items import ItemStore
 from aupipe.store.log.index import Index
 from aupipe.store.log.journal import Line
@@ -29,7 +29,7 @@ class ArraySink:
         self.rows[self._filled : self._filled + len(rows)] = rows
         self._filled += len(rows)
 
-    def finish(self, item: ItemRecord, metadata: str) -> int:
+    def finish(self, item: ItemRecord, metadata: str, beside: Beside) -> int:
         self.rows.flags.writeable = False
         return 0
 

@@ -33,6 +33,15 @@ def is_of_this_machine(name: str) -> bool:
     return machine == _machine() and rest.partition("-")[0].isdigit()
 
 
+def writer_runs(name: str) -> int:
+    """The pid of another process of this machine that `writer_name` named and that runs now, else 0."""
+    machine, _, rest = name.partition("-")
+    pid = rest.partition("-")[0]
+    if machine != _machine() or not pid.isdigit() or int(pid) == os.getpid() or writer_has_ended(name):
+        return 0
+    return int(pid)
+
+
 def writer_has_ended(name: str) -> bool:
     """True when the process that `writer_name` named is known to have ended.
 

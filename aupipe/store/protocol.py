@@ -69,6 +69,8 @@ class Store(ItemReader, Protocol):
     ) -> ItemWriter:
         """Begin an item of ``frames`` rows of shape ``row_shape``; memory stays bounded while rows are appended.
 
+        Raises ValueError, naming both, where the feature has an item of another recording with rows of another shape.
+
         ``video_id`` is `Recording.video_id`, needed only where it differs from ``recording``: the clock is found by it.
         """
         ...
@@ -148,6 +150,10 @@ class Store(ItemReader, Protocol):
 
     def __iter__(self) -> Iterator[str]:
         """What ``store[...]`` takes for each feature: its name, or its id where several features have that name."""
+        ...
+
+    def keys(self) -> list[str]:
+        """As `__iter__`: so that ``dict(store)`` has the items of every feature."""
         ...
 
     def __contains__(self, feature: object) -> bool:

@@ -16,6 +16,7 @@ from aupipe.documents import parse_json
 from aupipe.store.records import ItemRecord
 from aupipe.types import SourceIdentity
 
+LAYOUT = 2  # of an item's files: `valid` and `time` lie beside the rows; metadata of earlier versions has no layout
 KEYS = {"metadata_crc32c": "rest_crc32c", "revision": "edition"}  # field -> key on disk, where they differ
 _DEFAULTS = {field.name: field.default for field in fields(ItemRecord)}
 _FIELDS = {KEYS.get(name, name): name for name in _DEFAULTS}  # key -> field
@@ -76,14 +77,18 @@ def _versions(items: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
     return dict(items)  # one object for all records with the same versions
 
 
-def item_metadata(record: ItemRecord) -> str:
+def item_metadata(record: ItemRecord, time_crc32c: int | None = None) -> str:
     """The JSON that an item carries in its own files: everything needed to rebuild the index from the items alone.
 
-    It holds no time, place or duration, so equal rows of an equal source are equal bytes.
+    ``time_crc32c``: of the times that lie beside the rows. Nothing says when, where or for how long an item was made,
+    so equal rows of an equal source are equal bytes; `LAYOUT` says how they lie in the files.
     """
     source = record.source._replace(folder="") if record.source else None
     bare = replace(record, nbytes=0, offset=0, metadata_crc32c=0, revision="", seconds=0.0, time_utc="", source=source)
-    return json.dumps(record_to_json(bare), sort_keys=True, separators=(",", ":"))
+    content = record_to_json(bare) | {"layout": LAYOUT}
+    if time_crc32c is not None:
+        content["time_crc32c"] = time_crc32c
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
 
 def parse_metadata(text: str) -> ItemRecord:

@@ -11,13 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.registry import nearest
+from aupipe.store import adapters
 from aupipe.store.records import ItemRecord
 from aupipe.types import Features, FeatureSpec
 
 if TYPE_CHECKING:
     import dask.array
+    import torch
+    import xarray
 
 BLOCK_ROWS = 256  # read at a time by an iteration over the rows
+BLOCK_BYTES = 16 << 20  # read at a time to find out which rows are valid
 GAP_ROWS = 16  # rows at most this far apart are read in one piece, with those between them
 
 
@@ -43,6 +47,22 @@ class ItemReader(Protocol):
         not the one that was published.
         """
         ...
+
+    def read_valid(self, recording: str, feature: str) -> NDArray[np.bool_]:
+        """(T,) True for rows that carry data, without reading the rows where the store knows it. Errors as `read`."""
+        ...
+
+    def read_times(self, recording: str, feature: str) -> NDArray[np.float64] | None:
+        """(T,) the time of each row in s, None where the store does not know it. Errors as `read`."""
+        ...
+
+
+def derive_valid_in_blocks(store: ItemReader, record: ItemRecord) -> NDArray[np.bool_]:
+    """(T,) `derive_valid` of a stored item, of which no more than `BLOCK_BYTES` are read at a time."""
+    step = max(1, BLOCK_BYTES // max(1, record.nbytes // max(1, record.frames)))
+    starts = range(0, record.frames, step)
+    parts = [store.read(record.recording, record.feature, at, min(at + step, record.frames)) for at in starts]
+    return np.concatenate([np.empty(0, bool), *map(derive_valid, parts)])
 
 
 def derive_valid(rows: NDArray[Any]) -> NDArray[np.bool_]:
@@ -98,7 +118,8 @@ class FeatureView(Mapping[str, "ItemView"]):
             return False
 
     def __repr__(self) -> str:
-        return f"<{self.spec.id}: {len(self)} recordings>"
+        sizes = [record.nbytes for record in self.store.all_published(self.spec.id)]
+        return f"<{self.spec.id}: {len(sizes)} recordings, {adapters.describe_bytes(sum(sizes))}>"
 
 
 class ItemView:
@@ -186,33 +207,69 @@ class ItemView:
     @property
     def valid(self) -> NDArray[np.bool_]:
         """(T,) True for rows that carry data."""
-        return derive_valid(self[:])
+        return self.store.read_valid(self.record.recording, self.record.feature)
 
     @property
     def pts_s(self) -> NDArray[np.float64]:
-        """(T,) the time of each row, from the stored clock the feature was computed with.
+        """(T,) the time of each row in s, from the clock the feature was computed with.
 
         Raises KeyError when the feature names no clock, or the store does not hold it.
         """
         if self.spec.modality == "clock":
-            return np.asarray(self[:], np.float64)
-        clock = self.spec.inputs.get("clock")
-        if clock is None:
+            return np.asarray(self[:], np.float64).reshape(-1)
+        if "clock" not in self.spec.inputs:
             raise KeyError(f"{self.spec.id} names no clock among its inputs, so its rows have no times")
-        return np.asarray(self.store.read(self.record.video_id or self.record.recording, clock), np.float64)
+        times = self.store.read_times(self.record.recording, self.record.feature)
+        if times is None:
+            video = self.record.video_id or self.record.recording
+            raise KeyError(f"no clock of {len(self)} rows ({self.spec.inputs['clock']}) of {video!r}: extract it again")
+        return times
 
     def features(self) -> Features:
         """All rows with their times and their validity."""
         rows = self[:]
         return Features(rows, self.pts_s, derive_valid(rows), {"recording": self.record.recording, "spec": self.spec})
 
-    def dask(self, chunk_rows: int = 4096) -> dask.array.Array:
-        """A dask array (T, ...) in chunks of ``chunk_rows`` rows; each worker opens the store itself."""
-        import dask.array
+    def to_numpy(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """All rows (T, ...), as `numpy.asarray` gives them: without a copy they are a read-only view of the file."""
+        return self.__array__(dtype, copy)
 
+    def to_torch(self, dtype: Any = None) -> torch.Tensor:
+        """All rows as a tensor (T, ...) of its own memory. Raises UsageError without torch."""
+        return adapters.to_torch(np.array(self), dtype)
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` with a row per frame and columns 0 to D - 1; rows of several dimensions are flattened.
+
+        The index is the time in s where the store knows it, else the frame's number. Raises UsageError without pandas.
+        """
+        return adapters.to_pandas(np.array(self), self._known_times())
+
+    def to_xarray(self) -> xarray.DataArray:
+        """The rows as a view of the file, with the coordinates ``valid`` and, if known, ``time``.
+
+        Raises UsageError without xarray.
+        """
+        about = {"recording": self.record.recording, "feature": self.record.feature}
+        return adapters.to_xarray(self.to_numpy(), self._known_times(), self.valid, self.spec.name, about)
+
+    def _known_times(self) -> NDArray[np.float64] | None:
+        try:
+            return self.pts_s
+        except KeyError:
+            return None
+
+    def dask(self, chunk_rows: int = 4096) -> dask.array.Array:
+        """A dask array (T, ...) in chunks of ``chunk_rows`` rows; each worker opens the store itself.
+
+        Raises UsageError without dask.
+        """
+        dask_array = adapters.optional_package("dask.array", "dask")
         name = f"aupipe-{self.record.feature}-{self.record.revision}-{self.record.crc32c:08x}-{chunk_rows}"
         chunks = (chunk_rows, *self.shape[1:])
-        return dask.array.from_array(self, chunks=chunks, name=name, asarray=False, fancy=False)
+        array: dask.array.Array = dask_array.from_array(self, chunks=chunks, name=name, asarray=False, fancy=False)
+        return array
 
     def __repr__(self) -> str:
-        return f"<{self.record.recording!r}, {self.spec.id}: {self.shape} {self.dtype}>"
+        size = adapters.describe_bytes(math.prod(self.shape) * self.dtype.itemsize)
+        return f"<{self.record.recording!r}, {self.spec.id}: {self.shape} {self.dtype}, {size}>"

@@ -17,6 +17,7 @@ from aupipe.store.formats.protocol import Layout, Sink
 from aupipe.store.formats.rows import BLOCK_BYTES, checked_rows, stored_dtype
 from aupipe.store.record_json import item_metadata
 from aupipe.store.records import ItemRecord
+from aupipe.store.view import derive_valid
 from aupipe.types import FeatureSpec, SourceIdentity
 
 
@@ -38,6 +39,7 @@ class StagedItem:
         source: SourceIdentity | None,
         versions: Mapping[str, str] | None,
         video_id: str,
+        read_times: Callable[[], NDArray[np.float64] | None],
         open_sink: Callable[[Layout], Sink],
         publish: Callable[[ItemRecord, Sink], ItemRecord],
         discard: Callable[[Sink], None],
@@ -58,9 +60,9 @@ class StagedItem:
             video_id="" if video_id == recording else video_id,
         )
         self.appended = 0
-        self._valid = 0
+        self._valid: list[NDArray[np.bool_]] = []
         self.crc32c = 0
-        self._publish, self._discard = publish, discard
+        self._read_times, self._publish, self._discard = read_times, publish, discard
         self._sink: Sink | None = open_sink(self.layout)
 
     def append(self, rows: NDArray[Any]) -> None:
@@ -76,11 +78,11 @@ class StagedItem:
             raise ValueError(f"{self.where}: row {total - 1} appended, but {self.layout.frames} rows were announced")
         step = max(1, BLOCK_BYTES // self.layout.row_bytes)
         for start in range(0, len(rows), step):
-            block, valid = checked_rows(rows[start : start + step], self.layout.dtype, self.where, self.appended)
+            block, _ = checked_rows(rows[start : start + step], self.layout.dtype, self.where, self.appended)
             with self._errors_have_size():
                 sink.write(block)
             self.crc32c = google_crc32c.extend(self.crc32c, block.reshape(-1).view(np.uint8))
-            self._valid += valid
+            self._valid.append(derive_valid(block))
             self.appended += len(block)
 
     def commit(self, *, seconds: float = 0.0, damage: str = "", media: Mapping[str, Any] | None = None) -> ItemRecord:
@@ -88,10 +90,13 @@ class StagedItem:
         sink = self._open_sink()
         if self.appended != self.layout.frames:
             raise ValueError(f"{self.where}: {self.appended} rows appended, {self.layout.frames} announced")
-        item = replace(self.item, valid_frames=self._valid, crc32c=self.crc32c, damage=damage, media=dict(media or {}))
-        metadata = item_metadata(item)
+        valid, times = np.concatenate([np.empty(0, bool), *self._valid]), self._read_times()
+        beside: dict[str, NDArray[Any]] = {"valid": valid} if times is None else {"valid": valid, "time": times}
+        item = replace(self.item, valid_frames=int(valid.sum()), crc32c=self.crc32c, damage=damage)
+        item = replace(item, media=dict(media or {}))
+        metadata = item_metadata(item, None if times is None else google_crc32c.value(times.tobytes()))
         with self._errors_have_size():
-            metadata_crc32c = sink.finish(item, metadata)
+            metadata_crc32c = sink.finish(item, metadata, beside)
         item = replace(
             item,
             nbytes=sink.nbytes,

@@ -1,40 +1,42 @@
 """Examples from the store, and batches of their windows. numpy only.
 
-Stored arrays are memory-mapped; features are concatenated and standardised only when a batch is made. Columns of a row:
-the features one after another (standardised, 0 where a feature has no row for the frame), then one presence column per
-feature (1 where it has one). A frame without a face keeps its row, and the head can see that the face is missing.
+An example holds no rows: those of a window are read when a batch is made, then concatenated and standardised. So the
+memory that is taken does not depend on how long the recordings are. Columns of a row: the features one after another
+(standardised, 0 where a feature has no row for the frame), then one presence column per feature (1 where it has one).
+A frame without a face keeps its row, and the head can see that the face is missing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.errors import DamageError, RecordingError, UsageError
-from aupipe.store import Store, derive_valid
+from aupipe.store import Store
+from aupipe.store.view import ItemView, feature_view
 from aupipe.tasks import OFFICIAL, Task
 from aupipe.train.labels import blank_labels, match
 from aupipe.types import PER_VIDEO, FeatureSpec, Labels, Recording, Window
 
 # A column that is almost constant in training would otherwise have huge values in other recordings.
 CLIP = 10.0  # standard deviations
+BLOCK_ROWS = 1024  # read at a time where a whole recording is gone through
 
 
 @dataclass(frozen=True)
 class Example:
-    """One recording: ``arrays[i]`` (T, ...) is the stored array of feature i, ``present`` (T, F) where it has a row.
+    """One recording: ``arrays[i]`` (T, ...) reads feature i from the store, ``present`` (T, F) where it has a row.
 
     ``labels`` have T rows; ``surplus``: by how many the annotation was longer. ``face_found`` (T,): the face was found.
     ``aux_labels``: the labels of auxiliary tasks, in their order.
     """
 
     recording: str
-    arrays: tuple[NDArray[Any], ...]
+    arrays: tuple[ItemView, ...]
     present: NDArray[np.bool_]
     face_found: NDArray[np.bool_]
     labels: Labels | None = None
@@ -72,10 +74,14 @@ class Example:
     @cached_property
     def means(self) -> tuple[NDArray[np.float32], ...]:
         """(d,) mean of each feature over the present rows of this recording."""
-        return tuple(
-            rows.mean(axis=0, dtype=np.float64).astype(np.float32) if len(rows) else np.zeros(rows.shape[1], np.float32)
-            for rows in (_rows(self, i, 0, len(self))[self.present[:, i]] for i in range(len(self.arrays)))
-        )
+        found = []
+        for i, dim in enumerate(self.dims):
+            total = np.zeros(dim)
+            for start, stop in blocks(len(self)):
+                rows = _rows(self, i, start, stop)[self.present[start:stop, i]]
+                total += rows.sum(axis=0, dtype=np.float64)
+            found.append((total / max(1, int(self.present[:, i].sum()))).astype(np.float32))
+        return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -136,7 +142,7 @@ def load_examples(
     allow_missing: bool = False,
     aux_labels: Sequence[tuple[Task, Mapping[str, Labels]]] = (),
 ) -> list[Example]:
-    """The recordings as examples, with labels if ``labels`` is given. Stored arrays are not copied.
+    """The recordings as examples, with labels if ``labels`` is given. No rows are kept in memory.
 
     ``aux_labels``: labels of auxiliary tasks; for a recording without them all rows are invalid.
 
@@ -144,12 +150,13 @@ def load_examples(
     RecordingError where the features of a recording have different lengths.
     """
     specs = feature_specs(store, features)
+    views = {name: feature_view(store, features[name]) for name in specs}
     examples, missing, lacked = [], [], dict[str, None]()
     for recording in recordings:
         arrays, lacking = [], []
         for name, spec in specs.items():
             try:
-                arrays.append(store.read(recording.key_for(spec.modality), features[name]))
+                arrays.append(views[name][recording.key_for(spec.modality)])
             except KeyError:
                 lacked[name] = None
                 lacking.append(name + _failure(store, recording.key_for(spec.modality), features[name]))
@@ -186,13 +193,13 @@ def _failure(store: Store, recording: str, feature: str) -> str:
 
 def _example(
     recording: str,
-    arrays: Sequence[NDArray[Any]],
+    arrays: Sequence[ItemView],
     specs: Sequence[FeatureSpec],
     labels: Mapping[str, Labels] | None,
     aux_labels: Sequence[tuple[Task, Mapping[str, Labels]]],
 ) -> Example:
     frames = len(arrays[0])
-    present = np.stack([derive_valid(array) for array in arrays], axis=1)  # F x (T,) -> (T, F)
+    present = np.stack([array.valid for array in arrays], axis=1)  # F x (T,) -> (T, F)
     # Audio has rows without a face: only features of a person tell whether the face was found.
     personal = [spec.modality not in PER_VIDEO for spec in specs]
     face_found = np.all(present[:, personal], axis=1) if any(personal) else np.any(present, axis=1)
@@ -226,16 +233,19 @@ def fit_scaling(examples: Sequence[Example], center: float = 0.0) -> Scaling:
         shift: NDArray[np.float64] | None = None
         total, square, count = np.zeros(dim), np.zeros(dim), 0
         for example in examples:
-            rows = _rows(example, i, 0, len(example), center)[example.present[:, i]].astype(np.float64)  # (n, d)
-            if not len(rows):
-                continue
-            shift = rows.mean(axis=0) if shift is None else shift
-            rows -= shift
-            total += rows.sum(axis=0)
-            square += np.einsum("nd,nd->d", rows, rows)
-            count += len(rows)
+            for start, stop in blocks(len(example)):
+                present = example.present[start:stop, i]
+                rows = _rows(example, i, start, stop, center)[present].astype(np.float64)  # (n, d)
+                if not len(rows):
+                    continue
+                shift = rows.mean(axis=0) if shift is None else shift
+                rows -= shift
+                total += rows.sum(axis=0)
+                square += np.einsum("nd,nd->d", rows, rows)
+                count += len(rows)
             if not np.isfinite(square).all():
-                raise DamageError(f"{example.recording}: feature {i + 1} is not finite; run `aupipe store verify`")
+                what = f"feature {i + 1} holds infinite values"
+                raise DamageError(f"{example.recording}: {what}; run `aupipe store verify`")
         offset = total / max(count, 1)
         std = np.sqrt(np.maximum(square / max(count, 1) - offset**2, 0.0))
         means.append(offset if shift is None else shift + offset)
@@ -249,6 +259,12 @@ def _rows(example: Example, i: int, start: int, stop: int, center: float = 0.0) 
     if center:
         rows -= np.float32(center) * example.means[i]
     return rows
+
+
+def blocks(frames: int) -> Iterator[tuple[int, int]]:
+    """Half-open ranges of at most `BLOCK_ROWS` rows that together are [0, frames)."""
+    for start in range(0, frames, BLOCK_ROWS):
+        yield start, min(start + BLOCK_ROWS, frames)
 
 
 def columns(dims: Sequence[int]) -> int:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aupipe.train.data import Example, Scaling, collate, columns, common_dims, fill
+from aupipe.train.data import Example, Scaling, blocks, collate, columns, common_dims, fill
 from aupipe.train.prefetch import prefetched
 from aupipe.types import Window
 
@@ -121,10 +121,12 @@ class InMemory:
         start = 0
         for example in examples:
             self.starts[example.recording], stop = start, start + len(example)
-            host = self.rows[start:stop].numpy() if device == "cpu" else np.empty((len(example), width), np.float32)
-            fill(example, 0, len(example), scaling, host)
-            if device != "cpu":
-                self.rows[start:stop] = torch.from_numpy(host)
+            for first, last in blocks(len(example)):
+                own = self.rows[start + first : start + last]
+                host = own.numpy() if device == "cpu" else np.empty(tuple(own.shape), np.float32)
+                fill(example, first, last, scaling, host)
+                if device != "cpu":
+                    own.copy_(torch.from_numpy(host))
             if example.targets.shape[1]:
                 self.targets[start:stop] = torch.from_numpy(example.targets)
                 self.valid[start:stop] = torch.from_numpy(example.valid)
@@ -168,9 +170,10 @@ class InMemory:
 
 
 class Streaming:
-    """Batches read from memory-mapped arrays of the store in a thread; on a GPU copied through pinned memory.
+    """Batches read from the store in a thread, window by window; on a GPU copied through pinned memory.
 
-    The copies run in a CUDA stream of their own, so that they overlap with the head's computations.
+    Only the rows of the batches in use and of those prefetched are in memory, however large the corpus. The copies run
+    in a CUDA stream of their own, so that they overlap with the head's computations.
     """
 
     def __init__(self, examples: Sequence[Example], scaling: Scaling, device: str) -> None:

@@ -64,7 +64,7 @@ def publish(folder: Folder, config: str = "aupipe.toml", store: str = "features"
         for recording in dataset.recordings:
             ((spec, _),) = parts.graph(recording).encoders
             assert recording.video is not None
-            opened.publish(recording.id, spec, np.ones((5, 4), np.float16), source=source_identity(recording.video))
+            opened.publish(recording.id, spec, np.ones((5, 1764), np.float16), source=source_identity(recording.video))
 
 
 def test_the_videos_of_two_folders_of_a_data_set_are_two_recordings(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_verify_names_a_flipped_byte_and_repair_queues_the_item_again(stored: Pr
     assert stored.run("store", "verify").code == 0
     store = open_store(stored.folder / "features")
     path = Path(store.item_path(store.published("a.mp4", SPEC.id)))  # type: ignore[attr-defined]
-    file = path / "c.0.0" if path.is_dir() else path
+    file = path / "data" / "c.0.0" if path.is_dir() else path
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)

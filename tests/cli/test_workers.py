@@ -112,7 +112,7 @@ def test_a_damaged_input_fails_its_own_video_and_names_the_remedy(project: Proje
         write_talking(project.folder / "videos" / name, number, frames=16)
     project.configure("")
     assert project.run("extract", "--cpu", "--modality", "audio").code == 0
-    clock = next((project.folder / "features").glob("clock@*/items/*/talk*/c.0"))
+    clock = next((project.folder / "features").glob("clock@*/items/*/talk*/data/c.0"))
     clock.write_bytes(clock.read_bytes()[:-8])
     answer = project.run("extract", "--cpu")
     assert answer.code == 3

@@ -12,7 +12,7 @@ PACKAGE = Path(aupipe.__file__).parent / "store"
 
 # From the bottom up. A name is a module or a package of `aupipe.store`; "" is `aupipe/store/__init__.py`.
 LAYERS = [
-    {"records", "keys", "processes", "fs", "links"},
+    {"records", "keys", "processes", "fs", "links", "permissions", "adapters"},
     {"documents", "record_json", "view"},
     {"protocol"},
     {"formats", "log"},

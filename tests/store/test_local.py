@@ -137,7 +137,7 @@ def test_the_same_rows_are_the_same_files(tmp_path, backend):
 
     first = files(tmp_path / "one")
     assert first == files(tmp_path / "two")
-    assert len([name for name in first if "/items/" in name]) <= 4
+    assert len([name for name in first if "/items/" in name]) <= 7
 
 
 def test_what_two_stores_published_is_one_item_and_one_file_after_collecting(path, backend):

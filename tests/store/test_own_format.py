@@ -31,7 +31,7 @@ class RawSink:
     def write(self, rows):
         self.file.write(rows.tobytes())
 
-    def finish(self, item, metadata):
+    def finish(self, item, metadata, beside):
         text = json.dumps({"frames": item.frames, "item": metadata}).encode()
         self.nbytes = self.layout.nbytes + len(text)
         self.file.write(text)
@@ -59,6 +59,9 @@ class Raw:
         content = map_file(path)
         check_size(content, path, record)
         return PlainRows(np.ndarray(record.shape, record.dtype, content.data))
+
+    def read_beside(self, path, record, name):
+        return None
 
     def checksums(self, path, record):
         content = map_file(path)

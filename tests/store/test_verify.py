@@ -144,15 +144,13 @@ def test_a_sample_looks_closely_at_that_share_only(store):
 def test_repair_sets_damage_aside_and_requeues(store):
     record = store.published(NAMES[0], SPEC.id)
     flip(store.format.data_file(store.item_path(record), record), 300)
-    damaged = {
-        file.name: file.read_bytes() for file in files_of(store) if str(file).startswith(store.item_path(record))
-    }
+    damaged = [file.read_bytes() for file in files_of(store) if str(file).startswith(store.item_path(record))]
     report = check_and_repair(store)
     assert report.requeued == [(NAMES[0], SPEC.id)]
     assert store.record(NAMES[0], SPEC.id).state == "deleted"
     assert "quarantined" in store.record(NAMES[0], SPEC.id).reason
     kept = [file.read_bytes() for file in (store.path / "quarantine").rglob("*") if file.is_file()]
-    assert sorted(kept) == sorted(damaged.values())
+    assert sorted(kept) == sorted(damaged)
     assert check(open_store(store.path)).damage == []
     store.publish(NAMES[0], SPEC, random_rows(700, 3, invalid=[5]), source=SOURCE)
     assert same(open_store(store.path).read(NAMES[0], SPEC.id), random_rows(700, 3, invalid=[5]))
@@ -172,7 +170,8 @@ def test_any_damage_can_be_repaired_and_only_the_damaged_item_is_made_again(stor
                 shape = (700, 3) if spec is SPEC else (700,)
                 opened.publish(recording, spec, random_rows(*shape, dtype=spec.dtype))
             if report.damage[0].kind == "spec":
-                opened.publish("again", next(s for s in (SPEC, CLOCK) if s.id in str(file)), random_rows(2))
+                spec, shape = (SPEC, (2, 3)) if SPEC.id in str(file) else (CLOCK, (2,))
+                opened.publish("again", spec, random_rows(*shape))
             assert check(opened).damage == [], file
             assert {record.recording for record in opened.records()} >= set(NAMES)
             opened.compact()

@@ -1,5 +1,6 @@
 """Stored features as arrays, by name and by index."""
 
+import re
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from aupipe.errors import UsageError
 from aupipe.store import STORES, create_store, derive_valid
 from aupipe.types import FeatureSpec, Window
 
@@ -164,3 +166,60 @@ def test_views_need_no_torch(store):
 def test_a_wide_feature_nobody_published_is_no_feature(store):
     with pytest.raises(KeyError):
         store[WIDE.id]
+
+
+def test_an_item_is_given_to_other_libraries_with_its_times_and_validity(store):
+    pytest.importorskip("pandas")
+    pytest.importorskip("xarray")
+    rows, item = random_rows(700, 6, invalid=[3, 650]), store["swin_t"]["clip.mp4"]
+    assert same(item.to_numpy(), rows)
+    assert item.to_numpy(np.float32).dtype == np.float32
+    copy = item.to_numpy(copy=True)
+    copy[:] = 0
+    assert same(item.to_torch().numpy(), rows)
+    assert item.to_torch(torch.float32).dtype == torch.float32
+    frame = item.to_pandas()
+    assert same(frame.to_numpy(), rows)
+    assert np.array_equal(frame.index, TIMES + 1)
+    array = item.to_xarray()
+    assert (array.name, array.dims) == ("swin_t", ("time", "dim_1"))
+    assert same(array.sel(time=slice(2.0, 3.0)).values, rows[25:51])
+    assert np.flatnonzero(~array.valid.values).tolist() == [3, 650]
+
+
+def test_an_item_without_a_clock_is_indexed_by_its_frames(store):
+    pytest.importorskip("pandas")
+    xarray = pytest.importorskip("xarray")
+    item = store["hog"]["clip.mp4"]
+    assert item.to_pandas().index.name == "frame"
+    assert item.to_pandas().shape == (700, 6)
+    assert set(item.to_xarray().coords) == {"valid"}
+    assert same(xarray.DataArray(item).values, random_rows(700, 2, 3))
+
+
+@pytest.mark.parametrize("name", ["pandas", "xarray", "torch", "dask"])
+def test_a_missing_library_is_named_in_one_line(store, monkeypatch, name):
+    for module in [module for module in sys.modules if module.partition(".")[0] == name]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, name, None)
+    item = store["hog"]["clip.mp4"]
+    with pytest.raises(UsageError, match=f"pip install {name}$"):
+        item.dask() if name == "dask" else getattr(item, f"to_{name}")()
+
+
+def test_what_is_printed_says_how_large_it_is(store):
+    assert repr(store["hog"]["clip.mp4"]) == f"<'clip.mp4', {SPEC.id}: (700, 2, 3) float16, 8.4 kB>"
+    assert re.fullmatch(rf"<{TIMED.id}: 2 recordings, \d\d\.\d kB>", repr(store["swin_t"]))
+    assert re.fullmatch(r"<\w+Store '.*': 3 features>", repr(store))
+    assert store.keys() == list(store)
+    assert {len(view) for view in dict(store).values()} == {1, 2}
+
+
+def test_a_feature_has_one_width(store):
+    with pytest.raises(ValueError, match=rf"{TIMED.id}, recording 'new': rows of shape \(1,\).*clip\.mp4.*\(6,\)"):
+        store.publish("new", TIMED, random_rows(10, 1))
+    assert store.record("new", TIMED.id) is None
+    store.publish("new", TIMED, random_rows(10, 6))
+    store.delete("new", TIMED.id)
+    store.publish("only", WIDE, random_rows(10, 1))
+    store.publish("only", WIDE, random_rows(10, 3))  # the first item is replaced: there is no other

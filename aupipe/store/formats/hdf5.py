@@ -1,4 +1,4 @@
-"""Items as HDF5 files: one contiguous dataset ``data`` each, read by mapping it.
+"""Items as HDF5 files: one contiguous dataset ``data`` each, read by mapping it; beside it ``valid`` and ``time``.
 
 The rows are written to the file directly, at the speed of the disk. h5py only makes the few kilobytes before and after
 the array, in memory, so that every byte of the file is known and in a checksum.
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from aupipe.documents import parse_json
 from aupipe.store import fs
 from aupipe.store.formats.mapping import map_file
-from aupipe.store.formats.protocol import Layout, PlainRows, Rows, check_size, item_attributes
+from aupipe.store.formats.protocol import Beside, Layout, PlainRows, Rows, check_size, item_attributes
 from aupipe.store.formats.rows import stored_dtype
 from aupipe.store.records import ItemRecord
 
@@ -77,7 +77,7 @@ class _SparseFile(io.RawIOBase):
         return bytes(content)
 
 
-def _make_file(layout: Layout, attributes: dict[str, Any]) -> tuple[_SparseFile, int]:
+def _make_file(layout: Layout, attributes: dict[str, Any], beside: Beside) -> tuple[_SparseFile, int]:
     """An item's HDF5 file without its array, and the array's offset in it."""
     import h5py
 
@@ -96,6 +96,8 @@ def _make_file(layout: Layout, attributes: dict[str, Any]) -> tuple[_SparseFile,
         offset = dataset.id.get_offset() or 0
         for name, value in attributes.items():
             dataset.attrs[name] = value
+        for name, values in beside.items():
+            file.create_dataset(name, data=values, track_times=False)
     return sparse, offset
 
 
@@ -106,14 +108,14 @@ class Hdf5Sink:
         self.path, self.layout = path, layout
         self.nbytes = 0
         # what h5py puts before an array of a page or more fits into one page; `finish` checks it
-        self.offset = ALIGNMENT if layout.nbytes >= ALIGNMENT else _make_file(layout, {})[1]
+        self.offset = ALIGNMENT if layout.nbytes >= ALIGNMENT else _make_file(layout, {}, {})[1]
         self._file = fs.NewFile(path, self.offset)
 
     def write(self, rows: NDArray[Any]) -> None:
         self._file.write([rows])
 
-    def finish(self, item: ItemRecord, metadata: str) -> int:
-        sparse, offset = _make_file(self.layout, item_attributes(item, metadata))
+    def finish(self, item: ItemRecord, metadata: str, beside: Beside) -> int:
+        sparse, offset = _make_file(self.layout, item_attributes(item, metadata), beside)
         if offset != self.offset:  # another h5py may place the array elsewhere: refuse, do not write a damaged file
             raise OSError(f"{self.path}: HDF5 moved the array from byte {self.offset} to {offset}; use backend 'zarr'")
         self.nbytes = max(sparse.size, offset + self.layout.nbytes)
@@ -147,6 +149,12 @@ class Hdf5:
         file = map_file(path)
         check_size(file, path, record)
         return PlainRows(np.ndarray(record.shape, stored_dtype(record.dtype), file.data, offset=record.offset))
+
+    def read_beside(self, path: str, record: ItemRecord, name: str) -> NDArray[Any] | None:
+        import h5py
+
+        with h5py.File(path, "r", locking=False) as file:
+            return file[name][...] if name in file else None
 
     def checksums(self, path: str, record: ItemRecord) -> tuple[int, int]:
         file = map_file(path)

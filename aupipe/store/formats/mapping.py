@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import sys
 from typing import Any
@@ -25,12 +26,15 @@ class _Mapping:
     may have descriptors.
     """
 
-    def __init__(self, fd: int, size: int) -> None:
+    def __init__(self, fd: int, size: int, path: str) -> None:
         self.address = None
         address = _libc.mmap(None, size, _PROT_READ, _MAP_SHARED, fd, 0)
         if address == _FAILED:
             error = ctypes.get_errno()
-            raise OSError(error, os.strerror(error))
+            reason = os.strerror(error)
+            if error == errno.ENOMEM:
+                reason = "too many files are mapped by arrays in use: copy the rows that are kept, as np.array(rows)"
+            raise OSError(error, reason, path)
         self.address, self.size = address, size
         self.__array_interface__ = {"version": 3, "typestr": "|u1", "shape": (size,), "data": (address, True)}
 
@@ -44,6 +48,6 @@ def map_file(path: str) -> NDArray[np.uint8]:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         size = os.fstat(fd).st_size
-        return np.asarray(_Mapping(fd, size)) if size else np.empty(0, np.uint8)
+        return np.asarray(_Mapping(fd, size, path)) if size else np.empty(0, np.uint8)
     finally:
         os.close(fd)

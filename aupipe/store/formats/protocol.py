@@ -6,6 +6,7 @@ A path is that of an item: a folder (Zarr) or a file (HDF5).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -38,6 +39,10 @@ class Layout:
         return self.frames * self.row_bytes
 
 
+# What lies beside the array of an item, by name: "valid" bool (T,), and "time" float64 (T,) in s where it is known.
+Beside = Mapping[str, NDArray[Any]]
+
+
 class Sink(Protocol):
     """The files of one item while they are written, under a temporary path."""
 
@@ -49,7 +54,7 @@ class Sink(Protocol):
         """The next rows, C-contiguous in the layout's dtype."""
         ...
 
-    def finish(self, item: ItemRecord, metadata: str) -> int:
+    def finish(self, item: ItemRecord, metadata: str, beside: Beside) -> int:
         """Write everything else and fsync. Returns the crc32c of every byte that is not the array's."""
         ...
 
@@ -105,6 +110,10 @@ class Format(Protocol):
 
     def map_rows(self, path: str, record: ItemRecord) -> Rows:
         """Map the item at ``path``. Raises FileNotFoundError, or DamageError when its size is not the record's."""
+        ...
+
+    def read_beside(self, path: str, record: ItemRecord, name: str) -> NDArray[Any] | None:
+        """``valid`` or ``time`` of the item at ``path``, None where it has none. Errors as `map_rows`."""
         ...
 
     def checksums(self, path: str, record: ItemRecord) -> tuple[int, int]:

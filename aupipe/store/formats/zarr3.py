@@ -1,9 +1,9 @@
-"""Items as Zarr v3 arrays: a folder of ``zarr.json`` and one shard file, read by mapping it.
+"""Items as Zarr v3 groups: the array ``data``, and beside it ``valid`` and ``time``, one value per row.
 
-zarr-python is not imported. The shard is that of the sharding codec with ``bytes + crc32c`` inner chunks and no
-compressor (https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/): chunk, checksum, chunk,
-checksum, ..., then the index and its checksum. A gap after each checksum makes every chunk begin at a multiple of 64
-bytes, which the format allows: readers find the chunks by the index. Tests read it back with zarr-python, checks on.
+zarr-python is not imported. ``data`` is one shard of the sharding codec with inner chunks without a checksum
+(https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/): its rows lie one after another, so that every
+window is a view of the mapped file, and other tools still read a window without the rest. Their checksum is in the
+attributes of the group. Tests read the groups back with zarr-python and xarray.
 """
 
 from __future__ import annotations
@@ -19,20 +19,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.documents import parse_json
+from aupipe.errors import DamageError
 from aupipe.store import fs
+from aupipe.store.formats import zarr3_arrays
 from aupipe.store.formats.mapping import map_file
-from aupipe.store.formats.protocol import Layout, Rows, check_size, item_attributes
+from aupipe.store.formats.protocol import Beside, Layout, PlainRows, Rows, check_size, item_attributes
 from aupipe.store.formats.rows import stored_dtype
 from aupipe.store.records import ItemRecord
 
-CHUNK_ROWS = 256  # at most: other tools read long chunks faster, and must read a whole chunk to check a short window
+CHUNK_ROWS = 256  # at most: other tools read long chunks faster, and must read a whole chunk for a short window
 GROUP = b'{"zarr_format": 3, "node_type": "group", "attributes": {}}'
-ALIGNMENT = 64  # of chunks in the shard, a cache line: unaligned rows are copied a tenth slower
-_CRC = 4  # bytes of a checksum
+_LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
+_CRC32C = {"name": "crc32c"}
+_SMALL = ("valid/c.0", "time/c.0", "data/zarr.json", "valid/zarr.json", "time/zarr.json", "zarr.json")
 
 
 class ShardLayout(Layout):
-    """The positions of an item's chunks in its shard file."""
+    """The positions of an item's chunks in its shard file: one after another, then the index."""
 
     @cached_property
     def chunks(self) -> int:
@@ -44,21 +47,6 @@ class ShardLayout(Layout):
         """Rows of every chunk: all equal, so that 300 rows are stored as 2 x 150 and not as 2 x 256."""
         return -(-self.frames // self.chunks) if self.frames else 1
 
-    @cached_property
-    def chunk_bytes(self) -> int:
-        """Bytes of a chunk's rows."""
-        return self.chunk_rows * self.row_bytes
-
-    @cached_property
-    def stride(self) -> int:
-        """Bytes from one chunk to the next: its rows, its checksum, and a gap that keeps the rows aligned."""
-        return -(-(self.chunk_bytes + _CRC) // ALIGNMENT) * ALIGNMENT
-
-    @property
-    def gap(self) -> bytes:
-        """The zeros between a checksum and the next chunk."""
-        return bytes(self.stride - self.chunk_bytes - _CRC)
-
     @property
     def padding(self) -> bytes:
         """NaN rows that fill the last chunk."""
@@ -69,137 +57,113 @@ class ShardLayout(Layout):
     def index(self) -> bytes:
         """The shard's index and its checksum: (offset, length) of every chunk, little-endian uint64."""
         table = np.empty((self.chunks, 2), "<u8")
-        table[:, 0] = np.arange(self.chunks, dtype="<u8") * self.stride
-        table[:, 1] = self.chunk_bytes + _CRC
+        table[:, 1] = self.chunk_rows * self.row_bytes
+        table[:, 0] = np.arange(self.chunks, dtype="<u8") * table[:, 1]
         return _with_crc(table.tobytes())
 
     @property
     def file_bytes(self) -> int:
-        return self.chunks * (self.stride + 16) + _CRC if self.frames else 0
+        return self.chunks * (self.chunk_rows * self.row_bytes + 16) + 4 if self.frames else 0
 
     @property
     def file_name(self) -> str:
-        return "c" + ".0" * len(self.shape)
+        return os.path.join("data", "c" + ".0" * len(self.shape))
 
 
 def _with_crc(content: bytes) -> bytes:
     return content + google_crc32c.value(content).to_bytes(4, "little")
 
 
-def _array_json(layout: ShardLayout, attributes: dict[str, Any]) -> bytes:
-    """The ``zarr.json`` of an item."""
-    crc = {"name": "crc32c"}
-    little = {"name": "bytes", "configuration": {"endian": "little"}}
-    names = ["time", *(f"dim_{axis}" for axis in range(1, len(layout.shape)))]
+def _array(
+    shape: tuple[int, ...], dtype: str, chunk: list[int], codecs: list[Any], fill_value: Any, **attributes: Any
+) -> dict[str, Any]:
+    """The metadata of an array whose first dimension is time, in one chunk (or shard)."""
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(shape),
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "fill_value": fill_value,
+        "codecs": codecs,
+        "attributes": attributes,
+        "dimension_names": ["time", *(f"dim_{axis}" for axis in range(1, len(shape)))],
+    }
+
+
+def _documents(layout: ShardLayout, attributes: dict[str, Any], beside: Beside) -> dict[str, bytes]:
+    """Every ``zarr.json`` of an item, by its path in the item."""
     sharding = {
         "chunk_shape": [layout.chunk_rows, *layout.row_shape],
-        "codecs": [little, crc],
-        "index_codecs": [little, crc],
+        "codecs": [_LITTLE],
+        "index_codecs": [_LITTLE, _CRC32C],
         "index_location": "end",
     }
     shard = [max(1, layout.chunks) * layout.chunk_rows, *layout.row_shape]
-    content = {
-        "zarr_format": 3,
-        "node_type": "array",
-        "shape": list(layout.shape),
-        "data_type": layout.dtype.name,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shard}},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
-        "fill_value": "NaN",
-        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
-        "attributes": attributes,
-        "dimension_names": names,
+    codecs = [{"name": "sharding_indexed", "configuration": sharding}]
+    about = {name: attributes[name] for name in ("recording", "feature")} | {"coordinates": "valid"}
+    frames, whole = layout.frames, [max(1, layout.frames)]
+    arrays = {
+        "data": _array(layout.shape, layout.dtype.name, shard, codecs, "NaN", **about),
+        "valid": _array((frames,), "bool", whole, [{"name": "bytes"}, _CRC32C], bool(beside["valid"].all())),
     }
-    return json.dumps(content, indent=1).encode()
+    if "time" in beside:
+        arrays["time"] = _array((frames,), "float64", whole, [_LITTLE, _CRC32C], "NaN", units="s")
+    group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    group["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": arrays}
+    found = {os.path.join(name, "zarr.json"): content for name, content in arrays.items()} | {"zarr.json": group}
+    return {name: json.dumps(content, indent=1).encode() for name, content in found.items()}
 
 
 class ShardSink:
-    """An item folder while it is written: rows go to the shard file at once, none are kept in memory."""
+    """An item's folder while it is written: rows go to the shard file at once, none are kept in memory."""
 
     def __init__(self, path: str, layout: ShardLayout) -> None:
         self.path, self.layout, self.offset, self.nbytes = path, layout, 0, layout.file_bytes
-        self._row = 0  # of the chunk being filled
-        self._chunk_crc = 0
-        self._metadata_crc = 0
-        fs.make_folders(path, durable=False)
+        for folder in (path, os.path.join(path, "data")):
+            fs.make_folders(folder, durable=False)
         self._file = fs.NewFile(os.path.join(path, layout.file_name)) if layout.frames else None
 
     def write(self, rows: NDArray[Any]) -> None:
-        parts: list[Any] = []
-        start = 0
-        while start < len(rows):
-            piece = rows[start : start + self.layout.chunk_rows - self._row]
-            parts.append(piece)
-            self._chunk_crc = google_crc32c.extend(self._chunk_crc, piece.reshape(-1).view(np.uint8))
-            self._row += len(piece)
-            start += len(piece)
-            if self._row == self.layout.chunk_rows:
-                parts.append(self._chunk_end())
-        if parts and self._file:
-            self._file.write(parts)
-
-    def _chunk_end(self) -> bytes:
-        end = self._chunk_crc.to_bytes(4, "little") + self.layout.gap
-        self._metadata_crc = google_crc32c.extend(self._metadata_crc, end)
-        self._row = self._chunk_crc = 0
-        return end
-
-    def finish(self, item: ItemRecord, metadata: str) -> int:
         if self._file:
-            parts = []
-            if padding := self.layout.padding:
-                self._chunk_crc = google_crc32c.extend(self._chunk_crc, padding)
-                self._metadata_crc = google_crc32c.extend(self._metadata_crc, padding)
-                parts = [padding, self._chunk_end()]
-            parts.append(self.layout.index)
-            self._metadata_crc = google_crc32c.extend(self._metadata_crc, parts[-1])
-            self._file.write(parts)
-            self._file.fsync()
-        self.close()
-        document = _array_json(self.layout, item_attributes(item, metadata))
-        self._metadata_crc = google_crc32c.extend(self._metadata_crc, document)
-        fs.write_file(os.path.join(self.path, "zarr.json"), [document])
+            self._file.write([rows])
+
+    def finish(self, item: ItemRecord, metadata: str, beside: Beside) -> int:
+        end = self.layout.padding + self.layout.index if self._file else b""
+        # a chunk that is not there is the fill value: one file less where all rows are valid, or none
+        chunks = {name: values for name, values in beside.items() if name == "time" or len(np.unique(values)) > 1}
+        files = {f"{name}/c.0": _with_crc(values.tobytes()) for name, values in chunks.items() if len(values)}
+        files |= _documents(self.layout, item_attributes(item, metadata), beside)
+        for name in beside:
+            fs.make_folders(os.path.join(self.path, name), durable=False)
+        small = [name for name in _SMALL if name in files]
+        opened = [self._file] if self._file else []
+        if self._file:
+            self._file.write([end])
+        try:
+            for name in small:
+                opened.append(fs.NewFile(os.path.join(self.path, name)))
+                opened[-1].write([files[name]])
+            fs.fsync_files(opened)
+        finally:
+            for file in opened:
+                file.close()
+        for folder in ("data", *beside):
+            fs.fsync_folder(os.path.join(self.path, folder))
         fs.fsync_folder(self.path)
-        return self._metadata_crc
+        crc = google_crc32c.value(end)
+        for name in small:
+            crc = google_crc32c.extend(crc, files[name])
+        return crc
 
     def close(self) -> None:
         if self._file:
             self._file.close()
 
 
-class ShardRows:
-    """A mapped shard as rows: a view inside one chunk, a copy across chunks."""
-
-    def __init__(self, file: NDArray[np.uint8], layout: ShardLayout) -> None:
-        self.frames, self.layout, self._rows = layout.frames, layout, layout.chunk_rows
-        strides = np.empty((self._rows, *layout.row_shape), layout.dtype).strides
-        shape = (layout.chunks, self._rows, *layout.row_shape)
-        # (chunks, rows of a chunk, ...): the whole shard as one array whose strides skip the checksums
-        self._chunks: NDArray[Any] = np.ndarray(shape, layout.dtype, file.data, strides=(layout.stride, *strides))
-        self._list = list(self._chunks)
-
-    def view(self, start: int, stop: int) -> NDArray[Any]:
-        chunk, first = divmod(start, self._rows)
-        if stop <= (chunk + 1) * self._rows and chunk < len(self._list):
-            return self._list[chunk][first : first + stop - start]
-        rows = np.empty((stop - start, *self.layout.row_shape), self.layout.dtype)
-        self.copy(start, rows)
-        rows.flags.writeable = False
-        return rows
-
-    def copy(self, start: int, out: NDArray[Any]) -> None:
-        size, count = self._rows, len(out)
-        chunk, first = divmod(start, size)
-        done = 0
-        while done < count:
-            piece = self._list[chunk][first : first + count - done]
-            out[done : done + len(piece)] = piece
-            done += len(piece)
-            chunk, first = chunk + 1, 0
-
-
 class Zarr3:
-    """One Zarr v3 array per item; the folders of items are groups."""
+    """One Zarr v3 group per item; the folders of items are groups."""
 
     suffix = ""
     documents: tuple[tuple[str, bytes], ...] = (("zarr.json", GROUP),)
@@ -208,46 +172,70 @@ class Zarr3:
         return ShardSink(path, ShardLayout(layout.frames, layout.row_shape, layout.dtype))
 
     def data_file(self, path: str, record: ItemRecord) -> str:
-        return os.path.join(path, _layout(record).file_name)
+        name = zarr3_arrays.shard_layout(record).file_name if _is_array(record) else _layout(record).file_name
+        return os.path.join(path, name)
 
     def item_files(self, path: str, record: ItemRecord) -> list[str]:
-        document = os.path.join(path, "zarr.json")
-        return [self.data_file(path, record), document] if record.frames else [document]
+        data = [self.data_file(path, record)] if record.frames else []
+        return data + ([os.path.join(path, "zarr.json")] if _is_array(record) else _small_files(path, record))
 
     def map_rows(self, path: str, record: ItemRecord) -> Rows:
-        layout = _layout(record)
         if not record.frames:
             os.stat(os.path.join(path, "zarr.json"))
-            return ShardRows(np.empty(0, np.uint8), layout)
+            return PlainRows(np.empty(record.shape, stored_dtype(record.dtype)))
+        if _is_array(record):
+            return zarr3_arrays.map_rows(path, record)
         file = map_file(self.data_file(path, record))
         check_size(file, path, record)
-        return ShardRows(file, layout)
+        return PlainRows(np.ndarray(record.shape, stored_dtype(record.dtype), file.data))
+
+    def read_beside(self, path: str, record: ItemRecord, name: str) -> NDArray[Any] | None:
+        file = os.path.join(path, name, "c.0")
+        if not record.frames or not os.path.exists(file):
+            return None
+        content = map_file(file)
+        if _with_crc(content[:-4].tobytes()) != content.tobytes():
+            raise DamageError(f"{file} is damaged: `aupipe store verify --repair`")
+        return np.frombuffer(content[:-4].tobytes(), "?" if name == "valid" else "<f8")
 
     def checksums(self, path: str, record: ItemRecord) -> tuple[int, int]:
-        layout = _layout(record)
-        document = map_file(os.path.join(path, "zarr.json"))
-        if not record.frames:
-            return 0, google_crc32c.value(document)
-        file = map_file(self.data_file(path, record))
-        check_size(file, path, record)
+        if _is_array(record):
+            return zarr3_arrays.checksums(path, record)
         array = metadata = 0
-        left = layout.nbytes
-        for chunk in range(layout.chunks):
-            content = file[chunk * layout.stride : (chunk + 1) * layout.stride]
-            size = min(left, layout.chunk_bytes)
-            left -= size
-            array = google_crc32c.extend(array, content[:size])
-            metadata = google_crc32c.extend(metadata, content[size:])
-        metadata = google_crc32c.extend(metadata, file[layout.chunks * layout.stride :])
-        return array, google_crc32c.extend(metadata, document)
+        if record.frames:
+            file = map_file(self.data_file(path, record))
+            check_size(file, path, record)
+            size = _layout(record).nbytes
+            array, metadata = google_crc32c.value(file[:size]), google_crc32c.value(file[size:])
+        for small in _small_files(path, record):
+            metadata = google_crc32c.extend(metadata, map_file(small))
+        return array, metadata
 
     def measure(self, path: str, record: ItemRecord) -> ItemRecord:
-        return replace(record, nbytes=os.path.getsize(self.data_file(path, record)) if record.frames else 0)
+        if not record.frames:
+            return replace(record, nbytes=0)
+        old = os.path.join(path, zarr3_arrays.shard_layout(record).file_name)
+        return replace(record, nbytes=os.path.getsize(old if os.path.exists(old) else self.data_file(path, record)))
 
     def read_metadata(self, path: str) -> str:
         with open(os.path.join(path, "zarr.json"), "rb") as file:
             text: str = parse_json(file.read())["attributes"]["aupipe_item"]
         return text
+
+
+def _small_files(path: str, record: ItemRecord) -> list[str]:
+    """The files that an item has beside its data."""
+    found = ["data/zarr.json", "valid/zarr.json", "zarr.json"]
+    if 0 < record.valid_frames < record.frames:
+        found.append("valid/c.0")
+    if os.path.isdir(os.path.join(path, "time")):
+        found += ["time/zarr.json", *(["time/c.0"] if record.frames else [])]
+    return [os.path.join(path, name) for name in _SMALL if name in found]
+
+
+def _is_array(record: ItemRecord) -> bool:
+    """Whether an item is of an earlier version: the shard then is longer by the checksums of its chunks."""
+    return record.frames > 0 and record.nbytes == zarr3_arrays.shard_layout(record).file_bytes
 
 
 def _layout(record: ItemRecord) -> ShardLayout:

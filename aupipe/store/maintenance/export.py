@@ -14,8 +14,10 @@ from aupipe.errors import UsageError
 from aupipe.files import refuse_existing
 from aupipe.registry import nearest
 from aupipe.store import fs
+from aupipe.store.adapters import optional_package
 from aupipe.store.formats.rows import row_blocks
 from aupipe.store.keys import recording_key
+from aupipe.store.permissions import folder_mode, set_modes
 from aupipe.store.processes import writer_name
 from aupipe.store.protocol import Store
 from aupipe.store.view import FeatureView, ItemView, feature_view
@@ -31,8 +33,11 @@ def export(
     features: Sequence[str] = (),
     recordings: Sequence[str] = (),
     overwrite: bool = False,
+    readable_by: str = "owner",
 ) -> list[str]:
     """Write features (all, or the named ones) of recordings (all, or the named ones). Returns the files made.
+
+    ``readable_by``: who may read them: ``owner``, ``group`` or ``all``.
 
     ``npz``: a folder, one file per recording, one array per feature. ``hdf5``: one file, a group per feature, a dataset
     per recording with its name in the attribute ``recording``. ``parquet``: a folder, one file per feature, a row per
@@ -58,8 +63,11 @@ def export(
     if missing:
         raise UsageError(f"nothing is stored of recording {min(missing)!r}: `aupipe status` lists what is")
     staged = os.path.join(os.path.dirname(root), f".{os.path.basename(root)}.{writer_name()}")
+    folder_mode(readable_by)
     try:
+        _make_private(staged, format)
         WRITERS[format](staged, items)
+        set_modes(staged, readable_by)
         if overwrite or os.path.isdir(staged):
             fs.rename(staged, root)  # fails for a folder onto a folder with content
         elif not fs.link(staged, root):
@@ -69,6 +77,14 @@ def export(
     return [root] if os.path.isfile(root) else [os.path.join(root, name) for name in sorted(os.listdir(root))]
 
 
+def _make_private(path: str, format: str) -> None:
+    """Make the file or folder of an export, which nobody else may read while it is written."""
+    if format == "hdf5":
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    else:
+        os.mkdir(path, 0o700)
+
+
 def _names(views: list[FeatureView]) -> dict[str, str]:
     """The name of each feature in the files: its own, or its id where several features have that name."""
     names = [view.spec.name for view in views]
@@ -76,7 +92,6 @@ def _names(views: list[FeatureView]) -> dict[str, str]:
 
 
 def _to_npz(folder: str, items: Selection) -> None:
-    os.mkdir(folder)
     names = _names([view for view, _ in items])
     for recording in sorted({name for _, names_of in items for name in names_of}):
         of_it = [view[recording] for view, names_of in items if recording in names_of]
@@ -104,7 +119,6 @@ def _to_hdf5(path: str, items: Selection) -> None:
 
 def _to_parquet(folder: str, items: Selection) -> None:
     arrow, parquet = _pyarrow(), import_module("pyarrow.parquet")
-    os.mkdir(folder)
     names = _names([view for view, _ in items])
     for view, recordings in items:
         writer = None
@@ -140,10 +154,7 @@ def _printable(recording: str) -> str:
 
 
 def _pyarrow() -> Any:
-    try:
-        return import_module("pyarrow")
-    except ImportError:
-        raise UsageError("exporting to parquet needs pyarrow: pip install pyarrow") from None
+    return optional_package("pyarrow", "exporting to parquet")
 
 
 WRITERS: dict[str, Callable[[str, Selection], None]] = {"npz": _to_npz, "hdf5": _to_hdf5, "parquet": _to_parquet}

@@ -29,7 +29,8 @@ def migrate(store: Store, target: str | os.PathLike[str], backend: str) -> Itera
                     f"{target} holds other rows of {record.feature}, recording {record.recording!r}: migrate to a new "
                     "folder"
                 )
-        for spec in store.features():
+        # clocks first: items get their times from them
+        for spec in sorted(store.features(), key=lambda spec: spec.modality != "clock"):
             for record in store.all_published(spec.id):
                 there = _published(copy, record)
                 if there is not None and (there.crc32c, there.source) == (record.crc32c, record.source):

@@ -1,0 +1,56 @@
+"""Rows as objects of other libraries, which are imported when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aupipe.errors import UsageError
+
+
+def optional_package(name: str, what: str) -> Any:
+    """A package that only ``what`` needs. Raises UsageError, saying what to install, where it is missing."""
+    try:
+        return import_module(name)
+    except ImportError:
+        package = name.partition(".")[0]
+        raise UsageError(f"{what} needs {package}: pip install {package}") from None
+
+
+def to_torch(rows: NDArray[Any], dtype: Any) -> Any:
+    """A tensor (T, ...) over ``rows``, converted to ``dtype`` if one is given."""
+    tensor = optional_package("torch", "to_torch").from_numpy(rows)
+    return tensor if dtype is None else tensor.to(dtype)
+
+
+def to_pandas(rows: NDArray[Any], times: NDArray[np.float64] | None) -> Any:
+    """A data frame with a row per frame, indexed by ``times`` in s or by the frame's number."""
+    pandas = optional_package("pandas", "to_pandas")
+    index = pandas.RangeIndex(len(rows), name="frame") if times is None else pandas.Index(times, name="time")
+    return pandas.DataFrame(rows.reshape(len(rows), int(np.prod(rows.shape[1:]))), index=index)  # (T, ...) -> (T, D)
+
+
+def to_xarray(
+    rows: NDArray[Any],
+    times: NDArray[np.float64] | None,
+    valid: NDArray[np.bool_],
+    name: str,
+    attributes: Mapping[str, Any],
+) -> Any:
+    """A data array over ``rows`` (T, ...) with the dimension ``time`` and the coordinates ``valid`` and ``time``."""
+    xarray = optional_package("xarray", "to_xarray")
+    dims = ["time", *(f"dim_{axis}" for axis in range(1, rows.ndim))]
+    coords: dict[str, Any] = {"valid": ("time", valid)}
+    if times is not None:
+        coords["time"] = ("time", times, {"units": "s"})
+    return xarray.DataArray(rows, coords, dims, name, attributes)
+
+
+def describe_bytes(size: int) -> str:
+    """A size for people: ``12.3 MB``."""
+    scale = max(0, min(4, (len(str(size)) - 1) // 3))
+    return f"{size / 1000**scale:.1f} {('B', 'kB', 'MB', 'GB', 'TB')[scale]}" if scale else f"{size} B"

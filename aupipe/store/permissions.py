@@ -1,0 +1,43 @@
+"""Who may read what a store and an export create: by default its owner alone, because features are personal data."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+
+from aupipe.errors import UsageError
+from aupipe.registry import nearest
+
+log = logging.getLogger(__name__)
+
+FOLDER_MODES = {"owner": 0o700, "group": 0o750, "all": 0o755}
+
+
+def folder_mode(readable_by: str) -> int:
+    """The mode of a folder that these may read: ``owner``, ``group`` or ``all``. Raises UsageError for another word."""
+    if readable_by not in FOLDER_MODES:
+        close = nearest(readable_by, FOLDER_MODES)
+        raise UsageError(f"readable_by is {readable_by!r}.{close} Accepted: {', '.join(FOLDER_MODES)}")
+    return FOLDER_MODES[readable_by]
+
+
+def warn_if_open(path: str | os.PathLike[str], readable_by: str) -> None:
+    """Log a warning where a folder lets others in than ``readable_by`` says."""
+    mode = stat.S_IMODE(os.stat(path).st_mode)
+    if mode & 0o077 & ~folder_mode(readable_by):
+        log.warning(
+            "%s is open to others (mode %04o): `chmod 700 %s`, or say that it is meant: --readable-by all",
+            path,
+            mode,
+            path,
+        )
+
+
+def set_modes(path: str, readable_by: str) -> None:
+    """Give a file, or a folder and everything in it, the modes of what an export creates."""
+    mode = folder_mode(readable_by)
+    for folder, _, files in os.walk(path):
+        for name in files:
+            os.chmod(os.path.join(folder, name), mode & 0o666)
+    os.chmod(path, mode if os.path.isdir(path) else mode & 0o666)
