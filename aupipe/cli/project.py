@@ -61,8 +61,8 @@ def _recognise(folder: Path) -> tuple[dict, str]:
     from aupipe.facs_datasets import PUBLISHED
 
     for layout, published in PUBLISHED.items():
-        if files := published.label_files(folder):
-            return {"layout": layout}, f"{layout}: {len(files)} annotated recordings"
+        if annotated := published.label_files(folder):
+            return {"layout": layout}, f"{layout}: {len(annotated)} annotated recordings"
     crops = [path for path in folder.glob("cropped_aligned*/*") if path.is_dir()]
     annotations = find_annotations(folder)
     if annotations or crops:
