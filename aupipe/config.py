@@ -155,7 +155,6 @@ def load_config(
     where = str(file) if file else ""
     _refuse_unknown(content, [*SECTIONS, "detector", "encoder", "task"], "section", where)
     base = file.resolve().parent if file else Path.cwd()
-
     origin: dict[str, str] = {}
     sections: dict[str, Any] = {}
     env = _from_environment(os.environ if environment is None else environment)
@@ -164,10 +163,11 @@ def load_config(
         table = content.get(name, {})
         if not isinstance(table, dict):
             raise UsageError(f"{where}: [{name}] must be a table, not {table!r}")
-        _refuse_unknown(table, [f.name for f in fields(section) if f.name != "tasks"], f"key in [{name}]", where)
+        keys = [f for f in fields(section) if f.name != "tasks"]
+        _refuse_unknown(table, [f.name for f in keys], f"key in [{name}]", where)
         hints, ranges = get_type_hints(section), get_type_hints(section, include_extras=True)
         values: dict[str, Any] = {}
-        for f in (f for f in fields(section) if f.name != "tasks"):
+        for f in keys:
             dotted = f"{name}.{f.name}"
             if dotted in flags:
                 raw, origin[dotted], folder = flags[dotted], "command line", Path.cwd()

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 def is_in_dataset(folder: Path, config: DatasetConfig) -> bool:
     """Whether a folder is the configured data set, or inside it."""
-    root = config.root if config.layout == "affwild2" else config.videos
+    root = config.videos if config.layout in ("folder", "images") else config.root
     return is_inside(folder, root)
 
 

@@ -23,6 +23,7 @@ from aupipe.allocator import keep_freed_memory
 from aupipe.cli.data import gather
 from aupipe.config import load_config
 from aupipe.store import open_store
+from aupipe.tasks import as_task
 from aupipe.train.crossval import group_folds
 from aupipe.train.ensemble import train_ensemble
 from aupipe.train.ensemble_recipe import load_ensemble_recipe
@@ -86,7 +87,8 @@ def run_line(
     )
     spent = time.process_time() - began
     held = predict_held_out(model, store, data.train)
-    chosen = ensemble.members[0].recipe.postprocess.get(task, DEFAULTS[task])
+    official = as_task(task)
+    chosen = ensemble.members[0].recipe.postprocess_for(official) or DEFAULTS[official.kind]
     if task == "au":
         chosen = replace(chosen, threshold="tune", smooth="gaussian", width="tune")
     post = fit_postprocess(held, data.labels, task, chosen)

@@ -79,7 +79,7 @@ def test_every_parameter_of_a_loss_is_accepted_or_refused_in_one_line(kind: str)
     cls = LOSSES.get(kind)
     for field in dataclasses.fields(cls.Config):
         for value in ODD:
-            make = lambda name=field.name, value=value: loss_config(kind, {name: value}, cls.tasks[0])  # noqa: E731
+            make = lambda name=field.name, value=value: loss_config(kind, {name: value}, cls.kinds[0])  # noqa: E731
             if made := accepted(make):
                 check_finite(made)
 
@@ -176,7 +176,7 @@ def files_that_nest(folder: Path) -> list[tuple[str, Any]]:
         ("store/store.json", lambda path: open_store(path.parent)),
         ("talk.json", read_transcript),
         ("post.json", read_postprocess),
-        ("standing/resume.safetensors", lambda path: load_checkpoint(path.parent)),
+        ("killed/head.safetensors", lambda path: load_checkpoint(path.parent)),
     ]
 
 
@@ -198,8 +198,9 @@ def test_every_file_that_nests_or_holds_something_else_is_refused_in_one_line(tm
     [
         ({}, "missing"),
         ({"run": "other"}, "other"),
-        ({"standing": "[" * 10_000}, "nested"),
-        ({"standing": "[1]"}, "list"),
+        ({"document": "[" * 10_000}, "nested"),
+        ({"document": "[1]"}, "list"),
+        ({"document": '{"run": 1, "progress": 1}'}, "numbers"),
     ],
 )
 def test_odd_metadata_of_a_runs_tensors_are_refused_in_one_line(
@@ -212,10 +213,12 @@ def test_odd_metadata_of_a_runs_tensors_are_refused_in_one_line(
 
     from aupipe.train.checkpoint import load_checkpoint
     from aupipe.train.run import load_weights
+    from aupipe.train.run_file import _checksum
 
     tensors = {"scaling.mean": np.zeros(3), "scaling.std": np.ones(3)}
-    for name in ("head.safetensors", "resume.safetensors"):
-        save_file(tensors, tmp_path / name, metadata or None)
+    if "document" in metadata:  # of which the checksum is right
+        metadata = metadata | {"sha256": _checksum(metadata["document"], tensors)}
+    save_file(tensors, tmp_path / "head.safetensors", metadata or None)
     run: Any = SimpleNamespace(path=tmp_path, id="own", recipe=SimpleNamespace(center=0.0))
     for read in (lambda: load_weights(run), lambda: load_checkpoint(tmp_path)):
         with pytest.raises(AupipeError, match="safetensors") as caught:

@@ -35,7 +35,7 @@ POST = click.option(
     show_default=True,
     help="Post-processing: own, as fitted for RUN; none; or a file of `aupipe tune --out`.",
 )
-CUTS = click.option(
+SHOT_STARTS = click.option(
     "--cuts",
     "cuts_file",
     type=click.Path(path_type=Path, exists=True),
@@ -52,7 +52,7 @@ class Context:
     store: Store
     device: str
     allow_missing: bool
-    cuts: Mapping[str, Sequence[int]]  # recording id -> rows at which a shot begins
+    shot_starts: Mapping[str, Sequence[int]]  # recording id -> rows at which a shot begins
 
     def predict(self, model: Model, recordings: list[Recording], held_out: bool = False) -> dict[str, Predictions]:
         """Scores before post-processing, of the recordings whose stored features are current."""
@@ -67,7 +67,7 @@ class Context:
         options: dict[str, Any] = {"device": self.device, "allow_missing": self.allow_missing}
         if held_out:
             return predict_held_out(model, self.store, recordings, **options)
-        return predict_model(model, self.store, recordings, self.cuts, **options)
+        return predict_model(model, self.store, recordings, self.shot_starts, **options)
 
 
 def open_context(
@@ -76,7 +76,7 @@ def open_context(
     """The context that the options of a command describe."""
     config = require_config(resolve(config_file, store))
     dataset = open_dataset(config.dataset)
-    shots = read_cuts(cuts, dataset) if cuts else {}
+    shots = read_shot_starts(cuts, dataset) if cuts else {}
     return Context(config, dataset, existing_store(config), pick_devices(gpu, cpu)[0], missing, shots)
 
 
@@ -102,7 +102,7 @@ def read_pairs(path: Path | None, header: str) -> list[tuple[str, str]]:
     return [(name.strip(), value.strip()) for name, value in rows]
 
 
-def read_cuts(path: Path, dataset: Dataset) -> dict[str, list[int]]:
+def read_shot_starts(path: Path, dataset: Dataset) -> dict[str, list[int]]:
     """Recording id -> rows at which a shot begins."""
     found: dict[str, list[int]] = {}
     known = {item.id for item in dataset.recordings} | {item.video_id for item in dataset.recordings}

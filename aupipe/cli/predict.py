@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aupipe.cli.context import CUTS, POST, SPLITS, choose_postprocess, open_context
+from aupipe.cli.context import POST, SHOT_STARTS, SPLITS, choose_postprocess, open_context
 from aupipe.cli.data import select_recordings
 from aupipe.cli.options import config_options, device_options
 from aupipe.cli.output import echo
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     help="Frames without a face: the model's score (default), or linear interpolation between frames with a face.",
 )
 @POST
-@CUTS
+@SHOT_STARTS
 @click.option("--allow-missing", is_flag=True, help="Leave out recordings that lack features.")
 @device_options
 @config_options
@@ -90,7 +90,7 @@ def predict(
         fitted = replace(fitted, options=replace(fitted.options, fill=fill))
     threshold: Threshold = 0.5
     if fitted is not None:
-        predictions = apply_postprocess(fitted, predictions, context.cuts)
+        predictions = apply_postprocess(fitted, predictions, context.shot_starts)
         threshold = fitted.threshold or 0.5
         echo(f"aupipe: {fitted.describe()}", err=True)
     named = {label_name(item): predictions[item.id] for item in selected if item.id in predictions}
@@ -103,7 +103,7 @@ def predict(
     else:
         write_tracks(named, out, model.task, threshold, overwrite)
     frames = sum(len(item) for item in predictions.values())
-    seen = sum(int(item.face_found.sum()) for item in predictions.values())
-    share = f"face found in {seen / max(frames, 1):.1%}"
+    found = sum(int(item.face_found.sum()) for item in predictions.values())
+    share = f"face found in {found / max(frames, 1):.1%}"
     checked = f"; its rows are those of {sample}" if form == "abaw" and sample else ""
     echo(f"wrote {out}: {frames:,} frames of {len(predictions)} recordings, {share}{checked}")

@@ -24,7 +24,7 @@ from aupipe.files import write_file
 def init(folder: Path, overwrite: bool) -> None:
     """Write an aupipe.toml for the data set in FOLDER.
 
-    Recognises an Aff-Wild2 tree, a folder of videos and folders of images.
+    Recognises the trees of Aff-Wild2, DISFA and BP4D, a folder of videos and folders of images.
 
     \b
     Example:
@@ -58,7 +58,11 @@ def _detector() -> tuple[str, str]:
 def _recognise(folder: Path) -> tuple[dict, str]:
     """Options of `template` for a folder, and a description of what was found."""
     from aupipe.annotations import find_annotations
+    from aupipe.facs_datasets import PUBLISHED
 
+    for layout, published in PUBLISHED.items():
+        if annotated := published.label_files(folder):
+            return {"layout": layout}, f"{layout}: {len(annotated)} annotated recordings"
     crops = [path for path in folder.glob("cropped_aligned*/*") if path.is_dir()]
     annotations = find_annotations(folder)
     if annotations or crops:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from aupipe.cli.context import (
-    CUTS,
     POST,
+    SHOT_STARTS,
     SPLITS,
     Context,
     bootstrap_scores,
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Number of bootstrap draws over videos; 0: no intervals.",
 )
-@CUTS
+@SHOT_STARTS
 @click.option("--allow-missing", is_flag=True, help="Skip recordings that lack features; this lowers the coverage.")
 @device_options
 @config_options
@@ -94,7 +94,8 @@ def evaluate(
     models = [load_model(run) for run in runs]
     task = models[0].task
     if other := next((model for model in models if model.task != task), None):
-        raise UsageError(f"{other.path} is of task {other.task}, {models[0].path} of {task}")
+        sets = [f"{model.path} is of task {model.task} ({', '.join(model.task.names)})" for model in (other, models[0])]
+        raise UsageError(f"{' and '.join(sets)}: score them one by one")
     context = open_context(config_file, store, gpu, cpu, allow_missing, cuts_file)
     selected = select_recordings(context.dataset, task.name, split, ())
     labels = read_labels(context.dataset, selected, task.name)
@@ -104,21 +105,21 @@ def evaluate(
     found = [_score(context, model, selected, labels, post, on_tuned, held_out, draws) for model in models]
     if as_json:
         lines = [
-            {"run": str(model.path), **scores.to_json(), "spread": spread.to_json() if spread else None}
-            for model, (scores, spread) in zip(models, found, strict=True)
+            {"run": str(model.path), **scores.to_json(), "spread": interval.to_json() if interval else None}
+            for model, (scores, interval) in zip(models, found, strict=True)
         ]
         echo_json(lines[0] if len(lines) == 1 else lines)
         return
-    (scores, spread), *rest = found
+    (scores, interval), *rest = found
     names = [model.name if len(models) == 1 else f"{number} {model.name}" for number, model in enumerate(models, 1)]
     others = {name: one for name, (one, _) in zip(names[1:], rest, strict=True)}
-    echo(*scores.table({**others, **trivial_scores(labels, task)}, name=names[0], interval=spread).split("\n"))
-    for name, (one, other_spread) in zip(names[1:], rest, strict=True):
+    echo(*scores.table({**others, **trivial_scores(labels, task)}, name=names[0], interval=interval).split("\n"))
+    for name, (one, other_interval) in zip(names[1:], rest, strict=True):
         echo(f"{name}: {one.footnote()}")
-        if spread and other_spread and spread.sums.groups == other_spread.sums.groups:
-            low, high = compare(other_spread, spread)
+        if interval and other_interval and interval.sums.groups == other_interval.sums.groups:
+            low, high = compare(other_interval, interval)
             echo(f"{name} minus {names[0]}: {one.mean - scores.mean:+.3f}, 95% {low:+.3f} to {high:+.3f}")
-        elif spread and other_spread:
+        elif interval and other_interval:
             echo(f"{name} and {names[0]} were scored on different videos, so they are not compared")
 
 
@@ -149,8 +150,8 @@ def _score(
     if fitted is None:
         scores = score(predictions, labels, model.task)
     else:
-        scores = evaluate_post(predictions, labels, fitted, context.cuts, on_tuned)
-        predictions = apply_postprocess(fitted, predictions, context.cuts)
+        scores = evaluate_post(predictions, labels, fitted, context.shot_starts, on_tuned)
+        predictions = apply_postprocess(fitted, predictions, context.shot_starts)
         threshold = fitted.threshold or 0.5
     caveats = []
     if not held_out and model.trained_on & set(names):
@@ -174,7 +175,7 @@ def _score(
 )
 @click.option("--out", type=click.Path(path_type=Path), help="File to write. Default: postprocess.json in RUN.")
 @overwrite_option("an earlier fit")
-@CUTS
+@SHOT_STARTS
 @click.option("--allow-missing", is_flag=True, help="Leave out recordings that lack features.")
 @device_options
 @config_options
@@ -224,12 +225,12 @@ def tune(
     labels = read_labels(context.dataset, selected, model.task.name)
     predictions = context.predict(model, [item for item in selected if item.id in labels], held_out)
     labels = {name: item for name, item in labels.items() if name in predictions}
-    fitted = fit_postprocess(predictions, labels, model.task, options, context.cuts)
+    fitted = fit_postprocess(predictions, labels, model.task, options, context.shot_starts)
     if out is None:
         save_postprocess(model, fitted, overwrite)
     else:
         write_file(out, json.dumps(fitted.to_json(), indent=1), overwrite)
-    scores = evaluate_post(predictions, labels, fitted, context.cuts, on_tuned=True)
+    scores = evaluate_post(predictions, labels, fitted, context.shot_starts, on_tuned=True)
     if as_json:
         echo_json({"post": fitted.to_json(), "scores": scores.to_json()})
         return

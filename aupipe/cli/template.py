@@ -23,8 +23,10 @@ def template(
     dataset = [f'layout = "{layout}"']
     if layout == "affwild2":
         dataset += ['root = "."', f'frames = "{frames}"                # or "cropped_aligned": the organisers\' crops']
-    else:
+    elif layout in ("folder", "images"):
         dataset += [f'videos = "{videos}"']
+    else:
+        dataset += ['root = "."']
     if fps is not None:
         dataset += [f"fps = {fps:g}                           # images have no timestamps: state their frame rate"]
     body = "\n".join(dataset)

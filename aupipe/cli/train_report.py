@@ -30,13 +30,13 @@ def show_run(run: Run, store: Store, data: Data, as_json: bool) -> None:
 
     recordings = [r for r in data.validation if r.id in run.validation]
     labels = {r.id: data.labels[r.id] for r in data.validation if r.id in data.labels}
-    spread = bootstrap_scores(predict(run, store, recordings), labels, run.task, 0.5, recordings)
+    interval = bootstrap_scores(predict(run, store, recordings), labels, run.task, 0.5, recordings)
     if as_json:
         document: dict[str, Any] = {"run": str(run.path), "best_epoch": run.best_epoch, "scores": run.scores.to_json()}
         document["damaged"] = data.damaged
-        echo_json(document | {"spread": spread.to_json() if spread else None})
+        echo_json(document | {"spread": interval.to_json() if interval else None})
         return
-    echo(*run.scores.table(trivial_scores(labels, run.task), name=run.recipe.name, interval=spread).split("\n"))
+    echo(*run.scores.table(trivial_scores(labels, run.task), name=run.recipe.name, interval=interval).split("\n"))
     echo(f"run: {run.path} (best epoch {run.best_epoch}, chosen on these same recordings)")
     if (run.path / "postprocess.json").is_file():
         echo("postprocess.json was fitted on these recordings too: apply it to others")
@@ -44,7 +44,7 @@ def show_run(run: Run, store: Store, data: Data, as_json: bool) -> None:
 
 
 def show_ensemble(model: Model, store: Store, data: Data, name: str, members: list[str], as_json: bool) -> None:
-    """Print the held-out scores of an ensemble, mean and spread of its runs, and their weights."""
+    """Print the held-out scores of an ensemble, mean and deviation of its runs, and their weights."""
     from aupipe.train.crossval import summarise
     from aupipe.train.evaluate import evaluate
     from aupipe.train.model_prediction import predict_held_out
@@ -56,15 +56,15 @@ def show_ensemble(model: Model, store: Store, data: Data, name: str, members: li
     weighed = " and their weights" if model.weighed_on else ""
     caveat = f"each by members not trained on it, their epoch{weighed} chosen on it"
     scores = replace(evaluate(found, labels, model.task), caveats=(caveat,))
-    spread = bootstrap_scores(found, labels, model.task, 0.5, [r for r in all_recordings if r.id in found])
+    interval = bootstrap_scores(found, labels, model.task, 0.5, [r for r in all_recordings if r.id in found])
     folds = len(model.runs) // len(members)  # a weight is the same in all of them
     weights = dict(zip(members, model.weights[::folds], strict=False))
     if as_json:
         document = {"model": str(model.path), "runs": [str(run.path) for run in model.runs], "weights": weights}
         document |= {"summary": asdict(summary), "scores": scores.to_json(), "damaged": data.damaged}
-        echo_json(document | {"spread": spread.to_json() if spread else None})
+        echo_json(document | {"spread": interval.to_json() if interval else None})
         return
-    echo(*scores.table(trivial_scores(labels, model.task), name=name, interval=spread).split("\n"))
+    echo(*scores.table(trivial_scores(labels, model.task), name=name, interval=interval).split("\n"))
     echo(str(summary))
     if weights:
         echo("weights: " + ", ".join(f"{name} {weight:g}" for name, weight in weights.items()))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from aupipe.errors import DamageError, RecordingError, UsageError
 from aupipe.store import Store
 from aupipe.store.view import ItemView, feature_view
-from aupipe.tasks import OFFICIAL, Task
+from aupipe.tasks import Task
 from aupipe.train.labels import blank_labels, match
 from aupipe.types import PER_VIDEO, FeatureSpec, Labels, Recording, Window
 
@@ -54,22 +54,18 @@ class Example:
     @cached_property
     def targets(self) -> NDArray[np.float32]:
         """(T, K) targets of the task, followed by those of the auxiliary tasks; K = 0 without labels."""
-        return np.concatenate([item.targets for item in self._annotations], axis=1, dtype=np.float32)
+        none = np.zeros((len(self), 0), np.float32)
+        return np.concatenate([none, *(item.targets for item in self._annotations)], axis=1, dtype=np.float32)
 
     @cached_property
     def valid(self) -> NDArray[np.bool_]:
         """(T, K) True where ``targets`` are annotated."""
-        return np.concatenate([item.valid for item in self._annotations], axis=1, dtype=bool)
+        none = np.zeros((len(self), 0), bool)
+        return np.concatenate([none, *(item.valid for item in self._annotations)], axis=1, dtype=bool)
 
     @property
     def _annotations(self) -> tuple[Labels, ...]:
-        none = np.zeros((len(self), 0))
-        own = (
-            self.labels
-            if self.labels is not None
-            else Labels(OFFICIAL["au"], (), none.astype(np.float32), none.astype(bool))
-        )
-        return own, *self.aux_labels
+        return self.aux_labels if self.labels is None else (self.labels, *self.aux_labels)
 
     @cached_property
     def means(self) -> tuple[NDArray[np.float32], ...]:
@@ -216,7 +212,7 @@ def common_dims(examples: Sequence[Example]) -> tuple[int, ...]:
         if example.dims != examples[0].dims:
             raise DamageError(
                 f"{example.recording}: features of {example.dims} columns, {examples[0].recording} has "
-                f"{examples[0].dims}; run `aupipe store verify`"
+                f"{examples[0].dims}: `aupipe store verify`"
             )
     return examples[0].dims
 

@@ -27,16 +27,20 @@ def runs(shown: NDArray[Any], segment: NDArray[Any]) -> NDArray[np.int64]:
 
 def matched(true: NDArray[np.int64], found: NDArray[np.int64]) -> dict[float, int]:
     """Overlap -> how many true runs (N, 2) a run of ``found`` (M, 2) overlaps so much; the best pairs first."""
-    shared = np.minimum(true[:, None, 1], found[None, :, 1]) - np.maximum(true[:, None, 0], found[None, :, 0])
-    union = np.diff(true)[:, :1] + np.diff(found)[:, 0] - shared
-    ratio = np.maximum(shared, 0) / union  # (N, M)
-    pairs = np.argwhere(ratio >= min(OVERLAPS))
+    # Both are sorted and disjoint, so the runs that overlap a true one follow each other: N + M pairs at most.
+    first = np.searchsorted(found[:, 1], true[:, 0], side="right")
+    count = np.searchsorted(found[:, 0], true[:, 1], side="left") - first
+    i = np.repeat(np.arange(len(true)), count)
+    j = np.arange(len(i)) + np.repeat(first - np.cumsum(count) + count, count)
+    shared = np.minimum(true[i, 1], found[j, 1]) - np.maximum(true[i, 0], found[j, 0])
+    ratio = shared / (np.ptp(true[i], axis=1) + np.ptp(found[j], axis=1) - shared)
     taken: list[float] = []  # overlaps of the pairs
     used: set[tuple[int, int]] = set()  # (0, true run) and (1, found run)
-    for i, j in pairs[np.argsort(-ratio[tuple(pairs.T)], kind="stable")].tolist():
-        if not used & {(0, i), (1, j)}:
-            used |= {(0, i), (1, j)}
-            taken.append(float(ratio[i, j]))
+    for pair in np.argsort(-ratio, kind="stable").tolist():
+        ends = {(0, int(i[pair])), (1, int(j[pair]))}
+        if ratio[pair] >= min(OVERLAPS) and not used & ends:
+            used |= ends
+            taken.append(float(ratio[pair]))
     return {overlap: sum(one >= overlap for one in taken) for overlap in OVERLAPS}
 
 

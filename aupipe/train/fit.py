@@ -83,8 +83,11 @@ def fit(
         allow_missing=config.allow_missing,
     )
     with lock_folder(out), reproducible(config.seed, config.threads, config.device, config.deterministic):
-        if (checkpoint := load_checkpoint(out)) is not None and before is None:
+        checkpoint = load_checkpoint(out)
+        if checkpoint is not None and before is None:
             raise UsageError(f"{out}: another training has written a run there meanwhile: give another folder")
+        if checkpoint is not None and checkpoint.run.finished:  # by another process, since it was looked at
+            return checkpoint.run
         rng = np.random.default_rng(config.seed)
         outputs = sum(len(one.names) for one in (task, *aux_tasks))
         head = build_head(recipe.head.kind, recipe.head.params, columns(loaded.dims), outputs, loaded.dims, task.kind)

@@ -8,6 +8,8 @@ A loss is a frozen ``Config`` and a class built from it and from the training la
         def __init__(self, config: MyConfig, rates: Tensor) -> None: ...      # rates (K,)
         start: Tensor                                                         # (K,) the constant output of least loss
         def __call__(self, outputs: Tensor, targets: Tensor, valid: Tensor) -> Tensor: ...   # (B, T, K) -> scalar
+
+A loss with an attribute ``scale`` finds the size of the range of the task's numbers there.
 """
 
 from __future__ import annotations

@@ -12,11 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def confusion(targets: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.int64]:
-    """(K, 2, 2) counts ``[k, target, predicted]`` of two binary arrays (N, K)."""
-    columns = targets.shape[1]
-    cell = np.arange(columns) * 4 + targets.astype(np.int64) * 2 + predicted.astype(np.int64)  # (N, K)
-    return np.bincount(cell.ravel(), minlength=4 * columns).reshape(columns, 2, 2)
+def confusion(targets: NDArray[Any], predicted: NDArray[Any], scored: NDArray[Any] | None = None) -> NDArray[np.int64]:
+    """(K, 2, 2) counts ``[k, target, predicted]`` of two binary arrays (N, K), where ``scored`` (N, K) is set."""
+    columns = np.broadcast_to(np.arange(targets.shape[1]), targets.shape)
+    cell = columns * 4 + targets.astype(np.int64) * 2 + predicted.astype(np.int64)
+    cell = cell.ravel() if scored is None else cell[scored]
+    return np.bincount(cell, minlength=4 * targets.shape[1]).reshape(-1, 2, 2)
+
+
+def class_confusion(targets: NDArray[Any], predicted: NDArray[Any], classes: int) -> NDArray[np.int64]:
+    """(classes, classes) counts ``[target, predicted]`` of two arrays of class numbers (N,)."""
+    cell = targets.astype(np.int64) * classes + predicted.astype(np.int64)
+    return np.bincount(cell, minlength=classes**2).reshape(classes, classes)
 
 
 def f1_from_counts(
@@ -35,10 +42,13 @@ def binary_f1(targets: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.floa
 
 def class_f1(targets: NDArray[Any], predicted: NDArray[Any], classes: int = 8) -> NDArray[np.float64]:
     """(classes,) one-against-all F1 of two class-number arrays (N,). The EXPR score is its mean."""
-    cell = targets.astype(np.int64) * classes + predicted.astype(np.int64)
-    counts = np.bincount(cell, minlength=classes * classes).reshape(classes, classes)  # [target, predicted]
-    hit = counts.diagonal()
-    return f1_from_counts(hit, counts.sum(axis=0) - hit, counts.sum(axis=1) - hit)
+    return class_f1_from_counts(class_confusion(targets, predicted, classes))
+
+
+def class_f1_from_counts(counts: NDArray[Any]) -> NDArray[np.float64]:
+    """(..., classes, classes) counts ``[target, predicted]`` -> (..., classes) F1."""
+    hit = np.diagonal(counts, axis1=-2, axis2=-1)
+    return f1_from_counts(hit, counts.sum(-2) - hit, counts.sum(-1) - hit)
 
 
 def moments(targets: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.float64]:
@@ -68,14 +78,5 @@ def agreement(sums: NDArray[np.float64], metric: str) -> NDArray[np.float64]:
 
 
 def ccc(targets: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.float64]:
-    """(K,) concordance correlation per column of two arrays (N, K), with population moments (division by N).
-
-    2 s_xy / (s_x^2 + s_y^2 + (m_x - m_y)^2); 0 where both are the same constant. The VA score is its mean.
-    """
-    x, y = np.asarray(targets, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
-    if len(x) == 0:
-        return np.zeros(x.shape[1])
-    mean_x, mean_y = x.mean(axis=0), y.mean(axis=0)
-    covariance = ((x - mean_x) * (y - mean_y)).mean(axis=0)
-    denominator = x.var(axis=0) + y.var(axis=0) + (mean_x - mean_y) ** 2
-    return np.asarray(np.where(denominator > 0, 2 * covariance / np.where(denominator > 0, denominator, 1), 0.0))
+    """(K,) concordance correlation per column of two arrays (N, K); 0 for no rows. The VA score is its mean."""
+    return agreement(moments(targets, predicted), "CCC")

@@ -199,7 +199,7 @@ def load_weights(run: Run) -> tuple[dict[str, NDArray[Any]], Scaling]:
     Raises DamageError where the file of the run is missing, damaged, or of another run.
     """
     file = read_run_file(run.path)
-    owner = file.document["run"]["id"] if file.document else file.owner
+    owner = file.document["run"].get("id") if file.document else file.owner
     if owner != run.id:
         raise DamageError(f"{run.path / FILE}: these weights belong to run {owner}, not {run.id}; train it again")
     if missing := {MEAN, STD} - file.tensors.keys():

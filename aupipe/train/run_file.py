@@ -80,6 +80,8 @@ def read_run_file(folder: Path) -> RunFile:
         raise _damage(path, str(error)) from error
     if text is not None and metadata.get(CHECKSUM) != _checksum(text, tensors):
         raise _damage(path, "its content differs from its checksum")
+    if text is not None and not (isinstance(document, dict) and isinstance(document.get("run"), dict)):
+        raise _damage(path, "it does not describe a run")
     return RunFile(tensors, document, metadata.get("run", ""))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.tasks import Task
-from aupipe.train.metrics import agreement, f1_from_counts, moments
+from aupipe.train.metrics import agreement, class_confusion, class_f1_from_counts, confusion, f1_from_counts, moments
 
 
 def statistics(
@@ -19,14 +19,10 @@ def statistics(
     Of a multi-label task (K, 2, 2) counts ``[k, target, decision]``, of classes (C, C) counts ``[target, decision]``,
     of numbers (K, 7) `moments`.
     """
-    if task.kind == "classes":
-        classes = len(task.names)
-        cell = targets[scored].astype(np.int64) * classes + decided[scored].astype(np.int64)  # (T, 1) -> (N,)
-        return np.bincount(cell, minlength=classes**2).reshape(classes, classes).astype(np.float64)
+    if task.kind == "classes":  # (T, 1) -> (N,)
+        return class_confusion(targets[scored], decided[scored], len(task.names)).astype(np.float64)
     if task.kind == "multi_label":
-        columns = np.broadcast_to(np.arange(targets.shape[1]), targets.shape)
-        cell = (columns * 4 + (targets > 0.5) * 2 + (decided > 0.5))[scored]
-        return np.bincount(cell, minlength=4 * targets.shape[1]).reshape(-1, 2, 2).astype(np.float64)
+        return confusion(targets > 0.5, decided > 0.5, scored).astype(np.float64)
     if scored.all():
         return moments(targets, decided)
     return np.stack([moments(targets[m, k, None], decided[m, k, None])[0] for k, m in enumerate(scored.T)])
@@ -37,6 +33,5 @@ def from_statistics(sums: NDArray[np.float64], task: Task) -> NDArray[np.float64
     if task.kind == "multi_label":
         return f1_from_counts(sums[..., 1, 1], sums[..., 0, 1], sums[..., 1, 0])
     if task.kind == "classes":
-        hit = np.diagonal(sums, axis1=-2, axis2=-1)
-        return f1_from_counts(hit, sums.sum(-2) - hit, sums.sum(-1) - hit)
+        return class_f1_from_counts(sums)
     return agreement(sums, task.metric)

@@ -142,6 +142,15 @@ def test_disfa_trains_evaluates_and_predicts_its_own_aus(disfa: Folder) -> None:
     assert (disfa.path / "tracks" / "SN003.txt").read_text().splitlines()[0] == ",".join(DISFA_AUS)
 
 
+def test_init_recognises_a_published_layout(tmp_path: Path) -> None:
+    for name, make in (("disfa", make_disfa), ("bp4d", make_bp4d)):
+        make(tmp_path / name)
+        (tmp_path / name / "aupipe.toml").unlink()
+        Folder(tmp_path / name).ask("init")
+        dataset = open_dataset(load_config(tmp_path / name / "aupipe.toml").dataset)
+        assert len(dataset.recordings) == {"disfa": 9, "bp4d": 12}[name]
+
+
 @pytest.mark.parametrize("recipe", ["baseline", "tcn"])
 def test_intensities_of_disfa_are_scored_by_icc_pcc_and_mae(disfa: Folder, recipe: str) -> None:
     disfa.ask("train", "--recipe", recipe, "--task", "intensity", *SMALL, "--out", f"i-{recipe}")

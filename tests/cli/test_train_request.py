@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -113,6 +114,29 @@ def test_a_run_that_is_not_finished_is_only_gone_on_with(project: Folder, monkey
         assert content(project.path / "killed") == before  # the request too, which --resume reads
     project.ask("train", "--resume", "killed", "--cpu")
     assert "trained already" in project.ask(*TRAIN, "--out", "killed")
+
+
+def test_a_folder_in_which_a_training_runs_is_refused_and_a_kill_leaves_its_score(
+    project: Folder,
+) -> None:
+    command = [sys.executable, "-c", "from aupipe.cli import main; main()", "train"]
+    begin = [*command, *TRAIN[1:], "--set", "epochs=100000", "--set", "patience=100000", "--out", "busy"]
+    running = subprocess.Popen(begin, cwd=project.path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    try:
+        while not (project.path / "busy" / "run.json").exists():
+            assert running.poll() is None
+            time.sleep(0.05)
+        second = [*command, "--resume", "busy", "--cpu"]
+        answer = subprocess.run(second, cwd=project.path, capture_output=True, text=True)
+        assert answer.returncode == 2, answer.stderr
+        assert "aupipe: busy: another training is running there: choose another folder" in answer.stderr
+        assert running.poll() is None
+    finally:
+        running.kill()
+        running.wait()
+    run = load_run(project.path / "busy")
+    assert not run.finished
+    assert project.json("evaluate", "busy", "--draws", "0", "--cpu")["mean"] == run.scores.mean
 
 
 def test_a_folder_that_holds_something_else_is_not_trained_into(project: Folder) -> None:

@@ -12,7 +12,7 @@ from aupipe.dataset_model import widen
 from aupipe.errors import UsageError
 from aupipe.tasks import OFFICIAL, Task, join_tasks, task_from_json
 from aupipe.train.evaluate import Scores, evaluate, trivial_baseline
-from aupipe.train.events import Events
+from aupipe.train.events import Events, matched, runs
 from aupipe.train.intervals import bootstrap
 from aupipe.train.metrics import agreement, ccc, moments
 from aupipe.train.postprocess import DEFAULTS, Options, PostProcess, fit_postprocess
@@ -75,6 +75,25 @@ def test_an_event_is_found_by_one_event_that_overlaps_it_enough():
     hits = {overlap: int(count[0]) for overlap, count in events.hits.items()}
     assert (int(events.true[0]), int(events.found[0]), hits) == (4, 4, {0.25: 3, 0.5: 2, 0.75: 1})
     assert events.f1()["event F1 @.50"][0] == 2 * 2 / (4 + 4)
+
+
+def test_events_are_matched_as_by_comparing_all_pairs():
+    rng = np.random.default_rng(4)
+    for _ in range(30):
+        shown = [np.repeat(rng.random(40) < 0.4, rng.integers(1, 6, 40)) for _ in range(2)]
+        size = min(map(len, shown))
+        true, found = (runs(one[:size], np.zeros(size, int)) for one in shown)
+        ratio = np.zeros((len(true), len(found)))
+        for i, (a, b) in enumerate(true):
+            for j, (c, d) in enumerate(found):
+                ratio[i, j] = len({*range(a, b)} & {*range(c, d)}) / len({*range(a, b)} | {*range(c, d)})
+        taken = []
+        while ratio.size and ratio.max() > 0:
+            i, j = np.unravel_index(ratio.argmax(), ratio.shape)
+            taken.append(ratio[i, j])
+            ratio[i, :] = ratio[:, j] = 0
+        expected = {overlap: sum(one >= overlap for one in taken) for overlap in (0.25, 0.5, 0.75)}
+        assert matched(true, found) == expected
 
 
 def test_frames_that_are_not_scored_and_ends_of_recordings_end_an_event():
