@@ -166,7 +166,10 @@ class _Placement:
         """Make a block that is out of place begin at its time: silence before it, or less of it."""
         at_s = self._at_s
         off_s = time_s - at_s
-        self._watch(off_s, at_s)
+        before_s, before_at_s = self._before
+        if abs(off_s - before_s) > MAX_DRIFT * (at_s - before_at_s) + ROUNDING_S:  # no clock does that
+            self._steady_since_s = None
+        self._before = off_s, at_s
         if abs(off_s) <= self._tolerance_s or not self._is_confirmed(block, off_s):
             return
         off_s = min(off_s, self._until_s - at_s)
@@ -199,13 +202,6 @@ class _Placement:
                     return False
             at_s += other.length_s
         return True
-
-    def _watch(self, off_s: float, at_s: float) -> None:
-        """See whether the offset from the timestamps grows as that of a clock does which is fast or slow."""
-        before_s, before_at_s = self._before
-        if abs(off_s - before_s) > MAX_DRIFT * (at_s - before_at_s) + ROUNDING_S:
-            self._steady_since_s = None
-        self._before = off_s, at_s
 
     def _measured_pace(self, off_s: float, at_s: float) -> float | None:
         """The pace by which there would have been no offset; None where it is no matter of pace."""
