@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from aupipe.errors import RecordingError
 from aupipe.extract.limits import MAX_HOLE_S, MAX_SOUND_S
+from aupipe.extract.media.clock import REORDER_S
 from aupipe.extract.media.container import ErrorLog, StreamFrames, open_media
 from aupipe.extract.media.long_arrays import ArrayBuilder
 from aupipe.extract.media.report import MediaReport, report_on
-from aupipe.extract.media.video import REORDER_S
 from aupipe.types import Waveform
 
 PLANES = 8  # plane pointers of an AVFrame
