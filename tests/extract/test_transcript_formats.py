@@ -133,6 +133,27 @@ def test_words_without_times_stand_between_their_neighbours(tmp_path: Path) -> N
     assert found[-1][1:] == (1.5, 2.0)
 
 
+def test_a_segment_whose_list_of_words_is_empty_is_read_as_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    segments = [{"start": 0.2, "end": 1.0, "text": " hello world", "words": words} for words in ([], None)]
+    path.write_text(json.dumps({"text": "", "segments": segments[:1], "words": []}))
+    assert_words(timed(path), HELLO)
+    path.write_text(json.dumps({"text": "", "segments": segments[1:]}))
+    assert_words(timed(path), HELLO)
+    path.write_text(json.dumps({"text": "", "segments": [{"start": 0.2, "end": 1.0, "text": None}]}))
+    assert timed(path) == []
+    path.write_text(json.dumps({"text": "", "segments": []}))  # nobody speaks
+    assert timed(path) == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("name", ["no_blank.srt", "whisper.tsv", "lines.json"])
+def test_unicode_of_every_kind_is_read(tmp_path: Path, name: str, encoding: str) -> None:
+    path = tmp_path / name
+    path.write_text(LINES[name].replace("hello", "déjà"), encoding=encoding)
+    assert [text for text, _, _ in timed(path)] == ["déjà", "world", "second", "line"]
+
+
 def test_a_file_in_which_no_word_has_a_time_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"chunks": [{"timestamp": [None, None], "text": " hello world"}]}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 from collections.abc import Callable, Iterator
@@ -92,10 +93,10 @@ def _reason_against(path: Path, size: int, mtime_ns: int) -> str:
     try:
         if reader is read_table:
             with path.open("rb") as file:
-                head = file.read(HEAD_BYTES).decode("utf-8-sig", errors="replace")
+                head = _decoded(file.read(HEAD_BYTES), errors="replace")
             reader(head.rpartition("\n")[0] if size > HEAD_BYTES else head)
         elif reader is read_json:
-            reader(path.read_text(encoding="utf-8-sig"))
+            reader(_read_text(path))
     except NotATranscriptError as error:
         return str(error)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, csv.Error):
@@ -166,11 +167,21 @@ def _pieces(path: Path) -> tuple[list[Piece], Clock]:
     if reader is None:
         raise RecordingError(f"{path}: no transcript format is called {path.suffix!r}; known: {', '.join(READERS)}")
     with _named(path):
-        text = path.read_text(encoding="utf-8-sig")
+        text = _read_text(path)
         pieces = reader(text)
     if reader is read_json and '"clock": "video"' in text[:100]:
         return pieces, "video"
     return pieces, "player" if reader is read_subtitles else "sound"
+
+
+def _read_text(path: Path) -> str:
+    return _decoded(path.read_bytes())
+
+
+def _decoded(content: bytes, errors: str = "strict") -> str:
+    """Text in UTF-8, or in UTF-16 where it begins with that mark, as redirected on Windows."""
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if is_utf16 else "utf-8-sig", errors)
 
 
 @contextmanager

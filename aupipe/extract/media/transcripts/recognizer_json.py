@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aupipe.documents import parse_json
-from aupipe.extract.media.transcripts.timed_fields import Fields, fields_of, in_seconds, piece_of
+from aupipe.extract.media.transcripts.timed_fields import LINE, START, Fields, fields_of, in_seconds, piece_of
 from aupipe.extract.media.transcripts.word_times import NotATranscriptError, Piece
 
 # Fields that hold the records; of several the first. Words are preferred to the lines that they make up.
@@ -104,7 +104,9 @@ class _Reading:
 
 
 def _inside(fields: Fields) -> Iterator[str]:
-    return (name for name in INSIDE if name in fields and fields[name] is not None)
+    """The fields that may hold the records; not an empty list of words beside a line with its times."""
+    is_line = any(name in fields for name in START) and any(fields.get(name) for name in LINE)
+    return (name for name in INSIDE if name in fields and (fields[name] or not (is_line or fields[name] is None)))
 
 
 def _lacks_words(fields: Fields, name: str) -> bool:

@@ -70,7 +70,8 @@ def piece_of(fields: Fields, utterance: int | None = None, is_word: bool = False
         if last_s is None and first_s is not None and key in fields:
             length_s = seconds_of(fields[key], unit)
             last_s = None if length_s is None else first_s + length_s
-    return Piece(str(fields[name]), first_s, last_s, utterance, is_word or name in WORD)
+    text = "" if fields[name] is None else str(fields[name])
+    return Piece(text, first_s, last_s, utterance, is_word or name in WORD)
 
 
 def seconds_of(value: Any, unit: float = 1.0) -> float | None:
