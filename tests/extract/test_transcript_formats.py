@@ -219,6 +219,12 @@ def test_text_that_is_no_markup_is_kept(tmp_path: Path, line: str, words: str) -
     assert [text for text, _, _ in timed(path)] == words.split()
 
 
+def test_an_empty_line_ends_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.srt"
+    path.write_text("00:00:00,200 --> 00:00:01,000\nhello\n\nworld\n00:00:01,200 --> 00:00:02,000\nsecond\n\n2016\n")
+    assert [text for text, _, _ in timed(path)] == ["hello", "world", "second", "2016"]
+
+
 @pytest.mark.parametrize("text", ["WEBVTT", "WEBVTT\nKind: captions\nLanguage: en\n\n", "WEBVTT - a title\n\nNOTE x\n"])
 def test_a_header_alone_is_a_transcript_without_words(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.vtt"

@@ -53,25 +53,24 @@ def read_subtitles(text: str) -> list[Piece]:
 def _cues(text: str) -> list[Cue]:
     cues: list[Cue] = []
     before: list[str] = []  # lines since the last time line
+    has_names = text.startswith("WEBVTT")  # of cues: SubRip has numbers
     for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"):
         times = CUE.fullmatch(line)
         if times is None:
             before.append(line)
             continue
         if cues:
-            cues[-1].lines = _text_lines(before, has_next=True)
+            is_name = bool(before) and (before[-1].strip().isdecimal() or (has_names and before[-2:-1] == [""]))
+            cues[-1].lines = _text_lines(before[:-1] if is_name else before)
         cues.append(Cue(_seconds(*times.groups()[:4]), _seconds(*times.groups()[4:])))
         before = []
     if cues:
-        cues[-1].lines = _text_lines(before, has_next=False)
+        cues[-1].lines = _text_lines(before)
     return cues
 
 
-def _text_lines(lines: list[str], has_next: bool) -> list[str]:
-    """The text among the lines between one time line and the next: not the next cue's name, not a comment."""
-    is_named = has_next and bool(lines) and (lines[-1].strip().isdecimal() or (len(lines) > 1 and not lines[-2]))
-    if is_named and lines[-1].strip():
-        lines = lines[:-1]
+def _text_lines(lines: list[str]) -> list[str]:
+    """The text among the lines below a time line: no comment, no style."""
     kept, in_comment = [], False
     for number, line in enumerate(lines):
         in_comment = bool(line) and (in_comment or (number > 0 and not lines[number - 1] and _is_comment(line)))
