@@ -14,7 +14,7 @@ from aupipe.documents import parse_toml
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
 from aupipe.tables import Count, Range, Share, check_range
-from aupipe.types import FEATURE_NAME
+from aupipe.types import FEATURE_NAME, StreamChoice
 
 FILE_NAME = "aupipe.toml"
 NO_DETECTOR = "none"  # the value of [faces] detector with which whole frames are encoded
@@ -32,6 +32,13 @@ class DatasetConfig:
     annotations: Path | None = None  # folder of AU_Detection_Challenge/...; searched for in an Aff-Wild2 tree
     frames: Literal["video", "cropped_aligned"] = "video"  # source of the frames of an Aff-Wild2 track
     fps: Annotated[float, Range(0, 1e6, open="both")] | None = None  # of image folders, which have no timestamps
+    video_stream: Annotated[int, Range(0, 999)] | None = None  # counted from 0, as FFmpeg's v:0; None: as players do
+    audio_stream: Annotated[int, Range(0, 999)] | None = None
+    audio_channels: Literal["mix", "left", "right", "first"] = "mix"  # the mean of all, or one
+
+    @property
+    def streams(self) -> StreamChoice:
+        return StreamChoice(self.video_stream, self.audio_stream, self.audio_channels)
 
 
 @dataclass(frozen=True)
@@ -107,8 +114,7 @@ SECTIONS: dict[str, type] = {
     "train": TrainConfig,
 }
 
-# They need no weights.
-DEFAULT_ENCODERS = (
+DEFAULT_ENCODERS = (  # they need no weights
     EncoderConfig("hog", "hog", "visual"),
     EncoderConfig("geometry", "geometry", "visual"),
     EncoderConfig("mfcc", "mfcc", "audio"),

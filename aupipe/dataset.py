@@ -13,19 +13,11 @@ from pathlib import Path
 from aupipe.annotations import find_annotations, find_test_tracks, read_annotation
 from aupipe.config import FILE_NAME, DatasetConfig
 from aupipe.errors import UsageError
+from aupipe.file_kinds import VIDEO_SUFFIXES, is_video
 from aupipe.listing import is_hidden, list_folder
 from aupipe.registry import nearest
 from aupipe.types import Labels, Recording, Task
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".mpg", ".mpeg"}) | {
-    ".ts",
-    ".mts",
-    ".m2ts",
-    ".flv",
-    ".3gp",
-    ".ogv",
-    ".vob",
-}
 IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp"])
 VIDEO_FOLDERS = ("videos", "raw_videos", "batch1", "batch2", "new_vids")  # of Aff-Wild2, by edition
 STORE_FILE = "store.json"  # marks a feature store, which may be in the folder of the videos
@@ -93,7 +85,8 @@ class Dataset:
 def label_name(recording: Recording) -> str:
     """The name of a recording in annotation and submission files: its id without the suffix of a video file."""
     path = Path(recording.id)
-    return str(path.with_suffix("")) if path.suffix.lower() in VIDEO_SUFFIXES else recording.id
+    is_file_name = recording.video is not None and recording.video.name == path.name  # whatever its suffix
+    return str(path.with_suffix("")) if is_file_name or path.suffix.lower() in VIDEO_SUFFIXES else recording.id
 
 
 def is_in_dataset(folder: Path, config: DatasetConfig) -> bool:
@@ -141,13 +134,14 @@ def _warn_unmatched(known: set[str], annotations: Mapping[Task, Mapping[str, tup
 
 def _find_videos(config: DatasetConfig) -> tuple[list[Recording], list[Path]]:
     files, ignored = walk_videos(config.videos)
-    return [Recording(id=name, video=file) for name, file in files.items()], ignored
+    return [Recording(id=name, video=file, streams=config.streams) for name, file in files.items()], ignored
 
 
 def walk_videos(folder: Path) -> tuple[dict[str, Path], list[Path]]:
     """Relative name -> path of every entry below ``folder`` with the suffix of a video, and the other files.
 
-    A folder with such a suffix is listed too: it fails by name later, instead of being skipped silently. Hidden entries
+    Files with a suffix that says nothing (.mod, .dat, none) are videos where their first bytes are a video's. A folder
+    with such a suffix is listed too: it fails by name later, instead of being skipped silently. Hidden entries
     and files of aupipe (configuration, stores, runs) are left out. Links to folders elsewhere are followed, each once;
     links to folders that are walked anyway are not, so that there are no loops. A folder that cannot be listed is
     logged as a warning.
@@ -162,7 +156,8 @@ def walk_videos(folder: Path) -> tuple[dict[str, Path], list[Path]]:
             for name in sorted(folders)
             if not is_hidden(name) and not _is_store(here / name) and _is_followed(here / name, walked)
         ]
-        videos = [name for name in (*folders, *files) if Path(name).suffix.lower() in VIDEO_SUFFIXES]
+        videos = [name for name in folders if Path(name).suffix.lower() in VIDEO_SUFFIXES]
+        videos += [name for name in files if is_video(here / name)]
         folders[:] = [name for name in folders if name not in videos]
         for name in videos:
             if not is_hidden(name):
@@ -241,6 +236,7 @@ def _find_affwild2(config: DatasetConfig) -> Dataset:
             video_id=video if videos else track,
             group=video,
             fps=config.fps,
+            streams=config.streams,
         )
         if config.frames == "cropped_aligned":
             # A track without a folder of crops keeps `images` None, and fails by name when its frames are read.

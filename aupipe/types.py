@@ -31,6 +31,22 @@ FEATURE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True)
+class StreamChoice:
+    """What is read of a media file that has more than one stream of a kind.
+
+    ``video``, ``audio``: numbers among its streams of that kind, counted from 0; None: the one a player begins with.
+    ``channels``: the mean of all, the one called left or right, or the first.
+    """
+
+    video: int | None = None
+    audio: int | None = None
+    channels: Literal["mix", "left", "right", "first"] = "mix"
+
+
+AS_PLAYED = StreamChoice()
+
+
+@dataclass(frozen=True)
 class Recording:
     """One person in one video: the unit of processing and of scoring.
 
@@ -46,6 +62,7 @@ class Recording:
     video_id: str = ""  # clock, detections, audio and text are stored under it, for all recordings of the video
     group: str = ""  # recordings of one group are in the same fold
     fps: float | None = None  # frame rate of an image folder without a video
+    streams: StreamChoice = AS_PLAYED
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "video_id", self.video_id or self.id)

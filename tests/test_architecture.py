@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 # Each layer may import itself and the layers above it in this list (docs/architecture.md).
 LAYERS = [
     {"types", "errors", "documents", "logs", "files", "listing", "allocator", "gc_pause"},
-    {"registry", "tables", "config", "annotations", "dataset", "sources"},
+    {"registry", "tables", "config", "annotations", "file_kinds", "dataset", "sources"},
     {"store"},
     {"extract", "train", "demo"},
     {"report"},

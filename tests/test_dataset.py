@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from aupipe.annotations import read_annotation
 from aupipe.config import DatasetConfig
-from aupipe.dataset import open_dataset, video_of, walk_videos
+from aupipe.dataset import label_name, open_dataset, video_of, walk_videos
 from aupipe.demo import DemoCorpus
 from aupipe.errors import RecordingError, UsageError
 from aupipe.sources import source_changed, source_identity
@@ -110,6 +110,43 @@ def test_a_folder_lists_videos_by_relative_path_and_says_what_it_left_out(tmp_pa
     dataset = open_dataset(DatasetConfig(videos=tmp_path))
     assert [r.id for r in dataset.recordings] == ["a.mp4", "b/a.mp4", "x.mp4"]
     assert [path.name for path in dataset.ignored] == ["notes.txt"]
+
+
+VIDEO_HEADS = {
+    ".f4v": b"\0\0\0\x1cftypf4v ",
+    ".qt": b"\0\0\0\x08wide",
+    ".3g2": b"\0\0\0\x1cftyp3g2a",
+    ".divx": b"RIFF\0\0\0\0AVI LIST",
+    ".mod": b"\0\0\x01\xba!",
+    ".m2v": b"\0\0\x01\xb3",
+    ".dat": b"\x1a\x45\xdf\xa3",
+    "": b"FLV\x01",
+}
+OTHER_HEADS = {
+    ".cr3": b"\0\0\0\x18ftypcrx ",
+    ".heif": b"\0\0\0\x18ftypheic",
+    ".mod": b"M.K. a tracker's song",
+    ".bwf": b"RIFF\0\0\0\0WAVEfmt ",
+    ".mp2": b"\xff\xfd\xa4\x04",
+    ".dat": b"1 2 3",
+    "": b"notes",
+    ".empty": b"",
+    ".mp4.part": b"\0\0\0\x1cftypisom",  # still being copied
+    ".json": b"\0\0\0\x1cftypisom",
+}
+
+
+def test_files_whose_ending_says_nothing_are_videos_where_their_content_is_a_videos(tmp_path: Path) -> None:
+    for folder, heads in (("yes", VIDEO_HEADS), ("no", OTHER_HEADS)):
+        (tmp_path / folder).mkdir()
+        for suffix, head in heads.items():
+            (tmp_path / folder / f"talk{suffix}").write_bytes(head + bytes(100))
+    os.mkfifo(tmp_path / "no" / "pipe")  # is not waited for
+    found, ignored = walk_videos(tmp_path)
+    assert set(found) == {f"yes/talk{suffix}" for suffix in VIDEO_HEADS}
+    assert {path.name for path in ignored} == {f"talk{suffix}" for suffix in OTHER_HEADS} | {"pipe"}
+    recording = next(r for r in open_dataset(DatasetConfig(videos=tmp_path)).recordings if r.id == "yes/talk.f4v")
+    assert label_name(recording) == "yes/talk"
 
 
 def test_linked_folders_are_walked_once_and_loops_never(tmp_path: Path) -> None:

@@ -132,6 +132,16 @@ def damage_lines(damaged: Iterable[ItemRecord]) -> list[str]:
     return [f"{name}: {damage}" for name, damage in sorted(longest.items())]
 
 
+def media_notes(records: Iterable[ItemRecord]) -> dict[str, list[str]]:
+    """Video -> what decoding found in its streams that is odd and no damage, from the records of its items."""
+    found: dict[str, dict[str, None]] = {}
+    for record in records:
+        for stream, report in record.media.items():
+            for note in report.get("notes", ()):
+                found.setdefault(record.video_id or record.recording, {})[f"{stream}: {note}"] = None
+    return {name: list(notes) for name, notes in sorted(found.items())}
+
+
 def split_list(values: tuple[str, ...]) -> list[str]:
     """``-x a,b -x c`` as [a, b, c]."""
     return [part.strip() for value in values for part in value.split(",") if part.strip()]

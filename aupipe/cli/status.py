@@ -15,6 +15,7 @@ from aupipe.cli.options import (
     existing_store,
     failure_lines,
     json_option,
+    media_notes,
     require_config,
     resolve,
 )
@@ -32,8 +33,11 @@ if TYPE_CHECKING:
 @config_options
 @click.option("--failed", is_flag=True, help="List the failed items, with the reason.")
 @click.option("--damaged", is_flag=True, help="List the recordings with damaged media, and the damage.")
+@click.option("--notes", is_flag=True, help="List what is odd in media and no damage, such as silent sound.")
 @json_option
-def status(config_file: Path | None, store: Path | None, failed: bool, damaged: bool, as_json: bool) -> int:
+def status(
+    config_file: Path | None, store: Path | None, failed: bool, damaged: bool, notes: bool, as_json: bool
+) -> int:
     """Count what is stored, missing, stale or failed, per feature. May run during an extraction.
 
     \b
@@ -49,7 +53,7 @@ def status(config_file: Path | None, store: Path | None, failed: bool, damaged: 
     if as_json:
         echo_json(_status_json(plan, opened), indent=1)
     else:
-        _show_status(plan, opened, failed, damaged)
+        _show_status(plan, opened, failed, damaged, notes)
     incomplete = any(item.state == "failed before" for item in plan.items)
     return 3 if incomplete else 0
 
@@ -71,6 +75,12 @@ def _damaged(plan: Plan, store: Store) -> dict[str, list[ItemRecord]]:
     return found
 
 
+def _notes(plan: Plan, store: Store) -> dict[str, list[str]]:
+    """Video -> notes on its media, from one feature of each modality: the others' records say the same."""
+    features = {item.spec.modality: item.spec.id for item in plan.items if item.state == "done"}
+    return media_notes(record for feature in features.values() for record in store.all_published(feature))
+
+
 def _status_json(plan: Plan, store: Store) -> dict[str, Any]:
     records = _damaged(plan, store)
     features = {
@@ -81,10 +91,10 @@ def _status_json(plan: Plan, store: Store) -> dict[str, Any]:
         }
         for feature, items in _by_feature(plan.items).items()
     }
-    return {"store": str(store.path), "backend": store.backend, "features": features}
+    return {"store": str(store.path), "backend": store.backend, "features": features, "notes": _notes(plan, store)}
 
 
-def _show_status(plan: Plan, store: Store, failed: bool, damaged: bool) -> None:
+def _show_status(plan: Plan, store: Store, failed: bool, damaged: bool, notes: bool) -> None:
     records = _damaged(plan, store)
     echo(f"{store.path} ({store.backend})")
     echo(f"{'feature':32} {'done':>7} {'missing':>7} {'stale':>7} {'failed':>7} {'damaged':>7}")
@@ -105,6 +115,13 @@ def _show_status(plan: Plan, store: Store, failed: bool, damaged: bool) -> None:
             echo(f"damaged  {line}")
     elif lines:
         echo(f"{len(lines)} damaged, rows stored: aupipe status --damaged")
+    noted = _notes(plan, store)
+    if notes:
+        for video, said in noted.items():
+            for line in said:
+                echo(f"note  {video}: {line}")
+    elif noted:
+        echo(f"{len(noted)} with notes on their media: aupipe status --notes")
     todo = sum(item.todo for item in plan.items)
     if todo:
         echo(f"next: aupipe extract ({todo} items to compute)")
@@ -224,4 +241,6 @@ def describe_recording(store: Store, recording: str) -> dict[str, Any]:
         lines.append(f"{row['feature']:32} {shape:>18} {row['dtype']:8} {row['valid_frames']:>7} {numbers}")
     damage = max((row.get("damage", "") for row in rows), key=len)
     lines += [f"damaged  {damage}"] * bool(damage)
+    said = media_notes(record for record in store.records() if record.recording == recording)
+    lines += [f"note  {line}" for notes in said.values() for line in notes]
     return {"title": f"{recording} in {store.path}", "rows": rows, "lines": lines}

@@ -56,7 +56,7 @@ def transcribe(
     failed = 0
     for video in wanted:
         try:
-            found = write_words(video, video.with_suffix(".json"), recognize)
+            found = write_words(video, video.with_suffix(".json"), recognize, config.dataset.streams)
         except (RecordingError, UsageError) as error:  # UsageError: another process has written a transcript meanwhile
             failed += 1
             echo(f"FAILED  {error}")

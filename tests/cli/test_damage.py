@@ -16,6 +16,7 @@ from tests.cli.conftest import Project
 from tests.cli.test_train import SMALL, Folder, fill
 from tests.conftest import write_video
 from tests.extract.mutations import write_clip
+from tests.extract.test_long_sound import write_sound
 
 CONFIG = """
 [dataset]
@@ -76,6 +77,39 @@ def test_every_command_says_which_items_come_from_damaged_media(bare: Project, m
     assert [row["damaged"] for row in json.loads(ask("inspect", "--json"))] == [1, 1, 1]
     assert "damaged  video: " in ask("inspect", NAME)
     assert all("damage" in row for row in json.loads(ask("inspect", NAME, "--json")))
+
+
+def test_what_is_odd_in_sound_is_in_the_record_and_every_command_says_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AUPIPE_")}
+    project = Project(tmp_path, environment)
+    encoders = [("mfcc", ""), ("mfcc", 'align = "mean"\nalign_s = 2.0')]  # they read the sound up to different ends
+    tables = (
+        f'[[encoder]]\nname = "a{number}"\nmodality = "audio"\nkind = "{kind}"\n{more}\n'
+        for number, (kind, more) in enumerate(encoders)
+    )
+    project.configure('[dataset]\nvideos = "videos"\n[store]\npath = "features"\n' + "".join(tables))
+    write_video(tmp_path / "videos" / "whole.mp4", tone_hz=300)
+    voice = (9000 * np.sin(np.arange(100 * 16000) / 10)).astype(np.int16)
+    blocks = (
+        (start / 16000, np.stack([voice, -voice])[:, start : start + 1600]) for start in range(0, 90 * 16000, 3200)
+    )
+    write_sound(tmp_path / "videos" / "odd.mkv", blocks, layout="stereo", frames=25)
+
+    said = project.run("extract", "--cpu")
+    assert said.code == 0, said.err
+    notes = ["pauses between packets of sound filled with silence", "channels out of phase, their mean loses 99.9 %"]
+    assert [said.err.count(note) for note in notes] == [1, 1], said.err
+    monkeypatch.chdir(tmp_path)
+    assert "1 with notes on their media: aupipe status --notes" in ask("status")
+    lines = [line for line in ask("status", "--notes").splitlines() if line.startswith("note  ")]
+    assert all(any(note in line for line in lines) for note in notes)
+    assert all(line.startswith("note  odd.mkv: audio: ") for line in lines)
+    assert list(json.loads(ask("status", "--json"))["notes"]) == ["odd.mkv"]
+    assert "note  audio: channels out of phase" in ask("inspect", "odd.mkv")
+    (row, _) = [row for row in json.loads(ask("inspect", "odd.mkv", "--json")) if row["feature"].startswith("a")]
+    assert row["media"]["audio"]["cancelled"] == 1.0
 
 
 @pytest.mark.slow

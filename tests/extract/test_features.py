@@ -14,7 +14,7 @@ from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.extract.planning.features import build_feature_set, column_names, feature_ids
 from aupipe.extract.planning.plan import make_plan
 from aupipe.store import Store
-from aupipe.types import FeatureSpec, Recording
+from aupipe.types import FeatureSpec, Recording, StreamChoice
 from tests.made_yunet import FILE as YUNET
 
 from .conftest import Lit
@@ -126,7 +126,7 @@ def publish_as_in_0_1(store: Store, recording: Recording, config: Config, weight
     )
     parts = build_feature_set(config)
     old = replace(specs, detections=detections, faces=faces, encoders=encoders)
-    parts._graphs[(True, False, None)] = old
+    parts._graphs[(True, False, None, StreamChoice())] = old
     publish(store, recording, parts)
     return [detections.id, faces.id, *(spec.id for spec, _ in encoders)]
 

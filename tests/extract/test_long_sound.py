@@ -20,8 +20,7 @@ from aupipe.errors import AupipeError, RecordingError
 from aupipe.extract.encoders import FrameAlignment, TimeSeries, build_encoder
 from aupipe.extract.encoders.audio import logmel, mfcc
 from aupipe.extract.encoders.frame_alignment import resample_to_frames
-from aupipe.extract.media import audio as sound
-from aupipe.extract.media import long_arrays
+from aupipe.extract.media import long_arrays, sound_placement
 from aupipe.extract.media.long_arrays import ArrayBuilder, cut
 from aupipe.extract.planning.features import build_feature_set
 from aupipe.extract.planning.plan import make_plan
@@ -205,7 +204,7 @@ def test_a_jump_of_hours_within_the_picture_is_still_a_broken_clock(tmp_path: Pa
 
 def test_more_sound_than_the_cap_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_sound(tmp_path / "day.mkv", ((float(k), noise(1, 8000, "i2")) for k in range(5)), rate=8000)
-    monkeypatch.setattr(sound, "MAX_SOUND_S", 3.5)
+    monkeypatch.setattr(sound_placement, "MAX_SOUND_S", 3.5)
     assert read_audio(path, 8000, until_s=3.0).duration_s == 3.0
     with pytest.raises(RecordingError, match=r"day\.mkv: more than .* h of sound; cut it"):
         read_audio(path, 8000)

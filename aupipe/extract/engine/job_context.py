@@ -111,9 +111,12 @@ class JobContext:
 
         Raises RecordingError for damage where that is to be a failure.
         """
-        if self.reports.get(stream) != report:
+        before = self.reports.get(stream, MediaReport())
+        if before != report:
             self.reports[stream] = report
-            self.result.notes += [f"DAMAGED {stream}: {report.summary}"] * report.is_damaged + report.notes
+            for line in _lines_on(stream, before):  # it has been read once more, as far as another encoder reaches
+                self.result.notes.remove(line)
+            self.result.notes += _lines_on(stream, report)
         if report.is_damaged and self.features.fail_on_damage:
             raise RecordingError(f"{stream} damaged: {report.summary} (--on-damage keep --retry-failed takes it)")
 
@@ -189,6 +192,10 @@ class JobContext:
             if not self.is_resolved(item):
                 self._resolved.add((item.key, item.spec.id))
                 self.result.failed.append(self.store.fail(item.key, item.spec, describe(error), source=source))
+
+
+def _lines_on(stream: str, report: MediaReport) -> list[str]:
+    return [f"DAMAGED {stream}: {report.summary}"] * report.is_damaged + [f"{stream}: {note}" for note in report.notes]
 
 
 @contextmanager

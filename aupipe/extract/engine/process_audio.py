@@ -23,7 +23,7 @@ from aupipe.extract.media.transcript import NoTranscriptError, spoken_words
 if TYPE_CHECKING:
     from aupipe.extract.media.report import MediaReport
     from aupipe.extract.media.transcript import Transcript
-    from aupipe.types import Waveform
+    from aupipe.types import StreamChoice, Waveform
 
 
 def process_audio(context: JobContext, resources: Resources, clock: NDArray[np.float64]) -> None:
@@ -49,7 +49,7 @@ def process_audio(context: JobContext, resources: Resources, clock: NDArray[np.f
                         until_s = float(clock[-1]) + getattr(item.encoder, "reach_s", SOUND_REACH_S)
                     key = reads, until_s
                     if key not in read:
-                        read[key] = read_sound(recording.video, reads, until_s)
+                        read[key] = read_sound(recording.video, reads, until_s, recording.streams)
                     content, report = read[key]
                     if report is not None:
                         context.note_media("audio", report)
@@ -65,9 +65,9 @@ def process_audio(context: JobContext, resources: Resources, clock: NDArray[np.f
 
 
 def read_sound(
-    video: Path, reads: AudioInput | WordsInput, until_s: float
+    video: Path, reads: AudioInput | WordsInput, until_s: float, streams: StreamChoice
 ) -> tuple[Waveform | Transcript, MediaReport | None]:
     """What an audio or text encoder reads of a video, and what decoding it found."""
     if isinstance(reads, AudioInput):
-        return read_audio_and_report(video, reads.sample_rate, until_s)
-    return spoken_words(video), None
+        return read_audio_and_report(video, reads.sample_rate, until_s, streams)
+    return spoken_words(video, streams=streams), None

@@ -44,7 +44,7 @@ def open_frames(
 ) -> VideoReader | ImageReader:
     """The frames of a recording: of its video, or of its folder of images on a known clock."""
     if recording.video is not None:
-        return VideoReader(recording.video, frame_buffer=frame_buffer)
+        return VideoReader(recording.video, frame_buffer=frame_buffer, stream=recording.streams.video)
     if recording.images is None or clock is None:
         raise RecordingError(f"no video or image folder for {recording.id!r}")
     return ImageReader(recording.images, clock)

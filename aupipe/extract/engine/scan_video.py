@@ -137,7 +137,7 @@ def _count(context: JobContext, resources: Resources, kept: KeptCrops) -> NDArra
     """The clock of a video, and its whole pictures where no face is asked for."""
     first = context.job.recordings[0]
     assert first.video is not None
-    reader = VideoReader(first.video)
+    reader = VideoReader(first.video, stream=first.streams.video)
     keep = bool(kept.templates) and context.features.graph(first).faces is None
     reader.wanted = lambda row: keep and not kept.full
     with resources.chunks(reader, context.job.video_id, context.on_frames) as chunks:

@@ -1,30 +1,32 @@
-"""Sound: the first audio stream of a media file as a mono `Waveform` on the video's clock."""
+"""Sound: one audio stream of a media file as a mono `Waveform` on the video's clock."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 
 from aupipe.errors import RecordingError
-from aupipe.extract.limits import MAX_HOLE_S, MAX_SOUND_S
-from aupipe.extract.media.clock import REORDER_S
-from aupipe.extract.media.container import ErrorLog, StreamFrames, open_media
-from aupipe.extract.media.long_arrays import ArrayBuilder
+from aupipe.extract.media.container import ErrorLog, StreamFrames, open_media, sniff
 from aupipe.extract.media.report import MediaReport, report_on
-from aupipe.types import Waveform
+from aupipe.extract.media.sound_levels import Levels
+from aupipe.extract.media.sound_placement import Block, place_sound
+from aupipe.extract.media.streams import pick_stream
+from aupipe.types import AS_PLAYED, StreamChoice, Waveform
 
+# By how far sound may stand beside its timestamps. AVI has none: its reader counts bytes, at a rate that the writer may
+# have guessed.
+TOLERANCE_S, COUNTED_TOLERANCE_S = 0.01, 0.05
 PLANES = 8  # plane pointers of an AVFrame
-SILENCE_BLOCK = 1 << 18  # samples of a hole made at a time
-GAP_S = 0.05  # a jump between audio timestamps longer than this is a hole in the recording
+
+UNNAMED = {"NONE", "UNSD", "UNK"}  # what FFmpeg calls channels of which a file says no more than how many there are
 
 # What one step of an integer sample format is worth, and its midpoint.
 INTEGER_FORMATS = {"u8": (128.0, 128.0), "s16": (32768.0, 0.0), "s32": (2147483648.0, 0.0)}
@@ -34,34 +36,28 @@ class NoAudioError(RecordingError):
     """A video without any audio stream, which is no fault of the video."""
 
 
-def read_audio_and_report(path: Path, sample_rate: int, until_s: float = math.inf) -> tuple[Waveform, MediaReport]:
+def read_audio_and_report(
+    path: Path, sample_rate: int, until_s: float = math.inf, streams: StreamChoice = AS_PLAYED
+) -> tuple[Waveform, MediaReport]:
     """Decode, mix to mono and resample; at most until ``until_s`` on the container's clock.
 
-    Channels are averaged and resampled by soxr HQ, which is what librosa.load does; FFmpeg's own down-mix is 1.41 times
-    louder. ``start_s`` is the container's time of the first sample, so sound and frames share one clock. Where the
-    stream has a hole, silence keeps later sound at its time, and the report says so. Memory is bounded: long sound is a
+    ``streams``: which audio stream is read, and which of its channels. Channels are averaged and resampled by soxr HQ,
+    which is what librosa.load does; FFmpeg's own down-mix is 1.41 times louder. ``start_s`` is the container's time of
+    the first sample, so sound and frames share one clock. Sound stands where the timestamps of its packets say
+    (`place_sound`), and the report says what was filled, cut or resampled for that. Memory is bounded: long sound is a
     read-only memory map of a temporary file.
-    Raises NoAudioError ``no audio stream``, and RecordingError when nothing can be decoded, for a jump of more than an
-    hour and for more than `MAX_SOUND_S` of sound.
+    Raises NoAudioError ``no audio stream``, RecordingError when nothing can be decoded, and what `place_sound` raises.
     """
-    samples = ArrayBuilder()
-    start_s: float | None = None
-    resampler: Any = None
-    findings = _Findings()
-    with closing(_continuous(path, until_s, findings)) as blocks:
-        for block, rate, time_s in blocks:
-            if start_s is None:
-                start_s = time_s
-                resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32") if rate != sample_rate else None
-            samples.append(resampler.resample_chunk(block) if resampler else block)
-    if start_s is None:
+    sound = _DecodedSound(path, streams)
+    tolerance_s = COUNTED_TOLERANCE_S if sniff(path) == "avi" else TOLERANCE_S
+    with closing(sound.blocks()) as blocks:
+        waveform, placement = place_sound(blocks, sample_rate, until_s, path, tolerance_s)
+    if waveform is None:
         raise RecordingError(f"{path}: the audio stream holds no sound that can be decoded")
-    if resampler:
-        samples.append(resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True))
-    return Waveform(samples.array(), sample_rate, start_s), findings.report()
+    return waveform, replace(sound.report, **placement, **sound.levels.found())
 
 
-def media_starts(path: Path) -> tuple[float, float]:
+def media_starts(path: Path, streams: StreamChoice = AS_PLAYED) -> tuple[float, float]:
     """When a player begins and when the first sound is heard, in seconds on the container's clock.
 
     A player begins with the earliest stream. Where there is no sound, both are that. Raises RecordingError.
@@ -69,84 +65,73 @@ def media_starts(path: Path) -> tuple[float, float]:
     with open_media(path) as container:
         player_s = (container.start_time or 0) / 1e6
         has_sound = bool(container.streams.audio)
-    first = next(_blocks(path, _Findings()), None) if has_sound else None
-    return player_s, player_s if first is None or first[2] is None else first[2]
+    first = next(_DecodedSound(path, streams).blocks(), None) if has_sound else None
+    return player_s, player_s if first is None or first.time_s is None else first.time_s
 
 
-@dataclass
-class _Findings:
-    """What there is to say of how sound was read."""
+class _DecodedSound:
+    """The sound of one stream as it is decoded. ``report`` and ``levels`` are of what `blocks` has given."""
 
-    decoded: MediaReport = field(default_factory=MediaReport)
-    holes: list[tuple[float, float]] = field(default_factory=list)  # where, how long; seconds
+    def __init__(self, path: Path, streams: StreamChoice) -> None:
+        self.report = MediaReport()
+        self.levels = Levels()
+        self._path, self._streams = path, streams
+        self._channels: dict[str, int | None] = {}  # layout -> the channel that is read, None for the mean of all
 
-    def report(self) -> MediaReport:
-        if not self.holes:
-            return self.decoded
-        hole_s = sum(length_s for _, length_s in self.holes)
-        return replace(self.decoded, holes=len(self.holes), hole_s=hole_s, first_hole_s=self.holes[0][0])
-
-
-def _continuous(path: Path, until_s: float, findings: _Findings) -> Generator[tuple[NDArray[np.float32], int, float]]:
-    """Mono float32 blocks without holes, their sample rate, and the time of the first sample of all.
-
-    What comes after ``until_s`` is not decoded, and the silence of a hole is never one array.
-    """
-    start_s: float | None = None
-    native_rate = written = 0
-    limit = math.inf  # samples
-    with closing(_blocks(path, findings)) as blocks:
-        for block, rate, time_s in blocks:
-            if start_s is None:
-                start_s, native_rate = time_s or 0.0, rate
-                limit = max(0.0, (until_s - start_s) * rate)
-            if rate != native_rate:
-                raise RecordingError(f"{path}: the sample rate changes from {native_rate} to {rate} Hz mid-stream")
-            if time_s is not None:
-                at_s = start_s + written / native_rate
-                hole_s = min(time_s, max(until_s, start_s)) - at_s
-                if not -REORDER_S < hole_s < MAX_HOLE_S:
-                    raise RecordingError(
-                        f"{path}: sound jumps by {hole_s:.0f} s at {time_s:.2f} s; several files joined into one? "
-                        "Remux it"
-                    )
-                if hole_s > GAP_S:
-                    findings.holes.append((at_s, hole_s))
-                    hole = round(hole_s * native_rate)
-                    for first in range(0, hole, SILENCE_BLOCK):
-                        yield np.zeros(min(SILENCE_BLOCK, hole - first), np.float32), rate, start_s
-                    written += hole
-            if written + len(block) >= limit:
-                yield block[: max(0, math.ceil(limit) - written)], rate, start_s
-                return
-            written += len(block)
-            if written > MAX_SOUND_S * native_rate:
-                raise RecordingError(
-                    f"{path}: more than {MAX_SOUND_S / 3600:.0f} h of sound; cut it into shorter recordings"
+    def blocks(self) -> Generator[Block]:
+        """Mono blocks in the order of the file."""
+        errors = ErrorLog()
+        with open_media(self._path, log=errors) as container:
+            stream = pick_stream(container, self._path, "audio", self._streams.audio)
+            if stream is None:
+                raise NoAudioError(
+                    f"{self._path}: no audio stream (--on-missing-audio mask --retry-failed gives it invalid rows)"
                 )
-            yield block, rate, start_s
+            frames, to_end, end_s = StreamFrames(container, stream, errors), False, -math.inf
+            interleave = _Interleaver(self._path)
+            try:
+                for frame in frames:
+                    time_s = frame.time
+                    if time_s is not None:
+                        end_s = time_s + frame.samples / frame.sample_rate
+                    for part in interleave(frame):
+                        yield Block(self._mono(part), frame.sample_rate, time_s)
+                        time_s = None  # what is left of the frame follows at once
+                to_end = True
+            finally:  # the sound after the picture's end is not read
+                self.report = report_on(frames, self._path, to_end=to_end, decoded_to_s=end_s)
 
+    def _mono(self, frame: Any) -> NDArray[np.float32]:
+        """(N,) float32 in [-1, 1]: the mean over the channels of a frame, or one of them."""
+        channels = _channels(frame)
+        layout = frame.layout.name
+        if layout not in self._channels:
+            self._channels[layout] = self._wanted_channel(frame)
+        wanted = self._channels[layout]
+        if wanted is None:
+            mono = np.add.reduce(channels, axis=0) / np.float32(len(channels))  # as `mean`, in half the time
+        else:
+            mono = np.ascontiguousarray(channels[wanted])
+        if len(mono) and not self.levels.add(channels, mono):
+            mono = np.nan_to_num(mono, nan=0.0, posinf=1.0, neginf=-1.0)
+        return mono
 
-def _blocks(path: Path, findings: _Findings) -> Generator[tuple[NDArray[np.float32], int, float | None]]:
-    """Mono float32 blocks of the first audio stream, their sample rate and their time."""
-    errors = ErrorLog()
-    with open_media(path, log=errors) as container:
-        if not container.streams.audio:
-            raise NoAudioError(
-                f"{path}: no audio stream (--on-missing-audio mask --retry-failed gives it invalid rows)"
+    def _wanted_channel(self, frame: Any) -> int | None:
+        wanted = self._streams.channels
+        if wanted == "mix":
+            return None
+        names = [channel.name for channel in frame.layout.channels]
+        if wanted == "first" or len(names) == 1:
+            return 0
+        if set(names) <= UNNAMED:
+            names[:2] = ["FL", "FR"]  # in this order everywhere
+        name = {"left": "FL", "right": "FR"}[wanted]
+        if name not in names:
+            raise RecordingError(
+                f"{self._path}: [dataset] audio_channels is {wanted!r}, and its sound has none called so: "
+                f"{', '.join(names)}"
             )
-        stream = container.streams.audio[0]
-        frames, to_end = StreamFrames(container, stream, errors), False
-        interleave = _Interleaver(path)
-        try:
-            for frame in frames:
-                time_s = frame.time
-                for part in interleave(frame):
-                    yield _mono(part), frame.sample_rate, time_s
-                    time_s = None  # what is left of the frame follows at once
-            to_end = True
-        finally:  # the sound after the picture's end is not read
-            findings.decoded = report_on(frames, path, to_end=to_end)
+        return names.index(name)
 
 
 class _Interleaver:
@@ -174,8 +159,8 @@ class _Interleaver:
             raise RecordingError(f"{self._path}: {channels} channels of sound cannot be mixed: {error}") from error
 
 
-def _mono(frame: Any) -> NDArray[np.float32]:
-    """(N,) float32 in [-1, 1]: the mean over channels of one decoded frame."""
+def _channels(frame: Any) -> NDArray[np.float32]:
+    """(C, N) float32 in [-1, 1]: the samples of one decoded frame."""
     samples = frame.to_ndarray()
     name = frame.format.name.removesuffix("p")
     if not frame.format.is_planar:
@@ -183,5 +168,4 @@ def _mono(frame: Any) -> NDArray[np.float32]:
     if name in INTEGER_FORMATS:
         scale, middle = INTEGER_FORMATS[name]
         samples = (samples.astype(np.float32) - np.float32(middle)) / np.float32(scale)
-    mono = samples.astype(np.float32).mean(axis=0, dtype=np.float32)
-    return np.nan_to_num(mono, nan=0.0, posinf=1.0, neginf=-1.0) if not np.isfinite(mono).all() else mono
+    return samples.astype(np.float32, copy=False)

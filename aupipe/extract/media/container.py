@@ -1,4 +1,4 @@
-"""Opening media files safely: what a file is, by its first bytes, before any demuxer sees it."""
+"""Opening media files safely: their kind is told by their first bytes, before any demuxer sees them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from av.container import InputContainer
 from aupipe.errors import RecordingError
 from aupipe.extract.limits import MAX_PIXELS
 from aupipe.extract.media.ffmpeg_log import ErrorLog, errors_into
+from aupipe.file_kinds import HEAD_BYTES, find_demuxer, is_text
 
-HEAD_BYTES = 4096
 MOST_DAMAGED = 10_000  # packets of a stream, after which nothing more is expected of it
 DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS)}  # a decoder refuses larger pictures before it allocates them
 BROADCAST = ("mpegts", "mpeg", "mpegvideo")  # containers without a beginning: one may come in at any packet
@@ -44,58 +44,11 @@ def sniff(path: Path) -> str:
         raise RecordingError(f"cannot read {path}: {error.strerror or error}") from error
     if not head:
         raise RecordingError(f"{path} is empty (0 bytes): copy it again, or take it out of the data set")
-    demuxer = _demuxer(head)
+    demuxer = find_demuxer(head)
     if demuxer is None:
-        kind = "text" if _is_text(head) else "no media container aupipe knows"
+        kind = "text" if is_text(head) else "no media container aupipe knows"
         raise RecordingError(f"{path} is {kind}: re-encode it to mp4, or take it out of the data set")
     return demuxer
-
-
-def _demuxer(head: bytes) -> str | None:
-    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"):
-        return "mov"
-    if head.startswith(b"\x1a\x45\xdf\xa3"):
-        return "matroska"
-    if head.startswith(b"RIFF") and head[8:12] in (b"AVI ", b"AVIX"):
-        return "avi"
-    if head.startswith((b"RIFF", b"RF64")) and head[8:12] == b"WAVE":
-        return "wav"
-    if head.startswith(b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"):
-        return "asf"
-    if head.startswith(b"\x00\x00\x01\xba"):
-        return "mpeg"
-    if head.startswith(b"\x00\x00\x01\xb3"):
-        return "mpegvideo"
-    if head.startswith(b"FLV\x01"):
-        return "flv"
-    if head.startswith(b"OggS"):
-        return "ogg"
-    if head.startswith(b"fLaC"):
-        return "flac"
-    if head.startswith(b"ID3") or _is_mpeg_audio(head):
-        return "mp3"
-    for offset in (0, 4):  # transport streams: sync byte every 188, or every 192 with a time code (m2ts)
-        step = 188 + offset
-        if len(head) > 4 * step and all(head[offset + i * step] == 0x47 for i in range(4)):
-            return "mpegts"
-    return None
-
-
-def _is_mpeg_audio(head: bytes) -> bool:
-    """A frame header: sync, a layer, a bit rate and a sample rate that exist; and no text in UTF-16."""
-    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0 or head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return False
-    return head[1] & 0x06 != 0 and 0 < head[2] >> 4 < 15 and head[2] & 0x0C != 0x0C
-
-
-def _is_text(head: bytes) -> bool:
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return True  # UTF-16
-    try:
-        head[: HEAD_BYTES - 4].decode("utf-8")  # a cut character at the end is not a sign of binary data
-    except UnicodeDecodeError as error:
-        return error.start > HEAD_BYTES - 8
-    return b"\0" not in head
 
 
 def open_media(path: Path, hardware: HWAccel | None = None, log: ErrorLog | None = None) -> InputContainer:

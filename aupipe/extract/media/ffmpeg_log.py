@@ -58,8 +58,8 @@ def errors_into(log: ErrorLog) -> Iterator[None]:
             log.take(lines)
 
 
-def unknown_codec(path: Path, demuxer: str) -> str:
-    """What a file says its first video stream is coded as, where FFmpeg has no decoder for it.
+def unknown_codec(path: Path, demuxer: str, kind: str) -> str:
+    """What a file says its first stream of a kind ("video", "audio") is coded as, where FFmpeg has no decoder for it.
 
     PyAV knows nothing of such a stream, but FFmpeg names the codec in its log; "unknown" where it does not.
     """
@@ -72,7 +72,7 @@ def unknown_codec(path: Path, demuxer: str) -> str:
     finally:
         av.logging.set_level(av.logging.ERROR)
     text = "\n".join(message for _, _, message in lines)
-    for pattern in (r"Unknown/unsupported AVCodecID (\S+?)\.?(?:\s|$)", r"\(Video: (?:none \()?(\w+)"):
+    for pattern in (r"Unknown/unsupported AVCodecID (\S+?)\.?(?:\s|$)", rf"\({kind.title()}: (?:none \()?(\w+)"):
         if found := re.search(pattern, text):
             return found[1]
     return "unknown"

@@ -28,6 +28,9 @@ class ArrayBuilder:
         self._length = 0
         self._nbytes = 0
 
+    def __len__(self) -> int:
+        return self._length
+
     def append(self, block: NDArray[Any]) -> None:
         self._length += len(block)
         self._nbytes += block.nbytes

@@ -7,7 +7,7 @@ sound that ends after the picture and streams that begin in the middle of a grou
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from aupipe.extract.media.clock import Clock
 from aupipe.extract.media.container import BROADCAST, StreamFrames
 from aupipe.extract.media.file_end import missing_end
+from aupipe.extract.media.streams import candidates, stated_end_s
 
 REGULAR_SHARE = 0.9  # of the steps between frames are alike where a frame rate is constant
 ROUNDING_S = 0.0011  # Matroska and FLV count in milliseconds
-TRACK_END = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 INDEXED = ("mov", "avi")  # containers with a table of every packet
 ONE_TO_ONE = ("h264", "hevc", "av1", "mjpeg", "png", "prores", "dnxhd")  # each packet of these codecs gives a frame
 FIELDS_APART = ("mpegts", "mpeg")  # where a packet may hold half an interlaced picture
@@ -58,9 +58,19 @@ class MediaReport:
     first_overlap_s: float = 0.0
     end_s: float = 0.0  # of the last packet read, where that is before ...
     declared_end_s: float = 0.0  # ... the end that the container states
+    streams: int = 0  # of this kind that could have been meant, where there are several
+    stream: int = 0  # the one that was read, counted from 0 among all of its kind
     holes: int = 0  # pauses between packets of sound, filled with silence
     hole_s: float = 0.0  # in all
     first_hole_s: float = 0.0  # where the first begins
+    trims: int = 0  # overlaps of packets of sound, cut
+    trim_s: float = 0.0  # in all
+    first_trim_s: float = 0.0  # where the first begins
+    drift: float = 0.0  # share by which sound lasts longer by its timestamps than by its rate: its clock is slow
+    drift_s: float = 0.0  # in all
+    silent: bool = False  # throughout
+    cancelled: float = 0.0  # share of the channels' energy that is lost in their mean, where that is nearly all
+    clipped: float = 0.0  # share of samples at full scale, where they are many
     cut: str = ""  # how the file's length contradicts what it says of it
     errors: int = 0  # lines in FFmpeg's error log
     messages: tuple[str, ...] = ()  # the first distinct ones
@@ -107,9 +117,25 @@ class MediaReport:
     def notes(self) -> list[str]:
         """What is odd and no damage."""
         found = []
+        if self.streams:
+            which = "[dataset] video_stream and audio_stream pick another"
+            found.append(f"{self.streams} streams, number {self.stream} is read; {which}")
         if self.holes:
             where = f"{self.hole_s:.2f} s, first at {self.first_hole_s:.2f} s"
             found.append(f"{_many(self.holes, 'pause')} between packets of sound filled with silence ({where})")
+        if self.trims:
+            where = f"{self.trim_s:.2f} s, first at {self.first_trim_s:.2f} s"
+            found.append(f"{_many(self.trims, 'overlap')} of packets of sound cut ({where})")
+        if self.drift_s:
+            pace = f"{100 * abs(self.drift):.2g} % {'slow' if self.drift > 0 else 'fast'}"
+            found.append(f"the clock of the sound is {pace} ({abs(self.drift_s):.2f} s in all): resampled")
+        if self.silent:
+            found.append("the sound is silent throughout")
+        if self.cancelled:
+            lost = f"{min(99.9, 100 * self.cancelled):.3g} %"
+            found.append(f'channels out of phase, their mean loses {lost}: [dataset] audio_channels = "left" reads one')
+        if self.clipped:
+            found.append(f"the sound is clipped: {100 * self.clipped:.2g} % of its samples are at full scale")
         if self.untimed:
             found.append(f"{self.untimed} frames without a timestamp, timed by the frame rate")
         if self.leading:
@@ -121,10 +147,11 @@ class MediaReport:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """The counts that are not 0."""
+        """The counts that are not 0, and the notes in words."""
         found = {name: value for name, value in asdict(self).items() if value}
         found = {name: round(value, 6) if isinstance(value, float) else value for name, value in found.items()}
-        return found | ({"messages": list(self.messages)} if self.messages else {})
+        lists = {"messages": list(self.messages), "notes": self.notes}
+        return found | {name: lines for name, lines in lists.items() if lines}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> MediaReport:
@@ -133,11 +160,18 @@ class MediaReport:
         return cls(**known | {"messages": tuple(content.get("messages", ()))})
 
 
-def report_on(read: StreamFrames, path: Path, clock: Clock | None = None, to_end: bool = True) -> MediaReport:
+def report_on(
+    read: StreamFrames,
+    path: Path,
+    clock: Clock | None = None,
+    to_end: bool = True,
+    decoded_to_s: float = -math.inf,
+) -> MediaReport:
     """What was found when a stream of a file was read.
 
     ``clock``: of its frames, where the steps between them are to be judged.
-    ``to_end``: whether it was read to its end; else nothing can be said of what is missing.
+    ``to_end``: whether it was read to its end; else nothing can be said of what is missing. ``decoded_to_s``: where its
+    last frame ends, of sound: packets may not say how long they are.
     """
     stream, kind = read.stream, read.kind
     packets, leading, dropped = read.packets, read.leading, 0
@@ -148,9 +182,9 @@ def report_on(read: StreamFrames, path: Path, clock: Clock | None = None, to_end
     if stream.type == "video" and stream.codec_context.name in ONE_TO_ONE and kind not in FIELDS_APART:
         lost = packets - read.discarded - read.frames - read.damaged
         dropped = max(0, lost - leading)
-    declared = _declared_frames(stream)
+    declared, streams = _declared_frames(stream), candidates(read.container, stream.type)
     listed = len(stream.index_entries) if kind in INDEXED and to_end else 0
-    found: dict[str, Any] = truncation_of(read) if to_end else {}
+    found: dict[str, Any] = truncation_of(read, decoded_to_s) if to_end else {}
     if clock is not None:
         found |= {name: getattr(clock, name) for name in ("jumps_back", "overlap_s", "first_overlap_s")}
         if kind not in INDEXED:  # there a step is as long as the table of packets says
@@ -167,7 +201,9 @@ def report_on(read: StreamFrames, path: Path, clock: Clock | None = None, to_end
         corrupt_packets=read.corrupt_packets,
         corrupt_frames=read.corrupt_frames,
         leading=leading,
-        untimed=read.untimed,
+        untimed=read.untimed if stream.type == "video" else 0,  # sound follows what was before it
+        streams=len(streams) if len(streams) > 1 else 0,
+        stream=list(getattr(read.container.streams, stream.type)).index(stream),
         errors=read.log.count,
         messages=tuple(read.log.messages),
         **found,
@@ -187,7 +223,7 @@ def _declared_frames(stream: Any) -> int:
     return 0
 
 
-def truncation_of(read: StreamFrames) -> dict[str, Any]:
+def truncation_of(read: StreamFrames, decoded_to_s: float = -math.inf) -> dict[str, Any]:
     """Where a file ends before its container says, as fields of `MediaReport`.
 
     A Matroska track may state its own end, and AVI counts its frames; else the end of the longest stream counts, since
@@ -196,16 +232,17 @@ def truncation_of(read: StreamFrames) -> dict[str, Any]:
     container, stream, kind = read.container, read.stream, read.kind
     if kind in BROADCAST or not read.ends:
         return {}
-    end_s = float(read.ends.get(stream.index, 0) * stream.time_base)
+    end_s = max(float(read.ends.get(stream.index, 0) * stream.time_base), decoded_to_s)
     period_s = float(1 / stream.average_rate) if stream.type == "video" and stream.average_rate else 0.04
     declared_s, tolerance_s = 0.0, max(2.5 * period_s, 0.1)
     if kind == "avi" and stream.type == "video" and stream.frames:
         declared_s = stream.frames * period_s
-    elif kind == "matroska" and (tag := TRACK_END.fullmatch(stream.metadata.get("DURATION", ""))):
-        declared_s = int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+    elif kind == "matroska" and (stated_s := stated_end_s(stream)) is not None:
+        declared_s = stated_s
     elif container.duration:
         streams: Any = container.streams
-        end_s = max(float(end * streams[index].time_base) for index, end in read.ends.items() if index < len(streams))
+        known = {index: streams[index].time_base for index in read.ends if index < len(streams)}
+        end_s = max(end_s, *(float(read.ends[index] * base) for index, base in known.items()))
         declared_s = ((container.start_time or 0) + container.duration) / 1e6
         tolerance_s = max(0.5, 0.02 * declared_s)
     return {"end_s": end_s, "declared_end_s": declared_s} if declared_s - end_s > tolerance_s else {}

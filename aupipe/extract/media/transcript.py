@@ -18,6 +18,7 @@ from aupipe.extract.media.transcripts.subtitles import read_subtitles
 from aupipe.extract.media.transcripts.word_tables import read_align, read_table
 from aupipe.extract.media.transcripts.word_times import NotATranscriptError, Piece, Word, timed_words
 from aupipe.files import write_file
+from aupipe.types import AS_PLAYED, StreamChoice
 
 READERS: dict[str, Callable[[str], list[Piece]]] = {
     ".json": read_json,
@@ -104,7 +105,9 @@ def _reason_against(path: Path, size: int, mtime_ns: int) -> str:
     return ""
 
 
-def spoken_words(video: Path, folder: Path | None = None, video_id: str = "") -> Transcript:
+def spoken_words(
+    video: Path, folder: Path | None = None, video_id: str = "", streams: StreamChoice = AS_PLAYED
+) -> Transcript:
     """The words of a video on its clock, from the transcript `find_transcript` finds.
 
     Raises NoTranscriptError where there is none, and RecordingError when it cannot be read, or when most of its words
@@ -119,7 +122,7 @@ def spoken_words(video: Path, folder: Path | None = None, video_id: str = "") ->
         )
     from aupipe.extract.media.audio import media_starts
 
-    player_start_s, sound_start_s = media_starts(video)
+    player_start_s, sound_start_s = media_starts(video, streams)
     begins_s = {"video": 0.0, "player": player_start_s, "sound": sound_start_s}
     end_s = _sound_end_s(video)
     pieces, clock = _pieces(path)
@@ -141,10 +144,8 @@ def _sound_end_s(video: Path) -> float | None:
     from aupipe.extract.media.container import open_media
 
     with open_media(video) as container:
-        for streams in (container.streams.audio, container.streams.video):
-            ends = [
-                ((each.start_time or 0) + each.duration) * (each.time_base or 0) for each in streams if each.duration
-            ]
+        for kind in (container.streams.audio, container.streams.video):
+            ends = [((each.start_time or 0) + each.duration) * (each.time_base or 0) for each in kind if each.duration]
             if ends:
                 return float(max(ends))
         return ((container.start_time or 0) + container.duration) / 1e6 if container.duration else None

@@ -17,17 +17,17 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
-from av.stream import Disposition
 from numpy.typing import NDArray
 
 from aupipe.errors import RecordingError
 from aupipe.extract.limits import MAX_CLOCK_S, MAX_FRAMES, MAX_PIXELS
 from aupipe.extract.media.clock import clock_of, in_order
-from aupipe.extract.media.container import DECODER_OPTIONS, StreamFrames, open_media, sniff
+from aupipe.extract.media.container import DECODER_OPTIONS, StreamFrames, open_media
 from aupipe.extract.media.display import Display, display_of, pixel_aspect_of
-from aupipe.extract.media.ffmpeg_log import ErrorLog, unknown_codec
+from aupipe.extract.media.ffmpeg_log import ErrorLog
 from aupipe.extract.media.frame_buffer import FrameBuffer, FrameChunk, Hardware, HostFrameBuffer, plane_pixels
 from aupipe.extract.media.report import MediaReport, report_on
+from aupipe.extract.media.streams import pick_stream
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +48,9 @@ class VideoReader:
     timestamps alone (no colour conversion). After either, ``report`` states what was found, and
     whether the file is damaged. A file may be decoded several times, so the caller that asks for the report uses it.
 
-    Stream: the first video stream that is no attached picture. Pictures are upright, as the display matrix says, and
-    have square pixels. Damaged packets are skipped, the rest goes on; frames the decoder flags as corrupt keep their
-    row.
+    ``stream``: the number of the video stream, None for the one a player begins with (`pick_stream`). Pictures are
+    upright, as the display matrix says, and have square pixels. Damaged packets are skipped, the rest goes on; frames
+    the decoder flags as corrupt keep their row.
 
     ``wanted`` is asked for each row whether its picture is needed: rows that are not are decoded and counted, never
     converted, and left out of the chunks. ``times_s`` holds the time of every frame decoded so far, as the file states
@@ -60,6 +60,7 @@ class VideoReader:
     path: Path
     wanted: Callable[[int], bool] = lambda row: True
     frame_buffer: Callable[[], FrameBuffer] = HostFrameBuffer
+    stream: int | None = None
 
     def __post_init__(self) -> None:
         self.report = MediaReport()
@@ -119,7 +120,7 @@ class VideoReader:
     def _first_for(self, hardware: Hardware) -> av.VideoFrame | None:
         """The first frame, of what ``hardware`` decodes."""
         with open_media(self.path) as container:
-            stream = _video_stream(container, self.path)
+            stream = _video_stream(container, self.path, self.stream)
             if not hardware.decodes(stream):
                 return None
             return next(iter(StreamFrames(container, stream)), None)
@@ -129,7 +130,7 @@ class VideoReader:
         log = ErrorLog()
         times_s = array("d")
         with open_media(self.path, hardware.accel if hardware else None, log) as container:
-            stream = _video_stream(container, self.path)
+            stream = _video_stream(container, self.path, self.stream)
             period_s = float(1 / stream.average_rate) if stream.average_rate else 0.04
             aspect = pixel_aspect_of(stream)
             shown: dict[str, Any] | None = None
@@ -181,22 +182,18 @@ def same_picture(one: av.VideoFrame, other: av.VideoFrame) -> bool:
     return all(np.array_equal(plane_pixels(ours), plane_pixels(theirs)) for ours, theirs in planes)
 
 
-def _video_stream(container: Any, path: Path) -> Any:
-    """The first video stream that is no attached picture, ready to be decoded by one thread."""
-    for stream in container.streams.video:
-        if stream.disposition & Disposition.attached_pic:  # cover art is no video
-            continue
-        if stream.codec_context is None:
-            codec = unknown_codec(path, sniff(path))
-            raise RecordingError(f"{path}: the codec of its video, {codec!r}, is not known to FFmpeg: re-encode it")
-        _refuse_large(path, stream.codec_context.width, stream.codec_context.height)
-        stream.codec_context.thread_count = 1  # many recordings run beside each other, not many threads on one
-        stream.codec_context.options = DECODER_OPTIONS
-        return stream
-    kind = " (sound only)" if container.streams.audio else ""
-    raise RecordingError(
-        f"{path}: no video stream{kind}, so no frames to have features of: take it out of the data set"
-    )
+def _video_stream(container: Any, path: Path, number: int | None) -> Any:
+    """The stream to decode (`pick_stream`), ready to be decoded by one thread."""
+    stream = pick_stream(container, path, "video", number)
+    if stream is None:
+        kind = " (sound only)" if container.streams.audio else ""
+        raise RecordingError(
+            f"{path}: no video stream{kind}, so no frames to have features of: take it out of the data set"
+        )
+    _refuse_large(path, stream.codec_context.width, stream.codec_context.height)
+    stream.codec_context.thread_count = 1  # many recordings run beside each other, not many threads on one
+    stream.codec_context.options = DECODER_OPTIONS
+    return stream
 
 
 def _refuse_large(path: Path, width: int, height: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 from aupipe.config import NO_DETECTOR, Config, EncoderConfig, FacesConfig
 from aupipe.errors import UsageError, WeightsMissingError
@@ -16,7 +17,7 @@ from aupipe.extract.faces.tracking import TrackParams
 from aupipe.extract.imaging.templates import CropTemplate
 from aupipe.registry import nearest
 from aupipe.tables import build
-from aupipe.types import FeatureSpec, Modality, Recording
+from aupipe.types import FeatureSpec, Modality, Recording, StreamChoice
 
 DECODE_VERSION = 1  # raised when decoding gives other rows: order, stream choice, time base
 
@@ -72,18 +73,21 @@ class FeatureSet:
     reads_only: bool = False
 
     @cached_property
-    def _graphs(self) -> dict[tuple[bool, bool, float | None], FeatureGraph]:
+    def _graphs(self) -> dict[tuple[bool, bool, float | None, StreamChoice], FeatureGraph]:
         return {}
 
     def graph(self, recording: Recording) -> FeatureGraph:
         """The features this recording gets. Recordings from a video, from images and from aligned crops differ."""
-        kind = (recording.video is not None, recording.aligned, None if recording.video else recording.fps)
+        fps = None if recording.video else recording.fps
+        kind = (recording.video is not None, recording.aligned, fps, recording.streams)
         if kind not in self._graphs:
             self._graphs[kind] = self._build_graph(*kind)
         return self._graphs[kind]
 
-    def _build_graph(self, has_video: bool, aligned: bool, fps: float | None) -> FeatureGraph:
-        source = {"source": "video"} if has_video else {"source": "images", "fps": fps}
+    def _build_graph(self, has_video: bool, aligned: bool, fps: float | None, streams: StreamChoice) -> FeatureGraph:
+        source: dict[str, Any] = {"source": "video"} if has_video else {"source": "images", "fps": fps}
+        if has_video and streams.video is not None:
+            source["video_stream"] = streams.video
         clock = FeatureSpec("clock", "clock", "pts", DECODE_VERSION, source, dtype="float64")
         from_clock = {"clock": clock.id}
         detections = faces = None
@@ -105,13 +109,23 @@ class FeatureSet:
         specs = []
         for config, encoder in self.encoders:
             with ENCODERS.plugin_errors(config.kind):
-                specs.append((self._encoder_spec(config, encoder, from_clock, faces, aligned), encoder))
+                specs.append((self._encoder_spec(config, encoder, from_clock, faces, aligned, streams), encoder))
         return FeatureGraph(clock, detections, faces, tuple(specs))
 
     def _encoder_spec(
-        self, config: EncoderConfig, encoder: Encoder, inputs: dict[str, str], faces: FeatureSpec | None, aligned: bool
+        self,
+        config: EncoderConfig,
+        encoder: Encoder,
+        inputs: dict[str, str],
+        faces: FeatureSpec | None,
+        aligned: bool,
+        streams: StreamChoice,
     ) -> FeatureSpec:
         params = params_of(encoder)
+        if encoder.modality in ("audio", "text") and streams.audio is not None:  # words are timed by the sound's start
+            params["audio_stream"] = streams.audio
+        if encoder.modality == "audio" and streams.channels != "mix":
+            params["audio_channels"] = streams.channels
         if encoder.modality == "visual":
             if isinstance(encoder.reads, CropTemplate):
                 params["template"] = {"kind": type(encoder.reads).__name__} | asdict(encoder.reads)

@@ -18,7 +18,7 @@ from aupipe.extract.encoders.pretrained import identify_model, load_model, model
 from aupipe.extract.media.long_arrays import cut
 from aupipe.extract.media.transcript import Transcript, write_transcript
 from aupipe.extract.media.transcripts.word_times import Piece, timed_words
-from aupipe.types import Waveform, Weights
+from aupipe.types import AS_PLAYED, StreamChoice, Waveform, Weights
 
 log = logging.getLogger(__name__)
 
@@ -81,14 +81,16 @@ class Whisper:
         return recognize
 
 
-def transcribe(video: Path, out: Path, recognize: Callable[[Waveform], Transcript]) -> Transcript:
+def transcribe(
+    video: Path, out: Path, recognize: Callable[[Waveform], Transcript], streams: StreamChoice = AS_PLAYED
+) -> Transcript:
     """Recognise what is said in a video and write it to ``out``, where `spoken_words` reads it.
 
     Raises RecordingError ``no audio stream``, or when nothing can be decoded.
     """
     from aupipe.extract.media.audio import read_audio_and_report
 
-    waveform, report = read_audio_and_report(video, 16000)
+    waveform, report = read_audio_and_report(video, 16000, streams=streams)
     for line in (*report.damage, *report.notes):
         log.warning("%s: %s", video, line)
     found = recognize(waveform)
