@@ -19,6 +19,7 @@ from aupipe.extract.engine.scan_video import SOUND
 from aupipe.extract.limits import SOUND_REACH_S
 from aupipe.extract.media.audio import NoAudioError, read_audio_and_report
 from aupipe.extract.media.transcript import NoTranscriptError, spoken_words
+from aupipe.types import AS_PLAYED
 
 if TYPE_CHECKING:
     from aupipe.extract.media.report import MediaReport
@@ -65,7 +66,7 @@ def process_audio(context: JobContext, resources: Resources, clock: NDArray[np.f
 
 
 def read_sound(
-    video: Path, reads: AudioInput | WordsInput, until_s: float, streams: StreamChoice
+    video: Path, reads: AudioInput | WordsInput, until_s: float, streams: StreamChoice = AS_PLAYED
 ) -> tuple[Waveform | Transcript, MediaReport | None]:
     """What an audio or text encoder reads of a video, and what decoding it found."""
     if isinstance(reads, AudioInput):
