@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aupipe.errors import UsageError
+from aupipe.listing import list_folder
 from aupipe.tasks import Task
 from aupipe.types import Labels
 
@@ -20,6 +22,7 @@ TASK_FOLDERS: dict[str, re.Pattern[str]] = {
     "expr": re.compile(r"EXPR_(Classification|Recognition)_Challenge", re.IGNORECASE),
     "va": re.compile(r"VA_Estimation_Challenge", re.IGNORECASE),
 }
+log = logging.getLogger(__name__)
 SPLIT_FOLDERS = {"train_set": "train", "validation_set": "validation", "test_set": "test"}
 
 
@@ -89,22 +92,23 @@ def find_annotations(root: Path, folders: Mapping[str, str] | None = None) -> di
     """
     found: dict[str, dict[str, tuple[str, Path]]] = {}
     patterns = {task: re.compile(re.escape(name)) for task, name in (folders or {}).items()}
-    places = [root, *sorted(p for p in root.glob("*") if p.is_dir())] if root.is_dir() else []
+    places = [root, *(path for path in list_folder(root) if path.is_dir())] if root.is_dir() else []
     for folder in places:
         if (folder / "AU_Set").is_dir() or (folder / "EXPR_Set").is_dir():
             raise UsageError(f"{folder} holds ABAW 1 annotations (8 AUs, 7 expressions): aupipe reads ABAW 3 and later")
         for task, pattern in {**TASK_FOLDERS, **patterns}.items():
-            for challenge in sorted(p for p in folder.glob("*") if p.is_dir() and pattern.match(p.name)):
-                _read_splits(challenge, found.setdefault(task, {}))
+            for challenge in _entries(folder):
+                if challenge.is_dir() and pattern.match(challenge.name):
+                    _read_splits(challenge, found.setdefault(task, {}))
     return found
 
 
 def _read_splits(challenge: Path, tracks: dict[str, tuple[str, Path]]) -> None:
-    for folder in sorted(challenge.iterdir()):
+    for folder in list_folder(challenge):
         split = SPLIT_FOLDERS.get(folder.name.lower())
         if split is None or not folder.is_dir():
             continue
-        for file in sorted(folder.glob("*.txt")):
+        for file in _lists_in(folder):
             known = tracks.get(file.stem)
             if known is not None and known[1] != file:
                 raise UsageError(
@@ -117,8 +121,22 @@ def find_test_tracks(root: Path) -> dict[str, list[str]]:
     """The tracks of the test set, per task, from `names_of_videos_in_each_test_set`; empty without such a folder."""
     tasks = {"action": "au", "expression": "expr", "valence": "va"}
     found: dict[str, list[str]] = {}
-    for file in sorted(root.glob("*names_of_videos_in_each_test_set*/*.txt")):
+    folders = [path for path in list_folder(root) if "names_of_videos_in_each_test_set" in path.name and path.is_dir()]
+    for file in [file for folder in folders for file in _lists_in(folder)]:
         task = tasks.get(file.name.split("_")[0].lower())
         if task:
             found[task] = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     return found
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder; nothing of one that may not be listed, such as ``lost+found``, which is logged."""
+    try:
+        return list_folder(folder)
+    except PermissionError as error:
+        log.warning("cannot list %s (%s): annotations in it are left out", folder, error.strerror)
+        return []
+
+
+def _lists_in(folder: Path) -> list[Path]:
+    return [path for path in list_folder(folder) if path.suffix == ".txt"]

@@ -15,6 +15,7 @@ from aupipe.dataset_model import Dataset, is_inside, join_datasets, label_name
 from aupipe.errors import UsageError
 from aupipe.facs_datasets import PUBLISHED
 from aupipe.file_kinds import VIDEO_SUFFIXES, is_video
+from aupipe.listing import is_hidden, list_folder
 from aupipe.registry import nearest
 from aupipe.tasks import OFFICIAL, Task
 from aupipe.types import Recording
@@ -135,16 +136,16 @@ def walk_videos(folder: Path) -> tuple[dict[str, Path], list[Path]]:
         folders[:] = [
             name
             for name in sorted(folders)
-            if not name.startswith(".") and not _is_store(here / name) and _is_followed(here / name, walked)
+            if not is_hidden(name) and not _is_store(here / name) and _is_followed(here / name, walked)
         ]
         videos = [name for name in folders if Path(name).suffix.lower() in VIDEO_SUFFIXES]
         videos += [name for name in files if is_video(here / name)]
         folders[:] = [name for name in folders if name not in videos]
         for name in videos:
-            if not name.startswith("."):
+            if not is_hidden(name):
                 found[(here / name).relative_to(folder).as_posix()] = here / name
         own = files if RUN_FILE in files else (FILE_NAME,)
-        ignored += [here / name for name in files if name not in (*videos, *own) and not name.startswith(".")]
+        ignored += [here / name for name in files if name not in (*videos, *own) and not is_hidden(name)]
     return dict(sorted(found.items())), ignored
 
 
@@ -174,8 +175,8 @@ def _is_store(folder: Path) -> bool:
 def _find_image_folders(config: DatasetConfig) -> tuple[list[Recording], list[Path]]:
     recordings = []
     for root, folders, files in os.walk(config.videos):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if any(Path(name).suffix.lower() in IMAGE_SUFFIXES for name in files):
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        if any(is_frame(name) for name in files):
             here = Path(root)
             name = here.relative_to(config.videos).as_posix() if here != config.videos else here.name
             recordings.append(Recording(id=name, images=here, fps=config.fps))
@@ -195,7 +196,7 @@ def _find_affwild2(config: DatasetConfig) -> Dataset:
             videos[file.stem] = file
     annotations = find_annotations(config.annotations or root, _folders(config))
     tests = {task: tuple(tracks) for task, tracks in find_test_tracks(root).items()}
-    crops = {folder.name: folder for folder in sorted(root.glob("cropped_aligned*/*")) if folder.is_dir()}
+    crops = {folder.name: folder for folder in crop_folders(root)}
     tracks = {track for table in annotations.values() for track in table} | set(crops)
     tracks |= {track for names in tests.values() for track in names}
     split_in_two = {video for track in tracks if (video := video_of(track, videos)) != track}
@@ -224,6 +225,22 @@ def _find_affwild2(config: DatasetConfig) -> Dataset:
             recording = replace(recording, images=crops.get(track), aligned=True)
         recordings.append(recording)
     return Dataset(tuple(recordings), annotations, tests, _label_sets(config))
+
+
+def crop_folders(root: Path) -> list[Path]:
+    """The folders of aligned crops in an Aff-Wild2 tree, one for each track."""
+    parts = [path for path in list_folder(root) if path.name.startswith("cropped_aligned") and path.is_dir()]
+    return [folder for part in parts for folder in list_folder(part) if folder.is_dir()]
+
+
+def is_frame(name: str) -> bool:
+    """Whether a file of this name is a frame in a folder of images."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES and not is_hidden(name)
+
+
+def frame_files(folder: Path) -> list[Path]:
+    """The files of the frames in a folder of images, sorted by name. Raises OSError."""
+    return [path for path in list_folder(folder) if is_frame(path.name)]
 
 
 def video_of(track: str, videos: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from stat import S_ISDIR
 
-from aupipe.dataset import IMAGE_SUFFIXES
+from aupipe.dataset import frame_files
 from aupipe.errors import RecordingError
 from aupipe.types import SourceIdentity
 
@@ -64,7 +64,7 @@ def _blocks(size: int) -> list[tuple[int, int]]:
 
 def _identify_folder(folder: Path) -> tuple[int, int, str]:
     digest = hashlib.sha256()
-    for image in _images(folder):
+    for image in frame_files(folder):
         digest.update(os.fsencode(image.name) + b"\0" + hashlib.sha256(image.read_bytes()).digest())
     return *_measure(folder), digest.hexdigest()
 
@@ -83,16 +83,12 @@ def _identify_ends(path: Path) -> tuple[int, int, str]:
     return stat.st_size, stat.st_mtime_ns, digest.hexdigest()
 
 
-def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-
-
 def _measure(path: Path) -> tuple[int, int]:
     """Size and newest modification time of a file or of a folder of images, without reading any."""
     found = path.stat()
     if not S_ISDIR(found.st_mode):
         return found.st_size, found.st_mtime_ns
-    images = [image.stat() for image in _images(path)]
+    images = [image.stat() for image in frame_files(path)]
     return sum(image.st_size for image in images), max((image.st_mtime_ns for image in images), default=0)
 
 

@@ -91,7 +91,7 @@ class SourceIdentity(NamedTuple):
 class Frames:
     """Decoded frames: ``rgb`` uint8 (T, H, W, 3), ``pts_s`` float64 (T,), ``index`` int64 (T,) their rows, increasing.
 
-    T counts decoded frames; the frame count of the container is not used.
+    T counts decoded frames; the frame count of the container is not used. Pictures are upright and have square pixels.
     """
 
     rgb: NDArray[np.uint8]
@@ -139,6 +139,8 @@ class Waveform:
 @dataclass(frozen=True)
 class Detections:
     """Every face of one frame: ``box`` (N, 4) xyxy px, ``landmarks`` (N, 5, 2) px, ``score`` (N,); float32.
+
+    Pixels are those of the upright picture with square pixels (`Frames`), whatever the file holds.
 
     Landmark order is the ArcFace template's: image-left eye, image-right eye, nose, image-left and image-right mouth
     corner.

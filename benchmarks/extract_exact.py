@@ -13,16 +13,20 @@ from av.stream import Disposition
 from extract_clips import turn_clip
 from extract_run import ASSETS, verdict
 
+from aupipe.extract.media.display import SQUARE, pixel_aspect_of
 from aupipe.extract.media.video import VideoReader
 
 
 def measure(folder: Path) -> None:
-    """Print, per clip, frames and the largest difference in grey levels to PyAV and to OpenCV."""
+    """Print, per clip of square pixels, frames and the largest difference in grey levels to PyAV and to OpenCV."""
     straight = ASSETS / "videos" / "single_face_smile_mp3.mp4"
     turned = [turn_clip(straight, folder / f"turned_{angle}.mp4", angle) for angle in (90, 180, 270)]
     print(f"  {'clip':40} {'frames':>6} {'PyAV':>6} {'differs':>7} {'OpenCV':>6} {'differs':>7}")
     wrong = 0
     for clip in [*sorted((ASSETS / "videos").iterdir()), *turned]:
+        if not is_square(clip):
+            print(f"  {clip.name:40} pixels that are not square: stretched here, not there")
+            continue
         counts, far = np.zeros(3, int), np.zeros(3, int)
         ours = (picture for chunk in VideoReader(clip) for picture in chunk.rgb)
         for pictures in zip_longest(ours, pyav_frames(clip), opencv_frames(clip)):
@@ -33,6 +37,11 @@ def measure(folder: Path) -> None:
         line = f"  {clip.name:40} {counts[0]:6d} {counts[1]:6d} {far[1]:7d} {counts[2]:6d} {far[2]:7d}"
         print(line + ("" if good else "  DIFFERS"), flush=True)
     print(f"  clips that differ: {verdict(wrong, 0, at_most=True)}")
+
+
+def is_square(clip: Path) -> bool:
+    with av.open(str(clip)) as container:
+        return pixel_aspect_of(container.streams.video[0]) == SQUARE
 
 
 def pyav_frames(clip: Path) -> Iterator[np.ndarray]:

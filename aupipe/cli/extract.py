@@ -107,6 +107,13 @@ if TYPE_CHECKING:
     help="Videos without an audio stream: fail them, or store rows that are all invalid.",
 )
 @click.option(
+    "--on-missing-text",
+    type=click.Choice(["fail", "mask"]),
+    default="fail",
+    show_default=True,
+    help="Videos without a transcript: fail them, or store rows that are all invalid.",
+)
+@click.option(
     "--on-damage",
     type=click.Choice(["fail", "keep"]),
     default="keep",
@@ -145,6 +152,7 @@ def extract(
     stall_timeout: float,
     fail_fast: bool,
     on_missing_audio: str,
+    on_missing_text: str,
     on_damage: str,
     weights: str | None,
     as_json: bool,
@@ -199,7 +207,10 @@ def extract(
     recordings, feature_set = select(config, split_list(modalities), split_list(features), limit, selected)
     warn_duplicates(recordings, feature_set)
     feature_set = replace(
-        feature_set, mask_missing_audio=on_missing_audio == "mask", fail_on_damage=on_damage == "fail"
+        feature_set,
+        mask_missing_audio=on_missing_audio == "mask",
+        mask_missing_text=on_missing_text == "mask",
+        fail_on_damage=on_damage == "fail",
     )
     with ExitStack() as stack:
         connection = None

@@ -13,7 +13,7 @@ from aupipe.cli.output import echo, echo_json
 from aupipe.cli.overwrite import overwrite_option
 from aupipe.cli.template import template
 from aupipe.config import FILE_NAME, SECTIONS
-from aupipe.dataset import IMAGE_SUFFIXES, VIDEO_FOLDERS, walk_videos
+from aupipe.dataset import VIDEO_FOLDERS, crop_folders, is_frame, walk_videos
 from aupipe.errors import UsageError
 from aupipe.files import write_file
 
@@ -63,7 +63,7 @@ def _recognise(folder: Path) -> tuple[dict, str]:
     for layout, published in PUBLISHED.items():
         if annotated := published.label_files(folder):
             return {"layout": layout}, f"{layout}: {len(annotated)} annotated recordings"
-    crops = [path for path in folder.glob("cropped_aligned*/*") if path.is_dir()]
+    crops = crop_folders(folder)
     annotations = find_annotations(folder)
     if annotations or crops:
         tracks = {track for table in annotations.values() for track in table}
@@ -77,7 +77,7 @@ def _recognise(folder: Path) -> tuple[dict, str]:
         if videos:
             return {"layout": "folder", "videos": name}, f"{videos} videos in {name}/"
     for root, _, files in os.walk(folder):
-        if any(Path(file).suffix.lower() in IMAGE_SUFFIXES for file in files):
+        if any(is_frame(file) for file in files):
             base = os.path.relpath(os.path.dirname(root), folder) if Path(root) != folder else "."
             return {"layout": "images", "videos": base, "fps": 30.0}, f"images in {base}/, assumed to have 30 frames/s"
     raise UsageError(

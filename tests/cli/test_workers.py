@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -143,6 +144,21 @@ def test_a_video_without_sound_can_be_masked_instead_of_failed(project: Project)
     answer = project.run("extract", "--cpu", "--retry-failed", "--on-missing-audio", "mask", "--json")
     assert answer.code == 0, answer.err
     item = next(row for row in answer.json() if row["message_type"] == "item" and row["feature"].startswith("mfcc"))
+    assert (item["frames"], item["valid_frames"]) == (7, 0)
+
+
+def test_a_video_without_a_transcript_can_be_masked_instead_of_failed(project: Project) -> None:
+    write_video(project.folder / "videos" / "talk.mp4", frames=7)
+    (project.folder / "videos" / "talk.csv").write_text("frame, timestamp, AU01_r\n1, 0.0, 0.12\n")
+    model = Path(__file__).parent.parent / "extract" / "models" / "tiny-roberta"
+    project.configure(f'[[encoder]]\nname="words"\nkind="text"\nmodality="text"\nmodel="{model}"\nweights="random"\n')
+    failed = project.run("extract", "--cpu")
+    assert failed.code == 3
+    assert "talk.mp4: no transcript beside it" in failed.out
+    assert "talk.csv is none: no column 'word'" in failed.out
+    answer = project.run("extract", "--cpu", "--retry-failed", "--on-missing-text", "mask", "--json")
+    assert answer.code == 0, answer.err
+    item = next(row for row in answer.json() if row["message_type"] == "item" and row["feature"].startswith("words"))
     assert (item["frames"], item["valid_frames"]) == (7, 0)
 
 

@@ -222,14 +222,14 @@ def mutants(folder: Path, count: int, seed: int) -> Iterator[tuple[Path, Path]]:
 def look_at(path: Path) -> dict[str, Any]:
     """What aupipe makes of a file: its rows, or the reason why there are none, and what its report says."""
     from aupipe.errors import RecordingError
-    from aupipe.extract.media.video import VideoReader, in_order
+    from aupipe.extract.media.video import VideoReader
 
     reader = VideoReader(path)
     numbers: list[int] = []
     try:
         for chunk in reader:
             numbers += map(number_in, chunk.rgb)
-        times_s = in_order(np.array(reader.times_s), path).tolist()
+        times_s = reader.ordered_clock().tolist()
     except RecordingError as error:
         return {"failed": str(error)}
     report = reader.report

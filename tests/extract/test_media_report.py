@@ -153,15 +153,6 @@ def test_parts_that_overlap_in_time_are_not_put_in_order_without_a_word(tmp_path
         report_of(joined)
 
 
-def test_frames_stored_by_decoding_time_alone_are_no_overlap(tmp_path: Path) -> None:
-    for fps in (25, 1):
-        path = write_at(tmp_path / f"{fps}.avi", range(30), "h264", fps)  # with B-frames, which AVI gives no times for
-        reader = VideoReader(path)
-        steps = np.diff(reader.clock())
-        np.testing.assert_allclose(steps, 1 / fps, atol=0.01)
-        assert not reader.report.is_damaged, reader.report.summary
-
-
 def test_what_ffmpeg_complains_of_is_counted_and_quoted(tmp_path: Path) -> None:
     whole = write_clip(tmp_path, "mp4")
     whole.write_bytes(spoilt(whole.read_bytes()))

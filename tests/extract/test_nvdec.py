@@ -17,6 +17,9 @@ from aupipe.extract.gpu.nvdec import Nvdec, nvdec
 from aupipe.extract.media.video import VideoReader
 from tests.conftest import write_video
 from tests.extract.conftest import CODED
+from tests.extract.test_clock import write_avi
+from tests.extract.test_display import MATRICES, write_shown
+from tests.made import talking
 
 FIRST = 40
 
@@ -56,6 +59,23 @@ def test_frames_of_the_circuit_are_the_processors_pixel_for_pixel(coded: Path, c
         assert one.colour == other.colour
         np.testing.assert_array_equal(one.pts_s, other.pts_s)
         np.testing.assert_array_equal(one.rgb, other.rgb)
+
+
+def test_mirrored_frames_and_decoding_times_come_from_the_circuit_as_from_the_processor(tmp_path: Path) -> None:
+    mirrored = write_shown(tmp_path / "mirrored.mp4", talking(frames=12)[0], MATRICES[5])
+    times = write_avi(tmp_path / "a.avi", range(12))
+    for path in (mirrored, times):
+        Interleaved.asked = 0
+        readers = [
+            VideoReader(path, frame_buffer=lambda hardware=hardware: DeviceFrameBuffer("cpu", hardware))  # type: ignore[misc]
+            for hardware in (circuit(), None)
+        ]
+        (ours,), (theirs,) = (list(reader) for reader in readers)
+        assert Interleaved.asked >= 12
+        np.testing.assert_array_equal(ours.rgb, theirs.rgb)
+        np.testing.assert_array_equal(readers[0].ordered_clock(), np.arange(12) / 25)
+        np.testing.assert_array_equal(readers[1].ordered_clock(), np.arange(12) / 25)
+        assert readers[0].report.mirrored == (path == mirrored)
 
 
 @pytest.mark.parametrize(("clip", "exact"), CODED.items())

@@ -215,3 +215,23 @@ def test_words_beside_a_video_become_rows_of_the_frames_in_which_they_are_said(v
     near = (np.abs(VideoReader(video).clock()[:, None] - middles[None]) <= 0.3).any(axis=1)
     assert 0 < near.sum() < 75
     assert (heard == near).mean() > 0.95  # a token's middle is its word's, give or take the edge of a frame
+
+
+def test_a_video_without_a_transcript_is_masked_where_that_is_asked_for_until_it_has_one(
+    video: Path, store: Store
+) -> None:
+    model = Path(__file__).parent / "models" / "tiny-roberta"
+    encoder = EncoderConfig("words", "text", "text", {"model": str(model), "weights": "random"})
+    parts = replace(build_feature_set(replace(CONFIG, encoders=(encoder,))), mask_missing_text=True)
+    recording = Recording("a.mpg", video=video)
+    video.with_suffix(".csv").write_text("frame, timestamp, AU01_r\n1, 0.0, 0.12\n")  # of another program
+    (words,) = (record for record in run(store, [recording], parts).published if record.feature.startswith("words"))
+    assert (words.frames, words.valid_frames) == (75, 0)
+    video.with_suffix(".srt").write_text("")  # nobody speaks
+    (words,) = (record for record in run(store, [recording], parts).published if record.feature.startswith("words"))
+    assert (words.frames, words.valid_frames) == (75, 0)
+    video.with_suffix(".srt").write_text("1\n00:00:00,200 --> 00:00:01,000\nset white\n")
+    (words,) = (record for record in run(store, [recording], parts).published if record.feature.startswith("words"))
+    assert words.valid_frames > 0
+    video.with_suffix(".json").write_text("{")  # broken, and not missing
+    assert "a.json: not a transcript" in reasons(run(store, [recording], parts))["words"]

@@ -144,7 +144,7 @@ def test_a_videos_words_are_on_its_own_clock(tmp_path: Path) -> None:
 def test_recognised_words_are_found_again_under_the_videos_id(tmp_path: Path) -> None:
     video = late_sound(tmp_path / "videos" / "clip.mkv")
     video.parent.chmod(0o500)  # transcripts go elsewhere, as where one cannot write
-    said = Transcript((Word("Hi", 3.0, 3.5),))
+    said = Transcript((Word("Hi", 0.9, 1.2),))
     heard = []
     transcribe(video, tmp_path / "train" / "clip.json", lambda wave: heard.append(wave) or said)
     assert heard[0].start_s == pytest.approx(0.4, abs=2e-3)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.extract.encoders.base import AlignRule, Encode, FrameAlignment, TimeSeries, row_shape_of
+from aupipe.extract.encoders.base import AlignRule, Encode, FrameAlignment, TimeSeries, WordsInput, row_shape_of
 from aupipe.extract.media.long_arrays import release_pages
+from aupipe.extract.media.transcript import Transcript, Word
 from aupipe.types import Waveform
 
 BLOCK = 2048  # frames resampled at a time: a two-hour series is never copied whole
@@ -70,9 +71,11 @@ def resampled_blocks(
 
 
 def masked_blocks(encoder: Any, encode: Encode, pts_s: NDArray[np.float64]) -> Iterator[NDArray[np.float32]]:
-    """Blocks of NaN rows of the shape an audio encoder gives: what a video without sound has, where that is allowed."""
+    """Blocks of NaN rows of the shape an audio or text encoder gives: a video's that has not what it reads."""
     shape = row_shape_of(encoder, encode)
-    if shape is None:
+    if shape is None and isinstance(encoder.reads, WordsInput):
+        shape = encode(Transcript((Word("a", 0.0, 0.5),))).data.shape[1:]
+    elif shape is None:
         rate = encoder.reads.sample_rate
         shape = encode(Waveform(np.zeros(rate, np.float32), rate)).data.shape[1:]
     return resampled_blocks(TimeSeries(np.zeros((0, *shape), np.float32), np.zeros(0)), pts_s, encoder)

@@ -24,6 +24,7 @@ from aupipe.extract.faces.tracking import subject_track
 from aupipe.extract.imaging.templates import CropTemplate
 from aupipe.extract.media.frame_buffer import FrameChunk
 from aupipe.extract.media.images import ImageReader
+from aupipe.extract.media.report import MediaReport
 from aupipe.extract.media.video import VideoReader
 from aupipe.extract.meter import Meter
 from aupipe.types import FaceTrack, Recording
@@ -178,6 +179,21 @@ def _put_decoded(
     if isinstance(reader, VideoReader):
         context.note_media("video", reader.report)  # news where the stored clock is of an older aupipe
         confirm_length(first, len(reader.times_s), len(scan.clock))
+        _confirm_pictures(context, first, reader.report)
+
+
+def _confirm_pictures(context: JobContext, recording: Recording, report: MediaReport) -> None:
+    """Raises RecordingError where stored boxes lie in pictures that were neither mirrored nor stretched, as before."""
+    graph = context.features.graph(recording)
+    if graph.detections is None or context.job.wants(graph.detections, recording.video_id):
+        return
+    stored = context.store.published(recording.video_id, graph.detections.id).media.get("video", {})
+    was = MediaReport.from_json(stored)
+    if (was.mirrored, was.pixel_aspect) != (report.mirrored, report.pixel_aspect):
+        raise RecordingError(
+            f"{recording.video}: its faces were found by an earlier version in pictures that were not mirrored or "
+            "stretched as the file says: aupipe extract --force"
+        )
 
 
 def _put_chunk(feed: Feed, items: Sequence[ItemRows], frames: FrameChunk, tracks: Tracks) -> None:

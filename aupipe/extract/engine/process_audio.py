@@ -18,7 +18,8 @@ from aupipe.extract.engine.resources import Resources
 from aupipe.extract.engine.scan_video import SOUND
 from aupipe.extract.limits import SOUND_REACH_S
 from aupipe.extract.media.audio import NoAudioError, read_audio_and_report
-from aupipe.extract.media.transcript import spoken_words
+from aupipe.extract.media.transcript import NoTranscriptError, spoken_words
+from aupipe.types import AS_PLAYED
 
 if TYPE_CHECKING:
     from aupipe.extract.media.report import MediaReport
@@ -54,8 +55,10 @@ def process_audio(context: JobContext, resources: Resources, clock: NDArray[np.f
                     if report is not None:
                         context.note_media("audio", report)
                     blocks = resampled_blocks(encode(content), clock, item.encoder)
-                except NoAudioError:
-                    if not context.features.mask_missing_audio:
+                except (NoAudioError, NoTranscriptError) as error:
+                    features = context.features
+                    is_sound = isinstance(error, NoAudioError)
+                    if not (features.mask_missing_audio if is_sound else features.mask_missing_text):
                         raise
                     blocks = masked_blocks(item.encoder, encode, clock)
             with meter.timed("write"):
@@ -63,7 +66,7 @@ def process_audio(context: JobContext, resources: Resources, clock: NDArray[np.f
 
 
 def read_sound(
-    video: Path, reads: AudioInput | WordsInput, until_s: float, streams: StreamChoice
+    video: Path, reads: AudioInput | WordsInput, until_s: float, streams: StreamChoice = AS_PLAYED
 ) -> tuple[Waveform | Transcript, MediaReport | None]:
     """What an audio or text encoder reads of a video, and what decoding it found."""
     if isinstance(reads, AudioInput):

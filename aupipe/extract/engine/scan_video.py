@@ -26,7 +26,7 @@ from aupipe.extract.faces.sparse_detection import SparseDetection
 from aupipe.extract.imaging.templates import CropTemplate, is_cut_on_host
 from aupipe.extract.media.frame_buffer import FrameBuffer, FrameChunk, HostFrameBuffer
 from aupipe.extract.media.images import image_length
-from aupipe.extract.media.video import VideoReader, in_order
+from aupipe.extract.media.video import VideoReader
 from aupipe.extract.meter import Meter
 from aupipe.types import FeatureSpec, Recording
 
@@ -145,7 +145,7 @@ def _count(context: JobContext, resources: Resources, kept: KeptCrops) -> NDArra
             with resources.meter.timed("align", len(frames)):
                 kept.add_whole(frames)
     context.note_media("video", reader.report)
-    return in_order(np.array(reader.times_s), first.video)
+    return reader.ordered_clock()
 
 
 def _detect(
@@ -169,7 +169,7 @@ def _detect(
         if isinstance(reader, VideoReader):
             context.note_media("video", reader.report)
             if clock is None:
-                clock = in_order(np.array(reader.times_s), reader.path)
+                clock = reader.ordered_clock()
             confirm_length(first, reader.decoded, len(clock))
         assert clock is not None  # a folder of images is read on a known one
         if sparse is None:

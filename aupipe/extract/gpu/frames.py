@@ -18,7 +18,8 @@ from aupipe.extract.gpu.nvdec import Nvdec
 from aupipe.extract.gpu.transfer import on_host, upload
 from aupipe.extract.gpu.yuv import Colour, colour_of, covers, to_rgb
 from aupipe.extract.imaging.templates import CropTemplate, crop, is_cut_on_host
-from aupipe.extract.media.frame_buffer import HostFrameBuffer, chunk_length, plane_pixels, rotated
+from aupipe.extract.media.display import AS_DECODED, Display
+from aupipe.extract.media.frame_buffer import HostFrameBuffer, chunk_length, plane_pixels
 from aupipe.types import Frames
 
 PLACES = 32  # faces are cut in multiples of this many, so that there are few graphs
@@ -115,13 +116,14 @@ class _Kind:
     format: str
     height: int
     width: int
-    rotation: int
+    display: Display
     space: int
     range: int
 
 
 class DeviceFrameBuffer:
-    """Puts the planes of decoded frames on a device, where `covers` holds; other frames become RGB on the host.
+    """Puts the planes of decoded frames on a device, where `covers` holds; other frames become RGB on the host, and so
+    do those whose pixels are not square.
 
     On CUDA the planes of a chunk are gathered in pinned memory and go over in a stream for that alone. ``hardware``:
     what decodes the frames that come here, where it can.
@@ -138,21 +140,21 @@ class DeviceFrameBuffer:
         self._arrays: list[NDArray[np.uint8]] = []  # the same memory
         self._count = 0
 
-    def append(self, frame: av.VideoFrame) -> bool:
+    def append(self, frame: av.VideoFrame, display: Display = AS_DECODED) -> bool:
         """Put a frame with those before it; False where it begins another chunk, and is not put there."""
         kind = _Kind(
             frame.format.name,
             frame.height,
             frame.width,
-            int(frame.rotation) % 360,
+            display,
             int(frame.colorspace),
             int(frame.color_range),
         )
         if not _covered(kind):
-            return not self._count and self._host.append(frame)
+            return not self._count and self._host.append(frame, display)
         if self._host.count or (self._count and (kind != self._kind or self._count == len(self._arrays[0]))):
             return False
-        pictures = [rotated(plane_pixels(plane), kind.rotation) for plane in frame.planes]
+        pictures = [display.upright(plane_pixels(plane)) for plane in frame.planes]
         if not self._count:
             self._kind = kind
             length = chunk_length(3 * kind.height * kind.width)  # as many as on the host
@@ -190,5 +192,6 @@ def _copies(device: torch.device) -> torch.cuda.Stream:
 
 
 def _covered(kind: _Kind) -> bool:
-    """Turned by a quarter, a chroma sample stands for other pixels unless the width is even."""
-    return covers(kind.format, kind.height, kind.space) and (not kind.rotation or kind.width % 2 == 0)
+    """Turned or mirrored, a chroma sample stands for other pixels unless the width is even."""
+    fits = kind.display.is_square and (kind.display.is_upright or kind.width % 2 == 0)
+    return fits and covers(kind.format, kind.height, kind.space)

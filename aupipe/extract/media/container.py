@@ -86,6 +86,9 @@ class StreamFrames:
 
     Damaged packets are left out, and counted in ``damaged``. ``log`` is that which the container was opened with. All
     streams are read, so that it is known where the file ends; the others are not decoded.
+
+    ``by_decoding_time``: the file says when frames are decoded, not when they are shown (AVI). FFmpeg's guess of the
+    latter depends on the frames' order; `time_s` then gives when a frame was decoded.
     """
 
     container: InputContainer
@@ -100,9 +103,15 @@ class StreamFrames:
     untimed: int = 0
     leading: int = 0  # packets of times before the first frame's
     begins_late: bool = False  # the first packet gave no frame
+    by_decoding_time: bool = field(init=False)
     too_large: bool = False  # the last packet held a picture beyond the cap, and nothing after it is decoded
     ends: dict[int, int] = field(default_factory=dict)  # stream -> where its last packet ends, in its time base
     _first_pts: list[int] = field(default_factory=list)  # of the packets before the first frame
+
+    def __post_init__(self) -> None:
+        self.by_decoding_time = self.kind == "avi" and self.stream.type == "video"
+        if self.by_decoding_time:
+            self.stream.codec_context.copy_opaque = True  # a frame carries what its packet does
 
     @property
     def kind(self) -> str:
@@ -118,6 +127,8 @@ class StreamFrames:
                 try:
                     packet = next(packets, None)
                     if packet is not None and packet.stream is self.stream:
+                        if self.by_decoding_time and packet.dts is not None:
+                            packet.opaque = [packet.dts]  # an object of its own: PyAV keeps them by identity
                         frames = packet.decode()
                 except av.error.EOFError:
                     is_over = True
@@ -141,6 +152,14 @@ class StreamFrames:
                 yield frame
             if is_over or packet is None:
                 return
+
+    def time_s(self, frame: Any) -> float | None:
+        """When a frame is shown, or decoded (``by_decoding_time``), in seconds; None where nothing says so."""
+        if not self.by_decoding_time or frame.opaque is None:
+            time_s: float | None = frame.time
+            return time_s
+        base = self.stream.time_base
+        return float(frame.opaque[0]) * base.numerator / base.denominator
 
     def _drained(self) -> list[Any]:
         try:
@@ -172,7 +191,7 @@ class StreamFrames:
                 self.damaged = 0
         self.frames += 1
         self.corrupt_frames += frame.is_corrupt
-        self.untimed += frame.pts is None
+        self.untimed += self.time_s(frame) is None
 
 
 def _is_lost(error: Exception) -> bool:

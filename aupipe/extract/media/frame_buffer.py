@@ -10,6 +10,7 @@ from av.codec.hwaccel import HWAccel
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from aupipe.extract.media.display import AS_DECODED, Display
 from aupipe.types import Frames
 
 CHUNK_FRAMES = 32
@@ -72,8 +73,11 @@ class FrameBuffer(Protocol):
         """What may decode the frames that come here; None for the processor alone."""
         ...
 
-    def append(self, frame: av.VideoFrame) -> bool:
-        """Put a frame with those before it; False where it begins another chunk, and is not put there."""
+    def append(self, frame: av.VideoFrame, display: Display = AS_DECODED) -> bool:
+        """Put a frame with those before it, upright and in square pixels.
+
+        False where it begins another chunk, and is not put there.
+        """
         ...
 
     def flush(self, pts_s: NDArray[np.float64], index: NDArray[np.int64]) -> FrameChunk:
@@ -89,15 +93,19 @@ class HostFrameBuffer:
     def __init__(self) -> None:
         self.count = 0
         self._reformatter = VideoReformatter()  # one for the whole file: a new one a frame costs more than its work
-        self._kind: tuple[int, ...] = ()
+        self._kind: tuple[int, int, Display] | None = None
         self._chunk: NDArray[np.uint8] = np.empty((0, 0, 0, 3), np.uint8)
 
-    def append(self, frame: av.VideoFrame) -> bool:
-        kind = frame.height, frame.width, frame.rotation
+    def append(self, frame: av.VideoFrame, display: Display = AS_DECODED) -> bool:
+        kind = frame.height, frame.width, display
         if self.count and (self.count == len(self._chunk) or kind != self._kind):
             return False
-        (plane,) = self._reformatter.reformat(frame, format="rgb24", threads=1).planes
-        picture = rotated(plane_pixels(plane, 3), frame.rotation)
+        size: dict[str, Any] = {}
+        if not display.is_square:
+            height, width = display.square_size(frame.height, frame.width)
+            size = {"height": height, "width": width, "interpolation": "BICUBIC"}
+        (plane,) = self._reformatter.reformat(frame, format="rgb24", threads=1, **size).planes
+        picture = display.upright(plane_pixels(plane, 3))
         if not self.count:
             self._kind = kind
             self._chunk = np.empty((chunk_length(picture.nbytes), *picture.shape), np.uint8)
@@ -121,8 +129,3 @@ def plane_pixels(plane: Any, channels: int = 1) -> NDArray[np.uint8]:
     lines = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
     pixels = lines[: plane.height, : channels * plane.width]
     return pixels if channels == 1 else pixels.reshape(plane.height, plane.width, channels)
-
-
-def rotated(picture: NDArray[Any], degrees: int) -> NDArray[np.uint8]:
-    """The picture upright: FFmpeg's display matrix gives the anticlockwise angle to turn it by."""
-    return np.rot90(picture, (degrees // 90) % 4) if degrees % 360 else picture

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from aupipe.dataset import IMAGE_SUFFIXES
+from aupipe.dataset import frame_files
 from aupipe.errors import RecordingError
 from aupipe.extract.limits import FREE_ROWS, MAX_PIXELS, MAX_ROWS_PER_IMAGE
 from aupipe.extract.media.frame_buffer import chunk_length
@@ -30,7 +30,7 @@ def image_rows(folder: Path) -> dict[int, Path]:
     0 where an image 0 exists. Raises RecordingError for an empty folder, a name without number, or a number twice.
     """
     try:
-        files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        files = frame_files(folder)
     except OSError as error:
         raise RecordingError(f"cannot read {folder}: {error.strerror or error}") from error
     if not files:

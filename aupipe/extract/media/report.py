@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aupipe.extract.media.clock import Clock
 from aupipe.extract.media.container import BROADCAST, StreamFrames
 from aupipe.extract.media.file_end import missing_end
 from aupipe.extract.media.streams import candidates, stated_end_s
@@ -25,7 +26,6 @@ ROUNDING_S = 0.0011  # Matroska and FLV count in milliseconds
 INDEXED = ("mov", "avi")  # containers with a table of every packet
 ONE_TO_ONE = ("h264", "hevc", "av1", "mjpeg", "png", "prores", "dnxhd")  # each packet of these codecs gives a frame
 FIELDS_APART = ("mpegts", "mpeg")  # where a packet may hold half an interlaced picture
-JUMPS_SHARE = 0.05  # of the frames of joined parts jump back, at most; B-frames do so all the time
 SHORT_OVERLAP_S = 0.1  # what joining transport streams leaves; each frame is still within this of its own time
 
 
@@ -50,8 +50,11 @@ class MediaReport:
     gaps: int = 0  # jumps ahead in the times of a constant frame rate
     gap_s: float = 0.0  # in all, without frames
     first_gap_s: float = 0.0  # where the first begins
+    mirrored: bool = False  # the display matrix exchanges left and right, and so were they
+    pixel_aspect: str = ""  # "4:3": pixels were that wide and high, and pictures were stretched so that they are square
+    shown: str = ""  # "640x360": the pictures then, upright, in whose pixels boxes and landmarks are
     jumps_back: int = 0
-    overlap_s: float = 0.0  # by how much times jump back at most, beyond the order of B-frames
+    overlap_s: float = 0.0  # by how much parts overlap in time at most
     first_overlap_s: float = 0.0
     end_s: float = 0.0  # of the last packet read, where that is before ...
     declared_end_s: float = 0.0  # ... the end that the container states
@@ -138,7 +141,9 @@ class MediaReport:
         if self.leading:
             found.append(f"begins within a group of pictures: {self.leading} packets before its first frame left out")
         if 0 < self.overlap_s <= SHORT_OVERLAP_S:
-            found.append(f"times overlap by {self.overlap_s:.2f} s at {self.first_overlap_s:.2f} s, put in order")
+            found.append(f"times overlap by {self.overlap_s:.2f} s at {self.first_overlap_s:.2f} s, brought in order")
+        if self.pixel_aspect:
+            found.append(f"pixels of {self.pixel_aspect}: pictures stretched to {self.shown}, boxes are in those")
         return found
 
     def to_json(self) -> dict[str, Any]:
@@ -158,13 +163,13 @@ class MediaReport:
 def report_on(
     read: StreamFrames,
     path: Path,
-    times_s: NDArray[np.float64] | None = None,
+    clock: Clock | None = None,
     to_end: bool = True,
     decoded_to_s: float = -math.inf,
 ) -> MediaReport:
     """What was found when a stream of a file was read.
 
-    ``times_s`` (T,): of its frames, in the order they are shown, where the steps between them are to be judged.
+    ``clock``: of its frames, where the steps between them are to be judged.
     ``to_end``: whether it was read to its end; else nothing can be said of what is missing. ``decoded_to_s``: where its
     last frame ends, of sound: packets may not say how long they are.
     """
@@ -180,10 +185,10 @@ def report_on(
     declared, streams = _declared_frames(stream), candidates(read.container, stream.type)
     listed = len(stream.index_entries) if kind in INDEXED and to_end else 0
     found: dict[str, Any] = truncation_of(read, decoded_to_s) if to_end else {}
-    if times_s is not None:
-        found |= overlap_in(times_s)
+    if clock is not None:
+        found |= {name: getattr(clock, name) for name in ("jumps_back", "overlap_s", "first_overlap_s")}
         if kind not in INDEXED:  # there a step is as long as the table of packets says
-            found |= gaps_in(times_s)
+            found |= gaps_in(clock.times_s)
     return MediaReport(
         frames=read.frames,
         declared_frames=declared,
@@ -244,12 +249,11 @@ def truncation_of(read: StreamFrames, decoded_to_s: float = -math.inf) -> dict[s
 
 
 def gaps_in(times_s: NDArray[np.float64]) -> dict[str, Any]:
-    """Jumps ahead in times (T,) that are otherwise evenly spaced, as fields of `MediaReport`.
+    """Jumps ahead in rising times (T,) that are otherwise evenly spaced, as fields of `MediaReport`.
 
     Where the frame rate varies, a long step says nothing: none is reported.
     """
-    ordered = np.sort(times_s)
-    steps = np.diff(ordered)
+    steps = np.diff(times_s)
     if len(steps) < 4:
         return {}
     usual = float(np.median(steps))
@@ -258,33 +262,8 @@ def gaps_in(times_s: NDArray[np.float64]) -> dict[str, Any]:
     is_regular = regular.mean() >= REGULAR_SHARE or np.count_nonzero(~regular) == 1  # one of a few is a gap too
     if not len(long) or not is_regular:
         return {}
-    first_s = float(ordered[long[0]]) + usual
+    first_s = float(times_s[long[0]]) + usual
     return {"gaps": len(long), "gap_s": float((steps[long] - usual).sum()), "first_gap_s": first_s}
-
-
-def overlap_in(times_s: NDArray[np.float64]) -> dict[str, Any]:
-    """Times (T,) of frames in the order they are shown that jump back, as fields of `MediaReport`.
-
-    Files that carry decoding times only (AVI with B-frames) give the right times, each once, on frames nearby: no
-    overlap. Where parts overlap, times come twice, or closer together than frames are.
-    """
-    if len(times_s) < 2:
-        return {}
-    back = np.flatnonzero(np.diff(times_s) < 0) + 1
-    if not len(back):
-        return {}
-    latest, ordered = np.maximum.accumulate(times_s), np.sort(times_s)
-    steps = np.diff(times_s if len(back) < JUMPS_SHARE * len(times_s) else ordered)  # as B-frames, or as parts do
-    usual = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
-    close = np.flatnonzero(np.diff(ordered) < 0.75 * usual)
-    if not len(close):
-        return {}  # every time once: only the order is another
-    worst = float((latest - times_s).max())
-    return {
-        "jumps_back": len(back),
-        "overlap_s": worst + usual,  # so many seconds are covered twice
-        "first_overlap_s": float(ordered[close[0]]),
-    }
 
 
 def _many(count: int, what: str) -> str:

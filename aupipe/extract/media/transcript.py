@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from aupipe.documents import parse_json
 from aupipe.errors import RecordingError
+from aupipe.extract.media.transcripts.recognizer_json import read_json
+from aupipe.extract.media.transcripts.subtitles import read_subtitles
+from aupipe.extract.media.transcripts.word_tables import read_align, read_table
+from aupipe.extract.media.transcripts.word_times import NotATranscriptError, Piece, Word, timed_words
 from aupipe.files import write_file
 from aupipe.types import AS_PLAYED, StreamChoice
 
-LAST_WORD_S = 0.5  # duration of a word that has no stated end and no word after it
-GRID_RATE = 25000  # GRID's alignments count samples at 25 kHz
-SILENCE = {"sil", "sp", "<sil>", "spn"}
+READERS: dict[str, Callable[[str], list[Piece]]] = {
+    ".json": read_json,
+    ".vtt": read_subtitles,
+    ".srt": read_subtitles,
+    ".csv": read_table,
+    ".tsv": read_table,
+    ".align": read_align,
+}
+MAX_BYTES = 256 << 20  # of a transcript: a word takes a hundred at most
+HEAD_BYTES = 64 << 10  # of a table, by which it is known for one of words
+BEYOND_S = 1.0  # after the sound's end a word is not of this video
 
 
-@dataclass(frozen=True)
-class Word:
-    """One word, spoken from ``start_s`` to ``end_s``; words of one ``utterance`` are read together."""
-
-    text: str
-    start_s: float
-    end_s: float
-    utterance: int = 0
-
-    @property
-    def middle_s(self) -> float:
-        return (self.start_s + self.end_s) / 2
+class NoTranscriptError(RecordingError):
+    """A video without a transcript, which is no fault of the video."""
 
 
 Clock = Literal["video", "player", "sound"]
@@ -62,11 +65,44 @@ class Transcript:
 def find_transcript(video: Path, folder: Path | None = None, video_id: str = "") -> Path | None:
     """The transcript of a video: in ``folder`` under its id, else beside it under its name; None where there is none.
 
-    ``talk.json`` for ``talk.mp4``; in the folder ``a/talk.json`` for the id ``a/talk.mp4``.
+    ``talk.json`` for ``talk.mp4``; in the folder ``a/talk.json`` for the id ``a/talk.mp4``. Files of that name that are
+    something else, such as another program's table, are passed over.
     """
+    return next((path for path in _candidates(video, folder, video_id) if not reason_against(path)), None)
+
+
+def _candidates(video: Path, folder: Path | None, video_id: str) -> list[Path]:
     places = [folder / (video_id or video.name), video] if folder else [video]
     found = (place.with_suffix(suffix) for place in places for suffix in READERS)
-    return next((path for path in found if path.is_file()), None)
+    return [path for path in found if path.is_file()]
+
+
+def reason_against(path: Path) -> str:
+    """Why a file of a transcript's name is something else; empty for a transcript, also for a broken one."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    return _reason_against(path, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(4096)
+def _reason_against(path: Path, size: int, mtime_ns: int) -> str:
+    if size > MAX_BYTES:
+        return f"{size >> 20} MiB"
+    reader = READERS[path.suffix.lower()]
+    try:
+        if reader is read_table:
+            with path.open("rb") as file:
+                head = _decoded(file.read(HEAD_BYTES), errors="replace")
+            reader(head.rpartition("\n")[0] if size > HEAD_BYTES else head)
+        elif reader is read_json:
+            reader(_read_text(path))
+    except NotATranscriptError as error:
+        return str(error)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, csv.Error):
+        pass  # whoever reads it hears of that
+    return ""
 
 
 def spoken_words(
@@ -74,176 +110,91 @@ def spoken_words(
 ) -> Transcript:
     """The words of a video on its clock, from the transcript `find_transcript` finds.
 
-    Raises RecordingError where there is none, or when it cannot be read.
+    Raises NoTranscriptError where there is none, and RecordingError when it cannot be read, or when most of its words
+    lie after the end of the sound.
     """
     path = find_transcript(video, folder, video_id)
     if path is None:
-        raise RecordingError(f"{video}: no transcript beside it; expected {video.stem} + {', '.join(READERS)}")
+        others = [f"; {other.name} is none: {reason_against(other)}" for other in _candidates(video, folder, video_id)]
+        raise NoTranscriptError(
+            f"{video}: no transcript beside it; expected {video.stem} + {', '.join(READERS)}{''.join(others[:1])} "
+            "(--on-missing-text mask --retry-failed gives it invalid rows)"
+        )
     from aupipe.extract.media.audio import media_starts
 
     player_start_s, sound_start_s = media_starts(video, streams)
-    return read_transcript(path).on_video_clock(player_start_s=player_start_s, sound_start_s=sound_start_s)
+    begins_s = {"video": 0.0, "player": player_start_s, "sound": sound_start_s}
+    end_s = _sound_end_s(video)
+    pieces, clock = _pieces(path)
+    own_end_s = None if end_s is None else end_s - begins_s[clock]
+    with _named(path):
+        words = timed_words(pieces, own_end_s)
+    if own_end_s is not None:
+        beyond = sum(word.start_s > own_end_s + BEYOND_S for word in words)
+        if beyond > len(words) / 2:
+            raise RecordingError(
+                f"{path}: {beyond} of {len(words)} words lie after the end of the sound, {own_end_s:.1f} s, the last "
+                f"at {words[-1].start_s:.0f} s: in milliseconds, or of another video?"
+            )
+    return Transcript(words, clock).on_video_clock(player_start_s=player_start_s, sound_start_s=sound_start_s)
+
+
+def _sound_end_s(video: Path) -> float | None:
+    """Where the sound ends, or the picture where there is none, as the container states it; None where it does not."""
+    from aupipe.extract.media.container import open_media
+
+    with open_media(video) as container:
+        for kind in (container.streams.audio, container.streams.video):
+            ends = [((each.start_time or 0) + each.duration) * (each.time_base or 0) for each in kind if each.duration]
+            if ends:
+                return float(max(ends))
+        return ((container.start_time or 0) + container.duration) / 1e6 if container.duration else None
 
 
 def read_transcript(path: Path) -> Transcript:
-    """The words of a .json (ours, Whisper's, transformers'), .vtt, .srt, .csv, .tsv or GRID .align file.
+    """The words of a .json (ours, Whisper's, other recognisers'), .vtt, .srt, .csv, .tsv or GRID .align file.
 
-    Subtitles time whole lines; unless a .vtt carries times of its own inside a line, the words share the line's time by
-    their letters. A CSV has columns ``word`` and ``start``, in seconds, and may have ``end`` and ``utterance``.
+    Subtitles time whole lines; unless they carry times of their own inside a line, the words share the line's time by
+    their letters. A table has columns for text and start, in seconds, and may have an end or duration and an utterance.
     Raises RecordingError for a file that is not what its name says.
     """
+    pieces, clock = _pieces(path)
+    with _named(path):
+        return Transcript(timed_words(pieces), clock)
+
+
+def _pieces(path: Path) -> tuple[list[Piece], Clock]:
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise RecordingError(f"{path}: no transcript format is called {path.suffix!r}; known: {', '.join(READERS)}")
+    with _named(path):
+        text = _read_text(path)
+        pieces = reader(text)
+    if reader is read_json and '"clock": "video"' in text[:100]:
+        return pieces, "video"
+    return pieces, "player" if reader is read_subtitles else "sound"
+
+
+def _read_text(path: Path) -> str:
+    return _decoded(path.read_bytes())
+
+
+def _decoded(content: bytes, errors: str = "strict") -> str:
+    """Text in UTF-8, or in UTF-16 where it begins with that mark, as redirected on Windows."""
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if is_utf16 else "utf-8-sig", errors)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Turn what a reader raises for a broken file into a RecordingError with the file's name."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        rows = reader(text)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OSError, csv.Error) as error:
         raise RecordingError(f"{path}: not a transcript: {' '.join(str(error).split())}") from error
-    clock: Clock = "player" if reader is _cues else "sound"
-    if path.suffix.lower() == ".json" and '"clock": "video"' in text[:100]:
-        clock = "video"
-    return replace(tidy(rows), clock=clock)
-
-
-def tidy(rows: Iterable[tuple[str, float, float | None, int]]) -> Transcript:
-    """A transcript of (word, start, end or None, utterance) in any order.
-
-    A missing end is the start of the next word, or half a second; an end before its start is the start.
-    """
-    ordered = sorted((row for row in rows if row[0].strip()), key=lambda row: row[1])
-    words = []
-    for i, (text, start, end, utterance) in enumerate(ordered):
-        if end is None:
-            end = min([start + LAST_WORD_S, *(row[1] for row in ordered[i + 1 : i + 2])])
-        words.append(Word(text.strip(), float(start), max(float(end), float(start)), utterance))
-    return Transcript(tuple(words))
 
 
 def write_transcript(path: Path, transcript: Transcript) -> None:
     """Write the JSON `read_transcript` reads, whole or not at all. Raises UsageError where one is there already."""
     content = {"clock": transcript.clock, "words": [asdict(word) for word in transcript.words]}
     write_file(path, json.dumps(content, ensure_ascii=False, indent=1))
-
-
-Rows = list[tuple[str, float, float | None, int]]
-
-
-def _json(text: str) -> Rows:
-    content = parse_json(text)
-    if isinstance(content, dict) and "segments" in content:  # Whisper and its relatives
-        rows: Rows = []
-        for number, segment in enumerate(content["segments"]):
-            if segment.get("words"):
-                rows += [_spoken(word, number) for word in segment["words"] if "start" in word]
-            else:
-                rows += share(segment["text"], float(segment["start"]), float(segment["end"]), number)
-        return rows
-    if isinstance(content, dict) and "chunks" in content:  # transformers' pipeline
-        rows = []
-        for number, chunk in enumerate(content["chunks"]):
-            start, end = chunk["timestamp"]
-            several = len(chunk["text"].split()) > 1 and end is not None
-            number = number if several else 0
-            rows += share(chunk["text"], start, end, number) if several else [(chunk["text"], start, end, number)]
-        return rows
-    words = content["words"] if isinstance(content, dict) else content
-    return [_spoken(word, 0) for word in words]
-
-
-def _spoken(word: dict[str, Any], utterance: int) -> tuple[str, float, float | None, int]:
-    fields = {key.lower().strip(): value for key, value in word.items() if key}
-    text = _first(fields, "word", "text", "token")
-    start = _first(fields, "start", "start_s", "start_time", "timestamp", "time")
-    end = _first(fields, "end", "end_s", "end_time", default=None)
-    number = _first(fields, "utterance", "utterance_id", "segment", default=utterance)
-    return str(text), float(start), None if end in (None, "") else float(end), int(number)
-
-
-NEEDED = object()
-
-
-def _first(fields: dict[str, Any], *names: str, default: Any = NEEDED) -> Any:
-    for name in names:
-        if name in fields:
-            return fields[name]
-    if default is NEEDED:
-        raise ValueError(f"no column {names[0]!r} among {', '.join(map(repr, fields))}")
-    return default
-
-
-def _table(text: str) -> Rows:
-    lines = text.splitlines()
-    if not lines:
-        return []
-    reader = csv.DictReader(lines, delimiter="\t" if "\t" in lines[0] else ";" if ";" in lines[0] else ",")
-    return [_spoken(row, 0) for row in reader]
-
-
-def _align(text: str) -> Rows:
-    rows: Rows = []
-    for line in text.splitlines():
-        if line.strip():
-            start, end, word = line.split()
-            if word.lower() not in SILENCE:
-                rows.append((word, int(start) / GRID_RATE, int(end) / GRID_RATE, 0))
-    return rows
-
-
-CUE = re.compile(r"(?:(\d+):)?(\d+):(\d+)[.,](\d+)\s*-->\s*(?:(\d+):)?(\d+):(\d+)[.,](\d+)")
-INNER = re.compile(r"<(?:(\d+):)?(\d+):(\d+)\.(\d+)>")
-
-
-def _seconds(hours: str | None, minutes: str, seconds: str, fraction: str) -> float:
-    return int(hours or 0) * 3600 + int(minutes) * 60 + int(seconds) + float(f"0.{fraction}")
-
-
-def _cues(text: str) -> Rows:
-    """Cues of .srt and .vtt: blocks between empty lines, with a line of times somewhere in them."""
-    rows: Rows = []
-    number = 0
-    for block in re.split(r"\n\s*\n", text.replace("\r\n", "\n").replace("\r", "\n")):
-        lines = block.strip().split("\n")
-        at = next((i for i, line in enumerate(lines) if CUE.search(line)), None)
-        if at is None:
-            continue
-        times = CUE.search(lines[at])
-        assert times is not None
-        start, end = _seconds(*times.groups()[:4]), _seconds(*times.groups()[4:])
-        said = " ".join(lines[at + 1 :])
-        # Times inside the line: text, time, text, time, text
-        marks = [start, *(_seconds(*mark.groups()) for mark in INNER.finditer(said)), end]
-        pieces = re.split(r"<(?:\d+:)?\d+:\d+\.\d+>", said)
-        for piece, piece_start, piece_end in zip(pieces, marks[:-1], marks[1:], strict=True):
-            rows += share(re.sub(r"<[^>]*>|\{[^}]*\}", " ", piece), piece_start, piece_end, number)
-        number += 1
-    if not rows and text.strip() and text.strip() != "WEBVTT":
-        raise ValueError("no line like 00:00:01,000 --> 00:00:02,000")
-    return rows
-
-
-def share(text: str, start_s: float, end_s: float, utterance: int) -> Rows:
-    """The words of a stretch of speech, each given time by its number of letters."""
-    words = text.split()
-    letters = sum(map(len, words))
-    rows: Rows = []
-    spoken = 0
-    for word in words:
-        rows.append((
-            word,
-            start_s + (end_s - start_s) * spoken / letters,
-            start_s + (end_s - start_s) * (spoken + len(word)) / letters,
-            utterance,
-        ))  # fmt: skip
-        spoken += len(word)
-    return rows
-
-
-READERS: dict[str, Callable[[str], Rows]] = {
-    ".json": _json,
-    ".vtt": _cues,
-    ".srt": _cues,
-    ".csv": _table,
-    ".tsv": _table,
-    ".align": _align,
-}

@@ -11,9 +11,9 @@ import re
 from array import array
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -21,16 +21,23 @@ from numpy.typing import NDArray
 
 from aupipe.errors import RecordingError
 from aupipe.extract.limits import MAX_CLOCK_S, MAX_FRAMES, MAX_PIXELS
+from aupipe.extract.media.clock import clock_of, in_order
 from aupipe.extract.media.container import DECODER_OPTIONS, StreamFrames, open_media
+from aupipe.extract.media.display import Display, display_of, pixel_aspect_of
 from aupipe.extract.media.ffmpeg_log import ErrorLog
 from aupipe.extract.media.frame_buffer import FrameBuffer, FrameChunk, Hardware, HostFrameBuffer, plane_pixels
-from aupipe.extract.media.report import MediaReport, overlap_in, report_on
+from aupipe.extract.media.report import MediaReport, report_on
 from aupipe.extract.media.streams import pick_stream
 
 logger = logging.getLogger(__name__)
 
-REORDER_FRAMES = 16  # of H.264 and HEVC, at most
-REORDER_S = 1.0  # B-frames are shown at most this long after their neighbours in the file
+
+class DecodedFrame(NamedTuple):
+    """A frame, its time (`StreamFrames.time_s`, or one period after its predecessor's) and how it is shown."""
+
+    picture: av.VideoFrame
+    time_s: float
+    display: Display
 
 
 @dataclass
@@ -41,12 +48,13 @@ class VideoReader:
     timestamps alone (no colour conversion). After either, ``report`` states what was found, and
     whether the file is damaged. A file may be decoded several times, so the caller that asks for the report uses it.
 
-    ``stream``: the number of the video stream, None for the one a player begins with (`pick_stream`).
-    Rotation metadata is honoured, as OpenCV does. Damaged packets are skipped, the rest goes on; frames the decoder
-    flags as corrupt keep their row.
+    ``stream``: the number of the video stream, None for the one a player begins with (`pick_stream`). Pictures are
+    upright, as the display matrix says, and have square pixels. Damaged packets are skipped, the rest goes on; frames
+    the decoder flags as corrupt keep their row.
 
     ``wanted`` is asked for each row whether its picture is needed: rows that are not are decoded and counted, never
-    converted, and left out of the chunks. ``times_s`` holds the time of every frame decoded so far.
+    converted, and left out of the chunks. ``times_s`` holds the time of every frame decoded so far, as the file states
+    it; `ordered_clock` is what becomes of them.
     """
 
     path: Path
@@ -57,6 +65,7 @@ class VideoReader:
     def __post_init__(self) -> None:
         self.report = MediaReport()
         self.times_s = array("d")
+        self._by_decoding_time = False
 
     @property
     def decoded(self) -> int:
@@ -67,15 +76,15 @@ class VideoReader:
         frame_buffer = self.frame_buffer()
         rows: list[int] = []
         self.times_s = array("d")
-        for frame, time_s in self._frames(frame_buffer.hardware):
+        for frame in self._frames(frame_buffer.hardware):
             row = len(self.times_s)
-            self.times_s.append(time_s)
+            self.times_s.append(frame.time_s)
             if not self.wanted(row):
                 continue
-            if not frame_buffer.append(frame):
+            if not frame_buffer.append(frame.picture, frame.display):
                 yield self._flush(frame_buffer, rows)
                 rows = []
-                frame_buffer.append(frame)
+                frame_buffer.append(frame.picture, frame.display)
             rows.append(row)
         if rows:
             yield self._flush(frame_buffer, rows)
@@ -85,17 +94,21 @@ class VideoReader:
 
     def clock(self) -> NDArray[np.float64]:
         """(T,) presentation time of every frame, in seconds on the container's clock, in rising order."""
-        times_s = np.array([time_s for _, time_s in self._frames()], dtype=np.float64)
-        return in_order(times_s, self.path)
+        self.times_s = array("d", (frame.time_s for frame in self._frames()))
+        return self.ordered_clock()
 
-    def _frames(self, hardware: Hardware | None = None) -> Iterator[tuple[av.VideoFrame, float]]:
+    def ordered_clock(self) -> NDArray[np.float64]:
+        """`clock`, after all frames were decoded. Raises RecordingError where no clock can be had (`in_order`)."""
+        return in_order(np.array(self.times_s), self.path, self._by_decoding_time)
+
+    def _frames(self, hardware: Hardware | None = None) -> Iterator[DecodedFrame]:
         """Decoded frames with their times, by ``hardware`` where its first picture is the processor's to the bit."""
         if hardware is not None and (first := self._first_for(hardware)) is not None:
             frames = self._decoded(hardware)
             begun = None
             with suppress(RecordingError):  # whether that is the GPU's fault or the file's, the processor shows
                 begun = next(frames)
-            if begun is not None and same_picture(begun[0], first):
+            if begun is not None and same_picture(begun.picture, first):
                 yield begun
                 yield from frames
                 return
@@ -112,23 +125,30 @@ class VideoReader:
                 return None
             return next(iter(StreamFrames(container, stream)), None)
 
-    def _decoded(self, hardware: Hardware | None = None) -> Generator[tuple[av.VideoFrame, float], None, None]:
-        """Decoded frames with their times; a frame without a timestamp follows its predecessor by one period."""
+    def _decoded(self, hardware: Hardware | None = None) -> Generator[DecodedFrame, None, None]:
+        """Decoded frames; one without a timestamp follows its predecessor by one period."""
         log = ErrorLog()
         times_s = array("d")
         with open_media(self.path, hardware.accel if hardware else None, log) as container:
             stream = _video_stream(container, self.path, self.stream)
             period_s = float(1 / stream.average_rate) if stream.average_rate else 0.04
+            aspect = pixel_aspect_of(stream)
+            shown: dict[str, Any] | None = None
             beside = False  # whether the hardware has done it, and not the processor in its place
             time_s = -period_s
             frames = StreamFrames(container, stream, log)
+            self._by_decoding_time = frames.by_decoding_time
             for frame in frames:
-                time_s = time_s + period_s if frame.time is None else frame.time
+                stated_s = frames.time_s(frame)
+                time_s = time_s + period_s if stated_s is None else stated_s
                 times_s.append(time_s)
-                _refuse_endless(self.path, frame, len(times_s), time_s - times_s[0])
-                shown = hardware.planar(frame) if hardware else frame
-                beside |= shown is not frame
-                yield shown, time_s
+                display = display_of(frame, aspect)
+                _refuse_large(self.path, *display.square_size(frame.height, frame.width)[::-1])
+                _refuse_endless(self.path, len(times_s), time_s - times_s[0])
+                picture = hardware.planar(frame) if hardware else frame
+                beside |= picture is not frame
+                shown = shown or _shown(display, frame.height, frame.width)
+                yield DecodedFrame(picture, time_s, display)
             if frames.too_large:
                 raise RecordingError(f"{self.path}: {_pixels_refused(log)} at frame {frames.frames}")
             harm = frames.damaged + frames.corrupt_frames
@@ -139,7 +159,19 @@ class VideoReader:
             if not times_s:
                 why = f"; FFmpeg: {log.messages[0]}" if log.messages else ""
                 raise RecordingError(f"{self.path}: no frame could be decoded ({frames.damaged} damaged packets{why})")
-            self.report = report_on(frames, self.path, np.array(times_s))
+            clock = clock_of(np.array(times_s), frames.by_decoding_time)
+            self.report = replace(report_on(frames, self.path, clock), **(shown or {}))
+
+
+def _shown(display: Display, height: int, width: int) -> dict[str, Any]:
+    """What is done to decoded pictures beside turning them, as fields of `MediaReport`."""
+    found: dict[str, Any] = {"mirrored": display.is_mirrored}
+    if not display.is_square:
+        height, width = display.square_size(height, width)
+        shown = (height, width) if display.is_transposed else (width, height)
+        aspect = f"{display.pixel_aspect.numerator}:{display.pixel_aspect.denominator}"
+        found |= {"pixel_aspect": aspect, "shown": "{}x{}".format(*shown)}
+    return found
 
 
 def same_picture(one: av.VideoFrame, other: av.VideoFrame) -> bool:
@@ -148,28 +180,6 @@ def same_picture(one: av.VideoFrame, other: av.VideoFrame) -> bool:
         return False
     planes = zip(one.planes, other.planes, strict=True)
     return all(np.array_equal(plane_pixels(ours), plane_pixels(theirs)) for ours, theirs in planes)
-
-
-def in_order(times_s: NDArray[np.float64], path: Path) -> NDArray[np.float64]:
-    """The times of frames in the order they are shown.
-
-    Where a file carries decoding times only (AVI with B-frames) each time sits on a wrong frame nearby, though the
-    decoder gives the frames in the right order and every time occurs once: sorting puts them where they belong. Times
-    that jump back further are no such thing, and raise RecordingError: no clock can be had from them. Times of parts
-    that overlap a little are sorted too, and the report of the file says so.
-    """
-    latest = np.maximum.accumulate(times_s)
-    ordered = np.sort(times_s)
-    reach_s = REORDER_S
-    if len(times_s) > 1 and not overlap_in(times_s):
-        reach_s = max(reach_s, REORDER_FRAMES * float(np.median(np.diff(ordered))))  # a few frames a second
-    back = np.flatnonzero(times_s < latest - reach_s)
-    if len(back):
-        raise RecordingError(
-            f"{path}: times jump back from {latest[back[0]]:.2f} to {times_s[back[0]]:.2f} s at frame {back[0]}; "
-            "several files joined into one? Remux or re-encode it"
-        )
-    return ordered
 
 
 def _video_stream(container: Any, path: Path, number: int | None) -> Any:
@@ -193,9 +203,8 @@ def _refuse_large(path: Path, width: int, height: int) -> None:
         )
 
 
-def _refuse_endless(path: Path, frame: av.VideoFrame, count: int, span_s: float) -> None:
+def _refuse_endless(path: Path, count: int, span_s: float) -> None:
     """Raises RecordingError for a frame beyond what one video may hold."""
-    _refuse_large(path, frame.width, frame.height)  # hardware has no option that refuses it before
     if count > MAX_FRAMES:
         raise RecordingError(f"{path}: more than {MAX_FRAMES:,} frames: cut it into parts")
     if span_s > MAX_CLOCK_S:

@@ -67,6 +67,7 @@ class FeatureSet:
     faces: FacesConfig
     encoders: tuple[tuple[EncoderConfig, Encoder], ...]
     mask_missing_audio: bool = False  # a video without sound gets rows that are all invalid, and does not fail
+    mask_missing_text: bool = False  # nor does a video without a transcript
     fail_on_damage: bool = False  # what can be decoded of a damaged file is not taken for it
     known: tuple[FeatureSpec, ...] = ()
     reads_only: bool = False

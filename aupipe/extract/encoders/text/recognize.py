@@ -16,7 +16,8 @@ from aupipe.errors import UsageError
 from aupipe.extract.encoders.audio.vad import Vad, spoken_spans
 from aupipe.extract.encoders.pretrained import identify_model, load_model, model_folder, settings
 from aupipe.extract.media.long_arrays import cut
-from aupipe.extract.media.transcript import Transcript, tidy, write_transcript
+from aupipe.extract.media.transcript import Transcript, write_transcript
+from aupipe.extract.media.transcripts.word_times import Piece, timed_words
 from aupipe.types import AS_PLAYED, StreamChoice, Waveform, Weights
 
 log = logging.getLogger(__name__)
@@ -107,14 +108,15 @@ def recognize_spans(
     ``words`` gives ``{"text", "timestamp": (start, end or None)}`` in seconds from the piece's beginning. Times beyond
     the piece, which Whisper gives now and then, are brought to its edges.
     """
-    rows = []
+    found: list[Piece] = []
     for utterance, (start_s, end_s) in enumerate(pieces(spans, PIECE_S)):
         first, last = (round((at - waveform.start_s) * waveform.sample_rate) for at in (start_s, end_s))
         for chunk in words(cut(waveform.samples, max(0, first), min(last, len(waveform.samples)))):
             begin, end = chunk["timestamp"]
             begin_s = min(start_s + (begin or 0.0), end_s)
-            rows.append((chunk["text"], begin_s, end_s if end is None else min(start_s + end, end_s), utterance))
-    return tidy(rows)
+            stop_s = end_s if end is None else min(start_s + end, end_s)
+            found.append(Piece(chunk["text"], begin_s, stop_s, utterance, is_word=True))
+    return Transcript(timed_words(found))
 
 
 def pieces(spans: NDArray[np.float64], longest_s: float) -> Iterator[tuple[float, float]]:
