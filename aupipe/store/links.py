@@ -36,7 +36,8 @@ def links_in(path: str) -> list[str]:
 def refuse_linked_items(paths: list[str]) -> None:
     """Raises DamageError where an item, or a file of one, is a link: removing it would leave its target behind."""
     for path in paths:
-        for link in links_in(path):
+        below = (os.path.join(at, name) for at, folders, files in os.walk(path) for name in (*folders, *files))
+        for link in filter(os.path.islink, (path, *below)):
             raise link_error(link)
 
 

@@ -96,6 +96,17 @@ def test_what_this_process_has_left_behind_is_purged_too(store):
     assert left(store) == []
 
 
+def test_a_purge_refuses_a_link_in_the_place_of_a_folder_of_an_item(store, tmp_path):
+    if store.backend == "hdf5":
+        pytest.skip("an item is one file")
+    data = os.path.join(store.item_path(store.published(NAME, SPEC.id)), "data")
+    os.rename(data, tmp_path / "data")
+    os.symlink(tmp_path / "data", data)
+    with pytest.raises(DamageError, match="is a symlink in the store"):
+        purge(open_store(store.path), NAME)
+    assert os.listdir(tmp_path / "data")
+
+
 def test_a_purge_through_a_linked_feature_leaves_the_other_store_whole(store, tmp_path):
     other = create_store(tmp_path / "other", store.backend)
     other.publish(NAME, WIDE, random_rows(20, 4, dtype="float32"))
