@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import tomllib
-import types
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
+from aupipe.config_values import coerce
 from aupipe.documents import parse_toml
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
@@ -180,7 +180,7 @@ def load_config(
                 if raw is MISSING:
                     raise UsageError(f"{where}: [{name}] needs {f.name}")
             what = f"{dotted} ({origin[dotted]})"
-            values[f.name] = _coerce(raw, hints[f.name], folder, what)
+            values[f.name] = coerce(raw, hints[f.name], folder, what)
             check_range(values[f.name], ranges[f.name], what)
         sections[name] = section(**values)
     sections["dataset"] = replace(sections["dataset"], tasks=read_tasks(content.get("task", []), where))
@@ -222,34 +222,6 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, st
             raise UsageError(f"environment variable {variable}: [{section}] has no key {key!r}.{nearest(key, known)}")
         found[f"{section}.{key}"] = (variable, value)
     return found
-
-
-def _coerce(raw: Any, hint: Any, folder: Path, what: str) -> Any:
-    """``raw`` as the type of its field: strings become numbers, relative paths become absolute."""
-    if get_origin(hint) in (Union, types.UnionType):
-        if raw is None:
-            return None
-        hint = next(option for option in get_args(hint) if option is not type(None))
-    if get_origin(hint) is Literal:
-        if raw not in get_args(hint):
-            accepted = ", ".join(map(str, get_args(hint)))
-            raise UsageError(f"{what} is {raw!r}.{nearest(str(raw), get_args(hint))} Accepted: {accepted}")
-        return raw
-    if get_origin(hint) is tuple:
-        values = raw.split(",") if isinstance(raw, str) else raw
-        if not isinstance(values, list | tuple):
-            raise UsageError(f"{what} is {raw!r}: expected a list of names")
-        return tuple(str(value).strip() for value in values if str(value).strip())
-    if hint is Path:
-        if not isinstance(raw, str | Path):
-            raise UsageError(f"{what} is {raw!r}: expected a path")
-        return (folder / Path(raw).expanduser()).absolute()
-    try:
-        if isinstance(raw, bool) or (hint is int and isinstance(raw, float) and raw != int(raw)):
-            raise ValueError
-        return hint(raw)
-    except (TypeError, ValueError, OverflowError):
-        raise UsageError(f"{what} is {raw!r}: expected {hint.__name__}") from None
 
 
 def _detector(
@@ -298,7 +270,7 @@ def _encoders(tables: Any, where: str) -> tuple[EncoderConfig, ...]:
                 f"and none of {', '.join(RESERVED_NAMES)}"
             )
         params = {key: value for key, value in table.items() if key not in ("name", "kind", "modality")}
-        modality = _coerce(
+        modality = coerce(
             table["modality"], Literal["visual", "audio", "text"], Path(), f"modality of [[encoder]] {table['name']!r}"
         )
         encoders.append(EncoderConfig(str(table["name"]), str(table["kind"]), modality, params))

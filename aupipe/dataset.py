@@ -94,7 +94,8 @@ def _find_published(config: DatasetConfig) -> Dataset:
         raise UsageError(
             f"{config.root}: no {published.labels} there: set [dataset] root to the folder of {config.layout}"
         )
-    recordings = [published.recording(config.root, name, config.fps) for name in sorted(files)]
+    found = (published.recording(config.root, name, config.fps) for name in sorted(files))
+    recordings = [replace(recording, streams=config.streams) for recording in found]
     groups = sorted({recording.group for recording in recordings})
     if unknown := sorted(set(config.validation) - set(groups)):
         raise UsageError(f"[dataset] validation: no subject {unknown[0]!r}.{nearest(unknown[0], groups)}")

@@ -87,7 +87,8 @@ class Dataset:
 def label_name(recording: Recording) -> str:
     """The name of a recording in annotation and submission files: its id without the suffix of a video file."""
     path = Path(recording.id)
-    return str(path.with_suffix("")) if path.suffix.lower() in VIDEO_SUFFIXES else recording.id
+    is_file_name = recording.video is not None and recording.video.name == path.name  # whatever its suffix
+    return str(path.with_suffix("")) if is_file_name or path.suffix.lower() in VIDEO_SUFFIXES else recording.id
 
 
 def is_inside(path: Path, folder: Path) -> bool:

@@ -71,7 +71,7 @@ def read_disfa(folder: Path, task: Task, recording: Recording) -> Labels:
 
 def bp4d_labels(root: Path) -> dict[str, Path]:
     """``F001_T1`` -> ``AUCoding/AU_OCC/F001_T1.csv``; in some copies the folder AU_OCC is missing."""
-    files = [*root.glob("AUCoding/*.csv"), *root.glob("AUCoding/AU_OCC/*.csv")]
+    files = [file for pattern in ("AUCoding/[FM]*.csv", "AUCoding/AU_OCC/[FM]*.csv") for file in root.glob(pattern)]
     return {file.stem: file for file in files if re.fullmatch(r"[FM]\d{3}_T\d+", file.stem)}
 
 

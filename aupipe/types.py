@@ -32,13 +32,9 @@ FEATURE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 @dataclass(frozen=True)
 class StreamChoice:
-    """What is read of a media file that has more than one stream of a kind.
+    """What is read of a media file with several streams of a kind; numbers count those of a kind, from 0."""
 
-    ``video``, ``audio``: numbers among its streams of that kind, counted from 0; None: the one a player begins with.
-    ``channels``: the mean of all, the one called left or right, or the first.
-    """
-
-    video: int | None = None
+    video: int | None = None  # None: the one a player begins with
     audio: int | None = None
     channels: Literal["mix", "left", "right", "first"] = "mix"
 

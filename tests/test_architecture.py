@@ -19,6 +19,7 @@ LAYERS = [
         "registry",
         "tables",
         "task_tables",
+        "config_values",
         "config",
         "annotations",
         "facs_datasets",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -35,9 +34,7 @@ from aupipe.files import refuse_existing
 
 if TYPE_CHECKING:
     from aupipe.extract.engine.options import ExecutionOptions
-    from aupipe.extract.executors import Attempt, Executor
-    from aupipe.extract.planning.features import FeatureSet
-    from aupipe.store import Store
+    from aupipe.extract.executors import Executor
 
 
 @click.command()
@@ -244,20 +241,11 @@ def extract(
         claims = None
         if share:
             from aupipe.extract.executors.claims import FileClaims
+            from aupipe.extract.executors.driver import still_to_do
 
-            replan = partial(_still_to_do, opened, feature_set, retry_failed)
+            replan = partial(still_to_do, opened, feature_set, retry_failed)
             claims = stack.enter_context(FileClaims(opened.path / "runs", replan))
         return run_plan(plan, opened, executor, where, fail_fast, as_json, profile, overwrite, claims)
-
-
-def _still_to_do(store: Store, features: FeatureSet, retry_failed: bool, attempts: Sequence[Attempt]) -> list[Attempt]:
-    """Those of some jobs that other runs have not done meanwhile."""
-    from aupipe.extract.executors.driver import largest_first
-    from aupipe.extract.planning.plan import make_plan
-
-    store.refresh()
-    recordings = [recording for attempt in attempts for recording in attempt.job.recordings]
-    return largest_first(make_plan(recordings, features, store, retry_failed=retry_failed).jobs)
 
 
 def _tell(line: str) -> None:

@@ -182,3 +182,16 @@ def duration(context: click.Context, option: click.Parameter, value: str) -> flo
     if unit is None or not number.isdecimal():
         raise click.BadParameter(f"{value!r}: expected a time such as 90s, 30m, 1h or 2d")
     return int(number) * unit
+
+
+def share(context: click.Context, option: click.Parameter, value: str | None) -> float:
+    """``5%`` or ``0.05`` as 0.05."""
+    if value is None:
+        return 1.0
+    try:
+        found = float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found <= 1:
+        raise click.BadParameter(f"{value!r}: expected a share such as 5% or 0.05")
+    return found

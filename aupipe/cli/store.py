@@ -15,6 +15,7 @@ from aupipe.cli.options import (
     json_option,
     readable_by_option,
     resolve,
+    share,
     split_list,
 )
 from aupipe.cli.output import echo, echo_json
@@ -105,22 +106,9 @@ def info(config_file: Path | None, store: Path | None, as_json: bool) -> None:
             echo(f"{row['feature']:32} weights {row['weights']}, licence {row['licence']}")
 
 
-def _share(context: click.Context, option: click.Parameter, value: str | None) -> float:
-    """``5%`` or ``0.05`` as 0.05."""
-    if value is None:
-        return 1.0
-    try:
-        share = float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise click.BadParameter(f"{value!r}: expected a share such as 5% or 0.05")
-    return share
-
-
 @store.command()
 @click.option("--quick", is_flag=True, help="Compare sizes only.")
-@click.option("--sample", callback=_share, metavar="P", help="Check a random share of the items: 5% or 0.05.")
+@click.option("--sample", callback=share, metavar="P", help="Check a random share of the items: 5% or 0.05.")
 @click.option(
     "--repair",
     is_flag=True,

@@ -47,7 +47,7 @@ def create_store(path: str | os.PathLike[str], backend: str = "zarr", readable_b
             fs.link(staged, os.path.join(root, STORE_FILE))
         finally:
             fs.try_remove(staged)
-        for name in FOLDERS:  # items are made in tmp/, and are as open as it is
+        for name in FOLDERS[:4]:  # not those of older versions. Items are made in tmp/, and are as open as it is
             if not os.path.isdir(os.path.join(root, name)):
                 fs.make_folder(os.path.join(root, name), mode)
     warn_if_open(root, readable_by)

@@ -188,8 +188,10 @@ class LocalStore(ItemStore):
     def _beside(self, record: ItemRecord, name: str) -> NDArray[Any] | None:
         try:
             return self.format.read_beside(self.item_path(record), record, name)
-        except FileNotFoundError:  # replaced and collected meanwhile
-            return None
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            return None  # replaced and collected meanwhile
 
     def spec(self, feature: str) -> FeatureSpec:
         """The spec of a feature id. Raises KeyError for an unknown one, DamageError when it is not what was written."""

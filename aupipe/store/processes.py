@@ -27,19 +27,18 @@ def writer_name() -> str:
     return f"{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
+def writer_runs(name: str) -> int:
+    """The pid of another process of this machine that `writer_name` named and that runs now, else 0."""
+    if not is_of_this_machine(name) or writer_has_ended(name):
+        return 0
+    pid = int(name.split("-")[1])
+    return pid if pid != os.getpid() else 0
+
+
 def is_of_this_machine(name: str) -> bool:
     """Whether the process that `writer_name` named is one of this machine, which can see whether it runs."""
     machine, _, rest = name.partition("-")
     return machine == _machine() and rest.partition("-")[0].isdigit()
-
-
-def writer_runs(name: str) -> int:
-    """The pid of another process of this machine that `writer_name` named and that runs now, else 0."""
-    machine, _, rest = name.partition("-")
-    pid = rest.partition("-")[0]
-    if machine != _machine() or not pid.isdigit() or int(pid) == os.getpid() or writer_has_ended(name):
-        return 0
-    return int(pid)
 
 
 def writer_has_ended(name: str) -> bool:

@@ -210,10 +210,8 @@ def common_dims(examples: Sequence[Example]) -> tuple[int, ...]:
     """Columns of each feature, which all recordings share. Raises DamageError naming a recording that differs."""
     for example in examples:
         if example.dims != examples[0].dims:
-            raise DamageError(
-                f"{example.recording}: features of {example.dims} columns, {examples[0].recording} has "
-                f"{examples[0].dims}: `aupipe store verify`"
-            )
+            other = f"{examples[0].recording} has {examples[0].dims}; run `aupipe store verify`"
+            raise DamageError(f"{example.recording}: features of {example.dims} columns, {other}")
     return examples[0].dims
 
 
@@ -240,8 +238,7 @@ def fit_scaling(examples: Sequence[Example], center: float = 0.0) -> Scaling:
                 square += np.einsum("nd,nd->d", rows, rows)
                 count += len(rows)
             if not np.isfinite(square).all():
-                what = f"feature {i + 1} holds infinite values"
-                raise DamageError(f"{example.recording}: {what}; run `aupipe store verify`")
+                raise DamageError(f"{example.recording}: feature {i + 1} is infinite; run `aupipe store verify`")
         offset = total / max(count, 1)
         std = np.sqrt(np.maximum(square / max(count, 1) - offset**2, 0.0))
         means.append(offset if shift is None else shift + offset)

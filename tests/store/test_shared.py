@@ -234,7 +234,7 @@ def test_what_another_machine_left_is_removed_after_a_day_by_the_clock_of_the_fi
     journal = store._journal.path
     elsewhere("bbbbbbbb")
     other = open_store(store.path)
-    staged = [os.path.join(folder, name) for folder, _, names in os.walk(store.folder.staging) for name in names]
+    staged = [os.path.join(at, name) for at, dirs, files in os.walk(store.folder.staging) for name in (*dirs, *files)]
     for age_s, count in ((gc.ABANDONED_AFTER_S - 60, 0), (gc.ABANDONED_AFTER_S + 60, 1)):
         then = time.time() - age_s
         for path in (*staged, *(os.path.dirname(path) for path in staged), journal):

@@ -21,7 +21,8 @@ from aupipe.extract.executors import (
 )
 from aupipe.extract.executors.claims import Claims, NoClaims
 from aupipe.extract.executors.retry import RetryPolicy, what_comes_next
-from aupipe.extract.planning.plan import Job, Plan, source_paths
+from aupipe.extract.planning.features import FeatureSet
+from aupipe.extract.planning.plan import Job, Plan, make_plan, source_paths
 from aupipe.sources import source_identity
 from aupipe.store import Store
 
@@ -109,6 +110,13 @@ def largest_first(jobs: Sequence[Job]) -> list[Attempt]:
     """By the bytes of their videos, so that at the end of a run no core waits for a long one; equals stay in order."""
     attempts = [Attempt(job, size_bytes=size_of(job)) for job in jobs]
     return sorted(attempts, key=lambda attempt: attempt.size_bytes, reverse=True)
+
+
+def still_to_do(store: Store, features: FeatureSet, retry_failed: bool, attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Those of some jobs that other runs over the store have not done meanwhile."""
+    store.refresh()
+    recordings = [recording for attempt in attempts for recording in attempt.job.recordings]
+    return largest_first(make_plan(recordings, features, store, retry_failed=retry_failed).jobs)
 
 
 def size_of(job: Job) -> int:

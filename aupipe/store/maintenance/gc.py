@@ -185,7 +185,7 @@ def _orphans(store: LocalStore, on_disk: list[str]) -> list[Revision]:
 def _size(path: str) -> int:
     if not os.path.isdir(path) or os.path.islink(path):
         return os.lstat(path).st_size
-    return sum(os.lstat(os.path.join(path, name)).st_size for name in names_in(path))
+    return sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names)
 
 
 # tmp/ ----------------------------------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ def _is_abandoned(folder: str, name: str, now_ns: int) -> bool:
     if is_of_this_machine(name):
         return writer_has_ended(name)
     path = os.path.join(folder, name)
-    inside = [os.path.join(path, other) for other in names_in(path)]
+    inside = [os.path.join(below, other) for below, dirs, files in os.walk(path) for other in (*dirs, *files)]
     changed_ns = max(_changed_ns(entry) for entry in (path, *inside))
     return now_ns - changed_ns > ABANDONED_AFTER_S * 1e9
 
