@@ -25,7 +25,7 @@ MUTANTS = [
     ("fs.py", "        file.write(parts)\n        file.fsync()", "        file.write(parts)", O),
     ("fs.py", "    disk.rename(source, target)\n    if durable:", "    disk.rename(source, target)\n    if False:", O),
     ("fs.py", "    if durable:\n        fsync_folder(parent)", "    if False:\n        fsync_folder(parent)", O),
-    ("fs.py", "            views[0] = views[0][written:]", "            views = views[1:]", J),
+    ("fs.py", "            views[0] = views[0][written:]", "            views = views[1:]", O),
     ("fs.py", "    disk.rmdir(path)\n\n\ndef try_remove", "\n\ndef try_remove", S),
     ("fs.py", "        if not _appears(path):\n            raise", "        raise", S),
     ("formats/zarr3.py", "        fs.fsync_folder(self.path)\n", "", O),
