@@ -124,7 +124,7 @@ MUTANTS = [
     ("maintenance/gc.py", "all(part.merged for part in parts)", "True", R),
     ("maintenance/gc.py", "not any(damaged_lines(journal))", "True", R),
     ("maintenance/gc.py", "not read_lines(journal, size).lines and", "", R),
-    ("maintenance/gc.py", "merged = bool(final) and not any(damaged_lines(path))", "merged = True", S),
+    ("maintenance/gc.py", "merged = bool(final) and not any(damaged_lines(path))", "merged = True", R),
     ("maintenance/gc.py", "if last > int(seq) or", "if True or", R),
     ("maintenance/gc.py", "(last == int(seq) and writer_has_ended(writer))", "last == int(seq)", R),
     ("maintenance/gc.py", "        fs.remove(store.folder.checked(store.folder.old_snapshots))\n", "", D),
