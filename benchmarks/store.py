@@ -273,7 +273,8 @@ def plan(folder: Path, recordings: int, look: bool) -> None:
     names = [_name(number) for number in range(recordings)]
     asked = [Recording(name, folder / "videos" / name) for name in names]
     parts = planner.FeatureSet(None, TrackParams(), FacesConfig(), ())
-    parts._graphs[True, False, None] = planner.FeatureGraph(SPECS[0], None, None, tuple((spec, None) for spec in SPECS))  # type: ignore[misc]
+    graph = planner.FeatureGraph(SPECS[0], None, None, tuple((spec, None) for spec in SPECS))  # type: ignore[misc]
+    planner.FeatureSet._build_graph = lambda self, *kind: graph  # type: ignore[method-assign]
     if not look:
         planner.source_changed = lambda paths, known: False
     before, wall, cpu = _peak_mib(), time.perf_counter(), time.process_time()

@@ -104,11 +104,19 @@ def test_a_journal_is_kept_until_every_process_has_seen_an_index_file_with_it(st
 
 def test_an_open_journal_is_merged_and_stays(store):
     store.publish("a", SPEC, random_rows(3, 3))
+    (own,) = journals_of(store)
     for number in range(4):
         assert collect(open_store(store.path), 0).journals == 0
         store.publish(f"{number}", SPEC, random_rows(3, 3))
-    assert len(journals_of(store)) == 1
+    assert journals_of(store) == [own]
     assert len(list(open_store(store.path).records())) == 5
+    for number in range(4):  # others write, so that two index files hold all of it
+        with open_store(store.path) as other:
+            other.publish(f"other {number}", SPEC, random_rows(3, 3))
+        collect(open_store(store.path), 0)
+    assert own in journals_of(store)
+    store.publish("last", SPEC, random_rows(3, 3))
+    assert len(list(open_store(store.path).records())) == 10
 
 
 def test_a_journal_with_a_damaged_line_stays_for_verify(store):

@@ -186,6 +186,7 @@ def test_an_index_file_made_from_an_old_one_hides_nothing(filled):
 
 
 def test_a_reader_of_before_finds_what_was_merged_and_removed_meanwhile(filled):
+    filled.compact()
     reader = open_store(filled.path)
     filled.publish("later", SPEC, random_rows(3, 3))
     filled.close()

@@ -123,6 +123,16 @@ def test_repair_moves_nothing_out_of_another_store(theirs: Path, tmp_path: Path)
     assert content(other) == before
 
 
+@pytest.mark.parametrize("level", ["feature", "items", "shard", "journal"])
+def test_a_collector_refuses_a_link_at_any_level_and_changes_nothing(theirs: Path, tmp_path: Path, level: str) -> None:
+    link(tmp_path / "mine", theirs, level)
+    before, own = content(theirs), content(tmp_path / "mine")
+    with pytest.raises(DamageError, match="symlink"):
+        collect(open_store(tmp_path / "mine"), 0)
+    assert content(theirs) == before
+    assert content(tmp_path / "mine") == own
+
+
 def test_compaction_writes_and_removes_no_index_of_another_store(theirs: Path, tmp_path: Path) -> None:
     fill(tmp_path / "mine", open_store(theirs).backend)
     with open_store(theirs) as store:

@@ -8,8 +8,10 @@ import pytest
 
 from aupipe.store import STORES, create_store, fs, open_store
 from aupipe.store.maintenance.gc import collect
+from aupipe.store.maintenance.purge import purge
+from aupipe.store.maintenance.verify import check
 
-from .contract import SPEC, random_rows
+from .contract import SPEC, random_rows, same
 from .disks import RecordingDisk
 
 BACKENDS = [name for name in STORES.names() if STORES.get(name).persistent]
@@ -132,3 +134,41 @@ def test_a_collector_removes_an_item_by_moving_it_first(store, recorded):
     steps = operations(store, recorded)
     assert ("rename", "item -> staged item") in steps
     assert ("remove", "item") not in steps
+
+
+def test_folders_that_another_process_has_just_made_are_on_the_disk_before_the_line(store, recorded):
+    """That process may not have waited for them yet."""
+    other = open_store(store.path)
+    record = other.publish("a", SPEC, random_rows(60, 3))
+    line = max(n for n, (call, path, *_) in enumerate(recorded) if call == "write" and "/journal/" in path)
+    synced = {path for call, path, *_ in recorded[:line] if call == "fsync"}
+    assert {store.root, os.path.dirname(os.path.dirname(store.item_path(record)))} <= synced
+
+
+def test_every_new_folder_is_on_the_disk_at_once(tmp_path, recorded):
+    fs.make_folders(str(tmp_path / "a" / "b"))
+    assert recorded == [
+        ("mkdir", str(tmp_path / "a")),
+        ("fsync", str(tmp_path)),
+        ("mkdir", str(tmp_path / "a" / "b")),
+        ("fsync", str(tmp_path / "a")),
+    ]
+
+
+class ShortDisk(fs.Disk):
+    """Writes a few bytes at a time, as the operating system may."""
+
+    def write(self, fd, parts, path):
+        return os.write(fd, parts[0][:1000])
+
+    def overwrite(self, fd, content, offset, path):
+        return os.pwrite(fd, content[:7], offset)
+
+
+def test_a_short_write_is_continued(store, monkeypatch):
+    monkeypatch.setattr(fs, "disk", ShortDisk())
+    store.publish("a", SPEC, random_rows(600, 3, seed=1))
+    assert purge(store, "a") == 2
+    store.publish("b", SPEC, random_rows(600, 3, seed=2))
+    assert same(open_store(store.path).read("b", SPEC.id), random_rows(600, 3, seed=2))
+    assert check(open_store(store.path)).damage == []

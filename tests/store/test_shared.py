@@ -209,6 +209,8 @@ def elsewhere(monkeypatch):
 
 def test_a_collector_whose_clock_is_days_ahead_leaves_live_writers_alone(store, elsewhere, monkeypatch):
     elsewhere("aaaaaaaa")
+    for seed in range(2):
+        store.publish("c", SPEC, random_rows(5, 3, seed=seed))
     item = store.writer("a", SPEC, frames=5, row_shape=(3,))
     item.append(random_rows(5, 3))
     store.fail("b", SPEC, "x")  # in a journal that is open
@@ -217,6 +219,8 @@ def test_a_collector_whose_clock_is_days_ahead_leaves_live_writers_alone(store, 
     monkeypatch.setattr(time, "time", lambda now=time.time: now() + ahead)
     monkeypatch.setattr(time, "time_ns", lambda now=time.time_ns: now() + ahead * 10**9)
     other = open_store(store.path)
+    found = collect(other, 3600)
+    assert (found.items, found.unfinished) == (0, 0)  # what was replaced just now is kept for an hour
     for _ in range(3):
         assert collect(other, 0).unfinished == 0
     elsewhere("aaaaaaaa")
