@@ -338,3 +338,46 @@ def test_the_work_of_a_shared_run_that_is_killed_is_inherited(
     code, err = end(second)
     assert code == 0, err
     assert arrays(project.folder / "features") == expected
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates are made by openssl")
+def test_a_cluster_with_tls_is_used_with_its_certificate_and_refuses_a_run_without(
+    project: Project, tmp_path: Path, expected: dict[tuple[str, str], bytes], arrays: Arrays
+) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    name = ["-subj", "/CN=test", "-days", "2", "-addext", "subjectAltName=IP:127.0.0.1"]
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, *name]
+    subprocess.run(made, check=True, capture_output=True)
+    files = ["--tls-ca-file", certificate, "--tls-cert", certificate, "--tls-key", key]
+    (tmp_path / "dask").mkdir()
+    cluster = Cluster(tmp_path / "dask")
+    try:
+        cluster.start_scheduler("--protocol", "tls", *map(str, files))
+        cluster.start_worker("worker", *map(str, files))
+        refused = project.run(*extract_on(cluster))
+        assert refused.code == 2, refused.err
+        assert "is reached by TLS: give --tls-ca" in refused.err.strip().splitlines()[-1]
+        own = ["--tls-ca", certificate, "--tls-cert", certificate, "--tls-key", key]
+        partial = project.run(*extract_on(cluster, *own[:2]))
+        assert (partial.code, "--tls-cert is missing" in partial.err) == (2, True), partial.err
+        foreign = tmp_path / "foreign.pem"
+        made[made.index(certificate)] = foreign
+        made[made.index(key)] = tmp_path / "foreign key.pem"
+        subprocess.run(made, check=True, capture_output=True)
+        wrong = project.run(*extract_on(cluster, "--tls-ca", foreign, "--tls-cert", foreign, "--tls-key", made[7]))
+        assert (wrong.code, wrong.err.count("\n")) == (1, 1), wrong.err
+        answer = project.run(*extract_on(cluster, *own))
+        assert answer.code == 0, answer.err
+        assert "no TLS" not in answer.err
+    finally:
+        cluster.stop()
+    assert arrays(project.folder / "features") == expected
+
+
+def test_a_scheduler_that_is_not_there_is_named_in_one_line(project: Project) -> None:
+    answer = project.run("extract", "--cpu", "--scheduler", "tcp://127.0.0.1:9")
+    assert (answer.code, answer.err.count("\n")) == (1, 1), answer.err
+    assert "aupipe: the Dask scheduler at tcp://127.0.0.1:9 cannot be reached: " in answer.err
+    answer = project.run("extract", "--cpu", "--scheduler", "no/such/folder.json")
+    assert (answer.code, answer.err.count("\n")) == (2, 1), answer.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from distributed import Client, Lock
+from distributed.comm import connect
 from distributed.security import Security
 
 from aupipe.errors import AupipeError, UsageError
@@ -80,7 +82,10 @@ def connected(options: SchedulerOptions, tell: Tell) -> Iterator[Connection]:
     host = urlsplit(address).netloc
     if not address.startswith("tls://") and not host.startswith(LOOPBACK):
         tell(f"aupipe: {address} has no TLS: whoever reaches that port can run programs as you")
+    if address.startswith("tls://") and not security.tls_ca_file:
+        raise UsageError(f"{address} is reached by TLS: give --tls-ca, --tls-cert and --tls-key")
     try:
+        asyncio.run(_reach(address, security))  # a Client that fails to connect cannot be closed
         client = Client(address, security=security, timeout=CONNECT_S, set_as_default=False, name=PLUGIN)
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -92,6 +97,12 @@ def connected(options: SchedulerOptions, tell: Tell) -> Iterator[Connection]:
     finally:
         with suppress(Exception):  # a scheduler that is gone
             client.close(timeout=5)
+
+
+async def _reach(address: str, security: Security) -> None:
+    """Raises OSError where nothing answers at an address, or not with these certificates."""
+    comm = await connect(address, timeout=CONNECT_S, **security.get_connection_args("client"))
+    comm.abort()
 
 
 def _quiet_dask() -> None:
