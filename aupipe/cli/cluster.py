@@ -22,7 +22,7 @@ $gpu#SBATCH --gres=gpu:$gpus
 #SBATCH --time=$time
 #SBATCH --requeue                 # after a preemption or a lost node
 #SBATCH --open-mode=append
-#SBATCH --signal=B:USR1@300       # five minutes before the end: the videos under way are finished
+$warning#SBATCH --signal=B:USR1@300       # five minutes before the end: the videos under way are finished
 #SBATCH --output=aupipe-%j.log
 """,
     "pbs": """#!/bin/bash
@@ -141,6 +141,7 @@ def script_of(
         "cpus": cpus,
         "gpus": gpus,
         "gpu": "" if gpus else "#",
+        "warning": "",
         "gpu_ngpus": f":ngpus={gpus}" if gpus else "",
         "time": time_limit,
         "minutes": int(parts[0]) * 60 + int(parts[1]),
@@ -148,5 +149,7 @@ def script_of(
         "file": shlex.quote(str(Path.cwd() / "scheduler.json")),
         "options": shlex.join([*given, *options]),
     }
+    if way == "workers":  # a Dask worker ends at a signal: its videos go to the others
+        values["warning"] = "#"
     lines = Template(HEADS[system] + SETUP + BODIES[way]).substitute(values).splitlines(keepends=True)
     return "".join(line for line in lines if not line.startswith("##"))  # what no GPU needs

@@ -174,6 +174,8 @@ def extract(
 
     if math.isnan(stall_timeout):
         raise UsageError("--stall-timeout nan: expected a number of seconds")
+    if force and share:
+        raise UsageError("--force cannot tell what other runs have made again: leave out --share")
     options = ExecutionOptions(
         workers, _batch_size(batch_size), nvdec, compiled, trace=profile is not None, stall_s=stall_timeout
     )

@@ -176,7 +176,7 @@ def _by_others(store: Store, wanted: Sequence[Item], tried: Set[tuple[str, str]]
     counted = Counter[str]()
     for item in wanted:
         record = store.record(item.key, item.spec.id) if (item.key, item.spec.id) not in tried else None
-        if record is not None and item.state != "forced":
+        if record is not None and item.state in ("new", "spec changed") and not item.reason:
             counted[record.state] += 1
     return counted["done"], counted["failed"]
 

@@ -62,7 +62,7 @@ class StagedItem:
         self.appended = 0
         self._valid: list[NDArray[np.bool_]] = []
         self.crc32c = 0
-        self._read_times, self._publish, self._discard = read_times, publish, discard
+        self.read_times, self._publish, self._discard = read_times, publish, discard
         self._sink: Sink | None = open_sink(self.layout)
 
     def append(self, rows: NDArray[Any]) -> None:
@@ -90,7 +90,7 @@ class StagedItem:
         sink = self._open_sink()
         if self.appended != self.layout.frames:
             raise ValueError(f"{self.where}: {self.appended} rows appended, {self.layout.frames} announced")
-        valid, times = np.concatenate([np.empty(0, bool), *self._valid]), self._read_times()
+        valid, times = np.concatenate([np.empty(0, bool), *self._valid]), self.read_times()
         beside: dict[str, NDArray[Any]] = {"valid": valid} if times is None else {"valid": valid, "time": times}
         item = replace(self.item, valid_frames=int(valid.sum()), crc32c=self.crc32c, damage=damage)
         item = replace(item, media=dict(media or {}))

@@ -270,6 +270,22 @@ def test_where_every_machine_refuses_the_run_ends_with_the_reason(project: Proje
 
 
 @pytest.mark.slow
+def test_a_video_that_is_not_there_any_more_fails_by_name_and_no_machine_refuses(
+    project: Project, cluster: Cluster, videos: Path, expected: dict[tuple[str, str], bytes], arrays: Arrays
+) -> None:
+    (project.folder / "videos").unlink()
+    (project.folder / "videos").mkdir()
+    for file in videos.iterdir():
+        (project.folder / "videos" / file.name).symlink_to(file)
+    (project.folder / "videos" / "gone.mp4").symlink_to(project.folder / "gone.mp4")
+    answer = project.run(*extract_on(cluster))
+    assert answer.code == 3, answer.err
+    assert {line.split()[1] for line in answer.out.splitlines() if line.startswith("FAILED")} == {"gone.mp4"}
+    assert "takes no part" not in answer.err
+    assert arrays(project.folder / "features") == expected
+
+
+@pytest.mark.slow
 def test_videos_that_kill_their_processes_fail_by_name_and_nothing_else_does(
     project: Project, tmp_path: Path, cluster: Cluster
 ) -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -219,3 +220,36 @@ def test_thousands_of_ended_journals_cost_a_refresh_nothing(tmp_path, monkeypatc
     looked.clear()
     assert len(list(open_store(path).records())) == 50
     assert not any(name.endswith(".jsonl") for name in looked)
+
+
+def test_a_line_that_another_thread_has_written_before_is_not_passed_over():
+    index = Index()
+    first, second = (
+        Line((number, "journal.jsonl"), ItemRecord(f"{number}", FEATURES[0], "failed")) for number in (1, 2)
+    )
+    index.apply(second, 100, 200)
+    assert index.parts() == {}, "the first 100 bytes are still to be read"
+    index.apply(first, 0, 100)
+    assert [part.bytes for part in index.parts().values()] == [100], "what follows is read again"
+
+
+def test_readers_find_every_item_while_another_thread_begins_anew_from_a_newer_index_file(tmp_path):
+    writer = create_store(tmp_path / "s", "hdf5")
+    names = [f"{number:03}" for number in range(200)]
+    for name in names:
+        writer.fail(name, SPEC, "no face")
+    reader, missing, done = open_store(tmp_path / "s"), [], threading.Event()
+
+    def read():
+        while not done.is_set():
+            missing.extend(name for name in names if reader.record(name, SPEC.id) is None)
+            missing.extend(name for name in names if name not in reader.states([SPEC.id]))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    for _ in range(15):
+        writer.compact()
+        reader.refresh()
+    done.set()
+    thread.join()
+    assert missing == []

@@ -122,7 +122,7 @@ def test_a_line_that_went_into_a_removed_journal_is_written_again(tmp_path):
     journal = Journal(str(tmp_path))
     journal.append(1, record("a"))
     os.remove(journal.path)
-    line, size = journal.append(2, record("b"))
+    line, _, size = journal.append(2, record("b"))
     (path,) = tmp_path.iterdir()
     assert (path.name, path.stat().st_size) == (line.order[1], size)
     assert read_lines(str(path)).lines == [line]
@@ -133,7 +133,7 @@ def test_a_journal_that_the_server_has_lost_is_replaced(tmp_path, monkeypatch):
     journal = Journal(str(tmp_path))
     first = journal.append(1, record("a"))[0].order[1]
     monkeypatch.setattr(fs, "disk", FaultyDisk("fsync:1:estale"))
-    line, _ = journal.append(2, record("b"))
+    line, *_ = journal.append(2, record("b"))
     assert line.order[1] != first
     assert read_lines(journal.path).lines == [line]
 

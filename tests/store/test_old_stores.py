@@ -12,6 +12,7 @@ from aupipe.store import STORES, create_store, open_store
 from aupipe.store.documents import store_document
 from aupipe.store.log.journal import encode_line
 from aupipe.store.maintenance.gc import collect
+from aupipe.store.maintenance.purge import purge
 from aupipe.store.maintenance.repair import rebuild
 from aupipe.store.maintenance.verify import check
 
@@ -96,3 +97,11 @@ def test_old_items_whose_journal_is_lost_are_won_back(old):
     (old / "journal" / "00000000-1-00000000.jsonl").unlink()
     assert rebuild(open_store(old)) == 3
     assert same(open_store(old).read("a", SPEC.id), random_rows(300, 3))
+
+
+def test_a_purge_leaves_nothing_in_the_snapshots_of_an_old_store(old):
+    (old / "catalogue" / "base-00000002-00000000.npz").write_bytes(b"zip of the name moved")
+    store = open_store(old)
+    assert purge(store, "moved")
+    assert not [path for path in old.rglob("*") if path.is_file() and b"moved" in path.read_bytes()]
+    assert same(store.read("a", SPEC.id), random_rows(300, 3, seed=0))

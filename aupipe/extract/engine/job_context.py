@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,8 @@ from aupipe.extract.planning.plan import Job, source_paths
 from aupipe.sources import source_changed, source_identity
 from aupipe.store import ItemRecord, ItemWriter, Store
 from aupipe.types import FeatureSpec, Recording, SourceIdentity
+
+APPEAR_WAITS_S = (0.0, 1.0, 5.0, 15.0, 45.0)  # attributes are cached for up to a minute
 
 
 @dataclass(frozen=True)
@@ -94,15 +96,25 @@ class JobContext:
     def read_input(self, recording: Recording, spec: FeatureSpec) -> NDArray[Any]:
         """A stored clock, detections or face track. Raises SourceChangedError when it was made from another file."""
         key, paths = recording.key_for(spec.modality), source_paths(recording, spec.modality)
+        self._wait_for(key, spec.id)
         with self.store_lock:
-            if self.store.record(key, spec.id) is None:  # another worker has published it since this one began
-                self.store.refresh()
             made_from = self.store.published(key, spec.id).source
             if made_from and self.source(recording, spec.modality) and source_changed(paths, made_from):
                 raise SourceChangedError(
                     f"{recording.video or recording.images}: changed since this run began; run again"
                 )
             return self.store.read(key, spec.id)
+
+    def _wait_for(self, key: str, feature: str) -> None:
+        """Look again until an item is there that another process, or another machine, has published before this job
+        was handed out: a network file system may show it late."""
+        for wait_s in APPEAR_WAITS_S:
+            time.sleep(wait_s)
+            with self.store_lock:
+                self.store.refresh()
+                with suppress(KeyError):
+                    self.store.published(key, feature)
+                    return
 
     # What decoding found ----------------------------------------------------------------------------------------------
 

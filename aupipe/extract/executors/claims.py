@@ -8,6 +8,7 @@ longer than its lease), both compute the same rows and one of them is published:
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import threading
@@ -18,6 +19,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from aupipe.extract.executors import Attempt
+from aupipe.store import fs
 from aupipe.store.processes import writer_has_ended, writer_name
 
 LEASE_S = 120.0
@@ -64,8 +66,8 @@ class FileClaims:
         self._thread = threading.Thread(target=self._beat, name="claims", daemon=True)
 
     def __enter__(self) -> Self:
-        self._claims.mkdir(parents=True, exist_ok=True)
-        self._alive.touch()
+        fs.make_folders(str(self._claims), durable=False)
+        os.close(fs.create(str(self._alive)))
         if not self._others():
             self._clear()
         self._thread.start()
@@ -89,12 +91,12 @@ class FileClaims:
         if video_id in self._mine:
             return True
         try:
-            handle = os.open(self._path(video_id), os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+            handle = fs.create(str(self._path(video_id)))
         except FileExistsError:
             return False
+        self._mine.add(video_id)
         with os.fdopen(handle, "w") as file:
             file.write(self.name)
-        self._mine.add(video_id)
         return True
 
     def inherit(self, elsewhere: Sequence[Attempt]) -> tuple[list[Attempt], list[Attempt]]:
@@ -119,7 +121,7 @@ class FileClaims:
             touched_s = (self.folder / f"{name}.alive").stat().st_mtime
         except FileNotFoundError:
             return False
-        os.utime(self._alive)
+        self._alive.touch()
         return self._alive.stat().st_mtime - touched_s < LEASE_S
 
     def _path(self, video_id: str) -> Path:
@@ -141,20 +143,27 @@ class FileClaims:
             path.rename(aside)
         except FileNotFoundError:
             return False
-        aside.unlink()
-        return True
+        if is_another := aside.read_text() != owner:  # of a run that has inherited it meanwhile
+            fs.link(str(aside), str(path))
+        aside.unlink(missing_ok=True)
+        return not is_another
 
     def _others(self) -> list[str]:
         names = [path.stem for path in self.folder.glob("*.alive")]
         return [name for name in names if name != self.name and self.is_alive(name)]
 
     def _clear(self) -> None:
-        """Remove what runs have left that ended: called by the only one there is."""
-        for path in [*self._claims.iterdir(), *self.folder.glob("*.alive")]:
-            if path != self._alive:
+        """Remove what runs have left that ended. Another one may begin meanwhile, and keeps what is its own."""
+        is_alive = functools.cache(lambda name: name != self.name and self.is_alive(name))
+        for path in self._claims.iterdir():
+            with suppress(FileNotFoundError):
+                if not is_alive(path.read_text()):
+                    path.unlink()
+        for path in self.folder.glob("*.alive"):
+            if path != self._alive and not is_alive(path.stem):
                 path.unlink(missing_ok=True)
 
     def _beat(self) -> None:
         while not self._closed.wait(BEAT_S):
             with suppress(OSError):
-                os.utime(self._alive)
+                self._alive.touch()

@@ -101,7 +101,7 @@ def serve(connection: Connection, sender: MessageSender) -> None:
         thread.join()
     engine.close()
     sender.send(engine.meter.snapshot())
-    store.close()  # which compacts the index when the journals have grown long
+    store.close()
 
 
 def _process_jobs(engine: Engine, jobs: queue.Queue[Job | None], sender: MessageSender) -> None:

@@ -70,8 +70,12 @@ class Index:
         self.superseded: dict[Revision, str] = {}  # of lines after the file; journal of the line that replaced it
         self.tail = 0  # lines that are not in the file
 
-    def apply(self, line: Line, size: int = 0) -> None:
-        """Add one line; ``size`` of its journal, if all before it was added too."""
+    def apply(self, line: Line, start: int = 0, size: int = 0) -> None:
+        """Add one line, which is the bytes from ``start`` to ``size`` of its journal where those are given.
+
+        The journal counts as read up to there only where it was read up to the line: another thread may have written
+        what is before it, and not have added that yet.
+        """
         with _lock:
             key = (line.record.recording, line.record.feature)
             entry = self._entry(key) or Entry(line)
@@ -79,8 +83,8 @@ class Index:
             entry.apply(line)
             self._entries[key] = entry
             self.tail += 1
-            if size:
-                self._read[line.order[1]] = max(size, self._read.get(line.order[1], 0))
+            if size > self._read.get(line.order[1], 0) >= start:
+                self._read[line.order[1]] = size
             self._note_superseded(entry, before, line.record)
 
     def _note_superseded(self, entry: Entry, *records: ItemRecord | None) -> None:
@@ -185,8 +189,9 @@ class Index:
 
     def damaged(self) -> Iterator[ItemRecord]:
         """The records of all readable items computed from damaged media, by feature and recording."""
-        keys = set(self._file.damaged) if self._file else set()
-        keys |= {key for key, entry in list(self._entries.items()) if entry.done and entry.done.record.damage}
+        with _lock:
+            keys = set(self._file.damaged) if self._file else set()
+            keys |= {key for key, entry in self._entries.items() if entry.done and entry.done.record.damage}
         for recording, feature in sorted(keys, key=lambda key: key[::-1]):
             record = self.published(recording, feature)
             if record is not None and record.damage:
@@ -194,10 +199,10 @@ class Index:
 
     def states(self, features: Sequence[str]) -> dict[str, tuple[ItemState | None, ...]]:
         """The newest state and source of every item of some features, by recording; None where there is no record."""
-        with gc_paused():
+        with _lock, gc_paused():
             states = self._file.states(features) if self._file else {}
             unknown = (None,) * len(features)
-            for (recording, feature), entry in list(self._entries.items()):  # another thread may publish meanwhile
+            for (recording, feature), entry in self._entries.items():
                 if feature in features:
                     record, row = entry.newest.record, states.get(recording, unknown)
                     state = ItemState(record.state, record.source)
@@ -209,13 +214,15 @@ class Index:
     def _all_entries(self, feature: str | None) -> Iterator[Entry]:
         """The entry of every item (of one feature), by feature and recording."""
         own: dict[str, dict[str, Entry]] = {}
-        for (recording, other), entry in list(self._entries.items()):
+        with _lock:
+            entries, file = list(self._entries.items()), self._file
+        for (recording, other), entry in entries:
             own.setdefault(other, {})[recording] = entry
-        for name in sorted({*own, *(self._file.features if self._file else ())}):
+        for name in sorted({*own, *(file.features if file else ())}):
             if feature not in (None, name):
                 continue
             changed = own.get(name, {})
-            stored = self._file.items(name) if self._file else iter(())
+            stored = file.items(name) if file else iter(())
             for recording, lines in heapq.merge(((key, []) for key in sorted(changed)), stored, key=itemgetter(0)):
                 if not lines:
                     yield changed[recording]
@@ -223,11 +230,12 @@ class Index:
                     yield entry_of(lines)
 
     def _entry(self, key: Key) -> Entry | None:
-        entry = self._entries.get(key)
-        if entry is None and self._file is not None:
-            lines = self._file.lines(*key)
-            entry = entry_of(lines) if lines else None
-        return entry
+        with _lock:  # `refresh` begins anew where there is a newer index file
+            entry = self._entries.get(key)
+            if entry is None and self._file is not None:
+                lines = self._file.lines(*key)
+                entry = entry_of(lines) if lines else None
+            return entry
 
     # The index file --------------------------------------------------------------------------------------------------
 

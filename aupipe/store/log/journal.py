@@ -101,8 +101,8 @@ class Journal:
         self._used_s = 0.0
         self._lock = threading.Lock()
 
-    def append(self, seq: int, record: ItemRecord) -> tuple[Line, int]:
-        """Acknowledge a record: its line is on the disk when this returns. Returns it, and the journal's size.
+    def append(self, seq: int, record: ItemRecord) -> tuple[Line, int, int]:
+        """Acknowledge a record: its line is on the disk when this returns. Returns it, and where it begins and ends.
 
         Raises OSError when that is not certain.
         """
@@ -112,7 +112,8 @@ class Journal:
         with self._lock:
             while not self._write(content):  # a collector took this process for ended and removed the journal
                 self._close()
-            return Line((seq, os.path.basename(self.path)), record), self._size
+            line = Line((seq, os.path.basename(self.path)), record)
+            return line, self._size - len(content), self._size
 
     def _write(self, content: bytes) -> bool:
         """Append a line. Returns False where it went into a file that was removed."""

@@ -91,6 +91,8 @@ def forget(store: LocalStore, recording: str) -> None:
         for path in index_paths(store.folder.indexes):
             if path != kept:
                 fs.remove(store.folder.checked(path))
+        fs.remove(store.folder.checked(store.folder.old_snapshots))
+        store.compact()  # what journals no longer hold is in two files again
 
 
 def _has_ended(store: LocalStore, journal: str, now_ns: int) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 
 from aupipe.errors import DamageError, UsageError
 from aupipe.store.api import STORES, create_store
 from aupipe.store.formats.rows import row_blocks
 from aupipe.store.protocol import Store
 from aupipe.store.records import ItemRecord
+from aupipe.store.writer import StagedItem
 
 
 def migrate(store: Store, target: str | os.PathLike[str], backend: str) -> Iterator[ItemRecord]:
@@ -44,6 +46,8 @@ def migrate(store: Store, target: str | os.PathLike[str], backend: str) -> Itera
                     versions=record.versions,
                     video_id=record.video_id,
                 ) as item:
+                    assert isinstance(item, StagedItem)
+                    item.read_times = partial(store.read_times, record.recording, spec.id)
                     for start, stop in row_blocks(record.shape, record.dtype):
                         item.append(store.read(record.recording, spec.id, start, stop))
                     if item.crc32c != record.crc32c:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import random
@@ -145,7 +146,10 @@ def _check_documents(store: LocalStore) -> list[Damage]:
     found = _check_document(os.path.join(store.root, STORE_FILE), *documents)
     for name in names_in(store.folder.journals):
         path = os.path.join(store.folder.journals, name)
-        found += [Damage("journal", f"line {number} of the journal is damaged", path) for number in damaged_lines(path)]
+        with contextlib.suppress(FileNotFoundError):  # merged and removed by a collector meanwhile
+            found += [
+                Damage("journal", f"line {number} of the journal is damaged", path) for number in damaged_lines(path)
+            ]
     found += lost_journals(store)
     files = index_paths(store.folder.indexes)
     found += [Damage("index", "not what was written", path) for path in files if not is_intact(path)]

@@ -7,13 +7,14 @@ run.
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -59,6 +60,18 @@ class _Held:
     attempt: Attempt
     over: Future[None] = field(default_factory=Future)
     published: list[ItemRecord] = field(default_factory=list)
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of this process, for a while."""
+    before = os.environ.copy()
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 class Agent:
@@ -126,7 +139,8 @@ class Agent:
             self._return_coming(0.0)
 
     def _open(self) -> None:
-        devices = refuse_unfit(self.order)
+        with _environment(self.order.environment):  # that of the worker processes: it says where weights are
+            devices = refuse_unfit(self.order)
         executor = local_executor(self.order.features, Path(self.order.store), devices, self.order.options)
         environment = {**executor.config.environment, **self.order.environment}
         config = replace(executor.config, log_level=self.order.log_level, environment=environment)

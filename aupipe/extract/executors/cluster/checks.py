@@ -70,7 +70,12 @@ def gpus(devices: Sequence[str]) -> tuple[str, ...]:
 
 
 def unseen(job: Job, size_bytes: int) -> str:
-    """Why this machine does not see a job's video as the run does, in one line; empty where it does."""
+    """Why this machine does not see a job's video as the run does, in one line; empty where it does.
+
+    ``size_bytes`` below 0: the run does not see it either, and it fails by name.
+    """
+    if size_bytes < 0:
+        return ""
     recording = job.recordings[0]
     paths: Sequence[os.PathLike[str]] = source_paths(recording, "clock")
     for path in paths:

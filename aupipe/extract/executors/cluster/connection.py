@@ -6,9 +6,7 @@ import asyncio
 import json
 import logging
 import os
-import socket
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,6 +24,8 @@ from aupipe.extract.executors.cluster.executor import DaskExecutor
 from aupipe.extract.executors.cluster.messages import PLUGIN, Order
 from aupipe.extract.executors.messages import environment_of
 from aupipe.extract.planning.features import FeatureSet
+from aupipe.store import fs
+from aupipe.store.processes import writer_has_ended, writer_name
 
 FILE_S = 600.0  # until a scheduler has written its file
 CONNECT_S = 30.0
@@ -82,7 +82,7 @@ def connected(options: SchedulerOptions, tell: Tell) -> Iterator[Connection]:
     host = urlsplit(address).netloc
     if not address.startswith("tls://") and not host.startswith(LOOPBACK):
         tell(f"aupipe: {address} has no TLS: whoever reaches that port can run programs as you")
-    if address.startswith("tls://") and not security.tls_ca_file:
+    if address.startswith("tls://") and not security.get_connection_args("client").get("ssl_context"):
         raise UsageError(f"{address} is reached by TLS: give --tls-ca, --tls-cert and --tls-key")
     try:
         asyncio.run(_reach(address, security))  # a Client that fails to connect cannot be closed
@@ -159,10 +159,13 @@ def dask_executor(
 ) -> Iterator[DaskExecutor]:
     """The machines of a scheduler, for a run over a store that all of them see at its path."""
     store = Path(os.path.realpath(store))
-    run = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    run = writer_name()
     mark = store / "runs" / f"{run}.mark"
-    mark.parent.mkdir(exist_ok=True)
-    mark.touch()
+    fs.make_folders(str(mark.parent), durable=False)
+    for left in mark.parent.glob("*.mark"):
+        if writer_has_ended(left.stem):
+            left.unlink(missing_ok=True)
+    os.close(fs.create(str(mark)))
     environment = {name: value for name, value in environment_of().items() if name not in MACHINES_OWN}
     level = logging.getLogger("aupipe").getEffectiveLevel()
     order = Order(

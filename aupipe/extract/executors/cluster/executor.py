@@ -43,6 +43,7 @@ from aupipe.extract.executors.cluster.messages import (
 )
 from aupipe.extract.executors.cluster.plugin import AgentPlugin, run_job
 from aupipe.extract.executors.driver import size_of
+from aupipe.extract.planning.plan import source_paths
 
 POLL_S = 1.0
 LOOK_S = 2.0  # between looks at which machines are still there
@@ -166,7 +167,8 @@ class DaskExecutor:
     def _returned(self, number: int, unseen: str) -> Iterator[ExecutorEvent]:
         machine = self.machines.get(self._where.get(number, ""))
         for attempt in self._take([number]):
-            size_bytes = size_of(attempt.job)
+            is_here = all(path.exists() for path in source_paths(attempt.job.recordings[0], "clock"))
+            size_bytes = size_of(attempt.job) if is_here else -1
             if unseen and machine is not None and size_bytes == attempt.size_bytes:
                 refusal = Refusal(machine.address, machine.hello.host, f"does not see what the run sees: {unseen}")
                 yield from self._refuse(refusal)

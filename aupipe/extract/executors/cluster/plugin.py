@@ -6,13 +6,14 @@ Tasks hold no thread of Dask, so any ``dask worker`` serves, whatever its ``--nt
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING, Any
 
 from distributed import WorkerPlugin, get_worker
 
 from aupipe.extract.executors import Attempt
 from aupipe.extract.executors.cluster.agent import Agent
-from aupipe.extract.executors.cluster.messages import PLUGIN, AgentMessage, Order, opened, sealed
+from aupipe.extract.executors.cluster.messages import PLUGIN, AgentMessage, Order, Refusal, opened, sealed
 from aupipe.logs import log_to_stderr
 
 if TYPE_CHECKING:
@@ -33,13 +34,18 @@ class AgentPlugin(WorkerPlugin):
 
     def setup(self, worker: Worker) -> None:
         """Start the agent. Never raises: what is wrong is told as a `Refusal`."""
-        order: Order = opened(self.order)
-        log_to_stderr(order.log_level)
         self._threads, worker.state.nthreads = worker.state.nthreads, MANY
 
         def tell(message: AgentMessage) -> None:
             worker.log_event(self.topic, sealed(message))
 
+        try:
+            order: Order = opened(self.order)
+        except Exception as error:  # a plug-in that is not installed here
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            tell(Refusal(worker.address, socket.gethostname(), reason))
+            return
+        log_to_stderr(order.log_level)
         self.agent = Agent(order, worker.address, tell)
 
     def teardown(self, worker: Worker) -> Any:
@@ -58,7 +64,7 @@ class AgentPlugin(WorkerPlugin):
 
     async def run(self, key: str, number: int, attempt: Attempt) -> None:
         """Run a job; the task with this key waits for it."""
-        if self.agent is None:
+        if self.agent is None or not key.startswith(f"{self.topic}-"):  # of another run
             return
         self._numbers[key] = number
         try:
