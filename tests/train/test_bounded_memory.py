@@ -12,8 +12,9 @@ import sys, threading, time
 from pathlib import Path
 import numpy as np
 from aupipe.store import create_store, open_store
+from aupipe.tasks import AU_NAMES, OFFICIAL
 from aupipe.train.fit import fit
-from aupipe.train.labels import NAMES
+from aupipe.train.fit_config import FitConfig, FitData
 from aupipe.train.recipe import load_recipe
 from aupipe.types import FeatureSpec, Labels, Recording
 
@@ -30,7 +31,7 @@ for recording in recordings:
 size = sum(record.nbytes for record in store.all_published())
 assert size > 3 * CAP
 targets = (random.random((8000, 12)) < 0.3).astype(np.float32)
-labels = {{recording.id: Labels("au", NAMES["au"], targets, targets >= 0) for recording in recordings}}
+labels = {{recording.id: Labels(OFFICIAL["au"], AU_NAMES, targets, targets >= 0) for recording in recordings}}
 del rows
 store.close()
 
@@ -40,8 +41,8 @@ def status(key):
 
 def train(name, count):
     recipe = load_recipe("baseline", ["epochs=1", "window=64", "hop=64", "batch=8"])
-    fit(open_store(folder / "store"), train=recordings[:count], validation=recordings[-2:], labels=labels,
-        features={{"x": spec.id}}, recipe=recipe, task="au", out=folder / name, memory_limit=0)
+    data = FitData(recordings[:count], recordings[-2:], labels, {{"x": spec.id}})
+    fit(open_store(folder / "store"), data, FitConfig(recipe, OFFICIAL["au"], memory_limit=0), folder / name)
 
 train("first", 2)  # what the libraries take, once
 before, peak, done = status("RssAnon"), [0], threading.Event()
