@@ -9,6 +9,7 @@ from string import Template
 import click
 
 from aupipe.cli.output import echo
+from aupipe.cli.overwrite import overwrite_option
 from aupipe.errors import UsageError
 from aupipe.files import write_file
 
@@ -97,6 +98,7 @@ def cluster() -> None:
 @click.option("--gpus", type=click.IntRange(min=0), default=0, show_default=True, help="GPUs of each.")
 @click.option("--time", "time_limit", default="08:00:00", show_default=True, help="Time limit, HH:MM:SS.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write FILE instead of printing.")
+@overwrite_option("FILE")
 def script(
     system: str,
     options: tuple[str, ...],
@@ -106,6 +108,7 @@ def script(
     gpus: int,
     time_limit: str,
     out: Path | None,
+    overwrite: bool,
 ) -> None:
     """Print a batch script that runs `aupipe extract OPTIONS` in this folder.
 
@@ -119,7 +122,7 @@ def script(
         raise UsageError("--way allocation starts workers by srun, which is Slurm's: use share or workers")
     text = script_of(system, way, options, tasks, cpus, gpus, time_limit)
     if out is not None:
-        write_file(out, text)
+        write_file(out, text, overwrite)
     else:
         echo(*text.rstrip("\n").split("\n"))
 

@@ -239,7 +239,7 @@ def extract(
         else:
             from aupipe.extract.executors.local import local_executor
 
-            executor, where = local_executor(plan.parts, opened.path, devices, options), ", ".join(devices)
+            executor, where = local_executor(plan.parts, opened.path, devices, options, share), ", ".join(devices)
         claims = None
         if share:
             from aupipe.extract.executors.claims import FileClaims

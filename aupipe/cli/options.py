@@ -115,10 +115,14 @@ def open_or_create(config: Config, create: bool) -> Store | None:
     Raises UsageError where the command line or the environment asks for another backend than the store has.
     """
     from aupipe.store import create_store, open_store
+    from aupipe.store.documents import STORE_FILE
     from aupipe.store.permissions import warn_if_open
 
-    if config.store.path.exists():
-        opened = open_store(config.store.path)
+    if (config.store.path / STORE_FILE).exists() or (config.store.path.exists() and not create):
+        try:
+            opened = open_store(config.store.path)
+        except NoStoreError:  # its folder is there; another run may be about to create it
+            return None
         warn_if_open(config.store.path, config.store.readable_by)
         is_explicit = config.origin.get("store.backend", "default") not in ("default", str(config.file))
         if is_explicit and opened.backend != config.store.backend:

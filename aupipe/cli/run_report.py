@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from aupipe.store.local import LocalStore
 
 SHOWN = 10  # failed or damaged recordings
-DRAINING = "aupipe: finishing the videos under way; once more: stop now (what is published stays stored)"
+DRAINING = (
+    "aupipe: finishing the videos under way, and those that a worker process holds; once more: stop now (what is "
+    "published stays stored)"
+)
 
 
 def counts(plan: Plan) -> dict[str, int]:
@@ -140,7 +143,7 @@ def run_plan(
     if as_json:
         cost = {"cpu_s": round(cpu_s, 3), "stages": stages}
         echo_json({"message_type": "summary", **summary, **cost})
-        return exit_code_of_warning() or (3 if missing or before else 0)
+        return (not_reached and exit_code_of_warning()) or (3 if missing or before else 0)
     speed = f"{frames / max(seconds, 1e-9):.0f} frames/s, {where}"
     rate = f"{frames:,} frames decoded in {seconds:.1f} s ({speed})"
     damage = f"   damaged {len(damages)}" * bool(damages)
@@ -159,13 +162,13 @@ def run_plan(
     if before:
         echo(f"{before} items failed in earlier runs and were not tried: aupipe status --failed")
     if by_others:
-        echo(f"{by_others} items were made by other runs")
+        echo(f"made by other runs: {by_others} items")
     if not_reached:
-        others = ": other runs work on them, or have ended since; the same command again says" * (claims is not None)
-        echo(f"{not_reached} items were not reached{others}")
+        others = ": other runs work on them; if one of those is stopped, give the same command again"
+        echo(f"{not_reached} items were not reached{others * (claims is not None)}")
     if failed or before:
         echo("retry: aupipe extract --retry-failed")
-    if code := exit_code_of_warning():
+    if not_reached and (code := exit_code_of_warning()):
         echo(last_words(code), err=True)
         return code
     return 3 if missing or before else 0

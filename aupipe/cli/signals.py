@@ -20,6 +20,7 @@ WARNINGS = ("SIGINT", "SIGUSR1", "SIGUSR2")  # there is time to finish what is u
 _received: list[int] = []  # the exit code of the first signal
 _draining: list[str] = []  # what to say at a warning, while a run can finish what is under way
 _warned: list[int] = []  # the exit code of the warning
+_advice = ["published items stay stored, run the same command to continue"]
 
 
 class Signalled(KeyboardInterrupt):
@@ -61,10 +62,15 @@ def exit_code_of_warning() -> int:
     return _warned[0] if _warned else 0
 
 
+def say_how_to_continue(words: str) -> None:
+    """What the last line of this command, ended by a signal, says in place of the usual."""
+    _advice[:] = [words]
+
+
 def last_words(code: int) -> str:
     """How a command that a signal ended takes its leave."""
     word = "terminated" if code == TERMINATED else "interrupted"
-    return f"aupipe: {word}; published items stay stored, run the same command to continue"
+    return f"aupipe: {word}; {_advice[0]}"
 
 
 def _end(signum: int, frame: FrameType | None) -> None:

@@ -23,6 +23,7 @@ from aupipe.cli.options import (
     split_list,
 )
 from aupipe.cli.output import echo
+from aupipe.cli.signals import say_how_to_continue
 from aupipe.cli.train_report import show_ensemble, show_run, warn_damaged
 from aupipe.cli.train_request import (
     REQUEST_FILE,
@@ -230,7 +231,7 @@ def _train(
                 out.rmdir()
         raise
     except KeyboardInterrupt:
-        echo(f"stopped. To continue: aupipe train --resume {out}", err=True)
+        say_how_to_continue(f"to continue: aupipe train --resume {out}")
         raise
 
 

@@ -33,6 +33,7 @@ from aupipe.extract.meter import Measured, QuietStep
 from aupipe.extract.planning.features import FeatureSet
 
 QUEUED_CPU, QUEUED_GPU = 8, 64  # jobs beyond those being decoded, on each device: short clips fill batches
+SHARED_CPU, SHARED_GPU = 1, 8  # the same, where other runs would be idle for want of them
 POLL_S = 1.0
 SILENCE_S = 120.0  # a worker reports twice a second; one that is silent for so long stands still as a whole
 START_S = 1800.0  # until it has imported its libraries and opened its device
@@ -229,14 +230,18 @@ class LocalExecutor:
 
 
 def local_executor(
-    features: FeatureSet, store: Path, devices: Sequence[str], options: ExecutionOptions
+    features: FeatureSet, store: Path, devices: Sequence[str], options: ExecutionOptions, shared: bool = False
 ) -> LocalExecutor:
-    """As many worker processes and threads as the devices and cores of this machine suggest, or the user says."""
+    """As many worker processes and threads as the devices and cores of this machine suggest, or the user says.
+
+    ``shared``: other runs take jobs of the same plan, so this one takes few ahead.
+    """
     processes = processes_on(devices)
     if options.workers:
         processes = min(processes, options.workers)
     threads = thread_counts(devices, processes, options.workers)
-    queued = (QUEUED_CPU if devices[0] == "cpu" else QUEUED_GPU) // processes
+    on_cpu, on_gpu = (SHARED_CPU, SHARED_GPU) if shared else (QUEUED_CPU, QUEUED_GPU)
+    queued = (on_cpu if devices[0] == "cpu" else on_gpu) // processes
     slots = [Slot(device, each, each.decoders + queued) for device in devices for each in threads]
     level = logging.getLogger("aupipe").getEffectiveLevel()
     config = WorkerConfig(features, str(store), "", processes, level, threads[0], options, environment=environment_of())

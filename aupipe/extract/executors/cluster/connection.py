@@ -27,7 +27,9 @@ from aupipe.extract.planning.features import FeatureSet
 from aupipe.store import fs
 from aupipe.store.processes import writer_has_ended, writer_name
 
+SCHEMES = ("tcp", "tls", "ws", "wss", "ucx", "ucxx")  # that Dask has
 FILE_S = 600.0  # until a scheduler has written its file
+HALF_WRITTEN_S = 5.0  # a file that is there may be
 CONNECT_S = 30.0
 WAIT_S = 2.0  # between looks at whether another run on the scheduler has ended
 MACHINES_OWN = ("XDG_CACHE_HOME", "TMPDIR", "TORCH_HOME", "CUDA_VISIBLE_DEVICES", "MALLOC_ARENA_MAX")
@@ -114,21 +116,26 @@ def _quiet_dask() -> None:
 
 def find_address(scheduler: str, tell: Tell) -> str:
     """The address of a scheduler; waits for its file. Raises UsageError, AupipeError."""
-    if "://" in scheduler:
+    scheme, _, rest = scheduler.partition("://")
+    if rest and scheme in SCHEMES:
         return scheduler
     path, began_s = Path(scheduler), time.monotonic()
-    if not path.suffix and ":" in scheduler:
-        return f"tcp://{scheduler}"
+    if rest or path.suffix != ".json" or not path.absolute().parent.is_dir():
+        raise UsageError(
+            f"--scheduler {scheduler}: expected an address such as tcp://host:8786, or the file that `dask scheduler "
+            "--scheduler-file FILE.json` writes"
+        )
     told = False
     while True:
-        with suppress(OSError, ValueError, KeyError):
+        with suppress(OSError, ValueError, KeyError, TypeError):
             return str(json.loads(path.read_text())["address"])
-        if not path.absolute().parent.is_dir():
-            raise UsageError(f"--scheduler {scheduler}: an address such as tcp://host:8786, or a scheduler's file")
+        if path.exists() and time.monotonic() - began_s > HALF_WRITTEN_S:
+            raise UsageError(f"--scheduler {scheduler}: this is no file of a Dask scheduler: it states no address")
         if time.monotonic() - began_s > FILE_S:
             raise AupipeError(f"{path}: no scheduler has written it for {FILE_S / 60:.0f} minutes")
-        if not told:
-            tell(f"aupipe: waiting for {path}, which `dask scheduler --scheduler-file {path}` writes")
+        if not told and not path.exists():
+            command = f"`dask scheduler --scheduler-file {path}`"
+            tell(f"aupipe: waiting for {path}, which {command} writes, for up to {FILE_S / 60:.0f} minutes")
             told = True
         time.sleep(0.5)
 
