@@ -124,7 +124,8 @@ def run_plan(
     failed = sum((item.key, item.spec.id) in tried for item in wanted)
     by_others = 0
     if claims is not None:
-        by_others, failed_there = _by_others(store, [item for item in wanted if item not in done], tried)
+        left = [item for item in wanted if (item.key, item.spec.id) not in published]
+        by_others, failed_there = _by_others(store, left, tried)
         failed += failed_there
     not_reached = len(wanted) - len(done) - failed - by_others
     missing = failed + (0 if claims is not None else not_reached)  # what other runs work on is no failure of this one
