@@ -233,7 +233,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_arrays(
 
 def test_an_interrupt_ends_with_130_and_nothing_lost(project: Project) -> None:
     draw(project, *FRAMES)
-    write_talking(project.folder / "videos" / "third.mp4", seed=6)
+    for number in range(14):  # more than the worker process holds
+        write_video(project.folder / "videos" / f"{number}.mp4", frames=60, tone_hz=300)
     project.configure("")
     process = project.start("extract", "--cpu", "--workers", "1")
     while not list((project.folder / "features").glob("*/items/*/*")):

@@ -155,8 +155,8 @@ def test_a_signal_that_a_library_loses_still_ends_the_command(tmp_path: Path) ->
 
 def test_a_warning_of_slurm_ends_extraction_with_its_workers_and_nothing_half_published(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
-    for i in range(4):
-        write_video(tmp_path / "videos" / f"{i}.mp4", frames=3000)
+    for i in range(16):  # more than the worker process holds
+        write_video(tmp_path / "videos" / f"{i:02}.mp4", frames=800)
     (tmp_path / "aupipe.toml").write_text(CONFIG)
     process = start(tmp_path, "extract", "--cpu", "--workers", "1")
     deadline = time.monotonic() + 100
@@ -195,7 +195,7 @@ def end_training(folder: Path, moment_s: float, number: signal.Signals, run: str
     """Train, send a signal some time after the first epoch (or the start, below 0), and look at what is left."""
     process = start(folder, *TRAIN, "--out", run)
     if moment_s >= 0:
-        while not (folder / run / "resume.safetensors").exists():
+        while not (folder / run / "head.safetensors").exists():
             assert process.poll() is None
             time.sleep(0.01)
     time.sleep(abs(moment_s))
@@ -209,7 +209,7 @@ def end_training(folder: Path, moment_s: float, number: signal.Signals, run: str
     assert any(line.startswith(word) for line in err.splitlines()), err[-2000:]
     assert "Traceback" not in err
     assert not re.search("terminate called|core dumped|Exception ignored", err), err[-2000:]
-    if (folder / run / "resume.safetensors").exists():
+    if (folder / run / "head.safetensors").exists():
         from aupipe.train.checkpoint import load_checkpoint
         from aupipe.train.run import load_run, load_weights
 
@@ -232,7 +232,7 @@ def test_training_ends_whole_whenever_it_is_told_to(trainable: Path) -> None:
     moments = [*-rng.uniform(0.8, 4, 8), *rng.uniform(0, 2, 16)]  # while it loads, and while it trains
     for i, moment_s in enumerate(moments):
         end_training(trainable, float(moment_s), signal.SIGTERM, f"runs/slow{i}")
-    name = next(path.parent for path in sorted((trainable / "runs").glob("slow*/resume.safetensors")))
+    name = next(path.parent for path in sorted((trainable / "runs").glob("slow*/head.safetensors")))
     before = json.loads((name / "run.json").read_text())
     process = start(trainable, "train", "--resume", name.relative_to(trainable), "--cpu")
     while json.loads((name / "run.json").read_text())["history"] == before["history"]:

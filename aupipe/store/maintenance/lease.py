@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from aupipe.errors import AupipeError
 from aupipe.store import fs
 from aupipe.store.local import LocalStore
-from aupipe.store.processes import writer_has_ended, writer_name
+from aupipe.store.processes import is_of_this_machine, writer_has_ended, writer_name
 
 LEASE_FILE = "gc.lease"
 BEAT_S = 10.0
@@ -78,9 +78,9 @@ def _acquire(store: LocalStore, staged: str, path: str, expiry_s: float) -> bool
         first = first or seen
         owner = seen.split(b"\n")[0].decode("ascii", "replace")
         expired = seen == first and time.monotonic() - start_s > expiry_s > 0
-        if writer_has_ended(owner) or expired:  # also of this machine: its pid may be another process by now
+        if writer_has_ended(owner) or (expired and not is_of_this_machine(owner)):
             _take_away(store, path, seen)
-        elif seen != first or not expiry_s:
+        elif seen != first or not expiry_s or is_of_this_machine(owner):
             return False
         else:
             time.sleep(min(1.0, expiry_s))
