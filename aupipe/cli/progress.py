@@ -140,8 +140,8 @@ class Progress:
             f"{stage} {content['busy']:.0%}" + (f" ({content['frames_per_s']:.0f}/s)" if content["frames"] else "")
             for stage, content in stages.items()
         )
-        verdict = f"{busiest} was the limit" if stages[busiest]["busy"] >= BUSY else f"{busiest} was busiest"
-        return f"stages busy: {rates}; {verdict}"
+        summary = f"{busiest} was the limit" if stages[busiest]["busy"] >= BUSY else f"{busiest} was busiest"
+        return f"stages busy: {rates}; {summary}"
 
     def write_trace(self, path: Path, overwrite: bool = False) -> None:
         """Write the steps of all stages in Chrome's trace format. Raises UsageError for a file that exists."""

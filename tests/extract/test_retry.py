@@ -6,7 +6,7 @@ import pytest
 
 from aupipe.errors import AupipeError
 from aupipe.extract.executors import Attempt
-from aupipe.extract.executors.retry import BREAK_AFTER, RetryPolicy, Verdict, by_modality
+from aupipe.extract.executors.retry import BREAK_AFTER, GivenUp, RetryPolicy, by_modality
 from aupipe.extract.planning.plan import Item, Job
 from aupipe.store import ItemRecord
 from aupipe.types import FeatureSpec
@@ -76,16 +76,16 @@ def test_one_that_kills_alone_is_tried_by_modality_and_only_the_part_that_kills_
     assert names(sound.job) == ["mfcc"]
     assert sound.alone
     policy.note_death([sound], "died again")
-    assert policy.held == [Verdict(sound, "died again")]
+    assert policy.held == [GivenUp(sound, "died again")]
     assert policy.is_open("a")
     policy.settle()
-    assert [verdict.attempt for verdict in policy.settled] == [sound]
+    assert [each.attempt for each in policy.settled] == [sound]
 
 
 def test_a_video_that_hangs_is_known_and_need_not_be_tried_alone_first() -> None:
     policy = RetryPolicy()
-    policy.note_guilty(Attempt(a_job("a", CLOCK, MFCC)), "no progress")
-    assert [verdict.reason for verdict in policy.held] == ["no progress"]
+    policy.note_failed_alone(Attempt(a_job("a", CLOCK, MFCC)), "no progress")
+    assert [each.reason for each in policy.held] == ["no progress"]
     assert not policy.suspects
 
 
@@ -125,7 +125,7 @@ def test_one_video_that_kills_by_picture_and_by_sound_is_one_video() -> None:
     assert len(policy.held) == 3
 
 
-def test_after_a_guilty_one_the_next_is_taken_from_the_other_end() -> None:
+def test_after_one_that_failed_alone_the_next_is_taken_from_the_other_end() -> None:
     policy = RetryPolicy()
     policy.note_death([Attempt(a_job(name)) for name in "abcd"], "died")
     first = policy.next_suspect()

@@ -1,4 +1,4 @@
-"""The one loop that runs a plan, whatever the executor: largest jobs first, suspects alone, verdicts by name."""
+"""The one loop that runs a plan, whatever the executor: largest jobs first, suspects alone, failures by name."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def extract(
                         yield from videos[attempt.job.video_id].add(result, policy)
                     case JobHangs(attempt, reason):
                         log.warning("%s: %s; the others go on", attempt.job.video_id, reason)
-                        policy.note_guilty(attempt, reason)
+                        policy.note_failed_alone(attempt, reason)
                     case WorkerDied(attempts, reason):
                         for attempt in attempts:
                             log.warning("%s: %s; %s", attempt.job.video_id, reason, what_comes_next(attempt))
@@ -143,10 +143,10 @@ class _Video:
 
 
 def _failed(policy: RetryPolicy, store: Store, videos: Mapping[str, _Video]) -> Iterator[JobResult]:
-    """The results of verdicts that are settled: what was published counts, the rest is failed by name."""
+    """The results of attempts that are given up: what was published counts, the rest is failed by name."""
     while policy.settled:
-        verdict = policy.settled.pop(0)
-        job = policy.without_published(verdict.attempt.job)
+        given_up = policy.settled.pop(0)
+        job = policy.without_published(given_up.attempt.job)
         result = JobResult(job.video_id)
         for item in job.items:
             if item.requested:
@@ -155,5 +155,5 @@ def _failed(policy: RetryPolicy, store: Store, videos: Mapping[str, _Video]) -> 
                     source = source_identity(*source_paths(recording, item.spec.modality))
                 except RecordingError:  # gone since; whatever comes in its place is another source
                     source = None
-                result.failed.append(store.fail(item.key, item.spec, f"{item.key}: {verdict.reason}", source=source))
+                result.failed.append(store.fail(item.key, item.spec, f"{item.key}: {given_up.reason}", source=source))
         yield from videos[job.video_id].add(result, policy)

@@ -7,7 +7,7 @@ A worker that dies takes all its videos in flight with it, and one of them, or n
   feature, and the reverse. A part that kills, or a video with one part only, is to be failed by name;
 - a video that hangs is known, and is tried by modality at once;
 - workers that keep dying on different videos, while nothing succeeds, stop the run, and no video is failed. For that
-  the verdicts wait (`held`) until a video succeeds, or nothing is left to try.
+  what is given up waits (`held`) until a video succeeds, or nothing is left to try.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PICTURES = ("clock", "detections", "faces", "visual")  # modalities that come an
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GivenUp:
     """What is to be said of the items of an attempt that were not published."""
 
     attempt: Attempt
@@ -35,14 +35,15 @@ class Verdict:
 
 @dataclass
 class RetryPolicy:
-    """The attempts still to be made because of deaths and hangs, and the verdicts."""
+    """The attempts still to be made because of deaths and hangs, and those given up."""
 
     suspects: deque[Attempt] = field(default_factory=deque)
-    held: list[Verdict] = field(default_factory=list)
-    settled: list[Verdict] = field(default_factory=list)
+    held: list[GivenUp] = field(default_factory=list)
+    settled: list[GivenUp] = field(default_factory=list)
     published: dict[str, dict[tuple[str, str], ItemRecord]] = field(default_factory=dict)  # by video, while it is open
     _deaths: int = 0  # of workers with several jobs, since the last success
-    _guilty: dict[str, list[str]] = field(default_factory=dict)  # modality -> videos that killed alone, or hung, since
+    # Modality -> videos that killed alone, or hung, since its last success.
+    _failed_alone: dict[str, list[str]] = field(default_factory=dict)
     _from_back: bool = False
 
     def note_published(self, record: ItemRecord) -> None:
@@ -61,9 +62,9 @@ class RetryPolicy:
         if came == requested(attempt.job):
             self._deaths = 0
         for modality in came:
-            self._guilty.pop(modality, None)
-        self.settled += [verdict for verdict in self.held if requested(verdict.attempt.job) <= came]
-        self.held = [verdict for verdict in self.held if not requested(verdict.attempt.job) <= came]
+            self._failed_alone.pop(modality, None)
+        self.settled += [each for each in self.held if requested(each.attempt.job) <= came]
+        self.held = [each for each in self.held if not requested(each.attempt.job) <= came]
 
     def settle(self) -> None:
         """Nothing more will be learned: what is held is so."""
@@ -71,30 +72,30 @@ class RetryPolicy:
         self.held = []
 
     def note_death(self, attempts: Sequence[Attempt], reason: str) -> None:
-        """A worker died with these in flight. Raises AupipeError when that is no video's fault."""
+        """A worker died with these in flight. Raises AupipeError when no video is the reason of that."""
         if len(attempts) == 1 and attempts[0].alone:
-            self.note_guilty(attempts[0], reason)
+            self.note_failed_alone(attempts[0], reason)
             return
         self._deaths += 1
         self.suspects += [replace(attempt, alone=True) for attempt in attempts]
         if self._deaths >= BREAK_AFTER:
             raise _broken(reason, [attempt.job.video_id for attempt in attempts])
 
-    def note_guilty(self, attempt: Attempt, reason: str) -> None:
+    def note_failed_alone(self, attempt: Attempt, reason: str) -> None:
         """This one killed a worker alone, or hung. Raises AupipeError when too many in a row do."""
         video = attempt.job.video_id
         for modality in requested(attempt.job):
-            guilty = self._guilty.setdefault(modality, [])
-            if video not in guilty:
-                guilty.append(video)
-            if len(guilty) >= BREAK_AFTER:
-                raise _broken(reason, guilty)
+            failed = self._failed_alone.setdefault(modality, [])
+            if video not in failed:
+                failed.append(video)
+            if len(failed) >= BREAK_AFTER:
+                raise _broken(reason, failed)
         parts = by_modality(attempt.job)
         if len(parts) > 1:
             self.suspects.extendleft(Attempt(part, alone=True) for part in reversed(parts))
         else:
-            self.held.append(Verdict(attempt, reason))
-            self._from_back = not self._from_back  # the neighbours of a guilty one may be of its kind
+            self.held.append(GivenUp(attempt, reason))
+            self._from_back = not self._from_back  # its neighbours may be of its kind
 
     def next_suspect(self) -> Attempt:
         """The next of the suspects, of which there is one, without what has been published of it since."""
@@ -104,7 +105,7 @@ class RetryPolicy:
 
     def is_open(self, video_id: str) -> bool:
         """Whether anything of a video that is not in flight is still to be tried or said."""
-        waiting = [*self.suspects, *(verdict.attempt for verdict in (*self.held, *self.settled))]
+        waiting = [*self.suspects, *(each.attempt for each in (*self.held, *self.settled))]
         return any(attempt.job.video_id == video_id for attempt in waiting)
 
     def without_published(self, job: Job) -> Job:

@@ -37,7 +37,7 @@ class MediaReport:
     """
 
     frames: int = 0  # decoded
-    declared_frames: int = 0  # by the header, which is often wrong: a hint, never a verdict
+    declared_frames: int = 0  # by the header, which is often wrong: a hint only
     surplus: int = 0  # frames beyond those, in a container whose header is exact
     listed: int = 0  # packets in the container's own table, where some are missing
     missing: int = 0  # of those, could not be read

@@ -81,10 +81,10 @@ class _Sound:
             self._begun, self._taken, self._rate = len(self._samples), 0, rate
             if rate != self._sample_rate:
                 self._resampler = soxr.ResampleStream(rate, self._sample_rate, 1, dtype="float32")
-        room = max(0.0, (end_s - self._begun / self._sample_rate) * rate) - self._taken
-        is_open = len(samples) < room
+        wanted = max(0.0, (end_s - self._begun / self._sample_rate) * rate) - self._taken
+        is_open = len(samples) < wanted
         if not is_open:
-            samples = samples[: max(0, math.ceil(room))]
+            samples = samples[: max(0, math.ceil(wanted))]
         self._taken += len(samples)
         self._samples.append(self._resampler.resample_chunk(samples) if self._resampler else samples)
         return is_open

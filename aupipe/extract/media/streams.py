@@ -44,12 +44,12 @@ def pick_stream(container: Any, path: Path, kind: Kind, number: int | None = Non
 
 
 def candidates(container: Any, kind: Kind) -> list[Any]:
-    """The streams that could be meant: of video, no cover art, no thumbnails, no single picture beside a film."""
+    """The streams that could be meant: of video, no cover art, no thumbnails, no single picture beside a video."""
     streams = list(getattr(container.streams, kind))
     if kind == "audio":
         return streams
-    films = [stream for stream in streams if not stream.disposition & STILL]
-    return [stream for stream in films if not _is_one_picture(stream)] or films
+    videos = [stream for stream in streams if not stream.disposition & STILL]
+    return [stream for stream in videos if not _is_one_picture(stream)] or videos
 
 
 def stated_end_s(stream: Any) -> float | None:
