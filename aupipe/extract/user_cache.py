@@ -45,7 +45,7 @@ def lock(file: str) -> Iterator[None]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             held.enter_context(FileLock(path))
-        except (NotImplementedError, OSError) as error:  # filelock raises the first where a system has no file locks
+        except OSError as error:
             log.info("%s: not locked: %s", path, error)
         yield
 

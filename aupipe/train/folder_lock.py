@@ -28,7 +28,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise UsageError(f"{folder}: another training is running there: choose another folder") from None
-    except (NotImplementedError, OSError) as error:  # filelock raises the first where a system has no file locks
+    except OSError as error:
         log.info("%s: not locked: %s", path, error)
     try:
         yield

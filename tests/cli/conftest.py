@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 
@@ -60,6 +61,11 @@ class Project:
 
     def configure(self, text: str) -> None:
         (self.folder / "aupipe.toml").write_text(text)
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    """The worker processes that a process has started."""
+    return [child for child in psutil.Process(pid).children() if "aupipe.extract.executors.worker" in child.cmdline()]
 
 
 @pytest.fixture

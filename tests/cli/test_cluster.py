@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+import trustme
 
 from aupipe.store import create_store
-from tests.cli.conftest import Answer, Project
-from tests.cli.test_worker_failures import PLUGIN
+from tests.cli.conftest import Answer, Project, workers_of
+from tests.cli.test_worker_failures import PLUGIN, can_mount
 from tests.conftest import write_video
 from tests.extract.dask_cluster import Cluster, dask_cluster
 
@@ -98,19 +99,9 @@ def end(process: subprocess.Popen[bytes], within_s: float = 120) -> tuple[int, s
     return process.returncode, err.decode(errors="replace")
 
 
-def worker_processes(cluster: Cluster) -> list[int]:
+def worker_processes(cluster: Cluster) -> list[psutil.Process]:
     """The processes that compute, of all agents of this cluster."""
-    found = []
-    parents = {process.pid for process in cluster.workers.values()}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-            parent = int(re.search(rb"PPid:\s+(\d+)", (folder / "status").read_bytes())[1])  # type: ignore[index]
-        except (OSError, TypeError):
-            continue
-        if b"aupipe.extract.executors.worker" in words and (parent in parents or parent == 1):
-            found.append(int(folder.name))
-    return found
+    return [worker for process in cluster.workers.values() for worker in workers_of(process.pid)]
 
 
 def test_a_run_on_dask_stores_what_a_local_run_does_and_the_next_finds_nothing_to_do(
@@ -146,6 +137,8 @@ def test_a_scheduler_that_is_killed_ends_the_run_in_one_line_and_the_next_goes_o
 ) -> None:
     process = project.start(*extract_on(cluster))
     wait_for(lambda: published(project) > 3, process)
+    workers = worker_processes(cluster)
+    assert workers
     assert cluster.scheduler is not None
     os.killpg(cluster.scheduler.pid, signal.SIGKILL)
     code, err = end(process, within_s=60)
@@ -154,7 +147,7 @@ def test_a_scheduler_that_is_killed_ends_the_run_in_one_line_and_the_next_goes_o
     assert "the Dask scheduler at tcp://127.0.0.1" in last
     assert "run the same command again" in last
     assert "Traceback" not in err
-    wait_for(lambda: not worker_processes(cluster), within_s=60)
+    wait_for(lambda: not any(worker.is_running() for worker in workers), within_s=60)
     cluster.start_scheduler()
     cluster.start_worker("worker-2")
     answer = project.run(*extract_on(cluster))
@@ -168,9 +161,11 @@ def test_a_run_that_is_killed_leaves_no_process_and_the_next_waits_for_its_turn(
 ) -> None:
     process = project.start(*extract_on(cluster))
     wait_for(lambda: published(project) > 3, process)
+    workers = worker_processes(cluster)
+    assert workers
     process.kill()
     end(process)
-    wait_for(lambda: not worker_processes(cluster), within_s=60)
+    wait_for(lambda: not any(worker.is_running() for worker in workers), within_s=60)
     answer = project.run(*extract_on(cluster))
     assert answer.code == 0, answer.err
     assert "waiting for another run on this scheduler" in answer.err
@@ -242,7 +237,10 @@ def test_a_machine_with_another_version_of_a_library_takes_no_part_and_is_named_
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("unshare") is None or os.geteuid() != 0, reason="mounts need root and unshare")
+@pytest.mark.skipif(
+    not can_mount(),
+    reason="what a machine does not see is hidden by a mount of its own, which this one refuses (unshare -rm)",
+)
 def test_machines_that_do_not_see_the_store_or_the_videos_refuse_by_name(
     project: Project, cluster: Cluster, videos: Path, expected: dict[tuple[str, str], bytes], arrays: Arrays
 ) -> None:
@@ -250,7 +248,7 @@ def test_machines_that_do_not_see_the_store_or_the_videos_refuse_by_name(
     hidden = {"no-store": project.folder / "features", "no-videos": videos}
     for name, folder in hidden.items():
         mount = f'mount -t tmpfs none {folder} && exec "$@"'
-        cluster.start_worker(name, prefix=("unshare", "-m", "sh", "-c", mount, "sh"))
+        cluster.start_worker(name, prefix=("unshare", "-rm", "sh", "-c", mount, "sh"))
         wait_for(lambda name=name: "Registered to" in cluster.log(name))  # type: ignore[misc]
     answer = project.run(*extract_on(cluster))
     assert answer.code == 0, answer.err
@@ -356,15 +354,22 @@ def test_the_work_of_a_shared_run_that_is_killed_is_inherited(
     assert arrays(project.folder / "features") == expected
 
 
+def certificate_in(folder: Path) -> tuple[Path, Path]:
+    """A new certificate for this machine, its authority's with it in one file, and its key."""
+    folder.mkdir()
+    authority = trustme.CA()
+    made = authority.issue_cert("127.0.0.1")
+    chain = b"".join(blob.bytes() for blob in (*made.cert_chain_pems, authority.cert_pem))
+    (folder / "certificate.pem").write_bytes(chain)
+    made.private_key_pem.write_to_path(str(folder / "key.pem"))
+    return folder / "certificate.pem", folder / "key.pem"
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates are made by openssl")
 def test_a_cluster_with_tls_is_used_with_its_certificate_and_refuses_a_run_without(
     project: Project, tmp_path: Path, expected: dict[tuple[str, str], bytes], arrays: Arrays
 ) -> None:
-    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    name = ["-subj", "/CN=test", "-days", "2", "-addext", "subjectAltName=IP:127.0.0.1"]
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, *name]
-    subprocess.run(made, check=True, capture_output=True)
+    certificate, key = certificate_in(tmp_path / "own")
     files = ["--tls-ca-file", certificate, "--tls-cert", certificate, "--tls-key", key]
     (tmp_path / "dask").mkdir()
     cluster = Cluster(tmp_path / "dask")
@@ -377,11 +382,8 @@ def test_a_cluster_with_tls_is_used_with_its_certificate_and_refuses_a_run_witho
         own = ["--tls-ca", certificate, "--tls-cert", certificate, "--tls-key", key]
         partial = project.run(*extract_on(cluster, *own[:2]))
         assert (partial.code, "--tls-cert is missing" in partial.err) == (2, True), partial.err
-        foreign = tmp_path / "foreign.pem"
-        made[made.index(certificate)] = foreign
-        made[made.index(key)] = tmp_path / "foreign key.pem"
-        subprocess.run(made, check=True, capture_output=True)
-        wrong = project.run(*extract_on(cluster, "--tls-ca", foreign, "--tls-cert", foreign, "--tls-key", made[7]))
+        foreign, its_key = certificate_in(tmp_path / "foreign")
+        wrong = project.run(*extract_on(cluster, "--tls-ca", foreign, "--tls-cert", foreign, "--tls-key", its_key))
         assert (wrong.code, wrong.err.count("\n")) == (1, 1), wrong.err
         answer = project.run(*extract_on(cluster, *own))
         assert answer.code == 0, answer.err

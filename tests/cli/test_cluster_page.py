@@ -134,30 +134,11 @@ def slurm_configuration(folder: Path) -> str:
 @pytest.fixture
 def slurm(tmp_path: Path, project: Project) -> Iterator[Project]:
     """A project in whose environment `sbatch` is that of a real Slurm, started for this test."""
-    missing = [name for name in SLURM if shutil.which(name) is None]
-    if missing:
-        pytest.skip(f"Slurm is not installed: no {', '.join(missing)}")
     folder = tmp_path / "slurm"
-    for name in ("state", "spool"):
-        (folder / name).mkdir(parents=True)
-    key = folder / "munge.key"
-    key.write_bytes(os.urandom(1024))
-    key.chmod(0o600)
-    configuration = folder / "slurm.conf"
-    configuration.write_text(slurm_configuration(folder))
-    environment = project.environment | {"SLURM_CONF": str(configuration)}
-    files = [f"--{what}-file={folder}/munge.{what}" for what in ("key", "seed", "log")]
-    munge = ["munged", "--force", *files, f"--socket={folder}/munge.sock", f"--pid-file={folder}/munged.pid"]
-    commands = [munge, ["slurmctld"], ["slurmd", "-N", "n1"], ["slurmd", "-N", "n2"]]
+    environment = project.environment | {"SLURM_CONF": str(folder / "slurm.conf")}
     try:
-        for command in commands:
-            if subprocess.run(command, env=environment, capture_output=True, check=False).returncode:
-                pytest.skip(f"{command[0]} does not start here")
-        until_s = time.monotonic() + 30
-        while _slurm(environment, "sinfo", "-h", "-t", "idle", "-o", "%D").strip() != "2":
-            if time.monotonic() > until_s:
-                pytest.skip("Slurm does not start here")
-            time.sleep(0.2)
+        if reason := reason_against_slurm(folder, environment):
+            pytest.skip(f"a Slurm of one's own is started from Debian's slurmctld, slurmd and munge: {reason}")
         yield Project(project.folder, environment)
     finally:
         for file in folder.glob("*.pid"):
@@ -165,6 +146,30 @@ def slurm(tmp_path: Path, project: Project) -> Iterator[Project]:
                 os.kill(int(file.read_text()), signal.SIGTERM)
             except (OSError, ValueError):
                 continue
+
+
+def reason_against_slurm(folder: Path, environment: dict[str, str]) -> str:
+    """Start a Slurm of two nodes in a folder; why that cannot be here, or nothing."""
+    if missing := [name for name in SLURM if shutil.which(name) is None]:
+        return f"{', '.join(missing)} not installed"
+    for name in ("state", "spool"):
+        (folder / name).mkdir(parents=True)
+    key = folder / "munge.key"
+    key.write_bytes(os.urandom(1024))
+    key.chmod(0o600)
+    (folder / "slurm.conf").write_text(slurm_configuration(folder))
+    files = [f"--{what}-file={folder}/munge.{what}" for what in ("key", "seed", "log")]
+    munge = ["munged", "--force", *files, f"--socket={folder}/munge.sock", f"--pid-file={folder}/munged.pid"]
+    for command in (munge, ["slurmctld"], ["slurmd", "-N", "n1"], ["slurmd", "-N", "n2"]):
+        started = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if started.returncode:
+            return f"{command[0]} does not start: {started.stderr.strip()}"
+    until_s = time.monotonic() + 30
+    while _slurm(environment, "sinfo", "-h", "-t", "idle", "-o", "%D").strip() != "2":
+        if time.monotonic() > until_s:
+            return f"its nodes do not answer: {_slurm(environment, 'sinfo').strip()}"
+        time.sleep(0.2)
+    return ""
 
 
 def _slurm(environment: dict[str, str], *command: str) -> str:

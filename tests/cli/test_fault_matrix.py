@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Project
+from tests.cli.conftest import Project, workers_of
 from tests.cli.test_worker_failures import PICTURES, SOUND, TREE, add_tracks, failed_lines, one_line, plugged
 from tests.conftest import write_video
 
@@ -36,20 +35,6 @@ class Numbers(FrameChunk):
 """
 
 
-def workers_of(process: subprocess.Popen) -> list[int]:
-    """The worker processes whose parent a process is."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            command = (folder / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if int(fields[1]) == process.pid and b"aupipe.extract.executors.worker" in command:
-            found.append(int(folder.name))
-    return found
-
-
 def wait_until(true, what: str, process: subprocess.Popen | None = None) -> None:
     deadline = time.monotonic() + 120
     while not true():
@@ -58,17 +43,16 @@ def wait_until(true, what: str, process: subprocess.Popen | None = None) -> None
         time.sleep(0.02)
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="Linux alone lists the children of a process in /proc")
 def test_the_workers_of_a_killed_run_end_by_themselves(plugged: Project) -> None:
     add_tracks(plugged, bright=200)
     plugged.configure(TREE + PICTURES)
     process = plugged.start("extract", "--cpu", FAIL="sleeps")
     wait_until((plugged.folder / "loaded").exists, "no worker loads its encoder", process)
-    workers = workers_of(process)
+    workers = workers_of(process.pid)
     assert workers
     process.kill()
     process.wait()
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), "workers outlive their run")
+    wait_until(lambda: not any(worker.is_running() for worker in workers), "workers outlive their run")
     assert plugged.run("extract", "--cpu").code == 0
 
 
@@ -189,8 +173,8 @@ def test_a_signal_to_one_worker_costs_no_item(plugged: Project, arrays) -> None:
     (plugged.folder / "loaded").unlink()
     process = plugged.start("extract", "--cpu", "--workers", "1", "--batch-size", "1")
     wait_until((plugged.folder / "loaded").exists, "no worker loads its encoder", process)
-    for pid in workers_of(process):
-        os.kill(pid, signal.SIGKILL)
+    for worker in workers_of(process.pid):
+        worker.kill()
     assert process.wait(timeout=300) == 0, process.stderr.read()
     assert arrays(plugged.folder / "features") == arrays(plugged.folder / "alone")
 

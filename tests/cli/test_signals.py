@@ -20,6 +20,7 @@ from aupipe.logs import LineFormatter, printable
 from aupipe.store import create_store, open_store
 from aupipe.store.maintenance.verify import check
 from aupipe.types import FeatureSpec
+from tests.cli.conftest import workers_of
 from tests.cli.test_train import fill
 from tests.conftest import write_video
 
@@ -53,17 +54,6 @@ def start(
     return subprocess.Popen(
         [*AUPIPE, *map(str, arguments)], cwd=folder, text=True, errors="surrogateescape", preexec_fn=prepare, **given
     )
-
-
-def children(process: subprocess.Popen) -> list[int]:
-    """The processes a process has started."""
-    found: list[int] = []
-    for file in Path(f"/proc/{process.pid}/task").glob("*/children"):
-        try:
-            found += map(int, file.read_text().split())
-        except OSError:
-            continue
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -164,13 +154,13 @@ def test_a_warning_of_slurm_ends_extraction_with_its_workers_and_nothing_half_pu
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    workers = children(process)
+    workers = workers_of(process.pid)
     assert workers
     process.send_signal(signal.SIGUSR1)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
     assert LAST_WORDS[143] in err.splitlines()
-    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert not any(worker.is_running() for worker in workers)
     store = open_store(tmp_path / "features")
     assert check(store).damage == []  # type: ignore[arg-type]
     done = {record.recording for record in store.records() if record.state == "done"}

@@ -16,7 +16,7 @@ from typing import Any
 import av
 import torch
 from av.codec import Codec
-from av.codec.hwaccel import HWAccel
+from av.codec.hwaccel import HWAccel, hwdevices_available
 from av.video.reformatter import VideoReformatter
 
 from aupipe.errors import RecordingError, UsageError
@@ -76,11 +76,11 @@ def _accel(device: str) -> HWAccel:
         raise UsageError(
             f"--nvdec: the driver's video part is not here ({error}); a container needs the capability 'video'"
         ) from error
+    if "cuda" not in hwdevices_available():
+        raise UsageError("--nvdec: this PyAV has an FFmpeg without CUDA; run without it")
     accel = HWAccel("cuda", str(torch.device(device).index or 0), options={"current_ctx": "1"})
     try:
         accel.create(Codec("h264", "r"))
-    except NotImplementedError as error:  # PyAV raises it when its FFmpeg was built without CUDA decoders
-        raise UsageError("--nvdec: this PyAV has an FFmpeg without CUDA; run without it") from error
     except av.FFmpegError as error:  # the driver or the device refuses, and strerror says how
         raise UsageError(f"--nvdec: FFmpeg cannot decode on {device} ({error.strerror}); run without it") from error
     return accel
