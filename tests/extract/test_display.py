@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from PIL import Image
 from aupipe.config import Config, EncoderConfig, FacesConfig
 from aupipe.extract.engine.results import JobResult
 from aupipe.extract.gpu.frames import DeviceFrameBuffer, DeviceFrames
+from aupipe.extract.media import display as display_module
 from aupipe.extract.media import video as video_module
 from aupipe.extract.media.display import AS_DECODED, display_of
 from aupipe.extract.media.frame_buffer import HostFrameBuffer
@@ -27,6 +29,7 @@ from aupipe.extract.planning.features import build_feature_set
 from aupipe.extract.planning.plan import make_plan
 from aupipe.store import Store, create_store
 from aupipe.types import FaceTrack, Recording
+from tests.conftest import write_video
 from tests.extract.conftest import Lit
 from tests.extract.running import run_jobs
 from tests.extract.test_clock import number_of
@@ -136,19 +139,19 @@ def test_each_of_the_eight_orientations_of_an_image_file_is_read_upright(
     assert np.abs(found.astype(int) - upright).mean() < 6
 
 
-def test_a_matrix_beside_data_that_has_no_name_still_turns_the_picture(tmp_path: Path) -> None:
+def test_a_matrix_beside_data_that_has_no_name_still_turns_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def newer(frame: av.VideoFrame) -> Any:
+        raise ValueError("27 is not a valid Type")
+
     for orientation in (1, 3, 6, 8):
         path = write_shown(tmp_path / f"{orientation}.mp4", talking(frames=1)[0], MATRICES[orientation])
         frame = next(av.open(str(path)).decode(video=0))
-
-        class Newer:
-            rotation = frame.rotation
-
-            @property
-            def side_data(self) -> Any:
-                raise ValueError("27 is not a valid Type")
-
-        assert display_of(Newer()) == display_of(frame)  # type: ignore[arg-type]
+        expected = display_of(frame)
+        with monkeypatch.context() as patched:
+            patched.setattr(display_module, "SideDataContainer", newer)
+            assert display_of(frame) == expected
 
 
 # Faces in them --------------------------------------------------------------------------------------------------------
@@ -312,3 +315,20 @@ def test_a_reported_clip_of_hdv_pixels_has_the_features_of_its_square_twin(
     for name in ("geometry", "hog"):  # in deviations within the clip; those of 4:3 pixels left as they are: 2 to 5
         moved = np.abs(hdv[name] - square[name]).mean() / square[name].std(axis=0).mean()
         assert moved < 1.0
+
+
+def test_a_picture_is_freed_when_nobody_uses_it_and_not_when_garbage_is_collected(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", 40)
+    list(VideoReader(path))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in VideoReader(path):
+            pass
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        assert not [each for each in gc.garbage if isinstance(each, av.VideoFrame)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideDataContainer, Type
 from numpy.typing import NDArray
 
 SQUARE = Fraction(1)
@@ -62,7 +62,8 @@ AS_DECODED = Display()
 def display_of(frame: av.VideoFrame, pixel_aspect: Fraction = SQUARE) -> Display:
     """How a frame is shown, by its own display matrix and the pixels its stream states (`pixel_aspect_of`)."""
     try:
-        all_data: Any = frame.side_data
+        # `frame.side_data` refers to the frame and the frame to it: each picture would wait for the garbage collector.
+        all_data: Any = SideDataContainer(frame)
         matrix = next((data for data in all_data if data.type is Type.DISPLAYMATRIX), None)
     except ValueError:  # PyAV knows no name for other data of this frame; what it says of the turn is no mirror
         quarters = frame.rotation // 90 % 4
