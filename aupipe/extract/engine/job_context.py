@@ -96,25 +96,35 @@ class JobContext:
     def read_input(self, recording: Recording, spec: FeatureSpec) -> NDArray[Any]:
         """A stored clock, detections or face track. Raises SourceChangedError when it was made from another file."""
         key, paths = recording.key_for(spec.modality), source_paths(recording, spec.modality)
-        self._wait_for(key, spec.id)
-        with self.store_lock:
-            made_from = self.store.published(key, spec.id).source
-            if made_from and self.source(recording, spec.modality) and source_changed(paths, made_from):
+        stored = self._look_for(key, spec.id)
+        if self._is_of_another_file(stored, recording, spec.modality, paths):
+            with self.store_lock:
+                self.store.refresh()  # another process has published it anew?
+                stored = self.store.published(key, spec.id)
+            if self._is_of_another_file(stored, recording, spec.modality, paths):
                 raise SourceChangedError(
                     f"{recording.video or recording.images}: changed since this run began; run again"
                 )
+        with self.store_lock:
             return self.store.read(key, spec.id)
 
-    def _wait_for(self, key: str, feature: str) -> None:
-        """Look again until an item is there that another process, or another machine, has published before this job
-        was handed out: a network file system may show it late."""
+    def _look_for(self, key: str, feature: str) -> ItemRecord:
+        """The record of an item that was published before this job was handed out. Raises KeyError without one.
+
+        Another process or machine may have published it, and a network file system may show that late.
+        """
         for wait_s in APPEAR_WAITS_S:
+            with self.store_lock, suppress(KeyError):
+                return self.store.published(key, feature)
             time.sleep(wait_s)
             with self.store_lock:
                 self.store.refresh()
-                with suppress(KeyError):
-                    self.store.published(key, feature)
-                    return
+        return self.store.published(key, feature)
+
+    def _is_of_another_file(
+        self, stored: ItemRecord, recording: Recording, modality: str, paths: tuple[Path, ...]
+    ) -> bool:
+        return bool(stored.source and self.source(recording, modality) and source_changed(paths, stored.source))
 
     # What decoding found ----------------------------------------------------------------------------------------------
 

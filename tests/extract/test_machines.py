@@ -1,0 +1,128 @@
+"""Which machine gets a job, how many a machine holds, and when a run without machines ends."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from aupipe.errors import AupipeError
+from aupipe.extract.executors import Attempt
+from aupipe.extract.executors.cluster import machines as module
+from aupipe.extract.executors.cluster.machines import AHEAD_S, NOBODY_S, REFUSERS_S, Machine, Machines
+from aupipe.extract.executors.cluster.messages import Hello, Refusal
+from aupipe.extract.planning.plan import Job
+
+LEAST, MOST = 4, 10
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    found = SimpleNamespace(now_s=1000.0)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: found.now_s))
+    return found
+
+
+def hello(name: str, *gpus: str) -> Hello:
+    return Hello(f"tcp://{name}", name, gpus, 2, LEAST, MOST)
+
+
+def attempt(name: str = "a.mp4", size_bytes: int = 100, alone: bool = False) -> Attempt:
+    return Attempt(Job(name, []), alone, size_bytes)
+
+
+def joined(*names: str) -> tuple[Machines, list[Machine]]:
+    found = Machines()
+    for name in names:
+        found.join(hello(name))
+    return found, list(found)
+
+
+def full(machine: Machine, clock: SimpleNamespace, ends_after_s: float) -> None:
+    """Give a machine jobs of 100 bytes until it takes no more, one having ended after some seconds."""
+    for number in range(LEAST):
+        assert machine.has_slot(100, alone=False)
+        machine.give(number, attempt())
+    assert not machine.has_slot(100, alone=False), "nobody knows yet how fast it is"
+    clock.now_s += ends_after_s
+    machine.take(0, ended=True)
+    number = LEAST
+    while machine.has_slot(100, alone=False):
+        machine.give(number, attempt())
+        number += 1
+
+
+def test_a_machine_holds_what_its_processes_need_and_more_only_while_that_is_little_work(
+    clock: SimpleNamespace,
+) -> None:
+    _, (slow, fast, middling) = joined("slow", "fast", "middling")
+    full(slow, clock, ends_after_s=100)
+    assert len(slow.held) == LEAST
+    full(fast, clock, ends_after_s=0.1)
+    assert len(fast.held) == MOST
+    full(middling, clock, ends_after_s=5)  # 20 bytes a second
+    assert middling.held_bytes == AHEAD_S * 20
+
+
+def test_a_job_goes_to_the_emptiest_machine() -> None:
+    machines, (one, two) = joined("one", "two")
+    one.give(0, attempt())
+    assert machines.choose(attempt(), set()) is two
+
+
+def test_a_job_that_killed_is_tried_where_it_has_not_and_where_jobs_have_ended() -> None:
+    machines, (one, two, three) = joined("one", "two", "three")
+    three.deaths = 1
+    assert machines.choose(attempt(alone=True), {one.address}) is two
+    two.deaths = 2
+    assert machines.choose(attempt(alone=True), set()) is one
+    two.give(0, attempt())
+    two.take(0, ended=True)
+    assert not two.is_doubtful
+    assert three.is_doubtful
+
+
+def test_where_it_has_killed_everywhere_it_is_tried_all_the_same() -> None:
+    machines, (one,) = joined("one")
+    assert machines.choose(attempt(alone=True), {one.address}) is one
+
+
+def test_two_dask_workers_that_would_share_a_gpu_are_not_both_taken(caplog: pytest.LogCaptureFixture) -> None:
+    machines = Machines()
+    machines.join(hello("one", "GPU-1"))
+    machines.join(hello("two", "GPU-2"))
+    machines.join(hello("three", "GPU-1"))
+    assert [machine.hello.host for machine in machines] == ["one", "two"]
+    assert "GPU GPU-1 is that of another Dask worker" in caplog.text
+
+
+def test_a_machine_that_says_hello_again_keeps_its_jobs_and_one_that_refused_stays_out() -> None:
+    machines, (one,) = joined("one")
+    one.give(0, attempt())
+    machines.join(hello("one"))
+    assert list(machines) == [one]
+    machines.refuse(Refusal("tcp://two", "two", "no store there"))
+    machines.join(hello("two"))
+    assert list(machines) == [one]
+
+
+def test_a_run_that_all_machines_refuse_ends_with_the_first_reason_and_its_code(clock: SimpleNamespace) -> None:
+    machines = Machines()
+    machines.refuse(Refusal("tcp://one", "one", "--gpu 0: torch sees no GPU", 2))
+    machines.raise_if_none({"tcp://one"})
+    clock.now_s += REFUSERS_S + 1
+    machines.raise_if_none({"tcp://one", "tcp://two"})  # another one has not answered yet
+    with pytest.raises(AupipeError, match="no machine takes part: one: --gpu 0: torch sees no GPU") as found:
+        machines.raise_if_none({"tcp://one"})
+    assert found.value.exit_code == 2
+
+
+def test_a_run_without_any_machine_waits_and_then_ends(clock: SimpleNamespace) -> None:
+    machines, (one,) = joined("one")
+    clock.now_s += NOBODY_S + 1
+    machines.raise_if_none(set())
+    machines.remove(one.address)
+    machines.raise_if_none(set())
+    clock.now_s += NOBODY_S + 1
+    with pytest.raises(AupipeError, match="no Dask worker has taken part for 10 minutes"):
+        machines.raise_if_none(set())
