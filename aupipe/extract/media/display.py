@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import av
 import numpy as np
@@ -63,8 +63,8 @@ def display_of(frame: av.VideoFrame, pixel_aspect: Fraction = SQUARE) -> Display
     """How a frame is shown, by its own display matrix and the pixels its stream states (`pixel_aspect_of`)."""
     try:
         # `frame.side_data` refers to the frame and the frame to it: each picture would wait for the garbage collector.
-        all_data: Any = SideDataContainer(frame)
-        matrix = next((data for data in all_data if data.type is Type.DISPLAYMATRIX), None)
+        side_data = cast(Any, SideDataContainer)(frame)  # its type stub names no argument
+        matrix = next((data for data in side_data if data.type is Type.DISPLAYMATRIX), None)
     except ValueError:  # PyAV knows no name for other data of this frame; what it says of the turn is no mirror
         quarters = frame.rotation // 90 % 4
         return Display(quarters % 2 == 1, quarters in (1, 2), quarters in (2, 3), pixel_aspect)
