@@ -58,7 +58,8 @@ def _examine_owners() -> Iterator[Finding]:
         packages = sorted(set(owners.get(module, ())))
         if len(packages) > 1:
             remedy = f"pip uninstall {' '.join(packages)}, then pip install {package} ({why})"
-            yield Finding("FAIL", f"owner of {module}", f"comes from {len(packages)} packages: {', '.join(packages)}", remedy)
+            found = f"comes from {len(packages)} packages: {', '.join(packages)}"
+            yield Finding("FAIL", f"owner of {module}", found, remedy)
         elif packages:
             yield Finding("PASS", f"owner of {module}", f"{packages[0]} {metadata.version(packages[0])}")
         else:  # onnxruntime: the others are imported above
