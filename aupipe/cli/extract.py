@@ -200,7 +200,10 @@ def extract(
         # A recording's id is its path in the folder: two folders in one store would overwrite each other.
         config = resolve(None, videos / "features", **overrides)
     if weights == "random":
-        config = _with_random_weights(config)
+        from aupipe.extract.planning.random_weights import with_random_weights
+
+        echo("aupipe: --weights random: encoders are untrained, their features have no meaning", err=True)
+        config = with_random_weights(config)
     if gpu is not None and not dry_run and scheduler is None:
         devices = _devices(gpu, cpu, options, config)  # before the data set is read: it does not depend on it
     recordings, feature_set = select(config, split_list(modalities), split_list(features), limit, selected)
@@ -273,23 +276,3 @@ def _batch_size(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or not 0 < int(text) <= 65536:
         raise UsageError(f"--batch-size {text}: expected a number of faces such as 64, or auto")
     return int(text)
-
-
-def _with_random_weights(config: Config) -> Config:
-    """The configuration with random weights for every encoder that has weights."""
-    echo("aupipe: --weights random: encoders are untrained, their features have no meaning", err=True)
-    from dataclasses import fields
-
-    from aupipe.extract.encoders import ENCODERS
-
-    def has_weights(kind: str) -> bool:
-        encoder = ENCODERS.get(kind)
-        if getattr(encoder, "file_is_network", False):
-            return False  # the file holds the network, not only its weights
-        return "weights" in {f.name for f in fields(encoder)}
-
-    encoders = tuple(
-        replace(encoder, params={**encoder.params, "weights": "random"}) if has_weights(encoder.kind) else encoder
-        for encoder in config.encoders
-    )
-    return replace(config, encoders=encoders)
