@@ -20,6 +20,7 @@ from aupipe.cli.extract import extract
 from aupipe.cli.output import close_streams, echo, echo_error, echo_traceback, open_streams
 from aupipe.cli.predict import predict
 from aupipe.cli.project import config, demo, init, plugins
+from aupipe.cli.recipes import recipes
 from aupipe.cli.score import evaluate, tune
 from aupipe.cli.signals import catch_signals, exit_now, release_signals, was_signalled
 from aupipe.cli.status import inspect, status
@@ -66,6 +67,7 @@ COMMANDS = (
     status,
     inspect,
     store,
+    recipes,
     train,
     predict,
     evaluate,

@@ -25,6 +25,7 @@ from aupipe.cli.options import (
 )
 from aupipe.cli.output import echo
 from aupipe.cli.overwrite import overwrite_option
+from aupipe.cli.recipe_features import narrow_to_recipe
 from aupipe.cli.run_report import report_nothing_to_do, run_plan, show_plan
 from aupipe.cli.selection import select, warn_duplicates
 from aupipe.config import Config
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     help="visual, audio or text; several separated by commas. Default: all.",
 )
 @click.option("--feature", "features", multiple=True, help="Only these [[encoder]] names; several separated by commas.")
+@click.option("--recipe", metavar="NAME|FILE", help="Exactly the features of this recipe, by the recipe's own tables.")
+@click.option("--task", help="With --recipe: the task. Default: all tasks of the recipe's paper.")
 @device_options
 @scheduler_options
 @config_options
@@ -123,6 +126,8 @@ def extract(
     videos: Path | None,
     modalities: tuple[str, ...],
     features: tuple[str, ...],
+    recipe: str | None,
+    task: str | None,
     gpu: str | None,
     cpu: bool,
     scheduler: str | None,
@@ -164,7 +169,7 @@ def extract(
     Examples:
       aupipe extract --modality visual --gpu 0
       aupipe extract --modality audio
-      aupipe extract --dry-run
+      aupipe extract --recipe tcn-transformer --task va --dry-run
       aupipe extract --retry-failed
       aupipe extract --cpu --profile trace.json    # open it in chrome://tracing or Perfetto
       aupipe extract --scheduler scheduler.json --gpu all
@@ -199,6 +204,11 @@ def extract(
     if videos is not None and config.file is None and store is None:
         # A recording's id is its path in the folder: two folders in one store would overwrite each other.
         config = resolve(None, videos / "features", **overrides)
+    wanted = split_list(features)
+    if recipe is not None:
+        config, wanted = narrow_to_recipe(config, recipe, task, wanted)
+    elif task is not None:
+        raise UsageError("--task is for --recipe: without one, features are those of aupipe.toml")
     if weights == "random":
         from aupipe.extract.planning.random_weights import with_random_weights
 
@@ -206,7 +216,7 @@ def extract(
         config = with_random_weights(config)
     if gpu is not None and not dry_run and scheduler is None:
         devices = _devices(gpu, cpu, options, config)  # before the data set is read: it does not depend on it
-    recordings, feature_set = select(config, split_list(modalities), split_list(features), limit, selected)
+    recordings, feature_set = select(config, split_list(modalities), wanted, limit, selected)
     warn_duplicates(recordings, feature_set)
     feature_set = replace(
         feature_set,

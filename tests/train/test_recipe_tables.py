@@ -157,5 +157,5 @@ def test_a_task_that_is_not_in_the_paper_and_a_frozen_encoder_are_departures():
 
 def test_a_paper_table_with_an_unknown_key_is_refused(tmp_path):
     (tmp_path / "p.toml").write_text("extends = 'tcn'\n[paper]\ncite = 'x'\n[paper.says]\nepoch = 3")
-    with pytest.raises(UsageError, match="unknown key 'epoch'. Did you mean 'epochs'"):
+    with pytest.raises(UsageError, match=r"unknown key 'epoch'. Did you mean 'epochs'"):
         departures(load_recipe(tmp_path / "p.toml"), read_paper(tmp_path / "p.toml"), "au")

@@ -33,7 +33,7 @@ __all__ = [
     "weights_folder",
 ]
 
-# The value of an encoder's ``weights`` that asks for random numbers, for tests and benchmarks. ``random:NAME`` are others.
+# The value of an encoder's ``weights`` that asks for random numbers, for tests and benchmarks; others by random:NAME.
 RANDOM = "random"
 RANDOM_SEED = 0
 PICKLES = (".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".bin", ".tar", ".th")  # what only `aupipe weights import` reads
