@@ -184,6 +184,24 @@ def encoder_text(encoder: EncoderConfig) -> str:
     return "[[encoder]]\n" + table_text(encoder_table(encoder))
 
 
+def recipe_file_text(tables: Mapping[str, Any]) -> str:
+    """A recipe file of these tables."""
+    plain = {key: value for key, value in tables.items() if key != "encoder" and not isinstance(value, Mapping)}
+    encoders = ["[[encoder]]\n" + table_text(table) for table in tables.get("encoder", ())]
+    return "\n\n".join([table_text(plain), *_sections(tables, ""), *encoders]) + "\n"
+
+
+def _sections(tables: Mapping[str, Any], prefix: str) -> list[str]:
+    """The tables among the values, each with its heading; those in them after it."""
+    found = []
+    for key, value in tables.items():
+        if isinstance(value, Mapping) and value:
+            plain = {name: one for name, one in value.items() if not isinstance(one, Mapping)}
+            found += [f"[{prefix}{key}]\n{table_text(plain)}"] if plain else []
+            found += _sections(value, f"{prefix}{key}.")
+    return found
+
+
 def table_text(table: Mapping[str, Any]) -> str:
     """Keys and their values as lines of TOML; texts, numbers and lists of them are written in TOML as in JSON."""
     return "\n".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items())

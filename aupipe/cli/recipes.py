@@ -8,7 +8,7 @@ import click
 
 from aupipe.cli.options import json_option
 from aupipe.cli.output import echo, echo_json
-from aupipe.cli.recipe_features import encoder_text, table_text
+from aupipe.cli.recipe_features import recipe_file_text
 from aupipe.errors import UsageError
 from aupipe.tasks import OFFICIAL
 
@@ -117,20 +117,7 @@ def show(name: str, task: str, overrides: tuple[str, ...], as_json: bool) -> Non
 def _text(recipe: Recipe, task: str) -> str:
     """A recipe as TOML, without the losses and the post-processing of other tasks."""
     tables = recipe.to_json()
-    tables.pop("encoder")
+    encoders = tables.pop("encoder")
     for key in ("loss", "postprocess"):
         tables[key] = {name: table for name, table in tables[key].items() if name == task}
-    plain = {key: value for key, value in tables.items() if not isinstance(value, dict)}
-    parts = [table_text(plain), *_tables(tables, "")]
-    return "\n\n".join([*parts, *map(encoder_text, recipe.encoders)]) + "\n"
-
-
-def _tables(tables: dict[str, Any], prefix: str) -> list[str]:
-    """The tables among the values, each with its heading; those in them after it."""
-    found = []
-    for key, value in tables.items():
-        if isinstance(value, dict) and value:
-            plain = {name: one for name, one in value.items() if not isinstance(one, dict)}
-            found += [f"[{prefix}{key}]\n{table_text(plain)}"] if plain else []
-            found += _tables(value, f"{prefix}{key}.")
-    return found
+    return recipe_file_text({**tables, "encoder": encoders})

@@ -53,10 +53,11 @@ def read_paper(name_or_path: str | Path, task: Task | None = None) -> Paper | No
     return Paper(plain.cite, plain.title, plain.code, plain.tasks, says, unstated, trains, plain.differs)
 
 
-def departures(recipe: Recipe, paper: Paper, task: str) -> list[str]:
+def departures(recipe: Recipe, paper: Paper, task: str, unstated: bool = True) -> list[str]:
     """In what ``recipe``, resolved for a task, departs from its paper, a line each.
 
-    Raises UsageError where the paper's table names a key that the recipe does not have.
+    ``unstated``: also what the paper does not state. Raises UsageError where the paper's table names a key that the
+    recipe does not have.
     """
     values = values_of(recipe)
     found = []
@@ -65,13 +66,14 @@ def departures(recipe: Recipe, paper: Paper, task: str) -> list[str]:
     for key, said in paper.says.items():
         if _is_of_other(key, task):
             continue
-        here = values[key] if key in values else _absent(recipe, key, values)
+        _check_key(recipe, key, values)
+        here = values.get(key)
         if _plain(here) != _plain(said):
             found.append(f"{key} = {_shown(here)}: the paper has {_shown(said)}")
-    for key, source in paper.unstated.items():
-        if not _is_of_other(key, task):
-            here = values[key] if key in values else _absent(recipe, key, values)
-            found += [f"{key} = {_shown(here)}: {source}; the paper does not state it"] * (here is not None)
+    for key, source in paper.unstated.items() if unstated else ():
+        _check_key(recipe, key, values)
+        if key in values and not _is_of_other(key, task):
+            found.append(f"{key} = {_shown(values[key])}: {source}; the paper does not state it")
     for name, what in paper.trains.items():
         if name in recipe.features:
             found.append(f"{name}: frozen, because features are computed once; the paper trains {what}")
@@ -99,10 +101,10 @@ def _is_of_other(key: str, task: str) -> bool:
     return first in ("loss", "postprocess") and rest.partition(".")[0] != task
 
 
-def _absent(recipe: Recipe, key: str, values: Mapping[str, Any]) -> None:
-    """None, for a key that another head, loss, encoder or feature set does not have. Raises UsageError for others."""
+def _check_key(recipe: Recipe, key: str, values: Mapping[str, Any]) -> None:
+    """Raise UsageError for a key that no recipe has; another head, loss, encoder or feature set may lack one."""
     first = key.partition(".")[0]
-    if first not in ("head", "loss", "postprocess", "encoder", "detector"):
+    if key not in values and first not in ("head", "loss", "postprocess", "encoder", "detector"):
         raise UsageError(f"recipe {recipe.name!r}: [paper]: unknown key {key!r}.{nearest(key, values)}")
 
 
