@@ -185,7 +185,7 @@ def load_config(
         sections[name] = section(**values)
     sections["dataset"] = replace(sections["dataset"], tasks=read_tasks(content.get("task", []), where))
     sections["faces"], detector = _detector(content, sections["faces"], origin, where)
-    encoders = _encoders(content["encoder"], where) if "encoder" in content else DEFAULT_ENCODERS
+    encoders = read_encoders(content["encoder"], where) if "encoder" in content else DEFAULT_ENCODERS
     origin["encoder"] = where if "encoder" in content else "default"
     return Config(**sections, detector=detector, encoders=encoders, file=file, origin=origin)
 
@@ -256,7 +256,13 @@ def _detector(
     return faces, params
 
 
-def _encoders(tables: Any, where: str) -> tuple[EncoderConfig, ...]:
+def encoder_table(encoder: EncoderConfig) -> dict[str, Any]:
+    """The ``[[encoder]]`` table that `read_encoders` turns back into this encoder."""
+    return {"name": encoder.name, "modality": encoder.modality, "kind": encoder.kind, **encoder.params}
+
+
+def read_encoders(tables: Any, where: str) -> tuple[EncoderConfig, ...]:
+    """The encoders of ``[[encoder]]`` tables. Raises UsageError, which begins with ``where``, for what is none."""
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise UsageError(f"{where}: encoders are written as [[encoder]] tables")
     encoders: list[EncoderConfig] = []

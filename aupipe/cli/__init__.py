@@ -21,6 +21,8 @@ from aupipe.cli.extract import extract
 from aupipe.cli.output import close_streams, echo, echo_error, echo_traceback, open_streams
 from aupipe.cli.predict import predict
 from aupipe.cli.project import config, demo, init, plugins
+from aupipe.cli.recipes import recipes
+from aupipe.cli.reproduce import reproduce
 from aupipe.cli.score import evaluate, tune
 from aupipe.cli.signals import catch_signals, exit_now, release_signals, was_signalled
 from aupipe.cli.status import inspect, status
@@ -67,11 +69,13 @@ COMMANDS = (
     status,
     inspect,
     store,
+    recipes,
     train,
     predict,
     evaluate,
     tune,
     ensemble,
+    reproduce,
     cluster,
     weights,
     demo,

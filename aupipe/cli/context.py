@@ -13,6 +13,7 @@ import click
 from aupipe.cli.data import keep_current
 from aupipe.cli.options import existing_store, pick_devices, require_config, resolve
 from aupipe.cli.output import echo
+from aupipe.cli.recipe_features import with_encoders
 from aupipe.config import Config
 from aupipe.dataset import Dataset, open_dataset
 from aupipe.errors import UsageError
@@ -63,7 +64,8 @@ class Context:
             more = f" and {len(unknown) - 1} more" * (len(unknown) > 1)
             echo(f"aupipe: {model.path} has routes of unknown recordings: {unknown[0]}{more}", err=True)
         for run in model.runs:
-            recordings = keep_current(self.config, self.store, recordings, run.features, self.allow_missing)
+            config = with_encoders(self.config, run.recipe.encoders, warn=False)
+            recordings = keep_current(config, self.store, recordings, run.features, self.allow_missing)
         options: dict[str, Any] = {"device": self.device, "allow_missing": self.allow_missing}
         if held_out:
             return predict_held_out(model, self.store, recordings, **options)

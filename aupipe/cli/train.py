@@ -23,6 +23,7 @@ from aupipe.cli.options import (
     split_list,
 )
 from aupipe.cli.output import echo
+from aupipe.cli.recipe_features import extract_command, task_of
 from aupipe.cli.signals import say_how_to_continue
 from aupipe.cli.train_report import show_ensemble, show_run, warn_damaged
 from aupipe.cli.train_request import (
@@ -141,7 +142,7 @@ def train(
       aupipe train --recipe baseline --feature hog,blendshapes --per-feature --folds 5
       aupipe train --resume runs/20260101-120000-best-au
     """
-    from aupipe.train.ensemble_recipe import load_ensemble_recipe
+    from aupipe.train.ensemble_recipe import ensemble_recipe_from_json, load_ensemble_recipe
 
     if resume is not None:
         given: dict[str, Any] = {"--recipe": recipe, "--task": task, "--feature": features, "--set": overrides}
@@ -152,7 +153,8 @@ def train(
         config = require_config(resolve(config_file, store, **{"train.task": request.task}))
     else:
         config = require_config(resolve(config_file, store, **{"train.recipe": recipe, "train.task": task}))
-        chosen = load_ensemble_recipe(config.train.recipe, [*overrides, *(["amp=true"] if amp else [])], per_feature)
+        changed, label_set = [*overrides, *(["amp=true"] if amp else [])], task_of(config, config.train.task)
+        chosen = load_ensemble_recipe(config.train.recipe, changed, per_feature, label_set)
         request = TrainRequest(
             chosen.to_json(),
             config.train.task,
@@ -164,7 +166,8 @@ def train(
             deterministic,
             threads,
         )
-    opened, device = existing_store(config), pick_devices(gpu, cpu)[0]
+    command = extract_command(config, ensemble_recipe_from_json(request.recipe), request.task)
+    opened, device = existing_store(config, command), pick_devices(gpu, cpu)[0]
     _train(config, opened, request, out, resume is not None, device, compiled, as_json)
 
 
