@@ -21,11 +21,11 @@ from aupipe.types import Labels, Recording
 
 if TYPE_CHECKING:
     from aupipe.store import Store
-    from aupipe.train.evaluate import Scores
     from aupipe.train.intervals import BootstrapInterval
     from aupipe.train.model import Model
     from aupipe.train.postprocess import PostProcess
-    from aupipe.train.prediction_files import Predictions, Threshold
+    from aupipe.train.predictions import Predictions
+    from aupipe.train.scores import Scores
 
 SPLITS = click.Choice(["train", "validation", "test"])
 POST = click.option(
@@ -58,16 +58,17 @@ class Context:
         """Scores before post-processing, of the recordings whose stored features are current."""
         from aupipe.train.model_prediction import predict_held_out, predict_model
 
-        known = {name for one in self.dataset.recordings for name in (one.id, one.group)}
-        if unknown := sorted(set(model.routes or ()) - known):
-            more = f" and {len(unknown) - 1} more" * (len(unknown) > 1)
-            echo(f"aupipe: {model.path} has routes of unknown recordings: {unknown[0]}{more}", err=True)
+        if model.by and (blank := [r.id for r in recordings if not r.value(model.by)]):
+            echo(f"aupipe: {len(blank)} recordings have no {model.by}: {_some(blank)}", err=True)
         for run in model.runs:
             recordings = keep_current(self.config, self.store, recordings, run.features, self.allow_missing)
         options: dict[str, Any] = {"device": self.device, "allow_missing": self.allow_missing}
-        if held_out:
-            return predict_held_out(model, self.store, recordings, **options)
-        return predict_model(model, self.store, recordings, self.shot_starts, **options)
+        predict = predict_held_out if held_out else predict_model
+        return predict(model, self.store, recordings, self.shot_starts, **options)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def open_context(
@@ -124,7 +125,6 @@ def bootstrap_scores(
     predictions: Mapping[str, Predictions],
     labels: Mapping[str, Labels],
     task: Task,
-    threshold: Threshold,
     recordings: Sequence[Recording],
     draws: int = 1000,
 ) -> BootstrapInterval | None:
@@ -134,4 +134,4 @@ def bootstrap_scores(
     groups = {item.id: item.group for item in recordings}
     if not draws or len({groups.get(name, name) for name in labels if name in predictions}) < 2:
         return None
-    return bootstrap(predictions, labels, task, threshold, groups, draws)
+    return bootstrap(predictions, labels, task, groups, draws)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -14,9 +14,6 @@ from aupipe.cli.options import config_options, device_options
 from aupipe.cli.output import echo
 from aupipe.cli.overwrite import overwrite_option, refuse_lost_predictions
 from aupipe.dataset import label_name
-
-if TYPE_CHECKING:
-    from aupipe.train.prediction_files import Threshold
 
 
 @click.command()
@@ -88,10 +85,8 @@ def predict(
     if fill is not None:
         fitted = fitted or PostProcess(model.task, Options())
         fitted = replace(fitted, options=replace(fitted.options, fill=fill))
-    threshold: Threshold = 0.5
     if fitted is not None:
         predictions = apply_postprocess(fitted, predictions, context.shot_starts)
-        threshold = fitted.threshold or 0.5
         echo(f"aupipe: {fitted.describe()}", err=True)
     named = {label_name(item): predictions[item.id] for item in selected if item.id in predictions}
     if form == "csv":
@@ -99,9 +94,9 @@ def predict(
     elif form == "parquet":
         write_parquet(predictions, out, overwrite)
     elif form == "abaw":
-        write_abaw(named, out, model.task, sample, threshold, overwrite)
+        write_abaw(named, out, model.task, sample, overwrite)
     else:
-        write_tracks(named, out, model.task, threshold, overwrite)
+        write_tracks(named, out, model.task, overwrite)
     frames = sum(len(item) for item in predictions.values())
     found = sum(int(item.face_found.sum()) for item in predictions.values())
     share = f"face found in {found / max(frames, 1):.1%}"

@@ -29,10 +29,11 @@ from aupipe.files import refuse_existing, write_file
 from aupipe.types import Labels, Recording
 
 if TYPE_CHECKING:
-    from aupipe.train.evaluate import Scores
     from aupipe.train.intervals import BootstrapInterval
     from aupipe.train.model import Model
-    from aupipe.train.prediction_files import Threshold
+    from aupipe.train.scores import Scores
+
+TUNED_MEMBERS = "chose weights, or thresholds or smoothing of its members"
 
 
 @click.command()
@@ -86,7 +87,7 @@ def evaluate(
     Examples:
       aupipe evaluate runs/20260101-120000-tcn-au --split validation
       aupipe evaluate runs/best-folds runs/tcn-folds            # ensembles of folds; a paired comparison
-      aupipe evaluate runs/best-folds --split train --held-out
+      aupipe evaluate runs/tcn-folds --split train --held-out
     """
     from aupipe.train.intervals import compare
     from aupipe.train.model import load_model
@@ -136,30 +137,34 @@ def _score(
     """Scores of a model with caveats, and their intervals. Raises UsageError for recordings it was fitted on."""
     from aupipe.train.evaluate import check_unseen, evaluate_post
     from aupipe.train.evaluate import evaluate as score
+    from aupipe.train.model_prediction import routed_parts
     from aupipe.train.postprocess import apply_postprocess
 
-    names = list(labels)
+    used = {"trained_on": set[str](), "chosen_on": set[str](), "tuned_on": set[str]()}
+    for part, own in routed_parts(model, recordings):
+        for name, ids in used.items():
+            ids |= getattr(part, name) & {r.id for r in own}
     if not held_out:
-        check_unseen(model.trained_on, names, "trained this model", on_tuned)
-        check_unseen(model.tuned_on, names, "chose weights or thresholds of its members", on_tuned)
+        check_unseen(used["trained_on"], list(labels), "trained this model", on_tuned)
+        check_unseen(used["tuned_on"], list(labels), TUNED_MEMBERS, on_tuned)
     predictions = context.predict(model, recordings, held_out)
     fitted = choose_postprocess(model, post)
     if held_out:
         labels = {name: item for name, item in labels.items() if name in predictions}
-    threshold: Threshold = 0.5
+        check_unseen(used["tuned_on"], list(labels), TUNED_MEMBERS, on_tuned)
     if fitted is None:
         scores = score(predictions, labels, model.task)
     else:
         scores = evaluate_post(predictions, labels, fitted, context.shot_starts, on_tuned)
         predictions = apply_postprocess(fitted, predictions, context.shot_starts)
-        threshold = fitted.threshold or 0.5
     caveats = []
-    if not held_out and model.trained_on & set(names):
+    if not held_out and used["trained_on"]:
         caveats.append("TRAINED ON THESE RECORDINGS: it does not estimate the score on others")
-    if both := model.chosen_on & set(names):
+    if both := used["chosen_on"] & set(labels):
         caveats.append(f"{len(both)} of these recordings chose the epoch")
-    scores = replace(scores, caveats=tuple(caveats))
-    return scores, bootstrap_scores(predictions, labels, model.task, threshold, recordings, draws)
+    tuned = scores.tuned_on_itself or bool(used["tuned_on"] & set(labels))
+    scores = replace(scores, caveats=tuple(caveats), tuned_on_itself=tuned)
+    return scores, bootstrap_scores(predictions, labels, model.task, recordings, draws)
 
 
 @click.command()

@@ -30,7 +30,7 @@ def show_run(run: Run, store: Store, data: Data, as_json: bool) -> None:
 
     recordings = [r for r in data.validation if r.id in run.validation]
     labels = {r.id: data.labels[r.id] for r in data.validation if r.id in data.labels}
-    interval = bootstrap_scores(predict(run, store, recordings), labels, run.task, 0.5, recordings)
+    interval = bootstrap_scores(predict(run, store, recordings), labels, run.task, recordings)
     if as_json:
         document: dict[str, Any] = {"run": str(run.path), "best_epoch": run.best_epoch, "scores": run.scores.to_json()}
         document["damaged"] = data.damaged
@@ -56,7 +56,7 @@ def show_ensemble(model: Model, store: Store, data: Data, name: str, members: li
     weighed = " and their weights" if model.weighed_on else ""
     caveat = f"each by members not trained on it, their epoch{weighed} chosen on it"
     scores = replace(evaluate(found, labels, model.task), caveats=(caveat,))
-    interval = bootstrap_scores(found, labels, model.task, 0.5, [r for r in all_recordings if r.id in found])
+    interval = bootstrap_scores(found, labels, model.task, [r for r in all_recordings if r.id in found])
     folds = len(model.runs) // len(members)  # a weight is the same in all of them
     weights = dict(zip(members, model.weights[::folds], strict=False))
     if as_json:

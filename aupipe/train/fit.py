@@ -21,7 +21,7 @@ from aupipe.train.checkpoint import TrainState, load_checkpoint
 from aupipe.train.data import Example, columns
 from aupipe.train.data_identity import check_same, identify_fit_data
 from aupipe.train.ema import averaged_model
-from aupipe.train.evaluate import Scores, pooled, warn_absent
+from aupipe.train.evaluate import pooled, warn_absent
 from aupipe.train.fit_config import FitConfig, FitData
 from aupipe.train.folder_lock import lock_folder
 from aupipe.train.heads import build_head
@@ -36,6 +36,7 @@ from aupipe.train.recipe import Recipe
 from aupipe.train.reproducibility import reproducible, versions
 from aupipe.train.run import Epoch, Run, holds_run, load_run, save_postprocess, save_run
 from aupipe.train.schedule import build_optimiser, lr_factor
+from aupipe.train.scores import Scores
 from aupipe.train.thresholds import best_f1
 from aupipe.train.training_data import TrainingData, check_request, load_training_data
 from aupipe.train.windows import chunks, tile

@@ -197,7 +197,7 @@ def _finish(
 def apply_postprocess(
     post: PostProcess, predictions: Mapping[str, Predictions], shot_starts: Mapping[str, Sequence[int]] | None = None
 ) -> dict[str, Predictions]:
-    """The post-processed predictions; AU scores are still to be compared with ``post.threshold``.
+    """The post-processed predictions, of AUs with the thresholds of ``post``.
 
     Raises UsageError for predictions of another task.
     """
@@ -207,6 +207,8 @@ def apply_postprocess(
                 f"{item.recording}: predictions for {item.task.name!r}, post-processing for {post.task.name!r}"
             )
     shaped = _shaped(post, predictions, shot_starts or {})
+    if post.threshold:
+        return {name: replace(item, threshold=post.threshold) for name, item in shaped.items()}
     if not post.gain:
         return shaped
     gain, offset = np.array(post.gain), np.array(post.offset)

@@ -16,10 +16,10 @@ from aupipe.errors import DamageError, UsageError
 from aupipe.files import write_file
 from aupipe.tasks import Task, task_from_json
 from aupipe.train.data import Scaling
-from aupipe.train.evaluate import Scores
 from aupipe.train.postprocess import PostProcess
 from aupipe.train.recipe import Recipe, recipe_from
 from aupipe.train.run_file import FILE, Arrays, read_document, read_run_file, write_run_file
+from aupipe.train.scores import Scores
 from aupipe.types import FeatureSpec
 
 FORMAT = 2  # 1: run.json is not a copy, and the weights have no checksum
