@@ -77,9 +77,8 @@ class Recording:
 class SourceIdentity(NamedTuple):
     """The identity of the file that a feature was computed from.
 
-    Size and modification time are compared first. If only the time differs (a copied data set), the digest decides. If
-    the digest differs, the folder distinguishes a changed file from another file of the same name. This is a tuple,
-    because planning creates and compares one for every file of a corpus.
+    Size and modification time are compared first. If only the time differs (a copied data set), the digest decides; if
+    it differs, the folder distinguishes a changed file from another of the same name. A tuple: planning makes many.
     """
 
     size: int

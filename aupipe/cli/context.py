@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aupipe.cli.data import keep_current
+from aupipe.cli.data import keep_current, some
 from aupipe.cli.options import existing_store, pick_devices, require_config, resolve
 from aupipe.cli.output import echo
 from aupipe.config import Config
@@ -34,6 +34,12 @@ POST = click.option(
     metavar="own|none|FILE",
     show_default=True,
     help="Post-processing: own, as fitted for RUN; none; or a file of `aupipe tune --out`.",
+)
+WHERE = click.option(
+    "--where",
+    multiple=True,
+    metavar="COLUMN=VALUE",
+    help="Only recordings with this value in a column of the data set, or one of several separated by commas.",
 )
 SHOT_STARTS = click.option(
     "--cuts",
@@ -59,16 +65,12 @@ class Context:
         from aupipe.train.model_prediction import predict_held_out, predict_model
 
         if model.by and (blank := [r.id for r in recordings if not r.value(model.by)]):
-            echo(f"aupipe: {len(blank)} recordings have no {model.by}: {_some(blank)}", err=True)
+            echo(f"aupipe: {len(blank)} recordings have no {model.by}: {some(blank)}", err=True)
         for run in model.runs:
             recordings = keep_current(self.config, self.store, recordings, run.features, self.allow_missing)
         options: dict[str, Any] = {"device": self.device, "allow_missing": self.allow_missing}
         predict = predict_held_out if held_out else predict_model
         return predict(model, self.store, recordings, self.shot_starts, **options)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def open_context(

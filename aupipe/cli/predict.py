@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from aupipe.cli.context import POST, SHOT_STARTS, SPLITS, choose_postprocess, open_context
+from aupipe.cli.context import POST, SHOT_STARTS, SPLITS, WHERE, choose_postprocess, open_context
 from aupipe.cli.data import select_recordings
 from aupipe.cli.options import config_options, device_options
 from aupipe.cli.output import echo
@@ -20,6 +20,7 @@ from aupipe.dataset import label_name
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("recordings", nargs=-1)
 @click.option("--split", type=SPLITS, help="Predict the recordings of a split, instead of named ones.")
+@WHERE
 @click.option(
     "--format", "form", type=click.Choice(["csv", "parquet", "abaw", "tracks"]), default="csv", show_default=True
 )
@@ -46,6 +47,7 @@ def predict(
     run: Path,
     recordings: tuple[str, ...],
     split: str | None,
+    where: tuple[str, ...],
     form: str,
     sample: Path | None,
     out: Path | None,
@@ -76,7 +78,7 @@ def predict(
 
     model = load_model(run)
     context = open_context(config_file, store, gpu, cpu, allow_missing, cuts_file)
-    selected = select_recordings(context.dataset, model.task.name, split, recordings)
+    selected = select_recordings(context.dataset, model.task.name, split, recordings, where)
     default = {"csv": "predictions.csv", "parquet": "predictions.parquet", "abaw": "submission.txt"}
     out = out or model.path / default.get(form, "predictions")
     refuse_lost_predictions(selected, form, out, overwrite)

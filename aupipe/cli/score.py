@@ -14,6 +14,7 @@ from aupipe.cli.context import (
     POST,
     SHOT_STARTS,
     SPLITS,
+    WHERE,
     Context,
     bootstrap_scores,
     choose_postprocess,
@@ -39,6 +40,7 @@ TUNED_MEMBERS = "chose weights, or thresholds or smoothing of its members"
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
 @click.option("--split", type=SPLITS, default="validation", show_default=True)
+@WHERE
 @POST
 @click.option(
     "--on-tuned",
@@ -65,6 +67,7 @@ TUNED_MEMBERS = "chose weights, or thresholds or smoothing of its members"
 def evaluate(
     runs: tuple[Path, ...],
     split: str,
+    where: tuple[str, ...],
     post: str,
     on_tuned: bool,
     held_out: bool,
@@ -98,15 +101,16 @@ def evaluate(
         sets = [f"{model.path} is of task {model.task} ({', '.join(model.task.names)})" for model in (other, models[0])]
         raise UsageError(f"{' and '.join(sets)}: score them one by one")
     context = open_context(config_file, store, gpu, cpu, allow_missing, cuts_file)
-    selected = select_recordings(context.dataset, task.name, split, ())
+    selected = select_recordings(context.dataset, task.name, split, (), where)
     labels = read_labels(context.dataset, selected, task.name)
     if not labels:
-        raise UsageError(f"the {split} split of task {task} has no annotations here")
+        raise UsageError(f"none of the {len(selected)} selected recordings has annotations of task {task}")
     selected = [item for item in selected if item.id in labels]
     found = [_score(context, model, selected, labels, post, on_tuned, held_out, draws) for model in models]
     if as_json:
         lines = [
             {"run": str(model.path), **scores.to_json(), "spread": interval.to_json() if interval else None}
+            | ({"where": where} if where else {})
             for model, (scores, interval) in zip(models, found, strict=True)
         ]
         echo_json(lines[0] if len(lines) == 1 else lines)
@@ -170,6 +174,7 @@ def _score(
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--split", type=SPLITS, default="validation", show_default=True, help="Split to fit on.")
+@WHERE
 @click.option("--held-out", is_flag=True, help="Fit on the held-out predictions of a cross-validation.")
 @click.option(
     "--set",
@@ -188,6 +193,7 @@ def _score(
 def tune(
     run: Path,
     split: str,
+    where: tuple[str, ...],
     held_out: bool,
     overrides: tuple[str, ...],
     out: Path | None,
@@ -224,9 +230,7 @@ def tune(
     if overrides:
         options = build(Options, apply_overrides({}, overrides), "--set")
     context = open_context(config_file, store, gpu, cpu, allow_missing, cuts_file)
-    selected = (
-        list(context.dataset.recordings) if held_out else select_recordings(context.dataset, model.task.name, split, ())
-    )
+    selected = select_recordings(context.dataset, model.task.name, None if held_out else split, (), where)
     labels = read_labels(context.dataset, selected, model.task.name)
     predictions = context.predict(model, [item for item in selected if item.id in labels], held_out)
     labels = {name: item for name, item in labels.items() if name in predictions}

@@ -66,7 +66,7 @@ def vote(members: Sequence[Mapping[str, Predictions]], ties: Ties = "mean") -> d
             scores = _most_voted(choices, averaged[name].scores)
         else:
             margin = 2 * np.sum(choices, axis=0) - len(members)  # (T, K), above 0: most members vote positive
-            tied = {"mean": averaged[name].decisions > 0, "positive": True, "negative": False}[ties]
+            tied = averaged[name].decisions > 0 if ties == "mean" else np.full(margin.shape, ties == "positive")
             scores = np.where(margin == 0, tied, margin > 0).astype(np.float32)
         voted[name] = replace(item, scores=scores, threshold=0.5)
     return voted

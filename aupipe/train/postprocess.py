@@ -136,7 +136,7 @@ def fit_postprocess(
     names = [name for name in predictions if name in labels]
     for name in names:
         check_labels(labels[name], task, name)
-    tuned = tuple(sorted(names)) if _is_tuned(options, task) else ()
+    tuned = tuple(sorted(names)) if is_tuned(options, task) else ()
     if not tuned:
         fixed = (
             options.threshold if isinstance(options.threshold, tuple) else (float(options.threshold),) * len(task.names)
@@ -166,7 +166,8 @@ def _fixed(options: Options, task: Task) -> tuple[float, ...]:
     return given if isinstance(given, tuple) else (float(given),) * len(task.names)
 
 
-def _is_tuned(options: Options, task: Task) -> bool:
+def is_tuned(options: Options, task: Task) -> bool:
+    """Is anything left to fit on annotated recordings?"""
     if options.smooth != "none" and options.width == "tune":
         return True
     if task.kind == "multi_label":

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from aupipe.config import load_config
-from aupipe.dataset import open_dataset
+from aupipe.dataset import open_dataset, read_columns
+from aupipe.dataset_model import nearest_recording
+from aupipe.errors import UsageError
 from aupipe.store import open_store
 from aupipe.train.model import load_model
 from aupipe.train.model_prediction import predict_held_out
 from aupipe.train.postprocess import apply_postprocess
 from aupipe.train.predictions import Predictions
+from aupipe.train.run import load_run
 from tests.cli.test_train import CONFIG, Folder, fill
 
 SCENES = """recording,scene,light
@@ -179,3 +182,83 @@ def test_an_ensemble_of_an_earlier_version_predicts_what_it_did(votes: Folder) -
     votes.ask("predict", "raw", "v0", "--out", "raw.csv", "--cpu")
     text = {name: (votes.path / f"{name}.csv").read_text() for name in ("new", "old", "raw")}
     assert text["old"] == text["raw"] != text["new"]
+
+
+def test_where_selects_recordings_in_every_command_and_names_those_without_a_value(project: Folder) -> None:
+    said = project.ask("train", *SMALL, "--where", "scene=reaction", "--out", "where")
+    run = load_run(project.path / "where")
+    assert (run.train, run.validation) == (("clip0", "clip1", "clip2"), ("v0",))
+    assert named(said) == [
+        "aupipe: left out 1 recordings without a scene: clip4",
+        "aupipe: left out 1 recordings without a scene: v2",
+    ]
+    refused = project.ask("train", *SMALL, "--where", "scene=talk", "--out", "where", code=2)
+    assert "where scene=reaction, not scene=talk" in refused
+    assert "where is trained already" in project.ask("train", "--resume", "where", "--cpu")
+    found = project.json("evaluate", "where", "--where", "scene=talk,reaction", "--cpu")
+    assert (found["recordings"], found["where"]) == (2, ["scene=talk,reaction"])
+    said = project.ask("tune", "where", "--where", "scene=talk", "--set", "threshold=tune", "--cpu")
+    assert "fitted on 1 recordings" in said
+    both = ("--where", "scene=talk", "--where", "light=night")
+    said = project.ask("predict", "where", *both, "--out", "night.csv", "--cpu")
+    assert "of 2 recordings" in said
+    assert "left out 2 recordings without a scene: clip4, v2" in said
+    assert {row.partition(",")[0] for row in (project.path / "night.csv").read_text().splitlines()[1:]} == {
+        "duo_left",
+        "duo_right",
+    }
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("scne=reaction", "no column 'scne' in this data set. Did you mean 'scene'? It has scene, light"),
+        ("scene=reactoin", "no recording has scene = 'reactoin'. Did you mean 'reaction'? Values: reaction, talk"),
+        ("scene", "--where scene: expected COLUMN=VALUE, such as scene=reaction"),
+        ("light=night", "no recording of the validation split of task au has light=night"),
+    ],
+)
+def test_unknown_columns_and_values_are_refused(project: Folder, where: str, said: str) -> None:
+    assert said in project.ask("train", *SMALL, "--where", where, "--out", "no", code=2)
+    assert not (project.path / "no").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name,scene\nv0,talk\n", "line 1: 'name,scene': expected recording,<column>"),
+        ("recording,scene,scene\n", "line 1: "),
+        ("recording,scene\nv0\n", "line 2: 1 cells, expected 2"),
+        ("recording,scene\nv0,talk\n\nv0,reaction\n", "line 4: 'v0' has other values above"),
+    ],
+)
+def test_a_broken_file_of_columns_is_named_with_its_line(project: Folder, text: str, said: str) -> None:
+    (project.path / "broken.csv").write_text(text)
+    config = (project.path / "aupipe.toml").read_text().replace("scenes.csv", "broken.csv")
+    (project.path / "broken.toml").write_text(config)
+    assert said in project.ask("train", *SMALL, "--config", "broken.toml", "--out", "no", code=2)
+
+
+def test_names_of_columns_that_are_no_recording_are_said_and_a_missing_file_is_refused(
+    project: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = project.path / "more.csv"
+    file.write_text(SCENES + "clip77,talk,\n")
+    recordings = open_dataset(load_config(project.path / "aupipe.toml").dataset).recordings
+    values = {r.id: (r.value("scene"), r.value("light")) for r in read_columns(file, recordings)}
+    assert "1 names are no recording of this data set, e.g. clip77" in caplog.text
+    assert values["duo_left"] == values["duo_right"] == ("talk", "night")  # by their video
+    assert (values["clip1"], values["clip4"]) == (("reaction", ""), ("", ""))
+    file.unlink()
+    with pytest.raises(UsageError, match=r"columns: .*more\.csv: not readable"):
+        read_columns(file, recordings)
+
+
+def test_the_nearest_name_is_never_another_person_or_video(project: Folder) -> None:
+    project.ask("train", *SMALL, "--out", "named")
+    ask = ("predict", "named", "--cpu", "--out", "no.csv")
+    assert "Did you mean" not in project.ask(*ask, "clip9", code=2)
+    assert "Did you mean" not in project.ask(*ask, "duo_lef", code=2)
+    assert "Did you mean 'clip3'?" in project.ask(*ask, "clop3", code=2)
+    assert nearest_recording("video2_right", ["video2_left", "video20_right"]) == ""
+    assert nearest_recording("text2", ["text2.mp4", "text4.mp4"]) == " Did you mean 'text2.mp4'?"

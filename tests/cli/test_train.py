@@ -239,7 +239,7 @@ def test_a_committee_is_one_command_says_its_weights_and_is_not_scored_on_what_c
     ]
     assert "chose weights" in folder.ask("evaluate", "run", "--cpu", code=2)
     assert 0 < folder.json("evaluate", "run", "--on-tuned", "--cpu")["mean"] <= 1
-    assert "an unbiased score needs --folds" in folder.ask("train", "--resume", "run", "--cpu")
+    assert "an unbiased one needs --dev, --folds" in folder.ask("train", "--resume", "run", "--cpu")
     assert "next: aupipe evaluate" in folder.ask(*ask, "folds", "--folds", "2")
     honest = folder.json("evaluate", "folds", "--cpu")
     assert honest["tuned_on_itself"] is False
