@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from aupipe.config import Config
 from aupipe.dataset import Dataset, open_dataset
 from aupipe.errors import UsageError
 from aupipe.tasks import Task
-from aupipe.types import Labels, Recording
+from aupipe.types import FeatureSpec, Labels, Recording
 
 if TYPE_CHECKING:
     from aupipe.store import Store
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from aupipe.train.predictions import Predictions
     from aupipe.train.scores import Scores
 
+RANDOM = "none: random numbers"  # the licence of weights that are no file's
 SPLITS = click.Choice(["train", "validation", "test"])
 POST = click.option(
     "--post",
@@ -67,10 +68,24 @@ class Context:
         if model.by and (blank := [r.id for r in recordings if not r.value(model.by)]):
             echo(f"aupipe: {len(blank)} recordings have no {model.by}: {some(blank)}", err=True)
         for run in model.runs:
+            if not run.finished:
+                best = f"of {len(run.history)} of at most {run.recipe.epochs} epochs the best one is used"
+                echo(f"aupipe: {run.path} is not finished: {best} (aupipe train --resume)", err=True)
+        if model.members and not (model.member_post or model.post) and any(member.post for member in model.members):
+            echo(f"aupipe: {model.path} does not use the post-processing of its members", err=True)
+        warn_random([spec for run in model.runs for spec in run.specs.values()])
+        for run in model.runs:
             recordings = keep_current(self.config, self.store, recordings, run.features, self.allow_missing)
         options: dict[str, Any] = {"device": self.device, "allow_missing": self.allow_missing}
         predict = predict_held_out if held_out else predict_model
         return predict(model, self.store, recordings, self.shot_starts, **options)
+
+
+def warn_random(specs: Iterable[FeatureSpec]) -> None:
+    """Print which features come from encoders with random weights."""
+    names = dict.fromkeys(spec.name for spec in specs if spec.weights and spec.weights.licence == RANDOM)
+    if names:
+        echo(f"aupipe: {', '.join(names)}: from encoders with RANDOM weights, so no score means anything", err=True)
 
 
 def open_context(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -161,7 +161,7 @@ def _score(
     else:
         scores = evaluate_post(predictions, labels, fitted, context.shot_starts, on_tuned)
         predictions = apply_postprocess(fitted, predictions, context.shot_starts)
-    caveats = []
+    caveats = [f"{run.path.name} IS NOT FINISHED" for run in model.runs if not run.finished]
     if not held_out and used["trained_on"]:
         caveats.append("TRAINED ON THESE RECORDINGS: it does not estimate the score on others")
     if both := used["chosen_on"] & set(labels):
@@ -208,8 +208,8 @@ def tune(
 ) -> None:
     """Fit thresholds and smoothing of a RUN or an ensemble on one split, to apply them to another.
 
-    Without --set, RUN's recipe says what is fitted; its default is a threshold per AU, Gaussian smoothing (EXPR),
-    matched variance (VA).
+    RUN's recipe says what is fitted, and --set changes single values of it. The default of a recipe is a threshold per
+    AU, Gaussian smoothing (EXPR), matched variance (VA).
 
     \b
     Examples:
@@ -218,6 +218,7 @@ def tune(
     """
     from aupipe.tables import build
     from aupipe.train.evaluate import evaluate_post
+    from aupipe.train.idle_settings import idle_overrides, options_in_use
     from aupipe.train.model import load_model
     from aupipe.train.postprocess import DEFAULTS, Options, fit_postprocess
     from aupipe.train.recipe import apply_overrides
@@ -227,8 +228,14 @@ def tune(
     target = out or model.path / POST_FILE
     refuse_existing(target, overwrite)
     options = model.runs[0].recipe.postprocess_for(model.task) or DEFAULTS[model.task.kind]
-    if overrides:
-        options = build(Options, apply_overrides({}, overrides), "--set")
+    base = asdict(options)
+
+    def read(texts: Sequence[str]) -> Options:
+        return build(Options, apply_overrides(dict(base), texts), "--set")
+
+    options = read(overrides)
+    for text in idle_overrides(read, overrides, lambda one: options_in_use(one, model.task)):
+        echo(f"aupipe: --set {text} changes nothing: it is so already, or {model.task} does not use it", err=True)
     context = open_context(config_file, store, gpu, cpu, allow_missing, cuts_file)
     selected = select_recordings(context.dataset, model.task.name, None if held_out else split, (), where)
     labels = read_labels(context.dataset, selected, model.task.name)
@@ -244,4 +251,6 @@ def tune(
         echo_json({"post": fitted.to_json(), "scores": scores.to_json()})
         return
     echo(f"{fitted.describe()}: {scores.metric} {scores.mean:.3f} on the recordings of the fit, which is optimistic")
+    if options.smooth != "none" and fitted.options.smooth == "none":
+        echo("not smoothed: no width scored better than none")
     echo(f"wrote {target}; " + (f"use it with --post {out}" if out else "predict and evaluate use it"))

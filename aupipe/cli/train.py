@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aupipe.allocator import keep_freed_memory
-from aupipe.cli.context import WHERE
+from aupipe.cli.context import WHERE, warn_random
 from aupipe.cli.data import Data, gather
 from aupipe.cli.options import (
     config_options,
@@ -25,7 +25,7 @@ from aupipe.cli.options import (
 )
 from aupipe.cli.output import echo
 from aupipe.cli.signals import say_how_to_continue
-from aupipe.cli.train_report import show_ensemble, show_run, warn_damaged
+from aupipe.cli.train_report import show_ensemble, show_run, warn_damaged, warn_idle
 from aupipe.cli.train_request import (
     REQUEST_FILE,
     TrainRequest,
@@ -169,7 +169,9 @@ def train(
         config = require_config(resolve(config_file, store, **{"train.task": request.task}))
     else:
         config = require_config(resolve(config_file, store, **{"train.recipe": recipe, "train.task": task}))
-        chosen = load_ensemble_recipe(config.train.recipe, [*overrides, *(["amp=true"] if amp else [])], per_feature)
+        changes = [*overrides, *(["amp=true"] if amp else [])]
+        chosen = load_ensemble_recipe(config.train.recipe, changes, per_feature)
+        warn_idle(config, changes, per_feature)
         request = TrainRequest(
             chosen.to_json(),
             config.train.task,
@@ -211,7 +213,10 @@ def _train(
     names = request.features or (tuple(request.data.get("features", ())) if resumed else ())
     limits = (request.where, needed_splits(request))
     data = gather(config, store, ensemble, request.task, names, request.allow_missing, *limits)
+    for member in ensemble.members:
+        refuse_repeated(member.recipe.features)
     warn_damaged(data)
+    warn_random([store.spec(feature) for feature in data.features.values()])
     if request.features:  # they replace those of the recipes
         ensemble = ensemble.on(request.features)
     options: dict[str, Any] = {

@@ -26,6 +26,7 @@ from aupipe.train.evaluate import pooled, warn_absent
 from aupipe.train.fit_config import FitConfig, FitData
 from aupipe.train.folder_lock import lock_folder
 from aupipe.train.heads import build_head
+from aupipe.train.idle_settings import unreached
 from aupipe.train.inference import score_recordings
 from aupipe.train.labels import positive_rates
 from aupipe.train.loader import DeviceBatch, open_loader
@@ -114,6 +115,8 @@ def fit(
                 break
             start_s = time.perf_counter()
             batches = chunks(epoch_windows(loaded.train, recipe, rng), recipe.batch)[: recipe.steps or None]
+            for line in unreached(recipe.optimiser, len(batches), recipe.epochs) if epoch == 1 else ():
+                log.warning("the run of %d epochs is shorter than its schedule: %s", recipe.epochs, line)
             loss, lr = _train_epoch(state, run_head, loader.batches(batches), loss_of, recipe, epoch, len(batches))
             _check_finite(epoch, loss, head, recipe)
             score, scores = validate(state.scored) if validate else (None, None)

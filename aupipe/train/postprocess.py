@@ -87,7 +87,7 @@ class PostProcess:
         options, parts = self.options, []
         if options.fill == "interpolate":
             parts.append("frames without a face interpolated")
-        if options.smooth != "none":
+        if options.smooth != "none" and options.width:
             parts.append(f"smoothed ({options.smooth}, {options.width} frames)")
         if options.aucorr == "on":
             parts.append("AUcorr")
@@ -144,8 +144,6 @@ def fit_postprocess(
         return PostProcess(task, options, fixed if task.kind == "multi_label" else ())
     if not any(scored_rows(labels[name]).any() for name in names):
         raise UsageError(f"post-processing: no annotated frame in the {len(names)} recordings to tune it on")
-    if len(names) == 0:
-        raise UsageError("post-processing: no recording to tune it on")
     widths: Sequence[float] = (0.0,) if options.smooth == "none" else (options.width,)  # type: ignore[assignment]
     if options.smooth != "none" and options.width == "tune":
         sigmas = SIGMAS.get(task.kind, OTHER_SIGMAS)
@@ -154,6 +152,8 @@ def fit_postprocess(
     found: list[tuple[float, PostProcess]] = []
     for width, pair in product(widths, pairs):
         chosen = replace(options, width=float(width), aucorr=pair)  # type: ignore[arg-type]
+        if options.width == "tune" and width == (1 if options.smooth == "average" else 0):
+            chosen = replace(chosen, smooth="none", width="tune")  # a filter of one tap
         post = PostProcess(task, chosen, tuned_on=tuned)
         shaped = _shaped(post, {n: predictions[n] for n in names}, shot_starts or {})
         found.append(_finish(post, *pool_frames(shaped, labels)))

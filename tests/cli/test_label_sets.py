@@ -255,7 +255,11 @@ def test_a_label_set_of_ones_own_is_a_table_of_the_configuration(tmp_path: Path)
 @pytest.mark.parametrize(
     ("file", "text", "said"),
     [
-        ("disfa/ActionUnit_Labels/SN001/SN001_au4.txt", "1,0\n2,7\n", "SN001_au4.txt: an intensity outside of 0 to 5"),
+        (
+            "disfa/ActionUnit_Labels/SN001/SN001_au4.txt",
+            "1,0\n2,7\n",
+            "frame 2: AU4 is 7: expected 0 to 5",
+        ),
         (
             "disfa/ActionUnit_Labels/SN001/SN001_au4.txt",
             "1,0\n1,1\n",
