@@ -68,7 +68,8 @@ def gather(
     all_recordings = [*splits["train"], *splits["validation"]]
     features = feature_ids(build_feature_set(config, names=list(asked), known=store.features()), all_recordings, asked)
     splits = {name: keep_current(config, store, found, features, allow_missing) for name, found in splits.items()}
-    aux_labels = {other: read_labels(dataset, all_recordings, other) for other in recipe.aux_tasks_for(task)}
+    aux_tasks = [dataset.task(other).name for other in recipe.aux_tasks_for(task)]
+    aux_labels = {other: read_labels(dataset, all_recordings, other) for other in aux_tasks}
     damaged = find_damage(store, [*splits["train"], *splits["validation"]], features)
     labels = read_labels(dataset, all_recordings, task)
     return Data(label_set, splits["train"], splits["validation"], labels, features, aux_labels, damaged)

@@ -69,6 +69,8 @@ def fit(
     recipe, task = config.recipe, config.task
     check_request(recipe, task)
     aux_tasks = data.aux_tasks(recipe.aux_tasks_for(task.name))
+    for other in aux_tasks:
+        check_request(recipe, other)
     before = load_run(out) if holds_run(out) else None
     if before is not None:
         if not resume:
