@@ -1,10 +1,9 @@
-"""evaluate and tune: score trained runs, and fit their thresholds and smoothing."""
+"""evaluate: score trained runs."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,9 +23,7 @@ from aupipe.cli.context import (
 from aupipe.cli.data import read_labels, select_recordings
 from aupipe.cli.options import config_options, device_options, json_option
 from aupipe.cli.output import echo, echo_json
-from aupipe.cli.overwrite import overwrite_option
 from aupipe.errors import UsageError
-from aupipe.files import refuse_existing, write_file
 from aupipe.types import Labels, Recording
 
 if TYPE_CHECKING:
@@ -169,88 +166,3 @@ def _score(
     tuned = scores.tuned_on_itself or bool(used["tuned_on"] & set(labels))
     scores = replace(scores, caveats=tuple(caveats), tuned_on_itself=tuned)
     return scores, bootstrap_scores(predictions, labels, model.task, recordings, draws)
-
-
-@click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--split", type=SPLITS, default="validation", show_default=True, help="Split to fit on.")
-@WHERE
-@click.option("--held-out", is_flag=True, help="Fit on the held-out predictions of a cross-validation.")
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="threshold, smooth, width, side, aucorr, match_variance, fill, max_gap.",
-)
-@click.option("--out", type=click.Path(path_type=Path), help="File to write. Default: postprocess.json in RUN.")
-@overwrite_option("an earlier fit")
-@SHOT_STARTS
-@click.option("--allow-missing", is_flag=True, help="Leave out recordings that lack features.")
-@device_options
-@config_options
-@json_option
-def tune(
-    run: Path,
-    split: str,
-    where: tuple[str, ...],
-    held_out: bool,
-    overrides: tuple[str, ...],
-    out: Path | None,
-    overwrite: bool,
-    cuts_file: Path | None,
-    allow_missing: bool,
-    gpu: str | None,
-    cpu: bool,
-    config_file: Path | None,
-    store: Path | None,
-    as_json: bool,
-) -> None:
-    """Fit thresholds and smoothing of a RUN or an ensemble on one split, to apply them to another.
-
-    RUN's recipe says what is fitted, and --set changes single values of it. The default of a recipe is a threshold per
-    AU, Gaussian smoothing (EXPR), matched variance (VA).
-
-    \b
-    Examples:
-      aupipe tune runs/best-folds --held-out --set smooth=gaussian --set threshold=tune --overwrite
-      aupipe evaluate runs/best-folds --split validation
-    """
-    from aupipe.tables import build
-    from aupipe.train.evaluate import evaluate_post
-    from aupipe.train.idle_settings import idle_overrides, options_in_use
-    from aupipe.train.model import load_model
-    from aupipe.train.postprocess import DEFAULTS, Options, fit_postprocess
-    from aupipe.train.recipe import apply_overrides
-    from aupipe.train.run import POST_FILE, save_postprocess
-
-    model = load_model(run)
-    target = out or model.path / POST_FILE
-    refuse_existing(target, overwrite)
-    options = model.runs[0].recipe.postprocess_for(model.task) or DEFAULTS[model.task.kind]
-    base = asdict(options)
-
-    def read(texts: Sequence[str]) -> Options:
-        return build(Options, apply_overrides(dict(base), texts), "--set")
-
-    options = read(overrides)
-    for text in idle_overrides(read, overrides, lambda one: options_in_use(one, model.task)):
-        echo(f"aupipe: --set {text} changes nothing: it is so already, or {model.task} does not use it", err=True)
-    context = open_context(config_file, store, gpu, cpu, allow_missing, cuts_file)
-    selected = select_recordings(context.dataset, model.task.name, None if held_out else split, (), where)
-    labels = read_labels(context.dataset, selected, model.task.name)
-    predictions = context.predict(model, [item for item in selected if item.id in labels], held_out)
-    labels = {name: item for name, item in labels.items() if name in predictions}
-    fitted = fit_postprocess(predictions, labels, model.task, options, context.shot_starts)
-    if out is None:
-        save_postprocess(model, fitted, overwrite)
-    else:
-        write_file(out, json.dumps(fitted.to_json(), indent=1), overwrite)
-    scores = evaluate_post(predictions, labels, fitted, context.shot_starts, on_tuned=True)
-    if as_json:
-        echo_json({"post": fitted.to_json(), "scores": scores.to_json()})
-        return
-    echo(f"{fitted.describe()}: {scores.metric} {scores.mean:.3f} on the recordings of the fit, which is optimistic")
-    if options.smooth != "none" and fitted.options.smooth == "none":
-        echo("not smoothed: no width scored better than none")
-    echo(f"wrote {target}; " + (f"use it with --post {out}" if out else "predict and evaluate use it"))
