@@ -34,6 +34,7 @@ class DatasetConfig:
     validation: tuple[str, ...] = ()  # layouts disfa, bp4d: subjects of that split; empty: every third one
     videos: Path = Path("videos")  # layout folder: video files; images: one folder of numbered images per recording
     annotations: Path | None = None  # folder of AU_Detection_Challenge/...; searched for in an Aff-Wild2 tree
+    columns: Path | None = None  # CSV recording,<column>,...: values, such as a scene, for --where and routes
     frames: Literal["video", "cropped_aligned"] = "video"  # source of the frames of an Aff-Wild2 track
     fps: Annotated[float, Range(0, 1e6, open="both")] | None = None  # of image folders, which have no timestamps
     tasks: tuple[tuple[Task, str], ...] = ()  # further label sets and the folders of their annotations: [[task]]

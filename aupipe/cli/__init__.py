@@ -23,12 +23,13 @@ from aupipe.cli.predict import predict
 from aupipe.cli.project import config, demo, init, plugins
 from aupipe.cli.recipes import recipes
 from aupipe.cli.reproduce import reproduce
-from aupipe.cli.score import evaluate, tune
+from aupipe.cli.score import evaluate
 from aupipe.cli.signals import catch_signals, exit_now, release_signals, was_signalled
 from aupipe.cli.status import inspect, status
 from aupipe.cli.store import store
 from aupipe.cli.train import train
 from aupipe.cli.transcribe import transcribe
+from aupipe.cli.tune import tune
 from aupipe.cli.weights import weights
 from aupipe.errors import AupipeError, explain
 from aupipe.logs import log_to_stderr

@@ -22,8 +22,8 @@ from aupipe.cli.options import (
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.selection import select
 from aupipe.dataset import open_dataset
+from aupipe.dataset_model import nearest_recording
 from aupipe.errors import UsageError
-from aupipe.registry import nearest
 
 if TYPE_CHECKING:
     from aupipe.extract.planning.plan import Item, Plan
@@ -230,7 +230,7 @@ def describe_recording(store: Store, recording: str) -> dict[str, Any]:
         rows.append(row)
     if not rows:
         names = {record.recording for record in store.records()}
-        raise UsageError(f"no item of {recording!r} in {store.path}.{nearest(recording, names)}")
+        raise UsageError(f"no item of {recording!r} in {store.path}.{nearest_recording(recording, names)}")
     rows.sort(key=lambda row: row["feature"])
     lines = [f"{'feature':32} {'shape':>18} {'type':8} {'valid':>7} {'min':>10} {'mean':>10} {'max':>10}"]
     for row in rows:

@@ -12,7 +12,7 @@ from aupipe.config import EncoderConfig, encoder_table, read_encoders
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
 from aupipe.tables import Count, Natural, Range, Share, ShareBelowOne, build
-from aupipe.tasks import Task
+from aupipe.tasks import OFFICIAL, Task
 from aupipe.train.heads import head_config
 from aupipe.train.losses import loss_config
 from aupipe.train.postprocess import Options as PostOptions
@@ -82,7 +82,8 @@ class Recipe:
 
     def aux_tasks_for(self, task: str) -> dict[str, float]:
         """The auxiliary tasks trained together with ``task`` and the weights of their losses, in a fixed order."""
-        return {other: self.aux_tasks[other] for other in TASK_NAMES if other != task and self.aux_tasks.get(other)}
+        order = (*TASK_NAMES, *sorted(self.aux_tasks))  # official ones first, as in saved runs
+        return {other: self.aux_tasks[other] for other in order if other != task and self.aux_tasks.get(other)}
 
     def loss_for(self, task: Task) -> Component | None:
         """The loss of a task: by its name, by its kind, or that of the official task of its kind; None: there is none.
@@ -152,11 +153,10 @@ def recipe_from(tables: Mapping[str, Any], name: str) -> Recipe:
     if not loss:
         raise UsageError(f"{where}: no [loss.<task>] table; give one per task, e.g. [loss.au] kind = 'bce'")
     aux_tasks = {}
-    for task, weight in tables.get("aux_tasks", {}).items():
-        check_task(task)
+    for task, weight in tables.get("aux_tasks", {}).items():  # of a task of one's own the loss is found by its kind
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight <= 1e6:
             raise UsageError(f"{where}: aux_tasks.{task} = {weight!r}: expected a weight, 0 or more")
-        if task not in loss:
+        if task in OFFICIAL and task not in loss:
             raise UsageError(f"{where}: aux_tasks.{task} needs a [loss.{task}] table")
         aux_tasks[task] = float(weight)
     optimiser = build(Optimiser, tables.get("optimiser", {}), f"{where}: [optimiser]")
