@@ -8,7 +8,8 @@ from typing import Annotated, ClassVar, Literal
 from aupipe.errors import UsageError
 from aupipe.extract.contract import WeightFile
 from aupipe.extract.encoders.base import AudioInput, Encode, FrameAlignment
-from aupipe.extract.encoders.pretrained import identify_model, load_model, model_folder, settings
+from aupipe.extract.encoders.pretrained import identify_model, load_model, settings
+from aupipe.local_models import model_folder
 from aupipe.tables import NotNegative, Positive, Range
 from aupipe.types import Modality, Weights
 

@@ -10,8 +10,9 @@ import numpy as np
 from aupipe.errors import UsageError
 from aupipe.extract.contract import WeightFile
 from aupipe.extract.encoders.base import AlignRule, Encode, FrameAlignment, ShapedEncode, TimeSeries, WordsInput
-from aupipe.extract.encoders.pretrained import identify_model, load_model, model_folder
+from aupipe.extract.encoders.pretrained import identify_model, load_model
 from aupipe.extract.media.transcript import Transcript, Word
+from aupipe.local_models import model_folder
 from aupipe.tables import NotNegative, Range
 from aupipe.types import Modality, Weights
 
