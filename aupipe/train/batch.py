@@ -42,8 +42,9 @@ def fill(example: Example, start: int, stop: int, scaling: Scaling, out: NDArray
         if scaling.absent == "nearest" and absent.any():
             nearest = example.nearest[start:stop, i]
             replaced = np.flatnonzero(absent & (nearest >= 0))
-            rows[replaced] = centred_rows(example, i, example.arrays[i][nearest[replaced]], scaling.center)
-            absent[replaced] = False
+            if len(replaced):
+                rows[replaced] = centred_rows(example, i, example.arrays[i][nearest[replaced]], scaling.center)
+                absent[replaced] = False
         rows -= scaling.mean[at : at + dim]
         rows /= scaling.std[at : at + dim]
         if scaling.clip:

@@ -32,7 +32,7 @@ from aupipe.train.losses import JointLoss, build_loss
 from aupipe.train.postprocess import fit_postprocess
 from aupipe.train.predict import predict
 from aupipe.train.predictions import Predictions
-from aupipe.train.recipe import Recipe
+from aupipe.train.recipe import Recipe, describe_missing
 from aupipe.train.reproducibility import reproducible, versions
 from aupipe.train.run import Epoch, Run, holds_run, load_run, save_postprocess, save_run
 from aupipe.train.schedule import build_optimiser, lr_factor
@@ -73,7 +73,7 @@ def fit(
         check_same(before, store, data, config)
         if before.finished:
             return before
-    else:
+    elif not describe_missing(recipe, list(data.features)):
         require_weights(recipe.head.kind, recipe.head.params)
     loaded = load_training_data(
         store,

@@ -23,7 +23,8 @@ PAPERS = {
     "aud-tgn-code": ("tcn_transformer", ("iresnet50",), 200),
     "regnet-vivit": ("vivit", ("regnet_map",), 256),
     "regnet-vivit-sgd": ("vivit", ("regnet_map",), 256),
-    "usc-multimodal": ("gru", ("swin_t", "ghfeat", "hubert", "roberta"), 256),
+    "regnet-three-branches": ("three_branches", ("regnet",), 256),
+    "usc-multimodal": ("gru", ("swin_t", "ghfeat", "hubert", "roberta"), 32),
     "tcn-transformer": ("tcn_transformer", ("eff", "rafdb", "affectnet8"), 300),
     "tcn-transformer-code": ("tcn_transformer", ("eff", "affectnet8"), 300),
     "tmf-ensemble": ("tmf", ("mae_aff2_au", "mae_affn_va", "mae_affn_expr", "mae_raf_expr"), 100),
@@ -35,6 +36,7 @@ DIMS = {
     "vggish": (128, "audio"),
     "mfcc": (39, "audio"),
     "regnet_map": (7040, "visual"),
+    "regnet": (440, "visual"),
     "swin_t": (768, "visual"),
     "ghfeat": (1024, "visual"),
     "hubert": (1280, "audio"),
@@ -94,7 +96,8 @@ def published_corpus(names, task, frames=60):
 @pytest.mark.parametrize("task", ["au", "expr", "va"])
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_trains_at_its_published_size_and_predicts_every_frame(name, task, tmp_path):
-    recipe = load_ensemble_recipe(name, ["epochs=1", "batch=2"])
+    random = ["head.weights=random"] if name == "aud-tgn" else []
+    recipe = load_ensemble_recipe(name, ["epochs=1", "batch=2", *random])
     corpus = published_corpus(recipe.features, task)
     fold = Fold("official", tuple(corpus.train), tuple(corpus.validation))
     model = train_ensemble(
@@ -116,7 +119,7 @@ def test_every_recipe_trains_at_its_published_size_and_predicts_every_frame(name
 def test_batch_normalised_and_crf_runs_are_read_back_unchanged(name, task, tmp_path):
     small = {
         "tmf-ensemble": ("head.width=16", "head.encoder_width=16", "head.layers=1"),
-        "usc-multimodal": ("head.static=[]", "head.width=8", "head.layers=1", "head.hidden=16", "batch=4"),
+        "usc-multimodal": ("head={kind='gru', width=8, layers=1, hidden=16}", "margin=false", "window=60", "batch=4"),
         "field": (),
     }[name]
     corpus = make_corpus(task, train=4, validation=2, frames=60)
