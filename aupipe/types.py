@@ -292,11 +292,13 @@ class Labels:
 
 @dataclass(frozen=True)
 class Window:
-    """Frames [start, stop) of one recording."""
+    """Frames [start, stop) of one recording. ``before`` and ``after``: frames beyond them that are read as context."""
 
     recording: str
     start: int
     stop: int
+    before: int = 0
+    after: int = 0
 
     def __len__(self) -> int:
         return self.stop - self.start

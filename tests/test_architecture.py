@@ -27,6 +27,7 @@ LAYERS = [
         "dataset_model",
         "dataset",
         "sources",
+        "local_models",
     },
     {"store"},
     {"extract", "train", "demo"},

@@ -6,21 +6,21 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
 from aupipe.config import EncoderConfig, encoder_table, read_encoders
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
-from aupipe.tables import Count, Natural, Range, Share, ShareBelowOne, build
+from aupipe.tables import build
 from aupipe.tasks import OFFICIAL, Task
 from aupipe.train.heads import head_config
 from aupipe.train.losses import loss_config
 from aupipe.train.postprocess import Options as PostOptions
+from aupipe.train.recipe_settings import Settings
 from aupipe.train.recipe_tables import apply_overrides, current_keys, read_tables, recipe_names
 from aupipe.train.recipe_tasks import KIND_OF, TASK_NAMES, check_task, table_for
 from aupipe.train.schedule import Optimiser
 
-MONITORS = ("score", "tuned")
 TABLES = ("head", "loss", "aux_tasks", "optimiser", "postprocess", "detector")
 # What a recipe file says besides: of its paper (`aupipe.train.recipe_paper`), and in versions before, commands.
 OTHER = ("paper", "needs")
@@ -36,21 +36,14 @@ class Component:
     params: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """``window`` and ``hop`` in frames, ``batch`` in windows.
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Settings):
+    """The keys outside any table are those of `Settings`.
 
-    ``epochs``: at most so many; ``patience``: training stops after so many without a better validation score.
-    ``center``: the share of a recording's own mean that is subtracted from its features (`aupipe.train.data.Scaling`).
     ``loss``: a loss for each task that the recipe can train. ``aux_tasks``: auxiliary tasks that are trained together
-    with the task asked for, and the weights of their losses (the task itself has weight 1). ``features``: names from
-    the configuration; (): all that are given. ``encoders``: what makes those of them that the recipe has a table for.
-    ``detector``: its [detector] table, where a paper names one. ``postprocess``: task -> what is done with the scores.
-
-    ``predict_window``, ``predict_hop``: windows for prediction, in frames; 0: as in training. ``steps``: optimiser
-    steps per epoch at most; 0: no limit. ``ema``: decay of the moving average of the weights; 0: none. ``amp``: the
-    head runs in bfloat16. ``monitor``: epochs are compared by the 'score' at threshold 0.5, or 'tuned': at the best
-    threshold of each AU.
+    with the task asked for, and the weights of their losses (the task itself has weight 1). ``encoders``: what makes
+    those of the features that the recipe has a table for. ``detector``: its [detector] table, where a paper names one.
+    ``postprocess``: task -> what is done with the scores.
     """
 
     name: str
@@ -58,27 +51,9 @@ class Recipe:
     loss: Mapping[str, Component]
     aux_tasks: Mapping[str, float] = field(default_factory=dict)
     optimiser: Optimiser = field(default_factory=Optimiser)
-    window: int = 128
-    hop: int = 64
-    batch: int = 16
-    epochs: int = 30
-    patience: int = 10
-    center: float = 0.0
-    features: tuple[str, ...] = ()
-    predict_window: int = 0
-    predict_hop: int = 0
-    steps: int = 0
-    ema: float = 0.0
-    amp: bool = False
-    monitor: str = "score"
     postprocess: Mapping[str, PostOptions] = field(default_factory=dict)
     encoders: tuple[EncoderConfig, ...] = ()
     detector: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def predict_windows(self) -> tuple[int, int]:
-        """Window and hop of prediction."""
-        return self.predict_window or self.window, self.predict_hop or min(self.hop, self.predict_window or self.window)
 
     def aux_tasks_for(self, task: str) -> dict[str, float]:
         """The auxiliary tasks trained together with ``task`` and the weights of their losses, in a fixed order."""
@@ -139,7 +114,7 @@ def recipe_from(tables: Mapping[str, Any], name: str) -> Recipe:
     for key in plain:
         if key not in known:
             raise UsageError(f"{where}: unknown key {key!r}.{nearest(key, known)} Known: {', '.join(sorted(known))}")
-    settings = build(_Settings, plain, where)
+    settings = build(Settings, plain, where)
 
     kind, params = _kind(tables.get("head", {}), f"{where}: [head]")
     head = Component(kind, asdict(head_config(kind, params)))
@@ -218,35 +193,6 @@ def _encoders(tables: Any, features: Sequence[str], where: str) -> tuple[Encoder
                     "would read the same numbers twice"
                 )
     return tuple(found)
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """The keys of a recipe outside any table."""
-
-    window: Count = Recipe.window
-    hop: Count = Recipe.hop
-    batch: Count = Recipe.batch
-    epochs: Count = Recipe.epochs
-    patience: Count = Recipe.patience
-    center: Share = Recipe.center
-    features: tuple[str, ...] = ()
-    predict_window: Natural = 0
-    predict_hop: Natural = 0
-    steps: Annotated[int, Range(0, 10**9)] = 0
-    ema: ShareBelowOne = 0.0
-    amp: bool = False
-    monitor: str = "score"
-
-    def __post_init__(self) -> None:
-        if self.predict_hop > (self.predict_window or self.window):
-            raise UsageError(f"recipe: predict_hop = {self.predict_hop} exceeds the window: frames would be left out")
-        if self.monitor not in MONITORS:
-            raise UsageError(
-                f"recipe: monitor = {self.monitor!r}.{nearest(self.monitor, MONITORS)} Known: score, tuned"
-            )
-        if self.hop > self.window:
-            raise UsageError(f"recipe: hop = {self.hop} exceeds window = {self.window}: frames would be left out")
 
 
 def _kind(table: Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:

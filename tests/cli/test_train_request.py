@@ -43,7 +43,7 @@ def content(folder: Path) -> dict[str, bytes]:
     ("more", "said"),
     [
         (("--set", "epochs=3"), "epochs 2, not 3"),
-        (("--set", "head.width=8", "--set", "batch=4"), "head.width 64, not 8; batch 8, not 4"),
+        (("--set", "head.width=8", "--set", "batch=4"), "batch 8, not 4; head.width 64, not 8"),
         (("--recipe", "baseline"), "recipe tcn, not baseline"),
         (("--seed", "1"), "seeds 0, not 1"),
         (("--feature", "geometry"), "features hog, not hog,geometry"),

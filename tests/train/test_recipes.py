@@ -31,7 +31,8 @@ PAPERS = {
     "regnet-vivit": ("vivit", 256, {"au": ("regnet_map",)}),
     "regnet-vivit-sgd": ("vivit", 256, {"au": ("regnet_map",)}),
     "regnet-vivit-adamw": ("vivit", 256, {"au": ("regnet_map",)}),
-    "usc-multimodal": ("gru", 256, {"au": ("swin_t", "ghfeat", "hubert", "roberta")}),
+    "regnet-three-branches": ("three_branches", 256, {"au": ("regnet",)}),
+    "usc-multimodal": ("gru", 32, {"au": ("swin_t", "ghfeat", "hubert", "roberta")}),
     "tcn-transformer": (
         "tcn_transformer",
         300,
@@ -138,7 +139,8 @@ def published_corpus(recipe, task, frames=60):
 @pytest.mark.parametrize("task", ["au", "expr", "va"])
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_trains_at_its_published_size_and_predicts_every_frame(name, task, tmp_path):
-    recipe = load_ensemble_recipe(name, ["epochs=1", "batch=2"], task=OFFICIAL[task])
+    random = ["head.weights=random"] if name == "aud-tgn" else []
+    recipe = load_ensemble_recipe(name, ["epochs=1", "batch=2", *random], task=OFFICIAL[task])
     corpus = published_corpus(recipe, task)
     fold = Fold("official", tuple(corpus.train), tuple(corpus.validation))
     model = train_ensemble(
@@ -160,7 +162,7 @@ def test_every_recipe_trains_at_its_published_size_and_predicts_every_frame(name
 def test_batch_normalised_and_crf_runs_are_read_back_unchanged(name, task, tmp_path):
     small = {
         "tmf-ensemble": ("head.width=16", "head.encoder_width=16", "head.layers=1"),
-        "usc-multimodal": ("head.static=[]", "head.width=8", "head.layers=1", "head.hidden=16", "batch=4"),
+        "usc-multimodal": ("head={kind='gru', width=8, layers=1, hidden=16}", "margin=false", "window=60", "batch=4"),
         "field": (),
     }[name]
     corpus = make_corpus(task, train=4, validation=2, frames=60)

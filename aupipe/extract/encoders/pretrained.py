@@ -11,7 +11,8 @@ from typing import Any
 from aupipe.documents import read_json
 from aupipe.errors import WeightsMissingError
 from aupipe.extract.encoders.stand_ins import STAND_INS, stand_in_config
-from aupipe.extract.weights import RANDOM, RANDOM_SEED, RefusedWeightsError, file_sha256, random_weights, weights_folder
+from aupipe.extract.weights import RANDOM, RANDOM_SEED, RefusedWeightsError, file_sha256, random_weights
+from aupipe.local_models import model_folder
 from aupipe.types import Weights
 
 # What changes the numbers besides the weights. Tokenizers come in many files; all of them count.
@@ -20,34 +21,6 @@ TOKENIZERS = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
 )  # fmt: skip
-
-
-def model_folder(model: str) -> Path:
-    """The folder of a model: a path, a folder in AUPIPE_WEIGHTS, or the hub's snapshot in the local cache.
-
-    Raises WeightsMissingError with the command that gets it.
-    """
-    path = Path(model).expanduser()
-    if path.is_absolute():
-        candidates = [path]
-    else:
-        folder = weights_folder()
-        candidates = [folder / path, folder / path.name] if folder else []
-    for candidate in candidates:
-        if (candidate / "config.json").is_file():
-            return candidate
-    if not path.is_absolute() and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model):
-        from huggingface_hub import try_to_load_from_cache
-
-        cached = try_to_load_from_cache(model, "config.json")
-        if isinstance(cached, str):
-            return Path(cached).parent
-    raise WeightsMissingError(
-        f"model {model!r} is not on this machine: `hf download {model}` puts it into the hub's cache, "
-        "or name a folder (absolute, or in AUPIPE_WEIGHTS) that holds its config.json and weights"
-        if not path.is_absolute()
-        else f"{model}: no model folder with a config.json there"
-    )
 
 
 def find_model(model: str, weights: str) -> Path | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shlex
 from contextlib import suppress
 from functools import lru_cache
@@ -12,6 +11,7 @@ from pathlib import Path
 from aupipe.documents import parse_json
 from aupipe.errors import WeightsMissingError
 from aupipe.extract.weights.known import KNOWN_WEIGHTS, KnownWeights, known_weights
+from aupipe.local_models import weights_folder
 from aupipe.types import Weights
 
 __all__ = [
@@ -41,12 +41,6 @@ PICKLES = (".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".bin", ".tar", ".th")  # 
 
 class RefusedWeightsError(WeightsMissingError):
     """A file offered as weights is not what was asked for, or holds what must not be read."""
-
-
-def weights_folder() -> Path | None:
-    """The folder named by AUPIPE_WEIGHTS, or None."""
-    value = os.environ.get("AUPIPE_WEIGHTS")
-    return Path(value).expanduser() if value else None
 
 
 def find_file(name: str, known: KnownWeights | None = None) -> Path:
