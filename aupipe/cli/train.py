@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
@@ -24,6 +25,7 @@ from aupipe.cli.options import (
 )
 from aupipe.cli.output import echo
 from aupipe.cli.signals import say_how_to_continue
+from aupipe.cli.train_log import is_training_log, training_log
 from aupipe.cli.train_report import show_ensemble, show_run, warn_damaged
 from aupipe.cli.train_request import (
     REQUEST_FILE,
@@ -215,18 +217,25 @@ def _train(
         if is_finished(out):
             echo(f"{out} is trained already", err=True)
         if request.folds is None and len(request.seeds) == 1 and len(members) == 1:
-            run = load_run(out) if is_finished(out) else _fit(store, data, out, members[0], request, options)
+            if is_finished(out):
+                run = load_run(out)
+            else:
+                with training_log(out, config, request, data, device) as tell:
+                    run = _fit(store, data, out, members[0], request, options, tell)
             show_run(run, store, data, as_json)
         else:
             from aupipe.train.ensemble import train_ensemble
 
             given: dict[str, Any] = {"features": data.features, "labels": data.labels, "aux_labels": data.aux_labels}
-            given |= {"task": data.task, "out": out, "progress": _report}
-            model = train_ensemble(store, ensemble, _folds(data, request), **given, **options)
+            given |= {"task": data.task, "out": out}
+            with training_log(out, config, request, data, device) as tell:
+                model = train_ensemble(store, ensemble, _folds(data, request), progress=tell, **given, **options)
             show_ensemble(model, store, data, ensemble.name, [member.name for member in members], as_json)
     except (AupipeError, OSError):
-        if begun is None and {item.name for item in out.iterdir()} == {REQUEST_FILE}:  # an error before any training
-            (out / REQUEST_FILE).unlink()
+        left = list(out.iterdir())
+        if begun is None and all(item.name == REQUEST_FILE or is_training_log(item) for item in left):
+            for item in left:  # an error before any training
+                item.unlink()
             if fresh:
                 out.rmdir()
         raise
@@ -235,17 +244,21 @@ def _train(
         raise
 
 
-def _fit(store: Store, data: Data, out: Path, member: Member, request: TrainRequest, options: Any) -> Run:
+def _fit(
+    store: Store,
+    data: Data,
+    out: Path,
+    member: Member,
+    request: TrainRequest,
+    options: Any,
+    tell: Callable[[str], None],
+) -> Run:
     from aupipe.train.fit import fit
     from aupipe.train.fit_config import FitConfig, FitData
 
     given = FitData(data.train, data.validation, data.labels, member.features, data.aux_labels)
     config = FitConfig(member.recipe, data.task, request.seeds[0], **options)
-    return fit(store, given, config, out, resume=True, progress=_report)
-
-
-def _report(line: str) -> None:
-    echo(line, err=True)
+    return fit(store, given, config, out, resume=True, progress=tell)
 
 
 def _folds(data: Data, request: TrainRequest) -> list[tuple[Fold, int]]:
