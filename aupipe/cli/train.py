@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aupipe.allocator import keep_freed_memory
+from aupipe.cli.check import warn_flagged
 from aupipe.cli.data import Data, gather
 from aupipe.cli.options import (
     config_options,
@@ -194,6 +195,7 @@ def _train(
     names = request.features or (tuple(request.data.get("features", ())) if resumed else ())
     data = gather(config, store, ensemble, request.task, names, request.allow_missing)
     warn_damaged(data)
+    flagged = warn_flagged([recording.id for recording in (*data.train, *data.validation)], store)
     if request.features:  # they replace those of the recipes
         ensemble = ensemble.on(request.features)
     options: dict[str, Any] = {
@@ -220,7 +222,7 @@ def _train(
             if is_finished(out):
                 run = load_run(out)
             else:
-                with training_log(out, config, request, data, device) as tell:
+                with training_log(out, config, request, data, flagged, device) as tell:
                     run = _fit(store, data, out, members[0], request, options, tell)
             show_run(run, store, data, as_json)
         else:
@@ -228,7 +230,7 @@ def _train(
 
             given: dict[str, Any] = {"features": data.features, "labels": data.labels, "aux_labels": data.aux_labels}
             given |= {"task": data.task, "out": out}
-            with training_log(out, config, request, data, device) as tell:
+            with training_log(out, config, request, data, flagged, device) as tell:
                 model = train_ensemble(store, ensemble, _folds(data, request), progress=tell, **given, **options)
             show_ensemble(model, store, data, ensemble.name, [member.name for member in members], as_json)
     except (AupipeError, OSError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +17,17 @@ if TYPE_CHECKING:
 
 @contextmanager
 def training_log(
-    out: Path, config: Config, request: TrainRequest, data: Data, device: str
+    out: Path,
+    config: Config,
+    request: TrainRequest,
+    data: Data,
+    flagged: Mapping[str, Sequence[str]],
+    device: str,
 ) -> Iterator[Callable[[str], None]]:
-    """A log in the folder of a run. What is given to the function is printed on stderr, and is a line of the log."""
+    """A log in the folder of a run. What is given to the function is printed on stderr, and is a line of the log.
+
+    ``flagged``: recording -> its faults by the last `aupipe check`.
+    """
     from aupipe.extract.executors.extraction_log import about_this_process
     from aupipe.store.run_log import RunLog, log_name
 
@@ -33,6 +41,7 @@ def training_log(
         "features": sorted(data.features.values()),
         "recordings": {"train": len(data.train), "validation": len(data.validation)},
         "damaged": data.damaged,
+        "flagged": dict(flagged),
         **about_this_process(),
     }
     with RunLog(str(out / log_name()), **about) as log:
