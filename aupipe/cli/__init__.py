@@ -18,6 +18,7 @@ from aupipe.cli.check import check
 from aupipe.cli.cluster import cluster
 from aupipe.cli.ensemble import ensemble
 from aupipe.cli.extract import extract
+from aupipe.cli.look import overlay, preview
 from aupipe.cli.output import close_streams, echo, echo_error, echo_traceback, open_streams
 from aupipe.cli.predict import predict
 from aupipe.cli.project import config, demo, init, plugins
@@ -67,6 +68,8 @@ COMMANDS = (
     status,
     inspect,
     check,
+    preview,
+    overlay,
     store,
     train,
     predict,
