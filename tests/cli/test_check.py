@@ -16,7 +16,7 @@ from aupipe.dataset import open_dataset
 from aupipe.extract.planning.features import build_feature_set
 from aupipe.report.checks import judge
 from aupipe.sources import source_identity
-from aupipe.store import create_store
+from aupipe.store import create_store, open_store
 from aupipe.store.run_log import run_logs
 from aupipe.tasks import AU_NAMES
 from tests.cli.conftest import Project
@@ -227,6 +227,34 @@ def test_what_cannot_be_checked_is_said(project: Project) -> None:
     project.configure(text)
     said = project.run("check").out
     assert "not checked: au labels against the face: no visual feature of 32 to 2048 columns" in said
+
+
+def test_one_bad_file_is_a_finding_and_the_others_are_checked(project: Project) -> None:
+    def plant(name: str, contents: dict) -> None:
+        if name == "v0":
+            contents[name]["labels"] = late(contents[name]["labels"], 10)
+
+    (project.folder / "videos").rmdir()
+    fill(project.folder, plant)
+    labels = project.folder / "annotations" / "AU_Detection_Challenge" / "Train_Set" / "v3.txt"
+    labels.write_text(labels.read_text().replace("\n0,", "\n7,", 1))
+    store = open_store(project.folder / "features")
+    (spec,) = [spec for spec in store.features() if spec.name == "faces"]
+    for file in Path(store.item_path(store.published("v5", spec.id))).rglob("*"):
+        if file.is_file() and file.stat().st_size > 20_000:
+            file.write_bytes(file.read_bytes()[:1000])
+    found = findings(project)
+    assert found == {"v0": {"labels late"}, "v3": {"unreadable labels"}, "v5": {"damaged rows"}}
+    assert "v3.txt, line 2: value outside the range" in project.run("check").out
+
+
+def test_a_store_that_may_not_be_written_is_checked_all_the_same(project: Project) -> None:
+    (project.folder / "videos").rmdir()
+    fill(project.folder)
+    (project.folder / "features" / "runs").write_text("in the way")
+    answer = project.run("check", "--strict")
+    assert answer.code == 0
+    assert "cannot be written" in answer.err
 
 
 def test_every_command_of_the_page_works_as_it_stands(project: Project) -> None:

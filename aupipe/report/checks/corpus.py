@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from aupipe.dataset import Dataset
+from aupipe.errors import UsageError
 from aupipe.extract.planning.features import FeatureSet
 from aupipe.report.checks.facts import Facts, LabelSet, measure
 from aupipe.report.checks.judge import Finding, judge, medians_of
@@ -55,22 +56,21 @@ def check_corpus(
     """The faults of some recordings, measured against all of them.
 
     ``scores``: task -> recording -> held-out scores (T, K) of a head, which labels are held against in place of signals
-    computed here. A regression, where one is needed, is fitted on all annotated recordings of the data set. Raises
-    UsageError for annotations that cannot be read.
+    computed here. A regression, where one is needed, is fitted on all annotated recordings of the data set.
     """
     label_sets, checked, missing = {}, [], []
     for task in dataset.tasks:
-        labels = _labels(dataset, task)
-        if not labels:
+        labels, refused = _labels(dataset, task)
+        if not labels and not refused:
             continue
         signals = _given(scores[task]) if scores and task in scores else None
         chosen = signals or choose_signals(dataset.task(task), labels, list(dataset.recordings), features, store)
         if isinstance(chosen, str):
             missing.append(f"{task} labels against the face: {chosen}")
-            label_sets[task] = LabelSet(labels, None)
+            label_sets[task] = LabelSet(labels, refused, None)
         else:
             checked.append(f"{task} labels against the face, by {chosen.by}")
-            label_sets[task] = LabelSet(labels, chosen)
+            label_sets[task] = LabelSet(labels, refused, chosen)
     facts = tuple(measure(recordings, features, store, label_sets))
     for what, name in (("clocks", "fps"), ("faces", "nobody"), ("sound", "absent")):
         count = sum(name in each.values for each in facts)
@@ -81,9 +81,18 @@ def check_corpus(
     return CorpusReport(facts, tuple(judge(facts)), tuple(checked), tuple(missing))
 
 
-def _labels(dataset: Dataset, task: str) -> dict[str, Labels]:
-    found = {recording.id: dataset.labels(recording, task) for recording in dataset.recordings}
-    return {name: labels for name, labels in found.items() if labels is not None}
+def _labels(dataset: Dataset, task: str) -> tuple[dict[str, Labels], dict[str, str]]:
+    """The labels of a task by recording id, and why those of others are refused."""
+    found, refused = {}, {}
+    for recording in dataset.recordings:
+        try:
+            labels = dataset.labels(recording, task)
+        except UsageError as error:
+            refused[recording.id] = str(error)
+            continue
+        if labels is not None:
+            found[recording.id] = labels
+    return found, refused
 
 
 def _given(scores: Mapping[str, Any]) -> LabelSignals:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aupipe.errors import DamageError
 from aupipe.extract.planning.features import FeatureSet
 from aupipe.report.checks.lag import LEAST_GAIN, LEAST_GAIN_SMOOTH, LagEstimate, estimate_lag, fit_at_0
 from aupipe.report.checks.signals import LabelSignals, Signals, label_columns
@@ -33,9 +34,10 @@ class Facts:
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The labels of a task by recording id, and the signals that they are held against."""
+    """The labels of a task by recording id, why others cannot be read, and the signals that they are held against."""
 
     labels: Mapping[str, Labels]
+    refused: Mapping[str, str]
     signals: LabelSignals | None
 
 
@@ -47,22 +49,42 @@ def measure(
     for recording in recordings:
         by_video.setdefault(recording.video_id, []).append(recording)
     for siblings in by_video.values():
-        tracks = {recording.id: read_faces(store, features, recording) for recording in siblings}
+        tracks: dict[str, RecordingFaces | None] = {}
         for recording in siblings:
             facts = Facts(recording.id)
-            others = [other for other in siblings if other.id != recording.id]
-            rows = _measure_clock(facts, store, features, recording)
-            own = tracks[recording.id]
-            if own is not None:
-                _measure_faces(facts, own)
-                for other in others:
-                    if (track := tracks[other.id]) is not None:
-                        _compare_places(facts, recording, own, track)
-            _measure_media(facts, store, features, recording)
-            for task, given in label_sets.items():
-                if recording.id in given.labels:
-                    _measure_labels(facts, task, given, recording, others, rows)
+            try:
+                tracks |= {one.id: read_faces(store, features, one) for one in siblings if one.id not in tracks}
+                _measure_one(facts, recording, siblings, tracks, features, store, label_sets)
+            except DamageError as error:  # the other recordings are checked
+                facts.values["damaged_rows"] = 1.0
+                facts.words["damaged_rows"] = str(error)
             yield facts
+
+
+def _measure_one(
+    facts: Facts,
+    recording: Recording,
+    siblings: Sequence[Recording],
+    tracks: Mapping[str, RecordingFaces | None],
+    features: FeatureSet,
+    store: Store,
+    label_sets: Mapping[str, LabelSet],
+) -> None:
+    others = [other for other in siblings if other.id != recording.id]
+    rows = _measure_clock(facts, store, features, recording)
+    own = tracks[recording.id]
+    if own is not None:
+        _measure_faces(facts, own)
+        for other in others:
+            if (track := tracks[other.id]) is not None:
+                _compare_places(facts, recording, own, track)
+    _measure_media(facts, store, features, recording)
+    for task, given in label_sets.items():
+        if recording.id in given.refused:
+            facts.values["unreadable_labels"] = 1.0
+            facts.words["unreadable_labels"] = given.refused[recording.id]
+        if recording.id in given.labels:
+            _measure_labels(facts, task, given, recording, others, rows)
 
 
 def _measure_clock(facts: Facts, store: Store, features: FeatureSet, recording: Recording) -> int:

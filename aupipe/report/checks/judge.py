@@ -36,6 +36,8 @@ class Check:
 CHECKS = (
     Check("sibling_overlap", "same person as its sibling", 0.5, 100, "of the frames show both boxes on one face"),
     Check("wrong_side", "on its sibling's side", 0.5, 100, "of the frames have it on the other side of its sibling"),
+    Check("damaged_rows", "damaged rows", 0.5, 96, "aupipe store verify", ""),
+    Check("unreadable_labels", "unreadable labels", 0.5, 95, "training refuses them", ""),
     Check("damage", "damaged media", 0.5, 60, "labels may be shifted against the rows", ""),
     Check("absent", "no sound", 0.5, 55, "the video has no audio stream", ""),
     Check("silent", "silent sound", 0.5, 55, "all samples are below -80 dB", ""),

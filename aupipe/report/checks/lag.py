@@ -47,7 +47,7 @@ def estimate_lag(
     frames = min(len(targets), len(signals))
     most = min(round(MAX_LAG_S * fps), frames // 4)
     lags = np.arange(-most, most + 1)
-    sums = np.stack([_sums(targets[:frames], valid[:frames], signals[:frames], int(lag)) for lag in lags])
+    sums = _sums(targets[:frames], valid[:frames], signals[:frames], most)
     whole = _gains(sums.sum(axis=1))  # (L, parts, 6, K) -> (L,)
     if whole is None:
         return None
@@ -66,7 +66,7 @@ def estimate_lag(
 def fit_at_0(targets: NDArray[np.floating], valid: NDArray[np.bool_], signals: NDArray[np.floating]) -> float | None:
     """How well labels (T, K) go with signals (T, K) as they are, as a correlation; None where that cannot be told."""
     frames = min(len(targets), len(signals))
-    gains = _gains(_sums(targets[:frames], valid[:frames], signals[:frames], 0).sum(axis=0)[None])
+    gains = _gains(_sums(targets[:frames], valid[:frames], signals[:frames], 0).sum(axis=1))
     return None if gains is None else fit_of(gains[0])
 
 
@@ -76,16 +76,27 @@ def fit_of(gain: float) -> float:
 
 
 def _sums(
-    targets: NDArray[np.floating], valid: NDArray[np.bool_], signals: NDArray[np.floating], lag: int
+    targets: NDArray[np.floating], valid: NDArray[np.bool_], signals: NDArray[np.floating], most: int
 ) -> NDArray[np.float64]:
-    """(parts, 6, K): n and the sums of y, s, yy, ss, ys, of labels ``lag`` rows after their signals."""
+    """(L, parts, 6, K): n and the sums of y, s, yy, ss, ys, for every lag from -``most`` to ``most``.
+
+    Labels of row t + lag meet signals of row t, which says the part. All are correlations of two series: by FFT.
+    """
     frames = len(targets)
-    late, early = slice(max(lag, 0), frames + min(lag, 0)), slice(max(-lag, 0), frames + min(-lag, 0))
-    y, s = targets[late].astype(np.float64), signals[early].astype(np.float64)
-    here = valid[late] & ~np.isnan(s)
-    y, s = np.where(here, y, 0), np.where(here, s, 0)
-    columns = np.stack([here.astype(np.float64), y, s, y * y, s * s, y * s], axis=1)  # (n, 6, K)
-    return np.stack([part.sum(axis=0) for part in np.array_split(columns, PARTS)])
+    seen = ~np.isnan(signals)
+    s = np.where(seen, signals - np.nanmean(np.where(seen.any(axis=0), signals, 0), axis=0), 0.0)  # exact for large s
+    y = np.where(valid, targets, 0.0).astype(np.float64)
+    size = 1 << int(np.ceil(np.log2(max(frames + most, 2))))
+    of_labels = np.fft.rfft(np.stack([valid.astype(np.float64), y, y * y]), size, axis=1)  # (3, F, K)
+    part = np.arange(frames) * PARTS // max(frames, 1)
+    at = np.arange(-most, most + 1) % size
+    found = []
+    for number in range(PARTS):
+        here = seen & (part == number)[:, None]
+        of_signals = np.conj(np.fft.rfft(np.stack([here.astype(np.float64), s * here, s * s * here]), size, axis=1))
+        pairs = ((0, 0), (1, 0), (0, 1), (2, 0), (0, 2), (1, 1))  # n, y, s, yy, ss, ys
+        found.append([np.fft.irfft(of_labels[a] * of_signals[b], size, axis=0)[at] for a, b in pairs])
+    return np.moveaxis(np.array(found), 2, 0)  # (parts, 6, L, K) -> (L, parts, 6, K)
 
 
 def _gains(sums: NDArray[np.float64]) -> NDArray[np.float64] | None:

@@ -7,12 +7,14 @@ its group: crude, but it needs to be right about when something happens only, no
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aupipe.errors import DamageError
 from aupipe.extract.encoders.visual.blendshapes import NAMES
 from aupipe.extract.planning.features import FeatureSet
 from aupipe.report.faces import read_rows
@@ -49,6 +51,7 @@ MOST_ROWS = 60_000  # of all recordings that a regression is fitted on
 COLUMNS = (32, 2048)  # of a feature that is regressed on: fewer show too little, more take too long
 RIDGE = 0.1  # times the variance of a column, per row
 
+log = logging.getLogger(__name__)
 Signals = Callable[[Recording], NDArray[np.float64] | None]  # (T, K) of a recording, NaN where there is no face
 
 
@@ -100,10 +103,14 @@ def _feature_to_use(recordings: Sequence[Recording], features: FeatureSet, store
     return min(found, key=lambda pair: pair[0])[1] if found else None
 
 
-def _rows(store: Store, features: FeatureSet, recording: Recording, chosen: FeatureSpec) -> NDArray[np.float64] | None:
+def _rows(store: Store, features: FeatureSet, recording: Recording, chosen: FeatureSpec) -> NDArray | None:
+    """The rows (T, D) of a recording, as they are stored; None where there are none, or they are damaged."""
     specs = [spec for spec, _ in features.graph(recording).encoders if spec.name == chosen.name]
-    rows = read_rows(store, recording, specs[0] if specs else None)
-    return None if rows is None else np.asarray(rows, np.float64)
+    try:
+        return read_rows(store, recording, specs[0] if specs else None)
+    except DamageError as error:
+        log.warning("%s: %s", recording.id, error)
+        return None
 
 
 def _blendshapes(
@@ -115,7 +122,7 @@ def _blendshapes(
     columns = [
         [number for number, name in enumerate(NAMES) if name.startswith(BLENDSHAPES_OF[au])] for au in task.names
     ]
-    return np.stack([rows[:, each].mean(axis=1) for each in columns], axis=1)
+    return np.stack([rows[:, each].astype(np.float64).mean(axis=1) for each in columns], axis=1)
 
 
 def _regression(
@@ -132,12 +139,12 @@ def _regression(
     grams: list[NDArray | float] = [0.0] * FOLDS  # (D + 1, D + 1) each
     products: list[NDArray | float] = [0.0] * FOLDS  # (D + 1, K)
     for recording in recordings:
-        rows = _rows(store, features, recording, spec)
-        if rows is None:
+        stored = _rows(store, features, recording, spec)
+        if stored is None:
             continue
         targets, valid = label_columns(labels[recording.id])
-        frames = min(len(rows), len(targets))
-        rows, targets, valid = rows[:frames:step], targets[:frames:step], valid[:frames:step]
+        frames = min(len(stored), len(targets))
+        rows, targets, valid = stored[:frames:step].astype(np.float64), targets[:frames:step], valid[:frames:step]
         use = valid.all(axis=1) & ~np.isnan(rows).any(axis=1)
         x = np.column_stack([rows[use], np.ones(use.sum())])
         fold = fold_of[recording.group]
@@ -148,7 +155,7 @@ def _regression(
     def predict(recording: Recording) -> NDArray[np.float64] | None:
         rows = _rows(store, features, recording, spec)
         of_fold = weights[fold_of.get(recording.group, 0)]
-        return None if rows is None or of_fold is None else rows @ of_fold[:-1] + of_fold[-1]
+        return None if rows is None or of_fold is None else rows.astype(np.float32) @ of_fold[:-1] + of_fold[-1]
 
     return LabelSignals(predict, f"a regression on {spec.name}, held out")
 
