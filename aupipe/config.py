@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -103,6 +105,12 @@ class Config:
     train: TrainConfig = TrainConfig()
     file: Path | None = None
     origin: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits of a sha256 over all values, wherever they were given."""
+        values = asdict(replace(self, file=None, origin={}))
+        return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
     def encoder(self, name: str) -> EncoderConfig:
         """The encoder of this name. Raises UsageError with the nearest known name."""

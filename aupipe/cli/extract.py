@@ -250,7 +250,8 @@ def extract(
 
             replan = partial(still_to_do, opened, feature_set, retry_failed)
             claims = stack.enter_context(FileClaims(opened.path / "runs", replan))
-        return run_plan(plan, opened, executor, where, fail_fast, as_json, profile, overwrite, claims)
+        digest = config.digest
+        return run_plan(plan, opened, executor, where, fail_fast, as_json, profile, overwrite, claims, digest)
 
 
 def _tell(line: str) -> None:

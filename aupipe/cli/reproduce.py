@@ -210,7 +210,8 @@ def _row(
     said: dict[str, Any] = {}
     differs = [row.note] if row.note else []
     if row.model and row.fold and holds_run(run_folder(out, row)):
-        said = load_run(run_folder(out, row)).scores.to_json()
+        scores = load_run(run_folder(out, row)).scores
+        said = scores.to_json() if scores is not None else {}
         differs.append("the fold chose the epoch on the recordings that are scored")
     elif row.model and not row.fold and scores_file(out, row).is_file():
         said = json.loads(scores_file(out, row).read_text(encoding="utf-8"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aupipe.allocator import keep_freed_memory
+from aupipe.cli.check import warn_flagged
 from aupipe.cli.context import WHERE, warn_random
 from aupipe.cli.data import Data, gather
 from aupipe.cli.options import (
@@ -26,6 +28,7 @@ from aupipe.cli.options import (
 from aupipe.cli.output import echo
 from aupipe.cli.recipe_features import extract_command, task_of
 from aupipe.cli.signals import say_how_to_continue
+from aupipe.cli.train_log import is_training_log, training_log
 from aupipe.cli.train_report import show_ensemble, show_run, warn_damaged, warn_idle
 from aupipe.cli.train_request import (
     REQUEST_FILE,
@@ -219,6 +222,7 @@ def _train(
         refuse_repeated(member.recipe.features)
     warn_damaged(data)
     warn_random([store.spec(feature) for feature in data.features.values()])
+    flagged = warn_flagged([recording.id for recording in (*data.train, *data.validation)], store)
     if request.features:  # they replace those of the recipes
         ensemble = ensemble.on(request.features)
     options: dict[str, Any] = {
@@ -244,22 +248,28 @@ def _train(
             echo(f"{out} is trained already", err=True)
         if request.folds is None and len(request.seeds) == 1 and len(members) == 1:
             fold, seed = folds[0]
-            run = load_run(out) if is_finished(out) else _fit(store, data, out, members[0], fold, seed, options)
-            show_run(
-                run, store, data, fold.validation, describe_worth(data, request, len(run.validation), False), as_json
-            )
+            if is_finished(out):
+                run = load_run(out)
+            else:
+                with training_log(out, config, request, data, flagged, device) as tell:
+                    run = _fit(store, data, out, members[0], fold, seed, options, tell)
+            worth = describe_worth(data, request, len(run.validation), False)
+            show_run(run, store, data, fold.validation, worth, as_json)
         else:
             from aupipe.train.ensemble import train_ensemble
 
             given: dict[str, Any] = {"features": data.features, "labels": data.labels, "aux_labels": data.aux_labels}
-            given |= {"task": data.task, "out": out, "progress": _report}
-            model = train_ensemble(store, ensemble, folds, **given, **options)
+            given |= {"task": data.task, "out": out}
+            with training_log(out, config, request, data, flagged, device) as tell:
+                model = train_ensemble(store, ensemble, folds, progress=tell, **given, **options)
             held_out = len({name for run in model.runs for name in run.validation})
             worth = describe_worth(data, request, held_out, bool(model.weighed_on))
             show_ensemble(model, store, data, ensemble.name, [member.name for member in members], worth, as_json)
     except (AupipeError, OSError):
-        if begun is None and {item.name for item in out.iterdir()} == {REQUEST_FILE}:  # an error before any training
-            (out / REQUEST_FILE).unlink()
+        left = list(out.iterdir())
+        if begun is None and all(item.name == REQUEST_FILE or is_training_log(item) for item in left):
+            for item in left:  # an error before any training
+                item.unlink()
             if fresh:
                 out.rmdir()
         raise
@@ -268,17 +278,22 @@ def _train(
         raise
 
 
-def _fit(store: Store, data: Data, out: Path, member: Member, fold: Fold, seed: int, options: Any) -> Run:
+def _fit(
+    store: Store,
+    data: Data,
+    out: Path,
+    member: Member,
+    fold: Fold,
+    seed: int,
+    options: Any,
+    tell: Callable[[str], None],
+) -> Run:
     from aupipe.train.fit import fit
     from aupipe.train.fit_config import FitConfig, FitData
 
     given = FitData(fold.train, fold.validation, data.labels, member.features, data.aux_labels)
     config = FitConfig(member.recipe, data.task, seed, **options)
-    return fit(store, given, config, out, resume=True, progress=_report)
-
-
-def _report(line: str) -> None:
-    echo(line, err=True)
+    return fit(store, given, config, out, resume=True, progress=tell)
 
 
 def _new_run_folder(config: Config, recipe: str) -> Path:
