@@ -162,7 +162,7 @@ def _remove_merged(store: LocalStore, lease: Lease, long_ago_ns: int) -> int:
 
 def _is_whole(journal: str, size: int) -> bool:
     """Whether the first ``size`` bytes of a journal are all of its lines, none of which is damaged."""
-    return not read_lines(journal, size).lines and not any(damaged_lines(journal))
+    return not read_lines(journal, size) and not any(damaged_lines(journal))
 
 
 # Items ---------------------------------------------------------------------------------------------------------------
