@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +35,7 @@ from aupipe.cli.train_request import (
     find_finished,
     identify_data,
     is_finished,
+    new_run_folder,
     parse_folds,
     parse_seeds,
     read_request,
@@ -239,7 +238,7 @@ def _train(
         remedy = "train into another folder" if resumed else "choose another --out"
         raise UsageError(f"{out} was begun on other data ({'; '.join(other)}): {remedy}")
     fresh = out is None or not out.exists()
-    out = out or _new_run_folder(config, ensemble.name)
+    out = out or new_run_folder(config, ensemble.name)
     out.mkdir(parents=True, exist_ok=True)
     if begun is None:
         write_request(request, out)
@@ -294,18 +293,3 @@ def _fit(
     given = FitData(fold.train, fold.validation, data.labels, member.features, data.aux_labels)
     config = FitConfig(member.recipe, data.task, seed, **options)
     return fit(store, given, config, out, resume=True, progress=tell)
-
-
-def _new_run_folder(config: Config, recipe: str) -> Path:
-    """Create a new folder for a run, also where several commands start in the same second."""
-    base = config.file.parent if config.file else Path.cwd()
-    name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{recipe}-{config.train.task}"
-    for number in count(1):
-        out = base / "runs" / (name if number == 1 else f"{name}-{number}")
-        out.parent.mkdir(exist_ok=True)
-        try:
-            out.mkdir()
-        except FileExistsError:
-            continue
-        return out
-    raise AssertionError
