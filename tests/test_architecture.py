@@ -26,6 +26,7 @@ LAYERS = [
         "file_kinds",
         "dataset_model",
         "dataset",
+        "video_folders",
         "sources",
         "local_models",
     },

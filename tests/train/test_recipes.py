@@ -85,9 +85,12 @@ def test_what_a_recipe_s_tables_make_has_distinct_keys_and_fits_its_head_for_eve
         dims = tuple(int(np.prod(shape)) for shape in row_shapes(recipe).values())
         inputs = sum(dims) + len(dims)
         targets = len(task.names)
-        head = build_head(recipe.head.kind, recipe.head.params, inputs, targets, dims, task.kind).eval()
+        kind, params = recipe.head.kind, recipe.head.params
+        head = build_head(kind, params, inputs, targets, dims, task.kind, recipe.features, read_weights=False).eval()
+        beside = {"scored": torch.ones(1, 3, dtype=torch.bool), "times": torch.arange(3.0)[None]}
         with torch.inference_mode():
-            out = head(torch.zeros(1, 3, inputs), torch.ones(1, 3, dtype=torch.bool))
+            read = {name: beside[name] for name in getattr(head, "reads", ())}
+            out = head(torch.zeros(1, 3, inputs), torch.ones(1, 3, dtype=torch.bool), **read)
         assert out.shape == (1, 3, targets)
 
 

@@ -39,12 +39,12 @@ from aupipe.errors import UsageError
 from aupipe.registry import Registry
 from aupipe.tables import build
 from aupipe.tasks import Kind
-from aupipe.train.windows import Context
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from aupipe.train.loader import DeviceBatch
+    from aupipe.train.windows import Context
 
 HEADS = Registry(
     "head",
@@ -115,6 +115,8 @@ def require_weights(kind: str, params: Mapping[str, Any]) -> None:
 
 def context_of(head: nn.Module, margin: bool) -> Context:
     """The context that windows are read with. Raises UsageError for a ``margin`` of a head that declares none."""
+    from aupipe.train.windows import Context
+
     if not margin:
         return Context()
     context = getattr(head, "context", None)
