@@ -92,6 +92,7 @@ def test_features_of_random_weights_are_named_in_training_and_in_scoring(project
     save_run(replace(run, path=project.path / "random", specs={"hog": spec}), *load_weights(run))
     line = "aupipe: hog: from encoders with RANDOM weights, so no score means anything"
     assert line in project.ask("evaluate", "random", "--cpu").splitlines()
+    assert "features of RANDOM encoder weights: hog" in project.json("evaluate", "random", "--cpu")["caveats"]
     with open_store(project.path / "features") as store:
         assert store.spec(run.features["hog"]).weights is None
     assert line not in project.ask("evaluate", "run", "--cpu").splitlines()
@@ -107,6 +108,11 @@ def test_members_whose_post_processing_is_not_used_are_said(project: Folder) -> 
     line = "aupipe: raw does not use the post-processing of its members"
     assert line in project.ask("evaluate", "raw", "--cpu").splitlines()
     assert line not in project.ask("evaluate", "folds", "--cpu").splitlines()
+
+
+def test_a_feature_that_a_recipe_names_twice_is_refused(project: Folder) -> None:
+    ask = ("train", "--recipe", "baseline", *SMALL, "--set", 'features=["hog", "hog"]', "--out", "no")
+    assert "feature 'hog' is named twice" in project.ask(*ask, code=2)
 
 
 def test_a_schedule_that_is_longer_than_the_run_is_said(project: Folder, caplog: pytest.LogCaptureFixture) -> None:
