@@ -25,12 +25,13 @@ LAYERS = [
         "facs_datasets",
         "file_kinds",
         "dataset_model",
+        "dataset_columns",
         "dataset",
         "sources",
     },
     {"store"},
     {"extract", "train", "demo"},
-    {"report"},
+    {"report", "doctor"},
     {"cli"},
 ]
 INDEPENDENT = {"extract", "train", "demo"}  # in one layer, and do not import each other
