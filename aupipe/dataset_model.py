@@ -84,8 +84,9 @@ class Dataset:
                 folders.append(folder)
                 found = [r for r in self.recordings if any(p and is_inside(p, folder) for p in (r.video, r.images))]
             if not found:
-                hint = nearest_recording(name, by_id)
-                what = f"in {name}: check [dataset]" if Path(name).is_dir() else f"{name}.{hint}"
+                what = (
+                    f"in {name}: check [dataset]" if Path(name).is_dir() else f"{name}.{nearest_recording(name, by_id)}"
+                )
                 raise UsageError(f"no recording of this data set is {what}")
             chosen |= {one.id: one for one in found}
         ignored = tuple(path for path in self.ignored if any(is_inside(path, folder) for folder in folders))
