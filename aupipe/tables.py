@@ -10,7 +10,7 @@ import math
 import reprlib
 import types
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from aupipe.errors import UsageError
@@ -90,7 +90,10 @@ def check_range(value: Any, hint: Any, where: str) -> None:
 
 
 def _fit(value: Any, hint: Any, where: str) -> Any:
-    """``value`` as the type ``hint`` (of bool, int, float, str, tuple[x, ...], tuple[x, y], unions), or UsageError."""
+    """``value`` as the type ``hint``, or UsageError.
+
+    Types are bool, int, float, str, tuple[x, ...], tuple[x, y], dict[str, x], dataclasses, and unions of them.
+    """
     if get_origin(hint) is Annotated:
         fitted = _fit(value, get_args(hint)[0], where)
         check_range(fitted, hint, where)
@@ -101,6 +104,11 @@ def _fit(value: Any, hint: Any, where: str) -> Any:
             each = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
             if len(each) == len(value):
                 return tuple(_fit(item, kind, where) for item, kind in zip(value, each, strict=True))
+        elif get_origin(option) is dict and isinstance(value, Mapping):
+            _, inner_type = get_args(option)
+            return {str(key): _fit(item, inner_type, f"{where}.{key}") for key, item in value.items()}
+        elif is_dataclass(option) and isinstance(option, type) and isinstance(value, Mapping):
+            return build(option, value, where)
         elif get_origin(option) is Annotated:
             if isinstance(value, int | float) and not isinstance(value, bool):
                 return _fit(value, option, where)

@@ -112,8 +112,7 @@ class Frames:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the frames."""
-        height, width = self.rgb.shape[1:3]
-        return height, width
+        return self.rgb.shape[1], self.rgb.shape[2]
 
     def select(self, keep: NDArray[np.bool_]) -> Frames:
         """The frames where ``keep`` (T,) is set."""
@@ -289,11 +288,13 @@ class Labels:
 
 @dataclass(frozen=True)
 class Window:
-    """Frames [start, stop) of one recording."""
+    """Frames [start, stop) of one recording. ``before`` and ``after``: frames beyond them that are read as context."""
 
     recording: str
     start: int
     stop: int
+    before: int = 0
+    after: int = 0
 
     def __len__(self) -> int:
         return self.stop - self.start

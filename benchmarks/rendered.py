@@ -43,17 +43,18 @@ LINES: dict[str, tuple[str, str]] = {
     "best": ("best", "features=[]"),
     "aud-tgn": (
         "aud-tgn",
-        f"{DEEP} head.channels=[[48,48,48]] head.width=48 head.layers=2 head.heads=4 head.embedding=96 "
+        f"{DEEP} head.weights=random head.channels=[[48,48,48]] head.width=48 head.layers=2 head.heads=4 "
+        "head.embedding=96 "
         "optimiser.lr=2e-3 optimiser.warmup_steps=20 loss.au.weight=none",
     ),
     "regnet-vivit": (
         "regnet-vivit",
         f"{DEEP} head.tokens=1 head.width=64 head.spatial_layers=1 head.temporal_layers=2 head.feedforward=128 "
-        "optimiser.lr=1e-3",
+        "optimiser={kind='adamw',lr=1e-3}",
     ),
     "usc-multimodal": (
         "usc-multimodal",
-        f"{DEEP} head.static=[] head.width=32 head.layers=1 head.hidden=64 optimiser.lr=2e-3",
+        f"{DEEP} head={{kind='gru',width=32,layers=1,hidden=64}} margin=false optimiser.lr=2e-3",
     ),
     "tcn-transformer": (
         "tcn-transformer",

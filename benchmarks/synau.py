@@ -71,7 +71,8 @@ LINES: dict[str, tuple[str, str]] = {
     "gpt2": (
         "aud-tgn",
         QUICK
-        + """head.channels=[[32, 32, 32]]
+        + """head.weights=random
+        head.channels=[[32, 32, 32]]
         head.tcn_dropout=0.1
         head.width=32
         head.layers=2
@@ -97,10 +98,8 @@ LINES: dict[str, tuple[str, str]] = {
     "gru": (
         "usc-multimodal",
         QUICK
-        + """head.static=[]
-        head.width=24
-        head.layers=1
-        head.hidden=64
+        + """head={kind='gru', width=24, layers=1, hidden=64}
+        margin=false
         optimiser={lr=4e-3}
         batch=32""",
     ),

@@ -13,6 +13,7 @@ import click
 from aupipe.cli.data import keep_current, some
 from aupipe.cli.options import existing_store, pick_devices, require_config, resolve
 from aupipe.cli.output import echo
+from aupipe.cli.recipe_features import with_encoders
 from aupipe.config import Config
 from aupipe.dataset import Dataset, open_dataset
 from aupipe.errors import UsageError
@@ -75,7 +76,8 @@ class Context:
             echo(f"aupipe: {model.path} does not use the post-processing of its members", err=True)
         warn_random([spec for run in model.runs for spec in run.specs.values()])
         for run in model.runs:
-            recordings = keep_current(self.config, self.store, recordings, run.features, self.allow_missing)
+            config = with_encoders(self.config, run.recipe.encoders, warn=False)
+            recordings = keep_current(config, self.store, recordings, run.features, self.allow_missing)
         options: dict[str, Any] = {"device": self.device, "allow_missing": self.allow_missing}
         predict = predict_held_out if held_out else predict_model
         return predict(model, self.store, recordings, self.shot_starts, **options)

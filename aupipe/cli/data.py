@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aupipe.cli.output import echo
+from aupipe.cli.recipe_features import extract_command, with_encoders
 from aupipe.config import Config
 from aupipe.dataset import Dataset, open_dataset
-from aupipe.errors import UsageError
+from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.tasks import Task
 from aupipe.types import Labels, Recording
 
@@ -47,13 +48,14 @@ def gather(
     """The training data of a configuration; ``names`` replace the recipe's own features.
 
     ``where``: conditions that recordings fulfil (`Dataset.where`). Raises UsageError where one of the ``needed`` splits
-    is empty, and for a feature that is not configured, with the lines to add.
+    is empty, and for a feature that is not configured or not stored, with the command that makes it.
     """
-    from aupipe.extract.planning.features import build_feature_set, feature_ids
     from aupipe.train.recipe import describe_missing
 
     asked = tuple(names) or recipe.features
-    if missing := describe_missing(recipe, [encoder.name for encoder in config.encoders], asked):
+    command = extract_command(config, recipe, task)
+    config = with_encoders(config, recipe.encoders)
+    if missing := describe_missing(recipe, [encoder.name for encoder in config.encoders], asked, command):
         raise UsageError(missing)
     dataset = open_dataset(config.dataset)
     label_set = dataset.task(task)
@@ -66,13 +68,34 @@ def gather(
     if empty := next((name for name in needed if not splits[name]), None):
         raise UsageError(f"no recording of the {empty} split of task {task} has {' and '.join(where)}")
     all_recordings = [*splits["train"], *splits["validation"]]
-    features = feature_ids(build_feature_set(config, names=list(asked), known=store.features()), all_recordings, asked)
+    features = _stored_ids(config, store, all_recordings, asked, command)
     splits = {name: keep_current(config, store, found, features, allow_missing) for name, found in splits.items()}
     aux_tasks = [dataset.task(other).name for other in recipe.aux_tasks_for(task)]
     aux_labels = {other: read_labels(dataset, all_recordings, other) for other in aux_tasks}
     damaged = find_damage(store, [*splits["train"], *splits["validation"]], features)
     labels = read_labels(dataset, all_recordings, task)
     return Data(label_set, splits["train"], splits["validation"], labels, features, aux_labels, damaged)
+
+
+def _stored_ids(
+    config: Config, store: Store, recordings: Sequence[Recording], names: Sequence[str], command: str
+) -> dict[str, str]:
+    """Feature name -> id. Raises UsageError for features that no recording has in the store."""
+    from aupipe.extract.planning.features import build_feature_set, feature_ids
+
+    stored = store.features()
+    try:
+        found = feature_ids(build_feature_set(config, names=list(names), known=stored), recordings, names)
+    except WeightsMissingError:
+        missing = [name for name in names if name not in {spec.name for spec in stored}]
+        if not missing:
+            raise
+    else:
+        missing = [name for name, feature_id in found.items() if feature_id not in {spec.id for spec in stored}]
+    if missing:
+        command = command or f"aupipe extract --feature {','.join(missing)}"
+        raise UsageError(f"not in the store {config.store.path}: {', '.join(missing)}; to make: {command}")
+    return found
 
 
 def find_damage(store: Store, recordings: Sequence[Recording], features: Mapping[str, str]) -> dict[str, str]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from aupipe.allocator import keep_freed_memory
+from aupipe.cli.check import warn_flagged
 from aupipe.cli.context import WHERE, warn_random
 from aupipe.cli.data import Data, gather
 from aupipe.cli.options import (
@@ -24,7 +24,9 @@ from aupipe.cli.options import (
     split_list,
 )
 from aupipe.cli.output import echo
+from aupipe.cli.recipe_features import extract_command, task_of
 from aupipe.cli.signals import say_how_to_continue
+from aupipe.cli.train_log import is_training_log, training_log
 from aupipe.cli.train_report import show_ensemble, show_run, warn_damaged, warn_idle
 from aupipe.cli.train_request import (
     REQUEST_FILE,
@@ -33,6 +35,7 @@ from aupipe.cli.train_request import (
     find_finished,
     identify_data,
     is_finished,
+    new_run_folder,
     parse_folds,
     parse_seeds,
     read_request,
@@ -158,7 +161,7 @@ def train(
       aupipe train --recipe baseline --feature hog,blendshapes --per-feature --folds 5
       aupipe train --resume runs/20260101-120000-best-au
     """
-    from aupipe.train.ensemble_recipe import load_ensemble_recipe
+    from aupipe.train.ensemble_recipe import ensemble_recipe_from_json, load_ensemble_recipe
 
     if resume is not None:
         given: dict[str, Any] = {"--recipe": recipe, "--task": task, "--feature": features, "--set": overrides}
@@ -169,8 +172,8 @@ def train(
         config = require_config(resolve(config_file, store, **{"train.task": request.task}))
     else:
         config = require_config(resolve(config_file, store, **{"train.recipe": recipe, "train.task": task}))
-        changes = [*overrides, *(["amp=true"] if amp else [])]
-        chosen = load_ensemble_recipe(config.train.recipe, changes, per_feature)
+        changes, label_set = [*overrides, *(["amp=true"] if amp else [])], task_of(config, config.train.task)
+        chosen = load_ensemble_recipe(config.train.recipe, changes, per_feature, label_set)
         warn_idle(config, changes, per_feature)
         request = TrainRequest(
             chosen.to_json(),
@@ -186,7 +189,8 @@ def train(
             dev or 0.0,
             where,
         )
-    opened, device = existing_store(config), pick_devices(gpu, cpu)[0]
+    command = extract_command(config, ensemble_recipe_from_json(request.recipe), request.task)
+    opened, device = existing_store(config, command), pick_devices(gpu, cpu)[0]
     _train(config, opened, request, out, resume is not None, device, compiled, as_json)
 
 
@@ -217,6 +221,7 @@ def _train(
         refuse_repeated(member.recipe.features)
     warn_damaged(data)
     warn_random([store.spec(feature) for feature in data.features.values()])
+    flagged = warn_flagged([recording.id for recording in (*data.train, *data.validation)], store)
     if request.features:  # they replace those of the recipes
         ensemble = ensemble.on(request.features)
     options: dict[str, Any] = {
@@ -233,7 +238,7 @@ def _train(
         remedy = "train into another folder" if resumed else "choose another --out"
         raise UsageError(f"{out} was begun on other data ({'; '.join(other)}): {remedy}")
     fresh = out is None or not out.exists()
-    out = out or _new_run_folder(config, ensemble.name)
+    out = out or new_run_folder(config, ensemble.name)
     out.mkdir(parents=True, exist_ok=True)
     if begun is None:
         write_request(request, out)
@@ -242,22 +247,28 @@ def _train(
             echo(f"{out} is trained already", err=True)
         if request.folds is None and len(request.seeds) == 1 and len(members) == 1:
             fold, seed = folds[0]
-            run = load_run(out) if is_finished(out) else _fit(store, data, out, members[0], fold, seed, options)
-            show_run(
-                run, store, data, fold.validation, describe_worth(data, request, len(run.validation), False), as_json
-            )
+            if is_finished(out):
+                run = load_run(out)
+            else:
+                with training_log(out, config, request, data, flagged, device) as tell:
+                    run = _fit(store, data, out, members[0], fold, seed, options, tell)
+            worth = describe_worth(data, request, len(run.validation), False)
+            show_run(run, store, data, fold.validation, worth, as_json)
         else:
             from aupipe.train.ensemble import train_ensemble
 
             given: dict[str, Any] = {"features": data.features, "labels": data.labels, "aux_labels": data.aux_labels}
-            given |= {"task": data.task, "out": out, "progress": _report}
-            model = train_ensemble(store, ensemble, folds, **given, **options)
+            given |= {"task": data.task, "out": out}
+            with training_log(out, config, request, data, flagged, device) as tell:
+                model = train_ensemble(store, ensemble, folds, progress=tell, **given, **options)
             held_out = len({name for run in model.runs for name in run.validation})
             worth = describe_worth(data, request, held_out, bool(model.weighed_on))
             show_ensemble(model, store, data, ensemble.name, [member.name for member in members], worth, as_json)
     except (AupipeError, OSError):
-        if begun is None and {item.name for item in out.iterdir()} == {REQUEST_FILE}:  # an error before any training
-            (out / REQUEST_FILE).unlink()
+        left = list(out.iterdir())
+        if begun is None and all(item.name == REQUEST_FILE or is_training_log(item) for item in left):
+            for item in left:  # an error before any training
+                item.unlink()
             if fresh:
                 out.rmdir()
         raise
@@ -266,29 +277,19 @@ def _train(
         raise
 
 
-def _fit(store: Store, data: Data, out: Path, member: Member, fold: Fold, seed: int, options: Any) -> Run:
+def _fit(
+    store: Store,
+    data: Data,
+    out: Path,
+    member: Member,
+    fold: Fold,
+    seed: int,
+    options: Any,
+    tell: Callable[[str], None],
+) -> Run:
     from aupipe.train.fit import fit
     from aupipe.train.fit_config import FitConfig, FitData
 
     given = FitData(fold.train, fold.validation, data.labels, member.features, data.aux_labels)
     config = FitConfig(member.recipe, data.task, seed, **options)
-    return fit(store, given, config, out, resume=True, progress=_report)
-
-
-def _report(line: str) -> None:
-    echo(line, err=True)
-
-
-def _new_run_folder(config: Config, recipe: str) -> Path:
-    """Create a new folder for a run, also where several commands start in the same second."""
-    base = config.file.parent if config.file else Path.cwd()
-    name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{recipe}-{config.train.task}"
-    for number in count(1):
-        out = base / "runs" / (name if number == 1 else f"{name}-{number}")
-        out.parent.mkdir(exist_ok=True)
-        try:
-            out.mkdir()
-        except FileExistsError:
-            continue
-        return out
-    raise AssertionError
+    return fit(store, given, config, out, resume=True, progress=tell)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from aupipe.files import write_file
 
 if TYPE_CHECKING:
     from aupipe.cli.data import Data
+    from aupipe.config import Config
     from aupipe.store import Store
 
 REQUEST_FILE = "train.json"  # in the folder of the run; read by --resume
@@ -198,3 +201,18 @@ def _flat(table: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     for name, value in table.items():
         found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return found
+
+
+def new_run_folder(config: Config, recipe: str) -> Path:
+    """Create a new folder for a run, also where several commands start in the same second."""
+    base = config.file.parent if config.file else Path.cwd()
+    name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{recipe}-{config.train.task}"
+    for number in count(1):
+        out = base / "runs" / (name if number == 1 else f"{name}-{number}")
+        out.parent.mkdir(exist_ok=True)
+        try:
+            out.mkdir()
+        except FileExistsError:
+            continue
+        return out
+    raise AssertionError

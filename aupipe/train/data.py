@@ -1,16 +1,16 @@
-"""Examples from the store, and batches of their windows. numpy only.
+"""Examples from the store, and their standardisation. numpy only.
 
-An example holds no rows: those of a window are read when a batch is made, then concatenated and standardised. So the
-memory that is taken does not depend on how long the recordings are. Columns of a row: the features one after another
-(standardised, 0 where a feature has no row for the frame), then one presence column per feature (1 where it has one).
-A frame without a face keeps its row, and the head can see that the face is missing.
+An example holds no rows: those of a window are read when a batch is made (`aupipe.train.batch`). So the memory that is
+taken does not depend on how long the recordings are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from aupipe.store import Store
 from aupipe.store.view import ItemView, feature_view
 from aupipe.tasks import Task
 from aupipe.train.labels import blank_labels, match
-from aupipe.types import PER_VIDEO, FeatureSpec, Labels, Recording, Window
+from aupipe.types import PER_VIDEO, FeatureSpec, Labels, Recording
 
 # A column that is almost constant in training would otherwise have huge values in other recordings.
 CLIP = 10.0  # standard deviations
@@ -68,13 +68,37 @@ class Example:
         return self.aux_labels if self.labels is None else (self.labels, *self.aux_labels)
 
     @cached_property
+    def times(self) -> NDArray[np.float64]:
+        """(T,) time of each frame in s. Raises UsageError where no feature has times."""
+        for array in self.arrays:
+            with suppress(KeyError):
+                return array.pts_s
+        raise UsageError(
+            f"{self.recording}: no clock is stored for its features, which a context in seconds needs: extract it "
+            "again, or give the context in frames"
+        )
+
+    @cached_property
+    def nearest(self) -> NDArray[np.intp]:
+        """(T, F) the nearest frame in which the feature has a row, the earlier of two; -1 where it has none at all."""
+        found = np.full(self.present.shape, -1, np.intp)
+        frames = np.arange(len(self))
+        for i in range(self.present.shape[1]):
+            known = np.flatnonzero(self.present[:, i])
+            if len(known):
+                after = known[np.minimum(np.searchsorted(known, frames), len(known) - 1)]
+                before = known[np.maximum(np.searchsorted(known, frames, side="right") - 1, 0)]
+                found[:, i] = np.where(abs(frames - before) <= abs(after - frames), before, after)
+        return found
+
+    @cached_property
     def means(self) -> tuple[NDArray[np.float32], ...]:
         """(d,) mean of each feature over the present rows of this recording."""
         found = []
         for i, dim in enumerate(self.dims):
             total = np.zeros(dim)
             for start, stop in blocks(len(self)):
-                rows = _rows(self, i, start, stop)[self.present[start:stop, i]]
+                rows = read_rows(self, i, start, stop)[self.present[start:stop, i]]
                 total += rows.sum(axis=0, dtype=np.float64)
             found.append((total / max(1, int(self.present[:, i].sum()))).astype(np.float32))
         return tuple(found)
@@ -86,21 +110,16 @@ class Scaling:
 
     Before that, ``center`` times the recording's own mean is subtracted, because neutral faces of different people
     differ by more than expressions do. This needs the whole recording and no labels; 0 subtracts nothing.
+
+    ``clip``: values beyond so many standard deviations are set to that many; 0: none is. ``absent``: what stands for a
+    frame without a row: 'zero', or 'nearest': the nearest row of that feature (its presence is 0 in either case).
     """
 
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
     center: float = 0.0
-
-
-@dataclass(frozen=True)
-class Batch:
-    """``x`` float32 (B, T, D), ``mask`` (B, T) False at padding, ``targets`` and ``valid`` (B, T, K) if labelled."""
-
-    x: NDArray[np.float32]
-    mask: NDArray[np.bool_]
-    targets: NDArray[np.float32]
-    valid: NDArray[np.bool_]
+    clip: float = CLIP
+    absent: str = "zero"
 
 
 def feature_specs(store: Store, features: Mapping[str, str]) -> dict[str, FeatureSpec]:
@@ -229,7 +248,7 @@ def fit_scaling(examples: Sequence[Example], center: float = 0.0) -> Scaling:
         for example in examples:
             for start, stop in blocks(len(example)):
                 present = example.present[start:stop, i]
-                rows = _rows(example, i, start, stop, center)[present].astype(np.float64)  # (n, d)
+                rows = read_rows(example, i, start, stop, center)[present].astype(np.float64)  # (n, d)
                 if not len(rows):
                     continue
                 shift = rows.mean(axis=0) if shift is None else shift
@@ -246,12 +265,16 @@ def fit_scaling(examples: Sequence[Example], center: float = 0.0) -> Scaling:
     return Scaling(np.concatenate(means).astype(np.float32), np.concatenate(stds).astype(np.float32), center)
 
 
-def _rows(example: Example, i: int, start: int, stop: int, center: float = 0.0) -> NDArray[np.float32]:
+def read_rows(example: Example, i: int, start: int, stop: int, center: float = 0.0) -> NDArray[np.float32]:
     """Rows [start, stop) of feature i as a float32 copy (n, d), minus ``center`` times the recording's mean."""
-    rows: NDArray[np.float32] = example.arrays[i][start:stop].reshape(stop - start, -1).astype(np.float32)
+    return centred_rows(example, i, example.arrays[i][start:stop], center)
+
+
+def centred_rows(example: Example, i: int, rows: NDArray[Any], center: float) -> NDArray[np.float32]:
+    flat: NDArray[np.float32] = rows.reshape(len(rows), -1).astype(np.float32)
     if center:
-        rows -= np.float32(center) * example.means[i]
-    return rows
+        flat -= np.float32(center) * example.means[i]
+    return flat
 
 
 def blocks(frames: int) -> Iterator[tuple[int, int]]:
@@ -263,37 +286,3 @@ def blocks(frames: int) -> Iterator[tuple[int, int]]:
 def columns(dims: Sequence[int]) -> int:
     """D: all feature columns, and one presence column per feature."""
     return sum(dims) + len(dims)
-
-
-def fill(example: Example, start: int, stop: int, scaling: Scaling, out: NDArray[np.float32]) -> None:
-    """Write the standardised rows [start, stop) into ``out`` (stop - start, D)."""
-    at = 0
-    for i, dim in enumerate(example.dims):
-        rows = _rows(example, i, start, stop, scaling.center)
-        rows -= scaling.mean[at : at + dim]
-        rows /= scaling.std[at : at + dim]
-        np.clip(rows, -CLIP, CLIP, out=rows)
-        rows[~example.present[start:stop, i]] = 0.0
-        out[:, at : at + dim] = rows
-        at += dim
-    out[:, at:] = example.present[start:stop]
-
-
-def collate(examples: Mapping[str, Example], windows: Sequence[Window], scaling: Scaling) -> Batch:
-    """A batch of windows; shorter ones are padded at their end with zeros that are masked and invalid."""
-    longest = max(len(window) for window in windows)
-    first = examples[windows[0].recording]
-    targets = first.targets.shape[1]
-    batch = Batch(
-        x=np.zeros((len(windows), longest, columns(first.dims)), dtype=np.float32),
-        mask=np.zeros((len(windows), longest), dtype=bool),
-        targets=np.zeros((len(windows), longest, targets), dtype=np.float32),
-        valid=np.zeros((len(windows), longest, targets), dtype=bool),
-    )
-    for row, window in enumerate(windows):
-        example, size = examples[window.recording], len(window)
-        fill(example, window.start, window.stop, scaling, batch.x[row, :size])
-        batch.mask[row, :size] = True
-        batch.targets[row, :size] = example.targets[window.start : window.stop]
-        batch.valid[row, :size] = example.valid[window.start : window.stop]
-    return batch

@@ -24,7 +24,7 @@ from aupipe.train.ema import averaged_model
 from aupipe.train.evaluate import pooled, warn_absent
 from aupipe.train.fit_config import FitConfig, FitData
 from aupipe.train.folder_lock import lock_folder
-from aupipe.train.heads import build_head
+from aupipe.train.heads import build_head, context_of, reads_times, require_weights, run_head
 from aupipe.train.idle_settings import warn_unreached
 from aupipe.train.inference import score_recordings
 from aupipe.train.labels import positive_rates
@@ -33,15 +33,17 @@ from aupipe.train.losses import JointLoss, build_loss
 from aupipe.train.postprocess import fit_where_possible
 from aupipe.train.predict import predict
 from aupipe.train.predictions import Predictions
-from aupipe.train.recipe import Recipe
+from aupipe.train.recipe import Recipe, describe_missing
 from aupipe.train.reproducibility import reproducible, versions
 from aupipe.train.run import Epoch, Run, holds_run, load_run, save_postprocess, save_run
 from aupipe.train.schedule import build_optimiser, lr_factor
 from aupipe.train.scores import Scores
 from aupipe.train.thresholds import best_f1
 from aupipe.train.training_data import TrainingData, check_request, load_training_data
-from aupipe.train.windows import chunks, tile
+from aupipe.train.windows import Context, chunks, tile, with_context
 from aupipe.types import Labels, Window
+
+NO_CONTEXT = Context()
 
 
 def fit(
@@ -75,6 +77,8 @@ def fit(
         check_same(before, store, data, config)
         if before.finished:
             return before
+    elif not describe_missing(recipe, list(data.features)):
+        require_weights(recipe.head.kind, recipe.head.params)
     loaded = load_training_data(
         store,
         train=data.train,
@@ -94,13 +98,23 @@ def fit(
             return checkpoint.run
         rng = np.random.default_rng(config.seed)
         outputs = sum(len(one.names) for one in (task, *aux_tasks))
-        head = build_head(recipe.head.kind, recipe.head.params, columns(loaded.dims), outputs, loaded.dims, task.kind)
-        head = head.to(config.device)
-        run_head: Any = torch.compile(head, dynamic=True) if config.compiled else head  # the same parameters
-        loader = open_loader(loaded.train, loaded.scaling, config.device, config.memory_limit)
-        validate = _validator(loaded, config) if loaded.validation else None
+        head = build_head(
+            recipe.head.kind,
+            recipe.head.params,
+            columns(loaded.dims),
+            outputs,
+            loaded.dims,
+            task.kind,
+            tuple(loaded.features),
+            read_weights=checkpoint is None,
+        ).to(config.device)
+        context, timed = context_of(head, recipe.margin), reads_times(head)
+        called: Any = torch.compile(head, dynamic=True) if config.compiled else head  # the same parameters
+        loader = open_loader(loaded.train, loaded.scaling, config.device, config.memory_limit, timed)
+        validate = _validator(loaded, config, timed) if loaded.validation else None
         loss_of = _loss(loaded.train, config, aux_tasks)
-        _initialise(head, loss_of.start, lambda: loader.batches(_first_batches(loaded.train, recipe)), task)
+        start = loss_of.start if recipe.bias_at_rates else None
+        _initialise(head, start, lambda: loader.batches(_first_batches(loaded.train, recipe)), task)
         average = averaged_model(head, recipe.ema) if recipe.ema else None
         state = TrainState(head, build_optimiser(head, recipe.optimiser), average, rng)
         if checkpoint is None:
@@ -113,10 +127,11 @@ def fit(
             if run.best_epoch and epoch - 1 - run.best_epoch >= recipe.patience:  # not without validation
                 break
             start_s = time.perf_counter()
-            batches = chunks(epoch_windows(loaded.train, recipe, rng), recipe.batch)[: recipe.steps or None]
+            windows = epoch_windows(loaded.train, recipe, rng, context)
+            batches = chunks(windows, recipe.batch)[: recipe.steps or None]
             if epoch == 1:
                 warn_unreached(recipe.optimiser, len(batches), recipe.epochs)
-            loss, lr = _train_epoch(state, run_head, loader.batches(batches), loss_of, recipe, epoch, len(batches))
+            loss, lr = _train_epoch(state, called, loader.batches(batches), loss_of, recipe, epoch, len(batches))
             _check_finite(epoch, loss, head, recipe)
             score, scores = validate(state.scored) if validate else (None, None)
             if score is not None:
@@ -141,15 +156,15 @@ def fit(
     return run
 
 
-def epoch_windows(examples: Sequence[Example], recipe: Recipe, rng: np.random.Generator | None) -> list[Window]:
+def epoch_windows(
+    examples: Sequence[Example], recipe: Recipe, rng: np.random.Generator | None, context: Context = NO_CONTEXT
+) -> list[Window]:
     """Windows over every training frame; ``rng`` draws the phase of each recording and the order, None: as they are."""
-    windows = [
-        window
-        for example in examples
-        for window in tile(
-            example.recording, len(example), recipe.window, recipe.hop, int(rng.integers(recipe.hop)) if rng else 0
-        )
-    ]
+    windows: list[Window] = []
+    for example in examples:
+        phase = int(rng.integers(recipe.hop)) if rng and recipe.shift else 0
+        own = tile(example.recording, len(example), recipe.window, recipe.hop, phase)
+        windows += with_context(own, context, example)
     return [windows[i] for i in rng.permutation(len(windows))] if rng else windows
 
 
@@ -201,9 +216,11 @@ def _first_batches(examples: Sequence[Example], recipe: Recipe) -> list[Sequence
     return chunks(epoch_windows(examples, recipe, None), recipe.batch)
 
 
-def _initialise(head: nn.Module, start: Tensor, batches: Callable[[], Iterable[DeviceBatch]], task: Task) -> None:
-    """Set the output bias to the best constant output, and let the head initialise itself from training batches."""
-    if "out.bias" in dict(head.named_parameters()):
+def _initialise(
+    head: nn.Module, start: Tensor | None, batches: Callable[[], Iterable[DeviceBatch]], task: Task
+) -> None:
+    """Set the output bias to ``start`` (K,), and let the head initialise itself from training batches."""
+    if start is not None and "out.bias" in dict(head.named_parameters()):
         with torch.no_grad():
             head.get_parameter("out.bias").copy_(start)
     start_from: Any = getattr(head, "start_from", None)
@@ -213,7 +230,7 @@ def _initialise(head: nn.Module, start: Tensor, batches: Callable[[], Iterable[D
 
 def _train_epoch(
     state: TrainState,
-    run_head: Any,
+    called: Any,
     batches: Iterable[DeviceBatch],
     loss_of: Any,
     recipe: Recipe,
@@ -223,6 +240,7 @@ def _train_epoch(
     """One pass over the ``steps`` batches: the mean loss, and the learning rate of the last step."""
     options, optimiser, head = recipe.optimiser, state.optimiser, state.head
     losses: list[Tensor] = []  # read after the epoch: reading one waits for the GPU
+    branches = {"branches": True} if getattr(head, "branches", 0) else {}
     lr = 0.0
     head.train()
     for step, batch in enumerate(batches):
@@ -230,8 +248,9 @@ def _train_epoch(
         for group in optimiser.param_groups:
             group["lr"] = lr
         with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=recipe.amp):
-            out = run_head(batch.x, batch.mask)  # (B, T, D) -> (B, T, K)
-        loss = loss_of(out.float(), batch.targets, batch.valid)  # -> scalar
+            outputs = run_head(called, batch, **branches)  # (B, T, D) -> (B, T, K); with branches (1 + n, B, T, K)
+        each = [loss_of(out.float(), batch.targets, batch.valid) for out in (outputs if branches else (outputs,))]
+        loss = each[0] if len(each) == 1 else torch.stack(each).mean()  # -> scalar
         losses.append(loss.detach())
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -253,10 +272,10 @@ def _check_finite(epoch: int, loss: float, head: nn.Module, recipe: Recipe) -> N
         raise AupipeError(f"epoch {epoch}: weights are not finite; {remedy}")
 
 
-def _validator(loaded: TrainingData, config: FitConfig) -> Callable[[nn.Module], tuple[float, Scores]]:
+def _validator(loaded: TrainingData, config: FitConfig, timed: bool) -> Callable[[nn.Module], tuple[float, Scores]]:
     """A function that scores a head on whole recordings: the number to compare epochs by, and the scores at 0.5."""
     recipe, task, examples = config.recipe, config.task, loaded.validation
-    loader = open_loader(examples, loaded.scaling, config.device, config.memory_limit)
+    loader = open_loader(examples, loaded.scaling, config.device, config.memory_limit, timed)
 
     def validate(head: nn.Module) -> tuple[float, Scores]:
         scores = score_recordings(head, examples, loader, recipe, task)

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from aupipe.errors import AupipeError
 from aupipe.tasks import Task
 from aupipe.train.data import Example
+from aupipe.train.heads import context_of, run_head
 from aupipe.train.loader import Loader
 from aupipe.train.recipe import Recipe
-from aupipe.train.windows import chunks, overlap_mean, tile
+from aupipe.train.windows import chunks, overlap_mean, tile, with_context
 
 
 @torch.inference_mode()
@@ -26,15 +27,19 @@ def score_recordings(
 
     Raises AupipeError where the output of the head is not finite.
     """
-    tiles = {item.recording: tile(item.recording, len(item), *recipe.predict_windows) for item in examples}
+    context = context_of(head, recipe.margin)
+    tiles = {}
+    for item in examples:
+        windows = tile(item.recording, len(item), *recipe.predict_windows)
+        tiles[item.recording] = with_context(windows, context, item)
     batches = chunks(list(chain.from_iterable(tiles.values())), recipe.batch)
     values: list[NDArray[np.float32]] = []
     head.eval()
-    for windows, batch in zip(batches, loader.batches(batches), strict=True):
+    for group, batch in zip(batches, loader.batches(batches), strict=True):
         with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=recipe.amp):
-            out = head(batch.x, batch.mask)
+            out = run_head(head, batch)
         table = to_scores(out[..., : len(task.names)].float(), task).cpu().numpy()  # (B, T, K)
-        values += [table[row, : len(window)] for row, window in enumerate(windows)]
+        values += [table[row, w.before : w.before + len(w)] for row, w in enumerate(group)]
     scores = {}
     rest = iter(values)
     for example in examples:

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aupipe.train.data import Example, Scaling, blocks, collate, columns, common_dims, fill
+from aupipe.train.batch import collate, fill
+from aupipe.train.data import Example, Scaling, blocks, columns, common_dims
 from aupipe.train.prefetch import prefetched
 from aupipe.types import Window
 
@@ -34,6 +35,8 @@ class DeviceBatch:
     mask: Tensor  # bool (B, T), False at padding
     targets: Tensor  # float32 (B, T, K)
     valid: Tensor  # bool (B, T, K)
+    scored: Tensor | None = None  # bool (B, T), False at padding and at context
+    times: Tensor | None = None  # float64 (B, T) in s, inf at padding; where the head reads them
 
 
 class Loader(Protocol):
@@ -45,17 +48,21 @@ class Loader(Protocol):
 
 
 def open_loader(
-    examples: Sequence[Example], scaling: Scaling, device: str = "cpu", memory_limit: int | None = None
+    examples: Sequence[Example],
+    scaling: Scaling,
+    device: str = "cpu",
+    memory_limit: int | None = None,
+    timed: bool = False,
 ) -> Loader:
     """`InMemory` if the standardised recordings take at most ``memory_limit`` bytes, else `Streaming`.
 
-    ``memory_limit`` None: half of the free memory of the device.
+    ``memory_limit`` None: half of the free memory of the device. ``timed``: batches have the times of their frames.
     """
     size = bytes_in_memory(examples)
     if size <= (free_bytes(device) if memory_limit is None else memory_limit):
-        return InMemory(examples, scaling, device)
+        return InMemory(examples, scaling, device, timed)
     log.info("%.1f GB of features exceed the memory limit on %s: streamed from the store", size / 1e9, device)
-    return Streaming(examples, scaling, device)
+    return Streaming(examples, scaling, device, timed)
 
 
 def bytes_in_memory(examples: Sequence[Example]) -> int:
@@ -83,17 +90,23 @@ class Gather:
     """Batches that are copied by one index operation: the row ranges of all their windows, in order."""
 
     starts: NDArray[np.int64]  # (N,) first rows in the matrix
-    sizes: NDArray[np.int64]  # (N,) frames
+    sizes: NDArray[np.int64]  # (N,) frames, context included
     counts: list[int]  # windows of each batch; together N
+    context: NDArray[np.int64]  # (N, 2) frames of it at the start and at the end
 
 
 def plan_gathers(
-    starts: NDArray[np.int64], sizes: NDArray[np.int64], counts: Sequence[int], frames: int
+    starts: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    counts: Sequence[int],
+    frames: int,
+    context: NDArray[np.int64] | None = None,
 ) -> Iterator[Gather]:
     """Batches of ``counts`` windows grouped into gathers of about ``frames`` frames.
 
     The batches of one gather have the same longest window, so that none is padded further than by itself.
     """
+    context = np.zeros((len(starts), 2), np.int64) if context is None else context
     firsts = np.cumsum([0, *counts])
     longest = np.maximum.reduceat(sizes, firsts[:-1]).tolist() if len(counts) else []
     lengths = np.add.reduceat(sizes, firsts[:-1]).tolist() if len(counts) else []
@@ -102,14 +115,14 @@ def plan_gathers(
         taken += lengths[i - 1]
         if i == len(counts) or taken >= frames or longest[i] != longest[first]:
             own = slice(firsts[first], firsts[i])
-            yield Gather(starts[own], sizes[own], list(counts[first:i]))
+            yield Gather(starts[own], sizes[own], list(counts[first:i]), context[own])
             first, taken = i, 0
 
 
 class InMemory:
     """All recordings in one matrix on the device, standardised once; a batch is gathered from its rows."""
 
-    def __init__(self, examples: Sequence[Example], scaling: Scaling, device: str) -> None:
+    def __init__(self, examples: Sequence[Example], scaling: Scaling, device: str, timed: bool = False) -> None:
         width = columns(common_dims(examples))
         targets = max(item.targets.shape[1] for item in examples)
         frames = sum(map(len, examples))
@@ -117,6 +130,7 @@ class InMemory:
         self.rows = torch.zeros((frames + 1, width), device=device)
         self.targets = torch.zeros((frames + 1, targets), device=device)
         self.valid = torch.zeros((frames + 1, targets), dtype=torch.bool, device=device)
+        self.times = torch.full((frames + 1, 1), torch.inf, dtype=torch.float64, device=device) if timed else None
         self.starts: dict[str, int] = {}
         start = 0
         for example in examples:
@@ -130,15 +144,19 @@ class InMemory:
             if example.targets.shape[1]:
                 self.targets[start:stop] = torch.from_numpy(example.targets)
                 self.valid[start:stop] = torch.from_numpy(example.valid)
+            if self.times is not None:
+                self.times[start:stop, 0] = torch.from_numpy(np.array(example.times))
             start = stop
 
     def batches(self, chunks: Sequence[Sequence[Window]]) -> Iterator[DeviceBatch]:
         """One batch per chunk of windows, in order."""
         # Index arithmetic for the whole epoch at once: Python in the loader's thread slows down the head.
-        starts = [self.starts[window.recording] + window.start for chunk in chunks for window in chunk]
-        sizes = [len(window) for chunk in chunks for window in chunk]
+        windows = [window for chunk in chunks for window in chunk]
+        starts = [self.starts[window.recording] + window.start - window.before for window in windows]
+        context = np.array([(window.before, window.after) for window in windows], np.int64).reshape(-1, 2)
+        sizes = np.array([len(window) for window in windows], np.int64) + context.sum(axis=1)
         frames = self._gather_frames() if self.rows.is_cuda else GATHER_FRAMES
-        gathers = plan_gathers(np.array(starts), np.array(sizes), [len(chunk) for chunk in chunks], frames)
+        gathers = plan_gathers(np.array(starts), sizes, [len(chunk) for chunk in chunks], frames, context)
         # A GPU gathers faster than it is asked to. On a CPU memory is the limit, so a thread gathers in advance.
         made = map(self._gather, gathers) if self.rows.is_cuda else prefetched(self._gather, gathers)
         for batches in made:
@@ -158,9 +176,17 @@ class InMemory:
             matrix.index_select(0, flat).view(*index.shape, matrix.shape[1])
             for matrix in (self.rows, self.targets, self.valid)
         )
+        scored = mask
+        if gather.context.any():
+            before, after = gather.context[:, :1], gather.context[:, 1:]
+            scored = self._to_device((frame >= before) & (frame < gather.sizes[:, None] - after))
+            valid &= scored[..., None]
+        tensors = [x, mask, targets, valid, scored]
+        if self.times is not None:
+            tensors.append(self.times.index_select(0, flat).view(*index.shape))
         if len(gather.counts) == 1:
-            return [DeviceBatch(x, mask, targets, valid)]
-        split = (tensor.split(gather.counts) for tensor in (x, mask, targets, valid))
+            return [DeviceBatch(*tensors)]
+        split = (tensor.split(gather.counts) for tensor in tensors)
         return [DeviceBatch(*batch) for batch in zip(*split, strict=True)]
 
     def _to_device(self, array: NDArray[Any]) -> Tensor:
@@ -176,9 +202,9 @@ class Streaming:
     in a CUDA stream of their own, so that they overlap with the head's computations.
     """
 
-    def __init__(self, examples: Sequence[Example], scaling: Scaling, device: str) -> None:
+    def __init__(self, examples: Sequence[Example], scaling: Scaling, device: str, timed: bool = False) -> None:
         self.by_id = {example.recording: example for example in examples}
-        self.scaling, self.device = scaling, device
+        self.scaling, self.device, self.timed = scaling, device, timed
         self.stream = torch.cuda.Stream(device) if device.startswith("cuda") else None
 
     def batches(self, chunks: Sequence[Sequence[Window]]) -> Iterator[DeviceBatch]:
@@ -186,8 +212,9 @@ class Streaming:
         return map(self._take, prefetched(self._make, chunks))
 
     def _make(self, windows: Sequence[Window]) -> tuple[DeviceBatch, torch.cuda.Event | None]:
-        batch = collate(self.by_id, windows, self.scaling)
-        tensors = [torch.from_numpy(array) for array in (batch.x, batch.mask, batch.targets, batch.valid)]
+        batch = collate(self.by_id, windows, self.scaling, self.timed)
+        arrays = (batch.x, batch.mask, batch.targets, batch.valid, batch.scored, batch.times)
+        tensors = [torch.from_numpy(array) for array in arrays if array is not None]
         if self.stream is None:
             return DeviceBatch(*tensors), None
         with torch.cuda.stream(self.stream):
@@ -199,6 +226,7 @@ class Streaming:
         if copied is not None:
             current = torch.cuda.current_stream(self.device)
             current.wait_event(copied)
-            for tensor in (batch.x, batch.mask, batch.targets, batch.valid):
-                tensor.record_stream(current)  # its memory is not reused before the head has read it
+            for tensor in (batch.x, batch.mask, batch.targets, batch.valid, batch.scored, batch.times):
+                if tensor is not None:
+                    tensor.record_stream(current)  # its memory is not reused before the head has read it
         return batch

@@ -14,7 +14,7 @@ from torch import nn
 from aupipe.errors import DamageError
 from aupipe.store import Store
 from aupipe.train.data import columns, load_examples
-from aupipe.train.heads import build_head, named_tensors
+from aupipe.train.heads import build_head, named_tensors, reads_times
 from aupipe.train.inference import score_recordings
 from aupipe.train.loader import Streaming
 from aupipe.train.predictions import Predictions
@@ -45,13 +45,20 @@ def predict(
             raise DamageError(f"{example.recording}: features of {example.dims} columns, the run has {run.dims}")
     weights, scaling = load_weights(run)
     head = build_head(
-        run.recipe.head.kind, run.recipe.head.params, columns(run.dims), run.outputs, run.dims, run.task.kind
+        run.recipe.head.kind,
+        run.recipe.head.params,
+        columns(run.dims),
+        run.outputs,
+        run.dims,
+        run.task.kind,
+        tuple(run.features),
+        read_weights=False,
     )
     _set_weights(head, weights, run)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        loader = Streaming(examples, scaling, device)
+        loader = Streaming(examples, scaling, device, reads_times(head))
         scores = score_recordings(head.to(device), examples, loader, run.recipe, run.task)
     finally:
         torch.set_num_threads(before)

@@ -205,4 +205,4 @@ def load_weights(run: Run) -> tuple[dict[str, NDArray[Any]], Scaling]:
     if missing := {MEAN, STD} - file.tensors.keys():
         raise DamageError(f"{run.path / FILE}: no tensor {min(missing)!r}; train it again")
     weights = {name.removeprefix(HEAD): value for name, value in file.tensors.items() if name.startswith(HEAD)}
-    return weights, Scaling(file.tensors[MEAN], file.tensors[STD], run.recipe.center)
+    return weights, Scaling(file.tensors[MEAN], file.tensors[STD], **run.recipe.scaling)

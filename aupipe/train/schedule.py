@@ -42,6 +42,8 @@ class Optimiser:
     drop_epoch: Natural = 0
     drop_factor: NotNegative = 0.1
     momentum: ShareBelowOne = 0.9  # of sgd
+    nesterov: bool = True  # of sgd with momentum
+    decay_biases: bool = False
     warmup_only_first: bool = False
     clip_norm: NotNegative = 1.0  # the largest norm of the gradient; 0: no limit
     clip_value: NotNegative = 0.0  # the largest absolute value of one component; 0: no limit
@@ -56,18 +58,20 @@ class Optimiser:
 
 
 def build_optimiser(head: torch.nn.Module, options: Optimiser) -> torch.optim.Optimizer:
-    """The optimiser of a head's trained parameters; biases and gains have no weight decay."""
+    """The optimiser of a head's trained parameters; biases and gains have no weight decay unless ``decay_biases``."""
     import torch
 
     # A penalised bias cannot express how rare an AU is.
     trained = {name: value for name, value in head.named_parameters() if value.requires_grad}
     vectors = {name for name, value in trained.items() if value.ndim == 0 or value.numel() == len(value)}
+    vectors = set() if options.decay_biases else vectors
     decayed, others = (
         [value for name, value in trained.items() if (name in vectors) == chosen] for chosen in (False, True)
     )
     groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
     if options.kind == "sgd":
-        return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=options.momentum > 0)
+        nesterov = options.nesterov and options.momentum > 0
+        return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=nesterov)
     return torch.optim.AdamW(groups, lr=options.lr)
 
 

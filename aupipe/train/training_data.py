@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aupipe.errors import UsageError
 from aupipe.store import Store
@@ -83,7 +83,8 @@ def load_training_data(
             check_labels(item, other, example.recording)
     annotated = {item.id: labels[item.id] for item in validation if item.id in labels}
     dims = common_dims([*examples, *held_out])
-    return TrainingData(examples, held_out, annotated, features, specs, dims, fit_scaling(examples, recipe.center))
+    scaling = replace(fit_scaling(examples, recipe.center), **recipe.scaling)
+    return TrainingData(examples, held_out, annotated, features, specs, dims, scaling)
 
 
 def check_request(recipe: Recipe, task: Task) -> None:

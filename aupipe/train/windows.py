@@ -14,7 +14,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,43 @@ def tile(recording: str, frames: int, window: int, hop: int, phase: int = 0) -> 
         if windows[-1].stop == frames:
             break
     return windows
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an output of a head depends on besides its own frame: so many frames, and all within ``seconds``."""
+
+    before: int = 0
+    after: int = 0
+    seconds: float = 0.0
+
+
+CLOCK_ERROR_S = 1e-6  # times of frames that are equal but for rounding
+
+
+class Timed(Protocol):
+    """A recording of so many frames, and their times, which are read only for a context in seconds."""
+
+    @property
+    def times(self) -> NDArray[np.float64]: ...
+
+    def __len__(self) -> int: ...
+
+
+def with_context(windows: Sequence[Window], context: Context, recording: Timed) -> list[Window]:
+    """Windows of a recording that are read with the context of their first and last frame, within the recording."""
+    if context == Context():
+        return list(windows)
+    reach, found = context.seconds + CLOCK_ERROR_S, []
+    for window in windows:
+        first, last = window.start - context.before, window.stop + context.after
+        if context.seconds:
+            clock = recording.times
+            first = min(first, int(np.searchsorted(clock, clock[window.start] - reach)))
+            last = max(last, int(np.searchsorted(clock, clock[window.stop - 1] + reach)))
+        before, after = window.start - max(first, 0), min(last, len(recording)) - window.stop
+        found.append(replace(window, before=before, after=after))
+    return found
 
 
 def chunks(windows: Sequence[Window], size: int) -> list[Sequence[Window]]:

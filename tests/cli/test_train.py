@@ -18,6 +18,7 @@ from aupipe.errors import UsageError
 from aupipe.extract.planning.features import build_feature_set, feature_ids
 from aupipe.sources import source_identity
 from aupipe.store import create_store, open_store
+from aupipe.store.run_log import read_lines
 from aupipe.tasks import AU_NAMES
 from aupipe.train.run import load_run, load_weights
 
@@ -128,6 +129,15 @@ def folds(project):
     """Three folds with post-processing fitted on what each held out."""
     project.ask("train", "--recipe", "field", "--feature", "hog", *SMALL, *FOLDED, "--out", "runs/folds")
     return "runs/folds"
+
+
+def test_a_training_leaves_a_log_of_its_epochs_beside_its_run(project, trained):
+    (path,) = (project.path / "runs" / "tcn").glob("*.jsonl")
+    lines = list(read_lines(path))
+    assert lines[0]["recipe"] == "tcn"
+    assert lines[0]["features"]
+    assert any(line["kind"] == "epoch" and "validation F1" in line["text"] for line in lines)
+    assert (lines[-1]["kind"], lines[-1]["state"]) == ("end", "done")
 
 
 @pytest.mark.parametrize("command", ["train", "predict", "evaluate", "tune", "ensemble"])

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from aupipe.train.data import collate, fit_scaling, load_examples
+from aupipe.train.batch import collate
+from aupipe.train.data import fit_scaling, load_examples
 from aupipe.train.loader import InMemory, Streaming
 from aupipe.train.predict import predict
 from aupipe.train.run import load_run, load_weights

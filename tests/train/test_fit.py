@@ -10,7 +10,8 @@ import torch
 
 from aupipe.errors import AupipeError, DamageError, UsageError
 from aupipe.store import create_store
-from aupipe.train.data import collate, fit_scaling, load_examples
+from aupipe.train.batch import collate
+from aupipe.train.data import fit_scaling, load_examples
 from aupipe.train.evaluate import evaluate, trivial_baseline
 from aupipe.train.heads import build_head
 from aupipe.train.predict import predict

@@ -9,7 +9,7 @@ from torch import nn
 
 from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.tasks import OFFICIAL
-from aupipe.train.heads import HEADS, build_head
+from aupipe.train.heads import HEADS, build_head, require_weights
 from aupipe.train.heads.tcn import TemporalConvNet
 from aupipe.train.loader import DeviceBatch
 
@@ -23,6 +23,7 @@ SMALL = {
     "gpt2": {"channels": [[8, 8]], "width": 16, "layers": 2, "heads": 4, "embedding": 16},
     "vivit": {"tokens": 2, "width": 16, "spatial_layers": 1, "temporal_layers": 2, "feedforward": 16},
     "chain": {"channels": [8], "width": 8},
+    "three_branches": {"width": 16, "heads": 4, "layers": 1, "feedforward": 16},
 }
 
 
@@ -182,17 +183,31 @@ def test_only_norms_and_positions_of_gpt2_are_trained():
     assert reach(head) == list(range(41))  # its attention is causal
 
 
-def test_gpt2_weights_come_from_a_local_folder_or_the_error_names_the_files(tmp_path):
+def test_gpt2_weights_are_found_like_those_of_an_encoder(tmp_path, monkeypatch, caplog):
     from transformers import GPT2Config, GPT2Model
 
-    with pytest.raises(WeightsMissingError, match=r"put config\.json and model\.safetensors"):
-        make("gpt2", weights=str(tmp_path / "none"))
+    monkeypatch.setenv("AUPIPE_WEIGHTS", str(tmp_path))
+    with pytest.raises(WeightsMissingError, match="`hf download gpt2-tiny` puts it into the hub's cache"):
+        make("gpt2", weights="gpt2-tiny")
+    (tmp_path / "gpt2-tiny").mkdir()
+    (tmp_path / "gpt2-tiny" / "config.json").write_text("{}")
+    with pytest.raises(WeightsMissingError, match=r"no model\.safetensors in .*gpt2-tiny"):
+        require_weights("gpt2", {"weights": "gpt2-tiny"})
     torch.manual_seed(5)
     theirs = GPT2Model(GPT2Config(vocab_size=3, n_positions=64, n_embd=16, n_layer=3, n_head=4))
-    theirs.save_pretrained(tmp_path)
-    head = build_head("gpt2", SMALL["gpt2"] | {"weights": str(tmp_path)}, D, K)
+    theirs.save_pretrained(tmp_path / "gpt2-tiny")
+    params = SMALL["gpt2"] | {"weights": "gpt2-tiny"}
+    with pytest.raises(UsageError, match=r"has another size than the recipe: --set head\.positions=64"):
+        build_head("gpt2", params, D, K)
+    head = build_head("gpt2", params | {"positions": 64}, D, K)
     assert len(head.gpt2.h) == 2
     torch.testing.assert_close(head.gpt2.h[1].mlp.c_fc.weight, theirs.h[1].mlp.c_fc.weight)
+    assert "random weights" not in caplog.text
+
+
+def test_random_gpt2_blocks_are_named_once_when_training_begins(caplog):
+    make("gpt2", weights="random")
+    assert "its frozen blocks have random weights, not those of GPT-2" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["gpt2", "vivit"])

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aupipe.train.data import collate, fit_scaling, load_examples
+from aupipe.train.batch import collate
+from aupipe.train.data import fit_scaling, load_examples
 from aupipe.train.loader import InMemory, Streaming, bytes_in_memory, free_bytes, open_loader, plan_gathers
 from aupipe.train.prefetch import PREFETCH, THREAD_NAME, prefetched
 from aupipe.train.recipe import load_recipe

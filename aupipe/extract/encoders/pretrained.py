@@ -10,7 +10,9 @@ from typing import Any
 
 from aupipe.documents import read_json
 from aupipe.errors import WeightsMissingError
-from aupipe.extract.weights import RANDOM_SEED, RefusedWeightsError, file_sha256, weights_folder
+from aupipe.extract.encoders.stand_ins import STAND_INS, stand_in_config
+from aupipe.extract.weights import RANDOM, RANDOM_SEED, RefusedWeightsError, file_sha256, random_weights
+from aupipe.local_models import model_folder
 from aupipe.types import Weights
 
 # What changes the numbers besides the weights. Tokenizers come in many files; all of them count.
@@ -21,32 +23,14 @@ TOKENIZERS = (
 )  # fmt: skip
 
 
-def model_folder(model: str) -> Path:
-    """The folder of a model: a path, a folder in AUPIPE_WEIGHTS, or the hub's snapshot in the local cache.
-
-    Raises WeightsMissingError with the command that gets it.
-    """
-    path = Path(model).expanduser()
-    if path.is_absolute():
-        candidates = [path]
-    else:
-        folder = weights_folder()
-        candidates = [folder / path, folder / path.name] if folder else []
-    for candidate in candidates:
-        if (candidate / "config.json").is_file():
-            return candidate
-    if not path.is_absolute() and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model):
-        from huggingface_hub import try_to_load_from_cache
-
-        cached = try_to_load_from_cache(model, "config.json")
-        if isinstance(cached, str):
-            return Path(cached).parent
-    raise WeightsMissingError(
-        f"model {model!r} is not on this machine: `hf download {model}` puts it into the hub's cache, "
-        "or name a folder (absolute, or in AUPIPE_WEIGHTS) that holds its config.json and weights"
-        if not path.is_absolute()
-        else f"{model}: no model folder with a config.json there"
-    )
+def find_model(model: str, weights: str) -> Path | None:
+    """`model_folder`; None where random weights are asked for of a model that is not here and has a stand-in."""
+    try:
+        return model_folder(model)
+    except WeightsMissingError:
+        if weights != RANDOM or model not in STAND_INS:
+            raise
+        return None
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -75,15 +59,17 @@ def identify_model(model: str, weights: str) -> Weights:
 
     ``weights = "random"``: over the settings and the seed. Raises WeightsMissingError.
     """
-    folder = model_folder(model)
+    folder = find_model(model, weights)
+    if folder is None:
+        return random_weights(f"stand-in:{model}")
     files = [folder / name for name in (*SETTINGS, *TOKENIZERS) if (folder / name).is_file()]
-    if weights != "random":
+    if weights != RANDOM:
         files += weight_files(folder)
     lines = [f"{path.name} {file_sha256(path)}" for path in files]
-    if weights == "random":
+    if weights == RANDOM:
         lines.append(f"random {RANDOM_SEED}")
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    if weights == "random":
+    if weights == RANDOM:
         return Weights(f"random:{RANDOM_SEED}:{folder.name}", digest, "none: random numbers")
     return Weights(model if not Path(model).is_absolute() else folder.name, digest, licence_of(folder))
 
@@ -98,8 +84,10 @@ def licence_of(folder: Path) -> str:
     return "unknown"
 
 
-def settings(folder: Path, name: str) -> dict[str, Any]:
+def settings(folder: Path | None, name: str) -> dict[str, Any]:
     """A JSON file of a model folder; empty where there is none. Raises RefusedWeightsError for one that is no table."""
+    if folder is None:
+        return {}
     path = folder / name
     try:
         content = read_json(path) if path.is_file() else {}
@@ -120,9 +108,9 @@ def load_model(kind: Any, model: str, weights: str, **options: Any) -> Any:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # only the command line draws bars
-    folder = model_folder(model)
-    if weights == "random":
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    folder = find_model(model, weights)
+    if folder is None or weights == RANDOM:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True) if folder else stand_in_config(model)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(RANDOM_SEED)
             build = getattr(kind, "from_config", None) or kind

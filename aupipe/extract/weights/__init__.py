@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shlex
 from contextlib import suppress
 from functools import lru_cache
@@ -12,6 +11,7 @@ from pathlib import Path
 from aupipe.documents import parse_json
 from aupipe.errors import WeightsMissingError
 from aupipe.extract.weights.known import KNOWN_WEIGHTS, KnownWeights, known_weights
+from aupipe.local_models import weights_folder
 from aupipe.types import Weights
 
 __all__ = [
@@ -25,25 +25,22 @@ __all__ = [
     "find_weights",
     "identify",
     "imported_name",
+    "is_random",
     "known_weights",
+    "random_seed",
     "random_weights",
     "refused_pickle",
     "weights_folder",
 ]
 
-RANDOM = "random"  # the value of an encoder's ``weights`` that asks for random numbers, for tests and benchmarks
+# The value of an encoder's ``weights`` that asks for random numbers, for tests and benchmarks; others by random:NAME.
+RANDOM = "random"
 RANDOM_SEED = 0
 PICKLES = (".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".bin", ".tar", ".th")  # what only `aupipe weights import` reads
 
 
 class RefusedWeightsError(WeightsMissingError):
     """A file offered as weights is not what was asked for, or holds what must not be read."""
-
-
-def weights_folder() -> Path | None:
-    """The folder named by AUPIPE_WEIGHTS, or None."""
-    value = os.environ.get("AUPIPE_WEIGHTS")
-    return Path(value).expanduser() if value else None
 
 
 def find_file(name: str, known: KnownWeights | None = None) -> Path:
@@ -70,7 +67,7 @@ def find_weights(name: str, known: KnownWeights | None = None) -> Path:
 
     Raises as `find_file` does, and RefusedWeightsError with the command to give for a pickle that was not imported.
     """
-    if name == RANDOM:
+    if is_random(name):
         raise WeightsMissingError("weights = 'random': here the file is the network, so there is none; name a file")
     if not _is_pickle(Path(name)):
         return find_file(name, known)
@@ -137,9 +134,20 @@ def _refuse_unpublished(path: Path, sha256: str, known: KnownWeights | None) -> 
         )
 
 
-def random_weights(what: str) -> Weights:
-    """The identity of random numbers from `RANDOM_SEED` in a network called ``what``."""
-    name = f"{RANDOM}:{RANDOM_SEED}:{what}"
+def is_random(weights: str) -> bool:
+    """Does an encoder's ``weights`` ask for random numbers?"""
+    return weights == RANDOM or weights.startswith(f"{RANDOM}:")
+
+
+def random_seed(weights: str) -> int:
+    """The seed of ``random`` or ``random:NAME``."""
+    name = weights.partition(":")[2]
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) if name else RANDOM_SEED
+
+
+def random_weights(what: str, weights: str = RANDOM) -> Weights:
+    """The identity of the random numbers that ``weights`` asks for, in a network called ``what``."""
+    name = f"{RANDOM}:{weights.partition(':')[2] or RANDOM_SEED}:{what}"
     return Weights(name, hashlib.sha256(name.encode()).hexdigest(), "none: random numbers")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from aupipe.errors import UsageError
 from aupipe.train.heads.tcn import TemporalConvNet
+
+Channels = Mapping[str, Sequence[int]] | Sequence[Sequence[int]]
 
 
 def split_streams(x: Tensor, dims: Sequence[int]) -> list[Tensor]:
@@ -93,13 +95,14 @@ def sinusoid(frames: int, width: int, like: Tensor) -> Tensor:
 class StreamTCNs(nn.Module):
     """One TCN per feature, their outputs concatenated: features -> (B, T, sum of the last widths).
 
-    ``channels``: a row of widths per feature, or one row for all.
+    ``channels``: widths of the levels by the name of the feature, a row per feature, or one row for all.
     """
 
     def __init__(
         self,
         dims: Sequence[int],
-        channels: Sequence[Sequence[int]],
+        names: Sequence[str],
+        channels: Channels,
         kernel_size: int,
         dropout: float,
         causal: bool,
@@ -107,6 +110,13 @@ class StreamTCNs(nn.Module):
         norm: bool,
     ) -> None:
         super().__init__()
+        if isinstance(channels, Mapping):
+            if lacking := [name for name in names if name not in channels]:
+                raise UsageError(
+                    f"channels has no row for feature {lacking[0]!r}, only for {', '.join(channels)}: add "
+                    f"[head.channels] {lacking[0]} = [...]"
+                )
+            channels = [channels[name] for name in names]
         rows = list(channels) * len(dims) if len(channels) == 1 else list(channels)
         if len(rows) != len(dims) or not all(rows):
             raise UsageError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from aupipe.tables import Share
+from aupipe.train.windows import Context
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class LinearHead(nn.Module):
     """
 
     Config = LinearConfig
+    context = Context()
 
     def __init__(self, config: LinearConfig, inputs: int, targets: int) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from aupipe.tables import Share, Width
+from aupipe.train.windows import Context
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class MLPHead(nn.Module):
     """Linear, ReLU, linear; (B, T, D) -> (B, T, K)."""
 
     Config = MLPConfig
+    context = Context()
 
     def __init__(self, config: MLPConfig, inputs: int, targets: int) -> None:
         super().__init__()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from aupipe.errors import UsageError
 from aupipe.tables import Range, Share, Width
+from aupipe.train.windows import Context
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,9 @@ class TemporalConvNet(nn.Module):
             for level, (inputs, outputs) in enumerate(pairwise(sizes))
         )
 
+        before = sum((kernel_size - 1) * 2**level * (2 if causal else 1) for level in range(len(num_channels)))
+        self.context = Context(before, 0 if causal else before)
+
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """``mask`` (B, T), False at padding; the output there is 0."""
         keep = mask[:, None].to(x.dtype)  # (B, T) -> (B, 1, T)
@@ -154,6 +158,7 @@ class TCNHead(nn.Module):
         self.dropout = nn.Dropout(config.input_dropout)
         self.project = nn.Linear(inputs, config.width)
         self.tcn = TemporalConvNet(config.width, config.channels, config.kernel_size, config.dropout, config.causal)
+        self.context = self.tcn.context
         self.out = nn.Linear(config.channels[-1], targets)
         self.skip = nn.Linear(inputs, targets, bias=False) if config.skip else None
         if self.skip is not None:

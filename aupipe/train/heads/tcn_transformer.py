@@ -9,23 +9,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aupipe.tables import Layers, Range, Share, Width
+from aupipe.tasks import Kind
 from aupipe.train.heads.blocks import Encoder, MaskedBatchNorm, StreamTCNs
 
 
 @dataclass(frozen=True)
 class TCNTransformerConfig:
-    """``channels``: a row of TCN widths per feature, or one for all; level i has dilation 2^i.
+    """``channels``: TCN widths by the name of the feature, or one row for all; level i has dilation 2^i.
 
     ``width``: the outputs of the TCNs are projected to it, followed by LeakyReLU(``leak``), where 1 is no activation;
     then to ``encoder_width`` unless 0. ``hidden``: the batch-normalised layer before the output. ``stream_norm``: a
-    LayerNorm after each TCN, as in igodrr/abaw6_AU.
+    LayerNorm after each TCN, as in igodrr/abaw6_AU. ``separate``: for valence and arousal (any task of numbers) each
+    output has such a layer of its own, as the two heads of upczww/abaw5 have.
     """
 
-    channels: tuple[tuple[Width, ...], ...] = ((512, 256, 128),)
+    channels: dict[str, tuple[Width, ...]] | tuple[tuple[Width, ...], ...] = ((512, 256, 128),)
     kernel_size: Annotated[int, Range(1, 4096)] = 5
     causal: bool = True
     activation: str = "prelu"
@@ -39,6 +42,22 @@ class TCNTransformerConfig:
     feedforward: Width = 512
     dropout: Share = 0.3
     hidden: Width = 256
+    separate: bool = False
+
+
+class OutputMLP(nn.Module):
+    """The layers after the encoder for a single output; (B, T, C) -> (B, T, 1)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(width, hidden)
+        self.norm = MaskedBatchNorm(hidden)
+        self.out = nn.Linear(hidden, 1)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """``mask`` (B, T), False at padding."""
+        out: Tensor = self.out(self.norm(self.hidden(x), mask))
+        return out
 
 
 class TCNTransformerHead(nn.Module):
@@ -47,10 +66,18 @@ class TCNTransformerHead(nn.Module):
     Config = TCNTransformerConfig
     streams = True
 
-    def __init__(self, config: TCNTransformerConfig, dims: tuple[int, ...], targets: int) -> None:
+    def __init__(
+        self,
+        config: TCNTransformerConfig,
+        dims: tuple[int, ...],
+        targets: int,
+        names: tuple[str, ...],
+        task_kind: Kind,
+    ) -> None:
         super().__init__()
         self.tcns = StreamTCNs(
             dims,
+            names,
             config.channels,
             config.kernel_size,
             config.tcn_dropout,
@@ -63,6 +90,10 @@ class TCNTransformerHead(nn.Module):
         width = config.encoder_width or config.width
         self.narrow = nn.Linear(config.width, width) if config.encoder_width else nn.Identity()
         self.encoder = Encoder(width, config.layers, config.heads, config.feedforward, config.dropout)
+        self.outputs: nn.ModuleList | None = None
+        if config.separate and task_kind in ("regression", "intensity"):
+            self.outputs = nn.ModuleList(OutputMLP(width, config.hidden) for _ in range(targets))
+            return
         self.hidden = nn.Linear(width, config.hidden)
         self.norm = MaskedBatchNorm(config.hidden)
         self.out = nn.Linear(config.hidden, targets)
@@ -71,5 +102,7 @@ class TCNTransformerHead(nn.Module):
         """There is no activation between the last two layers, as published."""
         fused = F.leaky_relu(self.fuse(self.tcns(x, mask)), self.leak)  # (B, T, sum C) -> (B, T, width)
         encoded = self.encoder(self.narrow(fused), mask)
+        if self.outputs is not None:
+            return torch.cat([output(encoded, mask) for output in self.outputs], dim=-1)
         out: Tensor = self.out(self.norm(self.hidden(encoded), mask))
         return out

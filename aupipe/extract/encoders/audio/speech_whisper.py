@@ -11,8 +11,9 @@ from aupipe.errors import UsageError
 from aupipe.extract.encoders.audio.sliding import slide
 from aupipe.extract.encoders.audio.taps import SpeechSettings, Tap
 from aupipe.extract.encoders.base import Encode, ShapedEncode, TimeSeries
-from aupipe.extract.encoders.pretrained import model_folder, settings
+from aupipe.extract.encoders.pretrained import settings
 from aupipe.extract.media.long_arrays import cut
+from aupipe.local_models import model_folder
 from aupipe.types import Waveform
 
 HOP = 320  # samples per row: 160 per mel frame, two mel frames per row

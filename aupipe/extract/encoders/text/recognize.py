@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from aupipe.errors import UsageError
 from aupipe.extract.encoders.audio.vad import Vad, spoken_spans
-from aupipe.extract.encoders.pretrained import identify_model, load_model, model_folder, settings
+from aupipe.extract.encoders.pretrained import identify_model, load_model, settings
 from aupipe.extract.media.long_arrays import cut
 from aupipe.extract.media.transcript import Transcript, write_transcript
 from aupipe.extract.media.transcripts.word_times import Piece, timed_words
+from aupipe.local_models import model_folder
 from aupipe.types import AS_PLAYED, StreamChoice, Waveform, Weights
 
 log = logging.getLogger(__name__)
