@@ -56,6 +56,22 @@ def test_a_set_option_of_train_that_changes_nothing_is_said(project: Folder) -> 
     assert idle(said) == [change for change, nothing in changes.items() if nothing]
 
 
+def test_a_set_option_is_compared_with_the_table_of_the_task(project: Folder) -> None:
+    text = """
+        epochs = 1
+        [head]
+        kind = "linear"
+        [loss.au]
+        kind = "bce"
+        [task.au]
+        batch = 5
+        """
+    (project.path / "tabled.toml").write_text(text)
+    ask = ("train", "--recipe", "tabled.toml", "--feature", "hog", "--cpu")
+    assert idle(project.ask(*ask, "--set", "batch=5", "--out", "tabled")) == ["batch=5"]
+    assert idle(project.ask(*ask, "--set", "batch=16", "--out", "tabled-16")) == []
+
+
 def test_a_set_option_of_tune_changes_the_recipe_and_is_said_where_it_changes_nothing(project: Folder) -> None:
     recipe = ("postprocess.au.smooth=average", "postprocess.au.width=5", "postprocess.au.threshold=0.4")
     sets = [part for change in recipe for part in ("--set", change)]
