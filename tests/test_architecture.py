@@ -25,6 +25,7 @@ LAYERS = [
         "facs_datasets",
         "file_kinds",
         "dataset_model",
+        "dataset_columns",
         "dataset",
         "video_folders",
         "sources",
