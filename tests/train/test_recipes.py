@@ -16,7 +16,7 @@ from aupipe.train.predict import predict
 from aupipe.train.recipe import describe_missing, load_recipe, recipe_names
 from aupipe.types import FeatureSpec
 
-from .toy_corpus import make_corpus, make_labels, train_corpus
+from .toy_corpus import CLOCK, make_corpus, make_labels, train_corpus
 
 PAPERS = {
     "aud-tgn": ("gpt2", ("iresnet50", "vggish", "mfcc"), 200),
@@ -81,10 +81,13 @@ def published_corpus(names, task, frames=60):
     corpus = make_corpus(task, train=3, validation=1, frames=frames)
     store = create_store("published", "memory")
     features = {}
+    for video in {r.key_for("clock"): r for r in (*corpus.train, *corpus.validation)}:
+        store.publish(video, CLOCK, np.array(corpus.store.read(video, CLOCK.id)))
     for number, name in enumerate(names or ("hog",)):
         dim, modality = DIMS.get(name, (20, "visual"))
         shape = (440, 4, 4) if name == "regnet_map" else (dim,)
-        spec = FeatureSpec(name, modality, "random", 1 + number, dtype="float32")  # no two are the same numbers
+        clock = {"clock": CLOCK.id}
+        spec = FeatureSpec(name, modality, "random", 1 + number, dtype="float32", inputs=clock)  # none is another's
         for key in {r.key_for(modality): r for r in (*corpus.train, *corpus.validation)}.items():
             rows = rng.normal(size=(len(corpus.labels[key[1].id]), *shape))
             store.publish(key[0], spec, rows.astype(np.float32))
