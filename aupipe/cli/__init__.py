@@ -15,6 +15,7 @@ import click
 
 from aupipe import __version__
 from aupipe.cli.cluster import cluster
+from aupipe.cli.doctor import doctor
 from aupipe.cli.ensemble import ensemble
 from aupipe.cli.extract import extract
 from aupipe.cli.output import close_streams, echo, echo_error, echo_traceback, open_streams
@@ -75,6 +76,7 @@ COMMANDS = (
     weights,
     demo,
     plugins,
+    doctor,
 )
 for command in COMMANDS:
     cli.add_command(command)

@@ -21,6 +21,7 @@ from aupipe.cli.options import (
 )
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.selection import select
+from aupipe.dataset import open_dataset
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
 
@@ -48,7 +49,7 @@ def status(
 
     config = require_config(resolve(config_file, store))
     opened = existing_store(config)
-    recordings, features = select(config, [], [])
+    recordings, features = select(config, open_dataset(config.dataset), [], [])
     plan = make_plan(recordings, features, opened)
     if as_json:
         echo_json(_status_json(plan, opened), indent=1)
