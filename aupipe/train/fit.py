@@ -220,9 +220,10 @@ def _initialise(
     head: nn.Module, start: Tensor | None, batches: Callable[[], Iterable[DeviceBatch]], task: Task
 ) -> None:
     """Set the output bias to ``start`` (K,), and let the head initialise itself from training batches."""
-    if start is not None and "out.bias" in dict(head.named_parameters()):
+    last = getattr(head, "then", head)
+    if start is not None and "out.bias" in dict(last.named_parameters()):
         with torch.no_grad():
-            head.get_parameter("out.bias").copy_(start)
+            last.get_parameter("out.bias").copy_(start)
     start_from: Any = getattr(head, "start_from", None)
     if start_from is not None:
         start_from(batches, task)
@@ -246,7 +247,7 @@ def _train_epoch(
     for step, batch in enumerate(batches):
         lr = options.lr * lr_factor(epoch - 1 + step / steps, steps, recipe.epochs, options) * state.plateau.factor
         for group in optimiser.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["scale"]
         with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=recipe.amp):
             outputs = run_head(called, batch, **branches)  # (B, T, D) -> (B, T, K); with branches (1 + n, B, T, K)
         each = [loss_of(out.float(), batch.targets, batch.valid) for out in (outputs if branches else (outputs,))]

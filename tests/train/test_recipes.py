@@ -20,7 +20,7 @@ from aupipe.train.recipe import describe_missing, load_recipe, recipe_names
 from aupipe.types import FeatureSpec
 
 from .recipe_shapes import row_shapes, specs
-from .toy_corpus import make_corpus, make_labels, train_corpus
+from .toy_corpus import CLOCK, make_corpus, make_labels, train_corpus
 
 MAES = ("mae_affn_va", "mae_affn_expr", "mae_raf_expr")
 FUSED = (*MAES, "mae_bp4d_au", "hubert_base", "vggish")
@@ -129,8 +129,11 @@ def published_corpus(recipe, task, frames=60):
     store = create_store("published", "memory")
     features = {}
     shapes, made = row_shapes(recipe), specs(recipe)
+    for video in {r.key_for("clock"): r for r in (*corpus.train, *corpus.validation)}:
+        store.publish(video, CLOCK, np.array(corpus.store.read(video, CLOCK.id)))
     for name in recipe.features or ("hog",):
-        spec = replace(made.get(name) or FeatureSpec(name, "visual", "random", 1), dtype="float32")
+        known = made.get(name) or FeatureSpec(name, "visual", "random", 1)
+        spec = replace(known, dtype="float32", inputs={"clock": CLOCK.id})
         for key in {r.key_for(spec.modality): r for r in (*corpus.train, *corpus.validation)}.items():
             rows = rng.normal(size=(len(corpus.labels[key[1].id]), *shapes.get(name, (20,))))
             store.publish(key[0], spec, rows.astype(np.float32))
