@@ -87,9 +87,9 @@ def judge(corpus: Sequence[Facts]) -> list[Finding]:
 
 
 def _merged(findings: Sequence[Finding]) -> list[Finding]:
-    """One finding for each fault of a recording; what several label sets say of it stands in its reason."""
+    """One finding for each fault of a recording: of several label sets the first, and all of them in its reason."""
     found: dict[str, Finding] = {}
-    for one in sorted(findings, key=lambda finding: -abs(finding.value)):
+    for one in findings:
         first = found.get(one.fault)
         found[one.fault] = one if first is None else replace(first, why=f"{first.why}; {one.why}")
     return list(found.values())
