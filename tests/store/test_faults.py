@@ -21,7 +21,7 @@ from . import crash
 from .contract import SPEC, check_and_repair, random_rows, same, without_revisions
 from .disks import POINTS, FaultyDisk
 
-BACKENDS = [name for name in STORES.names() if STORES.get(name).persistent]
+BACKENDS = STORES.names()
 
 
 def run(path, backend, fault=""):

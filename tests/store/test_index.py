@@ -22,7 +22,7 @@ from aupipe.store.maintenance.verify import check
 from .contract import CLOCK, SOURCE, SPEC, WIDE, random_rows, same
 from .test_journal import RECORDS
 
-BACKENDS = [name for name in STORES.names() if STORES.get(name).persistent]
+BACKENDS = STORES.names()
 FEATURES = ["hog@0123456789ab", "swin@0123456789ab"]
 
 
