@@ -114,7 +114,9 @@ def fit(
         validate = _validator(loaded, config, timed) if loaded.validation else None
         loss_of = _loss(loaded.train, config, aux_tasks)
         start = loss_of.start if recipe.bias_at_rates else None
-        _initialise(head, start, lambda: loader.batches(_first_batches(loaded.train, recipe)), task)
+        _initialise(
+            head, start, lambda: loader.batches(chunks(epoch_windows(loaded.train, recipe, None), recipe.batch)), task
+        )
         average = averaged_model(head, recipe.ema) if recipe.ema else None
         state = TrainState(head, build_optimiser(head, recipe.optimiser), average, rng)
         if checkpoint is None:
@@ -209,11 +211,6 @@ def _loss(examples: Sequence[Example], config: FitConfig, aux_tasks: Sequence[Ta
         loss = build(other, (item.aux_labels[i] for item in examples))
         parts.append((loss, config.recipe.aux_tasks[other.name], len(other.names), other.columns))
     return JointLoss(parts)
-
-
-def _first_batches(examples: Sequence[Example], recipe: Recipe) -> list[Sequence[Window]]:
-    """The windows of all training frames in the order of the recordings."""
-    return chunks(epoch_windows(examples, recipe, None), recipe.batch)
 
 
 def _initialise(
