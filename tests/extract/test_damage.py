@@ -75,7 +75,8 @@ def test_damage_can_be_a_failure_and_taken_back_under_the_same_keys(cut: Path, s
     assert run(cut, store, parts) == []  # failed before, and left alone
     (kept,) = run(cut, store, parts, retry_failed=True)
     assert {record.feature for record in refused.failed} < {record.feature for record in kept.published}
-    (later,) = run(cut, store, replace(parts_of(HOG, MFCC, replace(HOG, name="hog2")), fail_on_damage=True))
+    other = replace(HOG, name="hog2", params={"cell_px": 16})
+    (later,) = run(cut, store, replace(parts_of(HOG, MFCC, other), fail_on_damage=True))
     assert "frames of 60 missing" in later.failed[0].reason  # known from the stored clock
 
 

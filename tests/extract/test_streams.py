@@ -175,6 +175,10 @@ def test_channels_out_of_phase_are_said_and_one_of_them_can_be_read(tmp_path: Pa
     assert heard(path, channels="left") == (0.5, [])
     assert heard(path, channels="first") == (0.5, [])
     assert heard(path, channels="right") == (0.48, [])
+    one_sided = write_channels(tmp_path / "b.mkv", VOICE, np.zeros(RATE))
+    assert heard(one_sided, channels="right") == (0.0, ["the sound is silent throughout"])
+    almost = write_channels(tmp_path / "c.mkv", VOICE, -0.999 * VOICE)
+    assert heard(almost, channels="left")[1] == [], "what is said is said of the channel that is read"
 
 
 def test_ordinary_channels_are_not_called_out_of_phase(tmp_path: Path) -> None:

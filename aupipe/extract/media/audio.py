@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from aupipe.errors import RecordingError
 from aupipe.extract.media.container import ErrorLog, StreamFrames, open_media, sniff
-from aupipe.extract.media.report import MediaReport, report_on
+from aupipe.extract.media.report import MediaReport, joined, report_on
 from aupipe.extract.media.sound_levels import Levels
 from aupipe.extract.media.sound_placement import Block, place_sound
 from aupipe.extract.media.streams import pick_stream
+from aupipe.extract.media.ts_parts import WHOLE, Part, parts_of
 from aupipe.types import AS_PLAYED, StreamChoice, Waveform
 
 # By how far sound may stand beside its timestamps. AVI has none: its reader counts bytes, at a rate that the writer may
@@ -62,7 +63,7 @@ def media_starts(path: Path, streams: StreamChoice = AS_PLAYED) -> tuple[float, 
 
     A player begins with the earliest stream. Where there is no sound, both are that. Raises RecordingError.
     """
-    with open_media(path) as container:
+    with open_media(path, part=parts_of(path, sniff(path))[0]) as container:
         player_s = (container.start_time or 0) / 1e6
         has_sound = bool(container.streams.audio)
     first = next(_DecodedSound(path, streams).blocks(), None) if has_sound else None
@@ -80,13 +81,24 @@ class _DecodedSound:
 
     def blocks(self) -> Generator[Block]:
         """Mono blocks in the order of the file."""
+        reports: list[MediaReport] = []
+        try:
+            for part in parts_of(self._path, sniff(self._path)):
+                yield from self._blocks_of(part, reports)
+        finally:
+            self.report = joined(reports)
+        if not reports:
+            raise NoAudioError(
+                f"{self._path}: no audio stream (--on-missing-audio mask --retry-failed gives it invalid rows)"
+            )
+
+    def _blocks_of(self, part: Part, reports: list[MediaReport]) -> Generator[Block]:
+        """The blocks of a part of the file, and then a report on it, unless it has no sound."""
         errors = ErrorLog()
-        with open_media(self._path, log=errors) as container:
+        with open_media(self._path, log=errors, part=part) as container:
             stream = pick_stream(container, self._path, "audio", self._streams.audio)
             if stream is None:
-                raise NoAudioError(
-                    f"{self._path}: no audio stream (--on-missing-audio mask --retry-failed gives it invalid rows)"
-                )
+                return
             frames, to_end, end_s = StreamFrames(container, stream, errors), False, -math.inf
             interleave = _Interleaver(self._path)
             try:
@@ -94,12 +106,13 @@ class _DecodedSound:
                     time_s = frame.time
                     if time_s is not None:
                         end_s = time_s + frame.samples / frame.sample_rate
-                    for part in interleave(frame):
-                        yield Block(self._mono(part), frame.sample_rate, time_s)
+                    for same in interleave(frame):
+                        yield Block(self._mono(same), frame.sample_rate, time_s)
                         time_s = None  # what is left of the frame follows at once
                 to_end = True
             finally:  # the sound after the picture's end is not read
-                self.report = report_on(frames, self._path, to_end=to_end, decoded_to_s=end_s)
+                report = report_on(frames, self._path, to_end=to_end, decoded_to_s=end_s)
+                reports.append(report if part is WHOLE else replace(report, codecs=stream.codec_context.name))
 
     def _mono(self, frame: Any) -> NDArray[np.float32]:
         """(N,) float32 in [-1, 1]: the mean over the channels of a frame, or one of them."""
@@ -111,7 +124,8 @@ class _DecodedSound:
         if wanted is None:
             mono = np.add.reduce(channels, axis=0) / np.float32(len(channels))  # as `mean`, in half the time
         else:
-            mono = np.ascontiguousarray(channels[wanted])
+            channels = channels[wanted : wanted + 1]  # what is said of the sound is said of this one
+            mono = np.ascontiguousarray(channels[0])
         if len(mono) and not self.levels.add(channels, mono):
             mono = np.nan_to_num(mono, nan=0.0, posinf=1.0, neginf=-1.0)
         return mono

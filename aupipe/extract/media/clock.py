@@ -27,6 +27,7 @@ class Clock:
     jumps_back: int = 0
     overlap_s: float = 0.0
     first_overlap_s: float = 0.0
+    repeats: int = 0  # frames with the time of the one before
 
 
 def clock_of(times_s: NDArray[np.float64], by_decoding_time: bool = False) -> Clock:
@@ -40,7 +41,7 @@ def clock_of(times_s: NDArray[np.float64], by_decoding_time: bool = False) -> Cl
     ordered = np.sort(times_s)
     back = np.flatnonzero(np.diff(times_s) < 0) + 1
     if by_decoding_time or not len(back):
-        return Clock(ordered)
+        return Clock(ordered, repeats=int(np.count_nonzero(np.diff(ordered) == 0)))
     steps = np.diff(times_s if len(back) <= JUMPS_SHARE * len(times_s) else ordered)
     usual = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
     close = np.flatnonzero(np.diff(ordered) < 0.75 * usual)

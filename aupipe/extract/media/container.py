@@ -16,11 +16,13 @@ from av.container import InputContainer
 from aupipe.errors import RecordingError
 from aupipe.extract.limits import MAX_PIXELS
 from aupipe.extract.media.ffmpeg_log import ErrorLog, errors_into
+from aupipe.extract.media.ts_parts import WHOLE, Part, PartFile
 from aupipe.file_kinds import HEAD_BYTES, find_demuxer, is_text
 
 MOST_DAMAGED = 10_000  # packets of a stream, after which nothing more is expected of it
 DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS)}  # a decoder refuses larger pictures before it allocates them
 BROADCAST = ("mpegts", "mpeg", "mpegvideo")  # containers without a beginning: one may come in at any packet
+NO_INDEX = "moov atom not found"  # FFmpeg's words
 TOO_LARGE = "exceeds specified max pixel count"  # FFmpeg's words for what `max_pixels` refuses
 
 
@@ -51,22 +53,24 @@ def sniff(path: Path) -> str:
     return demuxer
 
 
-def open_media(path: Path, hardware: HWAccel | None = None, log: ErrorLog | None = None) -> InputContainer:
-    """A PyAV container of a local media file, decoded by ``hardware`` where that can.
+def open_media(
+    path: Path, hardware: HWAccel | None = None, log: ErrorLog | None = None, part: Part = WHOLE
+) -> InputContainer:
+    """A PyAV container of a local media file, or of a part of one, decoded by ``hardware`` where that can.
 
     ``log`` takes in what FFmpeg complains of. Raises RecordingError with FFmpeg's reason when it cannot be opened.
     """
-    demuxer = sniff(path)
+    demuxer, log = sniff(path), log or ErrorLog()
     # An absolute path, so that a name like `http:x.avi` or `concat:a|b` is a name. Bytes that are no UTF-8 cannot be
     # passed as a name at all, so the open file is passed.
     absolute = os.path.abspath(path)
     try:
         absolute.encode("utf-8")
-        source: object = f"file:{absolute}"
+        source: object = f"file:{absolute}" if part is WHOLE else PartFile(path, part)
     except UnicodeEncodeError:
-        source = path.open("rb")
+        source = path.open("rb") if part is WHOLE else PartFile(path, part)
     try:
-        with errors_into(log or ErrorLog()):
+        with errors_into(log):
             return av.open(
                 source,
                 mode="r",
@@ -77,6 +81,8 @@ def open_media(path: Path, hardware: HWAccel | None = None, log: ErrorLog | None
             )
     except (av.FFmpegError, ValueError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
+        if any(NO_INDEX in line for line in log.messages):
+            reason = "its index (moov) is missing: recording or copying was cut off; copy it again, or repair it"
         raise RecordingError(f"{path} cannot be opened as {demuxer}: {reason}") from error
 
 

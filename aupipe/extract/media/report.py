@@ -8,8 +8,8 @@ sound that ends after the picture and streams that begin in the middle of a grou
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class MediaReport:
     pixel_aspect: str = ""  # "4:3": pixels were that wide and high, and pictures were stretched so that they are square
     shown: str = ""  # "640x360": the pictures then, upright, in whose pixels boxes and landmarks are
     jumps_back: int = 0
+    repeats: int = 0  # frames with the time of the one before
     overlap_s: float = 0.0  # by how much parts overlap in time at most
     first_overlap_s: float = 0.0
     end_s: float = 0.0  # of the last packet read, where that is before ...
@@ -71,6 +72,7 @@ class MediaReport:
     silent: bool = False  # throughout
     cancelled: float = 0.0  # share of the channels' energy that is lost in their mean, where that is nearly all
     clipped: float = 0.0  # share of samples at full scale, where they are many
+    codecs: str = ""  # "h264, mpeg2video": of the parts of a file whose codec changes on the way
     cut: str = ""  # how the file's length contradicts what it says of it
     errors: int = 0  # lines in FFmpeg's error log
     messages: tuple[str, ...] = ()  # the first distinct ones
@@ -93,7 +95,7 @@ class MediaReport:
             found.append(f"{_many(self.dropped, 'packet')} without a frame")
         if self.corrupt_frames:
             found.append(f"{_many(self.corrupt_frames, 'frame')} corrupt")
-        if self.corrupt_packets > self.jumps_back:  # where streams were joined, the count breaks and nothing is lost
+        if self.corrupt_packets and not self.is_only_joined:
             found.append(f"{_many(self.corrupt_packets, 'packet')} corrupt")
         if self.gaps:
             where = f"{self.gap_s:.2f} s without frames, first at {self.first_gap_s:.2f} s"
@@ -103,6 +105,12 @@ class MediaReport:
         if self.errors:
             found.append(f"FFmpeg: {self.messages[0]}" + f" (and {self.errors - 1} more)" * (self.errors > 1))
         return found
+
+    @property
+    def is_only_joined(self) -> bool:
+        """Whether a break in the count of a transport stream's packets is a joint, at which nothing is lost."""
+        lost = self.undecodable or self.dropped or self.corrupt_frames or self.errors or self.gaps or self.holes
+        return self.corrupt_packets <= self.jumps_back or not lost
 
     @property
     def is_damaged(self) -> bool:
@@ -120,6 +128,8 @@ class MediaReport:
         if self.streams:
             which = "[dataset] video_stream and audio_stream pick another"
             found.append(f"{self.streams} streams, number {self.stream} is read; {which}")
+        if self.codecs:
+            found.append(f"the codec changes on the way ({self.codecs}): each part is decoded by its own")
         if self.holes:
             where = f"{self.hole_s:.2f} s, first at {self.first_hole_s:.2f} s"
             found.append(f"{_many(self.holes, 'pause')} between packets of sound filled with silence ({where})")
@@ -140,6 +150,10 @@ class MediaReport:
             found.append(f"{self.untimed} frames without a timestamp, timed by the frame rate")
         if self.leading:
             found.append(f"begins within a group of pictures: {self.leading} packets before its first frame left out")
+        if self.corrupt_packets and self.is_only_joined and not self.overlap_s:
+            found.append("the count of its packets breaks and nothing is lost: joined from parts")
+        if self.repeats:
+            found.append(f"{_many(self.repeats, 'frame')} at the time of the frame before")
         if 0 < self.overlap_s <= SHORT_OVERLAP_S:
             found.append(f"times overlap by {self.overlap_s:.2f} s at {self.first_overlap_s:.2f} s, brought in order")
         if self.pixel_aspect:
@@ -186,7 +200,7 @@ def report_on(
     listed = len(stream.index_entries) if kind in INDEXED and to_end else 0
     found: dict[str, Any] = truncation_of(read, decoded_to_s) if to_end else {}
     if clock is not None:
-        found |= {name: getattr(clock, name) for name in ("jumps_back", "overlap_s", "first_overlap_s")}
+        found |= {name: getattr(clock, name) for name in ("jumps_back", "overlap_s", "first_overlap_s", "repeats")}
         if kind not in INDEXED:  # there a step is as long as the table of packets says
             found |= gaps_in(clock.times_s)
     return MediaReport(
@@ -208,6 +222,22 @@ def report_on(
         messages=tuple(read.log.messages),
         **found,
     )
+
+
+SUMMED = (
+    *("frames", "declared_frames", "surplus", "listed", "missing", "undecodable", "dropped", "corrupt_packets"),
+    *("corrupt_frames", "leading", "untimed", "errors"),
+)
+
+
+def joined(reports: Sequence[MediaReport]) -> MediaReport:
+    """The report on a file from those on its parts, of which the last one has what is known of the whole clock."""
+    if len(reports) < 2:
+        return reports[0] if reports else MediaReport()
+    sums = {name: sum(getattr(report, name) for report in reports) for name in SUMMED}
+    messages = dict.fromkeys(line for report in reports for line in report.messages)
+    codecs = ", ".join(report.codecs for report in reports)
+    return replace(reports[-1], **sums, messages=tuple(messages), codecs=codecs)
 
 
 def _is_surplus(read: StreamFrames, declared: int) -> bool:

@@ -190,6 +190,12 @@ def _named(path: Path) -> Iterator[None]:
     """Turn what a reader raises for a broken file into a RecordingError with the file's name."""
     try:
         yield
+    except json.JSONDecodeError as error:
+        raise RecordingError(
+            f"{path}: not a transcript: no JSON from line {error.lineno} on: write it again"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise RecordingError(f"{path}: not a transcript: no UTF-8 at byte {error.start}: save it as UTF-8") from error
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OSError, csv.Error) as error:
         raise RecordingError(f"{path}: not a transcript: {' '.join(str(error).split())}") from error
 

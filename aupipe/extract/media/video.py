@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 from aupipe.errors import RecordingError
 from aupipe.extract.limits import MAX_CLOCK_S, MAX_FRAMES, MAX_PIXELS
 from aupipe.extract.media.clock import clock_of, in_order
-from aupipe.extract.media.container import DECODER_OPTIONS, StreamFrames, open_media
+from aupipe.extract.media.container import DECODER_OPTIONS, StreamFrames, open_media, sniff
 from aupipe.extract.media.display import Display, display_of, pixel_aspect_of
 from aupipe.extract.media.ffmpeg_log import ErrorLog
 from aupipe.extract.media.frame_buffer import FrameBuffer, FrameChunk, Hardware, HostFrameBuffer, plane_pixels
-from aupipe.extract.media.report import MediaReport, report_on
+from aupipe.extract.media.report import MediaReport, joined, report_on
 from aupipe.extract.media.streams import pick_stream
+from aupipe.extract.media.ts_parts import WHOLE, Part, parts_of
 
 logger = logging.getLogger(__name__)
 
@@ -127,15 +128,30 @@ class VideoReader:
 
     def _decoded(self, hardware: Hardware | None = None) -> Generator[DecodedFrame, None, None]:
         """Decoded frames; one without a timestamp follows its predecessor by one period."""
+        times_s, reports = array("d"), list[MediaReport]()
+        parts = parts_of(self.path, sniff(self.path))
+        for part in parts:
+            yield from self._decoded_part(part, hardware if part is WHOLE else None, times_s, reports)
+        if not times_s:
+            report = joined(reports)
+            why = f"; FFmpeg: {report.messages[0]}" if report.messages else ""
+            raise RecordingError(f"{self.path}: no frame could be decoded ({report.undecodable} damaged packets{why})")
+        self.report = joined(reports)
+
+    def _decoded_part(
+        self, part: Part, hardware: Hardware | None, times_s: array[float], reports: list[MediaReport]
+    ) -> Generator[DecodedFrame, None, None]:
+        """The frames of a part of the file; adds their times, and a report that knows all times until then."""
         log = ErrorLog()
-        times_s = array("d")
-        with open_media(self.path, hardware.accel if hardware else None, log) as container:
+        with open_media(self.path, hardware.accel if hardware else None, log, part) as container:
+            if part is not WHOLE and not container.streams.video:
+                return
             stream = _video_stream(container, self.path, self.stream)
             period_s = float(1 / stream.average_rate) if stream.average_rate else 0.04
             aspect = pixel_aspect_of(stream)
             shown: dict[str, Any] | None = None
             beside = False  # whether the hardware has done it, and not the processor in its place
-            time_s = -period_s
+            time_s = times_s[-1] if times_s else -period_s
             frames = StreamFrames(container, stream, log)
             self._by_decoding_time = frames.by_decoding_time
             for frame in frames:
@@ -156,11 +172,9 @@ class VideoReader:
                 raise RecordingError(f"{self.path}: {harm} damaged packets: decode it without --nvdec")
             if hardware is not None and not beside:
                 logger.info("%s: this GPU does not decode it; decoded by the processor", self.path)
-            if not times_s:
-                why = f"; FFmpeg: {log.messages[0]}" if log.messages else ""
-                raise RecordingError(f"{self.path}: no frame could be decoded ({frames.damaged} damaged packets{why})")
-            clock = clock_of(np.array(times_s), frames.by_decoding_time)
-            self.report = replace(report_on(frames, self.path, clock), **(shown or {}))
+            clock = clock_of(np.array(times_s), frames.by_decoding_time) if times_s else None
+            report = replace(report_on(frames, self.path, clock), **(shown or {}))
+            reports.append(report if part is WHOLE else replace(report, codecs=stream.codec_context.name))
 
 
 def _shown(display: Display, height: int, width: int) -> dict[str, Any]:

@@ -26,7 +26,11 @@ OF_WORDS = ("words", "elements", "items", "result")
 
 def read_json(text: str) -> list[Piece]:
     """The pieces of a document. Raises NotATranscriptError for one of another kind, ValueError for a broken one."""
+    if not text.strip():
+        raise NotATranscriptError("an empty file")
     content = parse_json(text)
+    if not content and isinstance(content, dict):
+        raise NotATranscriptError("an empty JSON object")
     if not isinstance(content, (dict, list)):
         raise NotATranscriptError(f"a JSON {type(content).__name__}, not words with their times")
     reading = _Reading()
@@ -132,5 +136,6 @@ def _unfolded(fields: Fields) -> Fields:
             return fields | unit
     if "offset" in fields and "duration" in fields and "onset" not in fields:  # Azure
         ticks = {"offsetinticks": fields["offset"], "durationinticks": fields["duration"]}
-        return fields | ticks | {"offset": None, "duration": None}
+        # Batch results have both: ticks, and the same as text (PT0.5S).
+        return ticks | fields | {"offset": None, "duration": None}
     return fields

@@ -17,7 +17,10 @@ TIME = r"(?:(\d+):)?(\d+):(\d+)[.,](\d+)"
 CUE = re.compile(rf"\s*{TIME}\s*-->\s*{TIME}(?:\s.*)?")
 INNER = re.compile(rf"<{TIME}>")
 # Of WebVTT, of SubRip's HTML, and override blocks of SubStation Alpha; other signs are text.
-MARKUP = re.compile(r"</?(?:c|i|b|u|s|v|em|strong|span|font|lang|ruby|rt)(?:[.\s][^<>]*)?>|<br\s*/?>|\{\\[^}]*\}", re.I)
+MARKUP = re.compile(  # only some tags have attributes: "a<b and c>d" is no markup
+    r"</?(?:[cibus]|em|strong|ruby|rt)(?:\.[^<>\s]*)?>|</?(?:v|lang|span|font)(?:[.\s][^<>]*)?>|<br\s*/?>|\{\\[^}]*\}",
+    re.I,
+)
 NO_CUES = re.compile(r"(?:NOTE|STYLE|REGION)(?:\s.*)?")
 CARRY_S = 0.05  # a cue as short as this, or one that adds a line, may repeat the lines of the cue it follows
 
