@@ -13,7 +13,7 @@ from aupipe.errors import UsageError
 from aupipe.files import write_file
 from aupipe.tasks import OFFICIAL
 from aupipe.train.ensemble_recipe import EnsembleRecipe, load_ensemble_recipe
-from aupipe.train.reproduction import PaperRun, Reproduction, Row
+from aupipe.train.reproduction import FOLDS, PaperRun, Reproduction, Row
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,14 @@ def build_steps(paper: Reproduction, rows: Sequence[Row], out: Path, choices: Ch
     common = (*choices.device, *choices.config)
     steps = [_extract(out, choices)] if runs else []
     steps += [_train(run, out, choices) for run in runs]
+    for run in (run for run in runs if run.post_from):
+        folder = _folder(out, run.name)
+        command = ("tune", str(folder), "--from", str(_folder(out, run.post_from)), *common)
+        steps.append(Step("tune", command, folder / "postprocess.json"))
     for join in dict.fromkeys(one.name for row in wanted for one in paper.joins_of(row.model)):
-        members = [str(_folder(out, member)) for member in paper.joins[join].members]
+        members = [
+            str(folder) for member in paper.joins[join].members for folder in _member_folders(paper, out, member)
+        ]
         folder = _folder(out, join)
         command = ("ensemble", *members, *paper.joins[join].args, "--out", str(folder))
         steps.append(Step("join", command, folder / "ensemble.json"))
@@ -158,6 +164,12 @@ def _recipe_file(out: Path, run: PaperRun) -> Path:
 
 def _features_file(out: Path) -> Path:
     return out / "recipes" / "features.toml"
+
+
+def _member_folders(paper: Reproduction, out: Path, member: str) -> list[Path]:
+    name = member.removesuffix(FOLDS)
+    numbers = range(1, paper.runs[name].folds + 1) if name != member else ()
+    return [_folder(out, name) / f"fold{number}" for number in numbers] or [_folder(out, name)]
 
 
 def _folder(out: Path, model: str) -> Path:

@@ -8,7 +8,7 @@ whose score stands beside it, or why there is none.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from typing import Any, Literal
 
@@ -17,12 +17,14 @@ from aupipe.errors import UsageError
 from aupipe.registry import nearest
 from aupipe.tables import build
 
+FOLDS = "/*"  # after the name of a run: its folds, one by one
+
 
 @dataclass(frozen=True)
 class PaperRun:
     """``changes``: tables that are laid over those of ``recipe``. ``args``: further arguments of `aupipe train`.
 
-    ``folds``: of a cross-validation; 0: the official split.
+    ``folds``: of a cross-validation; 0: the official split. ``post_from``: the run whose post-processing it takes.
     """
 
     name: str
@@ -30,12 +32,13 @@ class PaperRun:
     task: str
     folds: int = 0
     args: tuple[str, ...] = ()
+    post_from: str = ""
     changes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Join:
-    """``members``: names of runs and joins. ``args``: arguments of `aupipe ensemble`, such as its rule."""
+    """``members``: names of runs and joins; ``run/*``: the folds of a run. ``args``: arguments of `aupipe ensemble`."""
 
     name: str
     members: tuple[str, ...]
@@ -94,13 +97,13 @@ class Reproduction:
 
     def runs_of(self, model: str) -> list[PaperRun]:
         """The runs that a model is made of."""
-        if model in self.runs:
-            return [self.runs[model]]
+        if (run := self.runs.get(model.removesuffix(FOLDS))) is not None:
+            return [run]
         return [run for member in self.joins[model].members for run in self.runs_of(member)]
 
     def joins_of(self, model: str) -> list[Join]:
         """The joins that a model is made of, members before what they are members of."""
-        if model in self.runs:
+        if model.removesuffix(FOLDS) in self.runs:
             return []
         join = self.joins[model]
         return [*(one for member in join.members for one in self.joins_of(member)), join]
@@ -138,7 +141,7 @@ def reproduction_from(tables: Mapping[str, Any], name: str) -> Reproduction:
     for table in tables.get("run", []):
         plain = {key: value for key, value in table.items() if key != "changes"}
         read = build(_PlainRun, plain, f"{name}: [[run]]")
-        runs[read.name] = PaperRun(read.name, read.recipe, read.task, read.folds, read.args, table.get("changes", {}))
+        runs[read.name] = PaperRun(**asdict(read), changes=table.get("changes", {}))
     joins = {one.name: one for one in (build(Join, table, f"{name}: [[join]]") for table in tables.get("join", []))}
     posts = {one.name: one for one in (build(Post, table, f"{name}: [[post]]") for table in tables.get("post", []))}
     rows: list[Row] = []
@@ -155,7 +158,9 @@ def reproduction_from(tables: Mapping[str, Any], name: str) -> Reproduction:
             raise UsageError(f"{name}: row {row.id}: give either the model, or why it cannot be had")
     for join in joins.values():
         for member in join.members:
-            _refuse_unknown(member, known, f"{name}: join {join.name}: member")
+            _refuse_unknown(member.removesuffix(FOLDS), known, f"{name}: join {join.name}: member")
+    for run in runs.values():
+        _refuse_unknown(run.post_from, ("", *runs), f"{name}: run {run.name}: post_from")
     plain = {key: tables[key] for key in ("cite", "title", "tasks")}
     return Reproduction(name, plain["cite"], plain["title"], tuple(plain["tasks"]), runs, joins, posts, tuple(rows))
 
@@ -174,3 +179,4 @@ class _PlainRun:
     task: str
     folds: int = 0
     args: tuple[str, ...] = ()
+    post_from: str = ""

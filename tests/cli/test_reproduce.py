@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from aupipe.cli.reproduce_steps import Choices, build_steps
 from aupipe.demo import draw_corpus
+from aupipe.errors import UsageError
 from aupipe.store import open_store
+from aupipe.train.reproduction import load_reproduction, reproduction_from
 from tests.cli.test_recipes import ask
 
 SMALL = ("--cpu", "--weights", "random", "--set", "epochs=1", "--set", "batch=4")
@@ -50,6 +53,20 @@ def check_submissions(folder: Path, names: list[str]) -> None:
         )
         assert len(lines) == len(set(lines)) >= frames > 0
     store.close()
+
+
+def test_the_netease_ensemble_is_of_each_fold_and_a_model_of_all_data_with_the_smoothing_of_the_folds() -> None:
+    paper = load_reproduction("s5")
+    for task, rule in (("au", ["--rule", "vote"]), ("expr", ["--rule", "vote"]), ("va", [])):
+        rows = [row for row in paper.rows if row.id == f"ensemble-{task}.1"]
+        steps = {step.what: list(step.command) for step in build_steps(paper, rows, Path("o"), Choices())}
+        members = [*(f"o/runs/{task}-folds/fold{number}" for number in range(1, 6)), f"o/runs/{task}-whole"]
+        assert steps["join"] == ["ensemble", *members, *rule, "--out", f"o/runs/{task}-ensemble"]
+        assert steps["tune"] == ["tune", f"o/runs/{task}-whole", "--from", f"o/runs/{task}-folds"]
+    tables = {"cite": "", "title": "", "tasks": ["au"]}
+    run = {"name": "a", "recipe": "tcn", "task": "au", "post_from": "b"}
+    with pytest.raises(UsageError, match="run a: post_from 'b': unknown"):
+        reproduction_from({**tables, "run": [run]}, "mine")
 
 
 def test_a_paper_s_rows_are_reproduced_from_videos_and_continue_where_they_stopped(folder: Path) -> None:

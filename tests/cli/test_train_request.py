@@ -156,7 +156,7 @@ def test_two_commands_that_begin_in_one_second_have_a_folder_each(
         def now(cls, tz: object = None) -> datetime:
             return datetime(2026, 1, 1, tzinfo=UTC)
 
-    monkeypatch.setattr(sys.modules["aupipe.cli.train"], "datetime", Stopped)
+    monkeypatch.setattr(sys.modules["aupipe.cli.train_request"], "datetime", Stopped)
     for seed in ("0", "1"):
         project.ask(*TRAIN, "--seed", seed)
     folders = sorted((project.path / "runs").iterdir())
