@@ -76,8 +76,11 @@ def _split_invalid(values: np.ndarray, task: Task, path: Path) -> tuple[np.ndarr
     if task.whole:
         legal &= ~valid | (values == np.floor(values))
     if not legal.all():
-        row = int(np.nonzero(~legal.all(axis=1))[0][0])
-        raise UsageError(f"{path}, line {row + 2}: value outside the range of task {task}: {values[row].tolist()}")
+        row, column = np.argwhere(~legal)[0].tolist()
+        name = "the class" if task.kind == "classes" else task.names[column]
+        expected = f"expected {'a whole number of ' if task.whole else ''}{task.low:g} to {task.high:g}"
+        remedy = f"or {task.invalid:g} where it is not annotated"
+        raise UsageError(f"{path}, line {row + 2}: {name} is {values[row, column]:g}: {expected}, {remedy}")
     if task.official and task.kind == "regression":
         valid[:] = valid.all(axis=1, keepdims=True)  # a row without one of the two values is invalid
     return np.where(valid, values, 0).astype(np.float32), valid

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -34,6 +36,7 @@ class DatasetConfig:
     validation: tuple[str, ...] = ()  # layouts disfa, bp4d: subjects of that split; empty: every third one
     videos: Path = Path("videos")  # layout folder: video files; images: one folder of numbered images per recording
     annotations: Path | None = None  # folder of AU_Detection_Challenge/...; searched for in an Aff-Wild2 tree
+    columns: Path | None = None  # CSV recording,<column>,...: values, such as a scene, for --where and routes
     frames: Literal["video", "cropped_aligned"] = "video"  # source of the frames of an Aff-Wild2 track
     fps: Annotated[float, Range(0, 1e6, open="both")] | None = None  # of image folders, which have no timestamps
     tasks: tuple[tuple[Task, str], ...] = ()  # further label sets and the folders of their annotations: [[task]]
@@ -102,6 +105,12 @@ class Config:
     train: TrainConfig = TrainConfig()
     file: Path | None = None
     origin: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits of a sha256 over all values, wherever they were given."""
+        values = asdict(replace(self, file=None, origin={}))
+        return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
     def encoder(self, name: str) -> EncoderConfig:
         """The encoder of this name. Raises UsageError with the nearest known name."""
@@ -185,7 +194,7 @@ def load_config(
         sections[name] = section(**values)
     sections["dataset"] = replace(sections["dataset"], tasks=read_tasks(content.get("task", []), where))
     sections["faces"], detector = _detector(content, sections["faces"], origin, where)
-    encoders = _encoders(content["encoder"], where) if "encoder" in content else DEFAULT_ENCODERS
+    encoders = read_encoders(content["encoder"], where) if "encoder" in content else DEFAULT_ENCODERS
     origin["encoder"] = where if "encoder" in content else "default"
     return Config(**sections, detector=detector, encoders=encoders, file=file, origin=origin)
 
@@ -256,7 +265,13 @@ def _detector(
     return faces, params
 
 
-def _encoders(tables: Any, where: str) -> tuple[EncoderConfig, ...]:
+def encoder_table(encoder: EncoderConfig) -> dict[str, Any]:
+    """The ``[[encoder]]`` table that `read_encoders` turns back into this encoder."""
+    return {"name": encoder.name, "modality": encoder.modality, "kind": encoder.kind, **encoder.params}
+
+
+def read_encoders(tables: Any, where: str) -> tuple[EncoderConfig, ...]:
+    """The encoders of ``[[encoder]]`` tables. Raises UsageError, which begins with ``where``, for what is none."""
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise UsageError(f"{where}: encoders are written as [[encoder]] tables")
     encoders: list[EncoderConfig] = []

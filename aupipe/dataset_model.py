@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -83,11 +84,52 @@ class Dataset:
                 folders.append(folder)
                 found = [r for r in self.recordings if any(p and is_inside(p, folder) for p in (r.video, r.images))]
             if not found:
-                what = f"in {name}: check [dataset]" if Path(name).is_dir() else f"{name}.{nearest(name, by_id)}"
+                what = (
+                    f"in {name}: check [dataset]" if Path(name).is_dir() else f"{name}.{nearest_recording(name, by_id)}"
+                )
                 raise UsageError(f"no recording of this data set is {what}")
             chosen |= {one.id: one for one in found}
         ignored = tuple(path for path in self.ignored if any(is_inside(path, folder) for folder in folders))
         return replace(self, recordings=tuple(one for one in self.recordings if one.id in chosen), ignored=ignored)
+
+    @cached_property
+    def columns(self) -> dict[str, list[str]]:
+        """Column -> the values that recordings have in it."""
+        found: dict[str, set[str]] = {}
+        for column, value in (pair for recording in self.recordings for pair in recording.columns):
+            found.setdefault(column, set()).add(value)
+        return {column: sorted(values) for column, values in found.items()}
+
+    def check_values(self, column: str, values: Iterable[str]) -> None:
+        """Raise UsageError for a column that no recording has a value in, and for a value that no recording has."""
+        if column not in self.columns:
+            remedy = f"It has {', '.join(self.columns)}" if self.columns else "Name a CSV file: [dataset] columns"
+            raise UsageError(f"no column {column!r} in this data set.{nearest(column, self.columns)} {remedy}")
+        known = self.columns[column]
+        if unknown := next((value for value in values if value not in known), None):
+            raise UsageError(
+                f"no recording has {column} = {unknown!r}.{nearest(unknown, known)} Values: {', '.join(known)}"
+            )
+
+    def where(
+        self, recordings: Sequence[Recording], conditions: Iterable[str]
+    ) -> tuple[list[Recording], dict[str, list[Recording]]]:
+        """Those of ``recordings`` that fulfil every condition ``column=value``, or ``column=value,value`` for either.
+
+        Also column -> the recordings that were left out because they have no value in it. Raises UsageError for text of
+        another form, and as `check_values` does.
+        """
+        kept, without = list(recordings), dict[str, list[Recording]]()
+        for condition in conditions:
+            column, equals, text = (part.strip() for part in condition.partition("="))
+            values = [value.strip() for value in text.split(",")]
+            if not (column and equals and all(values)):
+                raise UsageError(f"--where {condition}: expected COLUMN=VALUE, such as scene=reaction")
+            self.check_values(column, values)
+            if blank := [r for r in kept if not r.value(column)]:
+                without[column] = blank
+            kept = [r for r in kept if r.value(column) in values]
+        return kept, without
 
     def select(self, ids: Iterable[str]) -> list[Recording]:
         """The recordings of these ids, in this order, each once. Raises UsageError for an unknown id."""
@@ -95,7 +137,7 @@ class Dataset:
         chosen = []
         for name in dict.fromkeys(ids):
             if name not in by_id:
-                raise UsageError(f"no recording {name!r} in this dataset.{nearest(name, by_id)}")
+                raise UsageError(f"no recording {name!r} in this dataset.{nearest_recording(name, by_id)}")
             chosen.append(by_id[name])
         return chosen
 
@@ -110,6 +152,16 @@ def label_name(recording: Recording) -> str:
 def _spellings(path: Path) -> tuple[str, str]:
     """A path as written, and with links resolved."""
     return os.path.abspath(path), os.path.realpath(path)
+
+
+def nearest_recording(name: str, known: Iterable[str]) -> str:
+    """As `nearest`, but a recording of another person or video is not offered: numbers and sides are the same."""
+
+    def identity(text: str) -> list[str]:
+        stem = str(Path(text).with_suffix("")) if Path(text).suffix.lower() in VIDEO_SUFFIXES else text
+        return re.findall(r"\d+|_left\b|_right\b", stem)
+
+    return nearest(name, [other for other in known if identity(other) == identity(name)])
 
 
 def is_inside(path: Path, folder: Path) -> bool:

@@ -57,8 +57,10 @@ def read_disfa(folder: Path, task: Task, recording: Recording) -> Labels:
     for name in task.names:
         file = folder / f"{folder.name}_{name.lower()}.txt"
         columns.append(_rows(file, file.read_text(encoding="utf-8-sig").splitlines(), 2, 1, first=1))
-        if ((columns[-1][:, 1] < 0) | (columns[-1][:, 1] > 5)).any():
-            raise UsageError(f"{file}: an intensity outside of 0 to 5")
+        given = columns[-1][:, 1]
+        if wrong := np.flatnonzero((given < 0) | (given > 5)).tolist():
+            frame = columns[-1][wrong[0], 0]
+            raise UsageError(f"{file}, frame {frame:g}: {name} is {given[wrong[0]]:g}: expected 0 to 5")
     frames = int(max(column[:, 0].max(initial=0) for column in columns))
     targets, valid = np.zeros((frames, len(columns)), np.float32), np.zeros((frames, len(columns)), bool)
     for k, column in enumerate(columns):

@@ -59,10 +59,15 @@ class Recording:
     group: str = ""  # recordings of one group are in the same fold
     fps: float | None = None  # frame rate of an image folder without a video
     streams: StreamChoice = AS_PLAYED
+    columns: tuple[tuple[str, str], ...] = ()  # (column of the data set, value): ("scene", "reaction")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "video_id", self.video_id or self.id)
         object.__setattr__(self, "group", self.group or self.video_id)
+
+    def value(self, column: str) -> str:
+        """The value in a column of the data set; '' where there is none."""
+        return dict(self.columns).get(column, "")
 
     def key_for(self, modality: str) -> str:
         """The id under which an item of this modality is stored."""
@@ -72,9 +77,8 @@ class Recording:
 class SourceIdentity(NamedTuple):
     """The identity of the file that a feature was computed from.
 
-    Size and modification time are compared first. If only the time differs (a copied data set), the digest decides. If
-    the digest differs, the folder distinguishes a changed file from another file of the same name. This is a tuple,
-    because planning creates and compares one for every file of a corpus.
+    Size and modification time are compared first. If only the time differs (a copied data set), the digest decides; if
+    it differs, the folder distinguishes a changed file from another of the same name. A tuple: planning makes many.
     """
 
     size: int
@@ -136,10 +140,8 @@ class Waveform:
 class Detections:
     """Every face of one frame: ``box`` (N, 4) xyxy px, ``landmarks`` (N, 5, 2) px, ``score`` (N,); float32.
 
-    Pixels are those of the upright picture with square pixels (`Frames`), whatever the file holds.
-
-    Landmark order is the ArcFace template's: image-left eye, image-right eye, nose, image-left and image-right mouth
-    corner.
+    Pixels are those of the upright picture with square pixels (`Frames`), whatever the file holds. Landmarks are in the
+    order of the ArcFace template: image-left eye, image-right eye, nose, image-left and image-right mouth corner.
     """
 
     box: NDArray[np.float32]

@@ -97,9 +97,8 @@ def run_line(
     found = predict_model(model, store, data.validation)
     raw = evaluate(found, labels, task).mean
     scores = evaluate_post(found, labels, post)
-    threshold = post.threshold or 0.5
     groups = {item.id: item.group for item in data.validation}
-    low, high = bootstrap(apply_postprocess(post, found), labels, task, threshold, groups).bounds
+    low, high = bootstrap(apply_postprocess(post, found), labels, task, groups).bounds
     inside = evaluate_post(held, {name: data.labels[name] for name in held}, post, on_tuned=True).mean
     each = " ".join(f"{value:.2f}" for value in scores.values)
     width = post.options.width if post.options.smooth != "none" else 0

@@ -21,11 +21,12 @@ from aupipe.tasks import AU_NAMES
 from aupipe.train.crossval import Fold
 from aupipe.train.ensemble import train_ensemble
 from aupipe.train.ensemble_recipe import load_ensemble_recipe
-from aupipe.train.evaluate import Scores, evaluate, evaluate_post
+from aupipe.train.evaluate import evaluate, evaluate_post
 from aupipe.train.intervals import bootstrap
 from aupipe.train.model_prediction import predict_model
-from aupipe.train.postprocess import Options, PostProcess, fit_postprocess
+from aupipe.train.postprocess import Options, PostProcess, apply_postprocess, fit_postprocess
 from aupipe.train.predictions import Predictions
+from aupipe.train.scores import Scores
 
 WORLDS = {"W1": W1, "W2": W2, "AUcorr": AUCORR}
 # What each line trains: a recipe, and what a world of 44 columns and one core asks to be smaller; one key a line.
@@ -160,7 +161,7 @@ def report(name: str, world: World, validation: Found, test: Found, seconds: flo
     """Print one line."""
     tuned, post = score(world, validation, test)
     smoothed, _ = score(world, validation, test, SMOOTHED)
-    low, high = bootstrap(test, world.of("test"), "au", post.threshold).bounds
+    low, high = bootstrap(apply_postprocess(post, test), world.of("test"), "au").bounds
     plain = evaluate(test, world.of("test"), "au").mean
     print(
         f"{name:16s} {tuned.mean:.3f} [{low:.3f}, {high:.3f}] {smoothed.mean:12.3f} {plain:8.3f} {seconds:6.0f}",

@@ -202,14 +202,38 @@ def loaded_modules(code: str) -> set[str]:
     return set(result.stdout.splitlines()[-1].split())
 
 
-HEAVY = {"torch", "numpy", "cv2", "av", "librosa", "timm", "transformers", "zarr", "h5py", "scipy", "pandas"}
+HEAVY = {
+    "torch",
+    "numpy",
+    "cv2",
+    "av",
+    "librosa",
+    "timm",
+    "transformers",
+    "zarr",
+    "h5py",
+    "scipy",
+    "pandas",
+    "matplotlib",
+    "jinja2",
+}
 
 
 def test_importing_aupipe_loads_nothing_heavy() -> None:
     assert not loaded_modules("import aupipe") & HEAVY
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["extract", "--help"], ["train", "--help"], ["demo", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["extract", "--help"],
+        ["train", "--help"],
+        ["demo", "--help"],
+        ["check", "--help"],
+        ["overlay", "--help"],
+    ],
+)
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     code = f"from aupipe.cli import cli\ntry:\n    cli.main({arguments!r})\nexcept SystemExit:\n    pass"
     assert not loaded_modules(code) & HEAVY

@@ -203,10 +203,18 @@ def test_an_empty_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
         ("au", f"{AU_HEADER}\n0,0,0,0,0,0,0,0,0,0,0,0\n0,0,0\n", "line 3"),
         ("au", f"{AU_HEADER}\n0\n", "line 2"),
         ("au", f"{AU_HEADER}\n\n0,0,0,0,0,0,0,0,0,0,0,0\n", "line 2"),
-        ("au", f"{AU_HEADER}\n0,0,0,0,0,2,0,0,0,0,0,0\n", "line 2: value outside"),
+        (
+            "au",
+            f"{AU_HEADER}\n0,0,0,0,0,2,0,0,0,0,0,0\n",
+            "line 2: AU10 is 2: expected a whole number of 0 to 1",
+        ),
         ("au", "AU1,AU2,AU4,AU6,AU12,AU15,AU20,AU25\n0,0,0,0,0,0,0,0\n", "line 1: header"),
-        ("expr", "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other\n9\n", "line 2: value outside"),
-        ("va", "valence,arousal\n0.1,1.5\n", "line 2: value outside"),
+        (
+            "expr",
+            "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other\n9\n",
+            "line 2: the class is 9",
+        ),
+        ("va", "valence,arousal\n0.1,1.5\n", "line 2: arousal is 1.5: expected -1 to 1, or -5"),
         ("va", "valence,arousal\n0.1,x\n", "line 2"),
     ],
 )

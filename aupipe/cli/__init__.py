@@ -14,19 +14,24 @@ from typing import NoReturn
 import click
 
 from aupipe import __version__
+from aupipe.cli.check import check
 from aupipe.cli.cluster import cluster
 from aupipe.cli.doctor import doctor
 from aupipe.cli.ensemble import ensemble
 from aupipe.cli.extract import extract
+from aupipe.cli.look import overlay, preview
 from aupipe.cli.output import close_streams, echo, echo_error, echo_traceback, open_streams
 from aupipe.cli.predict import predict
 from aupipe.cli.project import config, demo, init, plugins
-from aupipe.cli.score import evaluate, tune
+from aupipe.cli.recipes import recipes
+from aupipe.cli.reproduce import reproduce
+from aupipe.cli.score import evaluate
 from aupipe.cli.signals import catch_signals, exit_now, release_signals, was_signalled
 from aupipe.cli.status import inspect, status
 from aupipe.cli.store import store
 from aupipe.cli.train import train
 from aupipe.cli.transcribe import transcribe
+from aupipe.cli.tune import tune
 from aupipe.cli.weights import weights
 from aupipe.errors import AupipeError, explain
 from aupipe.logs import log_to_stderr
@@ -49,9 +54,9 @@ def cli(verbose: int) -> None:
 
     \b
     Exit codes: 0 all done, 1 internal error, 2 usage error, 3 some recordings failed, 10 no store,
-    11 store written by a newer aupipe, 12 weights missing, 13 damage found, 130 interrupted,
-    143 terminated by SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2. After 130 and 143, published items
-    stay stored.
+    11 store written by a newer aupipe, 12 weights missing, 13 damage found, 14 faults found by
+    check --strict, 130 interrupted, 143 terminated by SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2. After 130
+    and 143, published items stay stored.
     """
     level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
     log_to_stderr(level)
@@ -66,12 +71,17 @@ COMMANDS = (
     transcribe,
     status,
     inspect,
+    check,
+    preview,
+    overlay,
     store,
+    recipes,
     train,
     predict,
     evaluate,
     tune,
     ensemble,
+    reproduce,
     cluster,
     weights,
     demo,

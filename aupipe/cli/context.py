@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from aupipe.cli.data import keep_current
+from aupipe.cli.data import keep_current, some
 from aupipe.cli.options import existing_store, pick_devices, require_config, resolve
 from aupipe.cli.output import echo
+from aupipe.cli.recipe_features import with_encoders
 from aupipe.config import Config
 from aupipe.dataset import Dataset, open_dataset
 from aupipe.errors import UsageError
 from aupipe.tasks import Task
-from aupipe.types import Labels, Recording
+from aupipe.types import FeatureSpec, Labels, Recording
 
 if TYPE_CHECKING:
     from aupipe.store import Store
-    from aupipe.train.evaluate import Scores
     from aupipe.train.intervals import BootstrapInterval
     from aupipe.train.model import Model
     from aupipe.train.postprocess import PostProcess
-    from aupipe.train.prediction_files import Predictions, Threshold
+    from aupipe.train.predictions import Predictions
+    from aupipe.train.scores import Scores
 
+RANDOM = "none: random numbers"  # the licence of weights that are no file's
 SPLITS = click.Choice(["train", "validation", "test"])
 POST = click.option(
     "--post",
@@ -34,6 +36,12 @@ POST = click.option(
     metavar="own|none|FILE",
     show_default=True,
     help="Post-processing: own, as fitted for RUN; none; or a file of `aupipe tune --out`.",
+)
+WHERE = click.option(
+    "--where",
+    multiple=True,
+    metavar="COLUMN=VALUE",
+    help="Only recordings with this value in a column of the data set, or one of several separated by commas.",
 )
 SHOT_STARTS = click.option(
     "--cuts",
@@ -58,16 +66,28 @@ class Context:
         """Scores before post-processing, of the recordings whose stored features are current."""
         from aupipe.train.model_prediction import predict_held_out, predict_model
 
-        known = {name for one in self.dataset.recordings for name in (one.id, one.group)}
-        if unknown := sorted(set(model.routes or ()) - known):
-            more = f" and {len(unknown) - 1} more" * (len(unknown) > 1)
-            echo(f"aupipe: {model.path} has routes of unknown recordings: {unknown[0]}{more}", err=True)
+        if model.by and (blank := [r.id for r in recordings if not r.value(model.by)]):
+            echo(f"aupipe: {len(blank)} recordings have no {model.by}: {some(blank)}", err=True)
         for run in model.runs:
-            recordings = keep_current(self.config, self.store, recordings, run.features, self.allow_missing)
+            if not run.finished:
+                best = f"of {len(run.history)} of at most {run.recipe.epochs} epochs the best one is used"
+                echo(f"aupipe: {run.path} is not finished: {best} (aupipe train --resume)", err=True)
+        if model.members and not (model.member_post or model.post) and any(member.post for member in model.members):
+            echo(f"aupipe: {model.path} does not use the post-processing of its members", err=True)
+        warn_random([spec for run in model.runs for spec in run.specs.values()])
+        for run in model.runs:
+            config = with_encoders(self.config, run.recipe.encoders, warn=False)
+            recordings = keep_current(config, self.store, recordings, run.features, self.allow_missing)
         options: dict[str, Any] = {"device": self.device, "allow_missing": self.allow_missing}
-        if held_out:
-            return predict_held_out(model, self.store, recordings, **options)
-        return predict_model(model, self.store, recordings, self.shot_starts, **options)
+        predict = predict_held_out if held_out else predict_model
+        return predict(model, self.store, recordings, self.shot_starts, **options)
+
+
+def warn_random(specs: Iterable[FeatureSpec]) -> None:
+    """Print which features come from encoders with random weights."""
+    names = dict.fromkeys(spec.name for spec in specs if spec.weights and spec.weights.licence == RANDOM)
+    if names:
+        echo(f"aupipe: {', '.join(names)}: from encoders with RANDOM weights, so no score means anything", err=True)
 
 
 def open_context(
@@ -124,7 +144,6 @@ def bootstrap_scores(
     predictions: Mapping[str, Predictions],
     labels: Mapping[str, Labels],
     task: Task,
-    threshold: Threshold,
     recordings: Sequence[Recording],
     draws: int = 1000,
 ) -> BootstrapInterval | None:
@@ -134,4 +153,4 @@ def bootstrap_scores(
     groups = {item.id: item.group for item in recordings}
     if not draws or len({groups.get(name, name) for name in labels if name in predictions}) < 2:
         return None
-    return bootstrap(predictions, labels, task, threshold, groups, draws)
+    return bootstrap(predictions, labels, task, groups, draws)

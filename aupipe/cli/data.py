@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aupipe.cli.output import echo
+from aupipe.cli.recipe_features import extract_command, with_encoders
 from aupipe.config import Config
 from aupipe.dataset import Dataset, open_dataset
-from aupipe.errors import UsageError
+from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.tasks import Task
 from aupipe.types import Labels, Recording
 
@@ -35,32 +36,66 @@ class Data:
 
 
 def gather(
-    config: Config, store: Store, recipe: DataNeeds, task: str, names: Sequence[str] = (), allow_missing: bool = False
+    config: Config,
+    store: Store,
+    recipe: DataNeeds,
+    task: str,
+    names: Sequence[str] = (),
+    allow_missing: bool = False,
+    where: Sequence[str] = (),
+    needed: Sequence[str] = ("train", "validation"),
 ) -> Data:
     """The training data of a configuration; ``names`` replace the recipe's own features.
 
-    Raises UsageError for an empty split, and for a feature that is not configured, with the lines to add.
+    ``where``: conditions that recordings fulfil (`Dataset.where`). Raises UsageError where one of the ``needed`` splits
+    is empty, and for a feature that is not configured or not stored, with the command that makes it.
     """
-    from aupipe.extract.planning.features import build_feature_set, feature_ids
     from aupipe.train.recipe import describe_missing
 
     asked = tuple(names) or recipe.features
-    if missing := describe_missing(recipe, [encoder.name for encoder in config.encoders], asked):
+    command = extract_command(config, recipe, task)
+    config = with_encoders(config, recipe.encoders)
+    if missing := describe_missing(recipe, [encoder.name for encoder in config.encoders], asked, command):
         raise UsageError(missing)
     dataset = open_dataset(config.dataset)
     label_set = dataset.task(task)
     splits = {name: dataset.split(task, name) for name in ("train", "validation")}
     for name, found in splits.items():
-        if not found:
-            where = config.dataset.annotations or config.dataset.root
-            raise UsageError(f"no recording of the {name} split has {task} annotations in {where}")
+        if not found and name in needed:
+            folder = config.dataset.annotations or config.dataset.root
+            raise UsageError(f"no recording of the {name} split has {task} annotations in {folder}")
+    splits = {name: keep_where(dataset, found, where) for name, found in splits.items()}
+    if empty := next((name for name in needed if not splits[name]), None):
+        raise UsageError(f"no recording of the {empty} split of task {task} has {' and '.join(where)}")
     all_recordings = [*splits["train"], *splits["validation"]]
-    features = feature_ids(build_feature_set(config, names=list(asked), known=store.features()), all_recordings, asked)
+    features = _stored_ids(config, store, all_recordings, asked, command)
     splits = {name: keep_current(config, store, found, features, allow_missing) for name, found in splits.items()}
-    aux_labels = {other: read_labels(dataset, all_recordings, other) for other in recipe.aux_tasks_for(task)}
+    aux_tasks = [dataset.task(other).name for other in recipe.aux_tasks_for(task)]
+    aux_labels = {other: read_labels(dataset, all_recordings, other) for other in aux_tasks}
     damaged = find_damage(store, [*splits["train"], *splits["validation"]], features)
     labels = read_labels(dataset, all_recordings, task)
     return Data(label_set, splits["train"], splits["validation"], labels, features, aux_labels, damaged)
+
+
+def _stored_ids(
+    config: Config, store: Store, recordings: Sequence[Recording], names: Sequence[str], command: str
+) -> dict[str, str]:
+    """Feature name -> id. Raises UsageError for features that no recording has in the store."""
+    from aupipe.extract.planning.features import build_feature_set, feature_ids
+
+    stored = store.features()
+    try:
+        found = feature_ids(build_feature_set(config, names=list(names), known=stored), recordings, names)
+    except WeightsMissingError:
+        missing = [name for name in names if name not in {spec.name for spec in stored}]
+        if not missing:
+            raise
+    else:
+        missing = [name for name, feature_id in found.items() if feature_id not in {spec.id for spec in stored}]
+    if missing:
+        command = command or f"aupipe extract --feature {','.join(missing)}"
+        raise UsageError(f"not in the store {config.store.path}: {', '.join(missing)}; to make: {command}")
+    return found
 
 
 def find_damage(store: Store, recordings: Sequence[Recording], features: Mapping[str, str]) -> dict[str, str]:
@@ -105,15 +140,31 @@ def read_labels(dataset: Dataset, recordings: Sequence[Recording], task: str) ->
     return {name: labels for name, labels in found.items() if labels is not None}
 
 
-def select_recordings(dataset: Dataset, task: str, split: str | None, ids: Sequence[str]) -> list[Recording]:
-    """The recordings of a split, or of these ids, or all. Raises UsageError for a split and ids, or an empty split."""
+def keep_where(dataset: Dataset, recordings: Sequence[Recording], where: Sequence[str]) -> list[Recording]:
+    """The recordings that fulfil the conditions of ``--where``; those without a value are left out, with a message."""
+    kept, without = dataset.where(recordings, where)
+    for column, blank in without.items():
+        echo(f"aupipe: left out {len(blank)} recordings without a {column}: {some([r.id for r in blank])}", err=True)
+    return kept
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of the names, and how many there are more."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def select_recordings(
+    dataset: Dataset, task: str, split: str | None, ids: Sequence[str], where: Sequence[str] = ()
+) -> list[Recording]:
+    """The recordings of a split, or of these ids, or all, that fulfil the conditions of ``where``.
+
+    Raises UsageError for a split and ids, and where there is none.
+    """
     if ids and split:
         raise UsageError("give recordings or --split, not both")
-    if ids:
-        return dataset.select(ids)
-    if split:
-        found = dataset.split(task, split)
-        if not found:
-            raise UsageError(f"no recording in the {split} split of task {task}")
-        return found
-    return list(dataset.recordings)
+    found = dataset.select(ids) if ids else dataset.split(task, split) if split else list(dataset.recordings)
+    if split and not found:
+        raise UsageError(f"no recording in the {split} split of task {task}")
+    if not (kept := keep_where(dataset, found, where)):
+        raise UsageError(f"none of these {len(found)} recordings has {' and '.join(where)}")
+    return kept

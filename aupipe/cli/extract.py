@@ -24,6 +24,7 @@ from aupipe.cli.options import (
 )
 from aupipe.cli.output import echo
 from aupipe.cli.overwrite import overwrite_option
+from aupipe.cli.recipe_features import narrow_to_recipe
 from aupipe.cli.run_report import report_nothing_to_do, run_plan, show_plan
 from aupipe.cli.selection import select, warn_duplicates
 from aupipe.config import Config
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     help="visual, audio or text; several separated by commas. Default: all.",
 )
 @click.option("--feature", "features", multiple=True, help="Only these [[encoder]] names; several separated by commas.")
+@click.option("--recipe", metavar="NAME|FILE", help="Exactly the features of this recipe, by the recipe's own tables.")
+@click.option("--task", help="With --recipe: the task. Default: all tasks of the recipe's paper.")
 @device_options
 @scheduler_options
 @config_options
@@ -122,6 +125,8 @@ def extract(
     from_list: Path | None,
     modalities: tuple[str, ...],
     features: tuple[str, ...],
+    recipe: str | None,
+    task: str | None,
     gpu: str | None,
     cpu: bool,
     scheduler: str | None,
@@ -165,7 +170,7 @@ def extract(
       aupipe extract --modality audio
       aupipe extract clips/a.mp4
       aupipe extract --from-list mine.txt
-      aupipe extract --dry-run
+      aupipe extract --recipe tcn-transformer --task va --dry-run
       aupipe extract --retry-failed
       aupipe extract --cpu --profile trace.json    # open it in chrome://tracing or Perfetto
       aupipe extract --scheduler scheduler.json --gpu all
@@ -189,11 +194,19 @@ def extract(
     if no_face:
         overrides["faces.detector"] = "none"
     config, dataset = open_inputs(config_file, store, videos, from_list, **overrides)
+    wanted = split_list(features)
+    if recipe is not None:
+        config, wanted = narrow_to_recipe(config, recipe, task, wanted)
+    elif task is not None:
+        raise UsageError("--task is for --recipe: without one, features are those of aupipe.toml")
     if weights == "random":
-        config = _with_random_weights(config)
+        from aupipe.extract.planning.random_weights import with_random_weights
+
+        echo("aupipe: --weights random: encoders are untrained, their features have no meaning", err=True)
+        config = with_random_weights(config)
     if gpu is not None and not dry_run and scheduler is None:
         devices = _devices(gpu, cpu, options, config)  # before the plan is made: it does not depend on it
-    recordings, feature_set = select(config, dataset, split_list(modalities), split_list(features), limit)
+    recordings, feature_set = select(config, dataset, split_list(modalities), wanted, limit)
     warn_duplicates(recordings, feature_set)
     feature_set = replace(
         feature_set,
@@ -237,7 +250,8 @@ def extract(
 
             replan = partial(still_to_do, opened, feature_set, retry_failed)
             claims = stack.enter_context(FileClaims(opened.path / "runs", replan))
-        return run_plan(plan, opened, executor, where, fail_fast, as_json, profile, overwrite, claims)
+        digest = config.digest
+        return run_plan(plan, opened, executor, where, fail_fast, as_json, profile, overwrite, claims, digest)
 
 
 def _tell(line: str) -> None:
@@ -263,23 +277,3 @@ def _batch_size(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or not 0 < int(text) <= 65536:
         raise UsageError(f"--batch-size {text}: expected a number of faces such as 64, or auto")
     return int(text)
-
-
-def _with_random_weights(config: Config) -> Config:
-    """The configuration with random weights for every encoder that has weights."""
-    echo("aupipe: --weights random: encoders are untrained, their features have no meaning", err=True)
-    from dataclasses import fields
-
-    from aupipe.extract.encoders import ENCODERS
-
-    def has_weights(kind: str) -> bool:
-        encoder = ENCODERS.get(kind)
-        if getattr(encoder, "file_is_network", False):
-            return False  # the file holds the network, not only its weights
-        return "weights" in {f.name for f in fields(encoder)}
-
-    encoders = tuple(
-        replace(encoder, params={**encoder.params, "weights": "random"}) if has_weights(encoder.kind) else encoder
-        for encoder in config.encoders
-    )
-    return replace(config, encoders=encoders)

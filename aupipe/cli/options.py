@@ -100,12 +100,12 @@ def require_config(config: Config) -> Config:
     return config
 
 
-def existing_store(config: Config) -> Any:
-    """The open store of a configuration. Raises NoStoreError (exit code 10)."""
+def existing_store(config: Config, command: str = "") -> Any:
+    """The open store of a configuration. Raises NoStoreError (exit code 10), with the command that makes one."""
     from aupipe.store import open_store
 
     if not config.store.path.exists():
-        raise NoStoreError(f"no store at {config.store.path}: `aupipe extract` creates it")
+        raise NoStoreError(f"no store at {config.store.path}: `{command or 'aupipe extract'}` creates it")
     return open_store(config.store.path)
 
 

@@ -26,6 +26,11 @@ def echo(*lines: str, err: bool = False) -> None:
     click.echo("\n".join(map(printable, lines)), err=err)
 
 
+def take_back(lines: int) -> None:
+    """Clear the last lines on a terminal, so that the next ones stand in their place."""
+    click.echo(f"\x1b[{lines}A\x1b[J", nl=False)
+
+
 def echo_json(content: Any, indent: int | None = None) -> None:
     """Print a JSON document on stdout."""
     click.echo(json.dumps(content, indent=indent, default=str))

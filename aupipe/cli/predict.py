@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from aupipe.cli.context import POST, SHOT_STARTS, SPLITS, choose_postprocess, open_context
+from aupipe.cli.context import POST, SHOT_STARTS, SPLITS, WHERE, choose_postprocess, open_context
 from aupipe.cli.data import select_recordings
 from aupipe.cli.options import config_options, device_options
 from aupipe.cli.output import echo
 from aupipe.cli.overwrite import overwrite_option, refuse_lost_predictions
 from aupipe.dataset import label_name
 
-if TYPE_CHECKING:
-    from aupipe.train.prediction_files import Threshold
-
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("recordings", nargs=-1)
 @click.option("--split", type=SPLITS, help="Predict the recordings of a split, instead of named ones.")
+@WHERE
 @click.option(
     "--format", "form", type=click.Choice(["csv", "parquet", "abaw", "tracks"]), default="csv", show_default=True
 )
@@ -49,6 +47,7 @@ def predict(
     run: Path,
     recordings: tuple[str, ...],
     split: str | None,
+    where: tuple[str, ...],
     form: str,
     sample: Path | None,
     out: Path | None,
@@ -79,7 +78,7 @@ def predict(
 
     model = load_model(run)
     context = open_context(config_file, store, gpu, cpu, allow_missing, cuts_file)
-    selected = select_recordings(context.dataset, model.task.name, split, recordings)
+    selected = select_recordings(context.dataset, model.task.name, split, recordings, where)
     default = {"csv": "predictions.csv", "parquet": "predictions.parquet", "abaw": "submission.txt"}
     out = out or model.path / default.get(form, "predictions")
     refuse_lost_predictions(selected, form, out, overwrite)
@@ -88,10 +87,8 @@ def predict(
     if fill is not None:
         fitted = fitted or PostProcess(model.task, Options())
         fitted = replace(fitted, options=replace(fitted.options, fill=fill))
-    threshold: Threshold = 0.5
     if fitted is not None:
         predictions = apply_postprocess(fitted, predictions, context.shot_starts)
-        threshold = fitted.threshold or 0.5
         echo(f"aupipe: {fitted.describe()}", err=True)
     named = {label_name(item): predictions[item.id] for item in selected if item.id in predictions}
     if form == "csv":
@@ -99,9 +96,9 @@ def predict(
     elif form == "parquet":
         write_parquet(predictions, out, overwrite)
     elif form == "abaw":
-        write_abaw(named, out, model.task, sample, threshold, overwrite)
+        write_abaw(named, out, model.task, sample, overwrite)
     else:
-        write_tracks(named, out, model.task, threshold, overwrite)
+        write_tracks(named, out, model.task, overwrite)
     frames = sum(len(item) for item in predictions.values())
     found = sum(int(item.face_found.sum()) for item in predictions.values())
     share = f"face found in {found / max(frames, 1):.1%}"

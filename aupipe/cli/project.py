@@ -20,27 +20,40 @@ from aupipe.files import write_file
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), default=".")
+@click.option("--recipe", metavar="NAME|FILE", help="Write the features of this recipe, or add them to an aupipe.toml.")
+@click.option("--task", help="With --recipe: the task. Default: all tasks of the recipe's paper.")
 @overwrite_option("an aupipe.toml", "--force")
-def init(folder: Path, overwrite: bool) -> None:
+def init(folder: Path, recipe: str | None, task: str | None, overwrite: bool) -> None:
     """Write an aupipe.toml for the data set in FOLDER.
 
-    Recognises the trees of Aff-Wild2, DISFA and BP4D, a folder of videos and folders of images.
+    Recognises the trees of Aff-Wild2, DISFA and BP4D, a folder of videos and folders of images. --recipe adds the
+    tables of a recipe's features to an aupipe.toml that is there, at its end; its lines stay as they are.
 
     \b
-    Example:
+    Examples:
       cd /data/Aff-Wild2 && aupipe init
+      aupipe init --recipe tcn-transformer --task va
     """
+    from aupipe.cli.recipe_features import add_recipe, configured_by
+
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder: name the folder that holds your videos")
     target = folder / FILE_NAME
+    if task is not None and recipe is None:
+        raise UsageError("--task is for --recipe: `aupipe train --task` chooses the task of a training")
+    if recipe is not None and target.is_file() and not overwrite:
+        echo(*add_recipe(target, recipe, task))
+        return
     if os.path.lexists(target) and not overwrite:
         raise UsageError(f"{target} is there already: edit it, or give --overwrite to replace it")
     options, found = _recognise(folder)
-    detector, why = _detector()
-    write_file(target, template(detector=detector, **options), overwrite)
+    more, chosen = configured_by(recipe, task) if recipe is not None else ({}, "")
+    detector, why = (chosen, f"the detector of recipe {recipe}") if chosen else _detector()
+    write_file(target, template(detector=detector, **options | more), overwrite)
     echo(f"wrote {target}: {found}")
     echo(f"faces by {detector}: {why}")
-    echo("next: aupipe extract --modality visual")
+    of_recipe = f"--recipe {recipe}" + (f" --task {task}" if task else "")
+    echo(f"next: aupipe extract {of_recipe if recipe else '--modality visual'}")
 
 
 def _detector() -> tuple[str, str]:

@@ -14,7 +14,7 @@ from aupipe.cli.signals import draining, exit_code_of_warning, last_words
 
 if TYPE_CHECKING:
     from aupipe.extract.engine.results import JobResult
-    from aupipe.extract.executors import Executor
+    from aupipe.extract.executors import Executor, ExecutorEvent
     from aupipe.extract.executors.claims import FileClaims
     from aupipe.extract.planning.plan import Item, Plan
     from aupipe.store import Store
@@ -91,8 +91,9 @@ def run_plan(
     profile: Path | None = None,
     overwrite: bool = False,
     claims: FileClaims | None = None,
+    configuration: str = "",
 ) -> int:
-    """Run a plan and print its results; ``where`` says on what, in words.
+    """Run a plan and print its results; ``where`` says on what, in words, ``configuration`` is a digest for the log.
 
     The exit code is 3 where an item of the plan was not published, else 0; 130 or 143 after Ctrl-C or the warning of a
     batch system, when the videos under way have been finished.
@@ -102,6 +103,8 @@ def run_plan(
     from aupipe.cli.progress import Progress
     from aupipe.extract.executors.driver import NO_CLAIMS
     from aupipe.extract.executors.driver import extract as run
+    from aupipe.extract.executors.extraction_log import ExtractionLog, job_sizes, open_extraction_log
+    from aupipe.extract.executors.totals import RunTotals
     from aupipe.store.maintenance.gc import collect
 
     # Removes what killed runs left unfinished. A link in the store is one error here, not one per recording.
@@ -110,12 +113,24 @@ def run_plan(
     failures = []
     damaged = []
     published = set()
-    with Progress(len(plan.jobs), quiet=as_json) as progress, draining(DRAINING) as halted:
+    totals = RunTotals(job_sizes(plan))
+    with (
+        open_extraction_log(plan, store, where, configuration) as log_file,
+        Progress(totals, quiet=as_json) as progress,
+        draining(DRAINING) as halted,
+    ):
+        log = ExtractionLog(log_file, totals)
+
+        def on_event(event: ExecutorEvent) -> None:
+            for listener in (totals.add_event, progress.on_event, log.on_event):
+                listener(event)
+
         # Closing the generator ends the workers on an interrupt, without waiting for the garbage collector.
-        running = run(plan, store, executor, halted=halted, on_event=progress.on_event, claims=claims or NO_CLAIMS)
+        running = run(plan, store, executor, halted=halted, on_event=on_event, claims=claims or NO_CLAIMS)
         with closing(running) as results:
             for result in results:
-                progress.on_result(result)
+                for listener in (totals.add_result, progress.on_result, log.on_result):
+                    listener(result)
                 if claims is not None:
                     claims.note_ended(result.video_id)
                 failures += result.failed
@@ -125,8 +140,9 @@ def run_plan(
                     _echo_json_result(result)
                 if fail_fast and result.failed:
                     break
-        seconds, frames = progress.seconds, progress.frames
-        stages, limit, cpu_s = progress.stages(), progress.limit(), progress.cpu_s()
+        seconds, frames = totals.seconds, totals.frames
+        stages, limit, cpu_s = totals.stages(), totals.limit(), totals.cpu_s()
+        log.finish(items_published=len(published), items_failed=len(failures), halted=halted())
         if profile is not None:
             progress.write_trace(profile, overwrite)
     store.refresh()  # the worker processes have published, not this one

@@ -1,8 +1,7 @@
-"""evaluate and tune: score trained runs, and fit their thresholds and smoothing."""
+"""evaluate: score trained runs."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from aupipe.cli.context import (
     POST,
     SHOT_STARTS,
     SPLITS,
+    WHERE,
     Context,
     bootstrap_scores,
     choose_postprocess,
@@ -23,21 +23,21 @@ from aupipe.cli.context import (
 from aupipe.cli.data import read_labels, select_recordings
 from aupipe.cli.options import config_options, device_options, json_option
 from aupipe.cli.output import echo, echo_json
-from aupipe.cli.overwrite import overwrite_option
 from aupipe.errors import UsageError
-from aupipe.files import refuse_existing, write_file
 from aupipe.types import Labels, Recording
 
 if TYPE_CHECKING:
-    from aupipe.train.evaluate import Scores
     from aupipe.train.intervals import BootstrapInterval
     from aupipe.train.model import Model
-    from aupipe.train.prediction_files import Threshold
+    from aupipe.train.scores import Scores
+
+TUNED_MEMBERS = "chose weights, or thresholds or smoothing of its members"
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
 @click.option("--split", type=SPLITS, default="validation", show_default=True)
+@WHERE
 @POST
 @click.option(
     "--on-tuned",
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 def evaluate(
     runs: tuple[Path, ...],
     split: str,
+    where: tuple[str, ...],
     post: str,
     on_tuned: bool,
     held_out: bool,
@@ -86,7 +87,7 @@ def evaluate(
     Examples:
       aupipe evaluate runs/20260101-120000-tcn-au --split validation
       aupipe evaluate runs/best-folds runs/tcn-folds            # ensembles of folds; a paired comparison
-      aupipe evaluate runs/best-folds --split train --held-out
+      aupipe evaluate runs/tcn-folds --split train --held-out
     """
     from aupipe.train.intervals import compare
     from aupipe.train.model import load_model
@@ -97,15 +98,16 @@ def evaluate(
         sets = [f"{model.path} is of task {model.task} ({', '.join(model.task.names)})" for model in (other, models[0])]
         raise UsageError(f"{' and '.join(sets)}: score them one by one")
     context = open_context(config_file, store, gpu, cpu, allow_missing, cuts_file)
-    selected = select_recordings(context.dataset, task.name, split, ())
+    selected = select_recordings(context.dataset, task.name, split, (), where)
     labels = read_labels(context.dataset, selected, task.name)
     if not labels:
-        raise UsageError(f"the {split} split of task {task} has no annotations here")
+        raise UsageError(f"none of the {len(selected)} selected recordings has annotations of task {task}")
     selected = [item for item in selected if item.id in labels]
     found = [_score(context, model, selected, labels, post, on_tuned, held_out, draws) for model in models]
     if as_json:
         lines = [
             {"run": str(model.path), **scores.to_json(), "spread": interval.to_json() if interval else None}
+            | ({"where": where} if where else {})
             for model, (scores, interval) in zip(models, found, strict=True)
         ]
         echo_json(lines[0] if len(lines) == 1 else lines)
@@ -136,103 +138,31 @@ def _score(
     """Scores of a model with caveats, and their intervals. Raises UsageError for recordings it was fitted on."""
     from aupipe.train.evaluate import check_unseen, evaluate_post
     from aupipe.train.evaluate import evaluate as score
+    from aupipe.train.model_prediction import routed_parts
     from aupipe.train.postprocess import apply_postprocess
 
-    names = list(labels)
+    used = {"trained_on": set[str](), "chosen_on": set[str](), "tuned_on": set[str]()}
+    for part, own in routed_parts(model, recordings):
+        for name, ids in used.items():
+            ids |= getattr(part, name) & {r.id for r in own}
     if not held_out:
-        check_unseen(model.trained_on, names, "trained this model", on_tuned)
-        check_unseen(model.tuned_on, names, "chose weights or thresholds of its members", on_tuned)
+        check_unseen(used["trained_on"], list(labels), "trained this model", on_tuned)
+        check_unseen(used["tuned_on"], list(labels), TUNED_MEMBERS, on_tuned)
     predictions = context.predict(model, recordings, held_out)
     fitted = choose_postprocess(model, post)
     if held_out:
         labels = {name: item for name, item in labels.items() if name in predictions}
-    threshold: Threshold = 0.5
+        check_unseen(used["tuned_on"], list(labels), TUNED_MEMBERS, on_tuned)
     if fitted is None:
         scores = score(predictions, labels, model.task)
     else:
         scores = evaluate_post(predictions, labels, fitted, context.shot_starts, on_tuned)
         predictions = apply_postprocess(fitted, predictions, context.shot_starts)
-        threshold = fitted.threshold or 0.5
-    caveats = []
-    if not held_out and model.trained_on & set(names):
+    caveats = [f"{run.path.name} IS NOT FINISHED" for run in model.runs if not run.finished]
+    if not held_out and used["trained_on"]:
         caveats.append("TRAINED ON THESE RECORDINGS: it does not estimate the score on others")
-    if both := model.chosen_on & set(names):
+    if both := used["chosen_on"] & set(labels):
         caveats.append(f"{len(both)} of these recordings chose the epoch")
-    scores = replace(scores, caveats=tuple(caveats))
-    return scores, bootstrap_scores(predictions, labels, model.task, threshold, recordings, draws)
-
-
-@click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--split", type=SPLITS, default="validation", show_default=True, help="Split to fit on.")
-@click.option("--held-out", is_flag=True, help="Fit on the held-out predictions of a cross-validation.")
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="threshold, smooth, width, side, aucorr, match_variance, fill, max_gap.",
-)
-@click.option("--out", type=click.Path(path_type=Path), help="File to write. Default: postprocess.json in RUN.")
-@overwrite_option("an earlier fit")
-@SHOT_STARTS
-@click.option("--allow-missing", is_flag=True, help="Leave out recordings that lack features.")
-@device_options
-@config_options
-@json_option
-def tune(
-    run: Path,
-    split: str,
-    held_out: bool,
-    overrides: tuple[str, ...],
-    out: Path | None,
-    overwrite: bool,
-    cuts_file: Path | None,
-    allow_missing: bool,
-    gpu: str | None,
-    cpu: bool,
-    config_file: Path | None,
-    store: Path | None,
-    as_json: bool,
-) -> None:
-    """Fit thresholds and smoothing of a RUN or an ensemble on one split, to apply them to another.
-
-    Without --set, RUN's recipe says what is fitted; its default is a threshold per AU, Gaussian smoothing (EXPR),
-    matched variance (VA).
-
-    \b
-    Examples:
-      aupipe tune runs/best-folds --held-out --set smooth=gaussian --set threshold=tune --overwrite
-      aupipe evaluate runs/best-folds --split validation
-    """
-    from aupipe.tables import build
-    from aupipe.train.evaluate import evaluate_post
-    from aupipe.train.model import load_model
-    from aupipe.train.postprocess import DEFAULTS, Options, fit_postprocess
-    from aupipe.train.recipe import apply_overrides
-    from aupipe.train.run import POST_FILE, save_postprocess
-
-    model = load_model(run)
-    target = out or model.path / POST_FILE
-    refuse_existing(target, overwrite)
-    options = model.runs[0].recipe.postprocess_for(model.task) or DEFAULTS[model.task.kind]
-    if overrides:
-        options = build(Options, apply_overrides({}, overrides), "--set")
-    context = open_context(config_file, store, gpu, cpu, allow_missing, cuts_file)
-    selected = (
-        list(context.dataset.recordings) if held_out else select_recordings(context.dataset, model.task.name, split, ())
-    )
-    labels = read_labels(context.dataset, selected, model.task.name)
-    predictions = context.predict(model, [item for item in selected if item.id in labels], held_out)
-    labels = {name: item for name, item in labels.items() if name in predictions}
-    fitted = fit_postprocess(predictions, labels, model.task, options, context.shot_starts)
-    if out is None:
-        save_postprocess(model, fitted, overwrite)
-    else:
-        write_file(out, json.dumps(fitted.to_json(), indent=1), overwrite)
-    scores = evaluate_post(predictions, labels, fitted, context.shot_starts, on_tuned=True)
-    if as_json:
-        echo_json({"post": fitted.to_json(), "scores": scores.to_json()})
-        return
-    echo(f"{fitted.describe()}: {scores.metric} {scores.mean:.3f} on the recordings of the fit, which is optimistic")
-    echo(f"wrote {target}; " + (f"use it with --post {out}" if out else "predict and evaluate use it"))
+    tuned = scores.tuned_on_itself or bool(used["tuned_on"] & set(labels))
+    scores = replace(scores, caveats=tuple(caveats), tuned_on_itself=tuned)
+    return scores, bootstrap_scores(predictions, labels, model.task, recordings, draws)

@@ -47,9 +47,8 @@ def select(
 
 
 def warn_duplicates(recordings: list[Recording], features: FeatureSet) -> None:
-    """Print which features have the same numbers: correct, but each is computed and stored."""
-    name_of: dict[str, str] = {}
-    for spec, _ in features.graph(recordings[0]).encoders if recordings else ():
-        first = name_of.setdefault(spec.key, spec.name)
-        if first != spec.name:
-            echo(f"aupipe: features {first!r} and {spec.name!r} are the same numbers: one is enough", err=True)
+    """Print which names are the same numbers: they are computed and stored once."""
+    for name, spec in features.graph(recordings[0]).named.items() if recordings else ():
+        first = next(one for one, other in features.graph(recordings[0]).named.items() if other is spec)
+        if first != name:
+            echo(f"aupipe: features {first!r} and {name!r} are the same numbers: computed once, as {spec.id}", err=True)

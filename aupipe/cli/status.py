@@ -21,13 +21,16 @@ from aupipe.cli.options import (
 )
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.selection import select
+from aupipe.cli.watch import describe_runs, extractions, watch
 from aupipe.dataset import open_dataset
+from aupipe.dataset_model import nearest_recording
 from aupipe.errors import UsageError
-from aupipe.registry import nearest
 
 if TYPE_CHECKING:
     from aupipe.extract.planning.plan import Item, Plan
     from aupipe.store import ItemRecord, Store
+
+SHOWN_RUNS = 20  # the newest, with --json
 
 
 @click.command()
@@ -35,20 +38,31 @@ if TYPE_CHECKING:
 @click.option("--failed", is_flag=True, help="List the failed items, with the reason.")
 @click.option("--damaged", is_flag=True, help="List the recordings with damaged media, and the damage.")
 @click.option("--notes", is_flag=True, help="List what is odd in media and no damage, such as silent sound.")
+@click.option("--watch", "watched", is_flag=True, help="Show the extractions that are running, until all have ended.")
 @json_option
 def status(
-    config_file: Path | None, store: Path | None, failed: bool, damaged: bool, notes: bool, as_json: bool
+    config_file: Path | None,
+    store: Path | None,
+    failed: bool,
+    damaged: bool,
+    notes: bool,
+    watched: bool,
+    as_json: bool,
 ) -> int:
-    """Count what is stored, missing, stale or failed, per feature. May run during an extraction.
+    """Count what is stored, missing, stale or failed, per feature. May run during an extraction, on any machine.
 
     \b
-    Example:
+    Examples:
       aupipe status --failed
+      aupipe status --watch
     """
     from aupipe.extract.planning.plan import make_plan
 
     config = require_config(resolve(config_file, store))
     opened = existing_store(config)
+    if watched:
+        watch(opened, as_json)
+        return 0
     recordings, features = select(config, open_dataset(config.dataset), [], [])
     plan = make_plan(recordings, features, opened)
     if as_json:
@@ -92,7 +106,9 @@ def _status_json(plan: Plan, store: Store) -> dict[str, Any]:
         }
         for feature, items in _by_feature(plan.items).items()
     }
-    return {"store": str(store.path), "backend": store.backend, "features": features, "notes": _notes(plan, store)}
+    runs = [account.to_json() for account in extractions(store)[-SHOWN_RUNS:]]
+    about = {"store": str(store.path), "backend": store.backend, "features": features}
+    return about | {"notes": _notes(plan, store), "runs": runs}
 
 
 def _show_status(plan: Plan, store: Store, failed: bool, damaged: bool, notes: bool) -> None:
@@ -123,6 +139,8 @@ def _show_status(plan: Plan, store: Store, failed: bool, damaged: bool, notes: b
                 echo(f"note  {video}: {line}")
     elif noted:
         echo(f"{len(noted)} with notes on their media: aupipe status --notes")
+    for line in describe_runs(store):
+        echo(line)
     todo = sum(item.todo for item in plan.items)
     if todo:
         echo(f"next: aupipe extract ({todo} items to compute)")
@@ -230,7 +248,7 @@ def describe_recording(store: Store, recording: str) -> dict[str, Any]:
         rows.append(row)
     if not rows:
         names = {record.recording for record in store.records()}
-        raise UsageError(f"no item of {recording!r} in {store.path}.{nearest(recording, names)}")
+        raise UsageError(f"no item of {recording!r} in {store.path}.{nearest_recording(recording, names)}")
     rows.sort(key=lambda row: row["feature"])
     lines = [f"{'feature':32} {'shape':>18} {'type':8} {'valid':>7} {'min':>10} {'mean':>10} {'max':>10}"]
     for row in rows:

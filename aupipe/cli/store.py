@@ -21,6 +21,7 @@ from aupipe.cli.options import (
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.overwrite import overwrite_option
 from aupipe.cli.status import describe_store
+from aupipe.dataset_model import nearest_recording
 from aupipe.errors import AupipeError, DamageError, UsageError
 from aupipe.logs import printable
 from aupipe.registry import nearest
@@ -283,7 +284,7 @@ def purge(recordings: tuple[str, ...], yes: bool, config_file: Path | None, stor
     known = {record.recording for record in opened.records()}
     for recording in recordings:
         if recording not in known:
-            raise UsageError(f"no item of {recording!r} in {opened.path}.{nearest(recording, known)}")
+            raise UsageError(f"no item of {recording!r} in {opened.path}.{nearest_recording(recording, known)}")
     if not yes and not click.confirm(
         printable(f"erase {', '.join(recordings)} from {opened.path} for good?"), err=True
     ):

@@ -9,6 +9,30 @@ kind = "geometry"
 
 """
 
+DETECTOR = """# Parameters of the detector, or another one with its parameters.
+# [detector]
+# kind = "retinaface"             # instead of `detector` above
+# model = "resnet50"
+"""
+
+DEFAULT = """[[encoder]]
+name = "hog"                      # the feature's name
+modality = "visual"
+kind = "hog"
+
+GEOMETRY[[encoder]]
+name = "mfcc"
+modality = "audio"
+kind = "mfcc"
+
+# A pretrained backbone: any timm name.
+# [[encoder]]
+# name = "swin_t"
+# modality = "visual"
+# kind = "timm"
+# model = "swin_tiny_patch4_window7_224.ms_in1k"
+"""
+
 
 def template(
     layout: str,
@@ -18,8 +42,14 @@ def template(
     detector: str = "mtcnn",
     task: str = "au",
     fps: float | None = None,
+    recipe: str = "tcn",
+    encoders: str = "",
+    detector_table: str = "",
 ) -> str:
-    """The default configuration for a data set of this layout, with comments."""
+    """The default configuration for a data set of this layout, with comments.
+
+    ``encoders``, ``detector_table``: the text of such tables, in place of the default ones.
+    """
     dataset = [f'layout = "{layout}"']
     if layout == "affwild2":
         dataset += ['root = "."', f'frames = "{frames}"                # or "cropped_aligned": the organisers\' crops']
@@ -30,9 +60,8 @@ def template(
     if fps is not None:
         dataset += [f"fps = {fps:g}                           # images have no timestamps: state their frame rate"]
     body = "\n".join(dataset)
-    geometry = (
-        "" if frames == "cropped_aligned" else GEOMETRY  # aligned crops have no landmarks
-    )
+    geometry = "" if frames == "cropped_aligned" else GEOMETRY  # aligned crops have no landmarks
+    encoders = encoders or DEFAULT.replace("GEOMETRY", geometry)
     return f"""# Configuration of aupipe. `aupipe config show` prints every value and where it comes from.
 
 [dataset]
@@ -46,29 +75,9 @@ backend = "zarr"                  # or "hdf5"
 detector = "{detector}"                # "mtcnn": weights bundled; "yunet": faster, weights from AUPIPE_WEIGHTS
 subject = "largest"               # or "center", "left", "right"
 
-# Parameters of the detector, or another one with its parameters.
-# [detector]
-# kind = "retinaface"             # instead of `detector` above
-# model = "resnet50"
-
-[[encoder]]
-name = "hog"                      # the feature's name
-modality = "visual"
-kind = "hog"
-
-{geometry}[[encoder]]
-name = "mfcc"
-modality = "audio"
-kind = "mfcc"
-
-# A pretrained backbone: any timm name.
-# [[encoder]]
-# name = "swin_t"
-# modality = "visual"
-# kind = "timm"
-# model = "swin_tiny_patch4_window7_224.ms_in1k"
-
+{detector_table or DETECTOR}
+{encoders}
 [train]
-recipe = "tcn"
+recipe = "{recipe}"
 task = "{task}"
 """

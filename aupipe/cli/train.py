@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from aupipe.allocator import keep_freed_memory
+from aupipe.cli.check import warn_flagged
+from aupipe.cli.context import WHERE, warn_random
 from aupipe.cli.data import Data, gather
 from aupipe.cli.options import (
     config_options,
@@ -23,8 +24,10 @@ from aupipe.cli.options import (
     split_list,
 )
 from aupipe.cli.output import echo
+from aupipe.cli.recipe_features import extract_command, task_of
 from aupipe.cli.signals import say_how_to_continue
-from aupipe.cli.train_report import show_ensemble, show_run, warn_damaged
+from aupipe.cli.train_log import is_training_log, training_log
+from aupipe.cli.train_report import show_ensemble, show_run, warn_damaged, warn_idle
 from aupipe.cli.train_request import (
     REQUEST_FILE,
     TrainRequest,
@@ -32,12 +35,14 @@ from aupipe.cli.train_request import (
     find_finished,
     identify_data,
     is_finished,
+    new_run_folder,
     parse_folds,
     parse_seeds,
     read_request,
     refuse_repeated,
     write_request,
 )
+from aupipe.cli.train_split import check_split_options, describe_worth, divide, needed_splits
 from aupipe.config import Config
 from aupipe.errors import AupipeError, UsageError
 
@@ -76,12 +81,22 @@ if TYPE_CHECKING:
 @click.option(
     "--folds", metavar="N|FILE", help="Cross-validation by video: the number of folds, or a JSON file {name: [ids]}."
 )
+@click.option("--fold", "only", multiple=True, metavar="NAME", help="Train only these of the --folds, such as fold2.")
 @click.option(
     "--on",
     type=click.Choice(["train", "all"]),
     default="train",
-    help="Recordings of the folds: the training split, or all with the validation split.",
+    help="all: the validation split too. Without --folds or --dev nothing is held out then: all epochs are trained, "
+    "and no score is known.",
 )
+@click.option(
+    "--dev",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=None,
+    metavar="SHARE",
+    help="Choose the epoch on this share of the people or videos of the training split, such as 0.1.",
+)
+@WHERE
 @click.option(
     "--per-feature",
     "--apart",
@@ -114,7 +129,10 @@ def train(
     resume: Path | None,
     seeds: str,
     folds: str | None,
+    only: tuple[str, ...],
     on: str,
+    dev: float | None,
+    where: tuple[str, ...],
     per_feature: bool,
     threads: int,
     amp: bool,
@@ -138,21 +156,25 @@ def train(
       aupipe train --recipe tcn-transformer --task va --set epochs=20 --set optimiser.lr=1e-4
       aupipe train --recipe best --seed 0,1,2
       aupipe train --recipe best --folds 5          # evaluate and predict then use the mean of the five
+      aupipe train --recipe usc-multimodal --dev 0.1          # the validation split is left for the score
+      aupipe train --recipe tmf-ensemble --on all --where scene=reaction --set epochs=20
       aupipe train --recipe baseline --feature hog,blendshapes --per-feature --folds 5
       aupipe train --resume runs/20260101-120000-best-au
     """
-    from aupipe.train.ensemble_recipe import load_ensemble_recipe
+    from aupipe.train.ensemble_recipe import ensemble_recipe_from_json, load_ensemble_recipe
 
     if resume is not None:
         given: dict[str, Any] = {"--recipe": recipe, "--task": task, "--feature": features, "--set": overrides}
-        given |= {"--out": out, "--folds": folds, "--amp": amp}
+        given |= {"--out": out, "--folds": folds, "--fold": only, "--dev": dev, "--where": where, "--amp": amp}
         if extra := [name for name, value in given.items() if value]:
             raise UsageError(f"--resume uses the settings of that run: leave out {', '.join(extra)}")
         request, out = read_request(resume), resume
         config = require_config(resolve(config_file, store, **{"train.task": request.task}))
     else:
         config = require_config(resolve(config_file, store, **{"train.recipe": recipe, "train.task": task}))
-        chosen = load_ensemble_recipe(config.train.recipe, [*overrides, *(["amp=true"] if amp else [])], per_feature)
+        changes, label_set = [*overrides, *(["amp=true"] if amp else [])], task_of(config, config.train.task)
+        chosen = load_ensemble_recipe(config.train.recipe, changes, per_feature, label_set)
+        warn_idle(config, changes, per_feature)
         request = TrainRequest(
             chosen.to_json(),
             config.train.task,
@@ -163,8 +185,12 @@ def train(
             allow_missing,
             deterministic,
             threads,
+            tuple(split_list(only)),
+            dev or 0.0,
+            where,
         )
-    opened, device = existing_store(config), pick_devices(gpu, cpu)[0]
+    command = extract_command(config, ensemble_recipe_from_json(request.recipe), request.task)
+    opened, device = existing_store(config, command), pick_devices(gpu, cpu)[0]
     _train(config, opened, request, out, resume is not None, device, compiled, as_json)
 
 
@@ -183,15 +209,19 @@ def _train(
     from aupipe.train.ensemble_recipe import ensemble_recipe_from_json, expand_members
     from aupipe.train.run import load_run
 
-    if request.folds is not None and len(request.seeds) > 1:
-        raise UsageError("--folds and several --seed cannot be combined")
+    check_split_options(request)
     refuse_repeated(request.features)
     begun = request if resumed else find_finished(out, request) if out is not None else None
     ensemble = ensemble_recipe_from_json(request.recipe)
     # A resumed run keeps its features, also where the configuration has changed.
     names = request.features or (tuple(request.data.get("features", ())) if resumed else ())
-    data = gather(config, store, ensemble, request.task, names, request.allow_missing)
+    limits = (request.where, needed_splits(request))
+    data = gather(config, store, ensemble, request.task, names, request.allow_missing, *limits)
+    for member in ensemble.members:
+        refuse_repeated(member.recipe.features)
     warn_damaged(data)
+    warn_random([store.spec(feature) for feature in data.features.values()])
+    flagged = warn_flagged([recording.id for recording in (*data.train, *data.validation)], store)
     if request.features:  # they replace those of the recipes
         ensemble = ensemble.on(request.features)
     options: dict[str, Any] = {
@@ -202,12 +232,13 @@ def _train(
         "compiled": compiled,
     }
     members = expand_members(ensemble, data.features)
+    folds = divide(data, request)
     request = replace(request, data=identify_data(data, store))
     if begun is not None and (other := data_differences(begun, request)):
         remedy = "train into another folder" if resumed else "choose another --out"
         raise UsageError(f"{out} was begun on other data ({'; '.join(other)}): {remedy}")
     fresh = out is None or not out.exists()
-    out = out or _new_run_folder(config, ensemble.name)
+    out = out or new_run_folder(config, ensemble.name)
     out.mkdir(parents=True, exist_ok=True)
     if begun is None:
         write_request(request, out)
@@ -215,18 +246,29 @@ def _train(
         if is_finished(out):
             echo(f"{out} is trained already", err=True)
         if request.folds is None and len(request.seeds) == 1 and len(members) == 1:
-            run = load_run(out) if is_finished(out) else _fit(store, data, out, members[0], request, options)
-            show_run(run, store, data, as_json)
+            fold, seed = folds[0]
+            if is_finished(out):
+                run = load_run(out)
+            else:
+                with training_log(out, config, request, data, flagged, device) as tell:
+                    run = _fit(store, data, out, members[0], fold, seed, options, tell)
+            worth = describe_worth(data, request, len(run.validation), False)
+            show_run(run, store, data, fold.validation, worth, as_json)
         else:
             from aupipe.train.ensemble import train_ensemble
 
             given: dict[str, Any] = {"features": data.features, "labels": data.labels, "aux_labels": data.aux_labels}
-            given |= {"task": data.task, "out": out, "progress": _report}
-            model = train_ensemble(store, ensemble, _folds(data, request), **given, **options)
-            show_ensemble(model, store, data, ensemble.name, [member.name for member in members], as_json)
+            given |= {"task": data.task, "out": out}
+            with training_log(out, config, request, data, flagged, device) as tell:
+                model = train_ensemble(store, ensemble, folds, progress=tell, **given, **options)
+            held_out = len({name for run in model.runs for name in run.validation})
+            worth = describe_worth(data, request, held_out, bool(model.weighed_on))
+            show_ensemble(model, store, data, ensemble.name, [member.name for member in members], worth, as_json)
     except (AupipeError, OSError):
-        if begun is None and {item.name for item in out.iterdir()} == {REQUEST_FILE}:  # an error before any training
-            (out / REQUEST_FILE).unlink()
+        left = list(out.iterdir())
+        if begun is None and all(item.name == REQUEST_FILE or is_training_log(item) for item in left):
+            for item in left:  # an error before any training
+                item.unlink()
             if fresh:
                 out.rmdir()
         raise
@@ -235,46 +277,19 @@ def _train(
         raise
 
 
-def _fit(store: Store, data: Data, out: Path, member: Member, request: TrainRequest, options: Any) -> Run:
+def _fit(
+    store: Store,
+    data: Data,
+    out: Path,
+    member: Member,
+    fold: Fold,
+    seed: int,
+    options: Any,
+    tell: Callable[[str], None],
+) -> Run:
     from aupipe.train.fit import fit
     from aupipe.train.fit_config import FitConfig, FitData
 
-    given = FitData(data.train, data.validation, data.labels, member.features, data.aux_labels)
-    config = FitConfig(member.recipe, data.task, request.seeds[0], **options)
-    return fit(store, given, config, out, resume=True, progress=_report)
-
-
-def _report(line: str) -> None:
-    echo(line, err=True)
-
-
-def _folds(data: Data, request: TrainRequest) -> list[tuple[Fold, int]]:
-    """The training and held-out recordings of each run, with its seed: the split of the data, or folds."""
-    from aupipe.train.crossval import Fold, custom_folds, group_folds
-
-    if request.folds is None:
-        several = len(request.seeds) > 1
-        names = {seed: f"seed{seed}" if several else "" for seed in request.seeds}
-        return [(Fold(name, tuple(data.train), tuple(data.validation)), seed) for seed, name in names.items()]
-    recordings = data.train + (data.validation if request.on == "all" else [])
-    if isinstance(request.folds, int):
-        frames = {name: len(labels) for name, labels in data.labels.items()}
-        folds = group_folds(recordings, request.folds, request.seeds[0], frames)
-    else:
-        folds = custom_folds(recordings, request.folds)
-    return [(fold, request.seeds[0]) for fold in folds]
-
-
-def _new_run_folder(config: Config, recipe: str) -> Path:
-    """Create a new folder for a run, also where several commands start in the same second."""
-    base = config.file.parent if config.file else Path.cwd()
-    name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{recipe}-{config.train.task}"
-    for number in count(1):
-        out = base / "runs" / (name if number == 1 else f"{name}-{number}")
-        out.parent.mkdir(exist_ok=True)
-        try:
-            out.mkdir()
-        except FileExistsError:
-            continue
-        return out
-    raise AssertionError
+    given = FitData(fold.train, fold.validation, data.labels, member.features, data.aux_labels)
+    config = FitConfig(member.recipe, data.task, seed, **options)
+    return fit(store, given, config, out, resume=True, progress=tell)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from aupipe.files import write_file
 
 if TYPE_CHECKING:
     from aupipe.cli.data import Data
+    from aupipe.config import Config
     from aupipe.store import Store
 
 REQUEST_FILE = "train.json"  # in the folder of the run; read by --resume
@@ -25,7 +28,9 @@ SHOWN = 5  # differences in an error message
 class TrainRequest:
     """The settings of a `train` command.
 
-    ``recipe``: `EnsembleRecipe.to_json`. ``folds``: a number, or fold name -> recording ids. ``on``: train or all.
+    ``recipe``: `EnsembleRecipe.to_json`. ``folds``: a number, or fold name -> recording ids; ``only``: names of those
+    that are trained, () for all. ``on``: train or all. ``dev``: the development share of the recordings, or 0.
+    ``where``: conditions that recordings fulfil.
     """
 
     recipe: Mapping[str, Any]
@@ -37,6 +42,9 @@ class TrainRequest:
     allow_missing: bool
     deterministic: bool
     threads: int
+    only: tuple[str, ...] = ()
+    dev: float = 0.0
+    where: tuple[str, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)  # `identify_data`; empty in files of an earlier aupipe
 
 
@@ -90,7 +98,7 @@ def read_request(folder: Path) -> TrainRequest:
     """The request of the run in a folder. Raises UsageError where there is none, or it is not readable."""
     try:
         content: dict[str, Any] = read_json(folder / REQUEST_FILE)
-        content |= {key: tuple(content[key]) for key in ("features", "seeds")}
+        content |= {key: tuple(content.get(key, ())) for key in ("features", "seeds", "only", "where")}
         return TrainRequest(**content)
     except FileNotFoundError:
         raise UsageError(f"{folder}: nothing to resume: it has no {REQUEST_FILE}") from None
@@ -134,7 +142,19 @@ def identify_data(data: Data, store: Store) -> dict[str, Any]:
 
 def differences(before: TrainRequest, now: TrainRequest) -> list[str]:
     """The settings in which two requests differ, as ``epochs 5, not 10``."""
-    names = ("task", "features", "seeds", "folds", "on", "allow_missing", "deterministic", "threads")
+    names = (
+        "task",
+        "features",
+        "seeds",
+        "folds",
+        "only",
+        "on",
+        "dev",
+        "where",
+        "allow_missing",
+        "deterministic",
+        "threads",
+    )
     found = [_difference(name, getattr(before, name), getattr(now, name)) for name in names]
     if before.recipe["name"] != now.recipe["name"]:
         found.insert(0, _difference("recipe", before.recipe["name"], now.recipe["name"]))
@@ -181,3 +201,18 @@ def _flat(table: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     for name, value in table.items():
         found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return found
+
+
+def new_run_folder(config: Config, recipe: str) -> Path:
+    """Create a new folder for a run, also where several commands start in the same second."""
+    base = config.file.parent if config.file else Path.cwd()
+    name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{recipe}-{config.train.task}"
+    for number in count(1):
+        out = base / "runs" / (name if number == 1 else f"{name}-{number}")
+        out.parent.mkdir(exist_ok=True)
+        try:
+            out.mkdir()
+        except FileExistsError:
+            continue
+        return out
+    raise AssertionError

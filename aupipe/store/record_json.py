@@ -40,11 +40,17 @@ def record_to_json(record: ItemRecord) -> dict[str, Any]:
 
 
 def record_from_json(content: dict[str, Any]) -> ItemRecord:
-    """The inverse of `record_to_json`; keys of a later version are ignored."""
-    known = {_FIELDS[key]: value for key, value in content.items() if key in _FIELDS}
+    """The inverse of `record_to_json`, which ``content`` is used up for; keys of a later version are ignored."""
+    folder = content.pop("source_folder", "")
+    known = content
+    if not content.keys() <= _FIELDS.keys():
+        known = {key: value for key, value in content.items() if key in _FIELDS}
+    for name, key in KEYS.items():
+        if key in known:
+            known[name] = known.pop(key)
     known["feature"] = sys.intern(known["feature"])
     if "source" in known:
-        known["source"] = _source(*known["source"][:3], content.get("source_folder", ""))
+        known["source"] = _source(*known["source"][:3], folder)
     if "shape" in known:
         known["shape"] = tuple(known["shape"])
     known["versions"] = _versions(tuple(known.get("versions", {}).items()))

@@ -1,16 +1,16 @@
-"""Predictions of several models combined: their mean, a majority vote, or one model per recording. numpy only."""
+"""Predictions of several models combined: their mean, or a majority vote. numpy only."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.errors import UsageError
-from aupipe.train.predictions import Predictions, Threshold, decide
+from aupipe.train.predictions import Predictions, Threshold
 
 Ties = Literal["mean", "positive", "negative"]
 
@@ -18,7 +18,7 @@ Ties = Literal["mean", "positive", "negative"]
 def mean(
     members: Sequence[Mapping[str, Predictions]], weights: Sequence[float] | None = None
 ) -> dict[str, Predictions]:
-    """The weighted mean of the scores, frame by frame; without ``weights`` the plain mean.
+    """The weighted mean of the scores, frame by frame, and of the thresholds; without ``weights`` the plain mean.
 
     Raises UsageError for members that predict other recordings, frames or tasks than the first.
     """
@@ -27,21 +27,25 @@ def mean(
     if len(share) != len(members) or share.sum() <= 0 or (share < 0).any():
         raise UsageError(f"{len(members)} members with weights {list(share)}: give one each, none below 0, not all 0")
     share = share / share.sum()
-    return {
-        name: replace(
-            item,
-            scores=np.tensordot(share, np.stack([member[name].scores for member in members]), axes=1).astype(
-                np.float32
-            ),
-        )
-        for name, item in members[0].items()
-    }
+    combined = {}
+    for name, item in members[0].items():
+        scores: NDArray[Any] = np.tensordot(share, np.stack([member[name].scores for member in members]), axes=1)
+        threshold = _mean_threshold([member[name].threshold for member in members], share)
+        combined[name] = replace(item, scores=scores.astype(np.float32), threshold=threshold)
+    return combined
 
 
-def vote(
-    members: Sequence[Mapping[str, Predictions]], thresholds: Sequence[Threshold] | None = None, ties: Ties = "mean"
-) -> dict[str, Predictions]:
-    """Majority vote: AU scores become 0 or 1, EXPR scores one-hot. ``thresholds``: one per member.
+def _mean_threshold(thresholds: Sequence[Threshold], share: NDArray[np.float64]) -> Threshold:
+    """The weighted mean of one threshold per member; exactly theirs where all have the same."""
+    if all(threshold == thresholds[0] for threshold in thresholds):
+        return thresholds[0]
+    each = np.broadcast_arrays(*(np.atleast_1d(np.asarray(threshold, dtype=np.float64)) for threshold in thresholds))
+    found = tuple(float(value) for value in share @ np.stack(each))
+    return found if len(found) > 1 else found[0]
+
+
+def vote(members: Sequence[Mapping[str, Predictions]], ties: Ties = "mean") -> dict[str, Predictions]:
+    """Majority vote: AU scores become 0 or 1, EXPR scores one-hot. Each member votes by its own thresholds.
 
     ``ties`` of AUs: 'mean' compares the mean score with the mean threshold, 'positive' and 'negative' decide so
     (th2l/Affwild2-ABAW3-ActionUnit counts two votes of four as positive). Among classes with equally many votes the
@@ -52,25 +56,19 @@ def vote(
     _check(members)
     if ties not in ("mean", "positive", "negative"):
         raise UsageError(f"ties = {ties!r}: expected 'mean', 'positive' or 'negative'")
-    limits = [0.5] * len(members) if thresholds is None else list(thresholds)
-    if len(limits) != len(members):
-        raise UsageError(f"{len(members)} members with {len(limits)} thresholds: give one each")
     averaged = mean(members)
     voted = {}
     for name, item in members[0].items():
         if not item.task.whole:
             raise UsageError(f"{name}: {' and '.join(item.names)} cannot be voted on: use the mean")
-        choices = [decide(m[name].scores, item.task, limit) for m, limit in zip(members, limits, strict=True)]
+        choices = [member[name].decisions for member in members]
         if item.task.kind == "classes":
             scores = _most_voted(choices, averaged[name].scores)
         else:
             margin = 2 * np.sum(choices, axis=0) - len(members)  # (T, K), above 0: most members vote positive
-            limit = np.mean(
-                [np.broadcast_to(np.asarray(limit, dtype=float), margin.shape[1]) for limit in limits], axis=0
-            )
-            tied = {"mean": averaged[name].scores >= limit, "positive": True, "negative": False}[ties]
+            tied = averaged[name].decisions > 0 if ties == "mean" else np.full(margin.shape, ties == "positive")
             scores = np.where(margin == 0, tied, margin > 0).astype(np.float32)
-        voted[name] = replace(item, scores=scores)
+        voted[name] = replace(item, scores=scores, threshold=0.5)
     return voted
 
 
@@ -80,25 +78,6 @@ def _most_voted(choices: Sequence[NDArray[np.float32]], mean_scores: NDArray[np.
     votes = sum((choice == np.arange(classes)).astype(np.float64) for choice in choices)  # (T, 1) -> (T, K)
     best = np.argmax(votes + 1e-3 * mean_scores, axis=1)  # scores are at most 1: they only break ties
     return np.eye(classes, dtype=np.float32)[best]
-
-
-def routed(members: Mapping[str, Mapping[str, Predictions]], routes: Mapping[str, str]) -> dict[str, Predictions]:
-    """Each recording from one member. ``routes``: recording id -> name of the member.
-
-    Zhang et al. 2024 (ABAW6, Netease Fuxi) route recordings by scene, sorted by hand; here the routes are data. Raises
-    UsageError for a recording without a route, for an unknown member, and for a member that did not predict the
-    recording.
-    """
-    names = {name for member in members.values() for name in member}
-    found = {}
-    for name in sorted(names):
-        route = routes.get(name)
-        if route is None or route not in members:
-            raise UsageError(f"{name}: routed to {route!r}. Members: {', '.join(members)}")
-        if name not in members[route]:
-            raise UsageError(f"{name}: member {route!r} did not predict it")
-        found[name] = members[route][name]
-    return found
 
 
 def _check(members: Sequence[Mapping[str, Predictions]]) -> None:

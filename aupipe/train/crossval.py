@@ -89,6 +89,22 @@ def custom_folds(recordings: Sequence[Recording], named: Mapping[str, Sequence[s
     return made
 
 
+def development_split(recordings: Sequence[Recording], share: float, seed: int = 0) -> Fold:
+    """About ``share`` of the groups for validation, drawn by ``seed``; all others for training.
+
+    Yin et al. 2023, section 4.1, choose the epoch on 10% of the training split. Raises UsageError where no group would
+    be left to train on.
+    """
+    groups = sorted({recording.group for recording in recordings})
+    chosen = set(np.random.default_rng(seed).permutation(groups)[: max(1, round(share * len(groups)))])
+    if len(chosen) == len(groups):
+        raise UsageError(
+            f"a development share of {share:g} of {len(groups)} groups of recordings leaves none to train on"
+        )
+    train = tuple(r for r in recordings if r.group not in chosen)
+    return Fold("", train, tuple(r for r in recordings if r.group in chosen))
+
+
 @dataclass(frozen=True)
 class Summary:
     """Validation scores of several runs: ``mean`` and standard ``deviation``. The best of several is not a result."""

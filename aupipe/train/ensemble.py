@@ -6,6 +6,7 @@ was trained on says nothing about its use.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,14 @@ from aupipe.train.ensemble_recipe import EnsembleRecipe, Member, expand_members,
 from aupipe.train.fit import fit
 from aupipe.train.fit_config import FitConfig, FitData
 from aupipe.train.member_weights import choose_weights
-from aupipe.train.model import FILE, Model, load_model, save_ensemble
+from aupipe.train.model import FILE, Model, load_model, mean_of, save_ensemble
 from aupipe.train.model_prediction import predict_unseen
-from aupipe.train.postprocess import fit_postprocess
+from aupipe.train.postprocess import apply_postprocess, fit_postprocess, is_tuned
+from aupipe.train.predictions import Predictions
 from aupipe.train.run import POST_FILE, Run, holds_run, save_postprocess
-from aupipe.types import Labels
+from aupipe.types import Labels, Recording
+
+log = logging.getLogger(__name__)
 
 
 def train_ensemble(
@@ -69,19 +73,35 @@ def train_ensemble(
         return model
     everyone = list({item.id: item for fold, _ in folds for item in fold.validation}.values())
     where = {key: options[key] for key in ("device", "threads") if key in options}
-    held = [predict_unseen(own, store, everyone, **where) for own in runs]
-    # With allow_missing one member may lack a recording that another one has.
-    shared = [name for name in held[0] if all(name in found for found in held)]
-    held = [{name: found[name] for name in shared} for found in held]
-    known = {name: labels[name] for name in shared if name in labels}
-    weights = choose_weights(held, known, task) if len(members) > 1 else (1.0,)
+    held = held_out_of_all([mean_of(own) for own in runs], store, everyone, **where)
+    known = {name: labels[name] for name in held[0] if name in labels}
+    weights = choose_weights(held, known, task) if len(members) > 1 and known else (1.0,) * len(members)
     shares = [weight for weight, own in zip(weights, runs, strict=True) for _ in own]
-    post = fit_postprocess(mean(held, weights), labels, task, options_of) if options_of is not None else None
-    weighted: dict[str, Any] = {"weights": shares, "weighed_on": sorted(known)} if len(members) > 1 else {}
-    model = model or save_ensemble(out, flat, **weighted)
+    if not known:
+        log.warning("%s: no recording was held out, so weights and post-processing of the mean were not fitted", out)
+    post = None
+    if options_of is not None and (known or not is_tuned(options_of, as_task(task))):
+        post = fit_postprocess(mean(held, weights), labels, task, options_of)
+    weighted: dict[str, Any] = {"weights": shares, "weighed_on": sorted(known)} if len(members) > 1 and known else {}
+    model = model or save_ensemble(out, flat, member_post=False, **weighted)  # post is fitted on the mean
     if post is not None:
         save_postprocess(model, post)
     return model
+
+
+def held_out_of_all(
+    members: Sequence[Model], store: Store, recordings: Sequence[Recording], member_post: bool = False, **options: Any
+) -> list[dict[str, Predictions]]:
+    """What each member predicts of the recordings that every member held out; ``options`` are those of `predict`.
+
+    ``member_post``: after the member's own post-processing.
+    """
+    held = [predict_unseen(member, store, recordings, **options) for member in members]
+    posts = [member.post if member_post else None for member in members]
+    # With allow_missing one member may lack a recording that another one has.
+    shared = [name for name in held[0] if all(name in found for found in held)]
+    held = [{name: found[name] for name in shared} for found in held]
+    return [apply_postprocess(post, found) if post else found for post, found in zip(posts, held, strict=True)]
 
 
 def _folder_name(fold: Fold, member: Member) -> str:

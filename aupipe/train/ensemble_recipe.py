@@ -12,16 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from aupipe.config import EncoderConfig
 from aupipe.errors import UsageError
+from aupipe.tasks import Task
 from aupipe.train.data import refuse_duplicates
-from aupipe.train.recipe import (
-    Recipe,
-    apply_overrides,
-    current_keys,
-    describe_missing,
-    read_tables,
-    recipe_from,
-)
+from aupipe.train.recipe import Recipe, describe_missing, recipe_from
+from aupipe.train.recipe_tables import apply_overrides, current_keys, for_task, merged, read_tables
 
 
 @dataclass(frozen=True)
@@ -51,9 +47,19 @@ class EnsembleRecipe:
         return tuple(dict.fromkeys(other for m in self.members for other in m.recipe.aux_tasks_for(task)))
 
     @property
-    def needs(self) -> Mapping[str, str]:
-        """Feature name -> the command that makes it."""
-        return {feature: line for member in self.members for feature, line in member.recipe.needs.items()}
+    def encoders(self) -> tuple[EncoderConfig, ...]:
+        """The encoders of all members. Raises UsageError where two members make one feature by different ones."""
+        found: dict[str, EncoderConfig] = {}
+        for member in self.members:
+            for one in member.recipe.encoders:
+                if found.setdefault(one.name, one) != one:
+                    raise UsageError(f"recipe {self.name!r}: its members have two different [[encoder]] {one.name!r}")
+        return tuple(found.values())
+
+    @property
+    def detector(self) -> Mapping[str, Any]:
+        """The [detector] table of the members that have one."""
+        return next((member.recipe.detector for member in self.members if member.recipe.detector), {})
 
     def on(self, features: Sequence[str]) -> EnsembleRecipe:
         """The same with these features instead of those that its members list."""
@@ -84,14 +90,14 @@ class Member:
 
 
 def load_ensemble_recipe(
-    name_or_path: str | Path, overrides: Sequence[str] = (), per_feature: bool = False
+    name_or_path: str | Path, overrides: Sequence[str] = (), per_feature: bool = False, task: Task | None = None
 ) -> EnsembleRecipe:
-    """A recipe by its name or from a TOML file, with ``key=value`` changes applied.
+    """A recipe by its name or from a TOML file, for ``task`` (`load_recipe`), with ``key=value`` changes applied.
 
     ``NAME.key=value`` changes one member, ``key=value`` all of them. ``per_feature``: every member is trained once per
     feature. Raises UsageError as `load_recipe` does, and for a member that is itself an ensemble recipe.
     """
-    name, tables = read_tables(name_or_path)
+    name, tables = read_tables(name_or_path, task)
     if "member" not in tables:
         recipe = recipe_from(apply_overrides(tables, overrides), name)
         return EnsembleRecipe(name, (MemberRecipe(name, recipe, per_feature),))
@@ -101,18 +107,20 @@ def load_ensemble_recipe(
     members = []
     for label, table in own.items():
         where = f"recipe {name!r}: [member.{label}]"
-        changes = current_keys(table)
+        changes = current_keys(for_task(table, task, where))
         if not isinstance(changes.get("recipe"), str):
             raise UsageError(f"{where}: the key 'recipe' is missing")
         separate = changes.pop("per_feature", False)
         if not isinstance(separate, bool):
             raise UsageError(f"{where}: per_feature = {separate!r}: expected true or false")
-        base, base_tables = read_tables(changes.pop("recipe"))
+        base, base_tables = read_tables(changes.pop("recipe"), task)
         if "member" in base_tables:
             raise UsageError(f"{where}: {base!r} has members itself: name a recipe without members")
-        merged = _merged(_merged(base_tables, tables), changes)
+        together = merged(merged(base_tables, tables), changes)
         chosen = [text.removeprefix(f"{label}.") for text in overrides if _is_for(text, label, own)]
-        members.append(MemberRecipe(label, recipe_from(apply_overrides(merged, chosen), base), separate or per_feature))
+        members.append(
+            MemberRecipe(label, recipe_from(apply_overrides(together, chosen), base), separate or per_feature)
+        )
     return EnsembleRecipe(name, tuple(members))
 
 
@@ -161,14 +169,3 @@ def _is_for(override: str, member: str, members: Mapping[str, Any]) -> bool:
     """Does a ``key=value`` change this member: because it names the member, or because it names none?"""
     first = override.partition("=")[0].partition(".")[0].strip()
     return first == member or first not in members
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """``below`` with the keys of ``above``, table by table; a table of another ``kind`` replaces the one below."""
-    merged = dict(below)
-    for key, value in above.items():
-        lower = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(lower, Mapping) and value.get("kind") in (None, lower.get("kind")):
-            value = _merged(lower, value)
-        merged[key] = value
-    return merged

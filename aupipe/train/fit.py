@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 import uuid
@@ -21,26 +22,29 @@ from aupipe.train.checkpoint import TrainState, load_checkpoint
 from aupipe.train.data import Example, columns
 from aupipe.train.data_identity import check_same, identify_fit_data
 from aupipe.train.ema import averaged_model
-from aupipe.train.evaluate import Scores, pooled, warn_absent
+from aupipe.train.evaluate import pooled, warn_absent
 from aupipe.train.fit_config import FitConfig, FitData
 from aupipe.train.folder_lock import lock_folder
 from aupipe.train.heads import build_head, context_of, reads_times, require_weights, run_head
+from aupipe.train.idle_settings import unreached
 from aupipe.train.inference import score_recordings
 from aupipe.train.labels import positive_rates
 from aupipe.train.loader import DeviceBatch, open_loader
 from aupipe.train.losses import JointLoss, build_loss
-from aupipe.train.postprocess import fit_postprocess
+from aupipe.train.postprocess import fit_postprocess, is_tuned
 from aupipe.train.predict import predict
 from aupipe.train.predictions import Predictions
 from aupipe.train.recipe import Recipe, describe_missing
 from aupipe.train.reproducibility import reproducible, versions
 from aupipe.train.run import Epoch, Run, holds_run, load_run, save_postprocess, save_run
 from aupipe.train.schedule import build_optimiser, lr_factor
+from aupipe.train.scores import Scores
 from aupipe.train.thresholds import best_f1
 from aupipe.train.training_data import TrainingData, check_request, load_training_data
 from aupipe.train.windows import Context, chunks, tile, with_context
 from aupipe.types import Labels, Window
 
+log = logging.getLogger(__name__)
 NO_CONTEXT = Context()
 
 
@@ -53,7 +57,7 @@ def fit(
     resume: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Run:
-    """Train a head and keep the epoch with the best score on the validation recordings.
+    """Train a head and keep the epoch with the best score on the validation recordings; without any, the last epoch.
 
     The run is written to the folder ``out`` after every epoch, all of it in one file. ``resume`` continues a run that
     was killed there, to exactly the weights of an uninterrupted one, returns a finished one, and starts one where there
@@ -66,6 +70,8 @@ def fit(
     recipe, task = config.recipe, config.task
     check_request(recipe, task)
     aux_tasks = data.aux_tasks(recipe.aux_tasks_for(task.name))
+    for other in aux_tasks:
+        check_request(recipe, other)
     before = load_run(out) if holds_run(out) else None
     if before is not None:
         if not resume:
@@ -94,42 +100,39 @@ def fit(
             return checkpoint.run
         rng = np.random.default_rng(config.seed)
         outputs = sum(len(one.names) for one in (task, *aux_tasks))
-        head = build_head(
-            recipe.head.kind,
-            recipe.head.params,
-            columns(loaded.dims),
-            outputs,
-            loaded.dims,
-            task.kind,
-            tuple(loaded.features),
-            read_weights=checkpoint is None,
-        ).to(config.device)
+        kind, params, names = recipe.head.kind, recipe.head.params, tuple(loaded.features)
+        width, new = columns(loaded.dims), checkpoint is None
+        head = build_head(kind, params, width, outputs, loaded.dims, task.kind, names, new).to(config.device)
         context, timed = context_of(head, recipe.margin), reads_times(head)
         called: Any = torch.compile(head, dynamic=True) if config.compiled else head  # the same parameters
         loader = open_loader(loaded.train, loaded.scaling, config.device, config.memory_limit, timed)
-        validate = _validator(loaded, config, timed)
+        validate = _validator(loaded, config, timed) if loaded.validation else None
         loss_of = _loss(loaded.train, config, aux_tasks)
         start = loss_of.start if recipe.bias_at_rates else None
         _initialise(head, start, lambda: loader.batches(_first_batches(loaded.train, recipe)), task)
         average = averaged_model(head, recipe.ema) if recipe.ema else None
         state = TrainState(head, build_optimiser(head, recipe.optimiser), average, rng)
         if checkpoint is None:
-            run = replace(_new_run(out, store, data, loaded, config, validate(head)[1]), aux_tasks=aux_tasks)
+            scores = validate(head)[1] if validate else None
+            run = replace(_new_run(out, store, data, loaded, config, scores), aux_tasks=aux_tasks)
         else:
             run = checkpoint.run
             state.restore(checkpoint)
         for epoch in range(len(run.history) + 1, recipe.epochs + 1):
-            if run.best_epoch and epoch - 1 - run.best_epoch >= recipe.patience:
+            if run.best_epoch and epoch - 1 - run.best_epoch >= recipe.patience:  # not without validation
                 break
             start_s = time.perf_counter()
             windows = epoch_windows(loaded.train, recipe, rng, context)
             batches = chunks(windows, recipe.batch)[: recipe.steps or None]
+            for line in unreached(recipe.optimiser, len(batches), recipe.epochs) if epoch == 1 else ():
+                log.warning("the run of %d epochs is shorter than its schedule: %s", recipe.epochs, line)
             loss, lr = _train_epoch(state, called, loader.batches(batches), loss_of, recipe, epoch, len(batches))
             _check_finite(epoch, loss, head, recipe)
-            score, scores = validate(state.scored)
-            state.plateau.update(score, recipe.optimiser)
-            if score > state.best or run.best_epoch == 0:
-                state.keep(score)
+            score, scores = validate(state.scored) if validate else (None, None)
+            if score is not None:
+                state.plateau.update(score, recipe.optimiser)
+            if score is None or score > state.best or run.best_epoch == 0:
+                state.keep(score or 0.0)
                 run = replace(run, best_epoch=epoch, scores=scores)
             done = Epoch(epoch, loss, score, lr, round(time.perf_counter() - start_s, 3))
             run = replace(run, history=(*run.history, done))
@@ -138,11 +141,15 @@ def fit(
                 progress(_line(done, run, recipe))
         if (options := recipe.postprocess_for(task)) is not None:
             held_out = [item for item in data.validation if item.id in set(run.validation)]
-            known = predict(run, store, held_out, config.device, config.threads)
-            save_postprocess(run, fit_postprocess(known, loaded.annotated, task, options))
+            known = predict(run, store, held_out, config.device, config.threads) if held_out else {}
+            if held_out or not is_tuned(options, task):
+                save_postprocess(run, fit_postprocess(known, loaded.annotated, task, options))
+            else:
+                log.warning("%s: no recording was held out, so the post-processing of the recipe was not fitted", out)
         run = replace(run, finished=True)
         save_run(run, state.weights, loaded.scaling)
-    warn_absent(run.scores)
+    if run.scores is not None:
+        warn_absent(run.scores)
     return run
 
 
@@ -158,7 +165,9 @@ def epoch_windows(
     return [windows[i] for i in rng.permutation(len(windows))] if rng else windows
 
 
-def _new_run(out: Path, store: Store, data: FitData, loaded: TrainingData, config: FitConfig, scores: Scores) -> Run:
+def _new_run(
+    out: Path, store: Store, data: FitData, loaded: TrainingData, config: FitConfig, scores: Scores | None
+) -> Run:
     """A run before its first epoch; ``scores`` of the initial weights."""
     used = {example.recording for example in (*loaded.train, *loaded.validation)}
     train, validation = ([r for r in split if r.id in used] for split in (data.train, data.validation))
@@ -282,6 +291,8 @@ def _validator(loaded: TrainingData, config: FitConfig, timed: bool) -> Callable
 
 
 def _line(epoch: Epoch, run: Run, recipe: Recipe) -> str:
-    best = f"best {run.scores.mean:.3f} (epoch {run.best_epoch})"
-    score = f"validation {run.scores.metric} {epoch.score:.3f}"
-    return f"epoch {epoch.epoch}/{recipe.epochs}  loss {epoch.loss:.4f}  {score}  {best}  {epoch.seconds:.1f} s"
+    score = ""
+    if run.scores is not None:
+        best = f"best {run.scores.mean:.3f} (epoch {run.best_epoch})"
+        score = f"  validation {run.scores.metric} {epoch.score:.3f}  {best}"
+    return f"epoch {epoch.epoch}/{recipe.epochs}  loss {epoch.loss:.4f}{score}  {epoch.seconds:.1f} s"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from aupipe.tasks import Task, as_task
+from aupipe.errors import UsageError
+from aupipe.tasks import OFFICIAL, Task, as_task
 from aupipe.train.recipe import Recipe
 from aupipe.types import Labels, Recording
 
@@ -25,8 +26,13 @@ class FitData:
     aux_labels: Mapping[str, Mapping[str, Labels]] = field(default_factory=dict)
 
     def aux_tasks(self, names: Iterable[str]) -> tuple[Task, ...]:
-        """The label sets of auxiliary tasks, from their labels; official ones where there are none."""
+        """The label sets of auxiliary tasks, from their labels; official ones where there are none.
+
+        Raises UsageError for a task of one's own without labels.
+        """
         found = {name: next((item.task for item in self.aux_labels.get(name, {}).values()), None) for name in names}
+        if unknown := next((name for name, task in found.items() if task is None and name not in OFFICIAL), None):
+            raise UsageError(f"aux_tasks.{unknown}: no recording has labels for it: check the annotation folder")
         return tuple(task or as_task(name) for name, task in found.items())
 
 

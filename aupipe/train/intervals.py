@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from aupipe.errors import UsageError
 from aupipe.tasks import Task, as_task
 from aupipe.train.labels import check_labels, scored_entries
-from aupipe.train.predictions import Predictions, Threshold, decide
+from aupipe.train.predictions import Predictions
 from aupipe.train.statistics import from_statistics, statistics
 from aupipe.types import Labels
 
@@ -72,7 +72,6 @@ def bootstrap(
     predictions: Mapping[str, Predictions],
     labels: Mapping[str, Labels],
     task: Task | str,
-    threshold: Threshold = 0.5,
     groups: Mapping[str, str] | None = None,
     draws: int = 1000,
     seed: int = 0,
@@ -82,7 +81,7 @@ def bootstrap(
     ``groups``: recording id -> group; recordings of one group are drawn together. None: each recording is a group.
     Raises UsageError for fewer than two groups.
     """
-    sums = group_sums(predictions, labels, task, threshold, groups)
+    sums = group_sums(predictions, labels, task, groups)
     if len(sums.groups) < 2:
         raise UsageError(f"bootstrap: {len(sums.groups)} videos; an interval needs at least two")
     low, high, error = _resample(sums.scores, len(sums.groups), draws, seed)
@@ -135,7 +134,6 @@ def group_sums(
     predictions: Mapping[str, Predictions],
     labels: Mapping[str, Labels],
     task: Task | str,
-    threshold: Threshold = 0.5,
     groups: Mapping[str, str] | None = None,
 ) -> GroupSums:
     """What `bootstrap` resamples. Raises UsageError for labels out of range."""
@@ -146,7 +144,7 @@ def group_sums(
             continue
         check_labels(labels[name], task, name)
         shared = min(len(labels[name]), len(predictions[name]))
-        decided = decide(predictions[name].scores[:shared], task, threshold)
+        decided = predictions[name].decisions[:shared]
         scored = scored_entries(labels[name])[:shared]
         group = (groups or {}).get(name, name)
         sums[group] = sums.get(group, 0.0) + statistics(labels[name].targets[:shared], decided, scored, task)

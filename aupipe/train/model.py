@@ -1,9 +1,10 @@
 """A model on disk: the folder of one run, or of an ensemble of several. `predict`, `evaluate` and `tune` take both.
 
 An ensemble is a file ``ensemble.json``: the folders of its members and the rule that combines them. A member is a run
-or an ensemble with its own rule. Weights, votes and routes belong to members, not to the runs inside a member. A member
-votes with its post-processed scores; means and routes combine raw scores. The post-processing of the whole ensemble
-comes last.
+or an ensemble with its own rule, weights, thresholds and smoothing. Weights, votes and routes belong to members, not to
+the runs inside a member. Members are combined after their own post-processing, except in means of folds, seeds and
+features that were trained together, and in ensembles that an earlier aupipe saved. The post-processing of the whole
+ensemble comes last.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from aupipe.train.postprocess import PostProcess
 from aupipe.train.run import Run, holds_run, load_postprocess, load_run
 
 FILE = "ensemble.json"
-FORMAT = 2  # 1: every member is a run
+FORMAT = 3  # 1: every member is a run; 1 and 2: only members that vote are post-processed
 Rule = Literal["single", "mean", "vote", "routed"]
 RULES = ("mean", "vote", "routed")
 
@@ -35,8 +36,10 @@ RULES = ("mean", "vote", "routed")
 class Model:
     """A run (``rule`` single), or ``members`` and the rule that combines them.
 
-    ``weights``: one per member. ``routes``: recording id or group -> index of its member in ``members``; ``default``:
-    the index for all others. ``weighed_on``: ids of the recordings that the ``weights`` were fitted on.
+    ``weights``: one per member. ``routes``: value of the column ``by`` of the data set, or where that is '' recording
+    id or group, -> index of its member in ``members``; ``default``: the index for all others. ``weighed_on``: ids of
+    the recordings that the ``weights`` were fitted on. ``member_post``: members are combined after their own
+    post-processing.
     """
 
     path: Path
@@ -47,8 +50,10 @@ class Model:
     ties: Ties = "mean"
     weights: tuple[float, ...] = ()
     weighed_on: tuple[str, ...] = ()
+    by: str = ""
     routes: Mapping[str, int] | None = None
     default: int | None = None
+    member_post: bool = False
     run: Run | None = None  # of rule single
 
     @property
@@ -94,8 +99,8 @@ class Model:
 
     @property
     def tuned_on(self) -> frozenset[str]:
-        """Ids of the recordings that weights, or thresholds and smoothing of members that vote, were fitted on."""
-        posts = [member.post for member in self.members] if self.rule == "vote" else []
+        """Ids of the recordings that weights, or thresholds and smoothing of members, were fitted on."""
+        posts = [member.post for member in self.members] if self.member_post else []
         found = [*(name for post in posts if post for name in post.tuned_on), *self.weighed_on]
         return frozenset(found).union(*(member.tuned_on for member in self.members))
 
@@ -114,6 +119,7 @@ def load_model(path: str | Path) -> Model:
         for key in ("weights", "weighed_on"):
             content[key] = tuple(content.get(key, ()))
         content["task"] = task_from_json(content["task"])
+        content.setdefault("member_post", content["rule"] == "vote")
         model = Model(path=folder, members=tuple(load_model(member) for member in members), **content)
         if _unknown_route(len(members), model.routes, model.default) is not None:
             raise ValueError("a route to a member that does not exist")
@@ -133,6 +139,11 @@ def of_run(run: Run) -> Model:
     return Model(run.path, run.id, run.task, run=run)
 
 
+def mean_of(runs: Sequence[Run]) -> Model:
+    """The plain mean of runs, which is not saved."""
+    return Model(runs[0].path.parent, "", runs[0].task, tuple(map(of_run, runs)), "mean")
+
+
 def save_ensemble(
     folder: Path,
     members: Sequence[Model | Run],
@@ -141,12 +152,14 @@ def save_ensemble(
     ties: Ties = "mean",
     weights: Sequence[float] = (),
     weighed_on: Sequence[str] = (),
+    by: str = "",
     routes: Mapping[str, int] | None = None,
     default: int | None = None,
+    member_post: bool = True,
 ) -> Model:
     """Write an ensemble of finished runs and ensembles of one task; it names their folders relative to its own.
 
-    ``weights``: one per member. ``routes`` and ``default``: indices into ``members``.
+    ``weights``: one per member. ``routes`` and ``default``: indices into ``members`` (`Model`).
 
     Raises UsageError for members of several tasks, for unfinished ones, for weights or routes that do not fit, and
     where the folder already holds an ensemble or a run.
@@ -178,7 +191,7 @@ def save_ensemble(
         raise UsageError(f"{folder}: already holds a model: give another folder")
     folder.mkdir(parents=True, exist_ok=True)
     content: dict[str, Any] = {
-        "format": FORMAT if any(model.members for model in models) else 1,
+        "format": FORMAT,
         "id": uuid.uuid4().hex,
         "task": task.to_json(),
         "members": [relpath(model.path.resolve(), folder.resolve()) for model in models],
@@ -186,8 +199,10 @@ def save_ensemble(
         "ties": ties,
         "weights": list(weights),
         "weighed_on": list(weighed_on),
+        "by": by,
         "routes": dict(routes) if routes is not None else None,
         "default": default,
+        "member_post": member_post,
     }
     write_file(folder / FILE, json.dumps(content, indent=1))
     return load_model(folder)

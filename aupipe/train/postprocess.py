@@ -87,7 +87,7 @@ class PostProcess:
         options, parts = self.options, []
         if options.fill == "interpolate":
             parts.append("frames without a face interpolated")
-        if options.smooth != "none":
+        if options.smooth != "none" and options.width:
             parts.append(f"smoothed ({options.smooth}, {options.width} frames)")
         if options.aucorr == "on":
             parts.append("AUcorr")
@@ -136,7 +136,7 @@ def fit_postprocess(
     names = [name for name in predictions if name in labels]
     for name in names:
         check_labels(labels[name], task, name)
-    tuned = tuple(sorted(names)) if _is_tuned(options, task) else ()
+    tuned = tuple(sorted(names)) if is_tuned(options, task) else ()
     if not tuned:
         fixed = (
             options.threshold if isinstance(options.threshold, tuple) else (float(options.threshold),) * len(task.names)
@@ -144,8 +144,6 @@ def fit_postprocess(
         return PostProcess(task, options, fixed if task.kind == "multi_label" else ())
     if not any(scored_rows(labels[name]).any() for name in names):
         raise UsageError(f"post-processing: no annotated frame in the {len(names)} recordings to tune it on")
-    if len(names) == 0:
-        raise UsageError("post-processing: no recording to tune it on")
     widths: Sequence[float] = (0.0,) if options.smooth == "none" else (options.width,)  # type: ignore[assignment]
     if options.smooth != "none" and options.width == "tune":
         sigmas = SIGMAS.get(task.kind, OTHER_SIGMAS)
@@ -154,6 +152,8 @@ def fit_postprocess(
     found: list[tuple[float, PostProcess]] = []
     for width, pair in product(widths, pairs):
         chosen = replace(options, width=float(width), aucorr=pair)  # type: ignore[arg-type]
+        if options.width == "tune" and width == (1 if options.smooth == "average" else 0):
+            chosen = replace(chosen, smooth="none", width="tune")  # a filter of one tap
         post = PostProcess(task, chosen, tuned_on=tuned)
         shaped = _shaped(post, {n: predictions[n] for n in names}, shot_starts or {})
         found.append(_finish(post, *pool_frames(shaped, labels)))
@@ -166,7 +166,8 @@ def _fixed(options: Options, task: Task) -> tuple[float, ...]:
     return given if isinstance(given, tuple) else (float(given),) * len(task.names)
 
 
-def _is_tuned(options: Options, task: Task) -> bool:
+def is_tuned(options: Options, task: Task) -> bool:
+    """Is anything left to fit on annotated recordings?"""
     if options.smooth != "none" and options.width == "tune":
         return True
     if task.kind == "multi_label":
@@ -197,7 +198,7 @@ def _finish(
 def apply_postprocess(
     post: PostProcess, predictions: Mapping[str, Predictions], shot_starts: Mapping[str, Sequence[int]] | None = None
 ) -> dict[str, Predictions]:
-    """The post-processed predictions; AU scores are still to be compared with ``post.threshold``.
+    """The post-processed predictions, of AUs with the thresholds of ``post``.
 
     Raises UsageError for predictions of another task.
     """
@@ -207,6 +208,8 @@ def apply_postprocess(
                 f"{item.recording}: predictions for {item.task.name!r}, post-processing for {post.task.name!r}"
             )
     shaped = _shaped(post, predictions, shot_starts or {})
+    if post.threshold:
+        return {name: replace(item, threshold=post.threshold) for name, item in shaped.items()}
     if not post.gain:
         return shaped
     gain, offset = np.array(post.gain), np.array(post.offset)

@@ -16,16 +16,15 @@ import numpy as np
 from aupipe.errors import UsageError
 from aupipe.files import refuse_existing, staged_file, write_file
 from aupipe.tasks import Task, as_task
-from aupipe.train.predictions import Predictions, Threshold, decide
+from aupipe.train.predictions import Predictions
 
 log = logging.getLogger(__name__)
 
 
-def _lines(predictions: Predictions, threshold: Threshold) -> Iterator[str]:
+def _lines(predictions: Predictions) -> Iterator[str]:
     """The decision of each frame as a line of annotation and submission files."""
-    decided = decide(predictions.scores, predictions.task, threshold)
     form = "%d" if predictions.task.whole else "%.6f"
-    return (",".join(form % value for value in row) for row in decided)
+    return (",".join(form % value for value in row) for row in predictions.decisions)
 
 
 def _check(predictions: Mapping[str, Predictions], task: Task) -> None:
@@ -41,7 +40,6 @@ def write_abaw(
     path: Path,
     task: Task | str,
     sample: Path | None = None,
-    threshold: Threshold = 0.5,
     overwrite: bool = False,
 ) -> None:
     """Write the submission file of the fifth ABAW edition and later: rows ``track/00001.jpg,<columns>``.
@@ -59,7 +57,7 @@ def write_abaw(
     rows = {
         f"{name}/{index:05d}.jpg": line
         for name, item in predictions.items()
-        for index, line in enumerate(_lines(item, threshold), start=1)
+        for index, line in enumerate(_lines(item), start=1)
     }
     header = ",".join(("image_location", *task.names))
     order = list(rows) if sample is None else _sample_rows(sample, header)
@@ -95,7 +93,6 @@ def write_tracks(
     predictions: Mapping[str, Predictions],
     folder: Path,
     task: Task | str,
-    threshold: Threshold = 0.5,
     overwrite: bool = False,
 ) -> None:
     """Write one ``<track>.txt`` each, with the header of the annotations and a row per frame (third ABAW edition).
@@ -113,7 +110,7 @@ def write_tracks(
             raise UsageError(f"{name}: not a relative recording id; nothing was written")
         refuse_existing(track_file(folder, name), overwrite)
     for name, item in predictions.items():
-        text = "".join(f"{line}\n" for line in (",".join(task.names), *_lines(item, threshold)))
+        text = "".join(f"{line}\n" for line in (",".join(task.names), *_lines(item)))
         write_file(track_file(folder, name), text, overwrite)
 
 

@@ -18,7 +18,8 @@ class Predictions:
 
     ``scores`` float32 (T, K), a column for each of the ``names``: probabilities, of classes adding up to 1, or numbers
     within the range of the task. ``face_found`` bool (T,): other frames were predicted from their neighbours. ``pts_s``
-    float64 (T,): presentation times, NaN where the store holds no clock.
+    float64 (T,): presentation times, NaN where the store holds no clock. ``threshold``: of AUs, what a score must reach
+    to be positive; a post-processing sets it.
     """
 
     recording: str
@@ -27,12 +28,18 @@ class Predictions:
     scores: NDArray[np.float32]
     face_found: NDArray[np.bool_]
     pts_s: NDArray[np.float64]
+    threshold: Threshold = 0.5
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "task", as_task(self.task))
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    @property
+    def decisions(self) -> NDArray[np.float32]:
+        """What is submitted (`decide`), at the threshold of these predictions."""
+        return decide(self.scores, self.task, self.threshold)
 
 
 def decide(scores: NDArray[np.float32], task: Task | str, threshold: Threshold = 0.5) -> NDArray[np.float32]:

@@ -16,24 +16,24 @@ from aupipe.errors import DamageError, UsageError
 from aupipe.files import write_file
 from aupipe.tasks import Task, task_from_json
 from aupipe.train.data import Scaling
-from aupipe.train.evaluate import Scores
 from aupipe.train.postprocess import PostProcess
 from aupipe.train.recipe import Recipe, recipe_from, unscaled_numbers
 from aupipe.train.run_file import FILE, Arrays, read_document, read_run_file, write_run_file
+from aupipe.train.scores import Scores
 from aupipe.types import FeatureSpec
 
-FORMAT = 2  # 1: run.json is not a copy, and the weights have no checksum
+FORMAT = 3  # 3: nothing was held out, so there are no scores; 1: run.json is not a copy, weights have no checksum
 RUN_FILE, POST_FILE = "run.json", "postprocess.json"
 MEAN, STD, HEAD = "scaling.mean", "scaling.std", "head."
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch of a run's history; ``score``: the validation score that epochs are compared by."""
+    """One epoch of a run's history; ``score``: the validation score that epochs are compared by, if there is one."""
 
     epoch: int
     loss: float
-    score: float
+    score: float | None
     lr: float
     seconds: float
 
@@ -43,7 +43,7 @@ class Run:
     """A training run: what was trained on which data, with which result, and the folder of its weights.
 
     ``scores`` are those of the best epoch on the validation recordings. The epoch was chosen by this score, so it is
-    optimistic (docs/training.md, "The score").
+    optimistic (docs/training.md, "The score"). None where there were no such recordings: then the last epoch is kept.
     """
 
     path: Path
@@ -55,7 +55,7 @@ class Run:
     dims: tuple[int, ...]
     seed: int
     best_epoch: int
-    scores: Scores
+    scores: Scores | None
     history: tuple[Epoch, ...] = ()
     train: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
@@ -78,14 +78,14 @@ class Run:
         """What `run.json` holds."""
         plain = {key: getattr(self, key) for key in ("id", "names", "dims", "seed", "best_epoch", "finished")}
         return {
-            "format": FORMAT,
+            "format": FORMAT if self.scores is None else 2,
             "task": self.task.to_json(),
             "aux_tasks": [task.to_json() for task in self.aux_tasks],
             **plain,
             "recipe": {"name": self.recipe.name, **self.recipe.to_json()},
             "features": dict(self.features),
             "specs": {name: spec.to_json() for name, spec in self.specs.items()},
-            "scores": self.scores.to_json(),
+            "scores": self.scores.to_json() if self.scores is not None else None,
             "history": [asdict(epoch) for epoch in self.history],
             "train": self.train,
             "validation": self.validation,
@@ -183,7 +183,7 @@ def run_from(content: Mapping[str, Any], folder: Path) -> Run:
         dims=tuple(content["dims"]),
         seed=content["seed"],
         best_epoch=content["best_epoch"],
-        scores=Scores.from_json(content["scores"]),
+        scores=Scores.from_json(content["scores"]) if content["scores"] is not None else None,
         history=tuple(Epoch(**epoch) for epoch in content["history"]),
         train=tuple(content["train"]),
         validation=tuple(content["validation"]),

@@ -63,13 +63,14 @@ def load_training_data(
         raise UsageError(missing)
     features = {name: features[name] for name in recipe.features or features}
     refuse_duplicates(features)
-    _check_splits(train, validation)
+    _check_splits(train, validation, recipe)
     specs = feature_specs(store, features)
     aux = _check_aux_labels(recipe, aux_labels, train)
     examples = load_examples(store, train, features, labels, allow_missing, aux)
     held_out = load_examples(store, validation, features, labels, allow_missing)
     _check_examples(examples, task, "training")
-    _check_examples(held_out, task, "validation")
+    if validation:
+        _check_examples(held_out, task, "validation")
     if hasattr(HEADS.get(recipe.head.kind), "start_from") and not any(
         item.labels is not None and item.labels.valid.all(axis=1).any() for item in examples
     ):
@@ -93,10 +94,13 @@ def check_request(recipe: Recipe, task: Task) -> None:
         raise UsageError(f"recipe {recipe.name!r} has no [loss.{task}] table; it trains {', '.join(recipe.loss)}")
 
 
-def _check_splits(train: Sequence[Recording], validation: Sequence[Recording]) -> None:
-    for split, recordings in (("training", train), ("validation", validation)):
-        if not recordings:
-            raise UsageError(f"no {split} recordings given")
+def _check_splits(train: Sequence[Recording], validation: Sequence[Recording], recipe: Recipe) -> None:
+    if not train:
+        raise UsageError("no training recordings given")
+    if not validation and recipe.optimiser.schedule == "plateau":
+        raise UsageError(
+            "optimiser.schedule = 'plateau' needs a validation score: hold recordings out, or choose another"
+        )
     both = {item.id for item in train} & {item.id for item in validation}
     if both:
         raise UsageError(f"{len(both)} recordings are in training and validation, e.g. {min(both)!r}: split them")

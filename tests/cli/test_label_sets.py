@@ -244,6 +244,15 @@ def test_a_label_set_of_ones_own_is_a_table_of_the_configuration(tmp_path: Path)
         scores = folder.json("evaluate", task, "--cpu")
         assert scores["task"]["metric"] == metric
         assert scores["mean"] > 0.4
+    for task, other in (("mood", "basic"), ("au", "mood")):  # auxiliary, by the losses of their kinds
+        joint = ("--set", f"aux_tasks.{other}=0.5", *SMALL, "--out", f"with-{other}")
+        folder.ask("train", "--recipe", "baseline", "--task", task, *joint)
+        run = load_run(root / f"with-{other}")
+        assert [aux.name for aux in run.aux_tasks] == [other]
+        assert run.outputs == len(run.task.names) + 3
+        assert folder.json("evaluate", f"with-{other}", "--cpu")["mean"] > 0.3
+    answer = folder.ask("train", "--recipe", "baseline", "--set", "aux_tasks.mod=1", "--out", "no", code=2)
+    assert "unknown task 'mod'. Did you mean 'mood'?" in answer
     names, rows = predicted(folder, "mood", "v")
     assert names == ["calm", "bright", "tense"]
     assert rows.min() < -1
@@ -255,7 +264,11 @@ def test_a_label_set_of_ones_own_is_a_table_of_the_configuration(tmp_path: Path)
 @pytest.mark.parametrize(
     ("file", "text", "said"),
     [
-        ("disfa/ActionUnit_Labels/SN001/SN001_au4.txt", "1,0\n2,7\n", "SN001_au4.txt: an intensity outside of 0 to 5"),
+        (
+            "disfa/ActionUnit_Labels/SN001/SN001_au4.txt",
+            "1,0\n2,7\n",
+            "frame 2: AU4 is 7: expected 0 to 5",
+        ),
         (
             "disfa/ActionUnit_Labels/SN001/SN001_au4.txt",
             "1,0\n1,1\n",

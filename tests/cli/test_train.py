@@ -18,6 +18,7 @@ from aupipe.errors import UsageError
 from aupipe.extract.planning.features import build_feature_set, feature_ids
 from aupipe.sources import source_identity
 from aupipe.store import create_store, open_store
+from aupipe.store.run_log import read_lines
 from aupipe.tasks import AU_NAMES
 from aupipe.train.run import load_run, load_weights
 
@@ -130,6 +131,15 @@ def folds(project):
     return "runs/folds"
 
 
+def test_a_training_leaves_a_log_of_its_epochs_beside_its_run(project, trained):
+    (path,) = (project.path / "runs" / "tcn").glob("*.jsonl")
+    lines = list(read_lines(path))
+    assert lines[0]["recipe"] == "tcn"
+    assert lines[0]["features"]
+    assert any(line["kind"] == "epoch" and "validation F1" in line["text"] for line in lines)
+    assert (lines[-1]["kind"], lines[-1]["state"]) == ("end", "done")
+
+
 @pytest.mark.parametrize("command", ["train", "predict", "evaluate", "tune", "ensemble"])
 def test_every_command_shows_an_example(project, command):
     said = project.ask(command, "--help")
@@ -239,7 +249,7 @@ def test_a_committee_is_one_command_says_its_weights_and_is_not_scored_on_what_c
     ]
     assert "chose weights" in folder.ask("evaluate", "run", "--cpu", code=2)
     assert 0 < folder.json("evaluate", "run", "--on-tuned", "--cpu")["mean"] <= 1
-    assert "an unbiased score needs --folds" in folder.ask("train", "--resume", "run", "--cpu")
+    assert "an unbiased one needs --dev, --folds" in folder.ask("train", "--resume", "run", "--cpu")
     assert "next: aupipe evaluate" in folder.ask(*ask, "folds", "--folds", "2")
     honest = folder.json("evaluate", "folds", "--cpu")
     assert honest["tuned_on_itself"] is False
@@ -257,7 +267,7 @@ def test_a_committee_keeps_its_weights_in_an_ensemble_and_what_chose_them(tmp_pa
     assert "chose weights" in folder.ask("evaluate", "both", "--cpu", code=2)
     scores = {}
     for name in ("best", "tcn", "both"):
-        folder.ask("predict", name, "v0", "--post", "none", "--out", f"{name}.csv", "--cpu")
+        folder.ask("predict", name, "v0", "--out", f"{name}.csv", "--cpu")  # each after its own post-processing
         rows = (tmp_path / f"{name}.csv").read_text().splitlines()[1:]
         scores[name] = np.array([row.split(",")[3:15] for row in rows], float)
     np.testing.assert_allclose(scores["both"], (scores["best"] + 3 * scores["tcn"]) / 4, atol=2e-6)
@@ -341,7 +351,7 @@ def test_routes_send_each_recording_to_its_member(project, trained, folds):
     (project.path / "routes.csv").write_text("name,member\nv0,2\nv1,1\n")
     routed = ("ensemble", "runs/tcn", f"{folds}/fold1", "--rule", "routed", "--routes", "routes.csv")
     project.ask(*routed, "--out", "runs/routed")
-    assert "1 recordings have no route, e.g. 'v2'" in project.ask("evaluate", "runs/routed", "--cpu", code=2)
+    assert "1 recordings have no route ('v2')" in project.ask("evaluate", "runs/routed", "--cpu", code=2)
     project.ask(*routed, "--default", "1", "--out", "runs/by-scene")
     for model, out in (("runs/by-scene", "a.csv"), ("runs/tcn", "b.csv"), (f"{folds}/fold1", "c.csv")):
         project.ask("predict", model, "--split", "validation", "--post", "none", "--out", out, "--cpu")

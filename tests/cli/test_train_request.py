@@ -184,7 +184,7 @@ def test_a_feature_does_not_enter_a_head_twice(project: Folder, tmp_path: Path) 
     assert "--feature hog" in said
     assert "feature 'hog' is named twice" in project.ask(*TRAIN, "--feature", "hog", "--out", "no", code=2)
     assert not (project.path / "no").exists()
-    assert "features 'hog' and 'same' are the same numbers: one is enough" in project.ask(
+    assert "features 'hog' and 'same' are the same numbers: computed once, as hog@" in project.ask(
         "extract", "--dry-run", "--config", "twins.toml"
     )
     corpus = make_corpus(train=2, validation=2, frames=30)

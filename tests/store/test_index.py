@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aupipe.store import STORES, ItemRecord, create_store, open_store
+from aupipe.store.log import index as index_module
 from aupipe.store.log.index import Index
 from aupipe.store.log.index_file import index_paths
-from aupipe.store.log.journal import Line
+from aupipe.store.log.journal import Line, encode_line
 from aupipe.store.maintenance.gc import collect
 from aupipe.store.maintenance.repair import rebuild
 from aupipe.store.maintenance.verify import check
@@ -198,6 +199,48 @@ def test_a_reader_of_before_finds_what_was_merged_and_removed_meanwhile(filled):
     reader.refresh()
     assert everything(reader) == everything(filled)
     assert same(reader.read("later", SPEC.id), random_rows(3, 3))
+
+
+def test_opening_a_store_parses_no_line_and_asking_for_an_item_parses_its_own(tmp_path, monkeypatch):
+    with create_store(tmp_path / "s") as store:
+        for number in range(30):
+            store.fail(f"{number}", SPEC, "x")
+    parsed, parse = [], index_module.parse_text
+    monkeypatch.setattr(index_module, "parse_text", lambda *text: parsed.append(text) or parse(*text))
+    opened = open_store(tmp_path / "s")
+    assert parsed == []
+    assert opened.record("7", SPEC.id).reason == "x"
+    assert opened.record("7", SPEC.id).reason == "x"
+    assert len(parsed) == 1
+
+
+def test_a_line_that_appears_late_does_not_take_the_place_of_a_newer_one(tmp_path):
+    """One that another machine wrote before, and that is seen after a newer one was merged."""
+    store = create_store(tmp_path / "s")
+    for number, name in enumerate(["late.jsonl", "prompt.jsonl"], 1):
+        line = encode_line(number, ItemRecord("a", SPEC.id, "failed", reason=name))
+        (tmp_path / name).write_bytes(line)
+    (tmp_path / "s/journal").mkdir(exist_ok=True)
+    shutil.copy(tmp_path / "prompt.jsonl", tmp_path / "s/journal")
+    store.compact()
+    reader = open_store(store.path)
+    shutil.copy(tmp_path / "late.jsonl", tmp_path / "s/journal")
+    for opened in (reader, open_store(store.path)):
+        opened.refresh()
+        assert opened.record("a", SPEC.id).reason == "prompt.jsonl"
+        assert [record.reason for record in opened.records()] == ["prompt.jsonl"]
+
+
+def test_a_line_that_leads_out_of_the_store_is_no_record(tmp_path):
+    store = create_store(tmp_path / "s")
+    store.fail("a", SPEC, "x")
+    line = encode_line(9, ItemRecord("b", SPEC.id, "done", revision="../../x"))
+    (tmp_path / "s/journal/w.jsonl").write_bytes(line)
+    for opened in (open_store(store.path), open_store(store.path)):
+        assert [record.recording for record in opened.records()] == ["a"]
+        assert opened.record("b", SPEC.id) is None
+        assert list(opened.states([SPEC.id])) == ["a"]
+        opened.compact()
 
 
 def test_thousands_of_ended_journals_cost_a_refresh_nothing(tmp_path, monkeypatch):

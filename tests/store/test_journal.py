@@ -8,13 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aupipe.store import ItemRecord, fs
+from aupipe.store.log import journal as journal_module
 from aupipe.store.log.journal import (
+    CLOSED_LINE,
     Journal,
     blank_lines,
     damaged_lines,
     decode_line,
     encode_line,
     read_lines,
+    read_tail,
 )
 from aupipe.store.processes import writer_has_ended, writer_name
 from aupipe.types import SourceIdentity
@@ -65,11 +68,11 @@ def test_a_torn_last_line_says_nothing_wherever_it_is_torn(tmp_path):
     path = tmp_path / "w.jsonl"
     for cut in range(len(second)):
         path.write_bytes(first + second[:cut])
-        lines, end, _ = read_lines(str(path))
-        assert [line.record.recording for line in lines] == ["a"]
+        keys, _, end, _ = read_tail(str(path))
+        assert keys == [("a", FEATURE)]
         assert end == len(first)
     path.write_bytes(first + second)
-    assert [line.record.recording for line in read_lines(str(path), end).lines] == ["b"]
+    assert [line.record.recording for line in read_lines(str(path), end)] == ["b"]
 
 
 def test_any_flipped_byte_of_a_journal_is_found(tmp_path):
@@ -84,10 +87,35 @@ def test_any_flipped_byte_of_a_journal_is_found(tmp_path):
         assert list(damaged_lines(str(path))), place
 
 
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2**63), RECORDS)
+        | st.sampled_from([b"garbage\n", b"   \n", b"\n", CLOSED_LINE, b"x" + CLOSED_LINE, b'{"crc32c":"00000000"\n']),
+        max_size=8,
+    ),
+    st.integers(1, 3000),
+    st.binary(max_size=9).filter(lambda tail: b"\n" not in tail),
+)
+def test_lines_are_read_alike_many_at_once_and_one_by_one(tmp_path_factory, parts, block_bytes, torn):
+    """Whatever lies between them, wherever a block that is read at once ends."""
+    path = tmp_path_factory.mktemp("journal") / "w.jsonl"
+    lines = [part if isinstance(part, bytes) else encode_line(*part) for part in parts]
+    path.write_bytes(b"".join(lines) + torn)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal_module, "_BLOCK_BYTES", block_bytes)
+        tail, records = read_tail(str(path)), read_lines(str(path))
+    singly = [line for line in (decode_line(line[:-1], "w.jsonl") for line in lines) if line]
+    assert records == singly
+    assert tail.keys == [(line.record.recording, line.record.feature) for line in singly]
+    assert tail.end == len(b"".join(lines))
+    assert tail.closed == (lines[-1:] == [CLOSED_LINE])
+
+
 def test_a_damaged_line_does_not_hide_the_others(tmp_path):
     path = tmp_path / "w.jsonl"
     path.write_bytes(encode_line(1, record("a")) + b"garbage\n" + encode_line(2, record("b")))
-    assert [line.record.recording for line in read_lines(str(path)).lines] == ["a", "b"]
+    assert [line.record.recording for line in read_lines(str(path))] == ["a", "b"]
 
 
 def test_each_process_has_a_journal_of_its_own(tmp_path):
@@ -102,7 +130,7 @@ def test_each_process_has_a_journal_of_its_own(tmp_path):
             os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
     journal.append(1, record("parent again"))
-    found = {tuple(line.record.recording for line in read_lines(str(path)).lines) for path in tmp_path.iterdir()}
+    found = {tuple(line.record.recording for line in read_lines(str(path))) for path in tmp_path.iterdir()}
     assert found == {("parent", "parent again"), ("child",)}
 
 
@@ -114,7 +142,7 @@ def test_a_failed_append_leaves_nothing_for_the_next_line_to_trip_over(tmp_path,
         with pytest.raises(OSError, match="No space left"):
             journal.append(1, record("lost"))
     journal.append(1, record("b"))
-    names = [line.record.recording for path in sorted(tmp_path.iterdir()) for line in read_lines(str(path)).lines]
+    names = [line.record.recording for path in sorted(tmp_path.iterdir()) for line in read_lines(str(path))]
     assert sorted(names) == ["a", "b"]
 
 
@@ -125,7 +153,7 @@ def test_a_line_that_went_into_a_removed_journal_is_written_again(tmp_path):
     line, _, size = journal.append(2, record("b"))
     (path,) = tmp_path.iterdir()
     assert (path.name, path.stat().st_size) == (line.order[1], size)
-    assert read_lines(str(path)).lines == [line]
+    assert read_lines(str(path)) == [line]
 
 
 def test_a_journal_that_the_server_has_lost_is_replaced(tmp_path, monkeypatch):
@@ -135,23 +163,22 @@ def test_a_journal_that_the_server_has_lost_is_replaced(tmp_path, monkeypatch):
     monkeypatch.setattr(fs, "disk", FaultyDisk("fsync:1:estale"))
     line, *_ = journal.append(2, record("b"))
     assert line.order[1] != first
-    assert read_lines(journal.path).lines == [line]
+    assert read_lines(journal.path) == [line]
 
 
 def test_a_journal_that_was_idle_for_long_gets_no_more_lines(tmp_path, monkeypatch):
     """A collector of another machine takes its writer for ended after a day."""
-    from aupipe.store.log import journal as module
     from aupipe.store.maintenance.gc import ABANDONED_AFTER_S
 
     now = [1000.0]
-    monkeypatch.setattr(module, "_running_s", lambda: now[0])
+    monkeypatch.setattr(journal_module, "_running_s", lambda: now[0])
     journal = Journal(str(tmp_path))
     names = []
-    for pause_s in (0, module.IDLE_S - 1, module.IDLE_S + 1):
+    for pause_s in (0, journal_module.IDLE_S - 1, journal_module.IDLE_S + 1):
         now[0] += pause_s
         names.append(journal.append(1, record())[0].order[1])
     assert names[0] == names[1] != names[2]
-    assert module.IDLE_S <= ABANDONED_AFTER_S / 2
+    assert journal_module.IDLE_S <= ABANDONED_AFTER_S / 2
 
 
 def test_a_closed_journal_says_so_and_a_killed_one_does_not(tmp_path):
@@ -160,12 +187,12 @@ def test_a_closed_journal_says_so_and_a_killed_one_does_not(tmp_path):
     assert list(tmp_path.iterdir()) == []
     journal.append(1, record("a"))
     path = journal.path
-    assert not read_lines(path).closed
+    assert not read_tail(path).closed
     journal.close()
     journal.close()
-    tail = read_lines(path)
+    tail = read_tail(path)
     assert tail.closed
-    assert [line.record.recording for line in tail.lines] == ["a"]
+    assert tail.keys == [("a", FEATURE)]
     assert list(damaged_lines(path)) == []
     assert tail.end == os.path.getsize(path)
     for place in range(Path(path).read_bytes().index(b"\n") + 1, tail.end):
@@ -183,7 +210,7 @@ def test_blanked_lines_are_gone_and_a_live_writer_goes_on(tmp_path):
     journal.append(1, record("new"))
     content = Path(journal.path).read_bytes()
     assert b"erase" not in content
-    assert [line.record.recording for line in read_lines(journal.path).lines] == ["keep", "keep too", "new"]
+    assert [line.record.recording for line in read_lines(journal.path)] == ["keep", "keep too", "new"]
     assert list(damaged_lines(journal.path)) == []
 
 

@@ -13,6 +13,7 @@ from aupipe.store.keys import recording_key
 from aupipe.store.maintenance.purge import purge
 from aupipe.store.maintenance.verify import check
 from aupipe.store.processes import writer_name
+from aupipe.store.run_log import RunLog, read_lines
 
 from .contract import SPEC, WIDE, check_and_repair, random_rows, same
 
@@ -31,7 +32,7 @@ def store(request, tmp_path):
 
 def left(store):
     """Every path below the store that shows the recording: by its name, its key, its bytes, or parts of its rows."""
-    marks = [NAME.encode(), b"Jane", recording_key(NAME).encode(), ROWS.tobytes()[60:100], ROWS.tobytes()[-50:]]
+    marks = [NAME.encode(), b"Jan", recording_key(NAME).encode(), ROWS.tobytes()[60:100], ROWS.tobytes()[-50:]]
     found = []
     for path in store.path.rglob("*"):
         content = path.read_bytes() if path.is_file() else b""
@@ -52,6 +53,12 @@ def stage(store, name):
 def test_a_purge_leaves_no_byte_and_no_name_anywhere(store):
     stage(store, f"00000000-1-{uuid.uuid4().hex[:8]}")  # of another machine, a moment ago
     (store.path / "tmp" / f"00000000-1-aaaaaaaa.{recording_key(NAME)}.12345678").touch()
+    with RunLog.in_store(store.path, command="extract") as log:
+        log.write("video", video=OTHER, notes=["odd"])
+        log.write("video", video="clips/Jane", failed=[{"recording": NAME, "reason": f"cannot read '/data/{NAME}'"}])
+        log.write("error", text="ValueError: Jane")
+    with open(log.path, "ab") as file:
+        file.write(b'{"kind":"video","video":"clips/Jan')  # of a run that was killed
     store.compact()
     store.close()
     journal = next((store.path / "journal").iterdir())
@@ -73,6 +80,7 @@ def test_a_purge_leaves_no_byte_and_no_name_anywhere(store):
     assert {record.recording for record in store.records()} == {OTHER}
     assert same(open_store(store.path).read(OTHER, SPEC.id), random_rows(700, 3, seed=1))
     assert check(store).damage == []
+    assert [line["kind"] for line in read_lines(log.path)] == ["run", "video", "end"]
 
 
 def test_a_purge_waits_for_no_writer_but_refuses_beside_one(store):
@@ -85,6 +93,22 @@ def test_a_purge_waits_for_no_writer_but_refuses_beside_one(store):
         with pytest.raises(AupipeError, match=f"process {writer.pid} is writing"):
             purge(store, NAME)
         assert left(store) == before
+        writer.communicate("\n")
+    purge(store, NAME)
+    assert left(store) == []
+
+
+def test_a_purge_refuses_beside_a_running_extraction(store):
+    code = (
+        "import sys; from aupipe.store.run_log import RunLog; log = RunLog.in_store(sys.argv[1]);"
+        "print(flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(store.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as writer:
+        writer.stdout.readline()
+        with pytest.raises(AupipeError, match=f"process {writer.pid} is writing"):
+            purge(store, NAME)
         writer.communicate("\n")
     purge(store, NAME)
     assert left(store) == []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from aupipe.errors import UsageError
-from aupipe.train.combination import mean, routed, vote
+from aupipe.train.combination import mean, vote
 from aupipe.train.crossval import custom_folds, group_folds, summarise
 from aupipe.train.ensemble import train_ensemble
 from aupipe.train.ensemble_recipe import load_ensemble_recipe
@@ -103,9 +103,18 @@ def test_trap_15_a_tie_is_decided_by_the_stated_rule():
 
 
 def test_each_member_votes_by_its_own_threshold():
-    low = (0.1,) * 12
-    assert vote([aus(0.2), aus(0.2), aus(0.9)], [low, low, 0.5])["a"].scores[0, 0] == 1
+    low = {"a": replace(aus(0.2)["a"], threshold=(0.1,) * 12)}
+    voted = vote([low, low, aus(0.9)])["a"]
+    assert (voted.scores[0, 0], voted.threshold) == (1, 0.5)
     assert vote([aus(0.2), aus(0.2), aus(0.9)])["a"].scores[0, 0] == 0
+
+
+def test_the_mean_of_members_with_thresholds_is_compared_with_the_mean_of_the_thresholds():
+    low = {"a": replace(aus(0.2)["a"], threshold=(0.1,) * 12)}
+    found = mean([low, aus(0.4)], [3, 1])["a"]
+    assert found.threshold == pytest.approx((0.2,) * 12)
+    assert found.decisions[0].tolist() == [1] * 12  # a mean score of .25
+    assert mean([low, low])["a"].threshold == (0.1,) * 12
 
 
 def test_of_classes_with_equal_votes_the_mean_score_decides():
@@ -120,15 +129,6 @@ def test_of_classes_with_equal_votes_the_mean_score_decides():
 def test_a_vote_on_valence_and_arousal_is_refused():
     with pytest.raises(UsageError, match="cannot be voted on: use the mean"):
         vote([member(np.zeros((3, 2)), "va")] * 2)
-
-
-def test_a_route_sends_each_recording_to_its_member():
-    indoor, outdoor = aus(0.1) | member(np.zeros((1, 12)), name="b"), aus(0.9) | member(np.ones((1, 12)), name="b")
-    members = {"indoor": indoor, "outdoor": outdoor}
-    found = routed(members, {"a": "outdoor", "b": "indoor"})
-    assert (found["a"].scores[0, 0], found["b"].scores[0, 0]) == (pytest.approx(0.9), 0)
-    with pytest.raises(UsageError, match=r"b: routed to None. Members: indoor, outdoor"):
-        routed(members, {"a": "outdoor"})
 
 
 def test_members_that_do_not_fit_are_refused_by_name():

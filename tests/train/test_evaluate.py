@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from aupipe.errors import UsageError
-from aupipe.train.evaluate import Scores, evaluate, trivial_baseline
+from aupipe.train.evaluate import evaluate, trivial_baseline
 from aupipe.train.labels import NAMES
 from aupipe.train.metrics import binary_f1, ccc
 from aupipe.train.predictions import Predictions
+from aupipe.train.scores import Scores
 from aupipe.types import Labels
 
 

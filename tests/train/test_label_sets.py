@@ -11,12 +11,13 @@ from scipy import stats
 from aupipe.dataset_model import widen
 from aupipe.errors import UsageError
 from aupipe.tasks import OFFICIAL, Task, join_tasks, task_from_json
-from aupipe.train.evaluate import Scores, evaluate, trivial_baseline
+from aupipe.train.evaluate import evaluate, trivial_baseline
 from aupipe.train.events import Events, matched, runs
 from aupipe.train.intervals import bootstrap
 from aupipe.train.metrics import agreement, ccc, moments
 from aupipe.train.postprocess import DEFAULTS, Options, PostProcess, fit_postprocess
 from aupipe.train.predictions import Predictions, decide
+from aupipe.train.scores import Scores
 from aupipe.train.thresholds import best_thresholds
 from aupipe.types import Labels
 

@@ -95,8 +95,13 @@ def test_the_command_line_numbers_the_runs_as_they_were_given(runs: Runs) -> Non
     first, second, third = (r.id for r in runs.corpus.validation)
     routes = runs.folder / "routes.csv"
     routes.write_text(f"name,member\n{first},2\n{second},1\n")
+    for recording in runs.corpus.validation:
+        (runs.folder / "videos" / recording.id).mkdir(parents=True)
+        (runs.folder / "videos" / recording.id / "00001.jpg").touch()
+    (runs.folder / "aupipe.toml").write_text('[dataset]\nlayout = "images"\nfps = 25.0\n')
     given = [str(runs.folder / name) for name in ("folds", "d", "e")]
-    ask = [*given, "--rule", "routed", "--routes", str(routes), "--default", "3", "--out"]
+    ask = [*given, "--config", str(runs.folder / "aupipe.toml"), "--rule", "routed", "--routes", str(routes)]
+    ask += ["--default", "3", "--out"]
     answer = CliRunner().invoke(ensemble, [*ask, str(runs.folder / "scenes")])
     assert answer.exit_code == 0, answer.output
     assert runs.ask(load_model(runs.folder / "scenes")) == {first: 0.4, second: 0.2, third: 0.9}
@@ -108,6 +113,7 @@ def test_the_command_line_numbers_the_runs_as_they_were_given(runs: Runs) -> Non
         (f"{first},0\n", "member '0': expected one of 1 "),
         (f"{first},nobody\n", "member 'nobody': expected one of 1 "),
         (f"{first},1\n{first},2\n", "has two routes"),
+        (f"{first}9,1\n", f"a route of '{first}9', which is no recording or video of this data set"),
     ):
         routes.write_text(text)
         answer = CliRunner().invoke(ensemble, [*ask, str(runs.folder / "no")])
@@ -116,7 +122,7 @@ def test_the_command_line_numbers_the_runs_as_they_were_given(runs: Runs) -> Non
     ask[ask.index("3")] = "5"
     routes.write_text(f"{first},1\n")
     answer = CliRunner().invoke(ensemble, [*ask, str(runs.folder / "no")])
-    assert "a route to member 5 of 3" in str(answer.exception)
+    assert "--default: member '5': expected one of 1 " in str(answer.exception)
     assert not (runs.folder / "no").exists()
 
 

@@ -217,6 +217,16 @@ def test_smoothing_is_chosen_where_labels_last_and_noise_does_not():
     assert evaluate_post(predicted, held, post).mean > evaluate_post(predicted, held, plain).mean + 0.1
 
 
+@pytest.mark.parametrize("kind", ["gaussian", "average"])
+def test_smoothing_is_none_where_no_width_scores_better(kind):
+    truth = np.tile([[1.0], [0.0]], (100, 12)).astype(np.float32)  # every frame differs from its neighbours
+    labels = {"a": Labels("au", NAMES["au"], truth, np.ones(truth.shape, bool))}
+    post = fit_postprocess({"a": item(0.1 + 0.8 * truth)}, labels, "au", Options(threshold="tune", smooth=kind))
+    assert (post.options.smooth, post.tuned_on) == ("none", ("a",))
+    assert "smoothed" not in post.describe()
+    assert PostProcess.from_json(json.loads(json.dumps(post.to_json()))) == post
+
+
 def test_a_fitted_post_processing_survives_json():
     predicted, annotated = predicted_and_labels()
     post = fit_postprocess(predicted, annotated, "au", Options(threshold="tune", smooth="gaussian", aucorr="tune"))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from aupipe.extract.encoders.base import Encode
 from aupipe.extract.imaging.templates import ArcFaceCropTemplate, BoxCropTemplate, CropTemplate
-from aupipe.extract.weights import RANDOM, RANDOM_SEED, find_weights, identify, random_weights
+from aupipe.extract.weights import RANDOM, find_weights, identify, is_random, random_seed, random_weights
 from aupipe.types import Modality, Weights
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class CheckpointEncoder(ImageEncoder):
     """An `ImageEncoder` whose weights are one file.
 
     ``weights``: a file, absolute or in AUPIPE_WEIGHTS (safetensors, or the import of a checkpoint of torch), or
-    ``"random"``, numbers from a fixed seed, for tests and benchmarks.
+    ``"random"``, numbers from a fixed seed, for tests and benchmarks; ``"random:NAME"``: from another seed.
     """
 
     weights: str
@@ -110,8 +110,8 @@ class CheckpointEncoder(ImageEncoder):
 
     def network(self) -> Any:
         """The network with its weights. Raises RefusedWeightsError for a file whose keys are not the network's."""
-        if self.weights == RANDOM:
-            return seeded(lambda: self.build({}))
+        if is_random(self.weights):
+            return seeded(lambda: self.build({}), self.weights)
         state, source = read_weights(self.weights)
         network = self.build(state)
         return filled(network, self.adapt(network, state), source)
@@ -178,15 +178,15 @@ def image_encoder(
 
 def identify_weights(weights: str, network_name: str, licence: str = "unknown") -> Weights:
     """Which weights a network uses: a file, or random numbers."""
-    return random_weights(network_name) if weights == RANDOM else identify(weights, licence)
+    return random_weights(network_name, weights) if is_random(weights) else identify(weights, licence)
 
 
-def seeded(build: Callable[[], N]) -> N:
-    """What ``build`` makes of the random numbers of `RANDOM_SEED`; the caller's own stay where they are."""
+def seeded(build: Callable[[], N], weights: str = RANDOM) -> N:
+    """What ``build`` makes of the random numbers that ``weights`` asks for; the caller's own stay where they are."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(RANDOM_SEED)
+        torch.manual_seed(random_seed(weights))
         return build()
 
 

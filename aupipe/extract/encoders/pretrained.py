@@ -10,7 +10,8 @@ from typing import Any
 
 from aupipe.documents import read_json
 from aupipe.errors import WeightsMissingError
-from aupipe.extract.weights import RANDOM_SEED, RefusedWeightsError, file_sha256
+from aupipe.extract.encoders.stand_ins import STAND_INS, stand_in_config
+from aupipe.extract.weights import RANDOM, RANDOM_SEED, RefusedWeightsError, file_sha256, random_weights
 from aupipe.local_models import model_folder
 from aupipe.types import Weights
 
@@ -20,6 +21,16 @@ TOKENIZERS = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
 )  # fmt: skip
+
+
+def find_model(model: str, weights: str) -> Path | None:
+    """`model_folder`; None where random weights are asked for of a model that is not here and has a stand-in."""
+    try:
+        return model_folder(model)
+    except WeightsMissingError:
+        if weights != RANDOM or model not in STAND_INS:
+            raise
+        return None
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -48,15 +59,17 @@ def identify_model(model: str, weights: str) -> Weights:
 
     ``weights = "random"``: over the settings and the seed. Raises WeightsMissingError.
     """
-    folder = model_folder(model)
+    folder = find_model(model, weights)
+    if folder is None:
+        return random_weights(f"stand-in:{model}")
     files = [folder / name for name in (*SETTINGS, *TOKENIZERS) if (folder / name).is_file()]
-    if weights != "random":
+    if weights != RANDOM:
         files += weight_files(folder)
     lines = [f"{path.name} {file_sha256(path)}" for path in files]
-    if weights == "random":
+    if weights == RANDOM:
         lines.append(f"random {RANDOM_SEED}")
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    if weights == "random":
+    if weights == RANDOM:
         return Weights(f"random:{RANDOM_SEED}:{folder.name}", digest, "none: random numbers")
     return Weights(model if not Path(model).is_absolute() else folder.name, digest, licence_of(folder))
 
@@ -71,8 +84,10 @@ def licence_of(folder: Path) -> str:
     return "unknown"
 
 
-def settings(folder: Path, name: str) -> dict[str, Any]:
+def settings(folder: Path | None, name: str) -> dict[str, Any]:
     """A JSON file of a model folder; empty where there is none. Raises RefusedWeightsError for one that is no table."""
+    if folder is None:
+        return {}
     path = folder / name
     try:
         content = read_json(path) if path.is_file() else {}
@@ -93,9 +108,9 @@ def load_model(kind: Any, model: str, weights: str, **options: Any) -> Any:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # only the command line draws bars
-    folder = model_folder(model)
-    if weights == "random":
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    folder = find_model(model, weights)
+    if folder is None or weights == RANDOM:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True) if folder else stand_in_config(model)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(RANDOM_SEED)
             build = getattr(kind, "from_config", None) or kind

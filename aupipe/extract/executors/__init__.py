@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from aupipe.extract.engine.events import EngineEvent
 from aupipe.extract.engine.results import JobResult
@@ -64,7 +64,17 @@ class JobReturned:
     attempt: Attempt
 
 
-ExecutorEvent = EngineEvent | StagesMeasured | JobEnded | JobHangs | WorkerDied | JobReturned
+@dataclass(frozen=True)
+class MachineChanged:
+    """A machine of several takes part (with so many worker processes), refuses to, or is lost."""
+
+    host: str
+    state: Literal["joined", "refused", "lost"]
+    reason: str = ""
+    slots: int = 0
+
+
+ExecutorEvent = EngineEvent | StagesMeasured | JobEnded | JobHangs | WorkerDied | JobReturned | MachineChanged
 
 
 class Executor(Protocol):

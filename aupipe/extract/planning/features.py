@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -31,12 +31,17 @@ DECODE_VERSION = 1  # raised when decoding gives other rows: order, stream choic
 
 @dataclass(frozen=True)
 class FeatureGraph:
-    """The features of one kind of recording, each with what makes it: the clock, the faces, the encoders."""
+    """The features of one kind of recording, each with what makes it: the clock, the faces, the encoders.
+
+    Names of the configuration that are the same numbers have one feature between them: it is computed once. ``named``:
+    name in the configuration -> its feature.
+    """
 
     clock: FeatureSpec
     detections: FeatureSpec | None
     faces: FeatureSpec | None
     encoders: tuple[tuple[FeatureSpec, Encoder], ...]
+    named: Mapping[str, FeatureSpec]
 
     @cached_property
     def groups(self) -> tuple[ModalityGroup, ...]:
@@ -98,6 +103,7 @@ class FeatureSet:
         clock = FeatureSpec("clock", "clock", "pts", DECODE_VERSION, source, dtype="float64", columns=("time_s",))
         from_clock = {"clock": clock.id}
         detections = faces = None
+        missing: list[WeightsMissingError] = []  # all are named in one message
         visual = any(encoder.modality == "visual" for _, encoder in self.encoders)
         if not aligned and self.detector is not None and visual:
             params = params_of(self.detector) | {"detect_px": self.faces.detect_px, "max_faces": self.faces.max_faces}
@@ -109,17 +115,25 @@ class FeatureSet:
                 columns=FACE_COLUMNS,
             )
             with DETECTORS.plugin_errors(self.faces.detector):
-                detections = self._with_weights(bare, self.detector)
+                detections = self._or_missing(bare, self.detector, missing)
             inputs = from_clock | {"detections": detections.id}
             track = params_of(self.track)
             faces = FeatureSpec(
                 "faces", "faces", "subject", TRACK_VERSION, track, None, "float32", inputs, FACE_COLUMNS
             )
-        specs = []
+        made: dict[str, tuple[FeatureSpec, Encoder]] = {}  # by key
+        named: dict[str, FeatureSpec] = {}
         for config, encoder in self.encoders:
             with ENCODERS.plugin_errors(config.kind):
-                specs.append((self._encoder_spec(config, encoder, from_clock, faces, aligned, streams), encoder))
-        return FeatureGraph(clock, detections, faces, tuple(specs))
+                bare = self._encoder_spec(config, encoder, from_clock, faces, aligned, streams)
+                spec = self._or_missing(bare, encoder, missing)
+            named[config.name] = made.setdefault(spec.key, (spec, encoder))[0]
+        if len(missing) > 1:
+            lines = dict.fromkeys(map(str, missing))
+            raise WeightsMissingError(f"{len(lines)} of the weights are missing: {'; '.join(lines)}")
+        if missing:
+            raise missing[0]
+        return FeatureGraph(clock, detections, faces, tuple(made.values()), named)
 
     def _encoder_spec(
         self,
@@ -147,11 +161,23 @@ class FeatureSet:
         except UsageError:  # the library that names them is not installed; said where it is needed
             columns = ()
         about = (config.name, encoder.modality, config.kind, encoder.version)
-        bare = FeatureSpec(*about, params, None, "float16", inputs, columns)
-        return self._with_weights(bare, encoder)
+        return FeatureSpec(*about, params, None, "float16", inputs, columns)
+
+    def _or_missing(
+        self, bare: FeatureSpec, part: Detector | Encoder, missing: list[WeightsMissingError]
+    ) -> FeatureSpec:
+        """`_with_weights`; where they are missing, the spec as it is, and the error is added to ``missing``."""
+        try:
+            return self._with_weights(bare, part)
+        except WeightsMissingError as error:
+            missing.append(error)
+            return bare
 
     def _with_weights(self, bare: FeatureSpec, part: Detector | Encoder) -> FeatureSpec:
-        """The spec with the weights that are here, or that of the stored feature which is the same (`as_stored`)."""
+        """The spec with the weights that are here, or that of the stored feature which is the same (`as_stored`).
+
+        A feature that is stored under another name alone is the same too.
+        """
         try:
             weights = part.identify_weights()
         except WeightsMissingError:
@@ -162,7 +188,9 @@ class FeatureSet:
             if not self.reads_only or len(stored) != 1:
                 raise
             (weights,) = stored.values()
-        return as_stored(replace(bare, weights=weights), part, self.known)
+        found = as_stored(replace(bare, weights=weights), part, self.known)
+        alike = [spec for spec in self.known if (spec.modality, spec.key) == (found.modality, found.key)]
+        return alike[0] if alike and found.id not in {spec.id for spec in alike} else found
 
 
 def build_feature_set(
@@ -214,10 +242,10 @@ def feature_ids(parts: FeatureSet, recordings: Sequence[Recording], names: Seque
     """
     ids: dict[str, str] = {}
     for recording in recordings:
-        for spec, _ in parts.graph(recording).encoders:
-            if ids.setdefault(spec.name, spec.id) != spec.id:
+        for name, spec in parts.graph(recording).named.items():
+            if ids.setdefault(name, spec.id) != spec.id:
                 raise UsageError(
-                    f"feature {spec.name!r} would be {ids[spec.name]} for some recordings and {spec.id} for "
+                    f"feature {name!r} would be {ids[name]} for some recordings and {spec.id} for "
                     f"{recording.id!r}: images and videos do not mix in one training run"
                 )
     for name in names:

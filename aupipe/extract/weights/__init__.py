@@ -25,13 +25,16 @@ __all__ = [
     "find_weights",
     "identify",
     "imported_name",
+    "is_random",
     "known_weights",
+    "random_seed",
     "random_weights",
     "refused_pickle",
     "weights_folder",
 ]
 
-RANDOM = "random"  # the value of an encoder's ``weights`` that asks for random numbers, for tests and benchmarks
+# The value of an encoder's ``weights`` that asks for random numbers, for tests and benchmarks; others by random:NAME.
+RANDOM = "random"
 RANDOM_SEED = 0
 PICKLES = (".pth", ".pt", ".pkl", ".pickle", ".ckpt", ".bin", ".tar", ".th")  # what only `aupipe weights import` reads
 
@@ -64,7 +67,7 @@ def find_weights(name: str, known: KnownWeights | None = None) -> Path:
 
     Raises as `find_file` does, and RefusedWeightsError with the command to give for a pickle that was not imported.
     """
-    if name == RANDOM:
+    if is_random(name):
         raise WeightsMissingError("weights = 'random': here the file is the network, so there is none; name a file")
     if not _is_pickle(Path(name)):
         return find_file(name, known)
@@ -131,9 +134,20 @@ def _refuse_unpublished(path: Path, sha256: str, known: KnownWeights | None) -> 
         )
 
 
-def random_weights(what: str) -> Weights:
-    """The identity of random numbers from `RANDOM_SEED` in a network called ``what``."""
-    name = f"{RANDOM}:{RANDOM_SEED}:{what}"
+def is_random(weights: str) -> bool:
+    """Does an encoder's ``weights`` ask for random numbers?"""
+    return weights == RANDOM or weights.startswith(f"{RANDOM}:")
+
+
+def random_seed(weights: str) -> int:
+    """The seed of ``random`` or ``random:NAME``."""
+    name = weights.partition(":")[2]
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) if name else RANDOM_SEED
+
+
+def random_weights(what: str, weights: str = RANDOM) -> Weights:
+    """The identity of the random numbers that ``weights`` asks for, in a network called ``what``."""
+    name = f"{RANDOM}:{weights.partition(':')[2] or RANDOM_SEED}:{what}"
     return Weights(name, hashlib.sha256(name.encode()).hexdigest(), "none: random numbers")
 
 

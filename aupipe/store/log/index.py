@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from operator import itemgetter
 
 from aupipe.errors import DamageError
 from aupipe.gc_pause import gc_paused
-from aupipe.store.log.index_file import IndexFile, JournalPart, Key, Revision, index_number, index_paths
+from aupipe.store.log.entry import Entry, entry_of
+from aupipe.store.log.index_file import IndexFile, JournalPart, Revision, index_number, index_paths
 from aupipe.store.log.index_writer import write_index
-from aupipe.store.log.journal import Line, read_lines
+from aupipe.store.log.journal import Key, Line, Tail, parse_text, read_tail
 from aupipe.store.records import ItemRecord, ItemState
 
 log = logging.getLogger(__name__)
@@ -22,35 +23,6 @@ log = logging.getLogger(__name__)
 _lock = threading.RLock()  # held while an index changes; also at a fork, so that a child finds none half changed
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
-
-
-@dataclass
-class Entry:
-    """The lines of one item that matter, in whatever order they are read."""
-
-    newest: Line
-    done: Line | None = None  # the newest publication
-    deleted: Line | None = None  # the newest deletion
-
-    def published(self) -> ItemRecord | None:
-        """The record of the data that can be read: the newest publication, unless it was deleted since."""
-        if self.done is None or (self.deleted is not None and self.deleted.order > self.done.order):
-            return None
-        return self.done.record
-
-    def apply(self, line: Line) -> None:
-        """Add one line; the order of calls does not matter."""
-        if line.order > self.newest.order:
-            self.newest = line
-        if line.record.state == "done" and (self.done is None or line.order > self.done.order):
-            self.done = line
-        if line.record.state == "deleted" and (self.deleted is None or line.order > self.deleted.order):
-            self.deleted = line
-
-    def lines(self) -> list[Line]:
-        """The lines that matter, the newest first."""
-        lines = {line.order: line for line in (self.newest, self.done, self.deleted) if line is not None}
-        return [lines[order] for order in sorted(lines, reverse=True)]
 
 
 class Index:
@@ -63,8 +35,9 @@ class Index:
     def __init__(self, journals: str = "", files: str = "") -> None:
         self.journals, self.files = journals, files
         self._entries: dict[Key, Entry] = {}
+        self._unparsed: dict[Key, tuple[bytes, str]] = {}  # items of one line: its text, and its journal
         self._file: IndexFile | None = None
-        self._newest = ""  # path of the newest index file, whether or not it could be read
+        self._newest: str | None = None  # path of the newest index file, whether or not it could be read; "": none
         self._read: dict[str, int] = {}  # journal -> bytes read
         self._ended: set[str] = set()  # journals that were read to their end and gain no more lines
         self.superseded: dict[Revision, str] = {}  # of lines after the file; journal of the line that replaced it
@@ -102,20 +75,20 @@ class Index:
     def refresh(self) -> set[Key] | None:
         """Read what other processes have written since the last call.
 
-        Returns the items of new lines; None after a newer index file was read, when any item may have changed.
+        Returns the items of new lines; None where any may have changed: the first time, and with a newer index file.
         """
         with _lock:
-            reloaded, changed = False, set()
+            reloaded, changed = False, []
             while True:
                 paths = index_paths(self.files) if self.files else []
                 newest = paths[0] if paths else ""
                 if newest != self._newest:
                     self._load(paths)
                     reloaded = True
-                changed |= self._read_journals()
+                changed += self._read_journals()
                 # A collector may have removed journals between the two listings: their lines are in a newer file.
                 if not self.files or index_paths(self.files)[:1] == paths[:1]:
-                    return None if reloaded else changed
+                    return None if reloaded else set(changed)
 
     def _load(self, paths: list[str]) -> None:
         """Start again from the newest of some index files that is intact."""
@@ -130,27 +103,38 @@ class Index:
             except FileNotFoundError:  # removed meanwhile: there is a newer one
                 continue
         parts = self._file.journals if self._file else {}
-        self._entries, self.superseded, self.tail = {}, {}, 0
+        self._entries, self._unparsed, self.superseded, self.tail = {}, {}, {}, 0
         self._read = {name: part.bytes for name, part in parts.items()}
         self._ended = {name for name, part in parts.items() if part.merged}
 
-    def _read_journals(self) -> set[Key]:
-        changed = set()
+    def _read_journals(self) -> list[Key]:
+        changed: list[Key] = []
         for name in sorted(set(self.journal_names()) - self._ended):
             path, start = os.path.join(self.journals, name), self._read.get(name, 0)
             try:
                 if os.stat(path).st_size <= start:
                     continue
-                tail = read_lines(path, start)
+                tail = read_tail(path, start)
             except FileNotFoundError:  # removed meanwhile: its lines are in a newer index file
                 continue
             self._read[name] = tail.end
-            for line in tail.lines:
-                self.apply(line)
-                changed.add((line.record.recording, line.record.feature))
+            self._add(tail, name)
+            changed += tail.keys
             if tail.closed:
                 self._ended.add(name)
         return changed
+
+    def _add(self, tail: Tail, journal: str) -> None:
+        """Add lines of a journal. The first one of an item is parsed when it is asked for: most never are."""
+        texts = zip(tail.texts, itertools.repeat(journal), strict=False)
+        for key, text in zip(tail.keys, texts, strict=True):
+            if key in self._unparsed or key in self._entries or (self._file is not None and key in self._file):
+                line = parse_text(*text)
+                if line is not None:
+                    self.apply(line)
+            else:
+                self._unparsed[key] = text
+                self.tail += 1
 
     def journal_names(self) -> list[str]:
         """The names of all journals."""
@@ -191,6 +175,7 @@ class Index:
         """The records of all readable items computed from damaged media, by feature and recording."""
         with _lock:
             keys = set(self._file.damaged) if self._file else set()
+            keys |= {key for key, (text, _) in self._unparsed.items() if b'"damage"' in text}
             keys |= {key for key, entry in self._entries.items() if entry.done and entry.done.record.damage}
         for recording, feature in sorted(keys, key=lambda key: key[::-1]):
             record = self.published(recording, feature)
@@ -199,38 +184,47 @@ class Index:
 
     def states(self, features: Sequence[str]) -> dict[str, tuple[ItemState | None, ...]]:
         """The newest state and source of every item of some features, by recording; None where there is no record."""
+        new: dict[str, dict[str, ItemState]] = {feature: {} for feature in features}
         with _lock, gc_paused():
             states = self._file.states(features) if self._file else {}
-            unknown = (None,) * len(features)
-            for (recording, feature), entry in self._entries.items():
-                if feature in features:
-                    record, row = entry.newest.record, states.get(recording, unknown)
-                    state = ItemState(record.state, record.source)
-                    states[recording] = tuple(
-                        state if name == feature else known for name, known in zip(features, row, strict=True)
-                    )
+            for recording, feature in self._new_keys():
+                record = self.newest(recording, feature) if feature in new else None
+                if record is not None:
+                    new[feature][recording] = ItemState(record.state, record.source)
+        for recording in itertools.chain.from_iterable(new.values()):
+            known = states.get(recording, (None,) * len(features))
+            row = (new[feature].get(recording, state) for feature, state in zip(features, known, strict=True))
+            states[recording] = tuple(row)
         return states
+
+    def _new_keys(self) -> list[Key]:
+        """The items that have lines after the index file."""
+        with _lock:
+            return [*self._entries, *self._unparsed]
 
     def _all_entries(self, feature: str | None) -> Iterator[Entry]:
         """The entry of every item (of one feature), by feature and recording."""
-        own: dict[str, dict[str, Entry]] = {}
+        own: dict[str, set[str]] = {}
         with _lock:
-            entries, file = list(self._entries.items()), self._file
-        for (recording, other), entry in entries:
-            own.setdefault(other, {})[recording] = entry
+            keys, file = self._new_keys(), self._file
+        for recording, other in keys:
+            own.setdefault(other, set()).add(recording)
         for name in sorted({*own, *(file.features if file else ())}):
             if feature not in (None, name):
                 continue
-            changed = own.get(name, {})
+            changed = own.get(name, set())
             stored = file.items(name) if file else iter(())
             for recording, lines in heapq.merge(((key, []) for key in sorted(changed)), stored, key=itemgetter(0)):
-                if not lines:
-                    yield changed[recording]
-                elif recording not in changed:
-                    yield entry_of(lines)
+                entry = entry_of(lines) if lines else self._entry((recording, name))
+                if entry is not None and (not lines or recording not in changed):
+                    yield entry
 
     def _entry(self, key: Key) -> Entry | None:
         with _lock:  # `refresh` begins anew where there is a newer index file
+            if key in self._unparsed:
+                line = parse_text(*self._unparsed.pop(key))
+                if line is not None:
+                    self._entries[key] = entry_of([line])
             entry = self._entries.get(key)
             if entry is None and self._file is not None:
                 lines = self._file.lines(*key)
@@ -284,15 +278,14 @@ class Index:
         Its number is one more than that of the file which it was made from. So a process that is stopped for long here
         does not hide what others have written meanwhile.
         """
-        with _lock:
-            items = [(key, entry.lines()) for key, entry in self._entries.items()]
-            number = index_number(self._newest) + 1
+        with _lock, gc_paused():
+            items = ((key, self._new_lines(key)) for key in sorted(self._new_keys(), key=itemgetter(1, 0)))
+            number = index_number(self._newest or "") + 1
             return write_index(self.files, staged, number, self._file, items, parts, garbage, without=without)
 
-
-def entry_of(lines: Sequence[Line]) -> Entry:
-    """The entry of an item with these lines, at least one."""
-    entry = Entry(lines[0])
-    for line in lines:
-        entry.apply(line)
-    return entry
+    def _new_lines(self, key: Key) -> list[Line]:
+        """The lines of an item that has lines after the index file; none of a line that cannot be parsed."""
+        if key in self._entries:
+            return self._entries[key].lines()
+        line = parse_text(*self._unparsed[key])  # not kept: what is written is read from the file next
+        return [line] if line is not None else []

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.errors import DamageError
-from aupipe.store.log.journal import Line
+from aupipe.store.log.journal import Key, Line
 from aupipe.store.record_json import bare_record
 from aupipe.store.records import ItemState
 from aupipe.types import SourceIdentity
@@ -48,7 +48,6 @@ CREATE TABLE garbage (recording BLOB, feature TEXT, revision TEXT, since_ns INTE
 """
 _JOINED, _SOURCES = f"{_NAMES}, size, mtime_ns, digest, folder", "LEFT JOIN sources ON sources.id = source"
 _SELECT = f"SELECT {_JOINED} FROM lines {_SOURCES} "
-Key = tuple[str, str]  # recording, feature
 Revision = tuple[str, str, str]  # recording, feature, revision
 
 # Held by whoever uses a connection, so that no thread is inside of SQLite when the process forks.
@@ -135,6 +134,12 @@ class IndexFile:
             "JOIN features ON features.id = feature WHERE damage IS NOT NULL"
         )
         return [(decode_name(recording), feature) for recording, feature in found]
+
+    def __contains__(self, key: Key) -> bool:
+        """Whether there are lines of an item."""
+        recording, feature = key
+        where = "WHERE feature = ? AND recording = (SELECT id FROM recordings WHERE name = ?)"
+        return bool(self._rows(f"SELECT 1 FROM lines {where}", self._features.get(feature), encode_name(recording)))
 
     def lines(self, recording: str, feature: str) -> list[Line]:
         """The lines of an item: the newest, the last publication and the last deletion, the newest first."""

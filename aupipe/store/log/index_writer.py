@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -21,28 +22,34 @@ from aupipe.store.log.index_file import (
     STATES,
     IndexFile,
     JournalPart,
-    Key,
     Revision,
     decode_name,
     encode_name,
     pack_state,
 )
-from aupipe.store.log.journal import Line
+from aupipe.store.log.journal import Key, Line
 
 
 class _Numbers:
-    """Numbers of the values in a table, which are added to it when they are first asked for."""
+    """Numbers of the values in a table; `save` adds those that are new."""
 
     def __init__(self, db: sqlite3.Connection, table: str, *columns: str) -> None:
         names, marks = ", ".join(columns), ", ".join("?" * len(columns))
-        self._db, self._insert = db, f"INSERT INTO {table} ({names}) VALUES ({marks})"
+        self._db, self._insert = db, f"INSERT INTO {table} ({names}, id) VALUES ({marks}, ?)"
         self._known = {row[1:]: row[0] for row in db.execute(f"SELECT id, {names} FROM {table}")}
+        self._saved = len(self._known)
+        self._last = max(self._known.values(), default=0)
 
     def of(self, *value: Any) -> int:
         number = self._known.get(value)
         if number is None:
-            number = self._known[value] = int(self._db.execute(self._insert, value).lastrowid or 0)
+            self._last = number = self._known[value] = self._last + 1
         return number
+
+    def save(self) -> None:
+        new = itertools.islice(self._known.items(), self._saved, None)
+        self._db.executemany(self._insert, ((*value, number) for value, number in new))
+        self._saved = len(self._known)
 
 
 def write_index(
@@ -90,8 +97,9 @@ def write_index(
 
 def _put_journals(db: sqlite3.Connection, journals: Mapping[str, JournalPart]) -> None:
     numbers = _Numbers(db, "journals", "name")
-    db.execute("UPDATE journals SET bytes = NULL")
     rows = [(*part, numbers.of(name)) for name, part in journals.items()]
+    numbers.save()
+    db.execute("UPDATE journals SET bytes = NULL")
     db.executemany("UPDATE journals SET bytes = ?, merged = ?, ended_ns = ? WHERE id = ?", rows)
 
 
@@ -99,18 +107,24 @@ def _put_lines(db: sqlite3.Connection, items: Iterable[tuple[Key, Sequence[Line]
     journals, features = _Numbers(db, "journals", "name"), _Numbers(db, "features", "name")
     recordings, texts = _Numbers(db, "recordings", "name"), _Numbers(db, "texts", "json")
     sources = _Numbers(db, "sources", "size", "mtime_ns", "digest", "folder")
-    insert = f"INSERT INTO lines VALUES ({', '.join('?' * (len(COLUMNS) + 3))})"
-    for (recording, feature), lines in items:
-        key = (features.of(feature), recordings.of(encode_name(recording)))
-        if not new:
-            db.execute("DELETE FROM lines WHERE feature = ? AND recording = ?", key)
+
+    def rows(key: Key, lines: Sequence[Line]) -> Iterator[tuple[Any, ...]]:
+        item = features.of(key[1]), recordings.of(encode_name(key[0]))
         for rank, ((seq, journal), record) in enumerate(lines):
-            source = record.source and sources.of(*record.source[:3], texts.of(json.dumps(record.source.folder)))
-            plain = (getattr(record, name) or None for name in PLAIN)
-            shared = (_json(getattr(record, name)) for name in SHARED)
-            numbers = (text and texts.of(text) for text in shared)
-            state = STATES.index(record.state)
-            db.execute(insert, (*key, rank, seq, journals.of(journal), state, source, *plain, *numbers))
+            source = record.source and sources.of(*record.source[:3], texts.of(_json(record.source.folder)))
+            fields = vars(record)  # without those that have their default
+            shared = [texts.of(_json(value)) if (value := fields.get(name)) else None for name in SHARED]
+            place = (rank, seq, journals.of(journal), STATES.index(record.state), source)
+            yield *item, *place, *map(fields.get, PLAIN), *shared
+
+    if not new:
+        items = list(items)
+        known = ((features.of(feature), recordings.of(encode_name(recording))) for (recording, feature), _ in items)
+        db.executemany("DELETE FROM lines WHERE feature = ? AND recording = ?", known)
+    insert = f"INSERT INTO lines VALUES ({', '.join('?' * (len(COLUMNS) + 3))})"
+    db.executemany(insert, itertools.chain.from_iterable(itertools.starmap(rows, items)))
+    for numbers in (journals, features, recordings, texts, sources):
+        numbers.save()
 
 
 def _pack_states(db: sqlite3.Connection) -> None:
@@ -144,13 +158,10 @@ def _forget(db: sqlite3.Connection, recording: str) -> None:
     db.execute(f"DELETE FROM texts WHERE id NOT IN ({used} UNION SELECT folder FROM sources)")
 
 
-def _json(value: Any) -> str | None:
-    """A value that lines share as JSON, None for a default."""
-    if not value:
-        return None
-    return json.dumps(dict(value), separators=(",", ":")) if isinstance(value, Mapping) else _dumps(value)
+def _json(value: Any) -> str:
+    """A value that lines share as JSON."""
+    return _encode_once(value) if isinstance(value, str | tuple) else _encode(dict(value))
 
 
-@lru_cache(maxsize=1 << 16)
-def _dumps(value: Any) -> str:
-    return json.dumps(value)
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_encode_once = lru_cache(maxsize=1 << 16)(_encode)

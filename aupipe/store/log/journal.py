@@ -19,6 +19,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import google_crc32c
@@ -35,6 +36,14 @@ _REVISION = re.compile(r"([0-9a-f]{8}|\d+(-[0-9a-f]+){3})?")  # of earlier versi
 _HEAD = b'{"crc32c":"'
 _MIDDLE = b'","record":'
 _PREFIX = len(_HEAD) + 8 + len(_MIDDLE)
+_AROUND_TEXT = _PREFIX + len("}\n")
+# A line as `encode_line` writes it: its checksum, its record's text, and the item as it stands in that.
+_PLAIN_LINE = re.compile(
+    rb'\{"crc32c":"([0-9a-f]{8})","record":(\{"recording":"([^"\n]*)","feature":"([^"\n]*)",.*\})\}\n'
+)
+_BLOCK_BYTES = 1 << 20  # of a journal, read at once
+_parse = json.JSONDecoder().raw_decode
+Key = tuple[str, str]  # recording, feature
 
 
 class Line(NamedTuple):
@@ -45,9 +54,13 @@ class Line(NamedTuple):
 
 
 class Tail(NamedTuple):
-    """What a journal holds from some byte on: the intact lines, the byte after the last whole line, whether it ends."""
+    """What a journal holds from some byte on: the intact lines, the byte after the last whole line, whether it ends.
 
-    lines: list[Line]
+    Of each line the item and the record's text, which `parse_text` makes a record of.
+    """
+
+    keys: list[Key]
+    texts: list[bytes]
     end: int
     closed: bool
 
@@ -74,14 +87,22 @@ def _checked_text(line: bytes) -> bytes | None:
 def decode_line(line: bytes, journal: str) -> Line | None:
     """The record of a line (without its newline); None where the line is damaged or has none."""
     text = _checked_text(line)
-    if text is None or text == _CLOSED:
-        return None
-    content = json.loads(text)
+    return None if text is None or text == _CLOSED else parse_text(text, journal)
+
+
+def parse_text(text: bytes, journal: str) -> Line | None:
+    """The record of a line's text; None where its path would lead out of the store."""
+    content, _ = _parse(text.decode())
     seq = content.pop("seq")
     record = record_from_json(content)
     # both become part of a path: a line whose path would lead out of the store is refused
-    safe = FEATURE_ID.fullmatch(record.feature) and _REVISION.fullmatch(record.revision)
+    safe = _is_feature_id(record.feature) and _REVISION.fullmatch(record.revision)
     return Line((seq, journal), record) if safe else None
+
+
+@lru_cache(maxsize=1024)
+def _is_feature_id(text: str) -> bool:
+    return bool(FEATURE_ID.fullmatch(text))
 
 
 def is_damaged(line: bytes) -> bool:
@@ -166,17 +187,48 @@ def _running_s() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-def read_lines(path: str, start: int = 0) -> Tail:
-    """The lines from byte ``start`` on; damaged ones are skipped."""
-    name = os.path.basename(path)
-    lines, end, closed = [], start, False
-    for content, stop in _split(path, start):
-        end = stop
-        line = decode_line(content, name) if content.strip() else None
-        if line is not None:
-            lines.append(line)
-        closed = line is None and _checked_text(content) == _CLOSED
-    return Tail(lines, end, closed)
+def read_tail(path: str, start: int = 0) -> Tail:
+    """The lines from byte ``start`` on, their checksums compared; damaged ones are skipped."""
+    all_keys: list[Key] = []
+    all_texts: list[bytes] = []
+    end, closed = start, False
+    for block in _blocks(path, start):
+        lines = block.removesuffix(CLOSED_LINE)
+        end, closed = end + len(block), len(lines) < len(block) and lines[-1:] in (b"", b"\n")
+        keys, texts = _read_plain_lines(lines) or _read_lines_singly(block)
+        all_keys += keys
+        all_texts += texts
+    return Tail(all_keys, all_texts, end, closed)
+
+
+def _read_plain_lines(lines: bytes) -> tuple[list[Key], list[bytes]] | None:
+    """The items and texts of lines that are all intact and as `encode_line` writes them; None where one is not."""
+    found = _PLAIN_LINE.findall(lines)
+    crcs, texts, recordings, features = zip(*found, strict=True) if found else ((),) * 4
+    whole = len(lines) == sum(map(len, texts)) + len(texts) * _AROUND_TEXT  # nothing lies between them
+    if not whole or [int(crc, 16) for crc in crcs] != list(map(google_crc32c.value, texts)):
+        return None
+    return list(zip(map(_name, recordings), map(_name, features), strict=True)), list(texts)
+
+
+def _read_lines_singly(lines: bytes) -> tuple[list[Key], list[bytes]]:
+    """The items and texts of the intact lines among any."""
+    intact = [line for line in lines.split(b"\n") if decode_line(line, "")]
+    texts = [line[_PREFIX:-1] for line in intact]
+    records = [line.record for line in (parse_text(text, "") for text in texts) if line]
+    return [(record.recording, record.feature) for record in records], texts
+
+
+@lru_cache(maxsize=1 << 16)
+def _name(quoted: bytes) -> str:
+    """The string in a pair of quotes of JSON; one object for all lines with it."""
+    return str(json.loads(b'"%s"' % quoted)) if b"\\" in quoted else quoted.decode()
+
+
+def read_lines(path: str, start: int = 0) -> list[Line]:
+    """The records of the intact lines from byte ``start`` on."""
+    lines = (parse_text(text, os.path.basename(path)) for text in read_tail(path, start).texts)
+    return [line for line in lines if line is not None]
 
 
 def damaged_lines(path: str) -> Iterator[int]:
@@ -231,10 +283,18 @@ def blank_lines(paths: Iterable[str], unwanted: Callable[[bytes], bool]) -> int:
 
 def _split(path: str, start: int) -> Iterator[tuple[bytes, int]]:
     """Each whole line from byte ``start`` on, without its newline, and the byte after it."""
-    with open(path, "rb") as file:
+    for block in _blocks(path, start):
+        for line in block[:-1].split(b"\n"):
+            start += len(line) + 1
+            yield line, start
+
+
+def _blocks(path: str, start: int) -> Iterator[bytes]:
+    """All whole lines from byte ``start`` on, some megabytes at a time."""
+    with open(path, "rb", buffering=0) as file:
         file.seek(start)
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
-            start += len(line)
-            yield line[:-1], start
+        rest = b""
+        while content := file.read(_BLOCK_BYTES):
+            lines, newline, rest = (rest + content).rpartition(b"\n")
+            if newline:
+                yield lines + newline

@@ -2,7 +2,8 @@
 
 It merges journals into an index file, and removes, each a grace period after it was no longer needed: revisions that
 were replaced or deleted, files that ended processes left in ``tmp/``, journals that two index files hold whole, and
-older index files. Times are those of the file system, never of this machine's clock.
+older index files. Of the logs of runs it keeps the newest. Times are those of the file system, never of this machine's
+clock.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from aupipe.store.maintenance.inventory import items_on_disk, names_in, refuse_l
 from aupipe.store.maintenance.lease import Lease, hold_lease
 from aupipe.store.processes import is_of_this_machine, writer_has_ended
 from aupipe.store.record_json import parse_metadata
+from aupipe.store.run_log import remove_old
 
 GRACE_S = 3600.0  # far longer than caches of network file systems show what was (NFS: a minute)
 ABANDONED_AFTER_S = 24 * 3600.0  # without a change, for files of a process of another machine
@@ -57,6 +59,7 @@ def collect(store: LocalStore, grace_s: float = GRACE_S, *, full: bool = True, w
 def _collect(store: LocalStore, lease: Lease, grace_ns: int, full: bool) -> Collected:
     now_ns = store.folder.now_ns()
     found = Collected(unfinished=sweep(store))
+    remove_old(store.root)
     on_disk = items_on_disk(store) if full else []
     gone = {name for name in names_in(store.folder.journals) if _has_ended(store, name, now_ns)}
     store.refresh()  # after looking: what a writer had written before it ended is read
@@ -159,7 +162,7 @@ def _remove_merged(store: LocalStore, lease: Lease, long_ago_ns: int) -> int:
 
 def _is_whole(journal: str, size: int) -> bool:
     """Whether the first ``size`` bytes of a journal are all of its lines, none of which is damaged."""
-    return not read_lines(journal, size).lines and not any(damaged_lines(journal))
+    return not read_lines(journal, size) and not any(damaged_lines(journal))
 
 
 # Items ---------------------------------------------------------------------------------------------------------------

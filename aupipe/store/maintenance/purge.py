@@ -14,23 +14,28 @@ from aupipe.store.maintenance.gc import forget, sweep
 from aupipe.store.maintenance.inventory import feature_folders, names_in, refuse_links
 from aupipe.store.maintenance.verify import lost_journals
 from aupipe.store.processes import writer_runs
+from aupipe.store.run_log import FOLDER as RUN_LOGS
+from aupipe.store.run_log import erase, run_logs, running_pid
 
 INDEX_FILES = ("index__", "catalogue__")  # what the names of index files in quarantine begin with
 
 
 def purge(store: LocalStore, recording: str) -> int:
-    """Erase a recording: its items in every revision, its lines in journals and index files, its files in quarantine.
+    """Erase a recording: its items in every revision, its lines in journals, index files and the logs of runs, its
+    files in quarantine.
 
     Returns how many items were removed. No file of the store keeps anything of it, its name included, except where the
     name is part of another one: purge ``video2_left`` and ``video2_right`` together with ``video2``. What cannot be
-    attributed is erased too: everything in ``tmp/``, whatever its age, and the damaged journal lines in quarantine.
+    attributed is erased too: everything in ``tmp/``, whatever its age, damaged journal lines in quarantine, errors in
+    the logs of runs.
 
     Run it while no process writes. Raises AupipeError, and erases nothing, when one of this machine does, and at the
     end when one wrote of the recording meanwhile. Raises DamageError, and erases nothing, when a journal was lost or is
     damaged, or when there is a link in the store, which may lead to another store.
     """
     refuse_links(store)
-    refuse_linked_items([store.folder.journals])  # lines are blanked in place
+    logs = run_logs(store.root)
+    refuse_linked_items([store.folder.journals, os.path.join(store.root, RUN_LOGS), *logs])  # blanked in place
     features = feature_folders(store)
     refuse_linked_items(_items(store, recording, features))
     if lost := lost_journals(store):
@@ -39,13 +44,16 @@ def purge(store: LocalStore, recording: str) -> int:
     for path in journals:  # a damaged line may hold a part of the name
         for number in damaged_lines(path):
             raise DamageError(f"{path} line {number} is damaged: `aupipe store verify --repair`, then purge again")
-    for path in _files(store.folder.staging):
-        if pid := writer_runs(os.path.basename(path)):
+    writers = [writer_runs(os.path.basename(path)) for path in _files(store.folder.staging)]
+    for pid in (*writers, *map(running_pid, logs)):
+        if pid:
             raise AupipeError(f"process {pid} is writing to {store.path}: stop it, then purge again")
     sweep(store)
     for path in _files(store.folder.staging):
         fs.remove(path)
     blank_lines(journals, lambda line: _is_of(line, recording))
+    for path in logs:
+        erase(path, recording)
     forget(store, recording)
     items = _items(store, recording, features)
     for path in items:

@@ -8,8 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from aupipe.errors import UsageError
 from aupipe.extract.contract import WeightFile
 from aupipe.extract.encoders.base import AudioInput, Encode, FrameAlignment
-from aupipe.extract.encoders.pretrained import identify_model, load_model, settings
-from aupipe.local_models import model_folder
+from aupipe.extract.encoders.pretrained import find_model, identify_model, load_model, settings
 from aupipe.tables import NotNegative, Positive, Range
 from aupipe.types import Modality, Weights
 
@@ -21,7 +20,8 @@ class Speech(FrameAlignment):
     """Hidden states of a speech model: (n, D), a row every 20 ms.
 
     ``model``: a name in the hub's local cache, or a folder (absolute, or in AUPIPE_WEIGHTS). Nothing is fetched.
-    ``weights``: ``"pretrained"``, or ``"random"``, seeded numbers for the folder's config.json, for tests.
+    ``weights``: ``"pretrained"``, or ``"random"``, seeded numbers for the folder's config.json, for tests; without the
+    folder a model that a recipe names has a stand-in (`aupipe.extract.encoders.stand_ins`).
     ``tap``: ``last_hidden``, the model's output; ``extract_features``, the 512 convolutional features after the layer
     norm that follows them, before any attention; ``layer``, the output of block number ``layer`` before any final norm
     (0: what goes into the first block); ``mean``, the mean over all blocks.
@@ -70,7 +70,7 @@ class Speech(FrameAlignment):
         import torch
         from transformers import AutoModel
 
-        folder = model_folder(self.model)
+        folder = find_model(self.model, self.weights)
         rate = settings(folder, "preprocessor_config.json").get("sampling_rate", SAMPLE_RATE)
         if rate != SAMPLE_RATE:
             raise UsageError(f"{self.model}: wants sound at {rate} Hz; only {SAMPLE_RATE} Hz models are supported")
@@ -92,4 +92,6 @@ class Speech(FrameAlignment):
         """Whether sound is standardised over the clip."""
         if self.normalize != "checkpoint":
             return self.normalize == "yes"
-        return bool(settings(model_folder(self.model), "preprocessor_config.json").get("do_normalize", True))
+        return bool(
+            settings(find_model(self.model, self.weights), "preprocessor_config.json").get("do_normalize", True)
+        )

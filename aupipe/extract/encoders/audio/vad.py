@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from aupipe.errors import WeightsMissingError
 from aupipe.extract.encoders.base import AudioInput, Encode, FrameAlignment, TimeSeries
 from aupipe.extract.media.long_arrays import cut
-from aupipe.extract.weights import RANDOM, RANDOM_SEED, file_sha256, find_weights, random_weights
+from aupipe.extract.weights import file_sha256, find_weights, is_random, random_seed, random_weights
 from aupipe.types import Modality, Waveform, Weights
 
 FILE = "silero_vad_16k.safetensors"
@@ -48,8 +48,8 @@ class Vad(FrameAlignment):
         return ("speech",)
 
     def identify_weights(self) -> Weights:
-        if self.weights == RANDOM:
-            return random_weights("silero_vad")
+        if is_random(self.weights):
+            return random_weights("silero_vad", self.weights)
         path = self._file()
         return Weights(path.name, file_sha256(path), "MIT" if path.name == FILE else "unknown")
 
@@ -73,9 +73,9 @@ class Vad(FrameAlignment):
         from aupipe.extract.nets.silero import Silero, adapt_state_dict
 
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(RANDOM_SEED)
+            torch.manual_seed(random_seed(self.weights))
             network = Silero()
-        if self.weights != RANDOM:
+        if not is_random(self.weights):
             path = self._file()
             try:
                 network.load_state_dict(adapt_state_dict(load_file(path)))

@@ -15,7 +15,7 @@ from aupipe.extract.contract import WeightFile
 from aupipe.extract.encoders.audio.logmel import at_least
 from aupipe.extract.encoders.base import AudioInput, Encode, FrameAlignment, TimeSeries
 from aupipe.extract.media.long_arrays import ArrayBuilder, cut
-from aupipe.extract.weights import RANDOM, RANDOM_SEED, find_weights, identify, random_weights
+from aupipe.extract.weights import find_weights, identify, is_random, random_seed, random_weights
 from aupipe.tables import Range
 from aupipe.types import Modality, Waveform, Weights
 
@@ -63,7 +63,8 @@ class Vggish(FrameAlignment):
         return super().reach_s + self.hop_s * (1 + self.align_rows)
 
     def identify_weights(self) -> Weights:
-        found = random_weights("vggish") if self.weights == RANDOM else identify(self.weights)
+        own = self.weights
+        found = random_weights("vggish", own) if is_random(own) else identify(own)
         if not self.pca:
             return found
         pca = identify(self.pca)
@@ -110,8 +111,8 @@ class Vggish(FrameAlignment):
         from aupipe.extract.nets.vggish import VGGish, adapt_state_dict, random_vggish
         from aupipe.extract.weights.checkpoint import load_into, read_state_dict
 
-        if self.weights == RANDOM:
-            return random_vggish(RANDOM_SEED, self.activation)
+        if is_random(self.weights):
+            return random_vggish(random_seed(self.weights), self.activation)
         path = find_weights(self.weights)
         network = VGGish(self.activation)
         load_into(network, adapt_state_dict(read_state_dict(path)), str(path))

@@ -10,9 +10,9 @@ import numpy as np
 from aupipe.errors import UsageError
 from aupipe.extract.contract import WeightFile
 from aupipe.extract.encoders.base import AlignRule, Encode, FrameAlignment, ShapedEncode, TimeSeries, WordsInput
-from aupipe.extract.encoders.pretrained import identify_model, load_model
+from aupipe.extract.encoders.pretrained import find_model, identify_model, load_model
+from aupipe.extract.encoders.stand_ins import stand_in_tokenizer
 from aupipe.extract.media.transcript import Transcript, Word
-from aupipe.local_models import model_folder
 from aupipe.tables import NotNegative, Range
 from aupipe.types import Modality, Weights
 
@@ -53,8 +53,12 @@ class Text(FrameAlignment):
         import torch
         from transformers import AutoModel, AutoTokenizer
 
-        folder = model_folder(self.model)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, add_prefix_space=True)
+        folder = find_model(self.model, self.weights)
+        tokenizer = (
+            AutoTokenizer.from_pretrained(folder, local_files_only=True, add_prefix_space=True)
+            if folder
+            else stand_in_tokenizer()
+        )
         if not tokenizer.is_fast:
             raise UsageError(
                 f"{self.model}: its tokenizer cannot say which word a token belongs to (no fast tokenizer)"

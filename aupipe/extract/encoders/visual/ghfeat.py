@@ -24,7 +24,7 @@ from aupipe.extract.encoders.image_base import (
 )
 from aupipe.extract.faces.landmarks import WideFfhqCropTemplate, ffhq_crops, open_mesh
 from aupipe.extract.imaging.templates import FfhqCropTemplate
-from aupipe.extract.weights import RANDOM, find_weights, identify
+from aupipe.extract.weights import find_weights, is_random
 from aupipe.types import Weights
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ class GhFeat(CheckpointEncoder):
     ``super_resolution``: a Real-ESRGAN file (or ``"random"``); the face is then cut at 128 px, enlarged and brought to
     256 px: for small, blurred faces. ``landmarks``: MediaPipe's face landmarker bundle; the crop is then laid through
     the eye contours and mouth corners it finds, as FFHQ's is through those of 68 points, and rows of faces it does not
-    see are invalid. Without it eyes and mouth corners are the detector's. ``depth`` is read off a weight file; it
-    counts for random weights alone.
+    see are invalid. Without it, or with ``"random"``, eyes and mouth corners are the detector's. ``depth`` is read off
+    a weight file; it counts for random weights alone.
     """
 
     weights: str = "ghfeat-encoder-ffhq-256.pkl"
@@ -50,6 +50,7 @@ class GhFeat(CheckpointEncoder):
     landmarks: KeyedWeightFile = ""
 
     licence: ClassVar[str] = "not stated"
+    random_parts: ClassVar[tuple[str, ...]] = ("super_resolution", "landmarks")  # may be "random", as weights may
 
     @property
     def reads(self) -> FfhqCropTemplate:
@@ -75,7 +76,7 @@ class GhFeat(CheckpointEncoder):
         found = super().identify_weights()
         if self.super_resolution:
             found = _after(found, identify_weights(self.super_resolution, "rrdbnet", "BSD-3-Clause"))
-        return _after(found, identify(self.landmarks, "Apache-2.0")) if self.landmarks else found
+        return _after(found, identify_weights(self.landmarks, "mesh", "Apache-2.0")) if self.landmarks else found
 
     def build(self, state: Mapping[str, Tensor]) -> Any:
         from aupipe.extract.nets.ghfeat import GHFeatEncoder, depth_of
@@ -90,6 +91,8 @@ class GhFeat(CheckpointEncoder):
         template = self.reads
         if not isinstance(template, WideFfhqCropTemplate):
             return encode
+        if is_random(self.landmarks):
+            return lambda crops: encode(_squares(crops, template, self._cut_px()))
         mesh = open_mesh(find_weights(self.landmarks))
 
         def encode_contours(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -116,6 +119,17 @@ class GhFeat(CheckpointEncoder):
         return image_encoder(network, device, HALF, forward, self.precision)  # a loop over faces is no graph
 
 
+def _squares(crops: NDArray[np.uint8], template: WideFfhqCropTemplate, size_px: int) -> NDArray[np.uint8]:
+    """(B, size_px, size_px, 3) FFHQ crops through the detector's points, out of (B, S, S, 3) wide ones."""
+    import cv2
+
+    found = np.zeros((len(crops), size_px, size_px, 3), np.uint8)
+    for crop, face in zip(crops, found, strict=True):
+        inside = crop[template.square, template.square]
+        face[:] = cv2.resize(inside, (size_px, size_px), interpolation=cv2.INTER_AREA)
+    return found
+
+
 def _after(last: Weights, first: Weights) -> Weights:
     """The weights of two networks in a row, as one identity."""
     both = hashlib.sha256(f"{last.sha256}{first.sha256}".encode()).hexdigest()
@@ -126,8 +140,8 @@ def _enlarger(weights: str) -> Any:
     """The Real-ESRGAN generator a file holds; which of the two, and how large, its keys tell."""
     from aupipe.extract.nets.rrdbnet import RRDBNet, SRVGGNetCompact
 
-    if weights == RANDOM:
-        return seeded(lambda: RRDBNet(num_block=1))
+    if is_random(weights):
+        return seeded(lambda: RRDBNet(num_block=1), weights)
     state, source = read_weights(weights)
     if "conv_first.weight" in state:
         blocks = 1 + max(int(key.split(".")[1]) for key in state if key.startswith("body."))

@@ -13,7 +13,7 @@ from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.extract import user_cache
 from aupipe.extract.encoders.image_base import ImageEncoder, Normal, seeded
 from aupipe.extract.imaging.templates import CropTemplate
-from aupipe.extract.weights import RANDOM, file_sha256, find_weights, identify, random_weights
+from aupipe.extract.weights import file_sha256, find_weights, identify, is_random, random_weights
 from aupipe.tables import Range, build
 from aupipe.types import Weights
 
@@ -45,8 +45,8 @@ class Timm(ImageEncoder):
         return CropTemplate(self.size_px or published(self.model).size_px)
 
     def identify_weights(self) -> Weights:
-        if self.weights == RANDOM:
-            return random_weights(self.model)
+        if is_random(self.weights):
+            return random_weights(self.model, self.weights)
         licence = published(self.model).licence
         if self.weights != "hub":
             return replace(identify(self.weights), licence=licence)
@@ -83,8 +83,8 @@ class Timm(ImageEncoder):
         options: dict[str, Any] = {"num_classes": 0}
         if self.size_px and published(self.model).fixed_size:  # transformers are built for one size
             options["img_size"] = self.size_px
-        if self.weights == RANDOM:
-            return seeded(lambda: timm.create_model(self.model, pretrained=False, **options))
+        if is_random(self.weights):
+            return seeded(lambda: timm.create_model(self.model, pretrained=False, **options), self.weights)
         path = self._file()
         try:
             return timm.create_model(

@@ -12,7 +12,7 @@ from aupipe.extract.contract import WeightFile
 from aupipe.extract.encoders.image_base import Crop, ImageEncoder, Normal, seeded, template
 from aupipe.extract.encoders.pretrained import settings
 from aupipe.extract.imaging.templates import CropTemplate
-from aupipe.extract.weights import RANDOM, RefusedWeightsError, file_sha256, random_weights, weights_folder
+from aupipe.extract.weights import RefusedWeightsError, file_sha256, is_random, random_weights, weights_folder
 from aupipe.tables import Range
 from aupipe.types import Weights
 
@@ -50,8 +50,8 @@ class Transformers(ImageEncoder):
     def identify_weights(self) -> Weights:
         """The digest covers the weights, the architecture and the preprocessing the folder states."""
         folder = self._folder()
-        if self.weights == RANDOM:
-            return random_weights(f"{folder.name}:{file_sha256(folder / 'config.json')}")
+        if is_random(self.weights):
+            return random_weights(f"{folder.name}:{file_sha256(folder / 'config.json')}", self.weights)
         names = [name for name in WEIGHT_FILES if (folder / name).is_file()][:1]
         if not names:
             raise WeightsMissingError(f"{folder} holds no weights: expected {WEIGHT_FILES[0]}")
@@ -111,8 +111,8 @@ class Transformers(ImageEncoder):
         if config.model_type == "vit_mae":
             # ViTMAEModel masks three quarters of the patches at random, in eval mode too.
             raise RefusedWeightsError(f"{folder} is a ViTMAE: use kind 'mae' with the checkpoint it was made from")
-        if self.weights == RANDOM:
-            network = seeded(lambda: AutoModel.from_config(config))
+        if is_random(self.weights):
+            network = seeded(lambda: AutoModel.from_config(config), self.weights)
         else:
             network = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return getattr(network, "vision_model", network)  # of CLIP and its kin, the half that sees

@@ -23,6 +23,7 @@ from aupipe.extract.executors import (
     JobEnded,
     JobHangs,
     JobReturned,
+    MachineChanged,
     StagesMeasured,
     WorkerDied,
 )
@@ -114,7 +115,8 @@ class DaskExecutor:
                 case int(number), Future() as future:
                     yield from self._finished(number, future)
                 case Hello():
-                    self.machines.join(arrival)
+                    if (changed := self.machines.join(arrival)) is not None:
+                        yield changed
                 case Refusal():
                     yield from self._refuse(arrival)
                 case Progress(address, frames, measured):
@@ -200,6 +202,7 @@ class DaskExecutor:
     def _refuse(self, refusal: Refusal) -> Iterator[ExecutorEvent]:
         """A machine takes no part, or no longer: its jobs go back."""
         self.machines.refuse(refusal)
+        yield MachineChanged(refusal.host, "refused", refusal.reason)
         yield from self._drop(refusal.address)
 
     def _drop(self, address: str, reason: str = "") -> Iterator[ExecutorEvent]:
@@ -233,6 +236,7 @@ class DaskExecutor:
         for machine in [machine for machine in self.machines if machine.address not in present]:
             host = machine.hello.host
             log.warning("%s (%s) is gone; its %d jobs go back", host, machine.address, len(machine.held))
+            yield MachineChanged(host, "lost")
             yield from self._drop(machine.address, f"the machine {host} was lost")
         self.machines.raise_if_none(present)
         if now_s - self._touched_s > TOUCH_S:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 
 from aupipe.errors import AupipeError
-from aupipe.extract.executors import Attempt
+from aupipe.extract.executors import Attempt, MachineChanged
 from aupipe.extract.executors.cluster.messages import Hello, Refusal
 
 NOBODY_S = 600.0  # without any machine
@@ -91,18 +91,19 @@ class Machines:
         """The machine with this address, where it takes part."""
         return self._joined.get(address)
 
-    def join(self, hello: Hello) -> None:
-        """Take in a machine; it may say so several times."""
+    def join(self, hello: Hello) -> MachineChanged | None:
+        """Take in a machine; it may say so several times, and the first time changes something."""
         if hello.address in self._joined or hello.address in self._refused:
-            return
+            return None
         shared = {gpu for machine in self for gpu in machine.hello.gpus}
         twice = [gpu for gpu in hello.gpus if gpu in shared]
         if twice:
             reason = f"GPU {twice[0]} is that of another Dask worker: give each its own by CUDA_VISIBLE_DEVICES"
             self.refuse(Refusal(hello.address, hello.host, reason, 2))
-            return
+            return MachineChanged(hello.host, "refused", reason)
         self._joined[hello.address] = Machine(hello)
         log.info("%s (%s) takes part: %d worker processes", hello.host, hello.address, hello.slots)
+        return MachineChanged(hello.host, "joined", slots=hello.slots)
 
     def refuse(self, refusal: Refusal) -> None:
         """Note that a machine takes no part, or no longer; it is named once."""

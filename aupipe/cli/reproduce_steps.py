@@ -1,0 +1,172 @@
+"""The commands that reproduce rows of a paper, in their order, and what each of them makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from aupipe.cli.recipe_features import encoder_text, recipe_file_text, table_text
+from aupipe.cli.train_request import REQUEST_FILE, is_finished
+from aupipe.config import EncoderConfig
+from aupipe.errors import UsageError
+from aupipe.files import write_file
+from aupipe.tasks import OFFICIAL
+from aupipe.train.ensemble_recipe import EnsembleRecipe, load_ensemble_recipe
+from aupipe.train.reproduction import PaperRun, Reproduction, Row
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the user chose for all commands: changes of recipes, random weights, the device and the configuration."""
+
+    overrides: tuple[str, ...] = ()
+    random: bool = False
+    mask: tuple[str, ...] = ()  # options of `extract` for recordings without sound or words
+    device: tuple[str, ...] = ()
+    config: tuple[str, ...] = ()  # --config and --store
+    sample: Path | None = None
+    split: str = "validation"  # of submissions: test, where the data set has one
+
+    def to_json(self) -> dict[str, object]:
+        """What must be the same when a reproduction goes on."""
+        return {"set": list(self.overrides), "random weights": self.random}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command of aupipe, and what it ``makes``; None: it finds out itself what is to be done.
+
+    ``captures``: what it prints on stdout is what it makes.
+    """
+
+    what: str
+    command: tuple[str, ...]
+    makes: Path | None = None
+    captures: bool = False
+
+    @property
+    def done(self) -> bool:
+        if self.what == "train":
+            return self.makes is not None and is_finished(self.makes)
+        return self.makes is not None and self.makes.exists()
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The command, or the one that continues it where it was stopped."""
+        begun = self.what == "train" and self.makes is not None and (self.makes / REQUEST_FILE).is_file()
+        if not begun:
+            return self.command
+        keep = [name for name in ("--cpu",) if name in self.command]
+        for name in ("--gpu", "--config", "--store"):
+            if name in self.command:
+                keep += [name, self.command[self.command.index(name) + 1]]
+        return ("train", "--resume", str(self.makes), *keep)
+
+
+def build_steps(paper: Reproduction, rows: Sequence[Row], out: Path, choices: Choices) -> list[Step]:
+    """The steps of the rows that can be had: extract, train, tune, join, evaluate, predict; each once."""
+    wanted = [row for row in rows if row.model]
+    runs = runs_of(paper, wanted)
+    common = (*choices.device, *choices.config)
+    steps = [_extract(out, choices)] if runs else []
+    steps += [_train(run, out, choices) for run in runs]
+    for join in dict.fromkeys(one.name for row in wanted for one in paper.joins_of(row.model)):
+        members = [str(_folder(out, member)) for member in paper.joins[join].members]
+        folder = _folder(out, join)
+        command = ("ensemble", *members, *paper.joins[join].args, "--out", str(folder))
+        steps.append(Step("join", command, folder / "ensemble.json"))
+    for model, name in dict.fromkeys((row.model, row.post) for row in wanted if row.post not in ("none", "own")):
+        post = paper.posts[name]
+        on = ("--held-out",) if post.split == "held-out" else ("--split", post.split)
+        sets = [part for change in post.set for part in ("--set", change)]
+        file = _post_file(out, model, name)
+        command = ("tune", str(_folder(out, model)), *on, *sets, "--out", str(file), *common)
+        steps.append(Step("tune", command, file))
+    for row in {(row.model, row.post): row for row in wanted if not row.fold}.values():
+        post_of = ("--post", _post(out, row))
+        command = ("evaluate", str(_folder(out, row.model)), *post_of, "--on-tuned", "--json", *common)
+        steps.append(Step("evaluate", command, scores_file(out, row), captures=True))
+    for row in (row for row in wanted if row.submission):
+        file = out / "submissions" / f"{row.id}.txt"
+        sample = ("--sample", str(choices.sample)) if choices.sample else ()
+        command = ("predict", str(_folder(out, row.model)), "--split", choices.split, "--format", "abaw")
+        command += ("--post", _post(out, row), "--out", str(file), *sample, *common)
+        steps.append(Step("predict", command, file))
+    return steps
+
+
+def runs_of(paper: Reproduction, rows: Iterable[Row]) -> list[PaperRun]:
+    """The runs that rows need, each once."""
+    return list({run.name: run for row in rows if row.model for run in paper.runs_of(row.model)}.values())
+
+
+def write_recipes(runs: Sequence[PaperRun], out: Path) -> list[EnsembleRecipe]:
+    """Write the recipe files of runs that change theirs, and one that names the features of all.
+
+    Returns the recipes of ``runs``. Raises UsageError where two runs have two features of one name.
+    """
+    recipes = []
+    for run in runs:
+        if run.changes:
+            file = _recipe_file(out, run)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_file(file, recipe_file_text({"extends": run.recipe, **run.changes}), overwrite=True)
+        recipes.append(load_ensemble_recipe(_recipe(out, run), task=OFFICIAL[run.task]))
+    found: dict[str, EncoderConfig] = {}
+    for recipe in recipes:
+        for one in recipe.encoders:
+            if found.setdefault(one.name, one) != one:
+                raise UsageError(f"{out}: two runs have two features {one.name!r}: reproduce them one after the other")
+    table = table_text({"extends": "baseline", "features": list(found)})
+    _features_file(out).parent.mkdir(parents=True, exist_ok=True)
+    write_file(_features_file(out), "\n\n".join([table, *map(encoder_text, found.values())]) + "\n", overwrite=True)
+    return recipes
+
+
+def run_folder(out: Path, row: Row) -> Path:
+    """The folder of the run that a row of a fold is about."""
+    return _folder(out, row.model) / f"fold{row.fold}"
+
+
+def scores_file(out: Path, row: Row) -> Path:
+    """Where the scores of a row's model lie."""
+    return out / "scores" / f"{row.model}-{row.post}.json"
+
+
+def _extract(out: Path, choices: Choices) -> Step:
+    random = ("--weights", "random") if choices.random else ()
+    features = ("--recipe", str(_features_file(out)), "--task", "au")
+    return Step("extract", ("extract", *features, *random, *choices.mask, *choices.device, *choices.config))
+
+
+def _train(run: PaperRun, out: Path, choices: Choices) -> Step:
+    folder = _folder(out, run.name)
+    folds = ("--folds", str(run.folds)) if run.folds else ()
+    sets = [part for change in choices.overrides for part in ("--set", change)]
+    command = ("train", "--recipe", str(_recipe(out, run)), "--task", run.task, *folds, *run.args, *sets)
+    return Step("train", (*command, "--out", str(folder), *choices.device, *choices.config), folder)
+
+
+def _recipe(out: Path, run: PaperRun) -> str | Path:
+    return _recipe_file(out, run) if run.changes else run.recipe
+
+
+def _recipe_file(out: Path, run: PaperRun) -> Path:
+    return out / "recipes" / f"{run.name}.toml"
+
+
+def _features_file(out: Path) -> Path:
+    return out / "recipes" / "features.toml"
+
+
+def _folder(out: Path, model: str) -> Path:
+    return out / "runs" / model
+
+
+def _post_file(out: Path, model: str, name: str) -> Path:
+    return out / "post" / f"{model}-{name}.json"
+
+
+def _post(out: Path, row: Row) -> str:
+    return row.post if row.post in ("none", "own") else str(_post_file(out, row.model, row.post))

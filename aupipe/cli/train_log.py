@@ -1,0 +1,58 @@
+"""The log of a training, a file in the folder of its run; its lines are also what is printed while it works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aupipe.cli.output import echo
+
+if TYPE_CHECKING:
+    from aupipe.cli.data import Data
+    from aupipe.cli.train_request import TrainRequest
+    from aupipe.config import Config
+
+
+@contextmanager
+def training_log(
+    out: Path,
+    config: Config,
+    request: TrainRequest,
+    data: Data,
+    flagged: Mapping[str, Sequence[str]],
+    device: str,
+) -> Iterator[Callable[[str], None]]:
+    """A log in the folder of a run. What is given to the function is printed on stderr, and is a line of the log.
+
+    ``flagged``: recording -> its faults by the last `aupipe check`.
+    """
+    from aupipe.extract.executors.extraction_log import about_this_process
+    from aupipe.store.run_log import RunLog, log_name
+
+    about = {
+        "command": "train",
+        "where": device,
+        "configuration": config.digest,
+        "recipe": request.recipe["name"],
+        "task": request.task,
+        "seeds": list(request.seeds),
+        "features": sorted(data.features.values()),
+        "recordings": {"train": len(data.train), "validation": len(data.validation)},
+        "damaged": data.damaged,
+        "flagged": dict(flagged),
+        **about_this_process(),
+    }
+    with RunLog(str(out / log_name()), **about) as log:
+
+        def tell(line: str) -> None:
+            echo(line, err=True)
+            log.write("epoch", text=line)
+
+        yield tell
+
+
+def is_training_log(path: Path) -> bool:
+    """Whether a file in the folder of a run is a log."""
+    return path.suffix == ".jsonl"

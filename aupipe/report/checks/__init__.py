@@ -1,0 +1,1 @@
+"""Faults that spoil a data set, found in the store and the annotations, without pictures."""

@@ -1,0 +1,111 @@
+"""Pictures of a recording with what the store holds of it drawn in: boxes, the state in words, a strip of all states.
+
+``hide`` says how faces are shown. ``blur`` hides them from a look, which is no anonymisation: gait, clothes, voice and
+the boxes themselves stay. ``none`` shows boxes and landmarks on grey, which are biometric too.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from aupipe.report.faces import RecordingFaces, State
+
+Picture = NDArray[np.uint8]  # (H, W, 3) RGB
+Faces = Literal["show", "blur", "none"]
+
+COLOURS = {State.SUBJECT: (0, 158, 115), State.OTHERS: (230, 159, 0), State.NOBODY: (150, 150, 150)}
+INK, PAPER, EDGE = (255, 255, 255), (90, 90, 90), (0, 0, 0)
+HELD_S = 0.5  # boxes are hidden so long before and after: where a face is missed in between, it is seen
+GROWN = 0.35  # of a box, to each side: hair, ears and chin lie outside of it
+CELLS = 5  # across what is hidden
+STRIP_PX = 8
+
+
+def draw_row(picture: Picture, faces: RecordingFaces, row: int, hide: Faces, name: str = "") -> Picture:
+    """A picture (H, W, 3) of a row with its boxes, its state in words and the strip of all states, as a new array."""
+    picture = hidden(picture, faces, row, hide)
+    line = max(1, round(min(picture.shape[:2]) / 240))
+    state = State(int(faces.states[row]))
+    for box in faces.others(row):
+        _draw_box(picture, box, COLOURS[State.OTHERS], line)
+    if state is State.SUBJECT:
+        _draw_box(picture, faces.subject.box[row], COLOURS[state], line + 1)
+        for x, y in faces.subject.landmarks[row]:
+            cv2.circle(picture, (round(float(x)), round(float(y))), line + 1, COLOURS[state], -1)
+    words = f"row {row}  {faces.times_s[row]:.2f} s  {state.words}"
+    write(picture, f"{name}  {words}" if name else words, COLOURS[state])
+    draw_strip(picture, faces, row)
+    return picture
+
+
+def hidden(picture: Picture, faces: RecordingFaces, row: int, hide: Faces) -> Picture:
+    """A copy of a picture, its faces hidden as asked.
+
+    ``blur``: every detection within `HELD_S` of the row, and the whole picture where the subject's face was not found:
+    it may be there and was missed.
+    """
+    if hide == "none":
+        return np.full_like(picture, PAPER)
+    picture = picture.copy()
+    if hide == "show":
+        return picture
+    first, last = np.searchsorted(faces.times_s, faces.times_s[row] + np.array([-HELD_S, HELD_S + 1e-9]))
+    starts = np.concatenate([[0], np.cumsum(faces.every.counts)])
+    boxes = faces.every.rows[starts[first] : starts[last], :4]
+    if not faces.subject.valid[row]:
+        return mosaic(picture)
+    height, width = picture.shape[:2]
+    covered = np.zeros((height, width), bool)
+    for x1, y1, x2, y2 in boxes.astype(np.float64):
+        dx, dy = GROWN * (x2 - x1), GROWN * (y2 - y1)
+        left, top = max(0, int(x1 - dx)), max(0, int(y1 - dy))
+        covered[top : int(y2 + dy) + 1, left : int(x2 + dx) + 1] = True
+    size = float(np.median(boxes[:, 3] - boxes[:, 1]))
+    coarse = mosaic(picture, max(1, round(height / max(size / CELLS, 1))))
+    picture[covered] = coarse[covered]
+    return picture
+
+
+def mosaic(picture: Picture, cells: int = 2 * CELLS) -> Picture:
+    """A picture of so many cells across its height, smoothly joined: hard edges would look like detail."""
+    height, width = picture.shape[:2]
+    size = (max(1, round(cells * width / height)), max(1, cells))
+    small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def draw_strip(picture: Picture, faces: RecordingFaces, row: int = -1) -> None:
+    """The states of all rows, by time, along the lower edge, with a mark at ``row``; in place."""
+    height, width = picture.shape[:2]
+    times = faces.times_s
+    span = max(float(times[-1] - times[0]), 1e-9)
+    at = np.searchsorted(times, times[0] + (np.arange(width) + 0.5) / width * span, side="right") - 1
+    table = np.array([COLOURS[state] for state in State], np.uint8)
+    picture[height - STRIP_PX :] = table[faces.states[np.clip(at, 0, len(times) - 1)]][None]
+    if row >= 0:
+        x = min(width - 1, int((times[row] - times[0]) / span * width))
+        picture[height - STRIP_PX :, max(0, x - 1) : x + 2] = INK
+
+
+def write(picture: Picture, text: str, colour: tuple[int, int, int]) -> None:
+    """A line of text on a dark bar at the upper edge, cut to the width; in place. ASCII, as OpenCV's fonts are."""
+    height, width = picture.shape[:2]
+    scale = min(0.6, max(0.35, min(height, width) / 700))
+    text = text.encode("ascii", "backslashreplace").decode()
+    while len(text) > 1 and (size := cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0])[0] > width - 8:
+        text = text[:-1]
+    size = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0]
+    bar = size[1] + 10
+    picture[:bar] //= 4
+    picture[:bar, :4] = colour
+    cv2.putText(picture, text, (8, bar - 5), cv2.FONT_HERSHEY_SIMPLEX, scale, INK, 1, cv2.LINE_AA)
+
+
+def _draw_box(picture: Picture, box: NDArray[np.floating], colour: tuple[int, int, int], line: int) -> None:
+    x1, y1, x2, y2 = (round(float(value)) for value in box)
+    cv2.rectangle(picture, (x1, y1), (x2, y2), EDGE, line + 2)
+    cv2.rectangle(picture, (x1, y1), (x2, y2), colour, line)

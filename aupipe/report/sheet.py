@@ -1,0 +1,99 @@
+"""A contact sheet: one picture of a recording's frames, evenly in time, and where something begins or jumps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from aupipe.errors import RecordingError, UsageError
+from aupipe.files import refuse_existing, staged_file
+from aupipe.report.drawing import INK, Faces, Picture, draw_row, draw_strip, write
+from aupipe.report.faces import RecordingFaces, State
+from aupipe.report.frames import pictures
+from aupipe.report.overlay import MODE
+from aupipe.types import Recording
+
+TILES, COLUMNS = 24, 6
+TILE_PX = 240  # wide
+HEAD_PX, GAP_PX = 44, 4
+EVENTS_SHARE = 3  # one tile of so many is of a row where the state changes or the subject jumps
+
+
+def write_sheet(
+    recording: Recording,
+    faces: RecordingFaces,
+    path: Path,
+    hide: Faces = "show",
+    tiles: int = TILES,
+    overwrite: bool = False,
+) -> list[int]:
+    """Write a contact sheet as .jpg or .png; returns the rows it shows.
+
+    Raises UsageError for a path that exists, unless ``overwrite``, and for another suffix; RecordingError where the
+    video cannot be decoded.
+    """
+    if path.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+        raise UsageError(f"{path}: a contact sheet is a .jpg or .png")
+    refuse_existing(path, overwrite)
+    rows = choose_rows(faces, tiles)
+    wanted = set(rows)
+    found = {
+        row: _tile(draw_row(picture, faces, row, hide))
+        for row, picture in pictures(recording, faces, wanted.__contains__)
+    }
+    if not found:
+        raise RecordingError(f"{recording.id}: none of its pictures could be read")
+    done, content = cv2.imencode(path.suffix.lower(), _arrange(list(found.values()), recording, faces)[:, :, ::-1])
+    if not done:
+        raise RecordingError(f"{path}: the contact sheet could not be encoded")
+    with staged_file(path, overwrite) as staged:
+        staged.touch(MODE)
+        staged.write_bytes(content.tobytes())
+    return sorted(found)
+
+
+def choose_rows(faces: RecordingFaces, tiles: int) -> list[int]:
+    """The rows of a sheet, rising: where the longest stretches without the subject begin, jumps, and evenly in time."""
+    times, states = faces.times_s, faces.states
+    starts = np.flatnonzero(np.diff(states.astype(np.int8), prepend=-1))
+    stops = np.append(starts[1:], len(states))
+    lost = sorted(
+        (int(stop - start), int(start))
+        for start, stop in zip(starts, stops, strict=True)
+        if states[start] != State.SUBJECT
+    )
+    events = [int(row) for row in faces.jumps] + [start for _, start in reversed(lost)]
+    chosen = set(events[: tiles // EVENTS_SHARE])
+    even = np.linspace(times[0], times[-1], max(1, tiles - len(chosen)))
+    chosen |= {int(row) for row in np.clip(np.searchsorted(times, even), 0, len(times) - 1)}
+    return sorted(chosen)
+
+
+def _tile(picture: Picture) -> Picture:
+    height = max(1, round(picture.shape[0] * TILE_PX / picture.shape[1]))
+    return np.asarray(cv2.resize(picture, (TILE_PX, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _arrange(tiles: list[Picture], recording: Recording, faces: RecordingFaces) -> NDArray[np.uint8]:
+    """The tiles in rows below a head with the facts."""
+    height = max(tile.shape[0] for tile in tiles)
+    columns = min(COLUMNS, len(tiles))
+    lines = -(-len(tiles) // columns)
+    sheet = np.full((HEAD_PX + lines * (height + GAP_PX), columns * (TILE_PX + GAP_PX) - GAP_PX, 3), 32, np.uint8)
+    for number, tile in enumerate(tiles):
+        line, column = divmod(number, columns)
+        top, left = HEAD_PX + line * (height + GAP_PX), column * (TILE_PX + GAP_PX)
+        sheet[top : top + tile.shape[0], left : left + TILE_PX] = tile
+    write(sheet[: HEAD_PX - 12], f"{recording.id}   {describe(faces)}", INK)
+    draw_strip(sheet[: HEAD_PX - 4], faces)
+    return sheet
+
+
+def describe(faces: RecordingFaces) -> str:
+    """The shares of the states in words, with the number of jumps."""
+    shares = ", ".join(f"{state.words} {faces.share(state):.1%}" for state in reversed(State))
+    length = float(faces.times_s[-1] - faces.times_s[0])
+    return f"{len(faces):,} frames, {length:.1f} s; {shares}; {len(faces.jumps)} jumps"

@@ -1,0 +1,232 @@
+"""The logs of runs: one append-only JSON-lines file for each run, in ``runs/`` of its store.
+
+Every line is an object with ``kind`` and ``utc``. The first is of the kind ``run``: what runs, where, with which
+versions. ``progress``, ``machine`` and ``end`` hold numbers and names of machines; only ``video`` and ``error`` hold
+text, and so names of recordings, which `erase` removes. A run that was killed has no ``end``, and its last line may be
+cut. A log is an account for people: nothing is decided by it, and a run goes on where it cannot be written.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+from aupipe.store import fs
+from aupipe.store.processes import is_of_this_machine, writer_has_ended, writer_name
+
+FOLDER = "runs"
+MAX_BYTES = 16 << 20  # of one log; beyond that lines are counted and left out, the last one apart
+KEPT = 200  # logs of a store; `aupipe store gc` removes older ones
+SILENT_AFTER_S = 300.0  # without a line, for a run on another machine; one that works writes every minute at least
+TAIL_BYTES = 64 << 10  # read from the end of a log for its last progress
+NAMELESS = ("run", "progress", "machine", "end")  # kinds of lines that name no recording
+MAX_TEXT = 2000  # characters of one text
+
+log = logging.getLogger(__name__)
+
+
+class RunLog:
+    """The log of one run, written by one process. A context manager; leaving it writes the ``end``.
+
+    ``end`` may be filled until then. An exception that leaves the block is the ``state``: ``stopped`` or ``error``.
+    """
+
+    def __init__(self, path: str, **about: Any) -> None:
+        self.path = path
+        self.end: dict[str, Any] = {"state": "done"}
+        self._fd, self._bytes, self._left_out = -1, 0, 0
+        self._began_s = time.monotonic()
+        try:
+            fs.make_folders(os.path.dirname(path), durable=False)
+            self._fd = fs.create(path)
+        except OSError as error:
+            self._give_up(error)
+        self.write("run", host=os.uname().nodename, pid=os.getpid(), **about)
+
+    @classmethod
+    def in_store(cls, root: str | os.PathLike[str], **about: Any) -> RunLog:
+        """A new log in a store, under a name that no other run has, on any machine."""
+        return cls(os.path.join(os.path.realpath(root), FOLDER, log_name()), **about)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, Exception):
+            self.write("error", text=f"{type(error).__name__}: {' '.join(str(error).split())}")
+            self.end["state"] = "error"
+        elif error is not None:  # KeyboardInterrupt, SystemExit, GeneratorExit
+            self.end["state"] = "stopped"
+        seconds = {"seconds": round(time.monotonic() - self._began_s, 3)}
+        self._append("end", seconds | self.end | ({"lines_left_out": self._left_out} if self._left_out else {}))
+        if self._fd >= 0:
+            with suppress(OSError):
+                fs.fsync(self._fd, self.path)
+            os.close(self._fd)
+            self._fd = -1
+
+    def write(self, kind: str, **content: Any) -> None:
+        """Append a line, unless the log is full."""
+        if self._bytes > MAX_BYTES:
+            self._left_out += 1
+        else:
+            self._append(kind, content)
+
+    def _append(self, kind: str, content: Mapping[str, Any]) -> None:
+        if self._fd < 0:
+            return
+        line = {"kind": kind, "utc": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", **content}
+        text = json.dumps(line, separators=(",", ":"), default=str).encode() + b"\n"
+        try:
+            fs.write(self._fd, [text], self.path)
+            self._bytes += len(text)
+        except OSError as error:
+            os.close(self._fd)
+            self._fd = -1
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        log.warning("the log of this run cannot be written (%s): %s; the run goes on", error.strerror, self.path)
+
+
+@dataclass(frozen=True)
+class RunAccount:
+    """What a log says of its run. ``state``: running, lost (no longer there, without an end), or that of its end."""
+
+    path: str
+    about: Mapping[str, Any]  # the first line
+    progress: Mapping[str, Any] = field(default_factory=dict)  # the last line of that kind
+    end: Mapping[str, Any] = field(default_factory=dict)
+    state: str = "running"
+
+    def to_json(self) -> dict[str, Any]:
+        """As `aupipe status --json` has it."""
+        found: dict[str, Any] = {"log": self.path, "state": self.state, **self.about}
+        return found | ({"progress": dict(self.progress)} if self.progress else {}) | {"end": dict(self.end)}
+
+
+def log_name() -> str:
+    """A new name for a log; names sort by time."""
+    now = datetime.now(UTC)
+    return f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03d}-{writer_name()}.jsonl"
+
+
+def run_logs(root: str | os.PathLike[str]) -> list[str]:
+    """The paths of a store's run logs, oldest first."""
+    folder = os.path.join(root, FOLDER)
+    try:
+        return sorted(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".jsonl"))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def read_lines(path: str) -> Iterator[dict[str, Any]]:
+    """The lines of a log; those that are cut or blanked are left out. Raises OSError."""
+    with open(path, "rb") as file:
+        yield from _parsed(file)
+
+
+def read_account(path: str) -> RunAccount | None:
+    """What a log says of its run, from its beginning and its end. None where it says nothing, or is gone."""
+    try:
+        with open(path, "rb") as file:
+            about = next(_parsed([file.readline()]), None)
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
+            last = {line["kind"]: line for line in _parsed(file)}
+    except FileNotFoundError:
+        return None
+    if about is None or about["kind"] != "run":
+        return None
+    end = last.get("end", {})
+    state = str(end.get("state", "done")) if end else "running" if _may_run(path) else "lost"
+    return RunAccount(path, about, last.get("progress", {}), end, state)
+
+
+def accounts(root: str | os.PathLike[str], newest: int = KEPT) -> list[RunAccount]:
+    """What the newest logs of a store say, oldest first."""
+    return [account for path in run_logs(root)[-newest:] if (account := read_account(path)) is not None]
+
+
+def running_pid(path: str) -> int:
+    """The pid of another process of this machine that is writing a log, else 0."""
+    account = read_account(path)
+    name = _writer(path)
+    if account is None or account.state != "running" or not is_of_this_machine(name):
+        return 0
+    pid = int(name.split("-")[1])
+    return pid if pid != os.getpid() else 0
+
+
+def erase(path: str, recording: str) -> None:
+    """Overwrite with spaces what a log may say of a recording: lines about it or with its name, errors, a cut line."""
+    start = 0
+    with open(path, "rb") as file:
+        lines = file.readlines()
+    fd = -1
+    try:
+        for line in lines:
+            if line.strip() and _may_name(line, recording):
+                fd = fd if fd >= 0 else os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+                fs.overwrite(fd, b" " * len(line.rstrip(b"\n")), start, path)
+            start += len(line)
+        if fd >= 0:
+            fs.fsync(fd, path)
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+def remove_old(root: str | os.PathLike[str], kept: int = KEPT) -> None:
+    """Remove all but the newest logs; none of a run that may be running."""
+    for path in run_logs(root)[:-kept]:
+        if not _may_run(path) or (account := read_account(path)) is None or account.end:
+            fs.try_remove(path)
+
+
+def short(text: str) -> str:
+    """A text as a log holds it: of bounded length."""
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}..."
+
+
+def _may_name(line: bytes, recording: str) -> bool:
+    parsed = next(_parsed([line]), None)
+    if parsed is None:
+        return True  # cut or damaged: it may hold a part of the name
+    if parsed["kind"] in NAMELESS:
+        return False
+    return parsed["kind"] == "error" or json.dumps(recording)[1:-1] in line.decode("ascii", "replace")
+
+
+def _parsed(lines: Any) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        if not line.endswith(b"\n"):
+            continue
+        try:
+            content = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(content, dict) and "kind" in content:
+            yield content
+
+
+def _writer(path: str) -> str:
+    """The `writer_name` in the name of a log."""
+    return os.path.basename(path).partition("-")[2].removesuffix(".jsonl")
+
+
+def _may_run(path: str) -> bool:
+    """Whether the writer of a log may still run: that of this machine is looked for, others write now and then."""
+    name = _writer(path)
+    if is_of_this_machine(name):
+        return not writer_has_ended(name)
+    with suppress(OSError):
+        return time.time() - os.stat(path).st_mtime < SILENT_AFTER_S
+    return False

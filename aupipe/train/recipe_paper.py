@@ -1,0 +1,129 @@
+"""What a recipe says of the paper it is from, and in what it departs from that paper.
+
+The ``[paper]`` table of a recipe file states what the paper states, by keys of the recipe. So a departure is found by
+comparing the two, also after ``--set`` or in a recipe that ``extends`` the published one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aupipe.errors import UsageError
+from aupipe.registry import nearest
+from aupipe.tables import build
+from aupipe.tasks import Task
+from aupipe.train.recipe import Recipe
+from aupipe.train.recipe_tables import read_tables
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A ``[paper]`` table. Keys of the recipe are dotted: ``optimiser.lr``, ``encoder.eff.model``.
+
+    ``says``: key -> the value in the paper. ``unstated``: key -> where the recipe's value is from, as the paper has
+    none. ``trains``: feature -> what of its encoder the paper trains. ``differs``: what no key expresses, a line each.
+    """
+
+    cite: str
+    title: str = ""
+    code: str = ""
+    tasks: tuple[str, ...] = ()
+    says: Mapping[str, Any] = field(default_factory=dict)
+    unstated: Mapping[str, str] = field(default_factory=dict)
+    trains: Mapping[str, str] = field(default_factory=dict)
+    differs: tuple[str, ...] = ()
+
+
+def read_paper(name_or_path: str | Path, task: Task | None = None) -> Paper | None:
+    """The paper of a recipe, as far as it concerns ``task``; None for a recipe of no paper. Raises UsageError."""
+    name, tables = read_tables(name_or_path, task)
+    if "paper" not in tables:
+        return None
+    where = f"recipe {name!r}: [paper]"
+    table = dict(tables["paper"])
+    parts = {key: table.pop(key, {}) for key in ("says", "unstated", "trains")}
+    plain = build(_Plain, table, where)
+    for key, part in parts.items():
+        if not isinstance(part, Mapping):
+            raise UsageError(f"{where}: {key} = {part!r}: expected a table, [paper.{key}]")
+    says, unstated, trains = (flatten(part) for part in parts.values())
+    return Paper(plain.cite, plain.title, plain.code, plain.tasks, says, unstated, trains, plain.differs)
+
+
+def departures(recipe: Recipe, paper: Paper, task: str, unstated: bool = True) -> list[str]:
+    """In what ``recipe``, resolved for a task, departs from its paper, a line each.
+
+    ``unstated``: also what the paper does not state. Raises UsageError where the paper's table names a key that the
+    recipe does not have.
+    """
+    values = values_of(recipe)
+    found = []
+    if task not in paper.tasks:
+        found.append(f"task {task}: not in the paper, which is on {', '.join(paper.tasks)}: loss and outputs are ours")
+    for key, said in paper.says.items():
+        if _is_of_other(key, task):
+            continue
+        _check_key(recipe, key, values)
+        here = values.get(key)
+        if _plain(here) != _plain(said):
+            found.append(f"{key} = {_shown(here)}: the paper has {_shown(said)}")
+    for key, source in paper.unstated.items() if unstated else ():
+        _check_key(recipe, key, values)
+        if key in values and not _is_of_other(key, task):
+            found.append(f"{key} = {_shown(values[key])}: {source}; the paper does not state it")
+    for name, what in paper.trains.items():
+        if name in recipe.features:
+            found.append(f"{name}: frozen, because features are computed once; the paper trains {what}")
+    return [*found, *paper.differs]
+
+
+def values_of(recipe: Recipe) -> dict[str, Any]:
+    """Every value of a recipe by its dotted key; those of encoders as ``encoder.NAME.key``."""
+    tables = recipe.to_json()
+    tables["encoder"] = {table["name"]: table for table in tables["encoder"]}
+    return flatten(tables)
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of tables in tables by dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
+def _is_of_other(key: str, task: str) -> bool:
+    """Is this the loss or the post-processing of a task that is not trained now?"""
+    first, _, rest = key.partition(".")
+    return first in ("loss", "postprocess") and rest.partition(".")[0] != task
+
+
+def _check_key(recipe: Recipe, key: str, values: Mapping[str, Any]) -> None:
+    """Raise UsageError for a key that no recipe has; another head, loss, encoder or feature set may lack one."""
+    first = key.partition(".")[0]
+    if key not in values and first not in ("head", "loss", "postprocess", "encoder", "detector"):
+        raise UsageError(f"recipe {recipe.name!r}: [paper]: unknown key {key!r}.{nearest(key, values)}")
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_shown, value)) + "]"
+    return "nothing" if value is None or value == "" else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class _Plain:
+    """The keys of a [paper] table outside tables."""
+
+    cite: str
+    title: str = ""
+    code: str = ""
+    tasks: tuple[str, ...] = ()
+    differs: tuple[str, ...] = ()

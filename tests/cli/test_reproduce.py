@@ -1,0 +1,114 @@
+"""`aupipe reproduce`: from drawn videos to the table of a paper's rows, resumable, with random weights."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from aupipe.demo import draw_corpus
+from aupipe.store import open_store
+from tests.cli.test_recipes import ask
+
+SMALL = ("--cpu", "--weights", "random", "--set", "epochs=1", "--set", "batch=4")
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn Aff-Wild2 of a second per recording."""
+    root = tmp_path_factory.mktemp("affwild")
+    draw_corpus(root, recordings=5, seconds=1.0, seed=5)
+    return root
+
+
+@pytest.fixture
+def folder(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it with its aupipe.toml, in which commands run."""
+    root = shutil.copytree(drawn, tmp_path / "affwild")
+    monkeypatch.chdir(root)
+    ask("init")
+    return root
+
+
+def report(*arguments: object) -> dict[str, dict]:
+    """The rows of the report by id."""
+    text = ask("reproduce", *arguments, "--json")
+    return {row["id"]: row for row in json.loads(text[text.index('{\n "paper"') :])["rows"]}
+
+
+def check_submissions(folder: Path, names: list[str]) -> None:
+    """Every submission has a row per frame of the validation split."""
+    store = open_store(folder / "features")
+    for name in names:
+        lines = (folder / "runs" / name).read_text().splitlines()[1:]
+        frames = sum(
+            len(store.read(record.recording, record.feature))
+            for record in store.records()
+            if record.feature.startswith("clock@") and record.recording in {line.partition("/")[0] for line in lines}
+        )
+        assert len(lines) == len(set(lines)) >= frames > 0
+    store.close()
+
+
+def test_a_paper_s_rows_are_reproduced_from_videos_and_continue_where_they_stopped(folder: Path) -> None:
+    said = ask("reproduce", "s2", "--rows", "t2", *SMALL, "--dry-run")
+    assert "aupipe extract --recipe" in said
+    assert "aupipe tune" in said
+    assert not (folder / "features").exists()
+    rows = report("s2", "--rows", "t2.8,t2.9,t2.11", *SMALL)
+    assert rows["t2.8"]["why"] == "the three branches of Nguyen et al. are not a recipe here"
+    for name in ("t2.9", "t2.11"):
+        assert 0 <= rows[name]["ours"] <= 1
+        assert rows[name]["why"] == ""
+        assert "the weights of encoders are random" in rows[name]["differs"]
+        assert any(text.startswith("regnet_map: frozen") for text in rows[name]["differs"])
+    assert rows["t2.11"]["paper"] == 0.5351
+    assert any("chose the epoch" in text for text in rows["t2.11"]["differs"])
+    check_submissions(folder, ["s2/submissions/t2.11.txt"])
+
+    (folder / "runs" / "s2" / "scores" / "vivit-none.json").unlink()
+    text = ask("reproduce", "s2", "--rows", "t2.8,t2.9,t2.11", *SMALL)
+    assert "done: aupipe train" in text
+    assert "done: aupipe tune" in text
+    assert f"{rows['t2.9']['ours']:.3f}" in text
+    assert "was begun with" in ask("reproduce", "s2", *SMALL, "--set", "epochs=2", code=2)
+
+
+def test_missing_weights_are_all_named_before_anything_is_computed(folder: Path) -> None:
+    said = ask("reproduce", "s4", "--rows", "t8", "--cpu", code=12)
+    for name in ("enet_b2_8.pt", "affecnet8_", "rafdb_", "backbone.pth", "audeering/wav2vec2"):
+        assert name in said
+    assert not (folder / "features").exists()
+
+
+@pytest.mark.slow
+def test_s1_is_reproduced_with_its_own_head(folder: Path) -> None:
+    rows = report("s1", "--rows", "t1", *SMALL)
+    assert {name for name, row in rows.items() if row["ours"] is not None} == {"t1.2", "t1.4", "t1.6", "t1.7"}
+    check_submissions(folder, ["s1/submissions/t1.7.txt"])
+
+
+@pytest.mark.slow
+def test_s3_is_reproduced_with_super_resolution_and_words(folder: Path) -> None:
+    rows = report("s3", "--rows", "t3,t5.2", *SMALL, "--on-missing-text", "mask")
+    assert {name for name, row in rows.items() if row["ours"] is not None} == {"t3.3", "t3.4", "t3.5", "t3.6", "t5.2"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["au", "expr", "va"])
+def test_s4_is_reproduced_with_the_features_of_each_task_and_its_folds(folder: Path, task: str) -> None:
+    rows = report("s4", "--task", task, "--rows", f"t1-{task},t5-{task}.2", *SMALL)
+    assert all(row["ours"] is not None for row in rows.values())
+    check_submissions(folder, [f"s4/submissions/t1-{task}.1.txt"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["au", "expr", "va"])
+def test_s5_is_reproduced_with_its_folds_and_their_ensemble(folder: Path, task: str) -> None:
+    rows = report("s5", "--task", task, "--rows", f"ensemble-{task}", *SMALL)
+    (row,) = rows.values()
+    assert row["ours"] is not None
+    assert any("TRAINED ON THESE RECORDINGS" in text for text in row["differs"])
+    check_submissions(folder, [f"s5/submissions/ensemble-{task}.1.txt"])

@@ -1,0 +1,73 @@
+"""What `extract` and `train` leave as their logs, and what `status` makes of them, through the command line."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+from aupipe.store.run_log import accounts, read_lines, run_logs
+from tests.cli.conftest import Project
+from tests.conftest import write_video
+
+CONFIG = """
+[dataset]
+videos = "videos"
+[faces]
+detector = "none"
+[[encoder]]
+name = "hog"
+modality = "visual"
+kind = "hog"
+"""
+
+
+def test_an_extraction_leaves_an_account_that_status_reads(project: Project) -> None:
+    write_video(project.folder / "videos" / "good.mp4", 20)
+    (project.folder / "videos" / "bad.mp4").write_text("no video")
+    project.configure(CONFIG)
+    answer = project.run("extract", "--cpu")
+    assert answer.code == 3, answer.err
+    (path,) = run_logs(project.folder / "features")
+    lines = list(read_lines(path))
+    assert [line["kind"] for line in lines if line["kind"] != "progress"] == ["run", "video", "end"]
+    about, end = lines[0], lines[-1]
+    assert about["command"] == "extract"
+    assert about["where"] == "cpu"
+    assert about["videos"] == 2
+    assert {"aupipe", "torch", "av"} <= set(about["versions"])
+    assert len(about["configuration"]) == 12
+    (failed,) = [line for line in lines if line["kind"] == "video"]
+    assert failed["failed"][0]["recording"] == "bad.mp4"
+    assert end["state"] == "done"
+    assert end["videos_ended"] == 2
+    assert end["frames"] == 20
+    assert end["stages"]["decode"]["frames"] == 20
+    said = project.run("status").out
+    assert "last run: extract on " in said
+    assert "done, 2 of 2 videos, 1 failed" in said
+    assert json.loads(project.run("status", "--json").out)["runs"][0]["end"]["videos_failed"] == 1
+    watched = project.run("status", "--watch")
+    assert (watched.code, watched.out.count("\n")) == (0, 1)
+    assert project.run("store", "purge", "bad.mp4", "--yes").code == 0
+    assert not any(b"bad.mp4" in file.read_bytes() for file in Path(path).parent.iterdir())
+
+
+def test_status_follows_a_run_in_another_process_and_says_when_it_was_killed(project: Project) -> None:
+    write_video(project.folder / "videos" / "long.mp4", 3000, (640, 480))
+    project.configure(CONFIG)
+    run = project.start("extract", "--cpu", "--workers", "1")
+    store = project.folder / "features"
+    try:
+        deadline = time.monotonic() + 60
+        while not any(account.progress for account in accounts(store)):
+            assert time.monotonic() < deadline
+            assert run.poll() is None
+            time.sleep(0.05)
+        said = project.run("status").out
+        assert f"(pid {run.pid}, cpu): 0 of 1 videos" in said
+    finally:
+        run.send_signal(signal.SIGKILL)
+        run.communicate()
+    assert "ended without a word" in project.run("status").out

@@ -1,0 +1,79 @@
+"""The logs of runs: append-only, bounded, readable after a crash, and without a purged recording's name."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from aupipe.store import create_store
+from aupipe.store import run_log as logs
+from aupipe.store.processes import writer_name
+from aupipe.store.run_log import RunLog, accounts, read_lines, remove_old, run_logs
+
+
+@pytest.fixture
+def root(tmp_path):
+    return create_store(tmp_path / "s").path
+
+
+def test_a_log_says_what_ran_and_how_it_ended(root):
+    with RunLog.in_store(root, command="extract") as log:
+        log.write("progress", frames=5)
+        (running,) = accounts(root)
+        assert running.state == "running"
+        log.end |= {"frames": 7}
+    (account,) = accounts(root)
+    assert (account.state, account.progress["frames"], account.end["frames"]) == ("done", 5, 7)
+    assert account.about["pid"] == os.getpid()
+
+
+def test_two_runs_in_the_same_second_have_logs_of_their_own(root):
+    for _ in range(2):
+        with RunLog.in_store(root):
+            pass
+    assert len(run_logs(root)) == 2
+
+
+@pytest.mark.parametrize(("error", "state"), [(KeyboardInterrupt, "stopped"), (ValueError("no"), "error")])
+def test_how_a_run_was_stopped_is_its_state(root, error, state):
+    with pytest.raises((KeyboardInterrupt, ValueError)), RunLog.in_store(root):
+        raise error
+    assert accounts(root)[0].state == state
+
+
+def test_a_killed_run_is_lost_and_its_cut_line_is_left_out(root):
+    code = (
+        "import os, sys; from aupipe.store.run_log import RunLog; log = RunLog.in_store(sys.argv[1]);"
+        "log.write('progress', frames=3); os.write(log._fd, b'{\"kind\":\"progr'); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(root)], check=False)
+    (account,) = accounts(root)
+    assert (account.state, account.progress["frames"]) == ("lost", 3)
+
+
+def test_a_log_is_bounded_and_says_what_it_left_out(root, monkeypatch):
+    monkeypatch.setattr(logs, "MAX_BYTES", 2000)
+    with RunLog.in_store(root) as log:
+        for _ in range(100):
+            log.write("video", video="x" * 50)
+    assert os.path.getsize(log.path) < 2500
+    assert list(read_lines(log.path))[-1]["lines_left_out"] > 50
+
+
+def test_a_run_goes_on_where_its_log_cannot_be_written(root, caplog):
+    (root / "runs").write_text("in the way")
+    with RunLog.in_store(root) as log:
+        log.write("progress", frames=1)
+    assert "cannot be written" in caplog.text
+
+
+def test_old_logs_are_removed_and_those_of_running_processes_are_kept(root):
+    for number in range(4):
+        with RunLog.in_store(root, number=number):
+            pass
+    running = RunLog(str(root / "runs" / f"20000101T000000-{writer_name()}.jsonl"))
+    remove_old(root, kept=2)
+    kept = [account.about.get("number") for account in accounts(root)]
+    running.__exit__(None, None, None)
+    assert kept == [None, 2, 3]
