@@ -19,6 +19,7 @@ from aupipe.errors import AupipeError, UsageError
 from aupipe.store import Store
 from aupipe.tasks import Task
 from aupipe.train.checkpoint import TrainState, load_checkpoint
+from aupipe.train.context import Context
 from aupipe.train.data import Example, columns
 from aupipe.train.data_identity import check_same, identify_fit_data
 from aupipe.train.ema import averaged_model
@@ -41,7 +42,7 @@ from aupipe.train.schedule import build_optimiser, lr_factor
 from aupipe.train.scores import Scores
 from aupipe.train.thresholds import best_f1
 from aupipe.train.training_data import TrainingData, check_request, load_training_data
-from aupipe.train.windows import Context, chunks, tile, with_context
+from aupipe.train.windows import chunks, tile, with_context
 from aupipe.types import Labels, Window
 
 log = logging.getLogger(__name__)
