@@ -18,6 +18,7 @@ from aupipe.errors import AupipeError, UsageError
 from aupipe.store import Store
 from aupipe.tasks import Task
 from aupipe.train.checkpoint import TrainState, load_checkpoint
+from aupipe.train.context import Context
 from aupipe.train.data import Example, columns
 from aupipe.train.data_identity import check_same, identify_fit_data
 from aupipe.train.ema import averaged_model
@@ -40,7 +41,7 @@ from aupipe.train.schedule import build_optimiser, lr_factor
 from aupipe.train.scores import Scores
 from aupipe.train.thresholds import best_f1
 from aupipe.train.training_data import TrainingData, check_request, load_training_data
-from aupipe.train.windows import Context, chunks, tile, with_context
+from aupipe.train.windows import chunks, tile, with_context
 from aupipe.types import Labels, Window
 
 NO_CONTEXT = Context()
@@ -98,16 +99,9 @@ def fit(
             return checkpoint.run
         rng = np.random.default_rng(config.seed)
         outputs = sum(len(one.names) for one in (task, *aux_tasks))
-        head = build_head(
-            recipe.head.kind,
-            recipe.head.params,
-            columns(loaded.dims),
-            outputs,
-            loaded.dims,
-            task.kind,
-            tuple(loaded.features),
-            read_weights=checkpoint is None,
-        ).to(config.device)
+        kind, params, names = recipe.head.kind, recipe.head.params, tuple(loaded.features)
+        width, new = columns(loaded.dims), checkpoint is None
+        head = build_head(kind, params, width, outputs, loaded.dims, task.kind, names, new).to(config.device)
         context, timed = context_of(head, recipe.margin), reads_times(head)
         called: Any = torch.compile(head, dynamic=True) if config.compiled else head  # the same parameters
         loader = open_loader(loaded.train, loaded.scaling, config.device, config.memory_limit, timed)

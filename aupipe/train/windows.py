@@ -14,12 +14,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aupipe.train.context import CLOCK_ERROR_S, Context
 from aupipe.types import Window
 
 
@@ -39,18 +40,6 @@ def tile(recording: str, frames: int, window: int, hop: int, phase: int = 0) -> 
         if windows[-1].stop == frames:
             break
     return windows
-
-
-@dataclass(frozen=True)
-class Context:
-    """What an output of a head depends on besides its own frame: so many frames, and all within ``seconds``."""
-
-    before: int = 0
-    after: int = 0
-    seconds: float = 0.0
-
-
-CLOCK_ERROR_S = 1e-6  # times of frames that are equal but for rounding
 
 
 class Timed(Protocol):

@@ -18,7 +18,7 @@ AUDIO = {"aac": ("aac", 48000), "mp2": ("mp2", 48000), "ac3": ("ac3", 48000)}
 
 
 def write_pictures(path: Path, codec: str, first: int, muxer: dict[str, str] | None = None) -> bytes:
-    """A transport stream of `FRAMES` pictures; picture k of all has the grey level 2k + 20 and is shown at 1 + k / 25 s."""
+    """A transport stream of `FRAMES` pictures: picture k of all, of grey level 2k + 20, is shown at 1 + k / 25 s."""
     with av.open(str(path), "w", format="mpegts", options=muxer or {}) as container:
         options = {"bf": "0", "preset": "ultrafast", "tune": "zerolatency"} if codec == "libx264" else {"bf": "0"}
         stream = container.add_stream(codec, rate=RATE, options=options)

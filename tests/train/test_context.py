@@ -6,6 +6,7 @@ import torch
 
 from aupipe.errors import UsageError
 from aupipe.train.batch import collate
+from aupipe.train.context import Context
 from aupipe.train.data import fit_scaling, load_examples
 from aupipe.train.evaluate import evaluate
 from aupipe.train.fit import epoch_windows
@@ -14,7 +15,7 @@ from aupipe.train.inference import score_recordings
 from aupipe.train.loader import InMemory, Streaming
 from aupipe.train.predict import predict
 from aupipe.train.recipe import load_recipe
-from aupipe.train.windows import Context, tile, with_context
+from aupipe.train.windows import tile, with_context
 from aupipe.types import Window
 
 from .toy_corpus import make_corpus, train_corpus

@@ -15,7 +15,7 @@ file of pretrained ones need be read. Such a head has a static method ``require(
 is missing. A head that is initialised from training data has a method ``start_from(batches, task)``; each call of
 ``batches()`` iterates over them.
 
-``context``: the frames that an output depends on (`aupipe.train.windows.Context`), where that is not the whole window.
+``context``: the frames that an output depends on (`aupipe.train.context.Context`), where that is not the whole window.
 Windows can then be read with a margin. ``reads``: the names of what else of a `DeviceBatch` is an argument of
 ``forward``: ``scored`` (no other outputs are needed) or ``times``. ``branches``: how many branches have a loss of their
 own; ``forward(..., branches=True)`` then gives (1 + branches, B, T, K), and the losses are averaged. ``rates``: prefix
@@ -41,13 +41,12 @@ from aupipe.errors import UsageError
 from aupipe.registry import Registry
 from aupipe.tables import build
 from aupipe.tasks import Kind
+from aupipe.train.context import Context
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from aupipe.train.loader import DeviceBatch
-    from aupipe.train.windows import Context
-
 HEADS = Registry(
     "head",
     {
@@ -124,7 +123,6 @@ def unscaled_features(kind: str, params: Mapping[str, Any]) -> tuple[str, ...]:
 
 def context_of(head: nn.Module, margin: bool) -> Context:
     """The context that windows are read with. Raises UsageError for a ``margin`` of a head that declares none."""
-    from aupipe.train.windows import Context
 
     if not margin:
         return Context()

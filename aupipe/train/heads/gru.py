@@ -16,8 +16,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from aupipe.errors import UsageError
 from aupipe.tables import Layers, Natural, NotNegative, Share, Width
+from aupipe.train.context import CLOCK_ERROR_S, Context
 from aupipe.train.heads.blocks import MaskedBatchNorm, split_streams
-from aupipe.train.windows import CLOCK_ERROR_S, Context
 
 
 @dataclass(frozen=True)

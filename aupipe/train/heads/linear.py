@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from aupipe.tables import Share
-from aupipe.train.windows import Context
+from aupipe.train.context import Context
 
 
 @dataclass(frozen=True)

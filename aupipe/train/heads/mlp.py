@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from aupipe.tables import Share, Width
-from aupipe.train.windows import Context
+from aupipe.train.context import Context
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from aupipe.errors import UsageError
 from aupipe.tables import Range, Share, Width
-from aupipe.train.windows import Context
+from aupipe.train.context import Context
 
 
 @dataclass(frozen=True)
