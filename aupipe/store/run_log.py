@@ -149,8 +149,8 @@ def read_account(path: str) -> RunAccount | None:
     if about is None or about["kind"] != "run":
         return None
     last = {line["kind"]: line for line in lines}
-    failure = next((line for line in reversed(lines) if "failed" in line), {})
-    refusal = next((line for line in reversed(lines) if line.get("state") in ("refused", "lost")), {})
+    failure: dict[str, Any] = next((line for line in reversed(lines) if "failed" in line), {})
+    refusal: dict[str, Any] = next((line for line in reversed(lines) if line.get("state") in ("refused", "lost")), {})
     end = last.get("end", {})
     state = str(end.get("state", "done")) if end else "running" if _may_run(path) else "lost"
     return RunAccount(path, about, last.get("progress", {}), failure, refusal, end, state)
