@@ -120,6 +120,21 @@ def _find_videos(config: DatasetConfig) -> tuple[list[Recording], list[Path]]:
     return [Recording(id=name, video=file, streams=config.streams) for name, file in files.items()], ignored
 
 
+def dataset_of(root: Path, videos: Iterable[Path], config: DatasetConfig) -> Dataset:
+    """The data set of some videos, and of all in some folders, below ``root``. Raises UsageError where one is none."""
+    found: dict[str, Path] = {}
+    ignored = []
+    for path in videos:
+        files, others = walk_videos(path) if path.is_dir() else ({path.name: path} if is_video(path) else {}, [])
+        if not files:
+            raise UsageError(f"no videos in {path} ({len(others)} files)" if path.is_dir() else f"{path} is no video")
+        below = Path(os.path.relpath(path if path.is_dir() else path.parent, root))
+        found |= {(below / name).as_posix(): file for name, file in files.items()}
+        ignored += others
+    recordings = [Recording(id=name, video=file, streams=config.streams) for name, file in sorted(found.items())]
+    return Dataset(tuple(recordings), ignored=tuple(ignored))
+
+
 def walk_videos(folder: Path) -> tuple[dict[str, Path], list[Path]]:
     """Relative name -> path of every entry below ``folder`` with the suffix of a video, and the other files.
 

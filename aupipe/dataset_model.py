@@ -64,14 +64,30 @@ class Dataset:
             found.setdefault(label_name(recording), []).append(recording.id)
         return found
 
-    def within(self, folder: Path) -> Dataset:
-        """The data set with only the recordings in a folder. Raises UsageError where there are none."""
-        found = [r for r in self.recordings if any(path and is_inside(path, folder) for path in (r.video, r.images))]
-        if not found:
-            raise UsageError(f"no recording of this data set is in {folder}: check [dataset]")
-        return replace(
-            self, recordings=tuple(found), ignored=tuple(path for path in self.ignored if is_inside(path, folder))
-        )
+    def within(self, names: Iterable[str]) -> Dataset:
+        """The data set with only what ``names`` says: ids of recordings or videos, files, and folders of them.
+
+        Raises UsageError for a name that is nothing of this data set.
+        """
+        by_name: dict[str, list[Recording]] = {}
+        for one in self.recordings:
+            paths = {as_written for path in (one.video, one.images) if path for as_written in _spellings(path)}
+            for name in {one.id, one.video_id, *paths}:
+                by_name.setdefault(name, []).append(one)
+        by_id = {one.id for one in self.recordings}
+        chosen: dict[str, Recording] = {}
+        folders = []
+        for name in names:
+            found = next((by_name[each] for each in (name, *_spellings(Path(name))) if each in by_name), None)
+            if found is None and (folder := Path(name)).is_dir():
+                folders.append(folder)
+                found = [r for r in self.recordings if any(p and is_inside(p, folder) for p in (r.video, r.images))]
+            if not found:
+                what = f"in {name}: check [dataset]" if Path(name).is_dir() else f"{name}.{nearest(name, by_id)}"
+                raise UsageError(f"no recording of this data set is {what}")
+            chosen |= {one.id: one for one in found}
+        ignored = tuple(path for path in self.ignored if any(is_inside(path, folder) for folder in folders))
+        return replace(self, recordings=tuple(one for one in self.recordings if one.id in chosen), ignored=ignored)
 
     def select(self, ids: Iterable[str]) -> list[Recording]:
         """The recordings of these ids, in this order, each once. Raises UsageError for an unknown id."""
@@ -89,6 +105,11 @@ def label_name(recording: Recording) -> str:
     path = Path(recording.id)
     is_file_name = recording.video is not None and recording.video.name == path.name  # whatever its suffix
     return str(path.with_suffix("")) if is_file_name or path.suffix.lower() in VIDEO_SUFFIXES else recording.id
+
+
+def _spellings(path: Path) -> tuple[str, str]:
+    """A path as written, and with links resolved."""
+    return os.path.abspath(path), os.path.realpath(path)
 
 
 def is_inside(path: Path, folder: Path) -> bool:

@@ -209,6 +209,7 @@ class FeatureSpec:
     weights: Weights | None = None
     dtype: str = "float16"
     inputs: Mapping[str, str] = field(default_factory=dict)  # role -> feature id
+    columns: tuple[str, ...] = field(default=(), compare=False)  # of the last axis of a row; none for an embedding
 
     def __post_init__(self) -> None:
         if not FEATURE_NAME.fullmatch(self.name):
@@ -236,7 +237,8 @@ class FeatureSpec:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object from which `from_json` makes an equal spec."""
-        return asdict(self) | {"params": dict(self.params), "inputs": dict(self.inputs), "key": self.key}
+        content = asdict(self) | {"params": dict(self.params), "inputs": dict(self.inputs), "key": self.key}
+        return content if content["columns"] else {name: content[name] for name in content if name != "columns"}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> FeatureSpec:
@@ -244,7 +246,7 @@ class FeatureSpec:
         known = {name: content[name] for name in cls.__dataclass_fields__ if name in content}
         if known.get("weights"):
             known["weights"] = Weights(**known["weights"])
-        return cls(**known)
+        return cls(**known | {"columns": tuple(known.get("columns", ()))})
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ LAYERS = [
     },
     {"store"},
     {"extract", "train", "demo"},
-    {"report"},
+    {"report", "doctor"},
     {"cli"},
 ]
 INDEPENDENT = {"extract", "train", "demo"}  # in one layer, and do not import each other

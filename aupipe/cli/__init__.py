@@ -16,6 +16,7 @@ import click
 from aupipe import __version__
 from aupipe.cli.check import check
 from aupipe.cli.cluster import cluster
+from aupipe.cli.doctor import doctor
 from aupipe.cli.ensemble import ensemble
 from aupipe.cli.extract import extract
 from aupipe.cli.look import overlay, preview
@@ -80,6 +81,7 @@ COMMANDS = (
     weights,
     demo,
     plugins,
+    doctor,
 )
 for command in COMMANDS:
     cli.add_command(command)

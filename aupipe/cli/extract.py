@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aupipe.cli.inputs import open_inputs, videos_arguments
 from aupipe.cli.options import (
     config_options,
     device_options,
@@ -18,8 +19,6 @@ from aupipe.cli.options import (
     open_or_create,
     pick_devices,
     readable_by_option,
-    require_config,
-    resolve,
     scheduler_options,
     split_list,
 )
@@ -28,7 +27,6 @@ from aupipe.cli.overwrite import overwrite_option
 from aupipe.cli.run_report import report_nothing_to_do, run_plan, show_plan
 from aupipe.cli.selection import select, warn_duplicates
 from aupipe.config import Config
-from aupipe.dataset import is_in_dataset
 from aupipe.errors import UsageError
 from aupipe.files import refuse_existing
 
@@ -38,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("videos", type=click.Path(path_type=Path), required=False)
+@videos_arguments
 @click.option(
     "--modality",
     "modalities",
@@ -120,7 +118,8 @@ if TYPE_CHECKING:
 @click.option("--weights", type=click.Choice(["random"]), help="random: untrained encoders, for tests and benchmarks.")
 @json_option
 def extract(
-    videos: Path | None,
+    videos: tuple[Path, ...],
+    from_list: Path | None,
     modalities: tuple[str, ...],
     features: tuple[str, ...],
     gpu: str | None,
@@ -158,12 +157,14 @@ def extract(
 
     Items that are stored already are skipped, so that a stopped run continues when it is started again.
 
-    VIDEOS: a folder inside the configured data set, to process only its videos; or any other folder of videos.
+    VIDEOS: folders and files of the configured data set, to process only these; or of any other place.
 
     \b
     Examples:
       aupipe extract --modality visual --gpu 0
       aupipe extract --modality audio
+      aupipe extract clips/a.mp4
+      aupipe extract --from-list mine.txt
       aupipe extract --dry-run
       aupipe extract --retry-failed
       aupipe extract --cpu --profile trace.json    # open it in chrome://tracing or Perfetto
@@ -183,27 +184,16 @@ def extract(
         raise UsageError(f"--profile {profile}: there is no folder {profile.absolute().parent}; make it first")
     if profile is not None:
         refuse_existing(profile, overwrite)
-    selected: Path | None = None
     overrides: dict[str, Any] = {"store.backend": backend, "faces.detect_every": detect_every}
     overrides["store.readable_by"] = readable_by
     if no_face:
         overrides["faces.detector"] = "none"
-    config = resolve(config_file, store, **overrides)
-    if videos is None:
-        require_config(config)
-    elif config.file is not None and videos.is_dir() and is_in_dataset(videos, config.dataset):
-        selected = videos
-    else:
-        overrides |= {"dataset.videos": videos, "dataset.layout": "folder"}
-        config = resolve(config_file, store, **overrides)
-    if videos is not None and config.file is None and store is None:
-        # A recording's id is its path in the folder: two folders in one store would overwrite each other.
-        config = resolve(None, videos / "features", **overrides)
+    config, dataset = open_inputs(config_file, store, videos, from_list, **overrides)
     if weights == "random":
         config = _with_random_weights(config)
     if gpu is not None and not dry_run and scheduler is None:
-        devices = _devices(gpu, cpu, options, config)  # before the data set is read: it does not depend on it
-    recordings, feature_set = select(config, split_list(modalities), split_list(features), limit, selected)
+        devices = _devices(gpu, cpu, options, config)  # before the plan is made: it does not depend on it
+    recordings, feature_set = select(config, dataset, split_list(modalities), split_list(features), limit)
     warn_duplicates(recordings, feature_set)
     feature_set = replace(
         feature_set,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aupipe.cli.output import echo
@@ -12,6 +11,7 @@ from aupipe.errors import UsageError
 from aupipe.registry import nearest
 
 if TYPE_CHECKING:
+    from aupipe.dataset_model import Dataset
     from aupipe.extract.planning.features import FeatureSet
     from aupipe.types import Recording
 
@@ -19,14 +19,13 @@ MODALITIES = ("visual", "audio", "text")
 
 
 def select(
-    config: Config, modalities: list[str], names: list[str], limit: int | None = None, within: Path | None = None
+    config: Config, dataset: Dataset, modalities: list[str], names: list[str], limit: int | None = None
 ) -> tuple[list[Recording], FeatureSet]:
     """The recordings of the data set and the features of a configuration.
 
     ``modalities``, ``names``: of features; empty lists select all. ``limit``: the number of recordings at most.
-    ``within``: a folder of the data set. Raises UsageError where nothing is selected.
+    Raises UsageError where nothing is selected.
     """
-    from aupipe.dataset import open_dataset
     from aupipe.extract.planning.features import build_feature_set
 
     for modality in modalities:
@@ -39,9 +38,6 @@ def select(
         conditions = [*(f"modality {name}" for name in modalities), *(f"name {name}" for name in names)]
         wanted = f" of {' and '.join(conditions)}" if conditions else ""
         raise UsageError(f"{config.file or 'the defaults'}: no [[encoder]]{wanted}; add one, or ask for another")
-    dataset = open_dataset(config.dataset)
-    if within is not None:
-        dataset = dataset.within(within)
     if dataset.ignored:
         suffixes = Counter(path.suffix or "no suffix" for path in dataset.ignored)
         shown = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(5))

@@ -22,6 +22,7 @@ from aupipe.cli.options import (
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.selection import select
 from aupipe.cli.watch import describe_runs, extractions, watch
+from aupipe.dataset import open_dataset
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
 
@@ -62,7 +63,7 @@ def status(
     if watched:
         watch(opened, as_json)
         return 0
-    recordings, features = select(config, [], [])
+    recordings, features = select(config, open_dataset(config.dataset), [], [])
     plan = make_plan(recordings, features, opened)
     if as_json:
         echo_json(_status_json(plan, opened), indent=1)

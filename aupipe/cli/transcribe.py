@@ -7,12 +7,14 @@ from pathlib import Path
 
 import click
 
-from aupipe.cli.options import config_options, device_options, pick_devices, require_config, resolve
+from aupipe.cli.inputs import open_inputs, videos_arguments
+from aupipe.cli.options import config_options, device_options, pick_devices
 from aupipe.cli.output import echo
 from aupipe.errors import RecordingError, UsageError
 
 
 @click.command()
+@videos_arguments
 @click.option(
     "--model", required=True, help="A Whisper model for transformers: a name in the hub's cache, or a folder."
 )
@@ -23,6 +25,8 @@ from aupipe.errors import RecordingError, UsageError
 @device_options
 @config_options
 def transcribe(
+    videos: tuple[Path, ...],
+    from_list: Path | None,
     model: str,
     language: str,
     limit: int | None,
@@ -35,21 +39,22 @@ def transcribe(
 
     Text encoders read that file. Videos that have a transcript, in any format, are skipped.
 
+    VIDEOS: folders and files, to process only these; all of the data set where there are none.
+
     \b
     Example:
       aupipe transcribe --model openai/whisper-small --gpu 0
     """
-    from aupipe.dataset import open_dataset
     from aupipe.extract.encoders.text.recognize import Whisper
     from aupipe.extract.encoders.text.recognize import transcribe as write_words
     from aupipe.extract.media.transcript import find_transcript
 
-    config = require_config(resolve(config_file, store))
-    videos = dict.fromkeys(found.video for found in open_dataset(config.dataset).recordings if found.video)
-    refuse_shared_transcripts(videos)
-    wanted = [video for video in list(videos)[:limit] if find_transcript(video) is None]
+    config, dataset = open_inputs(config_file, store, videos, from_list)
+    files = dict.fromkeys(found.video for found in dataset.recordings if found.video)
+    refuse_shared_transcripts(files)
+    wanted = [video for video in list(files)[:limit] if find_transcript(video) is None]
     if not wanted:
-        echo(f"nothing to do: {len(videos)} videos have transcripts")
+        echo(f"nothing to do: {len(files)} videos have transcripts")
         return 0
     device = pick_devices(gpu, cpu)[0]
     recognize = Whisper(model, language).load(device)

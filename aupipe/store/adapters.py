@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -27,11 +27,15 @@ def to_torch(rows: NDArray[Any], dtype: Any) -> Any:
     return tensor if dtype is None else tensor.to(dtype)
 
 
-def to_pandas(rows: NDArray[Any], times: NDArray[np.float64] | None) -> Any:
-    """A data frame with a row per frame, indexed by ``times`` in s or by the frame's number."""
+def to_pandas(rows: NDArray[Any], times: NDArray[np.float64] | None, columns: Sequence[str] = ()) -> Any:
+    """A data frame with a row per frame, indexed by ``times`` in s or by the frame's number.
+
+    Columns of rows (T, D) have names where ``columns`` (D,) gives them, else numbers.
+    """
     pandas = optional_package("pandas", "to_pandas")
     index = pandas.RangeIndex(len(rows), name="frame") if times is None else pandas.Index(times, name="time")
-    return pandas.DataFrame(rows.reshape(len(rows), int(np.prod(rows.shape[1:]))), index=index)  # (T, ...) -> (T, D)
+    flat = rows.reshape(len(rows), int(np.prod(rows.shape[1:])))  # (T, ...) -> (T, D)
+    return pandas.DataFrame(flat, index=index, columns=list(columns) if rows.shape[1:] == (len(columns),) else None)
 
 
 def to_xarray(
@@ -40,11 +44,18 @@ def to_xarray(
     valid: NDArray[np.bool_],
     name: str,
     attributes: Mapping[str, Any],
+    columns: Sequence[str] = (),
 ) -> Any:
-    """A data array over ``rows`` (T, ...) with the dimension ``time`` and the coordinates ``valid`` and ``time``."""
+    """A data array over ``rows`` (T, ...) with the dimension ``time`` and the coordinates ``valid`` and ``time``.
+
+    ``columns``: names along the last axis, which is then called ``column``.
+    """
     xarray = optional_package("xarray", "to_xarray")
     dims = ["time", *(f"dim_{axis}" for axis in range(1, rows.ndim))]
     coords: dict[str, Any] = {"valid": ("time", valid)}
+    if rows.ndim > 1 and rows.shape[-1] == len(columns):
+        dims[-1] = "column"
+        coords["column"] = list(columns)
     if times is not None:
         coords["time"] = ("time", times, {"units": "s"})
     return xarray.DataArray(rows, coords, dims, name, attributes)

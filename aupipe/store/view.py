@@ -239,11 +239,13 @@ class ItemView:
         return adapters.to_torch(np.array(self), dtype)
 
     def to_pandas(self) -> Any:
-        """A `pandas.DataFrame` with a row per frame and columns 0 to D - 1; rows of several dimensions are flattened.
+        """A `pandas.DataFrame` with a row per frame and a column per value; rows of several dimensions are flattened.
+
+        Columns have the names that the encoder gives them, else the numbers 0 to D - 1.
 
         The index is the time in s where the store knows it, else the frame's number. Raises UsageError without pandas.
         """
-        return adapters.to_pandas(np.array(self), self._known_times())
+        return adapters.to_pandas(np.array(self), self.known_times(), self.spec.columns)
 
     def to_xarray(self) -> xarray.DataArray:
         """The rows as a view of the file, with the coordinates ``valid`` and, if known, ``time``.
@@ -251,9 +253,12 @@ class ItemView:
         Raises UsageError without xarray.
         """
         about = {"recording": self.record.recording, "feature": self.record.feature}
-        return adapters.to_xarray(self.to_numpy(), self._known_times(), self.valid, self.spec.name, about)
+        return adapters.to_xarray(
+            self.to_numpy(), self.known_times(), self.valid, self.spec.name, about, self.spec.columns
+        )
 
-    def _known_times(self) -> NDArray[np.float64] | None:
+    def known_times(self) -> NDArray[np.float64] | None:
+        """`pts_s`, None where the times are not known."""
         try:
             return self.pts_s
         except KeyError:

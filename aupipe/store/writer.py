@@ -47,7 +47,8 @@ class StagedItem:
         self.where = f"{spec.id}, recording {recording!r}"
         if frames < 0 or any(extent < 1 for extent in row_shape):
             raise ValueError(f"{self.where}: {frames} frames of shape {tuple(row_shape)}; extents must be positive")
-        self.layout = Layout(frames, tuple(int(extent) for extent in row_shape), stored_dtype(spec.dtype))
+        extents = tuple(int(extent) for extent in row_shape)
+        self.layout = Layout(frames, extents, stored_dtype(spec.dtype), spec.columns)
         self.item = ItemRecord(
             recording=recording,
             feature=spec.id,

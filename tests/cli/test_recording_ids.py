@@ -102,6 +102,43 @@ def test_the_ids_of_the_whole_data_set_and_of_other_folders_are_what_they_were(p
     assert "no recording of this data set is in videos/empty" in said
 
 
+@pytest.mark.parametrize("given", ["videos/part1/a.mp4", "part1/a.mp4", "link.mp4", "ABSOLUTE"])
+def test_a_video_of_the_data_set_is_a_selection_by_its_path_or_its_id(project: Folder, given: str) -> None:
+    video = project.path / "videos" / "part1" / "a.mp4"
+    (project.path / "link.mp4").symlink_to(video)
+    assert planned(project, str(video) if given == "ABSOLUTE" else given) == {"part1/a.mp4": "new"}
+    both = planned(project, given.replace("ABSOLUTE", str(video)), "videos/part2")
+    assert both == {"part1/a.mp4": "new", "part2/a.mp4": "new"}
+
+
+def test_videos_outside_of_a_data_set_need_no_configuration(project: Folder) -> None:
+    (project.path / "aupipe.toml").unlink()
+    (project.path / "elsewhere" / "notes.txt").write_text("no video")
+    assert planned(project, "elsewhere/a.mp4") == {"a.mp4": "new"}
+    assert planned(project, "elsewhere/a.mp4", "videos/part1/a.mp4") == {
+        "elsewhere/a.mp4": "new",
+        "videos/part1/a.mp4": "new",
+    }
+    assert project.ask("extract", "elsewhere/notes.txt", code=2) == "elsewhere/notes.txt is no video"
+    assert project.ask("extract", "elsewhere/b.mp4", code=2) == "no file or folder elsewhere/b.mp4"
+
+
+def test_a_list_names_paths_and_ids_and_says_what_it_does_not_find(project: Folder) -> None:
+    wanted = project.path / "lists" / "mine.txt"
+    wanted.parent.mkdir()
+    wanted.write_text("# those of Monday\n\npart2/a.mp4\n../videos/part1/a.mp4\n")
+    assert planned(project, "--from-list", "lists/mine.txt") == {"part1/a.mp4": "new", "part2/a.mp4": "new"}
+    wanted.write_text("part3/a.mp4\n")
+    said = project.ask("extract", "--from-list", "lists/mine.txt", code=2)
+    assert said.startswith("no recording of this data set is part3/a.mp4. Did you mean 'part")
+    wanted.write_text("# nothing\n")
+    assert "names no video" in project.ask("extract", "--from-list", "lists/mine.txt", code=2)
+    assert "No such file" in project.ask("extract", "--from-list", "lists/none.txt", code=2)
+    wanted.write_text("part1/a.mp4\nelsewhere/a.mp4\n")
+    said = project.ask("extract", "videos/part1", "--from-list", "lists/mine.txt", code=2)
+    assert said == "videos/part1 is in the configured data set and elsewhere/a.mp4 is not: give them separately"
+
+
 def test_a_folder_of_an_affwild2_tree_selects_its_tracks(tmp_path: Path) -> None:
     for batch, name in (("batch1", "duo"), ("batch2", "solo")):
         (tmp_path / batch).mkdir()

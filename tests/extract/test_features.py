@@ -161,4 +161,7 @@ def test_the_names_of_columns_are_had_from_a_stored_spec(recording: Recording) -
     specs = specs_of(replace(CONFIG, encoders=encoders), recording)
     assert column_names(specs["m"]) == ("mfcc_0", "mfcc_1", "mfcc_0_delta1", "mfcc_1_delta1")
     assert column_names(specs["g"])[-2:] == ("mouth_left_to_mouth_right", "roll_rad")
-    assert column_names(specs["faces"]) == column_names(replace(specs["g"], kind="nobodys")) == ()
+    assert column_names(replace(specs["g"], columns=())) == specs["g"].columns  # one that was stored before
+    assert column_names(replace(specs["g"], kind="nobodys", columns=())) == ()
+    assert specs["faces"].columns[:5] == ("x1_px", "y1_px", "x2_px", "y2_px", "left_eye_x_px")
+    assert len(specs["faces"].columns) == 15

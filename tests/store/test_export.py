@@ -9,6 +9,7 @@ from aupipe.store import create_store, open_store
 from aupipe.store.maintenance.export import export
 from aupipe.store.maintenance.migrate import migrate
 from aupipe.store.maintenance.verify import check
+from aupipe.types import FeatureSpec
 
 from .contract import CLOCK, SOURCE, SPEC, WIDE, random_rows, same
 
@@ -122,6 +123,25 @@ def test_parquet_has_a_row_per_frame(store, tmp_path):
     assert np.array_equal(values, expected, equal_nan=True)
     assert rows["frame"].to_pylist() == list(range(700))
     assert rows["valid"].to_pylist() == (~np.isnan(expected[:, 0])).tolist()
+
+
+@pytest.mark.parametrize("backend", ["zarr", "hdf5"])
+def test_named_columns_keep_their_names_and_known_times_are_there(backend, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    spec = FeatureSpec("pose", "visual", "geometry", 1, inputs={"clock": CLOCK.id}, columns=("yaw", "pitch"))
+    rows, times = random_rows(7, 2, invalid=[2]), np.arange(7) / 25
+    with create_store(tmp_path / "s", backend) as store:
+        store.publish("a.mp4", CLOCK, times)
+        store.publish("a.mp4", spec, rows)
+    store = open_store(tmp_path / "s")
+    table = parquet.read_table(export(store, tmp_path / "out", "parquet", features=["pose"])[0])
+    assert table.column_names == ["recording", "frame", "time_s", "valid", "yaw", "pitch"]
+    assert table["time_s"].to_pylist() == times.tolist()
+    assert np.array_equal(table["pitch"].to_numpy(), rows[:, 1], equal_nan=True)
+    (file,) = export(store, tmp_path / "npz", "npz", features=["pose"])
+    assert np.load(file)["pose.columns"].tolist() == ["yaw", "pitch"]
+    (file,) = export(store, tmp_path / "out.h5", "hdf5", features=["pose"])
+    assert list(h5py.File(file)["pose"].attrs["columns"]) == ["yaw", "pitch"]
 
 
 def test_parquet_without_pyarrow_says_what_to_install(store, tmp_path, monkeypatch):

@@ -3,13 +3,17 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 import torch
+import zarr
 
 from aupipe.errors import UsageError
-from aupipe.store import STORES, create_store, derive_valid
+from aupipe.store import STORES, create_store, derive_valid, open_store
+from aupipe.store.maintenance.verify import check
 from aupipe.types import FeatureSpec, Window
 
 from .contract import CLOCK, SPEC, WIDE, random_rows, same
@@ -223,3 +227,25 @@ def test_a_feature_has_one_width(store):
     store.delete("new", TIMED.id)
     store.publish("only", WIDE, random_rows(10, 1))
     store.publish("only", WIDE, random_rows(10, 3))  # the first item is replaced: there is no other
+
+
+@pytest.mark.parametrize("backend", ["zarr", "hdf5"])
+@pytest.mark.parametrize("count", [3, 240])
+@pytest.mark.parametrize("frames", [1, 700])
+def test_columns_have_their_names_in_pandas_xarray_and_in_the_files_themselves(tmp_path, backend, count, frames):
+    pytest.importorskip("pandas")
+    pytest.importorskip("xarray")
+    names = tuple(f"jaw_open_{k}" for k in range(count))
+    spec = replace(SPEC, columns=names)
+    assert spec.key == SPEC.key
+    with create_store(tmp_path / "s", backend) as store:
+        store.publish("a.mp4", spec, random_rows(frames, count))
+    store = open_store(tmp_path / "s")
+    assert store.spec(spec.id).columns == names
+    item = store[spec.name]["a.mp4"]
+    assert list(item.to_pandas().columns) == list(names)
+    assert list(item.to_xarray().sel(column="jaw_open_1").dims) == ["time"]
+    (file,) = (tmp_path / "s" / spec.id / "items").glob("*/a.mp4-*")
+    attributes = zarr.open_group(file, mode="r").attrs if backend == "zarr" else h5py.File(file)["data"].attrs
+    assert list(attributes["columns"]) == list(names)
+    assert check(store).damage == []

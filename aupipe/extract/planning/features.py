@@ -19,6 +19,13 @@ from aupipe.registry import nearest
 from aupipe.tables import build
 from aupipe.types import FeatureSpec, Modality, Recording, StreamChoice
 
+# Of `aupipe.types.FaceTrack.to_rows`; left and right are those of the picture.
+FACE_POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+FACE_COLUMNS = (
+    *("x1_px", "y1_px", "x2_px", "y2_px"),
+    *(f"{point}_{axis}_px" for point in FACE_POINTS for axis in "xy"),
+    "score",
+)
 DECODE_VERSION = 1  # raised when decoding gives other rows: order, stream choice, time base
 
 
@@ -88,7 +95,7 @@ class FeatureSet:
         source: dict[str, Any] = {"source": "video"} if has_video else {"source": "images", "fps": fps}
         if has_video and streams.video is not None:
             source["video_stream"] = streams.video
-        clock = FeatureSpec("clock", "clock", "pts", DECODE_VERSION, source, dtype="float64")
+        clock = FeatureSpec("clock", "clock", "pts", DECODE_VERSION, source, dtype="float64", columns=("time_s",))
         from_clock = {"clock": clock.id}
         detections = faces = None
         visual = any(encoder.modality == "visual" for _, encoder in self.encoders)
@@ -98,13 +105,15 @@ class FeatureSet:
                 params["detect_every"] = self.faces.detect_every
             version = self.detector.version
             bare = FeatureSpec(
-                "detections", "detections", self.faces.detector, version, params, None, "float32", from_clock
+                *("detections", "detections", self.faces.detector, version, params, None, "float32", from_clock),
+                columns=FACE_COLUMNS,
             )
             with DETECTORS.plugin_errors(self.faces.detector):
                 detections = self._with_weights(bare, self.detector)
             inputs = from_clock | {"detections": detections.id}
+            track = params_of(self.track)
             faces = FeatureSpec(
-                "faces", "faces", "subject", TRACK_VERSION, params_of(self.track), None, "float32", inputs
+                "faces", "faces", "subject", TRACK_VERSION, track, None, "float32", inputs, FACE_COLUMNS
             )
         specs = []
         for config, encoder in self.encoders:
@@ -133,7 +142,12 @@ class FeatureSet:
                 inputs = inputs | {"faces": faces.id}
             else:
                 params["crops"] = "given" if aligned else "whole"  # cut beforehand; the middle of the picture
-        bare = FeatureSpec(config.name, encoder.modality, config.kind, encoder.version, params, None, "float16", inputs)
+        try:
+            columns = column_names_of(encoder)
+        except UsageError:  # the library that names them is not installed; said where it is needed
+            columns = ()
+        about = (config.name, encoder.modality, config.kind, encoder.version)
+        bare = FeatureSpec(*about, params, None, "float16", inputs, columns)
         return self._with_weights(bare, encoder)
 
     def _with_weights(self, bare: FeatureSpec, part: Detector | Encoder) -> FeatureSpec:
@@ -213,12 +227,12 @@ def feature_ids(parts: FeatureSet, recordings: Sequence[Recording], names: Seque
 
 
 def column_names(spec: FeatureSpec) -> tuple[str, ...]:
-    """What the columns of a feature's rows (D,) are called, by the encoder that made it.
+    """What the columns of a feature's rows are called, by its spec, else by the encoder that made it.
 
-    None for an embedding, for features without an encoder, and where the package that made it is not installed.
+    None for an embedding, and for features of before whose encoder is not installed.
     """
-    if spec.modality not in ("visual", "audio", "text") or spec.kind not in ENCODERS:
-        return ()
+    if spec.columns or spec.modality not in ("visual", "audio", "text") or spec.kind not in ENCODERS:
+        return spec.columns
     kind = ENCODERS.get(spec.kind)
     try:
         known = {field.name for field in fields(kind)}

@@ -115,7 +115,7 @@ class Hdf5Sink:
         self._file.write([rows])
 
     def finish(self, item: ItemRecord, metadata: str, beside: Beside) -> int:
-        sparse, offset = _make_file(self.layout, item_attributes(item, metadata), beside)
+        sparse, offset = _make_file(self.layout, item_attributes(item, metadata, self.layout.columns), beside)
         if offset != self.offset:  # another h5py may place the array elsewhere: refuse, do not write a damaged file
             raise OSError(f"{self.path}: HDF5 moved the array from byte {self.offset} to {offset}; use backend 'zarr'")
         self.nbytes = max(sparse.size, offset + self.layout.nbytes)

@@ -25,6 +25,7 @@ class Layout:
     frames: int
     row_shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    columns: tuple[str, ...] = ()  # names of the last axis of a row, for people; see `aupipe.types.FeatureSpec`
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -129,15 +130,16 @@ class Format(Protocol):
         ...
 
 
-def item_attributes(item: ItemRecord, metadata: str) -> dict[str, Any]:
+def item_attributes(item: ItemRecord, metadata: str, columns: tuple[str, ...]) -> dict[str, Any]:
     """The attributes of an item: ``aupipe_item`` for aupipe, the others for people who open it with other tools."""
     name = recording_bytes(item.recording).decode("utf-8", "replace")
-    return {
+    found = {
         "recording": name.replace("\0", "\ufffd"),
         "feature": item.feature,
         "valid_frames": item.valid_frames,
         "aupipe_item": metadata,
     }
+    return found | {"columns": list(columns)} if columns else found
 
 
 def check_size(content: NDArray[np.uint8], path: str, record: ItemRecord) -> None:

@@ -134,7 +134,7 @@ class ShardSink:
         # a chunk that is not there is the fill value: one file less where all rows are valid, or none
         chunks = {name: values for name, values in beside.items() if name == "time" or len(np.unique(values)) > 1}
         files = {f"{name}/c.0": _with_crc(values.tobytes()) for name, values in chunks.items() if len(values)}
-        files |= _documents(self.layout, item_attributes(item, metadata), beside)
+        files |= _documents(self.layout, item_attributes(item, metadata, self.layout.columns), beside)
         for name in beside:
             fs.make_folders(os.path.join(self.path, name), durable=False)
         small = [name for name in _SMALL if name in files]
@@ -169,7 +169,7 @@ class Zarr3:
     documents: tuple[tuple[str, bytes], ...] = (("zarr.json", GROUP),)
 
     def open_sink(self, path: str, layout: Layout) -> ShardSink:
-        return ShardSink(path, ShardLayout(layout.frames, layout.row_shape, layout.dtype))
+        return ShardSink(path, ShardLayout(layout.frames, layout.row_shape, layout.dtype, layout.columns))
 
     def data_file(self, path: str, record: ItemRecord) -> str:
         name = zarr3_arrays.shard_layout(record).file_name if _is_array(record) else _layout(record).file_name

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aupipe.errors import UsageError
 from aupipe.files import refuse_existing
@@ -39,9 +40,11 @@ def export(
 
     ``readable_by``: who may read them: ``owner``, ``group`` or ``all``.
 
-    ``npz``: a folder, one file per recording, one array per feature. ``hdf5``: one file, a group per feature, a dataset
-    per recording with its name in the attribute ``recording``. ``parquet``: a folder, one file per feature, a row per
-    frame with its recording, its number, whether it is valid and its values.
+    ``npz``: a folder, one file per recording, one array per feature, and its column names as ``<feature>.columns``.
+    ``hdf5``: one file, a group per feature with the attribute ``columns``, a dataset per recording with its name in the
+    attribute ``recording``. ``parquet``: a folder, one file per feature, a row per frame with its recording, its
+    number, its time in s (null where that is not known), whether it is valid, and its values: a column each where they
+    have names, else one list.
 
     Raises UsageError for an unknown format, for Parquet without pyarrow, and for a target that exists or whose folder
     does not; ``overwrite`` replaces a file, never a folder.
@@ -96,6 +99,7 @@ def _to_npz(folder: str, items: Selection) -> None:
     for recording in sorted({name for _, names_of in items for name in names_of}):
         of_it = [view[recording] for view, names_of in items if recording in names_of]
         arrays: dict[str, Any] = {names[item.spec.id]: item[:] for item in of_it}
+        arrays |= {f"{names[i.spec.id]}.columns": np.array(i.spec.columns) for i in of_it if i.spec.columns}
         np.savez(
             os.path.join(folder, f"{recording_key(recording)}.npz"), recording=np.array(_printable(recording)), **arrays
         )
@@ -109,6 +113,8 @@ def _to_hdf5(path: str, items: Selection) -> None:
         for view, recordings in items:
             group = file.create_group(names[view.spec.id])
             group.attrs["feature"] = view.spec.id
+            if view.spec.columns:
+                group.attrs["columns"] = list(view.spec.columns)
             for recording in recordings:
                 item = view[recording]
                 dataset = group.create_dataset(recording_key(recording), item.shape, item.dtype)
@@ -124,8 +130,9 @@ def _to_parquet(folder: str, items: Selection) -> None:
         writer = None
         for recording in recordings:
             item = view[recording]
+            times = item.known_times()
             for start, stop in row_blocks(item.shape, item.dtype):
-                table = _table(arrow, item, start, stop)
+                table = _table(arrow, item, times, start, stop)
                 path = os.path.join(folder, f"{names[view.spec.id]}.parquet")
                 writer = writer or parquet.ParquetWriter(path, table.schema)
                 writer.write_table(table)
@@ -133,19 +140,22 @@ def _to_parquet(folder: str, items: Selection) -> None:
             writer.close()
 
 
-def _table(arrow: Any, item: ItemView, start: int, stop: int) -> Any:
-    """Rows [start, stop) as a table: recording, frame, valid, and the row's values in one list column."""
+def _table(arrow: Any, item: ItemView, times: NDArray[np.float64] | None, start: int, stop: int) -> Any:
+    """Rows [start, stop) as a table: recording, frame, time_s, valid, and the row's values."""
     rows = item[start:stop]
     flat = np.ascontiguousarray(rows.reshape(len(rows), -1))  # (n, ...) -> (n, D)
-    values = arrow.FixedSizeListArray.from_arrays(arrow.array(flat.reshape(-1)), flat.shape[1])
     name = _printable(item.record.recording)
     columns = {
         "recording": arrow.array([name] * len(rows)),
         "frame": arrow.array(np.arange(start, stop)),
+        "time_s": arrow.nulls(len(rows), arrow.float64()) if times is None else arrow.array(times[start:stop]),
         "valid": arrow.array(~np.isnan(flat[:, 0])),
-        item.spec.name: values,
     }
-    return arrow.table(columns)
+    if rows.shape[1:] == (len(item.spec.columns),):
+        named = zip(item.spec.columns, flat.T, strict=True)
+        return arrow.table(columns | {column: arrow.array(np.ascontiguousarray(values)) for column, values in named})
+    values = arrow.FixedSizeListArray.from_arrays(arrow.array(flat.reshape(-1)), flat.shape[1])
+    return arrow.table(columns | {item.spec.name: values})
 
 
 def _printable(recording: str) -> str:
