@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from aupipe.store import fs
+from aupipe.store.links import refuse_link
 from aupipe.store.processes import is_of_this_machine, writer_has_ended, writer_name
 
 FOLDER = "runs"
@@ -53,8 +54,12 @@ class RunLog:
 
     @classmethod
     def in_store(cls, root: str | os.PathLike[str], **about: Any) -> RunLog:
-        """A new log in a store, under a name that no other run has, on any machine."""
-        return cls(os.path.join(os.path.realpath(root), FOLDER, log_name()), **about)
+        """A new log in a store, under a name that no other run has, on any machine.
+
+        Raises DamageError where the folder of the logs is a link.
+        """
+        root = os.path.realpath(root)
+        return cls(refuse_link(root, os.path.join(root, FOLDER, log_name())), **about)
 
     def __enter__(self) -> Self:
         return self
@@ -149,8 +154,8 @@ def read_account(path: str) -> RunAccount | None:
     if about is None or about["kind"] != "run":
         return None
     last = {line["kind"]: line for line in lines}
-    failure = next((line for line in reversed(lines) if "failed" in line), {})
-    refusal = next((line for line in reversed(lines) if line.get("state") in ("refused", "lost")), {})
+    failure: dict[str, Any] = next((line for line in reversed(lines) if "failed" in line), {})
+    refusal: dict[str, Any] = next((line for line in reversed(lines) if line.get("state") in ("refused", "lost")), {})
     end = last.get("end", {})
     state = str(end.get("state", "done")) if end else "running" if _may_run(path) else "lost"
     return RunAccount(path, about, last.get("progress", {}), failure, refusal, end, state)

@@ -18,6 +18,7 @@ import pytest
 import trustme
 
 from aupipe.store import create_store
+from aupipe.store.run_log import read_lines
 from tests.cli.conftest import Answer, Project, workers_of
 from tests.cli.test_worker_failures import PLUGIN, can_mount
 from tests.conftest import write_video
@@ -114,7 +115,10 @@ def test_a_run_on_dask_stores_what_a_local_run_does_and_the_next_finds_nothing_t
     assert re.search(r"stages busy: .*decode", answer.out), "what the machines measured is told"
     again = project.run(*extract_on(cluster))
     assert (again.code, again.out[:13]) == (0, "nothing to do"), again.err
-    assert not list((project.folder / "features" / "runs").iterdir())
+    (path,) = (project.folder / "features" / "runs").iterdir()  # its log, and nothing else
+    joined = [line for line in read_lines(path) if line["kind"] == "machine"]
+    assert [line["state"] for line in joined] == ["joined"] * len(joined)
+    assert joined
 
 
 @pytest.mark.slow

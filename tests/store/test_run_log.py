@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from aupipe.errors import DamageError
 from aupipe.store import create_store
 from aupipe.store import run_log as logs
 from aupipe.store.processes import writer_name
@@ -77,3 +78,11 @@ def test_old_logs_are_removed_and_those_of_running_processes_are_kept(root):
     kept = [account.about.get("number") for account in accounts(root)]
     running.__exit__(None, None, None)
     assert kept == [None, 2, 3]
+
+
+def test_no_log_is_written_through_a_link(root, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (root / "runs").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DamageError, match="is a symlink in the store"):
+        RunLog.in_store(root)
+    assert list((tmp_path / "elsewhere").iterdir()) == []

@@ -17,6 +17,8 @@ from aupipe.report.checks.signals import LabelSignals, choose_signals
 from aupipe.store import Store
 from aupipe.types import Labels, Recording
 
+LEAST_LEARNED_FIT = 0.4  # correlation in the median recording, of predictions that labels are held against
+
 
 @dataclass(frozen=True)
 class CorpusReport:
@@ -58,7 +60,8 @@ def check_corpus(
     ``scores``: task -> recording -> held-out scores (T, K) of a head, which labels are held against in place of signals
     computed here. A regression, where one is needed, is fitted on all annotated recordings of the data set.
     """
-    label_sets, checked, missing = {}, [], []
+    label_sets: dict[str, LabelSet] = {}
+    checked, missing = list[str](), list[str]()
     for task in dataset.tasks:
         labels, refused = _labels(dataset, task)
         if not labels and not refused:
@@ -70,9 +73,20 @@ def check_corpus(
             missing.append(f"{task} labels against the face: {chosen}")
             label_sets[task] = LabelSet(labels, refused, None)
         else:
-            checked.append(f"{task} labels against the face, by {chosen.by}")
             label_sets[task] = LabelSet(labels, refused, chosen)
     facts = tuple(measure(recordings, features, store, label_sets))
+    for task, given in label_sets.items():
+        if given.signals is None:
+            continue
+        what = f"{task} labels against the face"
+        fits = [each.lags[task].fit_at_0 for each in facts if task in each.lags]
+        if given.signals.learned and (not fits or np.median(fits) < LEAST_LEARNED_FIT):
+            for each in facts:
+                each.forget_labels(task)
+            reached = f"fits them by {np.median(fits):.2f} in the median" if fits else "says nothing of them"
+            missing.append(f"{what}: {given.signals.by}, {reached}; {LEAST_LEARNED_FIT} is needed")
+        else:
+            checked.append(f"{what}, by {given.signals.by}")
     for what, name in (("clocks", "fps"), ("faces", "nobody"), ("sound", "absent")):
         count = sum(name in each.values for each in facts)
         if count:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from aupipe.errors import DamageError
 from aupipe.extract.planning.features import FeatureSet
-from aupipe.report.checks.lag import LagEstimate, estimate_lag, fit_at_0
+from aupipe.report.checks.lag import GRADUAL_EVIDENCE, LEAST_EVIDENCE, LagEstimate, estimate_lag, fit_at_0
 from aupipe.report.checks.signals import LabelSignals, Signals, label_columns
 from aupipe.report.faces import RecordingFaces, State, overlap_of, read_faces, read_rows
 from aupipe.store import ItemRecord, Store
@@ -30,6 +30,12 @@ class Facts:
     values: dict[str, float] = field(default_factory=dict)
     words: dict[str, str] = field(default_factory=dict)  # of a measurement: what it was
     lags: dict[str, LagEstimate] = field(default_factory=dict)  # by task
+
+    def forget_labels(self, task: str) -> None:
+        """Drop what was measured of the labels of a task against the face."""
+        self.lags.pop(task, None)
+        for name in (f"lag:{task}", f"fit:{task}", f"sibling_fit:{task}"):
+            self.values.pop(name, None)
 
 
 @dataclass(frozen=True)
@@ -200,7 +206,9 @@ def _measure_labels(
     if signals is None:
         return
     targets, valid = label_columns(labels)
-    found = estimate_lag(targets, valid, signals, facts.values.get("fps", 30.0))
+    learned = given.signals.learned
+    evidence = GRADUAL_EVIDENCE if learned and labels.task.kind != "multi_label" else LEAST_EVIDENCE
+    found = estimate_lag(targets, valid, signals, facts.values.get("fps", 30.0), learned, evidence)
     if found is None:
         return
     facts.lags[task] = found

@@ -141,16 +141,23 @@ def _judge_labels(
 ) -> None:
     """What the labels of each task say against the face: those of its sibling, late or early, or of nobody."""
     shifted: list[tuple[str, LagEstimate]] = []
+    unlike: list[str] = []
+    is_siblings = False
     for task, lag in facts.lags.items():
         of_sibling, fit = f"sibling_fit:{task}", f"fit:{task}"
         if facts.values.get(of_sibling, 0.0) > SIBLING_FIT:
             why = f"{task}: correlation {facts.words[of_sibling]}"
             add(of_sibling, "labels of its sibling", 100, why, "{:+.2f}".format)
+            is_siblings = True
         elif lag.lag:
             shifted.append((task, lag))
         elif _is_unlike(fit, facts, medians, spreads, recordings) and medians[fit] > LEAST_FIT:
-            why = f"{task}: correlation with the face far below that of others: another person's, or far off?"
-            add(fit, "labels do not fit the face", 80, why, "{:.2f}".format)
+            unlike.append(task)
+    if is_siblings:  # that explains the rest
+        return
+    for task in unlike if not shifted else ():
+        why = f"{task}: correlation with the face far below that of others: another person's, or far off?"
+        add(f"fit:{task}", "labels do not fit the face", 80, why, "{:.2f}".format)
     shifted.sort(key=lambda pair: -pair[1].evidence)  # the surest names the fault
     for task, lag in shifted:
         fault = "labels late" if shifted[0][1].lag > 0 else "labels early"

@@ -16,8 +16,10 @@ MAX_LAG_S = 1.6
 LEAST_FRAMES = 60  # that a column must have beside its signal
 LEAST_GAIN = 0.02  # nats per frame that a lag must gain over none
 LEAST_EVIDENCE = 4.0  # nats in all, by as many frames as are independent: a likelihood ratio of 55
+GRADUAL_EVIDENCE = 8.0  # of predictions of what changes gradually, or of one class of several
 LEAST_LAG = 2  # frames
 LEAST_FIT = 0.25
+LEAST_CROSSINGS = 4  # of a column and its mean: one event alone coincides with something at some lag
 PARTS = 2  # of a recording, each of which must confirm a lag
 
 
@@ -39,13 +41,18 @@ def estimate_lag(
     valid: NDArray[np.bool_],
     signals: NDArray[np.floating],
     fps: float,
+    learned: bool = False,
+    least_evidence: float = LEAST_EVIDENCE,
 ) -> LagEstimate | None:
     """The lag of ``targets`` (T, K), where ``valid`` (T, K), against ``signals`` (T, K), NaN where there is none.
 
     None where no column varies for long enough. A lag is sure where it is `LEAST_LAG` frames or more and not the
-    largest that was tried, gains `LEAST_GAIN` over none and `LEAST_EVIDENCE` in all, fits by `LEAST_FIT`, and gains
-    something in each part of the recording that can tell.
+    largest that was tried, gains `LEAST_GAIN` over none and ``least_evidence`` in all, fits by `LEAST_FIT`, and gains
+    something in each part of the recording that can tell. ``learned``: signals are predictions, which are wrong now and
+    then; columns in which hardly anything happens are then left out.
     """
+    if learned:
+        valid = valid & _changes_often(targets, valid)
     frames = min(len(targets), len(signals))
     most = min(round(MAX_LAG_S * fps), frames // 4)
     lags = np.arange(-most, most + 1)
@@ -61,7 +68,7 @@ def estimate_lag(
     sure = (
         LEAST_LAG <= abs(lags[best]) < most
         and whole[best] - whole[most] >= LEAST_GAIN
-        and evidence >= LEAST_EVIDENCE
+        and evidence >= least_evidence
         and fit_of(whole[best]) >= LEAST_FIT
         and all(of_part[best] > of_part[most] for of_part in parts)
     )
@@ -119,6 +126,14 @@ def _column_gains(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
     usable = ((n >= LEAST_FRAMES) & (var_y > 1e-6) & (var_s > 1e-12)).all(axis=0)
     r = (ys / count - y * s / count**2) / np.sqrt(np.maximum(var_y * var_s, 1e-30))
     return -0.5 * np.log(1 - np.clip(r, 0, 0.999) ** 2), usable
+
+
+def _changes_often(targets: NDArray[np.floating], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(K,) whether each column crosses its mean so often that several things happen in it."""
+    mean = np.where(valid, targets, 0).sum(axis=0) / np.maximum(valid.sum(axis=0), 1)
+    high = (targets > mean) & valid
+    crossings: NDArray[np.int64] = (high[1:] != high[:-1]).sum(axis=0)
+    return crossings >= LEAST_CROSSINGS
 
 
 def _independent_frames(

@@ -57,10 +57,11 @@ Signals = Callable[[Recording], NDArray[np.float64] | None]  # (T, K) of a recor
 
 @dataclass(frozen=True)
 class LabelSignals:
-    """``of``: the signals of a recording for one task, ``by``: from what, in words."""
+    """``of``: the signals of a recording for one task, ``by``: from what, in words; ``learned``: predictions."""
 
     of: Signals
     by: str
+    learned: bool = True
 
 
 def label_columns(labels: Labels) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -85,7 +86,7 @@ def choose_signals(
     if spec is None:
         return "no visual feature of 32 to 2048 columns is stored for them, such as blendshapes or hog"
     if spec.kind == "blendshapes" and task.kind != "classes" and all(name in BLENDSHAPES_OF for name in task.names):
-        return LabelSignals(lambda recording: _blendshapes(store, features, recording, spec, task), spec.name)
+        return LabelSignals(lambda recording: _blendshapes(store, features, recording, spec, task), spec.name, False)
     if len({recording.group for recording in annotated}) < LEAST_GROUPS:
         return f"a regression on {spec.name} needs {LEAST_GROUPS} annotated videos or more"
     return _regression(labels, annotated, features, store, spec)
