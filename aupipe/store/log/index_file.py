@@ -196,7 +196,7 @@ class IndexFile:
         numbers, *values, folders = map(json.loads, found)
         texts = {number: self._text(number) for number in set(folders)}
         rows = zip(*values, map(texts.__getitem__, folders), strict=True)
-        # by `tuple.__new__` a named tuple is made several times faster than by its class
+        # `tuple.__new__` takes two thirds of the time of a named tuple's own class
         made = dict(zip(numbers, map(partial(tuple.__new__, SourceIdentity), rows), strict=True))
         return list(map(made.get, range(1 + max(numbers, default=0))))
 
