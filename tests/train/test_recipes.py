@@ -13,8 +13,7 @@ from aupipe.tasks import OFFICIAL
 from aupipe.train.crossval import Fold
 from aupipe.train.ensemble import train_ensemble
 from aupipe.train.ensemble_recipe import load_ensemble_recipe
-from aupipe.train.heads import HEADS, build_head, run_head
-from aupipe.train.loader import DeviceBatch
+from aupipe.train.heads import HEADS, build_head
 from aupipe.train.model_prediction import predict_model
 from aupipe.train.predict import predict
 from aupipe.train.recipe import describe_missing, load_recipe, recipe_names
@@ -84,15 +83,15 @@ def test_what_a_recipe_s_tables_make_has_distinct_keys_and_fits_its_head_for_eve
         keys = [spec.key for spec in specs(recipe).values()]
         assert len(set(keys)) == len(keys) == len(recipe.features)
         shapes = row_shapes(recipe)
-        dims, names = tuple(int(np.prod(shape)) for shape in shapes.values()), tuple(shapes)
+        dims = tuple(int(np.prod(shape)) for shape in shapes.values())
         inputs = sum(dims) + len(dims)
         targets = len(task.names)
         kind, params = recipe.head.kind, recipe.head.params
-        head = build_head(kind, params, inputs, targets, dims, task.kind, names, read_weights=False).eval()
-        x, there = torch.zeros(1, 3, inputs), torch.ones(1, 3, dtype=torch.bool)
-        batch = DeviceBatch(x, there, x[..., :0], there[..., None], there, torch.arange(3)[None] / 25)
+        head = build_head(kind, params, inputs, targets, dims, task.kind, recipe.features, read_weights=False).eval()
+        beside = {"scored": torch.ones(1, 3, dtype=torch.bool), "times": torch.arange(3.0)[None]}
         with torch.inference_mode():
-            out = run_head(head, batch)
+            read = {name: beside[name] for name in getattr(head, "reads", ())}
+            out = head(torch.zeros(1, 3, inputs), torch.ones(1, 3, dtype=torch.bool), **read)
         assert out.shape == (1, 3, targets)
 
 
@@ -130,13 +129,12 @@ def published_corpus(recipe, task, frames=60):
     corpus = make_corpus(task, train=3, validation=1, frames=frames)
     store = create_store("published", "memory")
     features = {}
+    shapes, made = row_shapes(recipe), specs(recipe)
     for video in {r.key_for("clock"): r for r in (*corpus.train, *corpus.validation)}:
         store.publish(video, CLOCK, np.array(corpus.store.read(video, CLOCK.id)))
-    shapes, made = row_shapes(recipe), specs(recipe)
     for name in recipe.features or ("hog",):
-        spec = replace(
-            made.get(name) or FeatureSpec(name, "visual", "random", 1), dtype="float32", inputs={"clock": CLOCK.id}
-        )
+        known = made.get(name) or FeatureSpec(name, "visual", "random", 1)
+        spec = replace(known, dtype="float32", inputs={"clock": CLOCK.id})
         for key in {r.key_for(spec.modality): r for r in (*corpus.train, *corpus.validation)}.items():
             rows = rng.normal(size=(len(corpus.labels[key[1].id]), *shapes.get(name, (20,))))
             store.publish(key[0], spec, rows.astype(np.float32))

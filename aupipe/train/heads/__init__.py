@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from aupipe.train.loader import DeviceBatch
+
 HEADS = Registry(
     "head",
     {
@@ -123,7 +124,6 @@ def unscaled_features(kind: str, params: Mapping[str, Any]) -> tuple[str, ...]:
 
 def context_of(head: nn.Module, margin: bool) -> Context:
     """The context that windows are read with. Raises UsageError for a ``margin`` of a head that declares none."""
-
     if not margin:
         return Context()
     context = getattr(head, "context", None)
