@@ -94,7 +94,8 @@ def _stored_ids(
         missing = [name for name, feature_id in found.items() if feature_id not in {spec.id for spec in stored}]
     if missing:
         command = command or f"aupipe extract --feature {','.join(missing)}"
-        raise UsageError(f"not in the store {config.store.path}: {', '.join(missing)}; to make: {command}")
+        them = "them" if len(missing) > 1 else "it"
+        raise UsageError(f"not in the store {config.store.path}: {', '.join(missing)}; `{command}` computes {them}")
     return found
 
 

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aupipe.cli.output import echo
 from aupipe.config import DEFAULT_ENCODERS, Config, EncoderConfig, encoder_table, load_config, read_encoders
@@ -17,7 +17,9 @@ from aupipe.errors import UsageError
 from aupipe.files import write_file
 from aupipe.registry import nearest
 from aupipe.tasks import OFFICIAL, Task, as_task
-from aupipe.train.recipe import DataNeeds
+
+if TYPE_CHECKING:
+    from aupipe.train.recipe import DataNeeds
 
 
 def task_of(config: Config, name: str) -> Task:

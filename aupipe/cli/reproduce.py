@@ -101,7 +101,7 @@ def reproduce(
     )
     if not dry_run:
         _refuse_other_choices(out, choices)
-    recipes = write_recipes(runs_of(chosen, rows), out)
+    recipes = write_recipes(runs_of(chosen, rows), out, overrides)
     if not dry_run:
         _refuse_missing_weights(config, recipes, choices)
     steps = build_steps(chosen, rows, out, choices)

@@ -101,10 +101,10 @@ def runs_of(paper: Reproduction, rows: Iterable[Row]) -> list[PaperRun]:
     return list({run.name: run for row in rows if row.model for run in paper.runs_of(row.model)}.values())
 
 
-def write_recipes(runs: Sequence[PaperRun], out: Path) -> list[EnsembleRecipe]:
+def write_recipes(runs: Sequence[PaperRun], out: Path, overrides: Sequence[str] = ()) -> list[EnsembleRecipe]:
     """Write the recipe files of runs that change theirs, and one that names the features of all.
 
-    Returns the recipes of ``runs``. Raises UsageError where two runs have two features of one name.
+    Returns the recipes of ``runs``, with ``overrides``. Raises UsageError where two runs have two features of one name.
     """
     recipes = []
     for run in runs:
@@ -112,7 +112,7 @@ def write_recipes(runs: Sequence[PaperRun], out: Path) -> list[EnsembleRecipe]:
             file = _recipe_file(out, run)
             file.parent.mkdir(parents=True, exist_ok=True)
             write_file(file, recipe_file_text({"extends": run.recipe, **run.changes}), overwrite=True)
-        recipes.append(load_ensemble_recipe(_recipe(out, run), task=OFFICIAL[run.task]))
+        recipes.append(load_ensemble_recipe(_recipe(out, run), overrides, task=OFFICIAL[run.task]))
     found: dict[str, EncoderConfig] = {}
     for recipe in recipes:
         for one in recipe.encoders:

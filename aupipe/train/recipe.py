@@ -179,7 +179,10 @@ def describe_missing(recipe: DataNeeds, available: Sequence[str], asked: Sequenc
     command = command or f"aupipe extract --recipe {shlex.quote(recipe.name)}"
     makes = command if own.issuperset(missing) else f"aupipe extract --feature {','.join(missing)}"
     first = f"recipe {recipe.name!r} needs feature {missing[0]!r}.{nearest(missing[0], available)}"
-    return f"{first} Available: {', '.join(available) or 'none'}. Missing: {', '.join(missing)}; to make: {makes}"
+    them = "them" if len(missing) > 1 else "it"
+    return (
+        f"{first} Available: {', '.join(available) or 'none'}. Missing: {', '.join(missing)}; `{makes}` computes {them}"
+    )
 
 
 def _encoders(tables: Any, features: Sequence[str], where: str) -> tuple[EncoderConfig, ...]:

@@ -162,7 +162,7 @@ def test_a_feature_of_the_file_goes_before_the_recipe_s_of_that_name_and_is_name
 def test_train_without_a_store_or_a_feature_prints_the_one_command_that_makes_what_is_missing(project):
     """On a folder in which everything but the features is there."""
     said = project.ask("train", "--recipe", "tcn-transformer", "--task", "au", "--cpu", code=2)
-    assert said.endswith("eff, rafdb, affectnet8; to make: aupipe extract --recipe tcn-transformer --task au")
+    assert said.endswith("eff, rafdb, affectnet8; `aupipe extract --recipe tcn-transformer --task au` computes them")
     (project.path / "features").rename(project.path / "away")
     said = ask_in(project.path, "train", "--recipe", "tcn-transformer", "--task", "au", code=10)
     assert said.endswith("`aupipe extract --recipe tcn-transformer --task au` creates it")

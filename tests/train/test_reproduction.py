@@ -9,6 +9,8 @@ from aupipe.train.recipe import load_recipe
 from aupipe.train.recipe_tables import merged, read_tables
 from aupipe.train.reproduction import load_reproduction, reproduction_from, reproduction_names
 
+from .papers_page import PAGE, with_tables
+
 PAPERS = ("s1", "s2", "s3", "s4", "s5")
 HEAD = {"cite": "A", "title": "B", "tasks": ["au"]}
 RUN = {"name": "a", "recipe": "tcn", "task": "au"}
@@ -95,3 +97,12 @@ def test_members_of_a_join_come_before_it_and_runs_are_found_through_it():
 def test_a_wrong_file_is_refused_by_name(content, message):
     with pytest.raises(UsageError, match=message):
         reproduction_from(content, "p")
+
+
+def test_the_page_of_the_papers_has_every_row_with_its_command_or_the_reason():
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == with_tables(page), "python -m tests.train.papers_page writes the tables anew"
+    for name in PAPERS:
+        for row in load_reproduction(name).rows:
+            assert f"| {row.row} | " in page
+            assert (row.why or f"`aupipe reproduce {name} --rows {row.id}`") in page
