@@ -1,6 +1,7 @@
 """The recipes of the package: their heads and features, that each trains, and the error where features are missing."""
 
 from dataclasses import replace
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -85,9 +86,11 @@ def test_what_a_recipe_s_tables_make_has_distinct_keys_and_fits_its_head_for_eve
         dims = tuple(int(np.prod(shape)) for shape in row_shapes(recipe).values())
         inputs = sum(dims) + len(dims)
         targets = len(task.names)
-        head = build_head(recipe.head.kind, recipe.head.params, inputs, targets, dims, task.kind).eval()
+        known = {"names": recipe.features, "read_weights": False}
+        head = build_head(recipe.head.kind, recipe.head.params, inputs, targets, dims, task.kind, **known).eval()
         with torch.inference_mode():
-            out = head(torch.zeros(1, 3, inputs), torch.ones(1, 3, dtype=torch.bool))
+            clock = {"times": torch.arange(3)[None] / 25} if "times" in signature(head.forward).parameters else {}
+            out = head(torch.zeros(1, 3, inputs), torch.ones(1, 3, dtype=torch.bool), **clock)
         assert out.shape == (1, 3, targets)
 
 
