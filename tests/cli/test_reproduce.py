@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from aupipe.cli.reproduce_steps import Choices, build_steps
 from aupipe.demo import draw_corpus
 from aupipe.store import open_store
+from aupipe.train.reproduction import load_reproduction
 from tests.cli.test_recipes import ask
 
 SMALL = ("--cpu", "--weights", "random", "--set", "epochs=1", "--set", "batch=4")
@@ -74,6 +76,22 @@ def test_a_paper_s_rows_are_reproduced_from_videos_and_continue_where_they_stopp
     assert "done: aupipe tune" in text
     assert f"{rows['t2.9']['ours']:.3f}" in text
     assert "was begun with" in ask("reproduce", "s2", *SMALL, "--set", "epochs=2", code=2)
+
+
+def test_a_training_that_was_stopped_is_continued_and_choices_are_kept(tmp_path: Path) -> None:
+    paper = load_reproduction("s2")
+    choices = Choices(("epochs=2",), random=True, device=("--cpu",), config=("--store", "f"))
+    train, *_ = (
+        step for step in build_steps(paper, paper.select(None, ["t2.9"]), tmp_path, choices) if step.what == "train"
+    )
+    assert train.arguments[:5] == ("train", "--recipe", "regnet-vivit", "--task", "au")
+    assert train.arguments[5:7] == ("--set", "epochs=2")
+    assert not train.done
+    folder = tmp_path / "runs" / "vivit"
+    folder.mkdir(parents=True)
+    (folder / "train.json").write_text("{}")
+    assert train.arguments == ("train", "--resume", str(folder), "--cpu", "--store", "f")
+    assert not train.done
 
 
 def test_missing_weights_are_all_named_before_anything_is_computed(folder: Path) -> None:
