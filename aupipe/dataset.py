@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 import re
@@ -12,19 +11,19 @@ from pathlib import Path
 
 from aupipe.annotations import find_annotations, find_test_tracks
 from aupipe.config import FILE_NAME, DatasetConfig, load_config
+from aupipe.dataset_columns import read_columns
 from aupipe.dataset_model import Dataset, is_inside, join_datasets, label_name
 from aupipe.errors import UsageError
 from aupipe.facs_datasets import PUBLISHED
-from aupipe.file_kinds import VIDEO_SUFFIXES, is_video
+from aupipe.file_kinds import is_video
 from aupipe.listing import is_hidden, list_folder
 from aupipe.registry import nearest
 from aupipe.tasks import OFFICIAL, Task
 from aupipe.types import Recording
+from aupipe.video_folders import walk_videos
 
 IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp"])
 VIDEO_FOLDERS = ("videos", "raw_videos", "batch1", "batch2", "new_vids")  # of Aff-Wild2, by edition
-STORE_FILE = "store.json"  # marks a feature store, which may be in the folder of the videos
-RUN_FILE = "run.json"  # marks a trained run
 SIDES = re.compile(r"(.+)_(left|right)")
 log = logging.getLogger(__name__)
 
@@ -43,40 +42,6 @@ def open_dataset(config: DatasetConfig) -> Dataset:
     """
     found = _find_dataset(config)
     return replace(found, recordings=read_columns(config.columns, found.recordings)) if config.columns else found
-
-
-def read_columns(file: Path, recordings: Iterable[Recording]) -> tuple[Recording, ...]:
-    """The recordings with their values in a CSV file ``recording,<column>,...``.
-
-    A row names a recording by its id, by its name in annotation files, or by its video. Names without a recording are
-    logged as a warning; an empty cell is no value. Raises UsageError naming file and line for anything else.
-    """
-    try:
-        rows = list(csv.reader(file.read_text(encoding="utf-8-sig").splitlines()))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"[dataset] columns: {file}: not readable ({error})") from error
-    header = [cell.strip() for cell in rows[0]] if rows else []
-    if header[:1] != ["recording"] or len(header) < 2 or not all(header) or len(set(header)) < len(header):
-        raise UsageError(f"{file}, line 1: {','.join(header)!r}: expected recording,<column>, such as recording,scene")
-    values: dict[str, tuple[tuple[str, str], ...]] = {}
-    for number, row in enumerate(rows[1:], 2):
-        name, *cells = (cell.strip() for cell in row) if row else ("",)
-        if row and len(row) != len(header):
-            raise UsageError(f"{file}, line {number}: {len(row)} cells, expected {len(header)}")
-        own = tuple((column, value) for column, value in zip(header[1:], cells, strict=False) if value)
-        if name and values.setdefault(name, own) != own:
-            raise UsageError(f"{file}, line {number}: {name!r} has other values above: leave one row")
-    known: set[str] = set()
-    found = []
-    for recording in recordings:
-        names = [name for name in (recording.id, label_name(recording), recording.video_id) if name in values]
-        known.update(names)
-        # The columns of a part of a joint data set stay where this file says nothing else.
-        own = tuple((dict(recording.columns) | dict(values[names[0]])).items()) if names else recording.columns
-        found.append(replace(recording, columns=own))
-    if unknown := [name for name in values if name not in known]:
-        log.warning("%s: %d names are no recording of this data set, e.g. %s", file, len(unknown), unknown[0])
-    return tuple(found)
 
 
 def _find_dataset(config: DatasetConfig) -> Dataset:
@@ -174,59 +139,6 @@ def dataset_of(root: Path, videos: Iterable[Path], config: DatasetConfig) -> Dat
         ignored += others
     recordings = [Recording(id=name, video=file, streams=config.streams) for name, file in sorted(found.items())]
     return Dataset(tuple(recordings), ignored=tuple(ignored))
-
-
-def walk_videos(folder: Path) -> tuple[dict[str, Path], list[Path]]:
-    """Relative name -> path of every entry below ``folder`` with the suffix of a video, and the other files.
-
-    Files with a suffix that says nothing (.mod, .dat, none) are videos where their first bytes are a video's. A folder
-    with such a suffix is listed too: it fails by name later, instead of being skipped silently. Hidden entries
-    and files of aupipe (configuration, stores, runs) are left out. Links to folders elsewhere are followed, each once;
-    links to folders that are walked anyway are not, so that there are no loops. A folder that cannot be listed is
-    logged as a warning.
-    """
-    found: dict[str, Path] = {}
-    ignored = []
-    walked = [folder.resolve()]
-    for root, folders, files in os.walk(folder, followlinks=True, onerror=_warn_unlisted):
-        here = Path(root)
-        folders[:] = [
-            name
-            for name in sorted(folders)
-            if not is_hidden(name) and not _is_store(here / name) and _is_followed(here / name, walked)
-        ]
-        videos = [name for name in folders if Path(name).suffix.lower() in VIDEO_SUFFIXES]
-        videos += [name for name in files if is_video(here / name)]
-        folders[:] = [name for name in folders if name not in videos]
-        for name in videos:
-            if not is_hidden(name):
-                found[(here / name).relative_to(folder).as_posix()] = here / name
-        own = files if RUN_FILE in files else (FILE_NAME,)
-        ignored += [here / name for name in files if name not in (*videos, *own) and not is_hidden(name)]
-    return dict(sorted(found.items())), ignored
-
-
-def _is_followed(folder: Path, walked: list[Path]) -> bool:
-    """False for a link to a folder that is walked anyway, or that contains one; others are added to ``walked``."""
-    if not folder.is_symlink():
-        return True
-    target = folder.resolve()
-    if any(target.is_relative_to(known) or known.is_relative_to(target) for known in walked):
-        return False
-    walked.append(target)
-    return True
-
-
-def _warn_unlisted(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        log.warning("cannot list %s (%s): its videos are left out", error.filename, error.strerror)
-
-
-def _is_store(folder: Path) -> bool:
-    try:
-        return b"aupipe-store" in (folder / STORE_FILE).read_bytes()
-    except OSError:
-        return False
 
 
 def _find_image_folders(config: DatasetConfig) -> tuple[list[Recording], list[Path]]:

@@ -98,6 +98,8 @@ def _fit(value: Any, hint: Any, where: str) -> Any:
         fitted = _fit(value, get_args(hint)[0], where)
         check_range(fitted, hint, where)
         return fitted
+    if hint is Any:
+        return value
     for option in get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,):
         if get_origin(option) is tuple and isinstance(value, list | tuple):
             inner = get_args(option)

@@ -112,8 +112,7 @@ class Frames:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the frames."""
-        height, width = self.rgb.shape[1:3]
-        return height, width
+        return self.rgb.shape[1], self.rgb.shape[2]
 
     def select(self, keep: NDArray[np.bool_]) -> Frames:
         """The frames where ``keep`` (T,) is set."""
@@ -253,10 +252,7 @@ class FeatureSpec:
 
 @dataclass(frozen=True)
 class Features:
-    """The rows of one feature of one recording: ``data`` (T, ...), ``pts_s`` (T,), ``valid`` (T,).
-
-    Rows where ``valid`` is False are NaN in ``data``.
-    """
+    """The rows of one feature of one recording: ``data`` (T, ...), NaN where not ``valid`` (T,), and ``pts_s`` (T,)."""
 
     data: NDArray[Any]
     pts_s: NDArray[np.float64]

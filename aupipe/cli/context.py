@@ -83,11 +83,15 @@ class Context:
         return predict(model, self.store, recordings, self.shot_starts, **options)
 
 
+def random_features(specs: Iterable[FeatureSpec]) -> str:
+    """The names of the features that come from encoders with random weights, separated by commas."""
+    return ", ".join(dict.fromkeys(spec.name for spec in specs if spec.weights and spec.weights.licence == RANDOM))
+
+
 def warn_random(specs: Iterable[FeatureSpec]) -> None:
     """Print which features come from encoders with random weights."""
-    names = dict.fromkeys(spec.name for spec in specs if spec.weights and spec.weights.licence == RANDOM)
-    if names:
-        echo(f"aupipe: {', '.join(names)}: from encoders with RANDOM weights, so no score means anything", err=True)
+    if names := random_features(specs):
+        echo(f"aupipe: {names}: from encoders with RANDOM weights, so no score means anything", err=True)
 
 
 def open_context(

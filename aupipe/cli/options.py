@@ -77,16 +77,16 @@ def json_option(command: Command) -> Command:
 
 
 def resolve(config_file: Path | None, store: Path | None = None, **overrides: Any) -> Config:
-    """The configuration with the options of the command line. Raises UsageError for a backend that writes no files."""
+    """The configuration with the options of the command line. Raises UsageError for an unknown backend."""
     from aupipe.store import STORES
 
     config = load_config(config_file, {"store.path": store} | overrides)
     backend = config.store.backend
-    if backend not in STORES or not STORES.get(backend).persistent:
-        persistent = [name for name in STORES.names() if STORES.get(name).persistent]
+    if backend not in STORES:
         where = config.origin["store.backend"]
         raise UsageError(
-            f"store.backend ({where}) is {backend!r}.{nearest(backend, persistent)} Accepted: {', '.join(persistent)}"
+            f"store.backend ({where}) is {backend!r}.{nearest(backend, STORES.names())} "
+            f"Accepted: {', '.join(STORES.names())}"
         )
     return config
 
@@ -116,14 +116,14 @@ def open_or_create(config: Config, create: bool) -> Store | None:
     """
     from aupipe.store import create_store, open_store
     from aupipe.store.documents import STORE_FILE
-    from aupipe.store.permissions import warn_if_open
+    from aupipe.store.permissions import warn_of_mode
 
     if (config.store.path / STORE_FILE).exists() or (config.store.path.exists() and not create):
         try:
             opened = open_store(config.store.path)
         except NoStoreError:  # its folder is there; another run may be about to create it
             return None
-        warn_if_open(config.store.path, config.store.readable_by)
+        warn_of_mode(config.store.path, config.store.readable_by)
         is_explicit = config.origin.get("store.backend", "default") not in ("default", str(config.file))
         if is_explicit and opened.backend != config.store.backend:
             raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence, Set
 from pathlib import Path
@@ -41,12 +42,23 @@ def show_plan(plan: Plan, as_json: bool) -> None:
     by_feature: dict[str, Counter[str]] = {}
     for item in plan.items:
         by_feature.setdefault(item.spec.id, Counter())[item.state] += 1
+    sizes = bytes_per_frame(plan)
     for feature, states in by_feature.items():
-        echo(f"{feature:32}  " + ", ".join(f"{count} {state}" for state, count in states.most_common()))
+        counted = [f"{count} {state}" for state, count in states.most_common()]
+        size = sizes.get(feature.rpartition("@")[0])
+        echo(f"{feature:32}  " + ", ".join([*counted, *([f"{size:,} bytes a frame"] if size else [])]))
     for item in plan.items:
         if item.state != "done":
             echo(f"  {item.state:15} {item.spec.name:12} {item.key}" + f"  {item.reason}" * bool(item.reason))
     echo(f"would decode {len(plan.jobs)} videos; nothing was done (--dry-run)")
+
+
+def bytes_per_frame(plan: Plan) -> dict[str, int]:
+    """Feature name -> bytes of a stored row, of visual encoders that state its shape before they are loaded."""
+    from aupipe.extract.encoders.base import row_shape_of
+
+    shapes = {c.name: row_shape_of(encoder) for c, encoder in plan.parts.encoders if encoder.modality == "visual"}
+    return {name: 2 * math.prod(shape) for name, shape in shapes.items() if shape is not None}  # float16
 
 
 def report_nothing_to_do(plan: Plan, as_json: bool) -> int:

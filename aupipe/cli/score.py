@@ -18,6 +18,7 @@ from aupipe.cli.context import (
     bootstrap_scores,
     choose_postprocess,
     open_context,
+    random_features,
     trivial_scores,
 )
 from aupipe.cli.data import read_labels, select_recordings
@@ -159,6 +160,8 @@ def _score(
         scores = evaluate_post(predictions, labels, fitted, context.shot_starts, on_tuned)
         predictions = apply_postprocess(fitted, predictions, context.shot_starts)
     caveats = [f"{run.path.name} IS NOT FINISHED" for run in model.runs if not run.finished]
+    if names := random_features(spec for run in model.runs for spec in run.specs.values()):
+        caveats.append(f"features of RANDOM encoder weights: {names}")
     if not held_out and used["trained_on"]:
         caveats.append("TRAINED ON THESE RECORDINGS: it does not estimate the score on others")
     if both := used["chosen_on"] & set(labels):

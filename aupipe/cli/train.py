@@ -174,7 +174,7 @@ def train(
         config = require_config(resolve(config_file, store, **{"train.recipe": recipe, "train.task": task}))
         changes, label_set = [*overrides, *(["amp=true"] if amp else [])], task_of(config, config.train.task)
         chosen = load_ensemble_recipe(config.train.recipe, changes, per_feature, label_set)
-        warn_idle(config, changes, per_feature)
+        warn_idle(config.train.recipe, changes, per_feature, label_set)
         request = TrainRequest(
             chosen.to_json(),
             config.train.task,

@@ -10,8 +10,7 @@ from aupipe.cli.context import bootstrap_scores, trivial_scores
 from aupipe.cli.data import Data
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.train_split import Worth
-from aupipe.config import Config
-from aupipe.dataset import open_dataset
+from aupipe.tasks import Task
 from aupipe.types import Recording
 
 if TYPE_CHECKING:
@@ -29,22 +28,18 @@ def warn_damaged(data: Data) -> None:
         echo(f"aupipe: {text}: aupipe status --damaged", err=True)
 
 
-def warn_idle(config: Config, changes: Sequence[str], per_feature: bool) -> None:
+def warn_idle(name: str, changes: Sequence[str], per_feature: bool, task: Task) -> None:
     """Print which ``--set`` change nothing: the recipe has the value already, or a run of the task does not use it."""
     from aupipe.train.ensemble_recipe import EnsembleRecipe, load_ensemble_recipe
     from aupipe.train.idle_settings import idle_overrides, settings_in_use
 
-    if not changes:
-        return
-    task = open_dataset(config.dataset).task(config.train.task)
-
     def read(texts: Sequence[str]) -> EnsembleRecipe:
-        return load_ensemble_recipe(config.train.recipe, texts, per_feature)
+        return load_ensemble_recipe(name, texts, per_feature, task)
 
     def used(recipe: EnsembleRecipe) -> list[dict[str, Any]]:
         return [settings_in_use(member.recipe, task) for member in recipe.members]
 
-    for change in idle_overrides(read, changes, used):
+    for change in idle_overrides(read, changes, used) if changes else ():
         echo(f"aupipe: --set {change} changes nothing: the recipe has this value, or {task} does not use it", err=True)
 
 

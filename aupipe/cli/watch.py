@@ -20,8 +20,23 @@ LINE_EVERY_S = 60.0  # elsewhere
 def describe_runs(store: Store) -> list[str]:
     """A line for each extraction that is running, else for the last one; what stopped without an end is said too."""
     found = extractions(store)
-    running = [describe_run(account) for account in found if account.state == "running"]
-    return running or [describe_run(account) for account in found[-1:]]
+    running = [account for account in found if account.state == "running"]
+    lines = []
+    for account in running or found[-1:]:
+        lines.append(describe_run(account))
+        if account.state == "running":
+            lines += [f"    {line}" for line in troubles(account)]
+    return lines
+
+
+def troubles(account: RunAccount) -> list[str]:
+    """The last video that failed and the last machine that takes no part, each in a line."""
+    failed = account.failure.get("failed", ())[:1]
+    lines = [f"last failure: {one['recording']}: {one['reason']}" for one in failed]
+    if account.refusal:
+        why = f": {account.refusal['reason']}" if account.refusal.get("reason") else ""
+        lines.append(f"machine {account.refusal['state']}: {account.refusal['host']}{why}")
+    return lines
 
 
 def extractions(store: Store) -> list[RunAccount]:
@@ -43,7 +58,9 @@ def describe_run(account: RunAccount) -> str:
         busy: dict[str, float] = now.get("busy") or {}
         most = max(busy, key=lambda name: busy[name], default="")
         limit = f", {most} busy {busy[most]:.0%}" if most and busy[most] > 0 else ""
-        return f"running: {who}: {counted}{failed}{rate}{left}{limit}"
+        machines: dict[str, int] = now.get("machines") or {}
+        others = ", machines " + ", ".join(f"{count} {state}" for state, count in machines.items()) if machines else ""
+        return f"running: {who}: {counted}{failed}{rate}{left}{limit}{others}"
     how = {"lost": "ended without a word (killed?)", "error": "ended with an error"}.get(account.state, account.state)
     took = f" in {duration_of(now['seconds'])}" if "seconds" in now else ""
     return f"last run: {who}, {about['utc']}: {how}, {counted}{failed}{took}"

@@ -54,8 +54,7 @@ def hidden(picture: Picture, faces: RecordingFaces, row: int, hide: Faces) -> Pi
     if hide == "show":
         return picture
     first, last = np.searchsorted(faces.times_s, faces.times_s[row] + np.array([-HELD_S, HELD_S + 1e-9]))
-    starts = np.concatenate([[0], np.cumsum(faces.every.counts)])
-    boxes = faces.every.rows[starts[first] : starts[last], :4]
+    boxes = faces.every.rows[faces.starts[first] : faces.starts[last], :4]
     if not faces.subject.valid[row]:
         return mosaic(picture)
     height, width = picture.shape[:2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ class RecordingFaces:
     def __len__(self) -> int:
         return len(self.times_s)
 
-    @property
+    @cached_property
     def states(self) -> NDArray[np.uint8]:
         """(T,) the `State` of each row."""
         return np.where(self.subject.valid, State.SUBJECT, np.minimum(self.every.counts, 1)).astype(np.uint8)
@@ -48,7 +49,12 @@ class RecordingFaces:
         """Share of the rows in this state; 0 without rows."""
         return float(np.mean(self.states == state)) if len(self) else 0.0
 
-    @property
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """(T + 1,) where the faces of each row begin among the rows of ``every``."""
+        return np.concatenate([[0], np.cumsum(self.every.counts)])
+
+    @cached_property
     def jumps(self) -> NDArray[np.int64]:
         """The rows at which the subject's box has nothing to do with its last one, however long before."""
         valid = np.flatnonzero(self.subject.valid)
@@ -58,8 +64,7 @@ class RecordingFaces:
 
     def others(self, row: int) -> NDArray[np.float32]:
         """(n, 4) boxes in a row that are not the subject's."""
-        stop = int(self.every.counts[: row + 1].sum())
-        boxes = self.every.rows[stop - int(self.every.counts[row]) : stop, :4]
+        boxes = self.every.rows[self.starts[row] : self.starts[row + 1], :4]
         own = self.subject.box[row]
         return boxes[~(boxes == own).all(axis=1)] if len(boxes) else boxes
 

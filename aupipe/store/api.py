@@ -9,7 +9,8 @@ from aupipe.registry import Registry
 from aupipe.store import fs
 from aupipe.store.documents import STAGED_PREFIX, STORE_FILE, read_backend, refuse_other_content, store_document
 from aupipe.store.folders import FOLDERS
-from aupipe.store.permissions import folder_mode, warn_if_open
+from aupipe.store.memory import MemoryStore
+from aupipe.store.permissions import folder_mode, warn_of_mode
 from aupipe.store.processes import writer_name
 from aupipe.store.protocol import Store
 
@@ -18,7 +19,6 @@ STORES = Registry(
     {
         "zarr": "aupipe.store.local:ZarrStore",
         "hdf5": "aupipe.store.local:Hdf5Store",
-        "memory": "aupipe.store.memory:MemoryStore",
     },
 )
 
@@ -26,13 +26,13 @@ STORES = Registry(
 def create_store(path: str | os.PathLike[str], backend: str = "zarr", readable_by: str = "owner") -> Store:
     """The store at ``path``, made if there is none yet. ``readable_by``: ``owner``, ``group`` or ``all``.
 
-    A folder that is there keeps its mode: a warning says where others may read it. Raises UsageError for an unknown
+    A folder that is there keeps its mode: a warning says where that lets in others, or keeps out these. The backend
+    ``memory`` is for programs: it keeps nothing on disk, and no command knows it. Raises UsageError for an unknown
     backend, for a path that holds something else, and for a store of another backend.
     """
-    kind = STORES.get(backend)
-    if not kind.persistent:
-        store: Store = kind(path)
-        return store
+    if backend == MemoryStore.backend:
+        return MemoryStore(path)
+    STORES.get(backend)
     root = os.path.abspath(path)
     if not os.path.lexists(os.path.join(root, STORE_FILE)):
         refuse_other_content(root)
@@ -50,13 +50,13 @@ def create_store(path: str | os.PathLike[str], backend: str = "zarr", readable_b
         for name in FOLDERS[:4]:  # not those of older versions. Items are made in tmp/, and are as open as it is
             if not os.path.isdir(os.path.join(root, name)):
                 fs.make_folder(os.path.join(root, name), mode)
-    warn_if_open(root, readable_by)
+    warn_of_mode(root, readable_by)
     store = open_store(path)
     if store.backend != backend:
         store.close()
         raise UsageError(
             f"{path} is a {store.backend} store, {backend} was asked for: set [store] backend = {store.backend!r}, "
-            f"or convert it with `aupipe store migrate`"
+            f"or copy it into another one with `aupipe store migrate NEW --backend {backend}`"
         )
     return store
 

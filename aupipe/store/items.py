@@ -25,7 +25,6 @@ class ItemStore(Store, ABC):
     """A store whose records are in an index; the docstrings of the public methods are those of `Store`."""
 
     backend = ""
-    persistent = False
 
     def __init__(self, path: str | os.PathLike[str], index: Index) -> None:
         self.path = Path(path)

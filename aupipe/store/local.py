@@ -47,7 +47,6 @@ class LocalStore(ItemStore):
     """The store protocol over a folder of files in one format; see `aupipe.store.protocol.Store`."""
 
     backend = ""
-    persistent = True
     format: Format
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

@@ -22,14 +22,25 @@ def folder_mode(readable_by: str) -> int:
     return FOLDER_MODES[readable_by]
 
 
-def warn_if_open(path: str | os.PathLike[str], readable_by: str) -> None:
-    """Log a warning where a folder lets others in than ``readable_by`` says."""
-    mode = stat.S_IMODE(os.stat(path).st_mode)
-    if mode & 0o077 & ~folder_mode(readable_by):
+def warn_of_mode(path: str | os.PathLike[str], readable_by: str) -> None:
+    """Log a warning where a folder lets in others than ``readable_by`` says, or not all of these: its mode stays."""
+    mode, asked = stat.S_IMODE(os.stat(path).st_mode), folder_mode(readable_by)
+    if mode & 0o077 & ~asked:
         log.warning(
             "%s is open to others (mode %04o): `chmod 700 %s`, or say that it is meant: --readable-by all",
             path,
             mode,
+            path,
+        )
+    elif asked & ~mode:
+        who = "g" if readable_by == "group" else "go"
+        log.warning(
+            "%s was made for fewer readers (mode %04o) than --readable-by %s says, and stays so: `chmod -R %s+rX %s` "
+            "opens it",
+            path,
+            mode,
+            readable_by,
+            who,
             path,
         )
 

@@ -54,7 +54,6 @@ class Store(ItemReader, Protocol):
 
     path: Any
     backend: str
-    persistent: bool  # whether it can be opened again by its path
 
     def writer(
         self,

@@ -104,13 +104,16 @@ class RunAccount:
     path: str
     about: Mapping[str, Any]  # the first line
     progress: Mapping[str, Any] = field(default_factory=dict)  # the last line of that kind
+    failure: Mapping[str, Any] = field(default_factory=dict)  # the last line of a video that failed, if not long ago
+    refusal: Mapping[str, Any] = field(default_factory=dict)  # of a machine that refused or was lost, the same
     end: Mapping[str, Any] = field(default_factory=dict)
     state: str = "running"
 
     def to_json(self) -> dict[str, Any]:
         """As `aupipe status --json` has it."""
-        found: dict[str, Any] = {"log": self.path, "state": self.state, **self.about}
-        return found | ({"progress": dict(self.progress)} if self.progress else {}) | {"end": dict(self.end)}
+        parts = {"progress": self.progress, "last_failure": self.failure, "last_refusal": self.refusal, "end": self.end}
+        about: dict[str, Any] = {"log": self.path, "state": self.state, **self.about}
+        return about | {name: dict(part) for name, part in parts.items() if part}
 
 
 def log_name() -> str:
@@ -140,14 +143,17 @@ def read_account(path: str) -> RunAccount | None:
         with open(path, "rb") as file:
             about = next(_parsed([file.readline()]), None)
             file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
-            last = {line["kind"]: line for line in _parsed(file)}
+            lines = list(_parsed(file))
     except FileNotFoundError:
         return None
     if about is None or about["kind"] != "run":
         return None
+    last = {line["kind"]: line for line in lines}
+    failure = next((line for line in reversed(lines) if "failed" in line), {})
+    refusal = next((line for line in reversed(lines) if line.get("state") in ("refused", "lost")), {})
     end = last.get("end", {})
     state = str(end.get("state", "done")) if end else "running" if _may_run(path) else "lost"
-    return RunAccount(path, about, last.get("progress", {}), end, state)
+    return RunAccount(path, about, last.get("progress", {}), failure, refusal, end, state)
 
 
 def accounts(root: str | os.PathLike[str], newest: int = KEPT) -> list[RunAccount]:

@@ -37,17 +37,19 @@ def fill(example: Example, start: int, stop: int, scaling: Scaling, out: NDArray
     """Write the standardised rows [start, stop) into ``out`` (stop - start, D)."""
     at = 0
     for i, dim in enumerate(example.dims):
-        rows = read_rows(example, i, start, stop, scaling.center)
+        scaled = i not in scaling.unscaled
+        center = scaling.center if scaled else 0.0
+        rows = read_rows(example, i, start, stop, center)
         absent = ~example.present[start:stop, i]
         if scaling.absent == "nearest" and absent.any():
             nearest = example.nearest[start:stop, i]
             replaced = np.flatnonzero(absent & (nearest >= 0))
             if len(replaced):
-                rows[replaced] = centred_rows(example, i, example.arrays[i][nearest[replaced]], scaling.center)
+                rows[replaced] = centred_rows(example, i, example.arrays[i][nearest[replaced]], center)
                 absent[replaced] = False
         rows -= scaling.mean[at : at + dim]
         rows /= scaling.std[at : at + dim]
-        if scaling.clip:
+        if scaling.clip and scaled:
             np.clip(rows, -scaling.clip, scaling.clip, out=rows)
         rows[absent] = 0.0
         out[:, at : at + dim] = rows

@@ -113,6 +113,7 @@ class Scaling:
 
     ``clip``: values beyond so many standard deviations are set to that many; 0: none is. ``absent``: what stands for a
     frame without a row: 'zero', or 'nearest': the nearest row of that feature (its presence is 0 in either case).
+    ``unscaled``: numbers of the features whose rows are taken as they are stored; their mean is 0 and their std 1.
     """
 
     mean: NDArray[np.float32]
@@ -120,6 +121,7 @@ class Scaling:
     center: float = 0.0
     clip: float = CLIP
     absent: str = "zero"
+    unscaled: frozenset[int] = frozenset()
 
 
 def feature_specs(store: Store, features: Mapping[str, str]) -> dict[str, FeatureSpec]:
@@ -234,7 +236,7 @@ def common_dims(examples: Sequence[Example]) -> tuple[int, ...]:
     return examples[0].dims
 
 
-def fit_scaling(examples: Sequence[Example], center: float = 0.0) -> Scaling:
+def fit_scaling(examples: Sequence[Example], center: float = 0.0, unscaled: frozenset[int] = frozenset()) -> Scaling:
     """Mean and standard deviation of each column over the present rows of these recordings, after centring.
 
     Computed in float64 relative to the mean of the first recording, so that large means cost no precision. Constant
@@ -243,6 +245,10 @@ def fit_scaling(examples: Sequence[Example], center: float = 0.0) -> Scaling:
     dims = common_dims(examples)
     means, stds = [], []
     for i, dim in enumerate(dims):
+        if i in unscaled:
+            means.append(np.zeros(dim))
+            stds.append(np.ones(dim))
+            continue
         shift: NDArray[np.float64] | None = None
         total, square, count = np.zeros(dim), np.zeros(dim), 0
         for example in examples:
@@ -262,7 +268,8 @@ def fit_scaling(examples: Sequence[Example], center: float = 0.0) -> Scaling:
         std = np.sqrt(np.maximum(square / max(count, 1) - offset**2, 0.0))
         means.append(offset if shift is None else shift + offset)
         stds.append(np.where(std > 1e-6, std, 1.0))
-    return Scaling(np.concatenate(means).astype(np.float32), np.concatenate(stds).astype(np.float32), center)
+    mean, std = (np.concatenate(values).astype(np.float32) for values in (means, stds))
+    return Scaling(mean, std, center, unscaled=unscaled)
 
 
 def read_rows(example: Example, i: int, start: int, stop: int, center: float = 0.0) -> NDArray[np.float32]:

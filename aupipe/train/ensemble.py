@@ -22,7 +22,7 @@ from aupipe.train.fit_config import FitConfig, FitData
 from aupipe.train.member_weights import choose_weights
 from aupipe.train.model import FILE, Model, load_model, mean_of, save_ensemble
 from aupipe.train.model_prediction import predict_unseen
-from aupipe.train.postprocess import apply_postprocess, fit_postprocess, is_tuned
+from aupipe.train.postprocess import apply_postprocess, fit_where_possible
 from aupipe.train.predictions import Predictions
 from aupipe.train.run import POST_FILE, Run, holds_run, save_postprocess
 from aupipe.types import Labels, Recording
@@ -77,11 +77,9 @@ def train_ensemble(
     known = {name: labels[name] for name in held[0] if name in labels}
     weights = choose_weights(held, known, task) if len(members) > 1 and known else (1.0,) * len(members)
     shares = [weight for weight, own in zip(weights, runs, strict=True) for _ in own]
-    if not known:
-        log.warning("%s: no recording was held out, so weights and post-processing of the mean were not fitted", out)
-    post = None
-    if options_of is not None and (known or not is_tuned(options_of, as_task(task))):
-        post = fit_postprocess(mean(held, weights), labels, task, options_of)
+    if not known and len(members) > 1:
+        log.warning("no recording was held out, so all members have the same weight")
+    post = fit_where_possible(mean(held, weights), labels, task, options_of) if options_of is not None else None
     weighted: dict[str, Any] = {"weights": shares, "weighed_on": sorted(known)} if len(members) > 1 and known else {}
     model = model or save_ensemble(out, flat, member_post=False, **weighted)  # post is fitted on the mean
     if post is not None:

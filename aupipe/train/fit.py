@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 import uuid
@@ -26,12 +25,12 @@ from aupipe.train.evaluate import pooled, warn_absent
 from aupipe.train.fit_config import FitConfig, FitData
 from aupipe.train.folder_lock import lock_folder
 from aupipe.train.heads import build_head, context_of, reads_times, require_weights, run_head
-from aupipe.train.idle_settings import unreached
+from aupipe.train.idle_settings import warn_unreached
 from aupipe.train.inference import score_recordings
 from aupipe.train.labels import positive_rates
 from aupipe.train.loader import DeviceBatch, open_loader
 from aupipe.train.losses import JointLoss, build_loss
-from aupipe.train.postprocess import fit_postprocess, is_tuned
+from aupipe.train.postprocess import fit_where_possible
 from aupipe.train.predict import predict
 from aupipe.train.predictions import Predictions
 from aupipe.train.recipe import Recipe, describe_missing
@@ -44,7 +43,6 @@ from aupipe.train.training_data import TrainingData, check_request, load_trainin
 from aupipe.train.windows import Context, chunks, tile, with_context
 from aupipe.types import Labels, Window
 
-log = logging.getLogger(__name__)
 NO_CONTEXT = Context()
 
 
@@ -116,7 +114,9 @@ def fit(
         validate = _validator(loaded, config, timed) if loaded.validation else None
         loss_of = _loss(loaded.train, config, aux_tasks)
         start = loss_of.start if recipe.bias_at_rates else None
-        _initialise(head, start, lambda: loader.batches(_first_batches(loaded.train, recipe)), task)
+        _initialise(
+            head, start, lambda: loader.batches(chunks(epoch_windows(loaded.train, recipe, None), recipe.batch)), task
+        )
         average = averaged_model(head, recipe.ema) if recipe.ema else None
         state = TrainState(head, build_optimiser(head, recipe.optimiser), average, rng)
         if checkpoint is None:
@@ -131,8 +131,8 @@ def fit(
             start_s = time.perf_counter()
             windows = epoch_windows(loaded.train, recipe, rng, context)
             batches = chunks(windows, recipe.batch)[: recipe.steps or None]
-            for line in unreached(recipe.optimiser, len(batches), recipe.epochs) if epoch == 1 else ():
-                log.warning("the run of %d epochs is shorter than its schedule: %s", recipe.epochs, line)
+            if epoch == 1:
+                warn_unreached(recipe.optimiser, len(batches), recipe.epochs)
             loss, lr = _train_epoch(state, called, loader.batches(batches), loss_of, recipe, epoch, len(batches))
             _check_finite(epoch, loss, head, recipe)
             score, scores = validate(state.scored) if validate else (None, None)
@@ -149,10 +149,8 @@ def fit(
         if (options := recipe.postprocess_for(task)) is not None:
             held_out = [item for item in data.validation if item.id in set(run.validation)]
             known = predict(run, store, held_out, config.device, config.threads) if held_out else {}
-            if held_out or not is_tuned(options, task):
-                save_postprocess(run, fit_postprocess(known, loaded.annotated, task, options))
-            else:
-                log.warning("%s: no recording was held out, so the post-processing of the recipe was not fitted", out)
+            if (post := fit_where_possible(known, loaded.annotated, task, options)) is not None:
+                save_postprocess(run, post)
         run = replace(run, finished=True)
         save_run(run, state.weights, loaded.scaling)
     if run.scores is not None:
@@ -215,18 +213,14 @@ def _loss(examples: Sequence[Example], config: FitConfig, aux_tasks: Sequence[Ta
     return JointLoss(parts)
 
 
-def _first_batches(examples: Sequence[Example], recipe: Recipe) -> list[Sequence[Window]]:
-    """The windows of all training frames in the order of the recordings."""
-    return chunks(epoch_windows(examples, recipe, None), recipe.batch)
-
-
 def _initialise(
     head: nn.Module, start: Tensor | None, batches: Callable[[], Iterable[DeviceBatch]], task: Task
 ) -> None:
     """Set the output bias to ``start`` (K,), and let the head initialise itself from training batches."""
-    if start is not None and "out.bias" in dict(head.named_parameters()):
+    last = getattr(head, "then", head)
+    if start is not None and "out.bias" in dict(last.named_parameters()):
         with torch.no_grad():
-            head.get_parameter("out.bias").copy_(start)
+            last.get_parameter("out.bias").copy_(start)
     start_from: Any = getattr(head, "start_from", None)
     if start_from is not None:
         start_from(batches, task)
@@ -250,7 +244,7 @@ def _train_epoch(
     for step, batch in enumerate(batches):
         lr = options.lr * lr_factor(epoch - 1 + step / steps, steps, recipe.epochs, options) * state.plateau.factor
         for group in optimiser.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["scale"]
         with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=recipe.amp):
             outputs = run_head(called, batch, **branches)  # (B, T, D) -> (B, T, K); with branches (1 + n, B, T, K)
         each = [loss_of(out.float(), batch.targets, batch.valid) for out in (outputs if branches else (outputs,))]

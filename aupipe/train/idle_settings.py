@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
@@ -11,6 +12,8 @@ from aupipe.tasks import Task
 from aupipe.train.postprocess import Options
 from aupipe.train.recipe import Recipe
 from aupipe.train.schedule import Optimiser
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 USED_BY_SCHEDULE = {
@@ -70,6 +73,12 @@ def options_in_use(options: Options, task: Task) -> Mapping[str, Any]:
     idle |= {"width", "max_gap"} if options.smooth == "none" else set()
     idle |= {"side"} if options.smooth != "average" else set()
     return {key: value for key, value in asdict(options).items() if key not in idle}
+
+
+def warn_unreached(options: Optimiser, steps: int, epochs: int) -> None:
+    """Log what of a schedule a run does not reach (`unreached`)."""
+    for line in unreached(options, steps, epochs):
+        log.warning("the run of %d epochs is shorter than its schedule: %s", epochs, line)
 
 
 def unreached(options: Optimiser, steps: int, epochs: int) -> list[str]:

@@ -6,6 +6,7 @@ AUcorr and thresholds are fitted together, because a threshold fitted before AUc
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -25,6 +26,8 @@ from aupipe.train.smoothing import box, gaussian, interpolate, segments, smooth
 from aupipe.train.statistics import from_statistics, statistics
 from aupipe.train.thresholds import best_thresholds, pool_frames
 from aupipe.types import Labels
+
+log = logging.getLogger(__name__)
 
 # p24 <- (p24 + p4) / 2, p26 <- (p26 + p1 + p2) / 3, from the scores before: Yin et al. 2023 (ABAW5, USC).
 AUCORR = (("AU24", ("AU4",)), ("AU26", ("AU1", "AU2")))
@@ -158,6 +161,16 @@ def fit_postprocess(
         shaped = _shaped(post, {n: predictions[n] for n in names}, shot_starts or {})
         found.append(_finish(post, *pool_frames(shaped, labels)))
     return max(found, key=lambda pair: pair[0])[1]  # of equal scores the first: the least smoothing
+
+
+def fit_where_possible(
+    predictions: Mapping[str, Predictions], labels: Mapping[str, Labels], task: Task | str, options: Options
+) -> PostProcess | None:
+    """As `fit_postprocess`; None, with a warning, where something is to be tuned and no recording was held out."""
+    if predictions or not is_tuned(options, as_task(task)):
+        return fit_postprocess(predictions, labels, task, options)
+    log.warning("no recording was held out, so the post-processing of the recipe was not fitted")
+    return None
 
 
 def _fixed(options: Options, task: Task) -> tuple[float, ...]:

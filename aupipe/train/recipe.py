@@ -13,7 +13,7 @@ from aupipe.errors import UsageError
 from aupipe.registry import nearest
 from aupipe.tables import build
 from aupipe.tasks import OFFICIAL, Task
-from aupipe.train.heads import head_config
+from aupipe.train.heads import head_config, unscaled_features
 from aupipe.train.losses import loss_config
 from aupipe.train.postprocess import Options as PostOptions
 from aupipe.train.recipe_settings import Settings
@@ -150,6 +150,12 @@ def recipe_from(tables: Mapping[str, Any], name: str) -> Recipe:
         detector=dict(tables.get("detector", {})),
         **asdict(settings),
     )
+
+
+def unscaled_numbers(recipe: Recipe, features: Iterable[str]) -> frozenset[int]:
+    """The numbers of those ``features`` that the head reads as they are stored (`aupipe.train.data.Scaling`)."""
+    names = unscaled_features(recipe.head.kind, recipe.head.params)
+    return frozenset(i for i, name in enumerate(features) if name in names)
 
 
 class DataNeeds(Protocol):

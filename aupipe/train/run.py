@@ -17,7 +17,7 @@ from aupipe.files import write_file
 from aupipe.tasks import Task, task_from_json
 from aupipe.train.data import Scaling
 from aupipe.train.postprocess import PostProcess
-from aupipe.train.recipe import Recipe, recipe_from
+from aupipe.train.recipe import Recipe, recipe_from, unscaled_numbers
 from aupipe.train.run_file import FILE, Arrays, read_document, read_run_file, write_run_file
 from aupipe.train.scores import Scores
 from aupipe.types import FeatureSpec
@@ -205,4 +205,5 @@ def load_weights(run: Run) -> tuple[dict[str, NDArray[Any]], Scaling]:
     if missing := {MEAN, STD} - file.tensors.keys():
         raise DamageError(f"{run.path / FILE}: no tensor {min(missing)!r}; train it again")
     weights = {name.removeprefix(HEAD): value for name, value in file.tensors.items() if name.startswith(HEAD)}
-    return weights, Scaling(file.tensors[MEAN], file.tensors[STD], **run.recipe.scaling)
+    unscaled = unscaled_numbers(run.recipe, run.features)
+    return weights, Scaling(file.tensors[MEAN], file.tensors[STD], **run.recipe.scaling, unscaled=unscaled)

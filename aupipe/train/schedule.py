@@ -65,10 +65,14 @@ def build_optimiser(head: torch.nn.Module, options: Optimiser) -> torch.optim.Op
     trained = {name: value for name, value in head.named_parameters() if value.requires_grad}
     vectors = {name for name, value in trained.items() if value.ndim == 0 or value.numel() == len(value)}
     vectors = set() if options.decay_biases else vectors
-    decayed, others = (
-        [value for name, value in trained.items() if (name in vectors) == chosen] for chosen in (False, True)
-    )
-    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    rates: dict[str, float] = getattr(head, "rates", {})
+    scale = {name: next((rate for start, rate in rates.items() if name.startswith(start)), 1.0) for name in trained}
+    groups = [
+        {"params": values, "weight_decay": 0.0 if vector else options.weight_decay, "scale": factor}
+        for factor in dict.fromkeys((1.0, *scale.values()))
+        for vector in (False, True)
+        for values in [[trained[name] for name in trained if (name in vectors, scale[name]) == (vector, factor)]]
+    ]
     if options.kind == "sgd":
         nesterov = options.nesterov and options.momentum > 0
         return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=nesterov)

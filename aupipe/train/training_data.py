@@ -20,7 +20,7 @@ from aupipe.train.data import (
 )
 from aupipe.train.heads import HEADS
 from aupipe.train.labels import check_labels, scored_rows
-from aupipe.train.recipe import Recipe, describe_missing
+from aupipe.train.recipe import Recipe, describe_missing, unscaled_numbers
 from aupipe.types import FeatureSpec, Labels, Recording
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,8 @@ def load_training_data(
             check_labels(item, other, example.recording)
     annotated = {item.id: labels[item.id] for item in validation if item.id in labels}
     dims = common_dims([*examples, *held_out])
-    scaling = replace(fit_scaling(examples, recipe.center), **recipe.scaling)
+    unscaled = unscaled_numbers(recipe, features)
+    scaling = replace(fit_scaling(examples, recipe.center, unscaled), **recipe.scaling)
     return TrainingData(examples, held_out, annotated, features, specs, dims, scaling)
 
 

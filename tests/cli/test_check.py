@@ -229,6 +229,21 @@ def test_what_cannot_be_checked_is_said(project: Project) -> None:
     assert "not checked: au labels against the face: no visual feature of 32 to 2048 columns" in said
 
 
+def test_predictions_of_a_run_are_taken_where_it_was_not_trained(project: Project) -> None:
+    def plant(name: str, contents: dict) -> None:
+        if name in ("v0", "v7"):
+            contents[name]["labels"] = late(contents[name]["labels"], 10)
+
+    (project.folder / "videos").rmdir()
+    fill(project.folder, plant)
+    small = ("--set", "epochs=30", "--recipe", "baseline", "--feature", "hog", "--cpu")
+    assert project.run("train", *small, "--out", "runs/a").code == 0
+    answer = project.run("check", "--json", "--run", "runs/a", "--cpu")
+    found = json.loads(answer.out)
+    assert found["checked"][0].endswith("by held-out predictions of 2, else by a regression on hog, held out")
+    assert [(one["recording"], one["value"]) for one in found["findings"]] == [("v0", 10.0), ("v7", 10.0)]
+
+
 def test_one_bad_file_is_a_finding_and_the_others_are_checked(project: Project) -> None:
     def plant(name: str, contents: dict) -> None:
         if name == "v0":

@@ -56,6 +56,22 @@ def test_a_set_option_of_train_that_changes_nothing_is_said(project: Folder) -> 
     assert idle(said) == [change for change, nothing in changes.items() if nothing]
 
 
+def test_a_set_option_is_compared_with_the_table_of_the_task(project: Folder) -> None:
+    text = """
+        epochs = 1
+        [head]
+        kind = "linear"
+        [loss.au]
+        kind = "bce"
+        [task.au]
+        batch = 5
+        """
+    (project.path / "tabled.toml").write_text(text)
+    ask = ("train", "--recipe", "tabled.toml", "--feature", "hog", "--cpu")
+    assert idle(project.ask(*ask, "--set", "batch=5", "--out", "tabled")) == ["batch=5"]
+    assert idle(project.ask(*ask, "--set", "batch=16", "--out", "tabled-16")) == []
+
+
 def test_a_set_option_of_tune_changes_the_recipe_and_is_said_where_it_changes_nothing(project: Folder) -> None:
     recipe = ("postprocess.au.smooth=average", "postprocess.au.width=5", "postprocess.au.threshold=0.4")
     sets = [part for change in recipe for part in ("--set", change)]
@@ -92,6 +108,7 @@ def test_features_of_random_weights_are_named_in_training_and_in_scoring(project
     save_run(replace(run, path=project.path / "random", specs={"hog": spec}), *load_weights(run))
     line = "aupipe: hog: from encoders with RANDOM weights, so no score means anything"
     assert line in project.ask("evaluate", "random", "--cpu").splitlines()
+    assert "features of RANDOM encoder weights: hog" in project.json("evaluate", "random", "--cpu")["caveats"]
     with open_store(project.path / "features") as store:
         assert store.spec(run.features["hog"]).weights is None
     assert line not in project.ask("evaluate", "run", "--cpu").splitlines()
@@ -107,6 +124,11 @@ def test_members_whose_post_processing_is_not_used_are_said(project: Folder) -> 
     line = "aupipe: raw does not use the post-processing of its members"
     assert line in project.ask("evaluate", "raw", "--cpu").splitlines()
     assert line not in project.ask("evaluate", "folds", "--cpu").splitlines()
+
+
+def test_a_feature_that_a_recipe_names_twice_is_refused(project: Folder) -> None:
+    ask = ("train", "--recipe", "baseline", *SMALL, "--set", 'features=["hog", "hog"]', "--out", "no")
+    assert "feature 'hog' is named twice" in project.ask(*ask, code=2)
 
 
 def test_a_schedule_that_is_longer_than_the_run_is_said(project: Folder, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from pathlib import Path
 
+from aupipe.cli.watch import describe_runs
+from aupipe.config import Config
+from aupipe.extract.engine.events import FramesDecoded
+from aupipe.extract.engine.results import JobResult
+from aupipe.extract.executors import MachineChanged
+from aupipe.extract.executors.extraction_log import ExtractionLog, open_extraction_log
+from aupipe.extract.executors.totals import RunTotals
+from aupipe.extract.planning.features import build_feature_set
+from aupipe.extract.planning.plan import Plan
+from aupipe.store import ItemRecord, create_store
 from aupipe.store.run_log import accounts, read_lines, run_logs
 from tests.cli.conftest import Project
 from tests.conftest import write_video
@@ -71,3 +82,30 @@ def test_status_follows_a_run_in_another_process_and_says_when_it_was_killed(pro
         run.send_signal(signal.SIGKILL)
         run.communicate()
     assert "ended without a word" in project.run("status").out
+
+
+def test_status_names_the_machines_and_the_last_failure_of_a_run(tmp_path: Path) -> None:
+    store = create_store(tmp_path / "s")
+    plan = Plan(build_feature_set(Config()), (), ())
+    with open_extraction_log(plan, store, "Dask at tcp://a:1") as file:
+        log = ExtractionLog(file, RunTotals({"a.mp4": 10, "b.mp4": 30}))
+        for event in (
+            MachineChanged("one", "joined", slots=2),
+            MachineChanged("two", "refused", "has torch 1.0"),
+            FramesDecoded(50),
+        ):
+            log.totals.add_event(event)
+            log.on_event(event)
+        record = ItemRecord("a.mp4", "hog@0", "failed", reason="no frame could be decoded")
+        result = JobResult("a.mp4", frames=50, failed=[record])
+        log.totals.add_result(result)
+        log.on_result(result)
+        log._next_s = 0.0
+        log.on_event(FramesDecoded(0))
+        lines = describe_runs(store)
+    assert re.search(r"running: extract on .*1 of 0 videos, 1 failed.* left, machines 1 joined, 1 refused", lines[0])
+    assert lines[1:] == [
+        "    last failure: a.mp4: no frame could be decoded",
+        "    machine refused: two: has torch 1.0",
+    ]
+    assert describe_runs(store)[0].startswith("last run: ")

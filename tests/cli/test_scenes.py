@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from aupipe.config import load_config
-from aupipe.dataset import open_dataset, read_columns
+from aupipe.dataset import open_dataset
+from aupipe.dataset_columns import read_columns
 from aupipe.dataset_model import nearest_recording
 from aupipe.errors import UsageError
 from aupipe.store import open_store

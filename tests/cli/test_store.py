@@ -104,12 +104,30 @@ def test_gc_removes_what_was_replaced_and_verify_only_says_so(stored: Project) -
 def test_nothing_is_copied_to_a_backend_that_keeps_nothing(stored: Project) -> None:
     answer = stored.run("store", "migrate", "copy", "--backend", "memory")
     assert (answer.code, answer.out) == (2, "")
-    assert "keeps nothing" in answer.err
+    assert "unknown backend 'memory'." in answer.err
+    assert answer.err.endswith("Available: hdf5, zarr\n")
+    assert "memory" not in stored.run("plugins").out.partition("backends")[2]
     for setting in ("memory", "zar"):
         answer = stored.run("extract", "--dry-run", AUPIPE_STORE_BACKEND=setting)
         assert answer.code == 2
         assert answer.err.startswith(f"aupipe: store.backend (AUPIPE_STORE_BACKEND) is {setting!r}.")
         assert answer.err.endswith("Accepted: hdf5, zarr\n")
+
+
+def test_a_copy_into_a_store_of_another_backend_is_refused_with_what_to_do(stored: Project) -> None:
+    answer = stored.run("store", "migrate", "copy", "--backend", "zarr")
+    assert answer.code == 0, answer.err
+    answer = stored.run("store", "migrate", "copy", "--backend", "hdf5")
+    assert (answer.code, answer.out) == (2, "")
+    assert "copy is a zarr store: migrate to a new folder, or to the backend zarr" in answer.err
+
+
+def test_readable_by_for_a_store_that_exists_says_what_happens(stored: Project) -> None:
+    (stored.folder / "videos" / "a.mp4").touch()
+    answer = stored.run("extract", "--dry-run", "--readable-by", "group")
+    assert answer.code == 0, answer.err
+    assert "was made for fewer readers (mode 0700) than --readable-by group says, and stays so: `chmod" in answer.err
+    assert "fewer readers" not in stored.run("extract", "--dry-run").err
 
 
 def test_a_name_that_would_break_the_line_or_steer_the_terminal_is_escaped(stored: Project) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ class Case:
 
 SMALL = {
     "hog": Case("size_px = 56", (324,), "size_px = 84"),
+    "crops": Case("size_px = 32", (32, 32, 3), 'crop = "box"'),
     "timm": Case('model = "test_vit"\nsize_px = 64', (64,), "size_px = 96"),
     "regnet": Case("size_px = 64", (440,), "size_px = 96"),
     "transformers": Case(f'model = "{DATA / "tiny_vit"}"', (32,), "std = [0.25]"),
@@ -139,6 +141,9 @@ def test_extraction_fills_the_store_and_a_changed_parameter_makes_another_featur
         return {tuple(line.split()[2:4]) for line in plan.out.splitlines() if line.startswith("  spec changed")}
 
     changeable = [kind for kind, case in cases.items() if case.change]
+    if "crops" in cases:
+        shown = project.run("extract", "--cpu", "--dry-run", *options).out
+        assert re.search(r"^crops@\w+ +2 done, 6,144 bytes a frame$", shown, re.MULTILINE), shown
     for kinds in (changeable[:1], changeable):
         expected = {(kind, clip) for kind in kinds for clip in CLIPS}
         assert changed(configured(cases, kinds)) == expected

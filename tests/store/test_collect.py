@@ -16,7 +16,7 @@ from .contract import SPEC, random_rows, same
 from .disks import WatchedDisk
 from .test_faults import end_of, in_children
 
-BACKENDS = [name for name in STORES.names() if STORES.get(name).persistent]
+BACKENDS = STORES.names()
 
 
 @pytest.fixture(params=BACKENDS)

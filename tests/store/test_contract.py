@@ -7,7 +7,7 @@ from aupipe.store import STORES, create_store
 from .contract import StoreContract
 
 
-@pytest.fixture(scope="module", params=STORES.names())
+@pytest.fixture(scope="module", params=[*STORES.names(), "memory"])
 def backend(request):
     return request.param
 

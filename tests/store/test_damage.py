@@ -11,7 +11,7 @@ from aupipe.store.maintenance.repair import rebuild
 
 from .contract import SPEC, random_rows
 
-BACKENDS = [name for name in STORES.names() if STORES.get(name).persistent]
+BACKENDS = STORES.names()
 DAMAGE, MEDIA = "video: 3 frames of 20 missing", {"video": {"frames": 17, "missing": 3, "messages": ["h264: \u00fc"]}}
 
 

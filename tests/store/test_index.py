@@ -22,7 +22,7 @@ from aupipe.store.maintenance.verify import check
 from .contract import CLOCK, SOURCE, SPEC, WIDE, random_rows, same
 from .test_journal import RECORDS
 
-BACKENDS = [name for name in STORES.names() if STORES.get(name).persistent]
+BACKENDS = STORES.names()
 FEATURES = ["hog@0123456789ab", "swin@0123456789ab"]
 
 
@@ -229,6 +229,17 @@ def test_a_line_that_appears_late_does_not_take_the_place_of_a_newer_one(tmp_pat
         opened.refresh()
         assert opened.record("a", SPEC.id).reason == "prompt.jsonl"
         assert [record.reason for record in opened.records()] == ["prompt.jsonl"]
+
+
+def test_a_line_of_an_item_that_was_asked_for_before_is_added_to_what_is_known_of_it(tmp_path):
+    with create_store(tmp_path / "s") as store:
+        store.publish("a", SPEC, random_rows(5, 3))
+        reader = open_store(store.path)
+        assert reader.record("a", SPEC.id).state == "done"
+        store.fail("a", SPEC, "crashed")
+    reader.refresh()
+    assert reader.record("a", SPEC.id).state == "failed"
+    assert same(reader.read("a", SPEC.id), random_rows(5, 3))  # a failure leaves what was published
 
 
 def test_a_line_that_leads_out_of_the_store_is_no_record(tmp_path):

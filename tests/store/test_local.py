@@ -15,7 +15,7 @@ from aupipe.store.maintenance.verify import check
 
 from .contract import SPEC, random_rows, same, without_revisions
 
-BACKENDS = [name for name in STORES.names() if STORES.get(name).persistent]
+BACKENDS = STORES.names()
 
 
 @pytest.fixture(params=BACKENDS)

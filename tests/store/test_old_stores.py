@@ -18,7 +18,7 @@ from aupipe.store.maintenance.verify import check
 
 from .contract import CLOCK, SOURCE, SPEC, random_rows, same
 
-BACKENDS = [name for name in STORES.names() if STORES.get(name).persistent]
+BACKENDS = STORES.names()
 
 
 @pytest.fixture(params=BACKENDS)

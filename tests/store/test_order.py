@@ -14,7 +14,7 @@ from aupipe.store.maintenance.verify import check
 from .contract import SPEC, random_rows, same
 from .disks import RecordingDisk
 
-BACKENDS = [name for name in STORES.names() if STORES.get(name).persistent]
+BACKENDS = STORES.names()
 PAGE = Path(__file__).parents[2] / "docs" / "store.md"
 
 

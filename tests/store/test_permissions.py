@@ -77,6 +77,22 @@ def test_a_folder_that_was_opened_on_purpose_is_not_named(tmp_path, caplog):
     assert not caplog.records
 
 
+@pytest.mark.parametrize(("readable_by", "who"), [("group", "g"), ("all", "go")])
+def test_asking_for_more_readers_of_a_store_that_exists_says_that_its_mode_stays(tmp_path, caplog, readable_by, who):
+    path = tmp_path / "s"
+    create_store(path).close()
+    create_store(path, readable_by=readable_by).close()
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert f"{path} was made for fewer readers (mode 0700) than --readable-by {readable_by} says" in message
+    assert f"`chmod -R {who}+rX {path}`" in message
+    assert modes(path) == ({0o700}, {0o600})
+    caplog.clear()
+    subprocess.run(["chmod", "-R", f"{who}+rX", path], check=True)
+    use(create_store(path, readable_by=readable_by))
+    assert modes(path) == ({MODES[readable_by][0]}, {MODES[readable_by][1]})
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("form", ["npz", "hdf5", "parquet"])
 @pytest.mark.parametrize("readable_by", ["owner", "group", "all"])
 def test_exports_are_readable_by_those_who_may(tmp_path, form, readable_by, umask):

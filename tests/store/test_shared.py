@@ -21,7 +21,7 @@ from .contract import SPEC, random_rows, same
 from .disks import PausingDisk
 from .test_faults import end_of, in_children
 
-BACKENDS = [name for name in STORES.names() if STORES.get(name).persistent]
+BACKENDS = STORES.names()
 ROUNDS, AT_ONCE = 50, 10
 CACHE_S = 3.0
 

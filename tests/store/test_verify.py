@@ -14,7 +14,7 @@ from aupipe.store.maintenance.verify import Damage, check
 
 from .contract import CLOCK, SOURCE, SPEC, check_and_repair, random_rows, same
 
-BACKENDS = [name for name in STORES.names() if STORES.get(name).persistent]
+BACKENDS = STORES.names()
 NAMES = ["a.mp4", "b/c d.mp4", "bad\udcff.avi"]
 
 

@@ -67,7 +67,7 @@ def run(head, x, window):
     return out[0, window.before : window.before + len(window)]
 
 
-@pytest.mark.parametrize("name", HEADS.names())
+@pytest.mark.parametrize("name", sorted(set(HEADS.names()) - {"trained_tail"}))  # it has that of the head after it
 def test_every_head_declares_a_context_or_refuses_a_margin(name):
     """A head that has a context in any configuration has a case here."""
     head = build_head(name, {"channels": [[8]], "width": 8} if name == "gpt2" else {}, 11, K, (4, 2, 2))

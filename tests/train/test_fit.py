@@ -206,7 +206,7 @@ def test_recordings_without_a_label_or_a_face_are_named_and_counted(tmp_path, ca
     labels = corpus.labels | {blank: replace(item, valid=np.zeros_like(item.valid))}
     rows = np.full((len(corpus.labels[faceless]), 16), np.nan, np.float32)
     corpus.store.publish(faceless, FACE, rows)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="aupipe"):
         run = train(replace(corpus, labels=labels), tmp_path / "run", overrides=(*SMALL, "epochs=1"))
     assert f"1 of 4 training recordings have no valid au label: {blank}" in caplog.text
     assert f"1 of 4 training recordings have no frame with a face: {faceless}" in caplog.text

@@ -14,7 +14,8 @@ from aupipe.train.heads.tcn import TemporalConvNet
 from aupipe.train.loader import DeviceBatch
 
 D, K = 11, 5
-every_head = pytest.mark.parametrize("name", HEADS.names())
+# A trained tail reads crops or maps, which these columns are not: test_trained_tail.py has its contract.
+every_head = pytest.mark.parametrize("name", sorted(set(HEADS.names()) - {"trained_tail"}))
 
 
 # The published widths would make the suite slow; all other heads have their default parameters.

@@ -1,7 +1,6 @@
 """The recipes of the package: their heads and features, that each trains, and the error where features are missing."""
 
 from dataclasses import replace
-from inspect import signature
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ from aupipe.train.recipe import describe_missing, load_recipe, recipe_names
 from aupipe.types import FeatureSpec
 
 from .recipe_shapes import row_shapes, specs
-from .toy_corpus import make_corpus, make_labels, train_corpus
+from .toy_corpus import CLOCK, make_corpus, make_labels, train_corpus
 
 MAES = ("mae_affn_va", "mae_affn_expr", "mae_raf_expr")
 FUSED = (*MAES, "mae_bp4d_au", "hubert_base", "vggish")
@@ -86,11 +85,12 @@ def test_what_a_recipe_s_tables_make_has_distinct_keys_and_fits_its_head_for_eve
         dims = tuple(int(np.prod(shape)) for shape in row_shapes(recipe).values())
         inputs = sum(dims) + len(dims)
         targets = len(task.names)
-        known = {"names": recipe.features, "read_weights": False}
-        head = build_head(recipe.head.kind, recipe.head.params, inputs, targets, dims, task.kind, **known).eval()
+        kind, params = recipe.head.kind, recipe.head.params
+        head = build_head(kind, params, inputs, targets, dims, task.kind, recipe.features, read_weights=False).eval()
+        beside = {"scored": torch.ones(1, 3, dtype=torch.bool), "times": torch.arange(3.0)[None]}
         with torch.inference_mode():
-            clock = {"times": torch.arange(3)[None] / 25} if "times" in signature(head.forward).parameters else {}
-            out = head(torch.zeros(1, 3, inputs), torch.ones(1, 3, dtype=torch.bool), **clock)
+            read = {name: beside[name] for name in getattr(head, "reads", ())}
+            out = head(torch.zeros(1, 3, inputs), torch.ones(1, 3, dtype=torch.bool), **read)
         assert out.shape == (1, 3, targets)
 
 
@@ -129,8 +129,11 @@ def published_corpus(recipe, task, frames=60):
     store = create_store("published", "memory")
     features = {}
     shapes, made = row_shapes(recipe), specs(recipe)
+    for video in {r.key_for("clock"): r for r in (*corpus.train, *corpus.validation)}:
+        store.publish(video, CLOCK, np.array(corpus.store.read(video, CLOCK.id)))
     for name in recipe.features or ("hog",):
-        spec = replace(made.get(name) or FeatureSpec(name, "visual", "random", 1), dtype="float32")
+        known = made.get(name) or FeatureSpec(name, "visual", "random", 1)
+        spec = replace(known, dtype="float32", inputs={"clock": CLOCK.id})
         for key in {r.key_for(spec.modality): r for r in (*corpus.train, *corpus.validation)}.items():
             rows = rng.normal(size=(len(corpus.labels[key[1].id]), *shapes.get(name, (20,))))
             store.publish(key[0], spec, rows.astype(np.float32))

@@ -67,6 +67,7 @@ ENCODERS = Registry(
         "timm": "aupipe.extract.encoders.visual.timm:Timm",
         "arcface": "aupipe.extract.encoders.visual.arcface:ArcFace",
         "blendshapes": "aupipe.extract.encoders.visual.blendshapes:Blendshapes",
+        "crops": "aupipe.extract.encoders.visual.crops:Crops",
         "dan": "aupipe.extract.encoders.visual.dan:Dan",
         "ghfeat": "aupipe.extract.encoders.visual.ghfeat:GhFeat",
         "hsemotion": "aupipe.extract.encoders.visual.hsemotion:HsEmotion",

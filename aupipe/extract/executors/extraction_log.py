@@ -24,11 +24,13 @@ class ExtractionLog:
     def __init__(self, log: RunLog, totals: RunTotals) -> None:
         self.log, self.totals = log, totals
         self._next_s = 0.0
+        self._machines: dict[str, int] = {}  # state -> how many times a machine got into it
 
     def on_event(self, event: ExecutorEvent) -> None:
         """Called with every event of the executor."""
         match event:
             case MachineChanged(host, state, reason, slots):
+                self._machines[state] = self._machines.get(state, 0) + 1
                 self.log.write("machine", host=host, state=state, reason=short(reason), worker_processes=slots)
             case WorkerDied(attempts, reason):
                 for attempt in attempts:
@@ -61,6 +63,7 @@ class ExtractionLog:
             "frames_per_s": round(totals.frames_per_s, 1),
             "left_s": None if left_s is None else round(left_s),
             "busy": {stage: content["busy"] for stage, content in totals.stages().items()},
+            **({"machines": dict(self._machines)} if self._machines else {}),
         }
 
     def finish(self, **counts: Any) -> None:

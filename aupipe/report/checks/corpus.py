@@ -63,8 +63,9 @@ def check_corpus(
         labels, refused = _labels(dataset, task)
         if not labels and not refused:
             continue
-        signals = _given(scores[task]) if scores and task in scores else None
-        chosen = signals or choose_signals(dataset.task(task), labels, list(dataset.recordings), features, store)
+        chosen = choose_signals(dataset.task(task), labels, list(dataset.recordings), features, store)
+        if scores and task in scores:
+            chosen = _given(scores[task], chosen)
         if isinstance(chosen, str):
             missing.append(f"{task} labels against the face: {chosen}")
             label_sets[task] = LabelSet(labels, refused, None)
@@ -77,7 +78,7 @@ def check_corpus(
         if count:
             checked.append(f"{what} of {count}")
         if count < len(facts):
-            missing.append(f"{what} of {len(facts) - count}: not stored (aupipe extract)")
+            missing.append(f"{what} of {len(facts) - count}: not stored, or not asked for in the configuration")
     return CorpusReport(facts, tuple(judge(facts)), tuple(checked), tuple(missing))
 
 
@@ -95,8 +96,13 @@ def _labels(dataset: Dataset, task: str) -> tuple[dict[str, Labels], dict[str, s
     return found, refused
 
 
-def _given(scores: Mapping[str, Any]) -> LabelSignals:
-    def of(recording: Recording) -> Any:
-        return np.asarray(scores[recording.id], np.float64) if recording.id in scores else None
+def _given(scores: Mapping[str, Any], otherwise: LabelSignals | str) -> LabelSignals:
+    """Given scores as signals; of recordings without any those that are computed here, where there are."""
+    rest = None if isinstance(otherwise, str) else otherwise
 
-    return LabelSignals(of, "held-out predictions")
+    def of(recording: Recording) -> Any:
+        if recording.id in scores:
+            return np.asarray(scores[recording.id], np.float64)
+        return rest.of(recording) if rest is not None else None
+
+    return LabelSignals(of, f"held-out predictions of {len(scores)}" + (f", else by {rest.by}" if rest else " alone"))

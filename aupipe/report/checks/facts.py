@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from aupipe.errors import DamageError
 from aupipe.extract.planning.features import FeatureSet
-from aupipe.report.checks.lag import LEAST_GAIN, LEAST_GAIN_SMOOTH, LagEstimate, estimate_lag, fit_at_0
+from aupipe.report.checks.lag import LagEstimate, estimate_lag, fit_at_0
 from aupipe.report.checks.signals import LabelSignals, Signals, label_columns
 from aupipe.report.faces import RecordingFaces, State, overlap_of, read_faces, read_rows
 from aupipe.store import ItemRecord, Store
@@ -200,8 +200,7 @@ def _measure_labels(
     if signals is None:
         return
     targets, valid = label_columns(labels)
-    least_gain = LEAST_GAIN if labels.task.kind == "multi_label" else LEAST_GAIN_SMOOTH
-    found = estimate_lag(targets, valid, signals, facts.values.get("fps", 30.0), least_gain)
+    found = estimate_lag(targets, valid, signals, facts.values.get("fps", 30.0))
     if found is None:
         return
     facts.lags[task] = found

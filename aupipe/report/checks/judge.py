@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from aupipe.report.checks.facts import Facts
-from aupipe.report.checks.lag import LEAST_FIT
+from aupipe.report.checks.lag import LEAST_FIT, LagEstimate
 
 LEAST_CORPUS = 8  # recordings from which one can be unlike the others
 UNLIKE_Z = -4.0  # robust: of the distance to the median in units of 1.4826 median absolute deviations
@@ -87,9 +87,9 @@ def judge(corpus: Sequence[Facts]) -> list[Finding]:
 
 
 def _merged(findings: Sequence[Finding]) -> list[Finding]:
-    """One finding for each fault of a recording; what several label sets say of it stands in its reason."""
+    """One finding for each fault of a recording: of several label sets the first, and all of them in its reason."""
     found: dict[str, Finding] = {}
-    for one in sorted(findings, key=lambda finding: -abs(finding.value)):
+    for one in findings:
         first = found.get(one.fault)
         found[one.fault] = one if first is None else replace(first, why=f"{first.why}; {one.why}")
     return list(found.values())
@@ -140,20 +140,27 @@ def _judge_labels(
     facts: Facts, medians: Mapping[str, float], spreads: Mapping[str, float], recordings: int, add: Callable[..., None]
 ) -> None:
     """What the labels of each task say against the face: those of its sibling, late or early, or of nobody."""
+    shifted: list[tuple[str, LagEstimate]] = []
     for task, lag in facts.lags.items():
         of_sibling, fit = f"sibling_fit:{task}", f"fit:{task}"
         if facts.values.get(of_sibling, 0.0) > SIBLING_FIT:
             why = f"{task}: correlation {facts.words[of_sibling]}"
             add(of_sibling, "labels of its sibling", 100, why, "{:+.2f}".format)
         elif lag.lag:
-            seconds = (
-                f"{abs(lag.lag) / facts.values['fps']:.2f} s" if facts.values.get("fps") else f"{abs(lag.lag)} rows"
-            )
-            why = f"{task}: {seconds}; correlation with the face {lag.fit:.2f} there, {lag.fit_at_0:.2f} as they are"
-            add(f"lag:{task}", "labels late" if lag.lag > 0 else "labels early", 90, why, "{:+.0f} frames".format)
+            shifted.append((task, lag))
         elif _is_unlike(fit, facts, medians, spreads, recordings) and medians[fit] > LEAST_FIT:
             why = f"{task}: correlation with the face far below that of others: another person's, or far off?"
             add(fit, "labels do not fit the face", 80, why, "{:.2f}".format)
+    shifted.sort(key=lambda pair: -pair[1].evidence)  # the surest names the fault
+    for task, lag in shifted:
+        fault = "labels late" if shifted[0][1].lag > 0 else "labels early"
+        by = (
+            f"{lag.lag:+d} frames ({lag.lag / facts.values['fps']:+.2f} s)"
+            if facts.values.get("fps")
+            else f"{lag.lag:+d}"
+        )
+        why = f"{task}: {by}, correlation with the face {lag.fit:.2f} there and {lag.fit_at_0:.2f} as they are"
+        add(f"lag:{task}", fault, 90, why, "{:+.0f} frames".format)
 
 
 def _is_unlike(

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 MAX_LAG_S = 1.6
 LEAST_FRAMES = 60  # that a column must have beside its signal
-LEAST_GAIN = 0.02  # nats per frame that a lag must gain over none: of AUs, which begin and end at a moment
-LEAST_GAIN_SMOOTH = 0.06  # of what changes gradually: its peak is broad
+LEAST_GAIN = 0.02  # nats per frame that a lag must gain over none
+LEAST_EVIDENCE = 4.0  # nats in all, by as many frames as are independent: a likelihood ratio of 55
 LEAST_LAG = 2  # frames
 LEAST_FIT = 0.25
 PARTS = 2  # of a recording, each of which must confirm a lag
@@ -24,12 +24,14 @@ PARTS = 2  # of a recording, each of which must confirm a lag
 @dataclass(frozen=True)
 class LagEstimate:
     """``lag``: frames by which labels are late (early where negative), 0 unless it is sure. ``fit`` and ``fit_at_0``:
-    how well labels go with signals at the best lag and as they are, as a correlation (0 to 1)."""
+    how well labels go with signals at the best lag and as they are, as a correlation (0 to 1). ``evidence``: the gain
+    of the best lag over none, in nats, over the independent frames of all columns."""
 
     lag: int
     best_lag: int
     fit: float
     fit_at_0: float
+    evidence: float
 
 
 def estimate_lag(
@@ -37,12 +39,12 @@ def estimate_lag(
     valid: NDArray[np.bool_],
     signals: NDArray[np.floating],
     fps: float,
-    least_gain: float = LEAST_GAIN,
 ) -> LagEstimate | None:
     """The lag of ``targets`` (T, K), where ``valid`` (T, K), against ``signals`` (T, K), NaN where there is none.
 
-    None where no column varies for long enough. A lag is sure where it is `LEAST_LAG` frames or more, gains
-    ``least_gain`` over none, fits by `LEAST_FIT`, and gains something in each part of the recording that can tell.
+    None where no column varies for long enough. A lag is sure where it is `LEAST_LAG` frames or more and not the
+    largest that was tried, gains `LEAST_GAIN` over none and `LEAST_EVIDENCE` in all, fits by `LEAST_FIT`, and gains
+    something in each part of the recording that can tell.
     """
     frames = min(len(targets), len(signals))
     most = min(round(MAX_LAG_S * fps), frames // 4)
@@ -52,15 +54,19 @@ def estimate_lag(
     if whole is None:
         return None
     best = int(np.argmax(whole))
-    parts = [gains for part in range(PARTS) if (gains := _gains(sums[:, part])) is not None]
+    gains, usable = _column_gains(sums.sum(axis=1))
+    independent = _independent_frames(targets[:frames], valid[:frames], signals[:frames])
+    evidence = float(((gains[best] - gains[most]) * independent)[usable].sum())
+    parts = [of_part for part in range(PARTS) if (of_part := _gains(sums[:, part])) is not None]
     sure = (
-        abs(lags[best]) >= LEAST_LAG
-        and whole[best] - whole[most] >= least_gain
+        LEAST_LAG <= abs(lags[best]) < most
+        and whole[best] - whole[most] >= LEAST_GAIN
+        and evidence >= LEAST_EVIDENCE
         and fit_of(whole[best]) >= LEAST_FIT
-        and all(gains[best] > gains[most] for gains in parts)
+        and all(of_part[best] > of_part[most] for of_part in parts)
     )
     lag = int(lags[best])
-    return LagEstimate(lag if sure else 0, lag, fit_of(whole[best]), fit_of(whole[most]))
+    return LagEstimate(lag if sure else 0, lag, fit_of(whole[best]), fit_of(whole[most]), evidence)
 
 
 def fit_at_0(targets: NDArray[np.floating], valid: NDArray[np.bool_], signals: NDArray[np.floating]) -> float | None:
@@ -101,13 +107,37 @@ def _sums(
 
 def _gains(sums: NDArray[np.float64]) -> NDArray[np.float64] | None:
     """(L,) the mean gain over the columns of sums (L, 6, K); None where no column varies."""
+    gains, usable = _column_gains(sums)
+    return gains[:, usable].mean(axis=1) if usable.any() else None
+
+
+def _column_gains(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """(L, K) the gain of every column at every lag, and (K,) which columns vary for long enough at all of them."""
     n, y, s, yy, ss, ys = np.moveaxis(sums, 1, 0)  # (L, K) each
     count = np.maximum(n, 1)
     var_y, var_s = yy / count - (y / count) ** 2, ss / count - (s / count) ** 2
-    usable = ((n >= LEAST_FRAMES) & (var_y > 1e-6) & (var_s > 1e-12)).all(axis=0)  # (K,) at every lag
-    if not usable.any():
-        return None
+    usable = ((n >= LEAST_FRAMES) & (var_y > 1e-6) & (var_s > 1e-12)).all(axis=0)
     r = (ys / count - y * s / count**2) / np.sqrt(np.maximum(var_y * var_s, 1e-30))
-    r = np.clip(r[:, usable], 0, 0.999)
-    gains: NDArray[np.float64] = (-0.5 * np.log(1 - r**2)).mean(axis=1)
-    return gains
+    return -0.5 * np.log(1 - np.clip(r, 0, 0.999) ** 2), usable
+
+
+def _independent_frames(
+    targets: NDArray[np.floating], valid: NDArray[np.bool_], signals: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """(K,) how many independent frames the correlation of two smooth series is worth (Bartlett, 1935).
+
+    The frames that both have, by 1 + 2 times the sum of the products of their autocorrelations.
+    """
+    size = 1 << int(np.ceil(np.log2(max(2 * len(targets), 2))))
+    shapes = []
+    for series, here in ((targets, valid), (signals, ~np.isnan(signals))):
+        count = np.maximum(here.sum(axis=0), 1)
+        centred = np.where(here, series - np.where(here, series, 0).sum(axis=0) / count, 0)
+        power = np.abs(np.fft.rfft(centred, size, axis=0)) ** 2
+        covariance = np.fft.irfft(power, size, axis=0)[: len(targets)]
+        shapes.append(covariance / np.maximum(covariance[0], 1e-30))
+    products = shapes[0][1:] * shapes[1][1:]
+    ended = np.cumsum(products < 0.02, axis=0) > 0  # what follows is the noise of the estimate
+    both = (valid & ~np.isnan(signals)).sum(axis=0)
+    found: NDArray[np.float64] = both / (1 + 2 * np.where(ended, 0, products).sum(axis=0))
+    return found

@@ -131,7 +131,7 @@ def _regression(
     features: FeatureSet,
     store: Store,
     spec: FeatureSpec,
-) -> LabelSignals:
+) -> LabelSignals | str:
     """Ridge regression of the labels on a feature, for each fold by the recordings of the others."""
     groups = sorted({recording.group for recording in recordings})
     fold_of = {group: number % FOLDS for number, group in enumerate(groups)}
@@ -151,6 +151,8 @@ def _regression(
         grams[fold] = grams[fold] + x.T @ x
         products[fold] = products[fold] + x.T @ targets[use]
     weights = [_solve(_without(grams, fold), _without(products, fold)) for fold in range(FOLDS)]
+    if all(each is None for each in weights):
+        return f"no frame has {spec.name} and all labels"
 
     def predict(recording: Recording) -> NDArray[np.float64] | None:
         rows = _rows(store, features, recording, spec)

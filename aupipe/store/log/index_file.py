@@ -13,6 +13,7 @@ import re
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
@@ -181,22 +182,23 @@ class IndexFile:
             codes = np.frombuffer(packed[0][0], "<i4") if packed else np.zeros(len(names), "<i4")
             for state in np.unique((codes[codes > 0] - 1) % 3).tolist():
                 if table[1 + state] is None:
-                    table[1 + state :: 3] = map(ItemState, itertools.repeat(STATES[state]), sources)
+                    rows = zip(itertools.repeat(STATES[state]), sources, strict=False)
+                    table[1 + state :: 3] = map(partial(tuple.__new__, ItemState), rows)
             columns.append(list(map(table.__getitem__, codes.tolist())))
-        rows = zip(names, zip(*columns, strict=True), strict=False)
-        return {name: row for name, row in rows if name is not None and any(row)}
+        named = zip(names, zip(*columns, strict=True), strict=False)
+        return {name: row for name, row in named if name is not None and any(row)}
 
     def _sources(self) -> list[SourceIdentity | None]:
         """The sources by their numbers; none is number 0."""
         # one text of a whole column is parsed several times faster than as many rows are fetched
         columns = ", ".join(f"json_group_array({name})" for name in ("id", "size", "mtime_ns", "digest", "folder"))
-        (texts,) = self._rows(f"SELECT {columns} FROM sources")
-        numbers, *values, folders = map(json.loads, texts)
-        sources: list[SourceIdentity | None] = [None] * (1 + max(numbers, default=0))
-        made = map(SourceIdentity, *values, map(self._text, folders))
-        for number, source in zip(numbers, made, strict=True):
-            sources[number] = source
-        return sources
+        (found,) = self._rows(f"SELECT {columns} FROM sources")
+        numbers, *values, folders = map(json.loads, found)
+        texts = {number: self._text(number) for number in set(folders)}
+        rows = zip(*values, map(texts.__getitem__, folders), strict=True)
+        # by `tuple.__new__` a named tuple is made several times faster than by its class
+        made = dict(zip(numbers, map(partial(tuple.__new__, SourceIdentity), rows), strict=True))
+        return list(map(made.get, range(1 + max(numbers, default=0))))
 
     def copy_into(self, db: sqlite3.Connection) -> None:
         """Copy everything into an empty database."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from functools import partial
 
-from aupipe.errors import DamageError, UsageError
+from aupipe.errors import DamageError, NoStoreError, UsageError
 from aupipe.store.api import STORES, create_store
+from aupipe.store.documents import read_backend
 from aupipe.store.formats.rows import row_blocks
 from aupipe.store.protocol import Store
 from aupipe.store.records import ItemRecord
@@ -18,11 +20,14 @@ def migrate(store: Store, target: str | os.PathLike[str], backend: str) -> Itera
     """Copy a store into one of another backend, bit for bit, item by item; yields the record of each copy.
 
     Items that the target has already are skipped, so that a migration that was interrupted can be run again. Failures
-    are copied too. Raises UsageError for a backend without files and for a target that holds other rows of an item,
-    before anything is copied. Raises DamageError when an item is not what was published, which is then not copied.
+    are copied too. Raises UsageError for an unknown backend, and for a target that has another backend or other rows of
+    an item, before anything is copied. Raises DamageError when an item is not what was published, which is then not
+    copied.
     """
-    if not STORES.get(backend).persistent:
-        raise UsageError(f"backend {backend!r} keeps nothing on disk: migrate to zarr or hdf5")
+    STORES.get(backend)  # `create_store` knows one more, which keeps nothing
+    with contextlib.suppress(NoStoreError):
+        if (other := read_backend(target)) != backend:
+            raise UsageError(f"{target} is a {other} store: migrate to a new folder, or to the backend {other}")
     with create_store(target, backend) as copy:
         for record in store.all_published():
             there = _published(copy, record)

@@ -18,7 +18,9 @@ is missing. A head that is initialised from training data has a method ``start_f
 ``context``: the frames that an output depends on (`aupipe.train.windows.Context`), where that is not the whole window.
 Windows can then be read with a margin. ``reads``: the names of what else of a `DeviceBatch` is an argument of
 ``forward``: ``scored`` (no other outputs are needed) or ``times``. ``branches``: how many branches have a loss of their
-own; ``forward(..., branches=True)`` then gives (1 + branches, B, T, K), and the losses are averaged.
+own; ``forward(..., branches=True)`` then gives (1 + branches, B, T, K), and the losses are averaged. ``rates``: prefix
+of parameters -> factor on their learning rate. A static method ``unscaled(config)`` names features that the head reads
+as they are stored.
 
 If a head has an ``out.bias``, it is initialised to the best constant output (unless ``bias_at_rates = false``), so that
 no epoch is spent on learning how rare an AU is.
@@ -39,12 +41,12 @@ from aupipe.errors import UsageError
 from aupipe.registry import Registry
 from aupipe.tables import build
 from aupipe.tasks import Kind
-from aupipe.train.windows import Context
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from aupipe.train.loader import DeviceBatch
+    from aupipe.train.windows import Context
 
 HEADS = Registry(
     "head",
@@ -61,6 +63,7 @@ HEADS = Registry(
         "cross_attention": "aupipe.train.heads.cross_attention:CrossAttentionHead",
         "chain": "aupipe.train.heads.crf:CRFHead",
         "three_branches": "aupipe.train.heads.three_branches:ThreeBranchesHead",
+        "trained_tail": "aupipe.train.heads.trained_tail:TrainedTailHead",
     },
 )
 
@@ -113,8 +116,16 @@ def require_weights(kind: str, params: Mapping[str, Any]) -> None:
         require(head_config(kind, params))
 
 
+def unscaled_features(kind: str, params: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the features that a head reads as they are stored, not standardised."""
+    unscaled = getattr(HEADS.get(kind), "unscaled", None)
+    return () if unscaled is None else tuple(unscaled(head_config(kind, params)))
+
+
 def context_of(head: nn.Module, margin: bool) -> Context:
     """The context that windows are read with. Raises UsageError for a ``margin`` of a head that declares none."""
+    from aupipe.train.windows import Context
+
     if not margin:
         return Context()
     context = getattr(head, "context", None)

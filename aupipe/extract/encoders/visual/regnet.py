@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RegNet(CheckpointEncoder):
-    """``tap``: ``"pooled"`` (B, 440), or ``"map"`` (B, 440, 4, 4) at 112 px and (B, 440, 7, 7) at 224."""
+    """``tap``: ``"pooled"`` (B, 440), or ``"map"`` (B, 440, 4, 4) at 112 px and (B, 440, 7, 7) at 224.
+
+    ``"block1"`` (B, 48, 28, 28) at 112 px is what a head reads that trains the blocks after it (docs/training.md).
+    """
 
     weights: str = "regnet_y_400mf-c65dace8.pth"
-    tap: Literal["pooled", "map"] = "pooled"
+    tap: Literal["pooled", "map", "block1"] = "pooled"
     size_px: Pixels = 112
     crop: Crop = "aligned"
 
@@ -32,8 +35,8 @@ class RegNet(CheckpointEncoder):
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        side = -(-self.size_px // 32)  # five strides of two
-        return (440,) if self.tap == "pooled" else (440, side, side)
+        side, early = -(-self.size_px // 32), -(-self.size_px // 4)  # five strides of two; two
+        return {"pooled": (440,), "map": (440, side, side), "block1": (48, early, early)}[self.tap]
 
     @property
     def network_name(self) -> str:
@@ -45,5 +48,7 @@ class RegNet(CheckpointEncoder):
         return regnet_y_400mf(weights=None)
 
     def rows(self, network: Any, x: Tensor) -> Tensor:
+        if self.tap == "block1":
+            return network.trunk_output.block1(network.stem(x))
         features = network.trunk_output(network.stem(x))
         return features if self.tap == "map" else features.mean(dim=(2, 3))

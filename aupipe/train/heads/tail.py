@@ -1,0 +1,217 @@
+"""The last blocks of a network of torchvision or timm, trained on what the frozen blocks before them gave.
+
+A network is cut at a named block: every block before it, in the order in which the network registers them, is replaced
+by an identity, so that the rest takes in the feature map of the cut. On crops nothing is cut, and the blocks before it
+run frozen. The classifier is removed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from aupipe.errors import UsageError, WeightsMissingError
+from aupipe.local_models import weights_folder
+from aupipe.registry import nearest
+from aupipe.tables import Count, NotNegative, Range, Share
+
+RANDOM, RANDOM_SEED = "random", 0  # the seed of encoders with random weights, so that a tail is that of its encoder
+NORMAL = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+
+
+@dataclass(frozen=True)
+class TailConfig:
+    """``network``: ``torchvision/NAME`` or ``timm/NAME``; ``weights``: a safetensors file of it (absolute, or in
+    AUPIPE_WEIGHTS; for NAME.pth what `aupipe weights import` made of it), or 'random', the numbers that encoders take.
+
+    ``first``: the first block that is trained, by its name in the network (``trunk_output.block2``). ``shape``: of the
+    cached map, channels first, that goes into it; (): the feature is crops, and the whole network runs. ``pool``: its
+    output is pooled, or a map, channels first. ``rate``: times the learning rate of the recipe.
+
+    On crops, in training, for all frames of a window alike: ``flip``: half of the windows are mirrored. ``crop_px``: a
+    random square of this size is used, the middle one in prediction; 0: everything. ``colour``: brightness, contrast
+    and saturation change by at most this share. ``at_once``: frames per pass, of which the activations are in memory;
+    with ``checkpointing`` those of one pass alone: the others are computed again, so batch norms see each frame twice.
+    """
+
+    network: str
+    first: str
+    weights: str = RANDOM
+    shape: tuple[Count, ...] = ()
+    pool: bool = True
+    rate: NotNegative = 1.0
+    normal: Literal["imagenet", "half"] = "imagenet"
+    flip: bool = False
+    crop_px: Annotated[int, Range(0, 8192)] = 0
+    colour: Share = 0.0
+    at_once: Count = 512
+    checkpointing: bool = False
+
+
+class Tail(nn.Module):
+    """Rows (N, d) of frames -> (N, columns)."""
+
+    def __init__(self, config: TailConfig, columns: int, read_weights: bool) -> None:
+        super().__init__()
+        self.config = config
+        self.network = _network(config, read_weights)
+        path = config.first.split(".")
+        self._frozen = _blocks_before(self.network, path)
+        for parent, name in self._frozen:
+            getattr(parent, name).requires_grad_(False)
+            if config.shape:
+                setattr(parent, name, nn.Identity())
+        side = round((columns / 3) ** 0.5)
+        self.shape = config.shape or (side, side, 3)
+        if columns != torch.Size(self.shape).numel():
+            raise UsageError(f"a feature of {columns} columns is no map of {self.shape}: set shape, or give crops")
+        self.mean: Tensor
+        self.std: Tensor
+        mean, std = NORMAL[config.normal]
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+        with torch.no_grad():
+            self.eval()
+            self.columns = self._map(self._pixels(torch.zeros(1, columns))).shape[1]
+            self.train()
+
+    def train(self, mode: bool = True) -> Tail:
+        """Frozen blocks stay in eval mode: their batch norms keep the statistics they came with."""
+        super().train(mode)
+        for parent, name in self._frozen:
+            getattr(parent, name).eval()
+        return self
+
+    def forward(self, rows: Tensor, windows: Tensor) -> Tensor:
+        """``windows`` (N,): the number of the window that a frame is of."""
+        found = []
+        change = None
+        if self.training and len(rows) and not self.config.shape:
+            change = _Augmentation(self.config, int(windows.max()) + 1, rows.device)
+        for part, own in zip(rows.split(self.config.at_once), windows.split(self.config.at_once), strict=True):
+            x = self._pixels(part) if change is None else change(self._pixels(part), own)
+            if self.config.checkpointing and self.training:
+                found.append(checkpoint(self._map, x, use_reentrant=False))
+            else:
+                found.append(self._map(x))
+        return torch.cat(found) if found else rows.new_zeros(0, self.columns)
+
+    def _pixels(self, rows: Tensor) -> Tensor:
+        """Rows as maps, or as pixels in [0, 1], channels first."""
+        x = rows.unflatten(1, self.shape)
+        if self.config.shape:
+            return x
+        x = x.permute(0, 3, 1, 2) / 255  # (N, S, S, 3) -> (N, 3, S, S)
+        return _middle(x, self.config.crop_px) if self.config.crop_px and not self.training else x
+
+    def _map(self, x: Tensor) -> Tensor:
+        x = x if self.config.shape else (x - self.mean) / self.std
+        out: Tensor = self.network(x).flatten(1)
+        return out
+
+
+class _Augmentation:
+    """Random changes of the crops of a batch, drawn once for each of its windows."""
+
+    def __init__(self, config: TailConfig, windows: int, device: torch.device) -> None:
+        self.size = config.crop_px
+        self.flip = torch.rand(windows, device=device) < (0.5 if config.flip else 0.0)
+        self.corner = torch.rand(windows, 2, device=device)
+        low, span = 1 - config.colour, 2 * config.colour
+        self.brightness, self.contrast, self.saturation = (low + span * torch.rand(3, windows, device=device)).unbind(0)
+
+    def __call__(self, x: Tensor, windows: Tensor) -> Tensor:
+        """Crops (N, 3, S, S) in [0, 1]."""
+        x = torch.where(self.flip[windows, None, None, None], x.flip(3), x)
+        if self.size:
+            room = x.shape[-1] - self.size
+            corners = (self.corner[windows] * (room + 1)).long().clamp(max=room)
+            offsets = torch.arange(self.size, device=x.device)
+            down, right = corners[:, :1] + offsets, corners[:, 1:] + offsets  # (N, size)
+            x = x.gather(2, down[:, None, :, None].expand(-1, 3, -1, x.shape[-1]))
+            x = x.gather(3, right[:, None, None, :].expand(-1, 3, self.size, -1))
+        by = [value[windows, None, None, None] for value in (self.brightness, self.contrast, self.saturation)]
+        x = x * by[0]
+        grey = (x * x.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(dim=1, keepdim=True)  # ITU-R BT.601
+        x = torch.lerp(grey.mean(dim=(2, 3), keepdim=True), x, by[1])
+        return torch.lerp(grey, x, by[2]).clamp(0, 1)
+
+
+def _middle(x: Tensor, size: int) -> Tensor:
+    start = (x.shape[-1] - size) // 2
+    return x[..., start : start + size, start : start + size]
+
+
+def _blocks_before(network: nn.Module, path: list[str]) -> list[tuple[nn.Module, str]]:
+    """The blocks that come before the one at ``path``, each by its parent and its name in it."""
+    found: list[tuple[nn.Module, str]] = []
+    module = network
+    for name in path:
+        children = [child for child, _ in module.named_children()]
+        if name not in children:
+            where = f"first = {'.'.join(path)!r}"
+            raise UsageError(f"{where}: no block {name!r}.{nearest(name, children)} There are: {', '.join(children)}")
+        found += [(module, child) for child in children[: children.index(name)]]
+        module = getattr(module, name)
+    return found
+
+
+def _network(config: TailConfig, read_weights: bool) -> Any:
+    """The whole network without its classifier. Raises UsageError for an unknown one, WeightsMissingError."""
+    library, _, name = config.network.partition("/")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(RANDOM_SEED)
+        if library == "torchvision":
+            from torchvision import models  # type: ignore[import-untyped]
+
+            if name not in models.list_models():
+                raise UsageError(f"torchvision has no model {name!r}.{nearest(name, models.list_models())}")
+            network: Any = models.get_model(name, weights=None)
+        elif library == "timm":
+            import timm
+
+            if not timm.is_model(name):
+                raise UsageError(f"timm has no model {name!r}.{nearest(name, timm.list_models())}")
+            network = timm.create_model(name, num_classes=0, global_pool="avg" if config.pool else "")
+        else:
+            raise UsageError(f"network = {config.network!r}: expected torchvision/NAME or timm/NAME")
+    if read_weights and config.weights != RANDOM:
+        _fill(network, config.weights)
+    if library == "torchvision":
+        for classifier in ("fc", "classifier", "head", "heads"):
+            if hasattr(network, classifier):
+                setattr(network, classifier, nn.Identity())
+        if not config.pool and hasattr(network, "avgpool"):
+            network.avgpool = nn.Identity()
+    return network
+
+
+def find_weights(weights: str) -> Path:
+    """The safetensors file of a name (`TailConfig`). Raises WeightsMissingError."""
+    path = Path(weights).with_suffix(".safetensors").expanduser()
+    folder = weights_folder()
+    found = folder / path if folder and not path.is_absolute() else path
+    if not found.is_absolute() or not found.is_file():
+        where = folder or "AUPIPE_WEIGHTS, which names no folder"
+        raise WeightsMissingError(f"weights {weights!r}: no {path.name} in {where}: `aupipe weights import` makes it")
+    return found
+
+
+def _fill(network: nn.Module, weights: str) -> None:
+    from safetensors.torch import load_file
+
+    found = find_weights(weights)
+    state = load_file(found)
+    lacking = [key for key in network.state_dict() if key not in state and not key.endswith("num_batches_tracked")]
+    lacking = [key for key in lacking if not key.startswith(("fc.", "head.", "classifier."))]
+    if lacking:
+        raise UsageError(f"{found}: has no {', '.join(lacking[:3])}: these are weights of another network")
+    network.load_state_dict(state, strict=False)

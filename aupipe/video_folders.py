@@ -1,0 +1,68 @@
+"""The videos in a folder and below it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from aupipe.config import FILE_NAME
+from aupipe.file_kinds import VIDEO_SUFFIXES, is_video
+from aupipe.listing import is_hidden
+
+STORE_FILE = "store.json"  # marks a feature store, which may be in the folder of the videos
+RUN_FILE = "run.json"  # marks a trained run
+log = logging.getLogger(__name__)
+
+
+def walk_videos(folder: Path) -> tuple[dict[str, Path], list[Path]]:
+    """Relative name -> path of every entry below ``folder`` with the suffix of a video, and the other files.
+
+    Files with a suffix that says nothing (.mod, .dat, none) are videos where their first bytes are a video's. A folder
+    with such a suffix is listed too: it fails by name later, instead of being skipped silently. Hidden entries
+    and files of aupipe (configuration, stores, runs) are left out. Links to folders elsewhere are followed, each once;
+    links to folders that are walked anyway are not, so that there are no loops. A folder that cannot be listed is
+    logged as a warning.
+    """
+    found: dict[str, Path] = {}
+    ignored = []
+    walked = [folder.resolve()]
+    for root, folders, files in os.walk(folder, followlinks=True, onerror=_warn_unlisted):
+        here = Path(root)
+        folders[:] = [
+            name
+            for name in sorted(folders)
+            if not is_hidden(name) and not _is_store(here / name) and _is_followed(here / name, walked)
+        ]
+        videos = [name for name in folders if Path(name).suffix.lower() in VIDEO_SUFFIXES]
+        videos += [name for name in files if is_video(here / name)]
+        folders[:] = [name for name in folders if name not in videos]
+        for name in videos:
+            if not is_hidden(name):
+                found[(here / name).relative_to(folder).as_posix()] = here / name
+        own = files if RUN_FILE in files else (FILE_NAME,)
+        ignored += [here / name for name in files if name not in (*videos, *own) and not is_hidden(name)]
+    return dict(sorted(found.items())), ignored
+
+
+def _is_followed(folder: Path, walked: list[Path]) -> bool:
+    """False for a link to a folder that is walked anyway, or that contains one; others are added to ``walked``."""
+    if not folder.is_symlink():
+        return True
+    target = folder.resolve()
+    if any(target.is_relative_to(known) or known.is_relative_to(target) for known in walked):
+        return False
+    walked.append(target)
+    return True
+
+
+def _warn_unlisted(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        log.warning("cannot list %s (%s): its videos are left out", error.filename, error.strerror)
+
+
+def _is_store(folder: Path) -> bool:
+    try:
+        return b"aupipe-store" in (folder / STORE_FILE).read_bytes()
+    except OSError:
+        return False

@@ -1,0 +1,217 @@
+"""The last blocks of an encoder, trained on cached crops and on cached feature maps."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from aupipe.config import EncoderConfig
+from aupipe.errors import UsageError, WeightsMissingError
+from aupipe.extract.encoders import build_encoder
+from aupipe.store import create_store
+from aupipe.train.evaluate import evaluate
+from aupipe.train.heads import build_head
+from aupipe.train.heads.tail import Tail, TailConfig
+from aupipe.train.predict import predict
+from aupipe.train.recipe import load_recipe
+from aupipe.train.run import load_weights
+from aupipe.train.schedule import Optimiser, build_optimiser
+from aupipe.types import FeatureSpec
+
+from .toy_corpus import make_corpus, train_corpus
+
+SIDE = 32
+CROPS = FeatureSpec("crops", "visual", "crops", 1)
+REGNET = {"network": "torchvision/regnet_y_400mf", "first": "trunk_output.block2"}
+LAST = {"network": "torchvision/regnet_y_400mf", "first": "trunk_output.block4"}  # quick to train
+
+
+def encoder(kind, **params):
+    return build_encoder(EncoderConfig(name="e", modality="visual", kind=kind, params=params)).load("cpu")
+
+
+@pytest.fixture(scope="module")
+def crops():
+    return np.random.default_rng(0).integers(0, 256, (5, 112, 112, 3), np.uint8)
+
+
+@pytest.mark.parametrize(("tap", "pool"), [("pooled", True), ("map", False)])
+def test_an_untrained_tail_on_the_cached_tap_equals_the_full_network(crops, tap, pool):
+    whole = encoder("regnet", weights="random", tap=tap)(crops)
+    cached = encoder("regnet", weights="random", tap="block1")(crops)
+    tail = Tail(TailConfig(**REGNET, shape=(48, 28, 28), pool=pool), 48 * 28 * 28, True).eval()
+    with torch.no_grad():
+        found = tail(torch.from_numpy(cached.reshape(5, -1)), torch.zeros(5, dtype=torch.long))
+    np.testing.assert_allclose(found, whole.reshape(5, -1), rtol=1e-3, atol=1e-4)
+
+
+def test_an_untrained_tail_on_cached_crops_equals_the_full_network(crops):
+    whole = encoder("regnet", weights="random")(crops)
+    cached = encoder("crops")(crops).astype(np.float16)  # as it is stored
+    assert np.array_equal(cached.astype(np.uint8), crops)
+    tail = Tail(TailConfig(**REGNET), 112 * 112 * 3, True).eval()
+    with torch.no_grad():
+        found = tail(torch.from_numpy(cached.reshape(5, -1).astype(np.float32)), torch.zeros(5, dtype=torch.long))
+    np.testing.assert_allclose(found, whole, rtol=1e-3, atol=1e-4)
+
+
+def test_a_tail_starts_from_the_weights_of_a_file_like_an_encoder(tmp_path, monkeypatch):
+    from torchvision.models import regnet_y_400mf
+
+    monkeypatch.setenv("AUPIPE_WEIGHTS", str(tmp_path))
+    config = TailConfig(**REGNET, weights="regnet_y_400mf-c65dace8.pth")
+    with pytest.raises(WeightsMissingError, match=r"no regnet_y_400mf-c65dace8.safetensors in .*weights import"):
+        Tail(config, SIDE * SIDE * 3, True)
+    torch.manual_seed(4)
+    theirs = regnet_y_400mf(weights=None)
+    save_file(theirs.state_dict(), tmp_path / "regnet_y_400mf-c65dace8.safetensors")
+    ours = dict(Tail(config, SIDE * SIDE * 3, True).network.named_parameters())
+    for name, value in theirs.named_parameters():
+        assert name.startswith("fc.") or torch.equal(ours[name], value)
+    Tail(config, SIDE * SIDE * 3, read_weights=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"network": "torchvision/regnet_y_400"}, "torchvision has no model 'regnet_y_400'. Did you mean"),
+        ({"network": "timm/regnety_00"}, "timm has no model 'regnety_00'"),
+        ({"network": "regnet"}, "expected torchvision/NAME or timm/NAME"),
+        ({"first": "trunk_output.block5"}, "no block 'block5'. Did you mean 'block.'.* There are: block1"),
+        ({"shape": (3, 3)}, "is no map of"),
+    ],
+)
+def test_a_tail_that_cannot_be_is_refused_by_name(changes, message):
+    with pytest.raises(UsageError, match=message):
+        Tail(TailConfig(**REGNET | changes), SIDE * SIDE * 3, True)
+
+
+def test_a_timm_network_is_cut_at_a_named_block_too(crops):
+    x = torch.from_numpy(crops.reshape(5, -1).astype(np.float32))
+    zeros = torch.zeros(5, dtype=torch.long)
+    whole = Tail(TailConfig(network="timm/regnety_002", first="s3"), 112 * 112 * 3, True).eval()
+    pixels = (x.unflatten(1, (112, 112, 3)).permute(0, 3, 1, 2) / 255 - whole.mean) / whole.std
+    with torch.no_grad():
+        tap = whole.network.s2(whole.network.s1(whole.network.stem(pixels)))
+        shape = tuple(tap.shape[1:])
+        cut = Tail(TailConfig(network="timm/regnety_002", first="s3", shape=shape), tap[0].numel(), True).eval()
+        torch.testing.assert_close(cut(tap.flatten(1), zeros), whole(x, zeros))
+
+
+def make(dims=(SIDE * SIDE * 3, 3), names=("crops", "sound"), **tail):
+    torch.manual_seed(0)
+    then = {"kind": "tcn", "channels": [8], "width": 8, "dropout": 0.0}
+    params = {"feature": "crops", "tail": LAST | tail, "then": then}
+    return build_head("trained_tail", params, sum(dims) + len(dims), 2, dims, names=names)
+
+
+def batch(windows=2, frames=6):
+    x = torch.randint(0, 256, (windows, frames, SIDE * SIDE * 3)).float()
+    sound = torch.randn(windows, frames, 3)
+    return torch.cat([x, sound, torch.ones(windows, frames, 2)], dim=-1), torch.ones(windows, frames, dtype=torch.bool)
+
+
+def test_only_the_blocks_from_the_first_on_are_trained_at_their_own_rate():
+    head = make(rate=0.1)
+    learnt = {name for name, value in head.named_parameters() if value.requires_grad and name.startswith("tail.")}
+    assert learnt
+    assert all(name.startswith("tail.network.trunk_output.block4.") for name in learnt)
+    groups = build_optimiser(head, Optimiser()).param_groups
+    scales = {id(value): group["scale"] for group in groups for value in group["params"]}
+    for name, value in head.named_parameters():
+        if value.requires_grad:
+            assert scales.pop(id(value)) == (0.1 if name.startswith("tail.") else 1.0), name
+    assert not scales
+    before = {name: value.clone() for name, value in head.named_buffers() if "block1" in name}
+    head.train()(*batch())
+    assert all(torch.equal(value, dict(head.named_buffers())[name]) for name, value in before.items())
+
+
+def test_padding_and_absent_frames_change_no_output():
+    head = make().eval()
+    x, mask = batch()
+    alone = head(x, mask)
+    longer = torch.cat([x, 100 * torch.randn(2, 3, x.shape[2])], dim=1)
+    padded = head(longer, torch.arange(9).expand(2, -1) < 6)
+    torch.testing.assert_close(padded[:, :6], alone, rtol=1e-4, atol=1e-5)
+    x[:, 2, -2] = 0  # no face
+    changed = x.clone()
+    changed[:, 2, : SIDE * SIDE * 3] = 7
+    torch.testing.assert_close(head(changed, mask), head(x, mask))
+
+
+def test_checkpointing_and_passes_of_any_size_change_no_gradient():
+    found = []
+    for changes in ({}, {"checkpointing": True}):
+        head = make(**changes).train()
+        head(*batch_of_seed()).square().sum().backward()
+        found.append({name: value.grad for name, value in head.named_parameters() if value.grad is not None})
+    for name, grad in found[0].items():
+        torch.testing.assert_close(found[1][name], grad, rtol=1e-4, atol=1e-6)
+    x, mask = batch_of_seed()
+    torch.testing.assert_close(make(at_once=4).eval()(x, mask), make().eval()(x, mask), rtol=1e-4, atol=1e-5)
+
+
+def batch_of_seed():
+    torch.manual_seed(3)
+    return batch()
+
+
+def test_augmentation_is_one_for_a_window_and_none_in_prediction():
+    torch.manual_seed(0)
+    config = TailConfig(**LAST, flip=True, crop_px=24, colour=0.3)
+    tail = Tail(config, SIDE * SIDE * 3, True)
+    seen = []
+    tail.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    crop = torch.randint(0, 256, (1, SIDE * SIDE * 3)).float()
+    windows = torch.arange(16).repeat_interleave(2)
+    tail.train()(crop.expand(32, -1), windows)
+    (drawn,) = seen
+    assert drawn.shape == (32, 3, 24, 24)
+    assert torch.equal(drawn[0::2], drawn[1::2])
+    assert len({tuple(row.flatten()[:50].tolist()) for row in drawn}) > 8
+    tail.eval()(crop, windows[:1])
+    middle = (crop.unflatten(1, (SIDE, SIDE, 3)).permute(0, 3, 1, 2) / 255)[..., 4:28, 4:28]
+    torch.testing.assert_close(seen[-1], (middle - tail.mean) / tail.std)
+    plain = Tail(TailConfig(**LAST, flip=True), SIDE * SIDE * 3, True).train()
+    plain.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    plain(crop.expand(16, -1), torch.arange(16))
+    both = [seen[-1][0], seen[-1][0].flip(2)]
+    assert all(any(torch.allclose(one, other, atol=1e-6) for other in both) for one in seen[-1])
+    assert not torch.allclose(*both)
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    """Crops whose brightness in squares follows the labels, and no face in frames [20, 26)."""
+    toy = make_corpus(train=3, validation=1, frames=40)
+    store, rng = create_store("crops", "memory"), np.random.default_rng(0)
+    for recording in (*toy.train, *toy.validation):
+        targets = toy.labels[recording.id].targets
+        crops = rng.integers(60, 120, (len(targets), SIDE, SIDE, 3)).astype(np.float32)
+        for k in range(12):
+            crops[:, 8 * (k // 4) : 8 * (k // 4) + 8, 8 * (k % 4) : 8 * (k % 4) + 8] += (
+                120 * targets[:, k, None, None, None]
+            )
+        crops[20:26] = np.nan
+        store.publish(recording.id, CROPS, crops.astype(np.float16))
+    return replace(toy, store=store, features={"crops": CROPS.id})
+
+
+def test_a_run_with_a_trained_tail_is_kept_and_predicted_from_the_same_cache(corpus, tmp_path, monkeypatch):
+    tail = "{network='torchvision/regnet_y_400mf', first='trunk_output.block3', rate=0.1, flip=true}"
+    head = f"head={{kind='trained_tail', feature='crops', tail={tail}, then={{kind='linear'}}}}"
+    recipe = load_recipe("tcn", [head, "epochs=2", "window=20", "hop=20", "batch=2"])
+    run = train_corpus(corpus, tmp_path / "run", recipe)
+    annotated = {item.id: corpus.labels[item.id] for item in corpus.validation}
+    assert evaluate(predict(run, corpus.store, corpus.validation), annotated, "au").values == run.scores.values
+    weights, scaling = load_weights(run)
+    assert scaling.unscaled == {0}
+    assert set(scaling.mean) == {0}
+    start = Tail(TailConfig(network="torchvision/regnet_y_400mf", first="trunk_output.block3"), SIDE * SIDE * 3, True)
+    frozen = ("stem", "trunk_output.block1", "trunk_output.block2")
+    for name, value in start.network.named_parameters():
+        same = np.array_equal(weights[f"tail.network.{name}"], value.detach())
+        assert same == name.startswith(frozen)
