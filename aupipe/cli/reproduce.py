@@ -17,7 +17,7 @@ from aupipe.cli.options import config_options, device_options, json_option, requ
 from aupipe.cli.output import echo, echo_json
 from aupipe.config import Config
 from aupipe.documents import read_json
-from aupipe.errors import AupipeError, UsageError
+from aupipe.errors import AupipeError, UsageError, WeightsMissingError
 from aupipe.files import write_file
 
 if TYPE_CHECKING:
@@ -83,6 +83,10 @@ def reproduce(
     rows = chosen.select(task, split_list(ids))
     out = out or (config.file.parent if config.file else Path.cwd()) / "runs" / paper
     dataset = open_dataset(config.dataset)
+    columns = {name for one in dataset.recordings for name, _ in one.columns}
+    for number, row in enumerate(rows):
+        if row.column and row.column not in columns:
+            rows[number] = replace(row, model="", submission=False, why=f"the data set has no column {row.column}")
     has_test = all(dataset.split(one, "test") for one in {row.task for row in rows if row.submission})
     masks = [("--on-missing-audio", on_missing_audio), ("--on-missing-text", on_missing_text)]
     choices = Choices(
@@ -151,17 +155,31 @@ def _refuse_other_choices(out: Path, choices: Choices) -> None:
 
 
 def _refuse_missing_weights(config: Config, recipes: Sequence[EnsembleRecipe], choices: Choices) -> None:
-    """Raise WeightsMissingError, naming all files, before anything is computed."""
+    """Raise WeightsMissingError, naming all files of encoders and heads, before anything is computed."""
     from aupipe.cli.recipe_features import with_encoders
     from aupipe.dataset import open_dataset
     from aupipe.extract.planning.features import build_feature_set
     from aupipe.extract.planning.random_weights import with_random_weights
+    from aupipe.train.heads import require_weights
 
     encoders = {one.name: one for recipe in recipes for one in recipe.encoders}
     config = with_encoders(config, encoders.values(), warn=False)
     features = build_feature_set(with_random_weights(config) if choices.random else config, names=list(encoders))
+    missing: dict[str, None] = {}
+    for recipe in recipes:
+        head = recipe.members[0].recipe.head
+        try:
+            if not choices.random:
+                require_weights(head.kind, head.params)
+        except WeightsMissingError as error:
+            missing[str(error)] = None
     for recording in open_dataset(config.dataset).recordings if encoders else ():
-        features.graph(recording)
+        try:
+            features.graph(recording)
+        except WeightsMissingError as error:
+            missing[str(error)] = None
+    if missing:
+        raise WeightsMissingError("; ".join(missing))
 
 
 def _report(
@@ -209,11 +227,12 @@ def _row(
 
     said: dict[str, Any] = {}
     differs = [row.note] if row.note else []
-    if row.model and row.fold and holds_run(run_folder(out, row)):
+    own = row.chosen or bool(row.fold)
+    if row.model and own and holds_run(run_folder(out, row)):
         scores = load_run(run_folder(out, row)).scores
         said = scores.to_json() if scores is not None else {}
-        differs.append("the fold chose the epoch on the recordings that are scored")
-    elif row.model and not row.fold and scores_file(out, row).is_file():
+        differs.append("the epoch was chosen on the recordings that are scored")
+    elif row.model and not own and scores_file(out, row).is_file():
         said = json.loads(scores_file(out, row).read_text(encoding="utf-8"))
     differs += said.get("caveats", ())
     if said.get("tuned_on_itself"):

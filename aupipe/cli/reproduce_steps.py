@@ -28,6 +28,12 @@ class Choices:
     sample: Path | None = None
     split: str = "validation"  # of submissions: test, where the data set has one
 
+    def changes(self, run: PaperRun) -> tuple[str, ...]:
+        """What is set in the recipe of a run; a head that reads weights has random ones where encoders have."""
+        recipe = load_ensemble_recipe(run.recipe, task=OFFICIAL[run.task]).members[0].recipe
+        reads = self.random and recipe.head.params.get("weights") and "head" not in run.changes
+        return (*self.overrides, *(["head.weights=random"] if reads else []))
+
     def to_json(self) -> dict[str, object]:
         """What must be the same when a reproduction goes on."""
         return {"set": list(self.overrides), "random weights": self.random}
@@ -89,7 +95,7 @@ def build_steps(paper: Reproduction, rows: Sequence[Row], out: Path, choices: Ch
         file = _post_file(out, model, name)
         command = ("tune", str(_folder(out, model)), *on, *sets, "--out", str(file), *common)
         steps.append(Step("tune", command, file))
-    for row in {(row.model, row.post): row for row in wanted if not row.fold}.values():
+    for row in {(row.model, row.post): row for row in wanted if not (row.fold or row.chosen)}.values():
         post_of = ("--post", _post(out, row))
         command = ("evaluate", str(_folder(out, row.model)), *post_of, "--on-tuned", "--json", *common)
         steps.append(Step("evaluate", command, scores_file(out, row), captures=True))
@@ -131,8 +137,8 @@ def write_recipes(runs: Sequence[PaperRun], out: Path, overrides: Sequence[str] 
 
 
 def run_folder(out: Path, row: Row) -> Path:
-    """The folder of the run that a row of a fold is about."""
-    return _folder(out, row.model) / f"fold{row.fold}"
+    """The folder of the run whose own score a row has."""
+    return _folder(out, row.model) / f"fold{row.fold}" if row.fold else _folder(out, row.model)
 
 
 def scores_file(out: Path, row: Row) -> Path:
@@ -149,7 +155,7 @@ def _extract(out: Path, choices: Choices) -> Step:
 def _train(run: PaperRun, out: Path, choices: Choices) -> Step:
     folder = _folder(out, run.name)
     folds = ("--folds", str(run.folds)) if run.folds else ()
-    sets = [part for change in choices.overrides for part in ("--set", change)]
+    sets = [part for change in choices.changes(run) for part in ("--set", change)]
     command = ("train", "--recipe", str(_recipe(out, run)), "--task", run.task, *folds, *run.args, *sets)
     return Step("train", (*command, "--out", str(folder), *choices.device, *choices.config), folder)
 

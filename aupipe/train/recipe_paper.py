@@ -74,8 +74,9 @@ def departures(recipe: Recipe, paper: Paper, task: str, unstated: bool = True) -
         _check_key(recipe, key, values)
         if key in values and not _is_of_other(key, task):
             found.append(f"{key} = {_shown(values[key])}: {source}; the paper does not state it")
+    trained = recipe.head.params.get("feature") if recipe.head.kind == "trained_tail" else None
     for name, what in paper.trains.items():
-        if name in recipe.features:
+        if name in recipe.features and name != trained:
             found.append(f"{name}: frozen, because features are computed once; the paper trains {what}")
     return [*found, *paper.differs]
 

@@ -59,7 +59,9 @@ class Row:
     """One figure of a paper. ``why`` it cannot be had, or the ``model`` (a run or a join) whose score it is.
 
     ``paper``: the figure as printed; above 1 it is a percentage. ``post``: none, own (of the recipe), or that of a
-    ``[[post]]`` table. ``fold``: number of the fold of the model that is scored, on what it held out. ``each``: figures
+    ``[[post]]`` table. ``fold``: number of the fold of the model that is scored, on what it held out. ``chosen``: the
+    score is that by which the model's epoch was chosen. ``column``: of the data set, without which the row cannot be
+    had. ``each``: figures
     per AU, class or dimension. ``note``: what differs here. ``submission``: its predictions become a submission too.
     """
 
@@ -70,6 +72,8 @@ class Row:
     paper: float | None = None
     model: str = ""
     fold: int = 0
+    chosen: bool = False
+    column: str = ""
     post: str = "none"
     each: tuple[float, ...] = ()
     submission: bool = False

@@ -1,13 +1,14 @@
 """Recipes that extend others, tables for one task, encoder tables, and departures from a paper."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from aupipe.errors import UsageError
 from aupipe.tasks import OFFICIAL, Task
 from aupipe.train.ensemble_recipe import ensemble_recipe_from_json, load_ensemble_recipe
-from aupipe.train.recipe import load_recipe, recipe_from, recipe_names
+from aupipe.train.recipe import Component, load_recipe, recipe_from, recipe_names
 from aupipe.train.recipe_paper import departures, read_paper
 from aupipe.train.recipe_tables import task_names
 
@@ -153,6 +154,9 @@ def test_a_task_that_is_not_in_the_paper_and_a_frozen_encoder_are_departures():
     lines = departures(load_recipe("aud-tgn", task=va), read_paper("aud-tgn", va), "va")
     assert lines[0].startswith("task va: not in the paper")
     assert any(line.startswith("iresnet50: frozen") for line in lines)
+    tail = Component("trained_tail", {"feature": "iresnet50"})
+    lines = departures(replace(load_recipe("aud-tgn", task=va), head=tail), read_paper("aud-tgn", va), "va")
+    assert not any("frozen" in line for line in lines)
 
 
 def test_a_paper_table_with_an_unknown_key_is_refused(tmp_path):

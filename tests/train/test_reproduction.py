@@ -2,14 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
 
+from aupipe.cli.reproduce_steps import write_recipes
 from aupipe.errors import UsageError
 from aupipe.tasks import OFFICIAL
+from aupipe.train.heads import build_head
 from aupipe.train.recipe import load_recipe
 from aupipe.train.recipe_tables import merged, read_tables
 from aupipe.train.reproduction import load_reproduction, reproduction_from, reproduction_names
 
 from .papers_page import PAGE, with_tables
+from .recipe_shapes import row_shapes
 
 PAPERS = ("s1", "s2", "s3", "s4", "s5")
 HEAD = {"cite": "A", "title": "B", "tasks": ["au"]}
@@ -57,6 +61,18 @@ def test_every_run_has_a_recipe_that_has_a_loss_for_its_task(name):
     for run in paper.runs.values():
         assert load_recipe(run.recipe, task=OFFICIAL[run.task]).loss_for(OFFICIAL[run.task])
         assert merged(read_tables(run.recipe, OFFICIAL[run.task])[1], run.changes)["head"]["kind"]
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_head_of_every_run_accepts_the_features_of_the_run(name, tmp_path):
+    paper = load_reproduction(name)
+    for run, recipe in zip(paper.runs.values(), write_recipes(list(paper.runs.values()), tmp_path), strict=True):
+        one, task = recipe.members[0].recipe, OFFICIAL[run.task]
+        dims = tuple(int(np.prod(shape)) for shape in row_shapes(one).values())
+        with torch.device("meta"):  # without memory
+            known = {"names": one.features, "read_weights": False}
+            inputs = sum(dims) + len(dims)
+            assert build_head(one.head.kind, one.head.params, inputs, len(task.names), dims, task.kind, **known)
 
 
 def test_rows_are_chosen_by_task_table_and_id():

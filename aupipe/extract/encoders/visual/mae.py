@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from aupipe.extract.encoders.image_base import CheckpointEncoder, Crop, template
 from aupipe.extract.imaging.templates import CropTemplate
+from aupipe.extract.weights import RefusedWeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,6 +59,13 @@ class Mae(CheckpointEncoder):
         return timm.create_model(MODELS[self.model], num_classes=0, global_pool=pool, weight_init=start)
 
     def adapt(self, network: Any, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Raises RefusedWeightsError where the tap is not one of this checkpoint, with those that are."""
+        fine_tuned = "fc_norm.weight" in state
+        if fine_tuned != (self.tap == "fc_norm"):
+            what, taps = (
+                ("was fine-tuned", "'fc_norm'") if fine_tuned else ("has no fc_norm", "'cls', 'mean' or 'tokens'")
+            )
+            raise RefusedWeightsError(f"{self.weights} {what}, and tap is {self.tap!r}: set tap = {taps}")
         return {key: value for key, value in state.items() if not key.startswith((*DECODER, "head."))}
 
     def rows(self, network: Any, x: Tensor) -> Tensor:
