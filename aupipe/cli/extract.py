@@ -193,7 +193,7 @@ def extract(
     overrides["store.readable_by"] = readable_by
     if no_face:
         overrides["faces.detector"] = "none"
-    config, dataset = open_inputs(config_file, store, videos, from_list, **overrides)
+    config, opener = open_inputs(config_file, store, videos, from_list, **overrides)
     wanted = split_list(features)
     if recipe is not None:
         config, wanted = narrow_to_recipe(config, recipe, task, wanted)
@@ -206,7 +206,7 @@ def extract(
         config = with_random_weights(config)
     if gpu is not None and not dry_run and scheduler is None:
         devices = _devices(gpu, cpu, options, config)  # before the plan is made: it does not depend on it
-    recordings, feature_set = select(config, dataset, split_list(modalities), wanted, limit)
+    recordings, feature_set = select(config, opener, split_list(modalities), wanted, limit)
     warn_duplicates(recordings, feature_set)
     feature_set = replace(
         feature_set,

@@ -6,6 +6,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,32 +41,32 @@ def open_inputs(
     videos: Sequence[Path],
     from_list: Path | None,
     **overrides: Any,
-) -> tuple[Config, Dataset]:
-    """The configuration of a command, and the recordings it was given; all of the data set where none were given.
+) -> tuple[Config, Callable[[], Dataset]]:
+    """The configuration of a command, and what opens the recordings it was given; all of the data set where none were.
 
     Videos of the configured data set are its recordings, with their ids. Others make a data set of their own, with ids
     relative to the folder that was given, or to the one that holds all of them. Without a configuration, the store is
-    ``features`` in that folder. Raises UsageError for what is not there.
+    ``features`` in that folder. Both raise UsageError for what is not there.
     """
     config = resolve(config_file, store, **overrides)
     named = [str(video) for video in videos] + (read_list(from_list) if from_list is not None else [])
     if not named:
         require_config(config)
-        return config, open_dataset(config.dataset)
+        return config, partial(open_dataset, config.dataset)
     if config.file is not None:
         inside = [name for name in named if is_in_dataset(Path(name), config.dataset)]
         outside = [name for name in named if name not in inside and Path(name).exists()]
         if inside and outside:
             raise UsageError(f"{inside[0]} is in the configured data set and {outside[0]} is not: give them separately")
         if not outside:
-            return config, open_dataset(config.dataset).within(named)
+            return config, lambda: open_dataset(config.dataset).within(named)
     root = _folder_of(named)
     overrides |= {"dataset.videos": root, "dataset.layout": "folder"}
     if config.file is None and store is None:
         # A recording's id is its path in the folder: two folders in one store would overwrite each other.
         store = root / "features"
     config = resolve(config_file, store, **overrides)
-    return config, dataset_of(root, [Path(name) for name in named], config.dataset)
+    return config, partial(dataset_of, root, [Path(name) for name in named], config.dataset)
 
 
 def read_list(path: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aupipe.cli.output import echo
@@ -19,9 +20,9 @@ MODALITIES = ("visual", "audio", "text")
 
 
 def select(
-    config: Config, dataset: Dataset, modalities: list[str], names: list[str], limit: int | None = None
+    config: Config, opener: Callable[[], Dataset], modalities: list[str], names: list[str], limit: int | None = None
 ) -> tuple[list[Recording], FeatureSet]:
-    """The recordings of the data set and the features of a configuration.
+    """The recordings of the data set that ``opener`` opens, and the features of a configuration, which is checked first.
 
     ``modalities``, ``names``: of features; empty lists select all. ``limit``: the number of recordings at most.
     Raises UsageError where nothing is selected.
@@ -38,6 +39,7 @@ def select(
         conditions = [*(f"modality {name}" for name in modalities), *(f"name {name}" for name in names)]
         wanted = f" of {' and '.join(conditions)}" if conditions else ""
         raise UsageError(f"{config.file or 'the defaults'}: no [[encoder]]{wanted}; add one, or ask for another")
+    dataset = opener()
     if dataset.ignored:
         suffixes = Counter(path.suffix or "no suffix" for path in dataset.ignored)
         shown = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(5))

@@ -63,7 +63,7 @@ def status(
     if watched:
         watch(opened, as_json)
         return 0
-    recordings, features = select(config, open_dataset(config.dataset), [], [])
+    recordings, features = select(config, lambda: open_dataset(config.dataset), [], [])
     plan = make_plan(recordings, features, opened)
     if as_json:
         echo_json(_status_json(plan, opened), indent=1)

@@ -49,8 +49,8 @@ def transcribe(
     from aupipe.extract.encoders.text.recognize import transcribe as write_words
     from aupipe.extract.media.transcript import find_transcript
 
-    config, dataset = open_inputs(config_file, store, videos, from_list)
-    files = dict.fromkeys(found.video for found in dataset.recordings if found.video)
+    config, opener = open_inputs(config_file, store, videos, from_list)
+    files = dict.fromkeys(found.video for found in opener().recordings if found.video)
     refuse_shared_transcripts(files)
     wanted = [video for video in list(files)[:limit] if find_transcript(video) is None]
     if not wanted:
