@@ -22,7 +22,7 @@ MODALITIES = ("visual", "audio", "text")
 def select(
     config: Config, opener: Callable[[], Dataset], modalities: list[str], names: list[str], limit: int | None = None
 ) -> tuple[list[Recording], FeatureSet]:
-    """The recordings of the data set that ``opener`` opens, and the features of a configuration, which is checked first.
+    """The recordings of the data set that ``opener`` opens, and the features of a configuration; that is checked first.
 
     ``modalities``, ``names``: of features; empty lists select all. ``limit``: the number of recordings at most.
     Raises UsageError where nothing is selected.

@@ -130,7 +130,7 @@ def test_a_list_names_paths_and_ids_and_says_what_it_does_not_find(project: Fold
     assert planned(project, "--from-list", "lists/mine.txt") == {"part1/a.mp4": "new", "part2/a.mp4": "new"}
     wanted.write_text("part3/a.mp4\n")
     said = project.ask("extract", "--from-list", "lists/mine.txt", code=2)
-    assert said.startswith("no recording of this data set is part3/a.mp4. Did you mean 'part")
+    assert said.startswith("no recording of this data set is part3/a.mp4")
     wanted.write_text("# nothing\n")
     assert "names no video" in project.ask("extract", "--from-list", "lists/mine.txt", code=2)
     assert "No such file" in project.ask("extract", "--from-list", "lists/none.txt", code=2)
