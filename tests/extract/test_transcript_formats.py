@@ -41,6 +41,8 @@ ELAN += "0.200\t1.000\t0.800\thello world\n1.200\t2.000\t0.800\tsecond line\n"
 ELAN_MS = "Begin Time - msec\tEnd Time - msec\tspeaker A\n200\t1000\thello world\n1200\t2000\tsecond line\n"
 ELAN_BARE = "A\t\t00:00:00.200\t00:00:01.000\t00:00:00.800\thello world\n"
 ELAN_BARE += "A\t\t00:00:01.200\t00:00:02.000\t00:00:00.800\tsecond line\n"
+ELAN_UNITS = "A\t\t00:00:00.200\t0.2\t00:00:01.000\t1.0\t00:00:00.800\t0.8\thello world\n"
+ELAN_UNITS += "A\t\t00:00:01.200\t1.2\t00:00:02.000\t2.0\t00:00:00.800\t0.8\tsecond line\n"
 
 LINES: dict[str, str] = {
     "whisper.tsv": WHISPER_TSV,
@@ -53,6 +55,7 @@ LINES: dict[str, str] = {
     "elan.tsv": ELAN,
     "elan_ms.tsv": ELAN_MS,
     "elan_bare.tsv": ELAN_BARE,
+    "elan_units.tsv": ELAN_UNITS,
     "labels.tsv": "0.2\t1.0\thello world\n1.2\t2.0\tsecond line\n",  # Audacity's
     "praat.csv": "tmin,tier,text,tmax\n0.2,words,hello world,1.0\n1.2,words,second line,2.0\n",
     "no_blank.srt": "1\n00:00:00,200 --> 00:00:01,000\nhello world\n2\n00:00:01,200 --> 00:00:02,000\nsecond line\n",
@@ -74,7 +77,7 @@ GOOGLE = {"results": [{"alternatives": [{"transcript": "hello world", "words": [
     {"startOffset": {"seconds": 0, "nanos": 600_000_000}, "endOffset": "1s", "word": "world"}]},
     {"transcript": "yellow", "words": [{"startTime": "0.2s", "endTime": "0.6s", "word": "yellow"}]}]}]}  # fmt: skip
 AZURE = {"recognizedPhrases": [{"nBest": [{"words": [
-    {"word": "hello", "offsetInTicks": 2_000_000, "durationInTicks": 4_000_000},
+    {"word": "hello", "offset": "PT0.2S", "offsetInTicks": 2e6, "duration": "PT0.4S", "durationInTicks": 4e6},
     {"word": "world", "offset": 6_000_000, "duration": 4_000_000}]}]}]}  # fmt: skip
 REV = {"monologues": [{"speaker": 0, "elements": [
     {"type": "text", "value": "hello", "ts": 0.2, "end_ts": 0.6}, {"type": "punct", "value": " "},
@@ -360,3 +363,24 @@ def test_reported_files_that_hold_no_timed_words_say_so(reported: Path, assets: 
     assert len(spoken_words(table)) == 4
     arrows = spoken_words(reported / "srt_arrow_text.mp4").words
     assert " ".join(word.text for word in arrows) == "hello --> world 1 < 2 and 3 > 2"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "no JSON|empty"),
+        (b'{"segments": [{"start":0.5,', "no JSON from line 1 on: write it again"),
+        ('{"text": "caf\u00e9"}'.encode("latin-1"), "no UTF-8 at byte 13: save it as UTF-8"),
+    ],
+)
+def test_a_broken_file_is_named_with_what_to_do(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(RecordingError, match=rf"a\.json: not a transcript: .*({words})"):
+        read_transcript(path)
+
+
+def test_signs_that_compare_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.srt"
+    path.write_text("1\n00:00:00,000 --> 00:00:01,000\nif a<b and c>d then <i>yes</i>\n")
+    assert [word.text for word in read_transcript(path).words] == ["if", "a<b", "and", "c>d", "then", "yes"]

@@ -11,6 +11,7 @@ from aupipe.extract.media.transcripts.word_times import NotATranscriptError, Pie
 
 GRID_RATE = 25000  # GRID's alignments count samples at 25 kHz
 SILENCE = {"sil", "sp", "<sil>", "spn"}
+MOST_COLUMNS = 12  # of a table of speech without a header
 LOOKED_AT = 50  # rows by which a table without a header is known
 
 
@@ -65,10 +66,14 @@ def _without_header(rows: list[list[str]]) -> list[str] | None:
     """Names for the columns of a table without a header; None where it is no table of speech."""
     looked_at = rows[:LOOKED_AT]
     width = max(map(len, looked_at))
+    if width > MOST_COLUMNS:
+        return None
     columns = [[row[column] if column < len(row) else "" for row in looked_at] for column in range(width)]
-    times = [column for column, cells in enumerate(columns) if all(map(_is_time, cells))]
+    seconds = {column: [*map(seconds_of, cells)] for column, cells in enumerate(columns) if all(map(_is_time, cells))}
+    # ELAN writes each time in several units, one after another.
+    times = [column for column in seconds if seconds[column] != seconds.get(column - 1)]
     texts = [column for column, cells in enumerate(columns) if any(cells) and not any(map(_is_time, cells))]
-    if len(times) < 2 or not texts or width > 8:
+    if len(times) < 2 or not texts:
         return None
     names = {times[0]: "start", times[1]: "end", texts[-1]: "text"}
     return [names.get(column, f"column{column}") for column in range(width)]
