@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 def is_in_dataset(folder: Path, config: DatasetConfig) -> bool:
     """Whether a folder is the configured data set, or inside it."""
+    if config.layout == "joint":
+        return any(is_in_dataset(folder, part) for part in _part_configs(config).values())
     root = config.videos if config.layout in ("folder", "images") else config.root
     return is_inside(folder, root)
 
@@ -48,7 +50,7 @@ def _find_dataset(config: DatasetConfig) -> Dataset:
     if config.layout == "affwild2":
         return _find_affwild2(config)
     if config.layout == "joint":
-        return join_datasets(_open_parts(config))
+        return join_datasets({name: open_dataset(part) for name, part in _part_configs(config).items()})
     if config.layout in PUBLISHED:
         return _find_published(config)
     if config.videos.is_file():
@@ -75,11 +77,11 @@ def _folders(config: DatasetConfig) -> dict[str, str]:
     return {task.name: folder for task, folder in config.tasks}
 
 
-def _open_parts(config: DatasetConfig) -> dict[str, Dataset]:
-    """The data sets of the configurations that ``parts`` names, by the names of their folders."""
+def _part_configs(config: DatasetConfig) -> dict[str, DatasetConfig]:
+    """The data sets' configurations that ``parts`` names, by the names of their folders."""
     if len(config.parts) < 2:
         raise UsageError(f"[dataset] parts names {len(config.parts)} configurations: give two or more")
-    parts: dict[str, Dataset] = {}
+    parts: dict[str, DatasetConfig] = {}
     for path in (config.root / part for part in config.parts):
         file = path / FILE_NAME if path.is_dir() else path
         name = file.absolute().parent.name
@@ -88,7 +90,7 @@ def _open_parts(config: DatasetConfig) -> dict[str, Dataset]:
         own = load_config(file, environment={}).dataset
         if own.layout == "joint":
             raise UsageError(f"{file}: a part of a joint data set must not be a joint one itself: name its parts")
-        parts[name] = open_dataset(own)
+        parts[name] = own
     return parts
 
 

@@ -54,8 +54,9 @@ def open_inputs(
         require_config(config)
         return config, partial(open_dataset, config.dataset)
     if config.file is not None:
-        inside = [name for name in named if is_in_dataset(Path(name), config.dataset)]
-        outside = [name for name in named if name not in inside and Path(name).exists()]
+        is_inside = {name: is_in_dataset(Path(name), config.dataset) for name in named}
+        inside = [name for name in named if is_inside[name]]
+        outside = [name for name in named if not is_inside[name] and Path(name).exists()]
         if inside and outside:
             raise UsageError(f"{inside[0]} is in the configured data set and {outside[0]} is not: give them separately")
         if not outside:
@@ -92,4 +93,4 @@ def _folder_of(named: Sequence[str]) -> Path:
     if missing := next((name for name in named if not Path(name).exists()), None):
         raise UsageError(f"no file or folder {missing}")
     folders = [path if path.is_dir() else path.parent for path in map(Path, named)]
-    return Path(os.path.commonpath([folder.absolute() for folder in folders])) if len(folders) > 1 else folders[0]
+    return Path(os.path.commonpath([*map(os.path.abspath, folders)])) if len(folders) > 1 else folders[0]

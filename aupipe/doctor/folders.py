@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -65,16 +66,17 @@ def examine_folder(folder: Path) -> Iterator[Finding]:
 def file_system_of(folder: Path) -> str:
     """The type of the file system a folder is on, such as ``ext4`` or ``nfs4``; "of unknown type" off Linux."""
     try:
-        lines = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        lines = MOUNTS.read_bytes().splitlines()
     except OSError:
         return "of unknown type"
     real, best, kind = os.path.realpath(folder), "", "of unknown type"
     for line in lines:  # ID parent major:minor root mount-point options ... - type source options
-        before, _, after = line.partition(" - ")
-        point = before.split()[4].encode().decode("unicode_escape")
+        before, _, after = line.partition(b" - ")
+        escaped = before.split(b" ")[4]  # a space is \040
+        point = os.fsdecode(re.sub(rb"\\(\d{3})", lambda code: bytes([int(code[1], 8)]), escaped))
         is_above = real == point or real.startswith(point.rstrip("/") + "/")
         if is_above and len(point) >= len(best):
-            best, kind = point, after.split()[0]
+            best, kind = point, os.fsdecode(after.split()[0])
     return kind
 
 

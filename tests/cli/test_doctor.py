@@ -94,11 +94,14 @@ def test_the_file_system_is_that_of_the_nearest_mount_point(tmp_path: Path, monk
         "21 1 8:1 / / rw - ext4 /dev/a rw\n"
         "30 21 0:40 / /data rw shared:1 - nfs4 server:/x rw\n"
         "31 21 0:41 / /data\\040two rw - fuse.sshfs host: rw\n"
+        "32 21 0:42 / /Données rw - nfs host:/x rw\n",
+        encoding="utf-8",
     )
     monkeypatch.setattr(folders, "MOUNTS", mounts)
     assert file_system_of(Path("/data/store/x")) == "nfs4"
     assert file_system_of(Path("/data two/x")) == "fuse.sshfs"
     assert file_system_of(Path("/database")) == "ext4"
+    assert file_system_of(Path("/Données/a")) == "nfs"
 
 
 @pytest.mark.parametrize("call", ["rename", "link"])

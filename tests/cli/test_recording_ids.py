@@ -123,6 +123,27 @@ def test_videos_outside_of_a_data_set_need_no_configuration(project: Folder) -> 
     assert project.ask("extract", "elsewhere/b.mp4", code=2) == "no file or folder elsewhere/b.mp4"
 
 
+def test_ids_of_videos_in_several_folders_never_climb(project: Folder) -> None:
+    (project.path / "aupipe.toml").unlink()
+    (project.path / "here").mkdir()
+    below = Folder(project.path / "here")
+    assert planned(below, "../elsewhere/a.mp4", "../videos/part1/a.mp4") == {
+        "elsewhere/a.mp4": "new",
+        "videos/part1/a.mp4": "new",
+    }
+
+
+def test_a_video_of_a_part_is_a_recording_of_the_joint_data_set(project: Folder) -> None:
+    for name, folder in (("one", "videos/part1"), ("two", "elsewhere")):
+        (project.path / name).mkdir()
+        (project.path / name / "aupipe.toml").write_text(CONFIG.format(videos=project.path / folder))
+    (project.path / "aupipe.toml").write_text(
+        CONFIG.replace('videos = "{videos}"', 'layout = "joint"\nparts = ["one", "two"]')
+    )
+    assert planned(project) == {"one/a.mp4": "new", "two/a.mp4": "new"}
+    assert planned(project, "elsewhere/a.mp4") == planned(project, "two/a.mp4") == {"two/a.mp4": "new"}
+
+
 def test_a_list_names_paths_and_ids_and_says_what_it_does_not_find(project: Folder) -> None:
     wanted = project.path / "lists" / "mine.txt"
     wanted.parent.mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -75,7 +76,7 @@ def test_every_picture_of_joined_streams_is_there_at_its_time(
     assert reader.report.frames == 2 * FRAMES
     changes = [note for note in reader.report.notes if note.startswith("the codec changes on the way")]
     assert len(changes) == len(set(codecs)) - 1
-    assert len(parts_of(joined, "mpegts")) == len(set(codecs))
+    assert len(parts_of(joined, "mpegts", "video")) == len(set(codecs))
 
 
 @pytest.mark.parametrize("codecs", [("aac", "mp2"), ("ac3", "aac")])
@@ -93,8 +94,8 @@ def test_sound_goes_on_where_its_codec_changes(tmp_path: Path, codecs: tuple[str
 def test_a_stream_of_one_codec_is_one_part_and_a_file_of_another_kind_is_not_read(tmp_path: Path) -> None:
     alone = tmp_path / "alone.ts"
     write_pictures(alone, "mpeg2video", 0)
-    assert parts_of(alone, "mpegts") == (WHOLE,)
-    assert parts_of(tmp_path / "none.mp4", "mov") == (WHOLE,)
+    assert parts_of(alone, "mpegts", "video") == (WHOLE,)
+    assert parts_of(tmp_path / "none.mp4", "mov", "audio") == (WHOLE,)
 
 
 def test_frames_that_share_a_time_are_said(tmp_path: Path) -> None:
@@ -117,3 +118,67 @@ def test_frames_that_share_a_time_are_said(tmp_path: Path) -> None:
 def _mux_at(container: av.container.OutputContainer, packet: av.Packet, row: int) -> None:
     packet.pts = packet.dts = round(row / RATE / packet.time_base)
     container.mux(packet)
+
+
+def packets_of(content: bytes) -> list[bytes]:
+    return [content[at : at + 188] for at in range(0, len(content), 188)]
+
+
+def pid_of(packet: bytes) -> int:
+    return (packet[1] & 0x1F) << 8 | packet[2]
+
+
+def test_where_only_the_codec_of_the_sound_changes_the_pictures_are_one_part(tmp_path: Path) -> None:
+    """A part begins with a decoder that knows nothing: pictures of one codec are never cut."""
+    pictures = write_pictures(tmp_path / "p.ts", "libx264", 0)
+    tables = [write_tone(tmp_path / f"{codec}.ts", codec, 0) for codec in ("aac", "mp2")]
+    joined = tmp_path / "joined.ts"
+    # The program map tables of sound name no pictures: what they say of another medium does not count.
+    joined.write_bytes(tables[0] + pictures + tables[1])
+    assert parts_of(joined, "mpegts", "video") == (WHOLE,)
+    assert len(parts_of(joined, "mpegts", "audio")) == 2
+
+
+def test_two_programs_beside_each_other_are_no_change(tmp_path: Path) -> None:
+    first = packets_of(write_pictures(tmp_path / "1.ts", "libx264", 0))
+    options = {"mpegts_start_pid": "0x200", "mpegts_pmt_start_pid": "0x1100", "mpegts_service_id": "2"}
+    second = packets_of(write_pictures(tmp_path / "2.ts", "mpeg2video", 0, options))
+    mixed = [packet for pair in zip(first, second, strict=False) for packet in pair]
+    path = tmp_path / "two.ts"
+    path.write_bytes(b"".join(mixed))
+    assert parts_of(path, "mpegts", "video") == (WHOLE,)
+
+
+def test_a_part_behind_one_that_is_cut_within_a_packet_is_found(tmp_path: Path) -> None:
+    first, second = (
+        write_pictures(tmp_path / f"{k}.ts", c, k * FRAMES) for k, c in enumerate(("mpeg2video", "libx264"))
+    )
+    path = tmp_path / "cut.ts"
+    path.write_bytes(first[:-100] + second)
+    parts = parts_of(path, "mpegts", "video")
+    assert parts[0].start == 0
+    assert len(parts) == 2
+    assert abs(parts[1].start - (len(first) - 100)) <= 188
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_lost_picture_is_damage_also_where_the_frame_rate_varies(tmp_path: Path, lost: bool) -> None:
+    path, random = tmp_path / "vfr.ts", np.random.default_rng(0)
+    with av.open(str(path), "w", format="mpegts") as container:
+        stream = container.add_stream("libx264", rate=RATE, options={"bf": "0", "preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 160, 128, "yuv420p"
+        stream.codec_context.time_base, time_ms = Fraction(1, 1000), 0
+        for _ in range(60):
+            frame = av.VideoFrame.from_ndarray(random.integers(0, 255, (128, 160, 3)).astype(np.uint8), format="rgb24")
+            frame.pts, frame.time_base = time_ms, Fraction(1, 1000)
+            time_ms += int(random.choice([20, 40, 60, 80]))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    packets = packets_of(path.read_bytes())
+    begins = [k for k, packet in enumerate(packets) if pid_of(packet) == 0x100 and packet[1] & 0x40]
+    if lost:
+        del packets[begins[30] : begins[31]]
+        path.write_bytes(b"".join(packets))
+    reader = VideoReader(path)
+    assert sum(len(frames) for frames in reader) == 60 - lost
+    assert bool(reader.report.damage) == lost

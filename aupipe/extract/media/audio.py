@@ -63,7 +63,7 @@ def media_starts(path: Path, streams: StreamChoice = AS_PLAYED) -> tuple[float, 
 
     A player begins with the earliest stream. Where there is no sound, both are that. Raises RecordingError.
     """
-    with open_media(path, part=parts_of(path, sniff(path))[0]) as container:
+    with open_media(path, part=parts_of(path, sniff(path), "audio")[0]) as container:
         player_s = (container.start_time or 0) / 1e6
         has_sound = bool(container.streams.audio)
     first = next(_DecodedSound(path, streams).blocks(), None) if has_sound else None
@@ -83,7 +83,7 @@ class _DecodedSound:
         """Mono blocks in the order of the file."""
         reports: list[MediaReport] = []
         try:
-            for part in parts_of(self._path, sniff(self._path)):
+            for part in parts_of(self._path, sniff(self._path), "audio"):
                 yield from self._blocks_of(part, reports)
         finally:
             self.report = joined(reports)

@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from aupipe.extract.media.clock import Clock
 from aupipe.extract.media.container import BROADCAST, StreamFrames
 from aupipe.extract.media.file_end import missing_end
+from aupipe.extract.media.gaps import gaps_in, is_even
 from aupipe.extract.media.streams import candidates, stated_end_s
 
-REGULAR_SHARE = 0.9  # of the steps between frames are alike where a frame rate is constant
-ROUNDING_S = 0.0011  # Matroska and FLV count in milliseconds
 INDEXED = ("mov", "avi")  # containers with a table of every packet
 ONE_TO_ONE = ("h264", "hevc", "av1", "mjpeg", "png", "prores", "dnxhd")  # each packet of these codecs gives a frame
 FIELDS_APART = ("mpegts", "mpeg")  # where a packet may hold half an interlaced picture
@@ -55,6 +53,7 @@ class MediaReport:
     shown: str = ""  # "640x360": the pictures then, upright, in whose pixels boxes and landmarks are
     jumps_back: int = 0
     repeats: int = 0  # frames with the time of the one before
+    is_regular: bool = False  # where packets are flagged: what is missing would be seen as a gap or a hole
     overlap_s: float = 0.0  # by how much parts overlap in time at most
     first_overlap_s: float = 0.0
     end_s: float = 0.0  # of the last packet read, where that is before ...
@@ -110,7 +109,7 @@ class MediaReport:
     def is_only_joined(self) -> bool:
         """Whether a break in the count of a transport stream's packets is a joint, at which nothing is lost."""
         lost = self.undecodable or self.dropped or self.corrupt_frames or self.errors or self.gaps or self.holes
-        return self.corrupt_packets <= self.jumps_back or not lost
+        return self.corrupt_packets <= self.jumps_back or (self.is_regular and not lost)
 
     @property
     def is_damaged(self) -> bool:
@@ -203,6 +202,8 @@ def report_on(
         found |= {name: getattr(clock, name) for name in ("jumps_back", "overlap_s", "first_overlap_s", "repeats")}
         if kind not in INDEXED:  # there a step is as long as the table of packets says
             found |= gaps_in(clock.times_s)
+    if read.corrupt_packets:
+        found["is_regular"] = stream.type == "audio" or (clock is not None and is_even(np.diff(clock.times_s)))
     return MediaReport(
         frames=read.frames,
         declared_frames=declared,
@@ -276,24 +277,6 @@ def truncation_of(read: StreamFrames, decoded_to_s: float = -math.inf) -> dict[s
         declared_s = ((container.start_time or 0) + container.duration) / 1e6
         tolerance_s = max(0.5, 0.02 * declared_s)
     return {"end_s": end_s, "declared_end_s": declared_s} if declared_s - end_s > tolerance_s else {}
-
-
-def gaps_in(times_s: NDArray[np.float64]) -> dict[str, Any]:
-    """Jumps ahead in rising times (T,) that are otherwise evenly spaced, as fields of `MediaReport`.
-
-    Where the frame rate varies, a long step says nothing: none is reported.
-    """
-    steps = np.diff(times_s)
-    if len(steps) < 4:
-        return {}
-    usual = float(np.median(steps))
-    regular = np.abs(steps - usual) <= max(0.1 * usual, ROUNDING_S)
-    long = np.flatnonzero(steps > 1.5 * usual + ROUNDING_S)
-    is_regular = regular.mean() >= REGULAR_SHARE or np.count_nonzero(~regular) == 1  # one of a few is a gap too
-    if not len(long) or not is_regular:
-        return {}
-    first_s = float(times_s[long[0]]) + usual
-    return {"gaps": len(long), "gap_s": float((steps[long] - usual).sum()), "first_gap_s": first_s}
 
 
 def _many(count: int, what: str) -> str:

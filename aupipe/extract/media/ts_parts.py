@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,16 @@ SYNC = 0x47
 SIZES = (188, 192, 204)  # of a packet: plain, with a time in front (Blu-ray), with a checksum behind
 BLOCK_PACKETS = 20_000  # read at a time
 PAT_PID, PAT, PMT = 0, 0, 2
+HEAD_BYTES = 1 << 16  # in which packets are looked for
+Medium = Literal["video", "audio"]
+# Types of streams (ISO/IEC 13818-1, table 2-34, and those in use beside it), and descriptors of private streams (DVB).
+TYPES: dict[Medium, frozenset[int]] = {
+    "video": frozenset([0x01, 0x02, 0x10, 0x1B, 0x20, 0x21, 0x24, 0x33, 0x42, 0xD1, 0xD2, 0xEA]),
+    "audio": frozenset([0x03, 0x04, 0x0F, 0x11, 0x1C, *range(0x80, 0x88), 0xA1, 0xA2]),
+}
+PRIVATE = 0x06
+AUDIO_DESCRIPTORS = {0x6A, 0x7A, 0x7B, 0x7C}  # AC-3, E-AC-3, DTS, AAC
+REGISTRATION, AUDIO_FORMATS = 0x05, {b"AC-3", b"EAC3", b"Opus", b"DTS1", b"DTS2", b"DTS3"}
 
 
 class Part(NamedTuple):
@@ -32,15 +42,15 @@ class Part(NamedTuple):
 WHOLE = Part(0, -1)
 
 
-def parts_of(path: Path, kind: str) -> tuple[Part, ...]:
-    """The parts of a media file whose demuxer is ``kind``; one, `WHOLE`, unless the codecs change in between.
+def parts_of(path: Path, kind: str, medium: Medium) -> tuple[Part, ...]:
+    """The parts of a media file whose demuxer is ``kind``; one, `WHOLE`, unless the codec of a medium changes.
 
     The whole of a transport stream is read for that, as it is when it is decoded. Raises OSError.
     """
     if kind != "mpegts":
         return (WHOLE,)
     status = path.stat()
-    return _parts(path, status.st_size, status.st_mtime_ns)
+    return _parts(path, status.st_size, status.st_mtime_ns, medium)
 
 
 class PartFile(io.RawIOBase):
@@ -76,42 +86,55 @@ class PartFile(io.RawIOBase):
 
 
 @lru_cache(maxsize=8)
-def _parts(path: Path, size: int, changed_ns: int) -> tuple[Part, ...]:
-    starts, known, tables_at, programs = [0], dict[int, int](), 0, set[int]()
+def _parts(path: Path, size: int, changed_ns: int, medium: Medium) -> tuple[Part, ...]:
+    starts, tables_at = [0], 0
+    known: dict[int, dict[int, int]] = {}  # PID of a program's table -> its streams of the medium
     for at, pid, section in _sections(path):
-        if pid == PAT_PID and section[0] == PAT:
-            tables_at, programs = at, _programs(section)
-        elif pid in programs and section[0] == PMT:
-            streams = _streams(section)
-            shared = known.keys() & streams.keys()
-            if known and streams and (not shared or any(known[one] != streams[one] for one in shared)):
-                starts.append(tables_at)
-            known = streams or known
+        if pid == PAT_PID:
+            tables_at = at
+            continue
+        streams, before = _streams(section, medium), known.get(pid, {})
+        shared = before.keys() & streams.keys()
+        is_other = not shared or any(before[one] != streams[one] for one in shared)
+        if before and streams and is_other and tables_at > starts[-1]:
+            starts.append(tables_at)
+        known[pid] = streams or before
     if len(starts) == 1:
         return (WHOLE,)
     return tuple(Part(start, stop) for start, stop in zip(starts, [*starts[1:], size], strict=True))
 
 
 def _sections(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    """Offset of the packet, its PID, and the beginning of the section, of every packet in which a table begins."""
+    """Offset of the packet, its PID, and the section, of every program association and program map table.
+
+    A table that is longer than a packet is passed over. Where packets do not follow each other, as at a joint behind a
+    cut, they are looked for anew.
+    """
     with path.open("rb") as file:
-        head = file.read(1 << 16)
-        found = _layout(head)
-        if found is None:
-            return
-        first, size = found
-        file.seek(first)
-        at = first
-        wanted = {PAT_PID}
-        while len(block := file.read(size * BLOCK_PACKETS)) >= size:
+        found = _layout(file.read(HEAD_BYTES))
+        at, programs = 0, set[int]()
+        while found is not None:
+            first, size = found
+            file.seek(at + first)
+            block = file.read(size * BLOCK_PACKETS)
             packets = np.frombuffer(block, np.uint8, len(block) // size * size).reshape(-1, size)
-            for row in _beginnings(packets, wanted):
+            lost = np.flatnonzero(packets[:, 0] != SYNC)
+            packets = packets[: lost[0]] if len(lost) else packets
+            for row in _beginnings(packets, programs):
                 pid, section = _section(packets[row].tobytes())
-                if section:
-                    if pid == PAT_PID and section[0] == PAT:
-                        wanted = {PAT_PID, *_programs(section)}
-                    yield at + int(row) * size - (4 if size == 192 else 0), pid, section
-            at += len(block)
+                where = at + first + int(row) * size - (4 if size == 192 else 0)
+                if pid == PAT_PID and section[:1] == bytes([PAT]):
+                    programs |= _programs(section)
+                    yield where, pid, section
+                elif pid in programs and section[:1] == bytes([PMT]):
+                    yield where, pid, section
+            at += first + len(packets) * size
+            found = (0, size)
+            if len(packets) * size < len(block) - size:  # not the end of the file
+                rest = block[len(packets) * size :][:HEAD_BYTES]
+                found = _layout(rest) or (len(rest), size)
+            elif len(block) < size * BLOCK_PACKETS:
+                return
 
 
 def _layout(head: bytes) -> tuple[int, int] | None:
@@ -123,13 +146,12 @@ def _layout(head: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _beginnings(packets: NDArray[np.uint8], wanted: set[int]) -> NDArray[np.int64]:
-    """Rows of the packets (n, size) of these PIDs in which a table begins."""
+def _beginnings(packets: NDArray[np.uint8], programs: set[int]) -> NDArray[np.int64]:
+    """Rows of the packets (n, size) of these PIDs, or that of the association table, in which a table may begin."""
     pids = (packets[:, 1].astype(np.uint16) & 0x1F) << 8 | packets[:, 2]
-    # All that begin a payload may be of a PMT that is known only when its PAT in the same block has been read.
-    begins = (packets[:, 0] == SYNC) & (packets[:, 1] & 0x40 > 0)
+    # All that begin a payload may be of a table that is known only when the one before it has been read.
     tables = packets[:, 4] == 0  # a pointer of 0, or an adaptation field of no length: tables begin so
-    return np.flatnonzero(begins & (np.isin(pids, list(wanted)) | tables))
+    return np.flatnonzero((packets[:, 1] & 0x40 > 0) & (np.isin(pids, [PAT_PID, *programs]) | tables))
 
 
 def _section(packet: bytes) -> tuple[int, bytes]:
@@ -150,11 +172,29 @@ def _programs(section: bytes) -> set[int]:
     return {(entry[2] & 0x1F) << 8 | entry[3] for entry in entries if entry[0] or entry[1]}
 
 
-def _streams(section: bytes) -> dict[int, int]:
-    """PID -> type of each stream in a program map table."""
+def _streams(section: bytes, medium: Medium) -> dict[int, int]:
+    """PID -> type of each stream of a medium in a program map table; of private streams, what they are said to be."""
     found = {}
     at = 12 + ((section[10] & 0x0F) << 8 | section[11])
     while at + 5 <= len(section) - 4:
-        found[(section[at + 1] & 0x1F) << 8 | section[at + 2]] = section[at]
-        at += 5 + ((section[at + 3] & 0x0F) << 8 | section[at + 4])
+        length = (section[at + 3] & 0x0F) << 8 | section[at + 4]
+        kind = section[at]
+        if kind == PRIVATE and medium == "audio":
+            kind = _private_audio(section[at + 5 : at + 5 + length])
+        if kind in TYPES[medium] or kind > 0xFF:
+            found[(section[at + 1] & 0x1F) << 8 | section[at + 2]] = kind
+        at += 5 + length
     return found
+
+
+def _private_audio(descriptors: bytes) -> int:
+    """A number above 255 for a codec of sound that descriptors name, else 0."""
+    at = 0
+    while at + 2 <= len(descriptors):
+        tag, length = descriptors[at], descriptors[at + 1]
+        if tag in AUDIO_DESCRIPTORS:
+            return 0x100 + tag
+        if tag == REGISTRATION and (name := descriptors[at + 2 : at + 6]) in AUDIO_FORMATS:
+            return 0x1000 + int.from_bytes(name, "big")
+        at += 2 + length
+    return 0

@@ -129,7 +129,7 @@ class VideoReader:
     def _decoded(self, hardware: Hardware | None = None) -> Generator[DecodedFrame, None, None]:
         """Decoded frames; one without a timestamp follows its predecessor by one period."""
         times_s, reports = array("d"), list[MediaReport]()
-        parts = parts_of(self.path, sniff(self.path))
+        parts = parts_of(self.path, sniff(self.path), "video")
         for part in parts:
             yield from self._decoded_part(part, hardware if part is WHOLE else None, times_s, reports)
         if not times_s:
