@@ -12,6 +12,7 @@ from aupipe.listing import is_hidden
 
 STORE_FILE = "store.json"  # marks a feature store, which may be in the folder of the videos
 RUN_FILE = "run.json"  # marks a trained run
+OVERLAY = "-overlay.mp4"  # what `aupipe overlay` writes, perhaps among the videos
 log = logging.getLogger(__name__)
 
 
@@ -20,7 +21,7 @@ def walk_videos(folder: Path) -> tuple[dict[str, Path], list[Path]]:
 
     Files with a suffix that says nothing (.mod, .dat, none) are videos where their first bytes are a video's. A folder
     with such a suffix is listed too: it fails by name later, instead of being skipped silently. Hidden entries
-    and files of aupipe (configuration, stores, runs) are left out. Links to folders elsewhere are followed, each once;
+    and files of aupipe (configuration, stores, runs) are left out, and overlays are among the other files. Links to folders elsewhere are followed, each once;
     links to folders that are walked anyway are not, so that there are no loops. A folder that cannot be listed is
     logged as a warning.
     """
@@ -35,7 +36,7 @@ def walk_videos(folder: Path) -> tuple[dict[str, Path], list[Path]]:
             if not is_hidden(name) and not _is_store(here / name) and _is_followed(here / name, walked)
         ]
         videos = [name for name in folders if Path(name).suffix.lower() in VIDEO_SUFFIXES]
-        videos += [name for name in files if is_video(here / name)]
+        videos += [name for name in files if is_video(here / name) and not name.endswith(OVERLAY)]
         folders[:] = [name for name in folders if name not in videos]
         for name in videos:
             if not is_hidden(name):

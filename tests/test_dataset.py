@@ -297,3 +297,11 @@ def test_annotated_tracks_that_a_folder_does_not_hold_are_named(tmp_path: Path, 
     caplog.clear()
     open_dataset(DatasetConfig(layout="affwild2", root=corpus.root))
     assert not caplog.messages
+
+
+def test_an_overlay_among_the_videos_is_no_recording_and_is_said(tmp_path: Path) -> None:
+    for name in ("a.mp4", "a.mp4-overlay.mp4"):
+        (tmp_path / name).touch()
+    found, ignored = walk_videos(tmp_path)
+    assert list(found) == ["a.mp4"]
+    assert [path.name for path in ignored] == ["a.mp4-overlay.mp4"]

@@ -122,14 +122,16 @@ def show(config_file: Path | None, as_json: bool) -> None:
         for field in fields(kind)
     }
     values |= {f"detector.{key}": value for key, value in found.detector.items()}
+    # Tables such as [[task]] have no key of their own.
+    origins = {key: found.origin.get(key, str(found.file) if value else "default") for key, value in values.items()}
     if as_json:
         encoders = [{"name": e.name, "kind": e.kind, "modality": e.modality, **e.params} for e in found.encoders]
-        content = {key: {"value": _plain(value), "origin": found.origin[key]} for key, value in values.items()}
+        content = {key: {"value": _plain(value), "origin": origins[key]} for key, value in values.items()}
         echo_json(content | {"encoder": encoders}, indent=1)
         return
     width = max(map(len, values))
     for key, value in values.items():
-        echo(f"{key:{width}}  {_shown(value):40}  {found.origin[key]}")
+        echo(f"{key:{width}}  {_shown(value):40}  {origins[key]}")
     for encoder in found.encoders:
         params = ", ".join(f"{key} = {value!r}" for key, value in encoder.params.items())
         text = f"{encoder.name}: {encoder.modality} {encoder.kind}" + (f" ({params})" if params else "")
