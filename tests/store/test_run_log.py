@@ -86,3 +86,12 @@ def test_no_log_is_written_through_a_link(root, tmp_path):
     with pytest.raises(DamageError, match="is a symlink in the store"):
         RunLog.in_store(root)
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_why_a_machine_refused_is_erased_with_a_recording_because_it_may_name_its_file(root):
+    with RunLog.in_store(root) as log:
+        for reason in ("does not see what the run sees: /data/alice.mp4: no such file", ""):
+            log.write("machine", host="n1", state="refused" if reason else "joined", reason=reason)
+    logs.erase(log.path, "alice_left")  # the id of a track, which is not in the path
+    assert "alice" not in open(log.path).read()
+    assert [line["kind"] for line in read_lines(log.path)] == ["run", "machine", "end"]
