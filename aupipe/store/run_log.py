@@ -2,8 +2,8 @@
 
 Every line is an object with ``kind`` and ``utc``. The first is of the kind ``run``: what runs, where, with which
 versions. ``progress`` and ``end`` hold numbers. ``video`` names recordings, and the text of an ``error`` or the
-``reason`` of a ``machine`` may hold the path of one: `erase` removes these. A run that was killed has no ``end``, and its
-last line may be cut. A log is an account for people: nothing is decided by it, and a run goes on where it cannot be
+``reason`` of a ``machine`` may hold the path of one: `erase` removes these. A run that was killed has no ``end``, and
+its last line may be cut. A log is an account for people: nothing is decided by it, and a run goes on where it cannot be
 written.
 """
 
@@ -67,7 +67,7 @@ class RunLog:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if isinstance(error, Exception):
-            self.write("error", text=f"{type(error).__name__}: {' '.join(str(error).split())}")
+            self.write("error", text=short(f"{type(error).__name__}: {' '.join(str(error).split())}"))
             self.end["state"] = "error"
         elif error is not None:  # KeyboardInterrupt, SystemExit, GeneratorExit
             self.end["state"] = "stopped"
@@ -76,8 +76,7 @@ class RunLog:
         if self._fd >= 0:
             with suppress(OSError):
                 fs.fsync(self._fd, self.path)
-            os.close(self._fd)
-            self._fd = -1
+            self._close()
 
     def write(self, kind: str, **content: Any) -> None:
         """Append a line, unless the log is full."""
@@ -95,9 +94,13 @@ class RunLog:
             fs.write(self._fd, [text], self.path)
             self._bytes += len(text)
         except OSError as error:
-            os.close(self._fd)
-            self._fd = -1
+            self._close()
             self._give_up(error)
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        with suppress(OSError):  # a network file system says here that what was written is lost
+            os.close(fd)
 
     def _give_up(self, error: OSError) -> None:
         log.warning("the log of this run cannot be written (%s): %s; the run goes on", error.strerror, self.path)
