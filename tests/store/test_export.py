@@ -1,5 +1,7 @@
 """Out of a store and back, bit for bit."""
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -142,6 +144,22 @@ def test_named_columns_keep_their_names_and_known_times_are_there(backend, tmp_p
     assert np.load(file)["pose.columns"].tolist() == ["yaw", "pitch"]
     (file,) = export(store, tmp_path / "out.h5", "hdf5", features=["pose"])
     assert list(h5py.File(file)["pose"].attrs["columns"]) == ["yaw", "pitch"]
+
+
+@pytest.mark.parametrize("backend", ["zarr", "hdf5"])
+def test_columns_that_were_named_later_have_their_names_in_exports_and_copies(backend, tmp_path):
+    pytest.importorskip("pandas")
+    named = replace(SPEC, columns=("yaw", "pitch", "roll"))
+    with create_store(tmp_path / "s", backend) as store:
+        store.publish("a.mp4", SPEC, random_rows(7, 3))
+    with open_store(tmp_path / "s") as store:
+        store.publish("b.mp4", named, random_rows(7, 3))
+    store = open_store(tmp_path / "s")
+    assert list(store["hog"]["a.mp4"].to_pandas().columns) == list(named.columns)
+    for file in export(store, tmp_path / "out", "npz"):
+        assert np.load(file)["hog.columns"].tolist() == list(named.columns)
+    assert len(list(migrate(store, tmp_path / "there", backend))) == 2
+    assert open_store(tmp_path / "there").spec(SPEC.id).columns == named.columns
 
 
 def test_parquet_without_pyarrow_says_what_to_install(store, tmp_path, monkeypatch):
