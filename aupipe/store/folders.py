@@ -93,6 +93,16 @@ class StoreFolder:
         documents += [(os.path.join("items", name), content) for name, content in self.format.documents]
         self._make_folder(os.path.join(self.root, feature), documents)
 
+    def replace_document(self, path: str, content: bytes) -> None:
+        """Write a document in the place of one: a reader sees the old one or the new one, also after a crash."""
+        staged = self.staging_path()
+        try:
+            fs.write_file(staged, [content])
+            fs.rename(staged, path)
+        except OSError:
+            fs.try_remove(staged)
+            raise
+
     def make_durable(self, path: str) -> None:
         """Wait until the name of a folder is on the disk, whichever process made it; once per process and folder."""
         if path not in self._durable_dirs:

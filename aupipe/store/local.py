@@ -3,7 +3,7 @@
 An item is published in three steps: write it to ``tmp/`` and fsync; rename it to a path that no publication had before
 and fsync the parent; append one line to the journal of this process and fsync. An item exists if and only if its line
 does.
-Nothing that was published is changed, moved or removed here: `aupipe.store.maintenance.gc` does that later.
+No item that was published is changed, moved or removed here: `aupipe.store.maintenance.gc` does that later.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ import os
 import stat
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from aupipe.documents import read_json
 from aupipe.errors import DamageError
 from aupipe.store import fs
 from aupipe.store.documents import STORE_FILE, is_current, read_backend, read_spec, spec_document, store_document
@@ -56,6 +59,7 @@ class LocalStore(ItemStore):
         super().__init__(path, Index(self.folder.journals, self.folder.indexes))
         self._maps = MapCache()
         self._is_current = False
+        self._named: set[str] = set()  # features whose columns have names, as far as they could be given
         self.refresh()
 
     def item_path(self, record: ItemRecord) -> str:
@@ -81,7 +85,24 @@ class LocalStore(ItemStore):
         if spec.id not in self._specs and not os.path.exists(os.path.join(target, "spec.json")):
             self.folder.make_feature_folder(spec.id, spec_document(spec.to_json()))
             self._specs[spec.id] = spec
+        elif spec.columns and spec.id not in self._named:
+            self._named.add(spec.id)
+            self._name_columns(spec)
         self.folder.make_durable(target)
+
+    def _name_columns(self, spec: FeatureSpec) -> None:
+        """Add the names of the columns to a ``spec.json`` that was written without; they are not part of the key.
+
+        It stays as it is where it is damaged, a link or not ours to replace: no item is lost for names.
+        """
+        path = os.path.join(self.root, spec.id, "spec.json")
+        with suppress(DamageError, PermissionError):
+            stored = read_spec(self.root, spec.id)
+            if not stored.columns and not os.path.islink(path):
+                document = spec_document(read_json(Path(path)) | {"columns": list(spec.columns)})
+                self.folder.replace_document(path, document)
+                stored = replace(stored, columns=spec.columns)
+            self._specs[spec.id] = stored
 
     def _publish(self, spec: FeatureSpec, record: ItemRecord, sink: Sink) -> ItemRecord:
         """Steps two and three: rename the item to its path, then write its line."""
@@ -119,9 +140,7 @@ class LocalStore(ItemStore):
     def mark_version(self) -> None:
         """Raise the format version of a store of an earlier one, before what that version could not read is written."""
         if not self._is_current and not is_current(self.root):
-            staged = self.folder.staging_path()
-            fs.write_file(staged, [store_document(self.backend)])
-            fs.rename(staged, os.path.join(self.root, STORE_FILE))
+            self.folder.replace_document(os.path.join(self.root, STORE_FILE), store_document(self.backend))
         self._is_current = True
 
     # Removing --------------------------------------------------------------------------------------------------------
@@ -194,9 +213,10 @@ class LocalStore(ItemStore):
 
     def spec(self, feature: str) -> FeatureSpec:
         """The spec of a feature id. Raises KeyError for an unknown one, DamageError when it is not what was written."""
-        if feature not in self._specs:
-            self._specs[feature] = read_spec(self.root, feature)
-        return self._specs[feature]
+        spec = self._specs.get(feature)
+        if spec is None:
+            spec = self._specs[feature] = read_spec(self.root, feature)
+        return spec
 
     def features(self) -> list[FeatureSpec]:
         """Every feature that has a ``spec.json``, by id."""
@@ -212,6 +232,8 @@ class LocalStore(ItemStore):
             self._maps.clear()
         for recording, feature in changed or ():
             self._maps.drop(recording, feature)
+        if changed != set():  # another process may have named columns
+            self._specs = {feature: spec for feature, spec in self._specs.items() if spec.columns}
 
     def reload(self) -> None:
         """Drop everything in memory and read it again, as a newly opened store does."""

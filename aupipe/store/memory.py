@@ -59,7 +59,9 @@ class MemoryStore(ItemStore):
         pass
 
     def _make_feature(self, spec: FeatureSpec) -> None:
-        self._specs.setdefault(spec.id, spec)
+        stored = self._specs.setdefault(spec.id, spec)
+        if spec.columns and not stored.columns:
+            self._specs[spec.id] = spec
 
     def acknowledge(self, record: ItemRecord) -> ItemRecord:
         self.index.apply(Line((self.index.last_seq(record.recording, record.feature) + 1, ""), record))

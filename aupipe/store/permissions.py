@@ -32,7 +32,7 @@ def warn_of_mode(path: str | os.PathLike[str], readable_by: str) -> None:
             mode,
             path,
         )
-    elif asked & ~mode:
+    elif asked & 0o077 & ~mode:  # its owner knows why a folder is read-only
         who = "g" if readable_by == "group" else "go"
         log.warning(
             "%s was made for fewer readers (mode %04o) than --readable-by %s says, and stays so: `chmod -R %s+rX %s` "

@@ -1,9 +1,10 @@
 """The logs of runs: one append-only JSON-lines file for each run, in ``runs/`` of its store.
 
 Every line is an object with ``kind`` and ``utc``. The first is of the kind ``run``: what runs, where, with which
-versions. ``progress``, ``machine`` and ``end`` hold numbers and names of machines; only ``video`` and ``error`` hold
-text, and so names of recordings, which `erase` removes. A run that was killed has no ``end``, and its last line may be
-cut. A log is an account for people: nothing is decided by it, and a run goes on where it cannot be written.
+versions. ``progress`` and ``end`` hold numbers. ``video`` names recordings, and the text of an ``error`` or the
+``reason`` of a ``machine`` may hold the path of one: `erase` removes these. A run that was killed has no ``end``, and
+its last line may be cut. A log is an account for people: nothing is decided by it, and a run goes on where it cannot be
+written.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ MAX_BYTES = 16 << 20  # of one log; beyond that lines are counted and left out, 
 KEPT = 200  # logs of a store; `aupipe store gc` removes older ones
 SILENT_AFTER_S = 300.0  # without a line, for a run on another machine; one that works writes every minute at least
 TAIL_BYTES = 64 << 10  # read from the end of a log for its last progress
-NAMELESS = ("run", "progress", "machine", "end")  # kinds of lines that name no recording
+NAMELESS = ("run", "progress", "end")  # kinds of lines that name no recording
 MAX_TEXT = 2000  # characters of one text
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ class RunLog:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if isinstance(error, Exception):
-            self.write("error", text=f"{type(error).__name__}: {' '.join(str(error).split())}")
+            self.write("error", text=short(f"{type(error).__name__}: {' '.join(str(error).split())}"))
             self.end["state"] = "error"
         elif error is not None:  # KeyboardInterrupt, SystemExit, GeneratorExit
             self.end["state"] = "stopped"
@@ -75,8 +76,7 @@ class RunLog:
         if self._fd >= 0:
             with suppress(OSError):
                 fs.fsync(self._fd, self.path)
-            os.close(self._fd)
-            self._fd = -1
+            self._close()
 
     def write(self, kind: str, **content: Any) -> None:
         """Append a line, unless the log is full."""
@@ -94,9 +94,13 @@ class RunLog:
             fs.write(self._fd, [text], self.path)
             self._bytes += len(text)
         except OSError as error:
-            os.close(self._fd)
-            self._fd = -1
+            self._close()
             self._give_up(error)
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        with suppress(OSError):  # a network file system says here that what was written is lost
+            os.close(fd)
 
     def _give_up(self, error: OSError) -> None:
         log.warning("the log of this run cannot be written (%s): %s; the run goes on", error.strerror, self.path)
@@ -177,7 +181,10 @@ def running_pid(path: str) -> int:
 
 
 def erase(path: str, recording: str) -> None:
-    """Overwrite with spaces what a log may say of a recording: lines about it or with its name, errors, a cut line."""
+    """Overwrite with spaces what a log may say of a recording.
+
+    That is lines about it or with its name, errors, machines with a reason, and a cut line.
+    """
     start = 0
     with open(path, "rb") as file:
         lines = file.readlines()
@@ -213,6 +220,8 @@ def _may_name(line: bytes, recording: str) -> bool:
         return True  # cut or damaged: it may hold a part of the name
     if parsed["kind"] in NAMELESS:
         return False
+    if parsed["kind"] == "machine":
+        return bool(parsed.get("reason"))  # a path may name the recording in other words than its id
     return parsed["kind"] == "error" or json.dumps(recording)[1:-1] in line.decode("ascii", "replace")
 
 

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from dataclasses import replace
 
 import google_crc32c
 import numpy as np
@@ -287,6 +288,18 @@ class StoreContract:
         for unknown in ("nope@000000000000", "hog", "../x"):
             with pytest.raises(KeyError):
                 store.spec(unknown)
+
+    def test_a_feature_that_was_stored_without_names_of_columns_has_them_once_they_are_known(self, store):
+        named = replace(SPEC, columns=("yaw", "pitch", "roll"))
+        store.publish("a", SPEC, random_rows(2, 3))
+        assert store[SPEC.id]["a"].spec.columns == ()
+        store.publish("b", named, random_rows(2, 3))
+        for recording in ("a", "b"):
+            assert store[SPEC.id][recording].spec.columns == named.columns
+        store.publish("c", SPEC, random_rows(2, 3))
+        store.fail("d", SPEC, "x")
+        assert store.spec(SPEC.id).columns == named.columns
+        assert damage_in(store) == []
 
     def test_records_are_those_of_one_feature_or_of_all(self, store):
         store.publish("a", SPEC, random_rows(2, 3))

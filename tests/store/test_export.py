@@ -1,5 +1,7 @@
 """Out of a store and back, bit for bit."""
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -142,6 +144,58 @@ def test_named_columns_keep_their_names_and_known_times_are_there(backend, tmp_p
     assert np.load(file)["pose.columns"].tolist() == ["yaw", "pitch"]
     (file,) = export(store, tmp_path / "out.h5", "hdf5", features=["pose"])
     assert list(h5py.File(file)["pose"].attrs["columns"]) == ["yaw", "pitch"]
+
+
+@pytest.mark.parametrize("backend", ["zarr", "hdf5"])
+def test_columns_that_were_named_later_have_their_names_in_exports_and_copies(backend, tmp_path):
+    pytest.importorskip("pandas")
+    named = replace(SPEC, columns=("yaw", "pitch", "roll"))
+    with create_store(tmp_path / "s", backend) as store:
+        store.publish("a.mp4", SPEC, random_rows(7, 3))
+    with open_store(tmp_path / "s") as store:
+        store.publish("b.mp4", named, random_rows(7, 3))
+    store = open_store(tmp_path / "s")
+    assert list(store["hog"]["a.mp4"].to_pandas().columns) == list(named.columns)
+    for file in export(store, tmp_path / "out", "npz"):
+        assert np.load(file)["hog.columns"].tolist() == list(named.columns)
+    assert len(list(migrate(store, tmp_path / "there", backend))) == 2
+    assert open_store(tmp_path / "there").spec(SPEC.id).columns == named.columns
+
+
+@pytest.mark.parametrize("columns", [("frame", "yaw"), ("yaw", "yaw"), ("time_s", "valid")])
+def test_names_that_something_else_has_too_replace_nothing_in_parquet(tmp_path, columns):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    store, rows = create_store(tmp_path / "s"), random_rows(7, 2)
+    for name in ("pose", "valid"):
+        store.publish("a.mp4", FeatureSpec(name, "visual", "geometry", 1, columns=columns), rows)
+    for file in export(store, tmp_path / "out", "parquet"):
+        table = parquet.read_table(file)
+        assert table.column_names[:4] == ["recording", "frame", "time_s", "valid"]
+        assert table["frame"].to_pylist() == list(range(7))
+        assert table["valid"].to_pylist() == [True] * 7
+        (values,) = table.column_names[4:]
+        assert values.partition("@")[0] in ("pose", "valid")
+        assert np.array_equal(np.array(table[values].to_pylist(), np.float16), rows)
+
+
+def test_a_feature_that_is_called_recording_is_exported_under_its_id(tmp_path):
+    store, spec = create_store(tmp_path / "s"), FeatureSpec("recording", "visual", "x", 1)
+    store.publish("a.mp4", spec, random_rows(7, 2))
+    arrays = np.load(export(store, tmp_path / "out", "npz")[0])
+    assert str(arrays["recording"]) == "a.mp4"
+    assert same(arrays[spec.id], random_rows(7, 2))
+
+
+def test_more_names_than_an_attribute_of_hdf5_holds_are_left_out_and_the_rows_are_exported(tmp_path):
+    store = create_store(tmp_path / "s")
+    for count in (2000, 5000):
+        spec = FeatureSpec(f"x{count}", "visual", "x", 1, columns=tuple(f"column_{k}" for k in range(count)))
+        store.publish("a", spec, random_rows(3, count))
+    (file,) = export(store, tmp_path / "out.h5", "hdf5")
+    with h5py.File(file) as found:
+        assert list(found["x2000"].attrs["columns"])[-1] == "column_1999"
+        assert "columns" not in found["x5000"].attrs
+        assert next(iter(found["x5000"].values())).shape == (3, 5000)
 
 
 def test_parquet_without_pyarrow_says_what_to_install(store, tmp_path, monkeypatch):

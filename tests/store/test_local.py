@@ -1,15 +1,18 @@
 """Creating, opening and sharing a store on disk."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from aupipe.errors import DamageError, NoStoreError, StoreVersionError, UsageError
 from aupipe.store import STORES, create_store, open_store
+from aupipe.store.documents import spec_document
 from aupipe.store.maintenance.gc import collect
 from aupipe.store.maintenance.verify import check
 
@@ -149,6 +152,61 @@ def test_what_two_stores_published_is_one_item_and_one_file_after_collecting(pat
     assert same(first.read("a", SPEC.id), random_rows(5, 3))
     folder = path / SPEC.id / "items"
     assert len([item for shard in folder.iterdir() if shard.is_dir() for item in shard.glob("a-*")]) == 1
+    assert not list((path / "tmp").iterdir())
+
+
+NAMED = replace(SPEC, columns=("yaw", "pitch", "roll"))
+
+
+def test_names_of_columns_are_added_to_a_stored_spec_and_nothing_else_of_it_is_changed(path, backend):
+    with create_store(path, backend) as store:
+        store.publish("a", SPEC, random_rows(5, 3))
+    file = path / SPEC.id / "spec.json"
+    content = json.loads(file.read_bytes()) | {"of_a_later_version": 1}
+    file.write_bytes(spec_document(content))
+    reader = open_store(path)
+    assert reader.features() == [SPEC]
+    with open_store(path) as store:
+        store.publish("b", NAMED, random_rows(5, 3))
+    after = json.loads(file.read_bytes())
+    assert after.pop("columns") == list(NAMED.columns)
+    assert {**after, "crc32c": 0} == {**content, "crc32c": 0}
+    assert open_store(path).spec(SPEC.id).columns == NAMED.columns
+    assert reader.spec(SPEC.id).columns == ()
+    reader.refresh()
+    assert reader.spec(SPEC.id).columns == NAMED.columns
+    before = file.stat()
+    with open_store(path) as store:
+        store.publish("a", replace(SPEC, columns=("x", "y", "z")), random_rows(5, 3))
+    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert check(store).damage == []
+
+
+@pytest.mark.parametrize("obstacle", ["damaged", "link", "not ours"])
+def test_no_item_is_lost_where_the_names_of_columns_cannot_be_stored(path, backend, obstacle, tmp_path, monkeypatch):
+    with create_store(path, backend) as store:
+        store.publish("a", SPEC, random_rows(5, 3))
+    file = path / SPEC.id / "spec.json"
+    if obstacle == "damaged":
+        file.write_bytes(file.read_bytes().replace(b"hog", b"hug"))
+    elif obstacle == "link":
+        file.rename(tmp_path / "spec.json")
+        file.symlink_to(tmp_path / "spec.json")
+    else:
+        rename = os.rename
+
+        def refuse(source, target):
+            if target == str(file):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), target)
+            rename(source, target)
+
+        monkeypatch.setattr(os, "rename", refuse)
+    before = file.read_bytes()
+    store = open_store(path)
+    for name in ("b", "c"):
+        store.publish(name, NAMED, random_rows(5, 3))
+    assert same(open_store(path).read("c", SPEC.id), random_rows(5, 3))
+    assert (file.read_bytes(), file.is_symlink()) == (before, obstacle == "link")
     assert not list((path / "tmp").iterdir())
 
 

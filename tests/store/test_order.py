@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,19 @@ def test_the_first_item_of_a_feature_is_on_the_disk_with_all_folders_above_it(tm
         folders = {os.path.dirname(item), os.path.dirname(os.path.dirname(item)), store.root, store.folder.journals}
         assert folders <= synced
         assert [call for call, *_ in recorded[line:]] == ["write", "fsync"]
+
+
+def test_names_of_columns_are_on_the_disk_before_the_line_and_are_written_once(store, recorded):
+    spec = os.path.join(store.root, SPEC.id, "spec.json")
+    store.publish("a", replace(SPEC, columns=("x", "y", "z")), random_rows(600, 3, seed=1))
+    calls = [tuple(call) for call in recorded]
+    (at,) = [number for number, call in enumerate(calls) if call[-1] == spec]
+    staged = calls[at][1]
+    assert calls[at - 1 : at + 2] == [("fsync", staged), ("rename", staged, spec), ("fsync", os.path.dirname(spec))]
+    assert any(call[0] == "write" and "/journal/" in call[-1] for call in calls[at:])
+    del recorded[:]
+    store.publish("b", replace(SPEC, columns=("x", "y", "z")), random_rows(600, 3, seed=1))
+    assert spec not in [path for call in recorded for path in call]
 
 
 def test_a_failure_and_a_deletion_are_one_durable_line(store, recorded):

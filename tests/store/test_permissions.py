@@ -93,6 +93,17 @@ def test_asking_for_more_readers_of_a_store_that_exists_says_that_its_mode_stays
     assert not caplog.records
 
 
+def test_a_store_that_its_owner_made_read_only_is_not_said_to_have_too_few_readers(tmp_path, caplog):
+    path = tmp_path / "s"
+    create_store(path).close()
+    path.chmod(0o500)
+    create_store(path).close()
+    assert not caplog.records
+    create_store(path, readable_by="group").close()
+    path.chmod(0o700)
+    assert "made for fewer readers (mode 0500) than --readable-by group says" in caplog.text
+
+
 @pytest.mark.parametrize("form", ["npz", "hdf5", "parquet"])
 @pytest.mark.parametrize("readable_by", ["owner", "group", "all"])
 def test_exports_are_readable_by_those_who_may(tmp_path, form, readable_by, umask):

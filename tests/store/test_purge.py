@@ -57,6 +57,8 @@ def test_a_purge_leaves_no_byte_and_no_name_anywhere(store):
         log.write("video", video=OTHER, notes=["odd"])
         log.write("video", video="clips/Jane", failed=[{"recording": NAME, "reason": f"cannot read '/data/{NAME}'"}])
         log.write("error", text="ValueError: Jane")
+        log.write("machine", host="n1", state="joined", reason="", worker_processes=2)
+        log.write("machine", host="n2", state="refused", reason="does not see what the run sees: /data/Jane.mkv")
     with open(log.path, "ab") as file:
         file.write(b'{"kind":"video","video":"clips/Jan')  # of a run that was killed
     store.compact()
@@ -80,7 +82,7 @@ def test_a_purge_leaves_no_byte_and_no_name_anywhere(store):
     assert {record.recording for record in store.records()} == {OTHER}
     assert same(open_store(store.path).read(OTHER, SPEC.id), random_rows(700, 3, seed=1))
     assert check(store).damage == []
-    assert [line["kind"] for line in read_lines(log.path)] == ["run", "video", "end"]
+    assert [line["kind"] for line in read_lines(log.path)] == ["run", "video", "machine", "end"]
 
 
 def test_a_purge_waits_for_no_writer_but_refuses_beside_one(store):

@@ -1,8 +1,10 @@
 """The logs of runs: append-only, bounded, readable after a crash, and without a purged recording's name."""
 
+import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -86,3 +88,44 @@ def test_no_log_is_written_through_a_link(root, tmp_path):
     with pytest.raises(DamageError, match="is a symlink in the store"):
         RunLog.in_store(root)
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_why_a_machine_refused_is_erased_with_a_recording_because_it_may_name_its_file(root):
+    with RunLog.in_store(root) as log:
+        for reason in ("does not see what the run sees: /data/alice.mp4: no such file", ""):
+            log.write("machine", host="n1", state="refused" if reason else "joined", reason=reason)
+    logs.erase(log.path, "alice_left")  # the id of a track, which is not in the path
+    assert b"alice" not in Path(log.path).read_bytes()
+    assert [line["kind"] for line in read_lines(log.path)] == ["run", "machine", "end"]
+
+
+def test_an_error_of_megabytes_is_shortened(root):
+    with pytest.raises(ValueError, match="xxx"), RunLog.in_store(root) as log:
+        raise ValueError("x" * 1_000_000)
+    (error,) = [line for line in read_lines(log.path) if line["kind"] == "error"]
+    assert error["text"].startswith("ValueError: xxx")
+    assert os.path.getsize(log.path) < 3 * logs.MAX_TEXT
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_run_goes_on_where_closing_its_log_fails(root, monkeypatch, full):
+    """As on a network file system, with or without a write that has failed before."""
+
+    def fail(*_):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    close, closed = os.close, []
+
+    def close_and_fail(fd):
+        close(fd)
+        closed.append(fd)
+        fail()
+
+    with monkeypatch.context() as patched, RunLog.in_store(root) as log:
+        fd = log._fd
+        patched.setattr(os, "close", close_and_fail)
+        if full:
+            patched.setattr(logs.fs, "write", fail)
+        log.write("progress", frames=1)
+        log.__exit__(None, None, None)
+    assert closed == [fd]

@@ -249,3 +249,18 @@ def test_columns_have_their_names_in_pandas_xarray_and_in_the_files_themselves(t
     attributes = zarr.open_group(file, mode="r").attrs if backend == "zarr" else h5py.File(file)["data"].attrs
     assert list(attributes["columns"]) == list(names)
     assert check(store).damage == []
+
+
+@pytest.mark.parametrize("length", [1, 300])
+@pytest.mark.parametrize("count", [2000, 2001, 5000])
+def test_an_hdf5_item_of_very_many_columns_is_stored_and_the_spec_has_their_names(tmp_path, count, length):
+    names = tuple(f"{k:0{length}d}" for k in range(count))
+    spec = replace(SPEC, columns=names)
+    with create_store(tmp_path / "s", "hdf5") as store:
+        store.publish("a.mp4", spec, random_rows(3, count))
+    store = open_store(tmp_path / "s")
+    assert store[spec.name]["a.mp4"].spec.columns == names
+    (file,) = (tmp_path / "s" / spec.id / "items").glob("*/a.mp4-*")
+    with h5py.File(file) as found:
+        assert ("columns" in found["data"].attrs) == (count <= 2000)
+    assert check(store).damage == []

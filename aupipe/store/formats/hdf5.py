@@ -24,6 +24,9 @@ from aupipe.store.records import ItemRecord
 
 DATASET = "data"
 ALIGNMENT = 4096  # of the array in the file: a page
+# Names of columns in an attribute, else it is left out and ``spec.json`` alone has them: an attribute holds 64 KiB, in
+# which a name takes 16 bytes, and these are shared with the other attributes.
+MAX_NAMES = 2000
 
 
 class _SparseFile(io.RawIOBase):
@@ -115,7 +118,8 @@ class Hdf5Sink:
         self._file.write([rows])
 
     def finish(self, item: ItemRecord, metadata: str, beside: Beside) -> int:
-        sparse, offset = _make_file(self.layout, item_attributes(item, metadata, self.layout.columns), beside)
+        columns = self.layout.columns if len(self.layout.columns) <= MAX_NAMES else ()
+        sparse, offset = _make_file(self.layout, item_attributes(item, metadata, columns), beside)
         if offset != self.offset:  # another h5py may place the array elsewhere: refuse, do not write a damaged file
             raise OSError(f"{self.path}: HDF5 moved the array from byte {self.offset} to {offset}; use backend 'zarr'")
         self.nbytes = max(sparse.size, offset + self.layout.nbytes)

@@ -16,12 +16,15 @@ from aupipe.files import refuse_existing
 from aupipe.registry import nearest
 from aupipe.store import fs
 from aupipe.store.adapters import optional_package
+from aupipe.store.formats.hdf5 import MAX_NAMES
 from aupipe.store.formats.rows import row_blocks
 from aupipe.store.keys import recording_key
 from aupipe.store.permissions import folder_mode, set_modes
 from aupipe.store.processes import writer_name
 from aupipe.store.protocol import Store
 from aupipe.store.view import FeatureView, ItemView, feature_view
+
+FIXED = ("recording", "frame", "time_s", "valid")  # what an export has of every feature
 
 Selection = list[tuple[FeatureView, list[str]]]  # features, and the recordings of each
 
@@ -41,10 +44,10 @@ def export(
     ``readable_by``: who may read them: ``owner``, ``group`` or ``all``.
 
     ``npz``: a folder, one file per recording, one array per feature, and its column names as ``<feature>.columns``.
-    ``hdf5``: one file, a group per feature with the attribute ``columns``, a dataset per recording with its name in the
-    attribute ``recording``. ``parquet``: a folder, one file per feature, a row per frame with its recording, its
-    number, its time in s (null where that is not known), whether it is valid, and its values: a column each where they
-    have names, else one list.
+    ``hdf5``: one file, a group per feature with the attribute ``columns`` (of up to `MAX_NAMES`), a dataset per
+    recording with its name in the attribute ``recording``. ``parquet``: a folder, one file per feature, a row per frame
+    with its recording, its number, its time in s (null where that is not known), whether it is valid, and its values:
+    a column each where they have names of their own, else one list.
 
     Raises UsageError for an unknown format, for Parquet without pyarrow, and for a target that exists or whose folder
     does not; ``overwrite`` replaces a file, never a folder.
@@ -89,8 +92,8 @@ def _make_private(path: str, format: str) -> None:
 
 
 def _names(views: list[FeatureView]) -> dict[str, str]:
-    """The name of each feature in the files: its own, or its id where several features have that name."""
-    names = [view.spec.name for view in views]
+    """The name of each feature in the files: its own, or its id where that is the name of something else too."""
+    names = [*FIXED, *(view.spec.name for view in views)]
     return {view.spec.id: view.spec.name if names.count(view.spec.name) == 1 else view.spec.id for view in views}
 
 
@@ -113,7 +116,7 @@ def _to_hdf5(path: str, items: Selection) -> None:
         for view, recordings in items:
             group = file.create_group(names[view.spec.id])
             group.attrs["feature"] = view.spec.id
-            if view.spec.columns:
+            if 0 < len(view.spec.columns) <= MAX_NAMES:
                 group.attrs["columns"] = list(view.spec.columns)
             for recording in recordings:
                 item = view[recording]
@@ -132,7 +135,7 @@ def _to_parquet(folder: str, items: Selection) -> None:
             item = view[recording]
             times = item.known_times()
             for start, stop in row_blocks(item.shape, item.dtype):
-                table = _table(arrow, item, times, start, stop)
+                table = _table(arrow, item, names[view.spec.id], times, start, stop)
                 path = os.path.join(folder, f"{names[view.spec.id]}.parquet")
                 writer = writer or parquet.ParquetWriter(path, table.schema)
                 writer.write_table(table)
@@ -140,22 +143,22 @@ def _to_parquet(folder: str, items: Selection) -> None:
             writer.close()
 
 
-def _table(arrow: Any, item: ItemView, times: NDArray[np.float64] | None, start: int, stop: int) -> Any:
-    """Rows [start, stop) as a table: recording, frame, time_s, valid, and the row's values."""
+def _table(arrow: Any, item: ItemView, name: str, times: NDArray[np.float64] | None, start: int, stop: int) -> Any:
+    """Rows [start, stop) as a table: those of `FIXED`, and the row's values; ``name``: of the feature."""
     rows = item[start:stop]
     flat = np.ascontiguousarray(rows.reshape(len(rows), -1))  # (n, ...) -> (n, D)
-    name = _printable(item.record.recording)
     columns = {
-        "recording": arrow.array([name] * len(rows)),
+        "recording": arrow.array([_printable(item.record.recording)] * len(rows)),
         "frame": arrow.array(np.arange(start, stop)),
         "time_s": arrow.nulls(len(rows), arrow.float64()) if times is None else arrow.array(times[start:stop]),
         "valid": arrow.array(~np.isnan(flat[:, 0])),
     }
-    if rows.shape[1:] == (len(item.spec.columns),):
+    all_names = {*FIXED, *item.spec.columns}
+    if rows.shape[1:] == (len(item.spec.columns),) and len(all_names) == len(FIXED) + len(item.spec.columns):
         named = zip(item.spec.columns, flat.T, strict=True)
         return arrow.table(columns | {column: arrow.array(np.ascontiguousarray(values)) for column, values in named})
     values = arrow.FixedSizeListArray.from_arrays(arrow.array(flat.reshape(-1)), flat.shape[1])
-    return arrow.table(columns | {item.spec.name: values})
+    return arrow.table(columns | {name: values})
 
 
 def _printable(recording: str) -> str:

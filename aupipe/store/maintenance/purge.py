@@ -26,8 +26,8 @@ def purge(store: LocalStore, recording: str) -> int:
 
     Returns how many items were removed. No file of the store keeps anything of it, its name included, except where the
     name is part of another one: purge ``video2_left`` and ``video2_right`` together with ``video2``. What cannot be
-    attributed is erased too: everything in ``tmp/``, whatever its age, damaged journal lines in quarantine, errors in
-    the logs of runs.
+    attributed is erased too: everything in ``tmp/``, whatever its age, damaged journal lines in quarantine, and in the
+    logs of runs errors and why machines refused.
 
     Run it while no process writes. Raises AupipeError, and erases nothing, when one of this machine does, and at the
     end when one wrote of the recording meanwhile. Raises DamageError, and erases nothing, when a journal was lost or is
