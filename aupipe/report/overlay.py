@@ -49,6 +49,7 @@ def write_overlay(
             sound = _sound(recording) if hide != "none" else None
             audio = container.add_stream("aac", rate=SOUND_HZ, layout="mono") if sound is not None else None
             start_s = min(float(faces.times_s[0]), sound.start_s if sound is not None else np.inf)
+            last = -1
             for row, picture in pictures(recording, faces):
                 drawn = _even(draw_row(picture, faces, row, hide), height)
                 if not count:
@@ -56,7 +57,8 @@ def write_overlay(
                 elif drawn.shape[:2] != (video.height, video.width):
                     drawn = np.asarray(cv2.resize(drawn, (video.width, video.height)), np.uint8)
                 frame = av.VideoFrame.from_ndarray(drawn, format="rgb24")
-                frame.pts, frame.time_base = round((faces.times_s[row] - start_s) / TIME_BASE), TIME_BASE
+                last = max(round((faces.times_s[row] - start_s) / TIME_BASE), last + 1)  # mp4 has one frame at a time
+                frame.pts, frame.time_base = last, TIME_BASE
                 container.mux(video.encode(frame))
                 count += 1
             container.mux(video.encode(None))
