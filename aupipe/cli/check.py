@@ -122,7 +122,7 @@ def flagged_before(store: Store) -> tuple[Mapping[str, Sequence[str]], str]:
     """Recording -> its faults, as the last `aupipe check` of a store found them, and when that was; empty without."""
     from aupipe.store.run_log import accounts, read_lines
 
-    checks = [account for account in accounts(store.path) if account.about.get("command") == "check" and account.end]
+    checks = [account for account in accounts(store.path, "check") if account.end]
     if not checks:
         return {}, ""
     lines = [line for line in read_lines(checks[-1].path) if line["kind"] == "video"]

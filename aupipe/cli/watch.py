@@ -43,7 +43,7 @@ def extractions(store: Store) -> list[RunAccount]:
     """The accounts of the store's extractions, oldest first."""
     from aupipe.store.run_log import accounts
 
-    return [account for account in accounts(store.path) if account.about.get("command") == "extract"]
+    return accounts(store.path, "extract")
 
 
 def describe_run(account: RunAccount) -> str:
