@@ -90,15 +90,19 @@ def check_corpus(
     for task, given in label_sets.items():
         if given.signals is None:
             continue
-        what = f"{task} labels against the face"
+        by = given.signals.by
         fits = [each.lags[task].fit_at_0 for each in facts if task in each.lags]
-        if given.signals.learned and (not fits or np.median(fits) < LEAST_LEARNED_FIT):
+        untold = sum(each.recording in given.labels for each in facts) - len(fits)
+        if fits and given.signals.learned and np.median(fits) < LEAST_LEARNED_FIT:
             for each in facts:
                 each.forget_labels(task)
-            reached = f"fits them by {np.median(fits):.2f} in the median" if fits else "says nothing of them"
-            missing.append(f"{what}: {given.signals.by}, {reached}; {LEAST_LEARNED_FIT} is needed")
-        else:
-            checked.append(f"{what}, by {given.signals.by}")
+            reached = f"fits them by {np.median(fits):.2f} in the median; {LEAST_LEARNED_FIT} is needed"
+            missing.append(f"{task} labels against the face: {by}, {reached}")
+            continue
+        if fits:
+            checked.append(f"{task} labels against the face, by {by}")
+        if untold:
+            missing.append(f"{task} labels of {untold} against the face: nothing can be told of them by {by}")
     for what, name in (("clocks", "fps"), ("faces", "nobody"), ("sound", "absent")):
         count = sum(name in each.values for each in facts)
         if count:
