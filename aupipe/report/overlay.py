@@ -49,7 +49,7 @@ def write_overlay(
             sound = _sound(recording) if hide != "none" else None
             audio = container.add_stream("aac", rate=SOUND_HZ, layout="mono") if sound is not None else None
             start_s = min(float(faces.times_s[0]), sound.start_s if sound is not None else np.inf)
-            last = -1
+            last, heard = -1, 0  # the time of the last picture; samples written
             for row, picture in pictures(recording, faces):
                 drawn = _even(draw_row(picture, faces, row, hide), height)
                 if not count:
@@ -60,10 +60,13 @@ def write_overlay(
                 last = max(round((faces.times_s[row] - start_s) / TIME_BASE), last + 1)  # mp4 has one frame at a time
                 frame.pts, frame.time_base = last, TIME_BASE
                 container.mux(video.encode(frame))
+                if sound is not None and audio is not None:
+                    heard = _encode_sound(container, audio, sound, start_s, heard, faces.times_s[row])
                 count += 1
             container.mux(video.encode(None))
             if sound is not None and audio is not None:
-                _encode_sound(container, audio, sound, start_s)
+                _encode_sound(container, audio, sound, start_s, heard, np.inf)
+                container.mux(audio.encode(None))
     return count
 
 
@@ -89,12 +92,22 @@ def _sound(recording: Recording) -> Waveform | None:
 
 
 def _encode_sound(
-    container: av.container.OutputContainer, stream: av.AudioStream, sound: Waveform, start_s: float
-) -> None:
+    container: av.container.OutputContainer,
+    stream: av.AudioStream,
+    sound: Waveform,
+    start_s: float,
+    first: int,
+    until_s: float,
+) -> int:
+    """Write the blocks from sample ``first`` on that begin by ``until_s``; returns the sample that comes next.
+
+    Sound lies beside its pictures in the file: a player reads the file once, from its beginning.
+    """
     begin = round((sound.start_s - start_s) * SOUND_HZ)
-    for first in range(0, len(sound.samples), SOUND_BLOCK):
+    while first < len(sound.samples) and sound.start_s + first / SOUND_HZ <= until_s:
         block = np.ascontiguousarray(sound.samples[None, first : first + SOUND_BLOCK], np.float32)
         frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = SOUND_HZ, begin + first, Fraction(1, SOUND_HZ)
         container.mux(stream.encode(frame))
-    container.mux(stream.encode(None))
+        first += SOUND_BLOCK
+    return first

@@ -29,3 +29,15 @@ def test_frames_at_one_time_are_all_in_the_overlay(tmp_path: Path) -> None:
         found = [frame.time for frame in container.decode(video=0)]
     assert len(found) == 60
     assert np.abs(np.array(found) - times_s).max() < 1e-3
+
+
+def test_the_sound_of_an_overlay_lies_beside_its_pictures_in_the_file(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", 500, tone_hz=440)
+    write_overlay(Recording("a", video=path), nobody(np.arange(500) / 25), tmp_path / "o.mp4")
+    with av.open(str(tmp_path / "o.mp4")) as container:
+        packets = [packet for packet in container.demux() if packet.dts is not None]
+        in_file = sorted(packets, key=lambda packet: packet.pos or 0)
+        times_s = np.array([float(packet.dts * packet.time_base) for packet in in_file])
+        assert {packet.stream.type for packet in packets} == {"video", "audio"}
+        assert sum(packet.duration or 0 for packet in packets if packet.stream.type == "audio") >= 20 * 48_000
+    assert np.abs(np.diff(times_s)).max() < 4  # seconds: the encoder of the pictures looks ahead
