@@ -13,7 +13,7 @@ from aupipe.cli.options import config_options, device_options, existing_store, j
 from aupipe.cli.output import echo, echo_json
 
 if TYPE_CHECKING:
-    from aupipe.report.checks.corpus import CorpusReport
+    from aupipe.report.checks.corpus import CorpusReport, HeldOut
     from aupipe.report.checks.judge import Finding
     from aupipe.store import Store
 
@@ -62,9 +62,9 @@ def check(
     opened = existing_store(config)
     dataset = open_dataset(config.dataset)
     features = build_feature_set(config, known=opened.features())
-    scores = _held_out_scores(run, config_file, store, gpu, cpu) if run is not None else None
+    held_out = _held_out(run, config_file, store, gpu, cpu) if run is not None else None
     chosen = {recording.id for recording in dataset.select(recordings)} if recordings else None
-    report = check_corpus(dataset, dataset.recordings, features, opened, scores)
+    report = check_corpus(dataset, dataset.recordings, features, opened, held_out)
     remember(report, opened)
     findings = [finding for finding in report.findings if chosen is None or finding.recording in chosen]
     if as_json:
@@ -74,16 +74,15 @@ def check(
     return FLAGGED if strict and findings else 0
 
 
-def _held_out_scores(
-    run: Path, config_file: Path | None, store: Path | None, gpu: str | None, cpu: bool
-) -> dict[str, dict[str, Any]]:
-    """Task -> recording -> scores (T, K) of recordings that a run was not trained on."""
+def _held_out(run: Path, config_file: Path | None, store: Path | None, gpu: str | None, cpu: bool) -> HeldOut:
+    """What a run predicts of the recordings that it was not trained on."""
+    from aupipe.report.checks.corpus import HeldOut
     from aupipe.train.model import load_model
 
     model = load_model(run)
     context = open_context(config_file, store, gpu, cpu, True, None)
     found = context.predict(model, list(context.dataset.recordings), held_out=True)
-    return {model.task.name: {name: item.scores for name, item in found.items()}}
+    return HeldOut(model.task, {name: item.scores for name, item in found.items()})
 
 
 def _json(report: CorpusReport, findings: Sequence[Finding], chosen: set[str] | None) -> dict[str, Any]:
@@ -122,7 +121,7 @@ def flagged_before(store: Store) -> tuple[Mapping[str, Sequence[str]], str]:
     """Recording -> its faults, as the last `aupipe check` of a store found them, and when that was; empty without."""
     from aupipe.store.run_log import accounts, read_lines
 
-    checks = [account for account in accounts(store.path) if account.about.get("command") == "check" and account.end]
+    checks = [account for account in accounts(store.path, "check") if account.end]
     if not checks:
         return {}, ""
     lines = [line for line in read_lines(checks[-1].path) if line["kind"] == "video"]

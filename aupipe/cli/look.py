@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,12 +13,12 @@ from aupipe.cli.output import echo
 from aupipe.cli.overwrite import overwrite_option
 
 if TYPE_CHECKING:
+    from aupipe.report.drawing import Faces
     from aupipe.report.faces import RecordingFaces
     from aupipe.types import Recording
 
 FACES = click.option(
     "--faces",
-    "hide",
     type=click.Choice(["show", "blur", "none"]),
     default="show",
     show_default=True,
@@ -44,7 +44,7 @@ FACES = click.option(
 def overlay(
     recording: str,
     out: Path | None,
-    hide: Any,
+    faces: Faces,
     height: int,
     overwrite: bool,
     config_file: Path | None,
@@ -63,10 +63,10 @@ def overlay(
     from aupipe.report.overlay import write_overlay
     from aupipe.report.sheet import describe
 
-    chosen, faces = _open(recording, config_file, store)
+    chosen, stored = _open(recording, config_file, store)
     out = out or _default(chosen, "overlay.mp4")
-    count = write_overlay(chosen, faces, out, hide, height, overwrite)
-    echo(f"wrote {out}: {count:,} frames; {describe(faces)}")
+    count = write_overlay(chosen, stored, out, faces, height, overwrite)
+    echo(f"wrote {out}: {count:,} frames; {describe(stored)}")
 
 
 @click.command()
@@ -81,7 +81,7 @@ def overlay(
 def preview(
     recording: str,
     out: Path | None,
-    hide: Any,
+    faces: Faces,
     tiles: int,
     overwrite: bool,
     config_file: Path | None,
@@ -95,10 +95,10 @@ def preview(
     """
     from aupipe.report.sheet import describe, write_sheet
 
-    chosen, faces = _open(recording, config_file, store)
+    chosen, stored = _open(recording, config_file, store)
     out = out or _default(chosen, "preview.jpg")
-    rows = write_sheet(chosen, faces, out, hide, tiles, overwrite)
-    echo(f"wrote {out}: {len(rows)} pictures; {describe(faces)}")
+    rows = write_sheet(chosen, stored, out, faces, tiles, overwrite)
+    echo(f"wrote {out}: {len(rows)} pictures; {describe(stored)}")
 
 
 def _open(name: str, config_file: Path | None, store: Path | None) -> tuple[Recording, RecordingFaces]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aupipe.cli.output import echo, echo_json, take_back
@@ -19,7 +19,10 @@ LINE_EVERY_S = 60.0  # elsewhere
 
 def describe_runs(store: Store) -> list[str]:
     """A line for each extraction that is running, else for the last one; what stopped without an end is said too."""
-    found = extractions(store)
+    return _lines(extractions(store))
+
+
+def _lines(found: Sequence[RunAccount]) -> list[str]:
     running = [account for account in found if account.state == "running"]
     lines = []
     for account in running or found[-1:]:
@@ -43,7 +46,7 @@ def extractions(store: Store) -> list[RunAccount]:
     """The accounts of the store's extractions, oldest first."""
     from aupipe.store.run_log import accounts
 
-    return [account for account in accounts(store.path) if account.about.get("command") == "extract"]
+    return accounts(store.path, "extract")
 
 
 def describe_run(account: RunAccount) -> str:
@@ -86,7 +89,7 @@ def watch(store: Store, as_json: bool, sleep: Callable[[float], Any] = time.slee
         else:
             if on_terminal and shown:
                 take_back(shown)
-            lines = describe_runs(store) or ["no run has been logged in this store"]
+            lines = _lines(found) or ["no run has been logged in this store"]
             echo(*lines)
             shown = len(lines)
         if not running:

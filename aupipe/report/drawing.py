@@ -1,6 +1,6 @@
 """Pictures of a recording with what the store holds of it drawn in: boxes, the state in words, a strip of all states.
 
-``hide`` says how faces are shown. ``blur`` hides them from a look, which is no anonymisation: gait, clothes, voice and
+``faces`` says how faces look. ``blur`` hides them from a look, which is no anonymisation: gait, clothes, voice and
 the boxes themselves stay. ``none`` shows boxes and landmarks on grey, which are biometric too.
 """
 
@@ -25,37 +25,37 @@ CELLS = 5  # across what is hidden
 STRIP_PX = 8
 
 
-def draw_row(picture: Picture, faces: RecordingFaces, row: int, hide: Faces, name: str = "") -> Picture:
+def draw_row(picture: Picture, stored: RecordingFaces, row: int, faces: Faces, name: str = "") -> Picture:
     """A picture (H, W, 3) of a row with its boxes, its state in words and the strip of all states, as a new array."""
-    picture = hidden(picture, faces, row, hide)
+    picture = hidden(picture, stored, row, faces)
     line = max(1, round(min(picture.shape[:2]) / 240))
-    state = State(int(faces.states[row]))
-    for box in faces.others(row):
+    state = State(int(stored.states[row]))
+    for box in stored.others(row):
         _draw_box(picture, box, COLOURS[State.OTHERS], line)
     if state is State.SUBJECT:
-        _draw_box(picture, faces.subject.box[row], COLOURS[state], line + 1)
-        for x, y in faces.subject.landmarks[row]:
+        _draw_box(picture, stored.subject.box[row], COLOURS[state], line + 1)
+        for x, y in stored.subject.landmarks[row]:
             cv2.circle(picture, (round(float(x)), round(float(y))), line + 1, COLOURS[state], -1)
-    words = f"row {row}  {faces.times_s[row]:.2f} s  {state.words}"
+    words = f"row {row}  {stored.times_s[row]:.2f} s  {state.words}"
     write(picture, f"{name}  {words}" if name else words, COLOURS[state])
-    draw_strip(picture, faces, row)
+    draw_strip(picture, stored, row)
     return picture
 
 
-def hidden(picture: Picture, faces: RecordingFaces, row: int, hide: Faces) -> Picture:
+def hidden(picture: Picture, stored: RecordingFaces, row: int, faces: Faces) -> Picture:
     """A copy of a picture, its faces hidden as asked.
 
     ``blur``: every detection within `HELD_S` of the row, and the whole picture where the subject's face was not found:
     it may be there and was missed.
     """
-    if hide == "none":
+    if faces == "none":
         return np.full_like(picture, PAPER)
     picture = picture.copy()
-    if hide == "show":
+    if faces == "show":
         return picture
-    first, last = np.searchsorted(faces.times_s, faces.times_s[row] + np.array([-HELD_S, HELD_S + 1e-9]))
-    boxes = faces.every.rows[faces.starts[first] : faces.starts[last], :4]
-    if not faces.subject.valid[row]:
+    first, last = np.searchsorted(stored.times_s, stored.times_s[row] + np.array([-HELD_S, HELD_S + 1e-9]))
+    boxes = stored.every.rows[stored.starts[first] : stored.starts[last], :4]
+    if not stored.subject.valid[row]:
         return mosaic(picture)
     height, width = picture.shape[:2]
     covered = np.zeros((height, width), bool)
@@ -77,14 +77,14 @@ def mosaic(picture: Picture, cells: int = 2 * CELLS) -> Picture:
     return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
-def draw_strip(picture: Picture, faces: RecordingFaces, row: int = -1) -> None:
+def draw_strip(picture: Picture, stored: RecordingFaces, row: int = -1) -> None:
     """The states of all rows, by time, along the lower edge, with a mark at ``row``; in place."""
     height, width = picture.shape[:2]
-    times = faces.times_s
+    times = stored.times_s
     span = max(float(times[-1] - times[0]), 1e-9)
     at = np.searchsorted(times, times[0] + (np.arange(width) + 0.5) / width * span, side="right") - 1
     table = np.array([COLOURS[state] for state in State], np.uint8)
-    picture[height - STRIP_PX :] = table[faces.states[np.clip(at, 0, len(times) - 1)]][None]
+    picture[height - STRIP_PX :] = table[stored.states[np.clip(at, 0, len(times) - 1)]][None]
     if row >= 0:
         x = min(width - 1, int((times[row] - times[0]) / span * width))
         picture[height - STRIP_PX :, max(0, x - 1) : x + 2] = INK

@@ -25,15 +25,15 @@ MODE = 0o600  # it shows a face: for its owner alone
 
 def write_overlay(
     recording: Recording,
-    faces: RecordingFaces,
+    stored: RecordingFaces,
     path: Path,
-    hide: Faces = "show",
+    faces: Faces = "show",
     height: int = 0,
     overwrite: bool = False,
 ) -> int:
     """Write an mp4 (H.264, AAC) whose k-th frame is row k; returns the number of frames.
 
-    ``height`` in pixels, 0: as the video. With ``hide="none"`` there is no sound either. Raises UsageError for a path
+    ``height`` in pixels, 0: as the video. With ``faces="none"`` there is no sound either. Raises UsageError for a path
     that exists, unless ``overwrite``, and for one that is no .mp4; RecordingError where the video cannot be decoded.
     """
     if path.suffix.lower() != ".mp4":
@@ -46,22 +46,27 @@ def write_overlay(
             video = container.add_stream("h264", options={"crf": "20", "preset": "veryfast"})
             video.pix_fmt, video.time_base = "yuv420p", TIME_BASE
             video.codec_context.time_base = TIME_BASE
-            sound = _sound(recording) if hide != "none" else None
+            sound = _sound(recording) if faces != "none" else None
             audio = container.add_stream("aac", rate=SOUND_HZ, layout="mono") if sound is not None else None
-            start_s = min(float(faces.times_s[0]), sound.start_s if sound is not None else np.inf)
-            for row, picture in pictures(recording, faces):
-                drawn = _even(draw_row(picture, faces, row, hide), height)
+            start_s = min(float(stored.times_s[0]), sound.start_s if sound is not None else np.inf)
+            last, heard = -1, 0  # the time of the last picture; samples written
+            for row, picture in pictures(recording, stored):
+                drawn = _even(draw_row(picture, stored, row, faces), height)
                 if not count:
                     video.height, video.width = drawn.shape[:2]
                 elif drawn.shape[:2] != (video.height, video.width):
                     drawn = np.asarray(cv2.resize(drawn, (video.width, video.height)), np.uint8)
                 frame = av.VideoFrame.from_ndarray(drawn, format="rgb24")
-                frame.pts, frame.time_base = round((faces.times_s[row] - start_s) / TIME_BASE), TIME_BASE
+                last = max(round((stored.times_s[row] - start_s) / TIME_BASE), last + 1)  # mp4 has one frame at a time
+                frame.pts, frame.time_base = last, TIME_BASE
                 container.mux(video.encode(frame))
+                if sound is not None and audio is not None:
+                    heard = _encode_sound(container, audio, sound, start_s, heard, stored.times_s[row])
                 count += 1
             container.mux(video.encode(None))
             if sound is not None and audio is not None:
-                _encode_sound(container, audio, sound, start_s)
+                _encode_sound(container, audio, sound, start_s, heard, np.inf)
+                container.mux(audio.encode(None))
     return count
 
 
@@ -87,12 +92,22 @@ def _sound(recording: Recording) -> Waveform | None:
 
 
 def _encode_sound(
-    container: av.container.OutputContainer, stream: av.AudioStream, sound: Waveform, start_s: float
-) -> None:
+    container: av.container.OutputContainer,
+    stream: av.AudioStream,
+    sound: Waveform,
+    start_s: float,
+    first: int,
+    until_s: float,
+) -> int:
+    """Write the blocks from sample ``first`` on that begin by ``until_s``; returns the sample that comes next.
+
+    Sound lies beside its pictures in the file: a player reads the file once, from its beginning.
+    """
     begin = round((sound.start_s - start_s) * SOUND_HZ)
-    for first in range(0, len(sound.samples), SOUND_BLOCK):
+    while first < len(sound.samples) and sound.start_s + first / SOUND_HZ <= until_s:
         block = np.ascontiguousarray(sound.samples[None, first : first + SOUND_BLOCK], np.float32)
         frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = SOUND_HZ, begin + first, Fraction(1, SOUND_HZ)
         container.mux(stream.encode(frame))
-    container.mux(stream.encode(None))
+        first += SOUND_BLOCK
+    return first

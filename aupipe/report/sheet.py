@@ -24,9 +24,9 @@ EVENTS_SHARE = 3  # one tile of so many is of a row where the state changes or t
 
 def write_sheet(
     recording: Recording,
-    faces: RecordingFaces,
+    stored: RecordingFaces,
     path: Path,
-    hide: Faces = "show",
+    faces: Faces = "show",
     tiles: int = TILES,
     overwrite: bool = False,
 ) -> list[int]:
@@ -38,15 +38,15 @@ def write_sheet(
     if path.suffix.lower() not in (".jpg", ".jpeg", ".png"):
         raise UsageError(f"{path}: a contact sheet is a .jpg or .png")
     refuse_existing(path, overwrite)
-    rows = choose_rows(faces, tiles)
+    rows = choose_rows(stored, tiles)
     wanted = set(rows)
     found = {
-        row: _tile(draw_row(picture, faces, row, hide))
-        for row, picture in pictures(recording, faces, wanted.__contains__)
+        row: _tile(draw_row(picture, stored, row, faces))
+        for row, picture in pictures(recording, stored, wanted.__contains__)
     }
     if not found:
         raise RecordingError(f"{recording.id}: none of its pictures could be read")
-    done, content = cv2.imencode(path.suffix.lower(), _arrange(list(found.values()), recording, faces)[:, :, ::-1])
+    done, content = cv2.imencode(path.suffix.lower(), _arrange(list(found.values()), recording, stored)[:, :, ::-1])
     if not done:
         raise RecordingError(f"{path}: the contact sheet could not be encoded")
     with staged_file(path, overwrite) as staged:
@@ -55,9 +55,9 @@ def write_sheet(
     return sorted(found)
 
 
-def choose_rows(faces: RecordingFaces, tiles: int) -> list[int]:
+def choose_rows(stored: RecordingFaces, tiles: int) -> list[int]:
     """The rows of a sheet, rising: where the longest stretches without the subject begin, jumps, and evenly in time."""
-    times, states = faces.times_s, faces.states
+    times, states = stored.times_s, stored.states
     starts = np.flatnonzero(np.diff(states.astype(np.int8), prepend=-1))
     stops = np.append(starts[1:], len(states))
     lost = sorted(
@@ -65,7 +65,7 @@ def choose_rows(faces: RecordingFaces, tiles: int) -> list[int]:
         for start, stop in zip(starts, stops, strict=True)
         if states[start] != State.SUBJECT
     )
-    events = [int(row) for row in faces.jumps] + [start for _, start in reversed(lost)]
+    events = [int(row) for row in stored.jumps] + [start for _, start in reversed(lost)]
     chosen = set(events[: tiles // EVENTS_SHARE])
     even = np.linspace(times[0], times[-1], max(1, tiles - len(chosen)))
     chosen |= {int(row) for row in np.clip(np.searchsorted(times, even), 0, len(times) - 1)}
@@ -77,7 +77,7 @@ def _tile(picture: Picture) -> Picture:
     return np.asarray(cv2.resize(picture, (TILE_PX, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _arrange(tiles: list[Picture], recording: Recording, faces: RecordingFaces) -> NDArray[np.uint8]:
+def _arrange(tiles: list[Picture], recording: Recording, stored: RecordingFaces) -> NDArray[np.uint8]:
     """The tiles in rows below a head with the facts."""
     height = max(tile.shape[0] for tile in tiles)
     columns = min(COLUMNS, len(tiles))
@@ -87,13 +87,13 @@ def _arrange(tiles: list[Picture], recording: Recording, faces: RecordingFaces) 
         line, column = divmod(number, columns)
         top, left = HEAD_PX + line * (height + GAP_PX), column * (TILE_PX + GAP_PX)
         sheet[top : top + tile.shape[0], left : left + TILE_PX] = tile
-    write(sheet[: HEAD_PX - 12], f"{recording.id}   {describe(faces)}", INK)
-    draw_strip(sheet[: HEAD_PX - 4], faces)
+    write(sheet[: HEAD_PX - 12], f"{recording.id}   {describe(stored)}", INK)
+    draw_strip(sheet[: HEAD_PX - 4], stored)
     return sheet
 
 
-def describe(faces: RecordingFaces) -> str:
+def describe(stored: RecordingFaces) -> str:
     """The shares of the states in words, with the number of jumps."""
-    shares = ", ".join(f"{state.words} {faces.share(state):.1%}" for state in reversed(State))
-    length = float(faces.times_s[-1] - faces.times_s[0])
-    return f"{len(faces):,} frames, {length:.1f} s; {shares}; {len(faces.jumps)} jumps"
+    shares = ", ".join(f"{state.words} {stored.share(state):.1%}" for state in reversed(State))
+    length = float(stored.times_s[-1] - stored.times_s[0])
+    return f"{len(stored):,} frames, {length:.1f} s; {shares}; {len(stored.jumps)} jumps"

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from aupipe.store.processes import is_of_this_machine, writer_has_ended, writer_
 
 FOLDER = "runs"
 MAX_BYTES = 16 << 20  # of one log; beyond that lines are counted and left out, the last one apart
-KEPT = 200  # logs of a store; `aupipe store gc` removes older ones
+KEPT = 200  # logs of each command in a store; `aupipe store gc` removes older ones
 SILENT_AFTER_S = 300.0  # without a line, for a run on another machine; one that works writes every minute at least
 TAIL_BYTES = 64 << 10  # read from the end of a log for its last progress
 NAMELESS = ("run", "progress", "end")  # kinds of lines that name no recording
@@ -165,9 +166,21 @@ def read_account(path: str) -> RunAccount | None:
     return RunAccount(path, about, last.get("progress", {}), failure, refusal, end, state)
 
 
-def accounts(root: str | os.PathLike[str], newest: int = KEPT) -> list[RunAccount]:
-    """What the newest logs of a store say, oldest first."""
-    return [account for path in run_logs(root)[-newest:] if (account := read_account(path)) is not None]
+def newest_logs(root: str | os.PathLike[str], kept: int = KEPT, command: str = "") -> list[str]:
+    """The newest logs of each command, or of one, oldest first. Those that do not say their command are one more."""
+    found: list[str] = []
+    seen: Counter[str] = Counter()
+    for path in reversed(run_logs(root)):
+        own = _command(path)
+        seen[own] += 1
+        if seen[own] <= kept and command in ("", own):
+            found.append(path)
+    return found[::-1]
+
+
+def accounts(root: str | os.PathLike[str], command: str = "") -> list[RunAccount]:
+    """What the newest logs of a store say, of one command where it is named, oldest first."""
+    return [account for path in newest_logs(root, command=command) if (account := read_account(path)) is not None]
 
 
 def running_pid(path: str) -> int:
@@ -203,8 +216,11 @@ def erase(path: str, recording: str) -> None:
 
 
 def remove_old(root: str | os.PathLike[str], kept: int = KEPT) -> None:
-    """Remove all but the newest logs; none of a run that may be running."""
-    for path in run_logs(root)[:-kept]:
+    """Remove all but the newest logs of each command; none of a run that may be running."""
+    newest = set(newest_logs(root, kept))
+    for path in run_logs(root):
+        if path in newest:
+            continue
         if not _may_run(path) or (account := read_account(path)) is None or account.end:
             fs.try_remove(path)
 
@@ -235,6 +251,13 @@ def _parsed(lines: Any) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(content, dict) and "kind" in content:
             yield content
+
+
+def _command(path: str) -> str:
+    """The command in the first line of a log; "" where it has none yet, or is gone."""
+    with suppress(OSError), open(path, "rb") as file:
+        return str(next(_parsed([file.readline()]), {}).get("command", ""))
+    return ""
 
 
 def _writer(path: str) -> str:

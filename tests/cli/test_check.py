@@ -260,7 +260,7 @@ def test_one_bad_file_is_a_finding_and_the_others_are_checked(project: Project) 
             file.write_bytes(file.read_bytes()[:1000])
     found = findings(project)
     assert found == {"v0": {"labels late"}, "v3": {"unreadable labels"}, "v5": {"damaged rows"}}
-    assert "v3.txt, line 2: value outside the range" in project.run("check").out
+    assert "v3.txt, line 2: AU1 is 7: expected a whole number of 0 to 1" in project.run("check").out
 
 
 def test_a_store_that_may_not_be_written_is_checked_all_the_same(project: Project) -> None:

@@ -8,7 +8,9 @@ import signal
 import time
 from pathlib import Path
 
-from aupipe.cli.watch import describe_runs
+import pytest
+
+from aupipe.cli.watch import describe_runs, watch
 from aupipe.config import Config
 from aupipe.extract.engine.events import FramesDecoded
 from aupipe.extract.engine.results import JobResult
@@ -17,8 +19,8 @@ from aupipe.extract.executors.extraction_log import ExtractionLog, open_extracti
 from aupipe.extract.executors.totals import RunTotals
 from aupipe.extract.planning.features import build_feature_set
 from aupipe.extract.planning.plan import Plan
-from aupipe.store import ItemRecord, create_store
-from aupipe.store.run_log import accounts, read_lines, run_logs
+from aupipe.store import ItemRecord, create_store, run_log
+from aupipe.store.run_log import RunLog, accounts, read_account, read_lines, run_logs
 from tests.cli.conftest import Project
 from tests.conftest import write_video
 
@@ -109,3 +111,12 @@ def test_status_names_the_machines_and_the_last_failure_of_a_run(tmp_path: Path)
         "    machine refused: two: has torch 1.0",
     ]
     assert describe_runs(store)[0].startswith("last run: ")
+
+
+def test_a_look_reads_each_log_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, read = create_store(tmp_path / "s"), list[str]()
+    with RunLog.in_store(store.path, command="extract", where="cpu"):
+        pass
+    monkeypatch.setattr(run_log, "read_account", lambda path: read.append(path) or read_account(path))
+    watch(store, as_json=False)
+    assert len(read) == 1

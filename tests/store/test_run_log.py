@@ -82,6 +82,17 @@ def test_old_logs_are_removed_and_those_of_running_processes_are_kept(root):
     assert kept == [None, 2, 3]
 
 
+def test_logs_of_one_command_do_not_displace_those_of_another(root):
+    for command in ("extract", *["check"] * (logs.KEPT + 1)):
+        with RunLog.in_store(root, command=command):
+            pass
+    assert [account.state for account in accounts(root, "extract")] == ["done"]
+    assert len(accounts(root, "check")) == logs.KEPT
+    remove_old(root)
+    assert len(accounts(root, "extract")) == 1
+    assert len(run_logs(root)) == 1 + logs.KEPT
+
+
 def test_no_log_is_written_through_a_link(root, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (root / "runs").symlink_to(tmp_path / "elsewhere")

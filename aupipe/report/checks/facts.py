@@ -99,7 +99,7 @@ def _measure_clock(facts: Facts, store: Store, features: FeatureSet, recording: 
     if times is None:
         return 0
     times = np.asarray(times, np.float64).reshape(-1)
-    facts.values |= {"frames": float(len(times)), "starts_s": float(times[0]) if len(times) else 0.0}
+    facts.values["frames"] = float(len(times))
     steps = np.diff(times)
     if len(steps):
         usual = float(np.median(steps))
@@ -141,7 +141,7 @@ def _compare_places(facts: Facts, recording: Recording, own: RecordingFaces, oth
     if recording.subject in SIDES:
         is_right = (a[:, 0] + a[:, 2]) > (b[:, 0] + b[:, 2])
         wrong = is_right if recording.subject == "left" else ~is_right
-        facts.values["wrong_side"] = float(wrong.mean())
+        facts.values["wrong_side"] = max(float(wrong.mean()), facts.values.get("wrong_side", 0.0))
 
 
 def _measure_media(facts: Facts, store: Store, features: FeatureSet, recording: Recording) -> None:

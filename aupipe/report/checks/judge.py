@@ -11,7 +11,7 @@ import numpy as np
 from aupipe.report.checks.facts import Facts
 from aupipe.report.checks.lag import LEAST_FIT, LagEstimate
 
-LEAST_CORPUS = 8  # recordings from which one can be unlike the others
+LEAST_CORPUS = 8  # recordings with a measurement, from which one can be unlike the others
 UNLIKE_Z = -4.0  # robust: of the distance to the median in units of 1.4826 median absolute deviations
 LEAST_DEVIATION = 0.03  # of scores and correlations: in a corpus of equals nothing is unlike
 
@@ -80,8 +80,8 @@ class Finding:
 def judge(corpus: Sequence[Facts]) -> list[Finding]:
     """The faults of all recordings, worst first: by what a fault spoils, then by how far it goes."""
     medians = medians_of(corpus)
-    spreads = {name: _spread(corpus, name) for name in medians}
-    judged = (_judge_one(facts, medians, spreads, len(corpus)) for facts in corpus)
+    spreads = _spreads(corpus)
+    judged = (_judge_one(facts, medians, spreads) for facts in corpus)
     found = [finding for findings in judged for finding in _merged(findings)]
     return sorted(found, key=lambda finding: (-finding.weight, -abs(finding.value), finding.recording))
 
@@ -101,14 +101,17 @@ def medians_of(corpus: Sequence[Facts]) -> dict[str, float]:
     return {name: float(np.median([f.values[name] for f in corpus if name in f.values])) for name in names}
 
 
-def _spread(corpus: Sequence[Facts], name: str) -> float:
-    values = np.array([facts.values[name] for facts in corpus if name in facts.values])
-    return max(1.4826 * float(np.median(np.abs(values - np.median(values)))), LEAST_DEVIATION)
+def _spreads(corpus: Sequence[Facts]) -> dict[str, float]:
+    """The robust deviation of each measurement that at least `LEAST_CORPUS` recordings have."""
+    found = {}
+    for name in medians_of(corpus):
+        values = np.array([facts.values[name] for facts in corpus if name in facts.values])
+        if len(values) >= LEAST_CORPUS:
+            found[name] = max(1.4826 * float(np.median(np.abs(values - np.median(values)))), LEAST_DEVIATION)
+    return found
 
 
-def _judge_one(
-    facts: Facts, medians: Mapping[str, float], spreads: Mapping[str, float], recordings: int
-) -> list[Finding]:
+def _judge_one(facts: Facts, medians: Mapping[str, float], spreads: Mapping[str, float]) -> list[Finding]:
     found: list[Finding] = []
 
     def add(name: str, fault: str, weight: int, why: str, form: Callable[[float], str]) -> None:
@@ -120,14 +123,14 @@ def _judge_one(
         if value > check.above:
             more = facts.words.get(check.name)
             add(check.name, check.fault, check.weight, check.why + f": {more}" * bool(more), check.shown)
-    _judge_labels(facts, medians, spreads, recordings, add)
+    _judge_labels(facts, medians, spreads, add)
     if surplus := int(facts.values.get("surplus_labels", 0)):
         weight = 70 if abs(surplus) > max(2, 0.01 * facts.values.get("frames", 0)) else 20
         add("surplus_labels", "rows against labels", weight, facts.words["surplus_labels"], "{:+.0f}".format)
     if 0 < facts.values.get("face_px", 0) < LEAST_FACE_PX:
         why = f"the median height of the face is below {LEAST_FACE_PX:.0f} px"
         add("face_px", "tiny face", 35, why, "{:.0f} px".format)
-    if _is_unlike("score", facts, medians, spreads, recordings):
+    if _is_unlike("score", facts, medians, spreads):
         why = "the detector is far less sure than elsewhere: dark, blurred, covered or turned away?"
         add("score", "face hard to see", 30, why, "{:.2f}".format)
     if "fps" in facts.values and not ODD_FPS[0] <= facts.values["fps"] <= ODD_FPS[1]:
@@ -137,7 +140,7 @@ def _judge_one(
 
 
 def _judge_labels(
-    facts: Facts, medians: Mapping[str, float], spreads: Mapping[str, float], recordings: int, add: Callable[..., None]
+    facts: Facts, medians: Mapping[str, float], spreads: Mapping[str, float], add: Callable[..., None]
 ) -> None:
     """What the labels of each task say against the face: those of its sibling, late or early, or of nobody."""
     shifted: list[tuple[str, LagEstimate]] = []
@@ -151,7 +154,7 @@ def _judge_labels(
             is_siblings = True
         elif lag.lag:
             shifted.append((task, lag))
-        elif _is_unlike(fit, facts, medians, spreads, recordings) and medians[fit] > LEAST_FIT:
+        elif _is_unlike(fit, facts, medians, spreads) and medians[fit] > LEAST_FIT:
             unlike.append(task)
     if is_siblings:  # that explains the rest
         return
@@ -170,10 +173,8 @@ def _judge_labels(
         add(f"lag:{task}", fault, 90, why, "{:+.0f} frames".format)
 
 
-def _is_unlike(
-    name: str, facts: Facts, medians: Mapping[str, float], spreads: Mapping[str, float], recordings: int
-) -> bool:
-    """Whether a measurement is far below those of the others."""
-    if name not in facts.values or recordings < LEAST_CORPUS:
+def _is_unlike(name: str, facts: Facts, medians: Mapping[str, float], spreads: Mapping[str, float]) -> bool:
+    """Whether a measurement is far below those of the others, which are enough."""
+    if name not in facts.values or name not in spreads:
         return False
     return (facts.values[name] - medians[name]) / spreads[name] < UNLIKE_Z
