@@ -167,7 +167,8 @@ def scores_file(out: Path, row: Row) -> Path:
 
 def _extract(out: Path, choices: Choices) -> Step:
     features = ("--recipe", str(_features_file(out)), "--task", "au")
-    return Step("extract", ("extract", *features, *choices.mask, *choices.device, *choices.config))
+    # What failed is tried again by the same command: its video may be another one now, or its sound be masked.
+    return Step("extract", ("extract", *features, "--retry-failed", *choices.mask, *choices.device, *choices.config))
 
 
 def _train(run: PaperRun, out: Path, choices: Choices) -> Step:
@@ -183,7 +184,7 @@ def _recipe(out: Path, run: PaperRun, choices: Choices) -> str | Path:
 
 
 def _recipe_file(out: Path, run: PaperRun) -> Path:
-    return out / "recipes" / f"{run.name}.toml"
+    return out / "recipes" / f"run-{run.name}.toml"  # never the name of a recipe that comes with aupipe
 
 
 def _features_file(out: Path) -> Path:

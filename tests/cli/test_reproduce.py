@@ -101,7 +101,7 @@ def test_a_training_that_was_stopped_is_continued_and_choices_are_kept(tmp_path:
     train, *_ = (
         step for step in build_steps(paper, paper.select(None, ["t2.9"]), tmp_path, choices) if step.what == "train"
     )
-    recipe = str(tmp_path / "recipes" / "vivit.toml")
+    recipe = str(tmp_path / "recipes" / "run-vivit.toml")
     assert train.arguments[:5] == ("train", "--recipe", recipe, "--task", "au")
     assert train.arguments[5:7] == ("--set", "epochs=2")
     assert not train.done
@@ -110,6 +110,13 @@ def test_a_training_that_was_stopped_is_continued_and_choices_are_kept(tmp_path:
     (folder / "train.json").write_text("{}")
     assert train.arguments == ("train", "--resume", str(folder), "--cpu", "--store", "f")
     assert not train.done
+
+
+def test_what_failed_in_extraction_is_tried_again_by_the_same_command(tmp_path: Path) -> None:
+    paper = load_reproduction("s2")
+    choices = Choices(mask=("--on-missing-audio", "mask"))
+    extract, *_ = build_steps(paper, paper.select(None, ["t2.9"]), tmp_path, choices)
+    assert extract.command[-3:] == ("--retry-failed", "--on-missing-audio", "mask")
 
 
 def test_missing_weights_are_all_named_before_anything_is_computed(folder: Path) -> None:
