@@ -33,6 +33,7 @@ class Data:
     features: dict[str, str]
     aux_labels: dict[str, dict[str, Labels]]  # of the auxiliary tasks, by recording id
     damaged: dict[str, str]  # recording -> the damage of the media its features were made from
+    command: str = ""  # the `aupipe extract` that makes the features; '': by their names
 
 
 def gather(
@@ -57,6 +58,7 @@ def gather(
     config = with_encoders(config, recipe.encoders)
     if missing := describe_missing(recipe, [encoder.name for encoder in config.encoders], asked, command):
         raise UsageError(missing)
+    command = command if set(recipe.features).issuperset(asked) else ""
     dataset = open_dataset(config.dataset)
     label_set = dataset.task(task)
     splits = {name: dataset.split(task, name) for name in ("train", "validation")}
@@ -74,7 +76,7 @@ def gather(
     aux_labels = {other: read_labels(dataset, all_recordings, other) for other in aux_tasks}
     damaged = find_damage(store, [*splits["train"], *splits["validation"]], features)
     labels = read_labels(dataset, all_recordings, task)
-    return Data(label_set, splits["train"], splits["validation"], labels, features, aux_labels, damaged)
+    return Data(label_set, splits["train"], splits["validation"], labels, features, aux_labels, damaged, command)
 
 
 def _stored_ids(

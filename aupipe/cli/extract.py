@@ -15,6 +15,7 @@ from aupipe.cli.inputs import open_inputs, videos_arguments
 from aupipe.cli.options import (
     config_options,
     device_options,
+    given_command,
     json_option,
     open_or_create,
     pick_devices,
@@ -34,6 +35,9 @@ from aupipe.files import refuse_existing
 if TYPE_CHECKING:
     from aupipe.extract.engine.options import ExecutionOptions
     from aupipe.extract.executors import Executor
+
+# Options of one call, which the command that tries again what failed does not repeat.
+ONCE = ("retry_failed", "force", "dry_run", "limit", "profile", "overwrite", "fail_fast", "as_json")
 
 
 @click.command()
@@ -178,6 +182,7 @@ def extract(
     from aupipe.extract.engine.options import ExecutionOptions
     from aupipe.extract.planning.plan import make_plan
 
+    retry = given_command("aupipe extract --retry-failed", leave_out=ONCE)
     if math.isnan(stall_timeout):
         raise UsageError("--stall-timeout nan: expected a number of seconds")
     if force and share:
@@ -228,7 +233,7 @@ def extract(
             return 0
         plan.refuse_others()
         if not plan.jobs:
-            return report_nothing_to_do(plan, as_json)
+            return report_nothing_to_do(plan, as_json, retry)
         if gpu is None and connection is None:
             devices = _devices(gpu, cpu, options, config)
         opened = opened or open_or_create(config, create=True)
@@ -251,7 +256,7 @@ def extract(
             replan = partial(still_to_do, opened, feature_set, retry_failed)
             claims = stack.enter_context(FileClaims(opened.path / "runs", replan))
         digest = config.digest
-        return run_plan(plan, opened, executor, where, fail_fast, as_json, profile, overwrite, claims, digest)
+        return run_plan(plan, opened, executor, where, fail_fast, as_json, profile, overwrite, claims, digest, retry)
 
 
 def _tell(line: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+import shlex
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from aupipe.cli.output import echo
 from aupipe.config import Config, load_config
@@ -143,6 +145,24 @@ def pick_devices(gpu: str | None, cpu: bool) -> list[str]:
         text = "cpu (torch sees no GPU)" if devices == ["cpu"] else devices[0]
         echo(f"aupipe: running on {text}", err=True)
     return devices
+
+
+def given_command(begin: str, leave_out: Container[str]) -> str:
+    """``begin`` with the arguments that the running command was given, but for the options named in ``leave_out``."""
+    context = click.get_current_context()
+    words: list[str] = []
+    for one in context.command.params:
+        name, value = one.name or "", context.params.get(one.name or "")
+        if name in leave_out or context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        each = value if isinstance(value, tuple) else (value,)
+        if isinstance(one, click.Option) and one.is_flag:
+            words.append(one.opts[0])
+        elif isinstance(one, click.Option):
+            words += [word for item in each for word in (one.opts[0], str(item))]
+        else:
+            words += map(str, each)
+    return " ".join([begin, *map(shlex.quote, words)])
 
 
 def failure_lines(failures: Iterable[tuple[str, str, str]]) -> list[str]:

@@ -14,6 +14,7 @@ from aupipe.config import DEFAULT_ENCODERS, Config, EncoderConfig, encoder_table
 from aupipe.dataset import open_dataset
 from aupipe.documents import parse_toml
 from aupipe.errors import UsageError
+from aupipe.extract.weights import is_random
 from aupipe.files import write_file
 from aupipe.registry import nearest
 from aupipe.tasks import OFFICIAL, Task, as_task
@@ -40,17 +41,21 @@ def extract_command(config: Config, recipe: DataNeeds, task: str) -> str:
 def with_encoders(config: Config, encoders: Iterable[EncoderConfig], warn: bool = True) -> Config:
     """The configuration with these encoders besides its own.
 
-    Where it has another one of the same name, its own stays, and is printed with the difference.
+    Where it has another one of the same name, its own stays, and is printed with the difference. One with random
+    weights, as `aupipe reproduce --weights random` writes it, goes before: every command then reads the same feature.
     """
-    own = {} if config.origin.get("encoder") == "default" else {one.name: one for one in config.encoders}
-    found = list(config.encoders) if own else []
+    encoders = list(encoders)
+    random = {one.name for one in encoders if is_random(str(one.params.get("weights", "")))}
+    default = config.origin.get("encoder") == "default"
+    own = {} if default else {one.name: one for one in config.encoders if one.name not in random}
+    found = list(own.values())
     for encoder in encoders:
         if encoder.name not in own:
             found.append(encoder)
         elif warn and (other := differing_keys(own[encoder.name], encoder)):
             echo(f"aupipe: feature {encoder.name!r} is that of {config.file}, not the recipe's: {other}", err=True)
     known = {one.name for one in found}
-    found += [] if own else [one for one in DEFAULT_ENCODERS if one.name not in known]
+    found += [] if not default else [one for one in DEFAULT_ENCODERS if one.name not in known]
     return replace(config, encoders=tuple(found))
 
 

@@ -67,6 +67,7 @@ def _row(name: str) -> dict[str, Any]:
             load_ensemble_recipe(name, task=OFFICIAL[task]).members[0].recipe,
             read_paper(name, OFFICIAL[task]) or paper,
             task,
+            unstated=False,
         )
         sources = list(paper.unstated.values())
         row |= {
@@ -74,7 +75,7 @@ def _row(name: str) -> dict[str, Any]:
             "code": paper.code,
             "from_code": sum(source.startswith("from") for source in sources),
             "ours": sum(source.startswith("ours") for source in sources),
-            "departures": len(lines) - len(sources),
+            "departures": len(lines),
         }
     return row | {"features": features}
 

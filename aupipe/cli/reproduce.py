@@ -105,7 +105,7 @@ def reproduce(
     )
     if not dry_run:
         _refuse_other_choices(out, choices)
-    recipes = write_recipes(runs_of(chosen, rows), out, overrides)
+    recipes = write_recipes(runs_of(chosen, rows), out, choices, config)
     if not dry_run:
         _refuse_missing_weights(config, recipes, choices)
     steps = build_steps(chosen, rows, out, choices)
@@ -159,12 +159,11 @@ def _refuse_missing_weights(config: Config, recipes: Sequence[EnsembleRecipe], c
     from aupipe.cli.recipe_features import with_encoders
     from aupipe.dataset import open_dataset
     from aupipe.extract.planning.features import build_feature_set
-    from aupipe.extract.planning.random_weights import with_random_weights
     from aupipe.train.heads import require_weights
 
     encoders = {one.name: one for recipe in recipes for one in recipe.encoders}
-    config = with_encoders(config, encoders.values(), warn=False)
-    features = build_feature_set(with_random_weights(config) if choices.random else config, names=list(encoders))
+    names = list(dict.fromkeys([*encoders, *(name for recipe in recipes for name in recipe.features)]))
+    features = build_feature_set(with_encoders(config, encoders.values(), warn=False), names=names)
     missing: dict[str, None] = {}
     for recipe in recipes:
         head = recipe.members[0].recipe.head
@@ -173,7 +172,7 @@ def _refuse_missing_weights(config: Config, recipes: Sequence[EnsembleRecipe], c
                 require_weights(head.kind, head.params)
         except WeightsMissingError as error:
             missing[str(error)] = None
-    for recording in open_dataset(config.dataset).recordings if encoders else ():
+    for recording in open_dataset(config.dataset).recordings if names else ():
         try:
             features.graph(recording)
         except WeightsMissingError as error:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from aupipe.cli.recipe_features import encoder_text, recipe_file_text, table_text
 from aupipe.cli.train_request import REQUEST_FILE, is_finished
-from aupipe.config import EncoderConfig
+from aupipe.config import Config, EncoderConfig, encoder_table
 from aupipe.errors import UsageError
+from aupipe.extract.planning.random_weights import randomised
 from aupipe.files import write_file
 from aupipe.tasks import OFFICIAL
 from aupipe.train.ensemble_recipe import EnsembleRecipe, load_ensemble_recipe
@@ -113,27 +114,45 @@ def runs_of(paper: Reproduction, rows: Iterable[Row]) -> list[PaperRun]:
     return list({run.name: run for row in rows if row.model for run in paper.runs_of(row.model)}.values())
 
 
-def write_recipes(runs: Sequence[PaperRun], out: Path, overrides: Sequence[str] = ()) -> list[EnsembleRecipe]:
+def write_recipes(
+    runs: Sequence[PaperRun], out: Path, choices: Choices = Choices(), config: Config | None = None
+) -> list[EnsembleRecipe]:
     """Write the recipe files of runs that change theirs, and one that names the features of all.
 
-    Returns the recipes of ``runs``, with ``overrides``. Raises UsageError where two runs have two features of one name.
+    With random weights every run has a file: its [[encoder]] tables say that the weights are random, so that all
+    commands read the same features. Features without a table in the recipe are those of ``config``.
+
+    Returns the recipes of ``runs``, with the changes chosen. Raises UsageError where two runs have two features of one
+    name.
     """
     recipes = []
     for run in runs:
-        if run.changes:
-            file = _recipe_file(out, run)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_file(file, recipe_file_text({"extends": run.recipe, **run.changes}), overwrite=True)
-        recipes.append(load_ensemble_recipe(_recipe(out, run), overrides, task=OFFICIAL[run.task]))
+        tables = {"extends": run.recipe, **run.changes}
+        if run.changes or choices.random:
+            _write_recipe(_recipe_file(out, run), recipe_file_text(tables))
+        recipe = load_ensemble_recipe(_recipe(out, run, choices), choices.overrides, task=OFFICIAL[run.task])
+        if choices.random:
+            encoders = {one.name: one for one in recipe.encoders}
+            own = [name for name in recipe.features if name not in encoders] if config is not None else []
+            encoders |= {name: config.encoder(name) for name in own if config is not None}
+            tables["encoder"] = [encoder_table(randomised(one)) for one in encoders.values()]
+            _write_recipe(_recipe_file(out, run), recipe_file_text(tables))
+            recipe = load_ensemble_recipe(_recipe_file(out, run), choices.overrides, task=OFFICIAL[run.task])
+        recipes.append(recipe)
     found: dict[str, EncoderConfig] = {}
     for recipe in recipes:
         for one in recipe.encoders:
             if found.setdefault(one.name, one) != one:
                 raise UsageError(f"{out}: two runs have two features {one.name!r}: reproduce them one after the other")
-    table = table_text({"extends": "baseline", "features": list(found)})
-    _features_file(out).parent.mkdir(parents=True, exist_ok=True)
-    write_file(_features_file(out), "\n\n".join([table, *map(encoder_text, found.values())]) + "\n", overwrite=True)
+    features = dict.fromkeys([*found, *(name for recipe in recipes for name in recipe.features)])
+    table = table_text({"extends": "baseline", "features": list(features)})
+    _write_recipe(_features_file(out), "\n\n".join([table, *map(encoder_text, found.values())]) + "\n")
     return recipes
+
+
+def _write_recipe(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_file(file, text, overwrite=True)
 
 
 def run_folder(out: Path, row: Row) -> Path:
@@ -147,25 +166,25 @@ def scores_file(out: Path, row: Row) -> Path:
 
 
 def _extract(out: Path, choices: Choices) -> Step:
-    random = ("--weights", "random") if choices.random else ()
     features = ("--recipe", str(_features_file(out)), "--task", "au")
-    return Step("extract", ("extract", *features, *random, *choices.mask, *choices.device, *choices.config))
+    # What failed is tried again by the same command: its video may be another one now, or its sound be masked.
+    return Step("extract", ("extract", *features, "--retry-failed", *choices.mask, *choices.device, *choices.config))
 
 
 def _train(run: PaperRun, out: Path, choices: Choices) -> Step:
     folder = _folder(out, run.name)
     folds = ("--folds", str(run.folds)) if run.folds else ()
     sets = [part for change in choices.changes(run) for part in ("--set", change)]
-    command = ("train", "--recipe", str(_recipe(out, run)), "--task", run.task, *folds, *run.args, *sets)
+    command = ("train", "--recipe", str(_recipe(out, run, choices)), "--task", run.task, *folds, *run.args, *sets)
     return Step("train", (*command, "--out", str(folder), *choices.device, *choices.config), folder)
 
 
-def _recipe(out: Path, run: PaperRun) -> str | Path:
-    return _recipe_file(out, run) if run.changes else run.recipe
+def _recipe(out: Path, run: PaperRun, choices: Choices) -> str | Path:
+    return _recipe_file(out, run) if run.changes or choices.random else run.recipe
 
 
 def _recipe_file(out: Path, run: PaperRun) -> Path:
-    return out / "recipes" / f"{run.name}.toml"
+    return out / "recipes" / f"run-{run.name}.toml"  # never the name of a recipe that comes with aupipe
 
 
 def _features_file(out: Path) -> Path:

@@ -61,24 +61,24 @@ def bytes_per_frame(plan: Plan) -> dict[str, int]:
     return {name: 2 * math.prod(shape) for name, shape in shapes.items() if shape is not None}  # float16
 
 
-def report_nothing_to_do(plan: Plan, as_json: bool) -> int:
-    """Print that no job is left, and what failed before; returns the exit code."""
+def report_nothing_to_do(plan: Plan, as_json: bool, retry: str) -> int:
+    """Print that no job is left, what failed before and the command that tries it again; returns the exit code."""
     failed = [item for item in plan.items if item.state == "failed before"]
     if as_json:
         echo_json({"message_type": "summary", "done": 0, **counts(plan), "failed": len(failed)})
     else:
         counted = f", {len(failed)} failed before:" if failed else ""
-        echo(f"nothing to do: {plan.counts['done']} items are stored{counted}", *_failed_before(failed))
+        echo(f"nothing to do: {plan.counts['done']} items are stored{counted}", *_failed_before(failed, retry))
     return 3 if failed else 0
 
 
-def _failed_before(failed: list[Item]) -> list[str]:
+def _failed_before(failed: list[Item], retry: str) -> list[str]:
     if not failed:
         return []
     lines = failure_lines((item.key, item.spec.name, item.reason) for item in failed)
     shown = [f"  {line}" for line in lines[:SHOWN]]
     more = [f"  ... and {len(lines) - SHOWN} more: aupipe status --failed"] if len(lines) > SHOWN else []
-    return [*shown, *more, "retry: aupipe extract --retry-failed"]
+    return [*shown, *more, f"retry: {retry}"]
 
 
 def run_plan(
@@ -92,8 +92,11 @@ def run_plan(
     overwrite: bool = False,
     claims: FileClaims | None = None,
     configuration: str = "",
+    retry: str = "aupipe extract --retry-failed",
 ) -> int:
     """Run a plan and print its results; ``where`` says on what, in words, ``configuration`` is a digest for the log.
+
+    ``retry``: the command that tries again what failed.
 
     The exit code is 3 where an item of the plan was not published, else 0; 130 or 143 after Ctrl-C or the warning of a
     batch system, when the videos under way have been finished.
@@ -196,7 +199,7 @@ def run_plan(
         others = ": other runs work on them; if one of those is stopped, give the same command again"
         echo(f"{not_reached} items were not reached{others * (claims is not None)}")
     if failed or before:
-        echo("retry: aupipe extract --retry-failed")
+        echo(f"retry: {retry}")
     if not_reached and (code := exit_code_of_warning()):
         echo(last_words(code), err=True)
         return code

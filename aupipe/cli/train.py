@@ -258,7 +258,7 @@ def _train(
             from aupipe.train.ensemble import train_ensemble
 
             given: dict[str, Any] = {"features": data.features, "labels": data.labels, "aux_labels": data.aux_labels}
-            given |= {"task": data.task, "out": out}
+            given |= {"task": data.task, "out": out, "command": data.command}
             with training_log(out, config, request, data, flagged, device) as tell:
                 model = train_ensemble(store, ensemble, folds, progress=tell, **given, **options)
             held_out = len({name for run in model.runs for name in run.validation})
@@ -290,6 +290,6 @@ def _fit(
     from aupipe.train.fit import fit
     from aupipe.train.fit_config import FitConfig, FitData
 
-    given = FitData(fold.train, fold.validation, data.labels, member.features, data.aux_labels)
+    given = FitData(fold.train, fold.validation, data.labels, member.features, data.aux_labels, data.command)
     config = FitConfig(member.recipe, data.task, seed, **options)
     return fit(store, given, config, out, resume=True, progress=tell)

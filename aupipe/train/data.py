@@ -158,10 +158,12 @@ def load_examples(
     labels: Mapping[str, Labels] | None = None,
     allow_missing: bool = False,
     aux_labels: Sequence[tuple[Task, Mapping[str, Labels]]] = (),
+    command: str = "",
 ) -> list[Example]:
     """The recordings as examples, with labels if ``labels`` is given. No rows are kept in memory.
 
-    ``aux_labels``: labels of auxiliary tasks; for a recording without them all rows are invalid.
+    ``aux_labels``: labels of auxiliary tasks; for a recording without them all rows are invalid. ``command``: what
+    makes the features; '': their names are given to `aupipe extract`.
 
     Raises UsageError listing the recordings that lack a feature (or labels), unless ``allow_missing`` leaves them out;
     RecordingError where the features of a recording have different lengths.
@@ -193,7 +195,8 @@ def load_examples(
         listed = "; ".join(missing[:20]) + (f"; and {len(missing) - 20} more" if len(missing) > 20 else "")
         raise UsageError(
             f"{len(missing)} of {len(recordings)} recordings are incomplete: {listed}. "
-            f"`aupipe extract{_feature_option(lacked)}` computes what is missing; --allow-missing leaves them out"
+            f"`{(lacked and command) or f'aupipe extract{_feature_option(lacked)}'}` computes what is missing; "
+            "--allow-missing leaves them out"
         )
     return examples
 

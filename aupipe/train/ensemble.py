@@ -40,6 +40,7 @@ def train_ensemble(
     task: Task | str,
     out: Path,
     aux_labels: Mapping[str, Mapping[str, Labels]] | None = None,
+    command: str = "",
     progress: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Model:
@@ -61,7 +62,7 @@ def train_ensemble(
             folder = out / _folder_name(fold, member)
             if progress and not holds_run(folder):
                 progress(f"{folder.name}: {len(fold.train)} recordings to train on, {len(fold.validation)} held out")
-            data = FitData(fold.train, fold.validation, labels, member.features, aux_labels or {})
+            data = FitData(fold.train, fold.validation, labels, member.features, aux_labels or {}, command)
             config = FitConfig(member.recipe, as_task(task), seed, **options)
             own.append(fit(store, data, config, folder, resume=True, progress=progress))
     flat = [run for own in runs for run in own]

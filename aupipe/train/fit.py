@@ -90,6 +90,7 @@ def fit(
         recipe=recipe,
         task=task,
         allow_missing=config.allow_missing,
+        command=data.command,
     )
     with lock_folder(out), reproducible(config.seed, config.threads, config.device, config.deterministic):
         checkpoint = load_checkpoint(out)

@@ -16,7 +16,8 @@ class FitData:
     """The recordings of both splits, their annotations, and the features of each.
 
     ``labels``: recording id -> annotations. ``features``: name -> feature id in the store. ``aux_labels``: labels of
-    each auxiliary task of the recipe; a recording without them trains the other tasks only.
+    each auxiliary task of the recipe; a recording without them trains the other tasks only. ``command``: what makes
+    the features, for a message; '': `aupipe extract` with their names.
     """
 
     train: Sequence[Recording]
@@ -24,6 +25,7 @@ class FitData:
     labels: Mapping[str, Labels]
     features: Mapping[str, str]
     aux_labels: Mapping[str, Mapping[str, Labels]] = field(default_factory=dict)
+    command: str = ""
 
     def aux_tasks(self, names: Iterable[str]) -> tuple[Task, ...]:
         """The label sets of auxiliary tasks, from their labels; official ones where there are none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from aupipe.train.heads import build_head, named_tensors, reads_times
 from aupipe.train.inference import score_recordings
 from aupipe.train.loader import Streaming
 from aupipe.train.predictions import Predictions
+from aupipe.train.recipe_tables import recipe_names
 from aupipe.train.run import Run, load_run, load_weights
 from aupipe.types import FeatureSpec, Recording
 
@@ -39,7 +41,9 @@ def predict(
     files of the run are damaged or the features have other columns than in training.
     """
     run = run if isinstance(run, Run) else load_run(run)
-    examples = load_examples(store, recordings, run.features, allow_missing=allow_missing)
+    own = run.recipe.name in recipe_names() and {one.name for one in run.recipe.encoders}.issuperset(run.features)
+    command = f"aupipe extract --recipe {run.recipe.name} --task {shlex.quote(run.task.name)}" if own else ""
+    examples = load_examples(store, recordings, run.features, allow_missing=allow_missing, command=command)
     for example in examples:
         if example.dims != run.dims:
             raise DamageError(f"{example.recording}: features of {example.dims} columns, the run has {run.dims}")

@@ -54,8 +54,11 @@ def load_training_data(
     recipe: Recipe,
     task: Task,
     allow_missing: bool,
+    command: str = "",
 ) -> TrainingData:
     """Load the features that the recipe names (all of ``features`` where it names none), and the labels.
+
+    ``command``: what makes the features, for a message.
 
     Raises UsageError as `aupipe.train.fit.fit` says.
     """
@@ -66,8 +69,8 @@ def load_training_data(
     _check_splits(train, validation, recipe)
     specs = feature_specs(store, features)
     aux = _check_aux_labels(recipe, aux_labels, train)
-    examples = load_examples(store, train, features, labels, allow_missing, aux)
-    held_out = load_examples(store, validation, features, labels, allow_missing)
+    examples = load_examples(store, train, features, labels, allow_missing, aux, command)
+    held_out = load_examples(store, validation, features, labels, allow_missing, command=command)
     _check_examples(examples, task, "training")
     if validation:
         _check_examples(held_out, task, "validation")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import time
 from collections.abc import Sequence
@@ -88,6 +89,23 @@ def test_a_replaced_video_is_extracted_again(project: Project) -> None:
     assert project.run("extract", "--dry-run").out.count("1 source changed") == 3
     assert "done 3 " in project.run("extract", "--cpu").out
     assert "nothing to do" in project.run("extract", "--cpu").out
+
+
+def test_the_command_that_tries_again_what_failed_has_the_options_that_were_given(project: Project) -> None:
+    write_video(project.folder / "videos" / "silent one.mp4", frames=5)
+    project.configure("")
+    (project.folder / "my.toml").write_text(
+        "extends = 'baseline'\nfeatures = ['sound']\n[[encoder]]\nname = 'sound'\nmodality = 'audio'\nkind = 'vggish'\n"
+    )
+    given = ("--recipe", "my.toml", "--task", "au", "--cpu", "--weights", "random", "videos/silent one.mp4")
+    retry = (
+        "retry: aupipe extract --retry-failed 'videos/silent one.mp4' --recipe my.toml --task au --cpu --weights random"
+    )
+    for more in (), ("--fail-fast",):  # tried; failed before
+        answer = project.run("extract", *given, *more)
+        assert (answer.code, answer.out.splitlines()[-1]) == (3, retry)
+    again = project.run(*shlex.split(retry)[2:], "--on-missing-audio", "mask")
+    assert (again.code, again.out[:7]) == (0, "done 1 ")
 
 
 def test_bad_files_fail_by_name_and_the_others_are_finished(project: Project) -> None:

@@ -61,6 +61,7 @@ def test_recipes_lists_every_recipe_with_paper_features_per_task_and_code():
     assert rows["tcn-transformer"]["features"]["va"][-1] == "wav2vec2_emotion"
     assert rows["regnet-vivit"]["code"] == ""
     assert rows["aud-tgn"]["from_code"] > 0
+    assert rows["tmf-ensemble"]["departures"] == 3
     text = ask("recipes")
     assert "Zhou et al. 2023; code upczww/abaw5" in text
     assert "regnet-vivit          Vu et al. 2023; no published code" in text
@@ -226,3 +227,21 @@ def test_random_weights_of_different_files_are_different_numbers_and_of_defaults
         build_encoder(
             EncoderConfig("d", "speech", "audio", {"model": "unheard/of", "weights": "random"})
         ).identify_weights()
+
+
+def test_an_encoder_that_has_random_weights_already_keeps_them_under_weights_random():
+    from aupipe.config import Config, EncoderConfig
+    from aupipe.extract.planning.random_weights import with_random_weights
+
+    given = Config(
+        encoders=(
+            EncoderConfig("a", "regnet", "visual", {"weights": "random"}),
+            EncoderConfig("b", "dan", "visual", {"weights": "random:other.pth"}),
+            EncoderConfig("c", "speech", "audio", {"model": "facebook/hubert-base-ls960", "weights": "random"}),
+            EncoderConfig("d", "ghfeat", "visual", {"landmarks": "face.task"}),
+        )
+    )
+    once = with_random_weights(given)
+    assert once.encoders[:3] == given.encoders[:3]
+    assert once.encoders[3].params == {"weights": "random", "landmarks": "random"}
+    assert with_random_weights(once) == once

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from aupipe.cli.reproduce_steps import Choices, build_steps
+from aupipe.cli.recipe_features import narrow_to_recipe, with_encoders
+from aupipe.cli.reproduce_steps import Choices, build_steps, runs_of, write_recipes
+from aupipe.config import load_config
 from aupipe.demo import draw_corpus
 from aupipe.errors import UsageError
 from aupipe.store import open_store
@@ -61,7 +63,7 @@ def test_the_netease_ensemble_is_of_each_fold_and_a_model_of_all_data_with_the_s
         rows = [row for row in paper.rows if row.id == f"ensemble-{task}.1"]
         steps = {step.what: list(step.command) for step in build_steps(paper, rows, Path("o"), Choices())}
         members = [*(f"o/runs/{task}-folds/fold{number}" for number in range(1, 6)), f"o/runs/{task}-whole"]
-        assert steps["join"] == ["ensemble", *members, *rule, "--out", f"o/runs/{task}-ensemble"]
+        assert steps["join"] == ["ensemble", *members, *rule, "--out", f"o/runs/{task}-general"]
         assert steps["tune"] == ["tune", f"o/runs/{task}-whole", "--from", f"o/runs/{task}-folds"]
     tables = {"cite": "", "title": "", "tasks": ["au"]}
     run = {"name": "a", "recipe": "tcn", "task": "au", "post_from": "b"}
@@ -99,7 +101,8 @@ def test_a_training_that_was_stopped_is_continued_and_choices_are_kept(tmp_path:
     train, *_ = (
         step for step in build_steps(paper, paper.select(None, ["t2.9"]), tmp_path, choices) if step.what == "train"
     )
-    assert train.arguments[:5] == ("train", "--recipe", "regnet-vivit", "--task", "au")
+    recipe = str(tmp_path / "recipes" / "run-vivit.toml")
+    assert train.arguments[:5] == ("train", "--recipe", recipe, "--task", "au")
     assert train.arguments[5:7] == ("--set", "epochs=2")
     assert not train.done
     folder = tmp_path / "runs" / "vivit"
@@ -109,11 +112,44 @@ def test_a_training_that_was_stopped_is_continued_and_choices_are_kept(tmp_path:
     assert not train.done
 
 
+def test_what_failed_in_extraction_is_tried_again_by_the_same_command(tmp_path: Path) -> None:
+    paper = load_reproduction("s2")
+    choices = Choices(mask=("--on-missing-audio", "mask"))
+    extract, *_ = build_steps(paper, paper.select(None, ["t2.9"]), tmp_path, choices)
+    assert extract.command[-3:] == ("--retry-failed", "--on-missing-audio", "mask")
+
+
 def test_missing_weights_are_all_named_before_anything_is_computed(folder: Path) -> None:
     said = ask("reproduce", "s4", "--rows", "t8", "--cpu", code=12)
     for name in ("enet_b2_8.pt", "affecnet8_", "rafdb_", "backbone.pth", "audeering/wav2vec2"):
         assert name in said
     assert not (folder / "features").exists()
+
+
+def test_random_weights_stand_in_the_recipe_files_that_every_step_reads(folder: Path) -> None:
+    """Whatever weights are on the machine, and whatever tables of these names aupipe.toml has."""
+    table = '\n[[encoder]]\nname = "{}"\nmodality = "visual"\nkind = "regnet"\nweights = "x.pth"\n'
+    with (folder / "aupipe.toml").open("a") as file:
+        file.write(table.format("regnet_map") + table.format("mine"))
+    config, paper = load_config(folder / "aupipe.toml"), load_reproduction("s2")
+    (run,) = runs_of(paper, paper.select(None, ["t2.9"]))
+    choices = Choices(('features=["regnet_map", "mine"]',), random=True)
+    (recipe,) = write_recipes([run], folder, choices, config)
+    assert [one.params["weights"] for one in recipe.encoders] == ["random", "random:x.pth"]
+    extracted, names = narrow_to_recipe(config, str(folder / "recipes" / "features.toml"), "au", [])
+    trained = with_encoders(config, recipe.encoders)
+    assert names == ["regnet_map", "mine"]
+    for name, encoder in zip(names, recipe.encoders, strict=True):
+        assert extracted.encoder(name) == trained.encoder(name) == encoder
+
+
+def test_features_of_aupipe_toml_that_set_names_are_extracted_too(folder: Path) -> None:
+    paper = load_reproduction("s1")
+    (run,) = runs_of(paper, paper.select(None, ["t1.6"]))
+    for given, wanted in (["hog"], ["hog"]), (["iresnet50", "hog"], ["iresnet50", "hog"]):
+        write_recipes([run], folder, Choices((f"features={json.dumps(given)}", "head.channels=[[8]]")))
+        config = load_config(folder / "aupipe.toml")
+        assert narrow_to_recipe(config, str(folder / "recipes" / "features.toml"), "au", [])[1] == wanted
 
 
 @pytest.mark.slow

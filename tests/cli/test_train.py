@@ -173,6 +173,17 @@ def test_a_feature_that_is_configured_and_not_stored_names_the_line_that_makes_i
     assert not (project.path / "runs/none").exists()
 
 
+def test_a_recording_that_lacks_a_recipe_s_own_feature_is_named_with_the_recipe_s_line(tmp_path):
+    fill(tmp_path, missing=("clip3",))
+    (tmp_path / "my.toml").write_text(
+        "extends = 'baseline'\nfeatures = ['hog']\n[[encoder]]\nname = 'hog'\nmodality = 'visual'\nkind = 'hog'\n"
+    )
+    for folds in (), ("--folds", "2"):
+        said = Folder(tmp_path).ask("train", "--recipe", "my.toml", *folds, *SMALL, "--out", "run", code=2)
+        assert "clip3 (hog)" in said
+        assert "`aupipe extract --recipe my.toml --task au` computes what is missing" in said
+
+
 def test_a_recording_that_lacks_a_feature_is_named_with_the_line_and_counted_when_left_out(tmp_path):
     fill(tmp_path, missing=("clip3", "v1"))
     folder = Folder(tmp_path)

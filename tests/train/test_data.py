@@ -45,6 +45,8 @@ def test_recordings_without_features_or_labels_are_listed_and_refused(corpus):
     assert "video3 (sound: failed, no audio stream)" in message
     assert "--allow-missing" in message
     assert caught.value.exit_code == 2
+    with pytest.raises(UsageError, match="`aupipe extract --recipe r` computes what is missing"):
+        examples_of(corpus, [*corpus.train, stranger], command="aupipe extract --recipe r")
     assert len(examples_of(corpus, [*corpus.train, stranger], allow_missing=True)) == len(corpus.train)
 
 
