@@ -124,7 +124,7 @@ def _options(model: Model, overrides: Sequence[str]) -> Options:
     base = asdict(model.runs[0].recipe.postprocess_for(model.task) or DEFAULTS[model.task.kind])
 
     def read(texts: Sequence[str]) -> Options:
-        return build(Options, apply_overrides(dict(base), texts), "--set")
+        return build(Options, apply_overrides(base, texts), "--set")
 
     for text in idle_overrides(read, overrides, lambda one: options_in_use(one, model.task)):
         echo(f"aupipe: --set {text} changes nothing: it is so already, or {model.task} does not use it", err=True)
