@@ -141,10 +141,7 @@ def fit_postprocess(
         check_labels(labels[name], task, name)
     tuned = tuple(sorted(names)) if is_tuned(options, task) else ()
     if not tuned:
-        fixed = (
-            options.threshold if isinstance(options.threshold, tuple) else (float(options.threshold),) * len(task.names)
-        )
-        return PostProcess(task, options, fixed if task.kind == "multi_label" else ())
+        return PostProcess(task, options, _fixed(options, task) if task.kind == "multi_label" else ())
     if not any(scored_rows(labels[name]).any() for name in names):
         raise UsageError(f"post-processing: no annotated frame in the {len(names)} recordings to tune it on")
     widths: Sequence[float] = (0.0,) if options.smooth == "none" else (options.width,)  # type: ignore[assignment]
