@@ -74,6 +74,29 @@ def test_a_tail_starts_from_the_weights_of_a_file_like_an_encoder(tmp_path, monk
 
 
 @pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.update({"stem.9.weight": torch.zeros(1)}), "has stem.9.weight, which the network has not"),
+        (lambda state: state.update({"stem.0.weight": torch.zeros(8, 3, 3, 3)}), r"stem.0.weight is \[8, 3, 3, 3\]"),
+        (lambda state: state.pop("stem.0.weight"), "has no stem.0.weight"),
+        (lambda state: state.update({"fc.weight": torch.zeros(12, 440), "fc.bias": torch.zeros(12)}), None),
+    ],
+)
+def test_the_weights_of_another_network_are_refused_and_another_classifier_is_not(tmp_path, change, message):
+    from torchvision.models import regnet_y_400mf
+
+    state = regnet_y_400mf(weights=None).state_dict()
+    change(state)
+    save_file(state, tmp_path / "own.safetensors")
+    config = TailConfig(**REGNET, weights=str(tmp_path / "own.safetensors"))
+    if message is None:
+        Tail(config, SIDE * SIDE * 3, True)
+        return
+    with pytest.raises(UsageError, match=message + ".*: these are weights of another network"):
+        Tail(config, SIDE * SIDE * 3, True)
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"network": "torchvision/regnet_y_400"}, "torchvision has no model 'regnet_y_400'. Did you mean"),

@@ -21,6 +21,8 @@ from aupipe.registry import nearest
 from aupipe.tables import Count, NotNegative, Range, Share
 
 RANDOM, RANDOM_SEED = "random", 0  # the seed of encoders with random weights, so that a tail is that of its encoder
+CLASSIFIERS = ("fc", "classifier", "head", "heads")
+DERIVED = ("num_batches_tracked", "relative_position_index", "attn_mask")  # buffers that a file may have or lack
 NORMAL = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
@@ -183,14 +185,14 @@ def _network(config: TailConfig, read_weights: bool) -> Any:
             network = timm.create_model(name, num_classes=0, global_pool="avg" if config.pool else "")
         else:
             raise UsageError(f"network = {config.network!r}: expected torchvision/NAME or timm/NAME")
-    if read_weights and config.weights != RANDOM:
-        _fill(network, config.weights)
     if library == "torchvision":
-        for classifier in ("fc", "classifier", "head", "heads"):
+        for classifier in CLASSIFIERS:
             if hasattr(network, classifier):
                 setattr(network, classifier, nn.Identity())
         if not config.pool and hasattr(network, "avgpool"):
             network.avgpool = nn.Identity()
+    if read_weights and config.weights != RANDOM:
+        _fill(network, config.weights)
     return network
 
 
@@ -206,12 +208,22 @@ def find_weights(weights: str) -> Path:
 
 
 def _fill(network: nn.Module, weights: str) -> None:
+    """Read a file into a network without a classifier. Raises UsageError for the weights of another network."""
     from safetensors.torch import load_file
 
     found = find_weights(weights)
-    state = load_file(found)
-    lacking = [key for key in network.state_dict() if key not in state and not key.endswith("num_batches_tracked")]
-    lacking = [key for key in lacking if not key.startswith(("fc.", "head.", "classifier."))]
-    if lacking:
-        raise UsageError(f"{found}: has no {', '.join(lacking[:3])}: these are weights of another network")
+    state, own = load_file(found), network.state_dict()
+    wrong = [f"has no {key}" for key in own if key not in state and not key.endswith(DERIVED)]
+    wrong += [
+        f"has {key}, which the network has not"
+        for key in state
+        if key not in own and key.partition(".")[0] not in CLASSIFIERS and not key.endswith(DERIVED)
+    ]
+    wrong += [
+        f"{key} is {list(state[key].shape)}, not {list(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if wrong:
+        raise UsageError(f"{found}: {'; '.join(wrong[:3])}: these are weights of another network")
     network.load_state_dict(state, strict=False)
