@@ -58,6 +58,17 @@ class Options:
     max_gap: Natural = 0
 
 
+def reshapings(options: Options, task: Task) -> tuple[str, ...]:
+    """What changes scores, in words: everything but thresholds. Done to members and again to the whole, it is twice."""
+    done = {
+        "interpolation of frames without a face": options.fill == "interpolate",
+        "smoothing": options.smooth != "none" and bool(options.width),
+        "AUcorr": options.aucorr != "off" and task.kind == "multi_label",
+        "variance matching": options.match_variance and not task.whole,
+    }
+    return tuple(name for name, is_done in done.items() if is_done)
+
+
 # What `aupipe tune` fits where a recipe has no [postprocess] table.
 DEFAULTS = {
     "multi_label": Options(threshold="tune"),

@@ -126,6 +126,24 @@ def test_members_whose_post_processing_is_not_used_are_said(project: Folder) -> 
     assert line not in project.ask("evaluate", "folds", "--cpu").splitlines()
 
 
+def test_what_was_done_to_the_scores_of_members_is_not_done_again_unsaid(project: Folder) -> None:
+    recipe = ("postprocess.au.smooth=average", "postprocess.au.width=5", "postprocess.au.aucorr=on")
+    project.ask(*TRAIN, *(part for change in recipe for part in ("--set", change)), "--out", "corrected")
+    project.ask("ensemble", "corrected", "run", "--out", "both")
+    said = project.ask("tune", "both", "--out", "both.json", "--cpu")
+    line = "aupipe: both: its members are post-processed: smoothing, AUcorr of the recipe is left out"
+    assert line in said.splitlines()
+    assert "twice" not in said
+    options = json.loads((project.path / "both.json").read_text())["options"]
+    assert (options["smooth"], options["aucorr"], options["threshold"]) == ("none", "off", 0.5)
+    twice = "aupipe: both: done twice, to its members and to the whole: "
+    said = project.ask("tune", "both", "--set", "aucorr=on", "--out", "on.json", "--cpu")
+    assert twice + "AUcorr" in said.splitlines()
+    said = project.ask("tune", "both", "--from", "corrected", "--out", "from.json", "--cpu")
+    assert twice + "smoothing, AUcorr" in said.splitlines()
+    assert "aupipe: corrected" not in project.ask("tune", "corrected", "--out", "one.json", "--cpu")
+
+
 def test_a_feature_that_a_recipe_names_twice_is_refused(project: Folder) -> None:
     ask = ("train", "--recipe", "baseline", *SMALL, "--set", 'features=["hog", "hog"]', "--out", "no")
     assert "feature 'hog' is named twice" in project.ask(*ask, code=2)
