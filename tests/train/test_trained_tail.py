@@ -104,11 +104,23 @@ def test_the_weights_of_another_network_are_refused_and_another_classifier_is_no
         ({"network": "regnet"}, "expected torchvision/NAME or timm/NAME"),
         ({"first": "trunk_output.block5"}, "no block 'block5'. Did you mean 'block.'.* There are: block1"),
         ({"shape": (3, 3)}, "is no map of"),
+        ({"crop_px": SIDE + 1}, "crop_px = 33: the crops of the feature have 32 px"),
+        ({"shape": (8, 8, 48)}, r"regnet_y_400mf does not take a map of \[8, 8, 48\] at trunk_output.block2"),
+        ({"network": "timm/vit_tiny_patch16_224", "first": "blocks.8"}, "does not take crops .3072 columns.: Input"),
     ],
 )
 def test_a_tail_that_cannot_be_is_refused_by_name(changes, message):
     with pytest.raises(UsageError, match=message):
         Tail(TailConfig(**REGNET | changes), SIDE * SIDE * 3, True)
+
+
+def test_settings_of_crops_that_change_nothing_on_a_map_are_said_when_training_begins(caplog):
+    config = TailConfig(**LAST, shape=(208, 7, 7), flip=True, colour=0.1)
+    Tail(config, 208 * 7 * 7, True)
+    assert "so these change nothing: flip, colour" in caplog.text
+    caplog.clear()
+    Tail(config, 208 * 7 * 7, read_weights=False)
+    assert not caplog.text
 
 
 def test_a_timm_network_is_cut_at_a_named_block_too(crops):

@@ -7,6 +7,7 @@ run frozen. The classifier is removed.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,8 +21,11 @@ from aupipe.local_models import weights_folder
 from aupipe.registry import nearest
 from aupipe.tables import Count, NotNegative, Range, Share
 
+log = logging.getLogger(__name__)
+
 RANDOM, RANDOM_SEED = "random", 0  # the seed of encoders with random weights, so that a tail is that of its encoder
 CLASSIFIERS = ("fc", "classifier", "head", "heads")
+OF_CROPS = ("flip", "crop_px", "colour")
 DERIVED = ("num_batches_tracked", "relative_position_index", "attn_mask")  # buffers that a file may have or lack
 NORMAL = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -75,15 +79,26 @@ class Tail(nn.Module):
         self.shape = config.shape or (side, side, 3)
         if columns != torch.Size(self.shape).numel():
             raise UsageError(f"a feature of {columns} columns is no map of {self.shape}: set shape, or give crops")
+        if config.shape and read_weights and (idle := [key for key in OF_CROPS if getattr(config, key)]):
+            log.warning(
+                "head 'trained_tail': shape: the feature is a map, so these change nothing: %s", ", ".join(idle)
+            )
+        if not config.shape and config.crop_px > side:
+            raise UsageError(f"crop_px = {config.crop_px}: the crops of the feature have {side} px")
         self.mean: Tensor
         self.std: Tensor
         mean, std = NORMAL[config.normal]
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
-        with torch.no_grad():
-            self.eval()
-            self.columns = self._map(self._pixels(torch.zeros(1, columns))).shape[1]
-            self.train()
+        self.eval()
+        try:
+            with torch.no_grad():
+                self.columns = self._map(self._pixels(torch.zeros(1, columns))).shape[1]
+        except (RuntimeError, AssertionError) as error:
+            what = f"a map of {list(self.shape)} at {config.first}, channels first" if config.shape else "crops"
+            reason = str(error).strip().partition("\n")[0]
+            raise UsageError(f"{config.network} does not take {what} ({columns} columns): {reason}") from error
+        self.train()
 
     def train(self, mode: bool = True) -> Tail:
         """Frozen blocks stay in eval mode: their batch norms keep the statistics they came with."""
