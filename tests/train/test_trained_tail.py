@@ -114,6 +114,19 @@ def test_a_tail_that_cannot_be_is_refused_by_name(changes, message):
         Tail(TailConfig(**REGNET | changes), SIDE * SIDE * 3, True)
 
 
+def test_class_token_and_positions_of_a_vit_are_frozen_on_crops_and_refused_on_maps():
+    vit = {"network": "timm/vit_tiny_patch16_224", "first": "blocks.11"}
+    learnt = {n for n, v in Tail(TailConfig(**vit), 224 * 224 * 3, True).network.named_parameters() if v.requires_grad}
+    assert {name.partition(".1")[0] for name in learnt} <= {"blocks", "fc_norm.weight", "fc_norm.bias"}
+    assert any(name.startswith("blocks.11.") for name in learnt)
+    for rows in (196, 197):
+        with pytest.raises(UsageError, match=r"adds cls_token, pos_embed before blocks.11, so no map is cut there"):
+            Tail(TailConfig(**vit, shape=(rows, 192)), rows * 192, True)
+    vit = {"network": "torchvision/vit_b_32", "first": "encoder.layers.encoder_layer_11"}
+    with pytest.raises(UsageError, match=r"adds class_token, encoder.pos_embedding before"):
+        Tail(TailConfig(**vit, shape=(49, 768)), 49 * 768, True)
+
+
 def test_settings_of_crops_that_change_nothing_on_a_map_are_said_when_training_begins(caplog):
     config = TailConfig(**LAST, shape=(208, 7, 7), flip=True, colour=0.1)
     Tail(config, 208 * 7 * 7, True)

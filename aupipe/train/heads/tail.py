@@ -2,7 +2,7 @@
 
 A network is cut at a named block: every block before it, in the order in which the network registers them, is replaced
 by an identity, so that the rest takes in the feature map of the cut. On crops nothing is cut, and the blocks before it
-run frozen. The classifier is removed.
+run frozen, as do parameters outside of blocks (class token, position embedding of a ViT). The classifier is removed.
 """
 
 from __future__ import annotations
@@ -71,6 +71,12 @@ class Tail(nn.Module):
         self.network = _network(config, read_weights)
         path = config.first.split(".")
         self._frozen = _blocks_before(self.network, path)
+        beside = _parameters_beside(self.network, path)
+        if config.shape and read_weights and beside:
+            found = ", ".join(beside)
+            raise UsageError(f"{config.network} adds {found} before {config.first}, so no map is cut there: give crops")
+        for parameter in beside.values():
+            parameter.requires_grad_(False)
         for parent, name in self._frozen:
             getattr(parent, name).requires_grad_(False)
             if config.shape:
@@ -80,9 +86,7 @@ class Tail(nn.Module):
         if columns != torch.Size(self.shape).numel():
             raise UsageError(f"a feature of {columns} columns is no map of {self.shape}: set shape, or give crops")
         if config.shape and read_weights and (idle := [key for key in OF_CROPS if getattr(config, key)]):
-            log.warning(
-                "head 'trained_tail': shape: the feature is a map, so these change nothing: %s", ", ".join(idle)
-            )
+            log.warning("head 'trained_tail': of a map (shape), so these change nothing: %s", ", ".join(idle))
         if not config.shape and config.crop_px > side:
             raise UsageError(f"crop_px = {config.crop_px}: the crops of the feature have {side} px")
         self.mean: Tensor
@@ -179,6 +183,16 @@ def _blocks_before(network: nn.Module, path: list[str]) -> list[tuple[nn.Module,
         found += [(module, child) for child in children[: children.index(name)]]
         module = getattr(module, name)
     return found
+
+
+def _parameters_beside(network: nn.Module, path: list[str]) -> dict[str, nn.Parameter]:
+    """The parameters on the way to the block at ``path`` that are of no block: class token, position embedding."""
+    parents = [".".join(path[:depth]) for depth in range(len(path))]
+    return {
+        name: parameter
+        for parent in parents
+        for name, parameter in network.get_submodule(parent).named_parameters(parent, recurse=False)
+    }
 
 
 def _network(config: TailConfig, read_weights: bool) -> Any:
