@@ -7,6 +7,7 @@ import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from aupipe.annotations import read_annotation
 from aupipe.errors import UsageError
 from aupipe.store import open_store
 from aupipe.tasks import AU_NAMES, EXPR_NAMES, OFFICIAL
-from aupipe.train.idle_settings import unreached
+from aupipe.train.idle_settings import optimiser_in_use, unreached
 from aupipe.train.run import load_run, load_weights, save_run
 from aupipe.train.schedule import Optimiser
 from aupipe.types import Weights
@@ -54,6 +55,15 @@ def test_a_set_option_of_train_that_changes_nothing_is_said(project: Folder) -> 
     sets = [part for change in changes for part in ("--set", change)]
     said = project.ask("train", "--recipe", "baseline", "--feature", "hog", *sets, "--cpu", "--out", "idle")
     assert idle(said) == [change for change, nothing in changes.items() if nothing]
+
+
+def test_nesterov_changes_nothing_without_momentum_of_sgd() -> None:
+    def same(**options: Any) -> bool:
+        return optimiser_in_use(Optimiser(**options)) == optimiser_in_use(Optimiser(**options, nesterov=False))
+
+    assert same(kind="adamw")
+    assert same(kind="sgd", momentum=0.0)
+    assert not same(kind="sgd")
 
 
 def test_a_set_option_is_compared_with_the_table_of_the_task(project: Folder) -> None:

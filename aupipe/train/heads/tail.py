@@ -86,7 +86,7 @@ class Tail(nn.Module):
         if columns != torch.Size(self.shape).numel():
             raise UsageError(f"a feature of {columns} columns is no map of {self.shape}: set shape, or give crops")
         if config.shape and read_weights and (idle := [key for key in OF_CROPS if getattr(config, key)]):
-            log.warning("head 'trained_tail': of a map (shape), so these change nothing: %s", ", ".join(idle))
+            log.warning("trained_tail: its feature is a map, so these change nothing: %s", ", ".join(idle))
         if not config.shape and config.crop_px > side:
             raise UsageError(f"crop_px = {config.crop_px}: the crops of the feature have {side} px")
         self.mean: Tensor
