@@ -69,7 +69,8 @@ def tune(
     """Fit thresholds and smoothing of a RUN or an ensemble on one split, to apply them to another.
 
     RUN's recipe says what is fitted, and --set changes single values of it. The default of a recipe is a threshold per
-    AU, Gaussian smoothing (EXPR), matched variance (VA).
+    AU, Gaussian smoothing (EXPR), matched variance (VA). Of an ensemble whose members are post-processed, only the
+    thresholds are fitted, unless --set adds more.
 
     \b
     Examples:
@@ -90,6 +91,7 @@ def tune(
         if overrides or held_out or where:
             raise UsageError("--from fits nothing: leave out --set, --held-out and --where")
         fitted = _taken_from(source, model)
+        _name_repeated(model, fitted.options)
         _save(model, fitted, out, overwrite)
         if as_json:
             echo_json({"post": fitted.to_json(), "from": str(source)})
@@ -97,6 +99,7 @@ def tune(
             echo(f"{fitted.describe()}, taken from {source}", f"wrote {target}; {use}")
         return
     options = _options(model, overrides)
+    _name_repeated(model, options)
     context = open_context(config_file, store, gpu, cpu, allow_missing, cuts_file)
     selected = select_recordings(context.dataset, model.task.name, None if held_out else split, (), where)
     labels = read_labels(context.dataset, selected, model.task.name)
@@ -115,20 +118,37 @@ def tune(
 
 
 def _options(model: Model, overrides: Sequence[str]) -> Options:
-    """The options of the recipe with the changes of ``--set``; prints those that change nothing."""
+    """The options of the recipe with the changes of ``--set``; prints those that change nothing.
+
+    Of the recipe, scores of post-processed members get the threshold only: they have had the rest.
+    """
     from aupipe.tables import build
     from aupipe.train.idle_settings import idle_overrides, options_in_use
-    from aupipe.train.postprocess import DEFAULTS, Options
+    from aupipe.train.postprocess import DEFAULTS, Options, reshapings
     from aupipe.train.recipe import apply_overrides
 
-    base = asdict(model.runs[0].recipe.postprocess_for(model.task) or DEFAULTS[model.task.kind])
+    chosen = model.runs[0].recipe.postprocess_for(model.task) or DEFAULTS[model.task.kind]
+    if model.member_posts and (left_out := reshapings(chosen, model.task)):
+        what = ", ".join(left_out)
+        echo(f"aupipe: {model.path}: its members are post-processed: {what} of the recipe is left out", err=True)
+        chosen = Options(threshold=chosen.threshold)
+    base = asdict(chosen)
 
     def read(texts: Sequence[str]) -> Options:
-        return build(Options, apply_overrides(dict(base), texts), "--set")
+        return build(Options, apply_overrides(base, texts), "--set")
 
     for text in idle_overrides(read, overrides, lambda one: options_in_use(one, model.task)):
         echo(f"aupipe: --set {text} changes nothing: it is so already, or {model.task} does not use it", err=True)
     return read(overrides)
+
+
+def _name_repeated(model: Model, options: Options) -> None:
+    """Print what ``options`` do to scores that members have had done to them already."""
+    from aupipe.train.postprocess import reshapings
+
+    done = {name for post in model.member_posts for name in reshapings(post.options, post.task)}
+    if repeated := [name for name in reshapings(options, model.task) if name in done]:
+        echo(f"aupipe: {model.path}: done twice, to its members and to the whole: {', '.join(repeated)}", err=True)
 
 
 def _taken_from(source: Path, model: Model) -> PostProcess:

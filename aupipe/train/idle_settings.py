@@ -60,7 +60,8 @@ def settings_in_use(recipe: Recipe, task: Task) -> dict[str, Any]:
 def optimiser_in_use(options: Optimiser) -> Mapping[str, Any]:
     """The settings of an optimiser that its kind and its schedule use."""
     idle = {key for key, schedules in USED_BY_SCHEDULE.items() if options.schedule not in schedules}
-    idle |= {"momentum"} if options.kind != "sgd" else set()
+    idle |= {"momentum", "nesterov"} if options.kind != "sgd" else set()
+    idle |= {"nesterov"} if not options.momentum else set()
     idle |= {"warmup_epochs"} if options.warmup_steps else set()
     idle |= {"drop_factor"} if not options.drop_epoch else set()
     return {key: value for key, value in asdict(options).items() if key not in idle}

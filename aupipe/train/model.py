@@ -88,6 +88,13 @@ class Model:
         return load_postprocess(self)
 
     @property
+    def member_posts(self) -> tuple[PostProcess, ...]:
+        """The post-processing of members, and of their members, that the scores of this model have had."""
+        own = [member.post for member in self.members] if self.member_post else []
+        below = [post for member in self.members for post in member.member_posts]
+        return (*(post for post in own if post is not None), *below)
+
+    @property
     def trained_on(self) -> frozenset[str]:
         """Ids of the recordings that at least one run was trained on."""
         return frozenset(name for run in self.runs for name in run.train)
@@ -100,8 +107,7 @@ class Model:
     @property
     def tuned_on(self) -> frozenset[str]:
         """Ids of the recordings that weights, or thresholds and smoothing of members, were fitted on."""
-        posts = [member.post for member in self.members] if self.member_post else []
-        found = [*(name for post in posts if post for name in post.tuned_on), *self.weighed_on]
+        found = [*(name for post in self.member_posts for name in post.tuned_on), *self.weighed_on]
         return frozenset(found).union(*(member.tuned_on for member in self.members))
 
 

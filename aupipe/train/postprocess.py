@@ -58,6 +58,17 @@ class Options:
     max_gap: Natural = 0
 
 
+def reshapings(options: Options, task: Task) -> tuple[str, ...]:
+    """What changes scores, in words: everything but thresholds. Done to members and again to the whole, it is twice."""
+    done = {
+        "interpolation of frames without a face": options.fill == "interpolate",
+        "smoothing": options.smooth != "none" and bool(options.width),
+        "AUcorr": options.aucorr != "off" and task.kind == "multi_label",
+        "variance matching": options.match_variance and not task.whole,
+    }
+    return tuple(name for name, is_done in done.items() if is_done)
+
+
 # What `aupipe tune` fits where a recipe has no [postprocess] table.
 DEFAULTS = {
     "multi_label": Options(threshold="tune"),
@@ -141,10 +152,7 @@ def fit_postprocess(
         check_labels(labels[name], task, name)
     tuned = tuple(sorted(names)) if is_tuned(options, task) else ()
     if not tuned:
-        fixed = (
-            options.threshold if isinstance(options.threshold, tuple) else (float(options.threshold),) * len(task.names)
-        )
-        return PostProcess(task, options, fixed if task.kind == "multi_label" else ())
+        return PostProcess(task, options, _fixed(options, task) if task.kind == "multi_label" else ())
     if not any(scored_rows(labels[name]).any() for name in names):
         raise UsageError(f"post-processing: no annotated frame in the {len(names)} recordings to tune it on")
     widths: Sequence[float] = (0.0,) if options.smooth == "none" else (options.width,)  # type: ignore[assignment]

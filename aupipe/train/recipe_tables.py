@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tomllib
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -92,14 +93,6 @@ def for_task(tables: Mapping[str, Any], task: Task | None, where: str) -> Tables
     return merged(tables, {key: {label: value} if key in PER_TASK else value for key, value in found.items()})
 
 
-def task_names(name_or_path: str | Path) -> tuple[str, ...]:
-    """The tasks that a recipe has tables for, in the order of its file: those of [task] and of its losses."""
-    _, tables = read_tables(name_or_path)
-    members = tables.get("member", {}).values()
-    each = [tables, *(read_tables(one["recipe"])[1] for one in members)]
-    return tuple(dict.fromkeys(name for one in each for name in one.get("loss", ())))
-
-
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tables:
     """``below`` with the keys of ``above``, table by table; a table of another ``kind`` replaces the one below."""
     found = dict(below)
@@ -127,7 +120,8 @@ def current_keys(table: Mapping[str, Any]) -> Tables:
 
 
 def apply_overrides(tables: Tables, overrides: Sequence[str]) -> Tables:
-    """``tables`` with each ``a.b=value`` set. Raises UsageError for text of another form."""
+    """A copy of ``tables`` with each ``a.b=value`` set. Raises UsageError for text of another form."""
+    tables = deepcopy(tables)  # recipes of one ensemble share tables
     for override in overrides:
         _override(tables, override)
     return tables

@@ -124,7 +124,7 @@ class Scores:
 
 def _threshold(threshold: Threshold | None) -> str:
     if threshold is None:
-        return "the thresholds of the member that each recording is routed to"
+        return "thresholds that differ by recording"
     if isinstance(threshold, tuple):
         return f"thresholds {min(threshold):.2f} to {max(threshold):.2f}, one per AU"
     return f"threshold {threshold:g}"

@@ -7,6 +7,7 @@ import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from aupipe.annotations import read_annotation
 from aupipe.errors import UsageError
 from aupipe.store import open_store
 from aupipe.tasks import AU_NAMES, EXPR_NAMES, OFFICIAL
-from aupipe.train.idle_settings import unreached
+from aupipe.train.idle_settings import optimiser_in_use, unreached
 from aupipe.train.run import load_run, load_weights, save_run
 from aupipe.train.schedule import Optimiser
 from aupipe.types import Weights
@@ -54,6 +55,15 @@ def test_a_set_option_of_train_that_changes_nothing_is_said(project: Folder) -> 
     sets = [part for change in changes for part in ("--set", change)]
     said = project.ask("train", "--recipe", "baseline", "--feature", "hog", *sets, "--cpu", "--out", "idle")
     assert idle(said) == [change for change, nothing in changes.items() if nothing]
+
+
+def test_nesterov_changes_nothing_without_momentum_of_sgd() -> None:
+    def same(**options: Any) -> bool:
+        return optimiser_in_use(Optimiser(**options)) == optimiser_in_use(Optimiser(**options, nesterov=False))
+
+    assert same(kind="adamw")
+    assert same(kind="sgd", momentum=0.0)
+    assert not same(kind="sgd")
 
 
 def test_a_set_option_is_compared_with_the_table_of_the_task(project: Folder) -> None:
@@ -124,6 +134,24 @@ def test_members_whose_post_processing_is_not_used_are_said(project: Folder) -> 
     line = "aupipe: raw does not use the post-processing of its members"
     assert line in project.ask("evaluate", "raw", "--cpu").splitlines()
     assert line not in project.ask("evaluate", "folds", "--cpu").splitlines()
+
+
+def test_what_was_done_to_the_scores_of_members_is_not_done_again_unsaid(project: Folder) -> None:
+    recipe = ("postprocess.au.smooth=average", "postprocess.au.width=5", "postprocess.au.aucorr=on")
+    project.ask(*TRAIN, *(part for change in recipe for part in ("--set", change)), "--out", "corrected")
+    project.ask("ensemble", "corrected", "run", "--out", "both")
+    said = project.ask("tune", "both", "--out", "both.json", "--cpu")
+    line = "aupipe: both: its members are post-processed: smoothing, AUcorr of the recipe is left out"
+    assert line in said.splitlines()
+    assert "twice" not in said
+    options = json.loads((project.path / "both.json").read_text())["options"]
+    assert (options["smooth"], options["aucorr"], options["threshold"]) == ("none", "off", 0.5)
+    twice = "aupipe: both: done twice, to its members and to the whole: "
+    said = project.ask("tune", "both", "--set", "aucorr=on", "--out", "on.json", "--cpu")
+    assert twice + "AUcorr" in said.splitlines()
+    said = project.ask("tune", "both", "--from", "corrected", "--out", "from.json", "--cpu")
+    assert twice + "smoothing, AUcorr" in said.splitlines()
+    assert "aupipe: corrected" not in project.ask("tune", "corrected", "--out", "one.json", "--cpu")
 
 
 def test_a_feature_that_a_recipe_names_twice_is_refused(project: Folder) -> None:

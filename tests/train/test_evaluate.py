@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -96,6 +97,15 @@ def test_coverage_counts_annotated_frames_that_were_not_predicted():
     assert (scores.frames, scores.coverage, scores.missing) == (8, 8 / 40, ("b",))
     assert "20.0% of annotated frames" in scores.footnote()
     assert "no prediction for 1 recordings" in scores.footnote()
+
+
+def test_thresholds_that_differ_by_recording_are_named_without_a_reason(two):
+    predicted, annotated = two
+    first, *_ = predicted
+    predicted = {**predicted, first: replace(predicted[first], threshold=0.3)}
+    scores = evaluate(predicted, annotated, "au")
+    assert scores.threshold is None
+    assert scores.footnote().startswith("F1 at thresholds that differ by recording, ")
 
 
 def test_frames_without_a_face_are_scored_and_reported():

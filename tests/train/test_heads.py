@@ -200,8 +200,9 @@ def test_gpt2_weights_are_found_like_those_of_an_encoder(tmp_path, monkeypatch, 
     params = SMALL["gpt2"] | {"weights": "gpt2-tiny"}
     with pytest.raises(UsageError, match=r"has another size than the recipe: --set head\.positions=64"):
         build_head("gpt2", params, D, K)
-    head = build_head("gpt2", params | {"positions": 64}, D, K)
+    head = build_head("gpt2", params | {"positions": 64, "dropout": 0.3}, D, K)
     assert len(head.gpt2.h) == 2
+    assert {part.p for part in head.gpt2.modules() if isinstance(part, torch.nn.Dropout)} == {0.3}
     torch.testing.assert_close(head.gpt2.h[1].mlp.c_fc.weight, theirs.h[1].mlp.c_fc.weight)
     assert "random weights" not in caplog.text
 

@@ -10,7 +10,7 @@ from aupipe.tasks import OFFICIAL, Task
 from aupipe.train.ensemble_recipe import ensemble_recipe_from_json, load_ensemble_recipe
 from aupipe.train.recipe import Component, load_recipe, recipe_from, recipe_names
 from aupipe.train.recipe_paper import departures, read_paper
-from aupipe.train.recipe_tables import task_names
+from aupipe.train.recipe_tables import read_tables
 
 OWN = """
 extends = "tcn-transformer"
@@ -85,6 +85,14 @@ def test_members_of_an_ensemble_recipe_are_resolved_for_the_task(tmp_path):
     assert "wav2vec2_emotion" in {encoder.name for encoder in one.recipe.encoders}
 
 
+def test_a_change_of_one_member_leaves_the_tables_that_others_share_with_it(tmp_path):
+    (tmp_path / "two.toml").write_text(
+        "[postprocess.au]\nsmooth = 'gaussian'\n[member.a]\nrecipe = 'tcn'\n[member.b]\nrecipe = 'tcn'\n"
+    )
+    one, two = load_ensemble_recipe(tmp_path / "two.toml", ["a.postprocess.au.smooth=none"]).members
+    assert (one.recipe.postprocess["au"].smooth, two.recipe.postprocess["au"].smooth) == ("none", "gaussian")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -134,7 +142,9 @@ def test_every_key_that_a_recipe_s_paper_table_names_is_one_of_the_recipe(name):
             assert name in ("baseline", "best", "field", "tcn")
             return
         assert departures(load_recipe(name, task=task), paper, task.name)
-        assert set(paper.tasks) <= set(task_names(name))
+        members = read_tables(name)[1].get("member", {}).values()
+        losses = [read_tables(one)[1]["loss"] for one in (name, *(member["recipe"] for member in members))]
+        assert set(paper.tasks) <= {loss for each in losses for loss in each}
 
 
 def test_departures_from_the_paper_follow_from_the_recipe():

@@ -74,6 +74,29 @@ def test_a_tail_starts_from_the_weights_of_a_file_like_an_encoder(tmp_path, monk
 
 
 @pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.update({"stem.9.weight": torch.zeros(1)}), "has stem.9.weight, which the network has not"),
+        (lambda state: state.update({"stem.0.weight": torch.zeros(8, 3, 3, 3)}), r"stem.0.weight is \[8, 3, 3, 3\]"),
+        (lambda state: state.pop("stem.0.weight"), "has no stem.0.weight"),
+        (lambda state: state.update({"fc.weight": torch.zeros(12, 440), "fc.bias": torch.zeros(12)}), None),
+    ],
+)
+def test_the_weights_of_another_network_are_refused_and_another_classifier_is_not(tmp_path, change, message):
+    from torchvision.models import regnet_y_400mf
+
+    state = regnet_y_400mf(weights=None).state_dict()
+    change(state)
+    save_file(state, tmp_path / "own.safetensors")
+    config = TailConfig(**REGNET, weights=str(tmp_path / "own.safetensors"))
+    if message is None:
+        Tail(config, SIDE * SIDE * 3, True)
+        return
+    with pytest.raises(UsageError, match=message + ".*: these are weights of another network"):
+        Tail(config, SIDE * SIDE * 3, True)
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"network": "torchvision/regnet_y_400"}, "torchvision has no model 'regnet_y_400'. Did you mean"),
@@ -81,11 +104,36 @@ def test_a_tail_starts_from_the_weights_of_a_file_like_an_encoder(tmp_path, monk
         ({"network": "regnet"}, "expected torchvision/NAME or timm/NAME"),
         ({"first": "trunk_output.block5"}, "no block 'block5'. Did you mean 'block.'.* There are: block1"),
         ({"shape": (3, 3)}, "is no map of"),
+        ({"crop_px": SIDE + 1}, "crop_px = 33: the crops of the feature have 32 px"),
+        ({"shape": (8, 8, 48)}, r"regnet_y_400mf does not take a map of \[8, 8, 48\] at trunk_output.block2"),
+        ({"network": "timm/vit_tiny_patch16_224", "first": "blocks.8"}, "does not take crops .3072 columns.: Input"),
     ],
 )
 def test_a_tail_that_cannot_be_is_refused_by_name(changes, message):
     with pytest.raises(UsageError, match=message):
         Tail(TailConfig(**REGNET | changes), SIDE * SIDE * 3, True)
+
+
+def test_class_token_and_positions_of_a_vit_are_frozen_on_crops_and_refused_on_maps():
+    vit = {"network": "timm/vit_tiny_patch16_224", "first": "blocks.11"}
+    learnt = {n for n, v in Tail(TailConfig(**vit), 224 * 224 * 3, True).network.named_parameters() if v.requires_grad}
+    assert {name.partition(".1")[0] for name in learnt} <= {"blocks", "fc_norm.weight", "fc_norm.bias"}
+    assert any(name.startswith("blocks.11.") for name in learnt)
+    for rows in (196, 197):
+        with pytest.raises(UsageError, match=r"adds cls_token, pos_embed before blocks.11, so no map is cut there"):
+            Tail(TailConfig(**vit, shape=(rows, 192)), rows * 192, True)
+    vit = {"network": "torchvision/vit_b_32", "first": "encoder.layers.encoder_layer_11"}
+    with pytest.raises(UsageError, match=r"adds class_token, encoder.pos_embedding before"):
+        Tail(TailConfig(**vit, shape=(49, 768)), 49 * 768, True)
+
+
+def test_settings_of_crops_that_change_nothing_on_a_map_are_said_when_training_begins(caplog):
+    config = TailConfig(**LAST, shape=(208, 7, 7), flip=True, colour=0.1)
+    Tail(config, 208 * 7 * 7, True)
+    assert "so these change nothing: flip, colour" in caplog.text
+    caplog.clear()
+    Tail(config, 208 * 7 * 7, read_weights=False)
+    assert not caplog.text
 
 
 def test_a_timm_network_is_cut_at_a_named_block_too(crops):

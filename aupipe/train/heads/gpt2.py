@@ -117,9 +117,10 @@ def _gpt2(config: GPT2Config, read_weights: bool) -> Any:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # only the command line draws bars
+    dropout = {f"{part}_pdrop": config.dropout for part in ("embd", "attn", "resid")}
     if read_weights and config.weights not in RANDOM:
         folder = _pretrained_folder(config)
-        model: Any = GPT2Model.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        model: Any = GPT2Model.from_pretrained(folder, local_files_only=True, use_safetensors=True, **dropout)
         found = {"embedding": model.config.n_embd, "heads": model.config.n_head, "positions": model.config.n_positions}
         if other := {key: value for key, value in found.items() if getattr(config, key) != value}:
             settings = " ".join(f"--set head.{key}={value}" for key, value in other.items())
@@ -137,9 +138,7 @@ def _gpt2(config: GPT2Config, read_weights: bool) -> Any:
             n_embd=config.embedding,
             n_layer=config.layers,
             n_head=config.heads,
-            embd_pdrop=config.dropout,
-            attn_pdrop=config.dropout,
-            resid_pdrop=config.dropout,
+            **dropout,
             bos_token_id=None,  # there are no words
             eos_token_id=None,
         )

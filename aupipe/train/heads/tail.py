@@ -2,11 +2,12 @@
 
 A network is cut at a named block: every block before it, in the order in which the network registers them, is replaced
 by an identity, so that the rest takes in the feature map of the cut. On crops nothing is cut, and the blocks before it
-run frozen. The classifier is removed.
+run frozen, as do parameters outside of blocks (class token, position embedding of a ViT). The classifier is removed.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,7 +21,12 @@ from aupipe.local_models import weights_folder
 from aupipe.registry import nearest
 from aupipe.tables import Count, NotNegative, Range, Share
 
+log = logging.getLogger(__name__)
+
 RANDOM, RANDOM_SEED = "random", 0  # the seed of encoders with random weights, so that a tail is that of its encoder
+CLASSIFIERS = ("fc", "classifier", "head", "heads")
+OF_CROPS = ("flip", "crop_px", "colour")
+DERIVED = ("num_batches_tracked", "relative_position_index", "attn_mask")  # buffers that a file may have or lack
 NORMAL = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
@@ -65,6 +71,12 @@ class Tail(nn.Module):
         self.network = _network(config, read_weights)
         path = config.first.split(".")
         self._frozen = _blocks_before(self.network, path)
+        beside = _parameters_beside(self.network, path)
+        if config.shape and read_weights and beside:
+            found = ", ".join(beside)
+            raise UsageError(f"{config.network} adds {found} before {config.first}, so no map is cut there: give crops")
+        for parameter in beside.values():
+            parameter.requires_grad_(False)
         for parent, name in self._frozen:
             getattr(parent, name).requires_grad_(False)
             if config.shape:
@@ -73,15 +85,24 @@ class Tail(nn.Module):
         self.shape = config.shape or (side, side, 3)
         if columns != torch.Size(self.shape).numel():
             raise UsageError(f"a feature of {columns} columns is no map of {self.shape}: set shape, or give crops")
+        if config.shape and read_weights and (idle := [key for key in OF_CROPS if getattr(config, key)]):
+            log.warning("trained_tail: its feature is a map, so these change nothing: %s", ", ".join(idle))
+        if not config.shape and config.crop_px > side:
+            raise UsageError(f"crop_px = {config.crop_px}: the crops of the feature have {side} px")
         self.mean: Tensor
         self.std: Tensor
         mean, std = NORMAL[config.normal]
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
-        with torch.no_grad():
-            self.eval()
-            self.columns = self._map(self._pixels(torch.zeros(1, columns))).shape[1]
-            self.train()
+        self.eval()
+        try:
+            with torch.no_grad():
+                self.columns = self._map(self._pixels(torch.zeros(1, columns))).shape[1]
+        except (RuntimeError, AssertionError) as error:
+            what = f"a map of {list(self.shape)} at {config.first}, channels first" if config.shape else "crops"
+            reason = str(error).strip().partition("\n")[0]
+            raise UsageError(f"{config.network} does not take {what} ({columns} columns): {reason}") from error
+        self.train()
 
     def train(self, mode: bool = True) -> Tail:
         """Frozen blocks stay in eval mode: their batch norms keep the statistics they came with."""
@@ -164,6 +185,16 @@ def _blocks_before(network: nn.Module, path: list[str]) -> list[tuple[nn.Module,
     return found
 
 
+def _parameters_beside(network: nn.Module, path: list[str]) -> dict[str, nn.Parameter]:
+    """The parameters on the way to the block at ``path`` that are of no block: class token, position embedding."""
+    parents = [".".join(path[:depth]) for depth in range(len(path))]
+    return {
+        name: parameter
+        for parent in parents
+        for name, parameter in network.get_submodule(parent).named_parameters(parent, recurse=False)
+    }
+
+
 def _network(config: TailConfig, read_weights: bool) -> Any:
     """The whole network without its classifier. Raises UsageError for an unknown one, WeightsMissingError."""
     library, _, name = config.network.partition("/")
@@ -183,14 +214,14 @@ def _network(config: TailConfig, read_weights: bool) -> Any:
             network = timm.create_model(name, num_classes=0, global_pool="avg" if config.pool else "")
         else:
             raise UsageError(f"network = {config.network!r}: expected torchvision/NAME or timm/NAME")
-    if read_weights and config.weights != RANDOM:
-        _fill(network, config.weights)
     if library == "torchvision":
-        for classifier in ("fc", "classifier", "head", "heads"):
+        for classifier in CLASSIFIERS:
             if hasattr(network, classifier):
                 setattr(network, classifier, nn.Identity())
         if not config.pool and hasattr(network, "avgpool"):
             network.avgpool = nn.Identity()
+    if read_weights and config.weights != RANDOM:
+        _fill(network, config.weights)
     return network
 
 
@@ -206,12 +237,22 @@ def find_weights(weights: str) -> Path:
 
 
 def _fill(network: nn.Module, weights: str) -> None:
+    """Read a file into a network without a classifier. Raises UsageError for the weights of another network."""
     from safetensors.torch import load_file
 
     found = find_weights(weights)
-    state = load_file(found)
-    lacking = [key for key in network.state_dict() if key not in state and not key.endswith("num_batches_tracked")]
-    lacking = [key for key in lacking if not key.startswith(("fc.", "head.", "classifier."))]
-    if lacking:
-        raise UsageError(f"{found}: has no {', '.join(lacking[:3])}: these are weights of another network")
+    state, own = load_file(found), network.state_dict()
+    wrong = [f"has no {key}" for key in own if key not in state and not key.endswith(DERIVED)]
+    wrong += [
+        f"has {key}, which the network has not"
+        for key in state
+        if key not in own and key.partition(".")[0] not in CLASSIFIERS and not key.endswith(DERIVED)
+    ]
+    wrong += [
+        f"{key} is {list(state[key].shape)}, not {list(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if wrong:
+        raise UsageError(f"{found}: {'; '.join(wrong[:3])}: these are weights of another network")
     network.load_state_dict(state, strict=False)
