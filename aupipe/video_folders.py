@@ -20,10 +20,10 @@ def walk_videos(folder: Path) -> tuple[dict[str, Path], list[Path]]:
     """Relative name -> path of every entry below ``folder`` with the suffix of a video, and the other files.
 
     Files with a suffix that says nothing (.mod, .dat, none) are videos where their first bytes are a video's. A folder
-    with such a suffix is listed too: it fails by name later, instead of being skipped silently. Hidden entries
-    and files of aupipe (configuration, stores, runs) are left out, and overlays are among the other files.
-    Links to folders elsewhere are followed, each once; links to folders that are walked anyway are not, so that there are no loops. A folder that cannot be listed is
-    logged as a warning.
+    with such a suffix is listed too: it fails by name later, instead of being skipped silently. Hidden entries and
+    files of aupipe (configuration, stores, runs) are left out, and overlays are among the other files. Links to folders
+    elsewhere are followed, each once; links to folders that are walked anyway are not, so that there are no loops. A
+    folder that cannot be listed is logged as a warning.
     """
     found: dict[str, Path] = {}
     ignored = []
