@@ -49,7 +49,7 @@ ONCE = ("retry_failed", "force", "dry_run", "limit", "profile", "overwrite", "fa
     help="visual, audio or text; several separated by commas. Default: all.",
 )
 @click.option("--feature", "features", multiple=True, help="Only these [[encoder]] names; several separated by commas.")
-@click.option("--recipe", metavar="NAME|FILE", help="Exactly the features of this recipe, by the recipe's own tables.")
+@click.option("--recipe", metavar="NAME|FILE", help="Exactly this recipe's features; tables of aupipe.toml go first.")
 @click.option("--task", help="With --recipe: the task. Default: all tasks of the recipe's paper.")
 @device_options
 @scheduler_options

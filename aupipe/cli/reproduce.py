@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from aupipe.cli.options import config_options, device_options, json_option, require_config, resolve, split_list
-from aupipe.cli.output import echo, echo_json
+from aupipe.cli.output import echo
 from aupipe.config import Config
 from aupipe.documents import read_json
 from aupipe.errors import AupipeError, UsageError, WeightsMissingError
@@ -22,6 +23,7 @@ from aupipe.files import write_file
 
 if TYPE_CHECKING:
     from aupipe.cli.reproduce_steps import Choices, Step
+    from aupipe.dataset import Dataset
     from aupipe.train.ensemble_recipe import EnsembleRecipe
     from aupipe.train.reproduction import Reproduction, Row
 
@@ -74,6 +76,7 @@ def reproduce(
       aupipe reproduce s4 --task expr --dry-run
       aupipe reproduce s4 --task expr --rows t1-expr,t7
     """
+    from aupipe.cli.reproduce_report import report
     from aupipe.cli.reproduce_steps import Choices, build_steps, runs_of, write_recipes
     from aupipe.dataset import open_dataset
     from aupipe.train.reproduction import load_reproduction
@@ -83,10 +86,11 @@ def reproduce(
     rows = chosen.select(task, split_list(ids))
     out = out or (config.file.parent if config.file else Path.cwd()) / "runs" / paper
     dataset = open_dataset(config.dataset)
-    columns = {name for one in dataset.recordings for name, _ in one.columns}
     for number, row in enumerate(rows):
-        if row.column and row.column not in columns:
-            rows[number] = replace(row, model="", submission=False, why=f"the data set has no column {row.column}")
+        if why := _lacks(dataset, chosen, row):
+            rows[number] = replace(row, model="", submission=False, why=why)
+    if sample is not None:
+        _refuse_sample(sample, {row.task for row in rows if row.submission})
     has_test = all(dataset.split(one, "test") for one in {row.task for row in rows if row.submission})
     masks = [("--on-missing-audio", on_missing_audio), ("--on-missing-text", on_missing_text)]
     choices = Choices(
@@ -104,27 +108,53 @@ def reproduce(
         "test" if has_test else "validation",
     )
     if not dry_run:
-        _refuse_other_choices(out, choices)
+        tasks = dict.fromkeys(row.task for row in rows)
+        _refuse_other_choices(out, choices.to_json() | {"store": str(config.store.path)}, _digests(dataset, tasks))
     recipes = write_recipes(runs_of(chosen, rows), out, choices, config)
     if not dry_run:
         _refuse_missing_weights(config, recipes, choices)
     steps = build_steps(chosen, rows, out, choices)
     for number, step in enumerate(steps, 1):
-        echo(f"[{number}/{len(steps)}] {'done: ' * step.done}aupipe {shlex.join(step.arguments)}", err=not dry_run)
+        echo(
+            f"[{number}/{len(steps)}] {'done: ' * step.done}aupipe {shlex.join(step.arguments)}",
+            err=as_json or not dry_run,
+        )
         if not dry_run and not step.done and (code := _run(step)):
             echo("aupipe: stopped: the same command continues", err=True)
             return code
     if not has_test and any(step.what == "predict" for step in steps):
         echo("aupipe: the data set has no test split: submissions are of the validation split", err=True)
-    _report(
+    report(
         chosen,
         rows,
         dict(zip((run.name for run in runs_of(chosen, rows)), recipes, strict=True)),
         out,
         choices,
+        config,
         as_json,
     )
     return 0
+
+
+def _lacks(dataset: Dataset, paper: Reproduction, row: Row) -> str:
+    """What the data set lacks of the columns that a row needs; '' where it has them."""
+    if row.column and row.column not in dataset.columns:
+        return f"the data set has no column {row.column}"
+    for column, value in paper.conditions_of(row.model) if row.model else ():
+        if value not in dataset.columns.get(column, ()):
+            return f"no recording has {column} = {value!r}"
+    return ""
+
+
+def _refuse_sample(sample: Path, tasks: Collection[str]) -> None:
+    """Raise UsageError, before anything is computed, for a sample file that is not of the one task of submissions."""
+    from aupipe.tasks import OFFICIAL
+    from aupipe.train.prediction_files import sample_rows
+
+    if len(tasks) > 1:
+        raise UsageError(f"--sample is of one task, and the rows are of {', '.join(sorted(tasks))}: give --task too")
+    for task in tasks:
+        sample_rows(sample, OFFICIAL[task])
 
 
 def _run(step: Step) -> int:
@@ -144,14 +174,33 @@ def _run(step: Step) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _refuse_other_choices(out: Path, choices: Choices) -> None:
-    """Raise UsageError where ``out`` was begun with other choices, which would stay in what is done already."""
+def _refuse_other_choices(out: Path, choices: Mapping[str, object], data: Mapping[str, str]) -> None:
+    """Raise UsageError where ``out`` was begun with other choices or data, which what is done already would keep."""
     file = out / STARTED
-    if file.is_file() and (before := read_json(file)) != choices.to_json():
-        shown = ", ".join(f"{name} {before.get(name)}" for name in choices.to_json())
+    before = read_json(file) if file.is_file() else {}
+    if any(before.get(name, value) != value for name, value in choices.items()):
+        shown = ", ".join(f"{name} {before[name]}" for name in choices if name in before)
         raise UsageError(f"{out} was begun with {shown}: give the same, or another --out")
+    known = before.get("data", {})
+    trained = (out / "runs").is_dir()  # before that, a video that fails may be replaced
+    if trained and any(known.get(task, digest) != digest for task, digest in data.items()):
+        raise UsageError(f"{out} was begun on other videos or annotations: give another --out")
     out.mkdir(parents=True, exist_ok=True)
-    write_file(file, json.dumps(choices.to_json()), overwrite=True)
+    write_file(file, json.dumps({**choices, "data": {**known, **data}}), overwrite=True)
+
+
+def _digests(dataset: Dataset, tasks: Iterable[str]) -> dict[str, str]:
+    """Task -> digest of the recordings, the sizes of their videos, and their labels."""
+    found = {}
+    for task in tasks:
+        digest = hashlib.sha256()
+        for one in dataset.recordings:
+            size = one.video.stat().st_size if one.video else 0
+            digest.update(f"{one.id}\0{size}\0".encode(errors="surrogateescape"))
+            if (labels := dataset.labels(one, task)) is not None:
+                digest.update(labels.targets.tobytes() + labels.valid.tobytes())
+        found[task] = digest.hexdigest()[:12]
+    return found
 
 
 def _refuse_missing_weights(config: Config, recipes: Sequence[EnsembleRecipe], choices: Choices) -> None:
@@ -179,92 +228,3 @@ def _refuse_missing_weights(config: Config, recipes: Sequence[EnsembleRecipe], c
             missing[str(error)] = None
     if missing:
         raise WeightsMissingError("; ".join(missing))
-
-
-def _report(
-    paper: Reproduction,
-    rows: Sequence[Row],
-    recipes: Mapping[str, EnsembleRecipe],
-    out: Path,
-    choices: Choices,
-    as_json: bool,
-) -> None:
-    """Print the rows: the paper's figure, the score here, its interval, and what differs."""
-    notes: dict[str, int] = {}  # text -> its number
-    found = [_row(paper, row, recipes, out, choices) for row in rows]
-    if as_json:
-        echo_json({"paper": paper.name, "cite": paper.cite, "rows": found}, indent=1)
-        return
-    width = max((len(row["row"]) for row in found), default=0)
-    echo(f"{paper.cite}: {paper.title}")
-    table = None
-    for row in found:
-        if (row["table"], row["task"]) != table:
-            table = row["table"], row["task"]
-            echo(
-                "",
-                f"table {row['table']} ({row['task']})",
-                f"  {'row':{width}}  paper   ours   95%             differs",
-            )
-        marks = ", ".join(str(notes.setdefault(text, len(notes) + 1)) for text in row["differs"])
-        ours = "" if row["ours"] is None else f"{row['ours']:.3f}"
-        interval = "" if row["interval"] is None else "{:.3f} to {:.3f}".format(*row["interval"])
-        figure = "" if row["paper"] is None else f"{row['paper']:.3f}"
-        echo(f"  {row['row']:{width}}  {figure:5}  {ours:5}  {interval:14}  {row['why'] or marks}".rstrip())
-    echo("", *(f"{number:3}  {text}" for text, number in notes.items()))
-    echo(f"files: {out}")
-
-
-def _row(
-    paper: Reproduction, row: Row, recipes: Mapping[str, EnsembleRecipe], out: Path, choices: Choices
-) -> dict[str, Any]:
-    """One row of the report."""
-    from aupipe.cli.reproduce_steps import run_folder, scores_file
-    from aupipe.tasks import OFFICIAL
-    from aupipe.train.recipe_paper import departures, read_paper
-    from aupipe.train.run import holds_run, load_run
-
-    said: dict[str, Any] = {}
-    differs = [row.note] if row.note else []
-    own = row.chosen or bool(row.fold)
-    if row.model and own and holds_run(run_folder(out, row)):
-        scores = load_run(run_folder(out, row)).scores
-        said = scores.to_json() if scores is not None else {}
-        differs.append("the epoch was chosen on the recordings that are scored")
-    elif row.model and not own and scores_file(out, row).is_file():
-        said = json.loads(scores_file(out, row).read_text(encoding="utf-8"))
-    differs += said.get("caveats", ())
-    if said.get("tuned_on_itself"):
-        differs.append("thresholds or smoothing were fitted on the recordings that are scored")
-    if choices.random and row.model:
-        differs.append("the weights of encoders are random")
-    for run in paper.runs_of(row.model) if row.model else ():
-        about = read_paper(run.recipe, OFFICIAL[run.task])
-        if about is not None:
-            # What a row of an ablation changes is no departure from the paper.
-            says = {key: said for key, said in about.says.items() if not _is_changed(key, run.changes)}
-            recipe = recipes[run.name].members[0].recipe
-            differs += departures(recipe, replace(about, says=says), run.task, unstated=False)
-    differs += [f"--set {change}" for change in choices.overrides if row.model]
-    each = [value / 100 if max(row.each) > 1 else value for value in row.each]
-    spread = said.get("spread") or {}
-    return {
-        "id": row.id,
-        "table": row.table,
-        "row": row.row,
-        "task": row.task,
-        "paper": row.share,
-        "paper_each": each,
-        "ours": said.get("mean"),
-        "ours_each": said.get("values", []),
-        "interval": spread.get("interval"),
-        "differs": list(dict.fromkeys(differs)),
-        "why": row.why or ("" if said else "not computed"),
-    }
-
-
-def _is_changed(key: str, changes: Mapping[str, Any]) -> bool:
-    """Does a run change this value of its recipe, or the whole head that it belongs to?"""
-    first, _, rest = key.partition(".")
-    table = changes.get(first)
-    return table is not None and (not rest or "kind" in table or rest.partition(".")[0] in table)

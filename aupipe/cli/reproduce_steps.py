@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aupipe.cli.recipe_features import encoder_text, recipe_file_text, table_text
-from aupipe.cli.train_request import REQUEST_FILE, is_finished
+from aupipe.cli.train_request import REQUEST_FILE, is_finished, read_request
 from aupipe.config import Config, EncoderConfig, encoder_table
 from aupipe.errors import UsageError
 from aupipe.extract.planning.random_weights import randomised
 from aupipe.files import write_file
 from aupipe.tasks import OFFICIAL
-from aupipe.train.ensemble_recipe import EnsembleRecipe, load_ensemble_recipe
+from aupipe.train.ensemble_recipe import EnsembleRecipe, ensemble_recipe_from_json, load_ensemble_recipe
+from aupipe.train.model import FILE
 from aupipe.train.reproduction import FOLDS, PaperRun, Reproduction, Row
+from aupipe.train.run import POST_FILE
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,12 @@ class Choices:
 
     def changes(self, run: PaperRun) -> tuple[str, ...]:
         """What is set in the recipe of a run; a head that reads weights has random ones where encoders have."""
+        return (*self.overrides, *(["head.weights=random"] if self.has_random_head(run) else []))
+
+    def has_random_head(self, run: PaperRun) -> bool:
+        """Does the head of a run read weights, in whose place there are random numbers?"""
         recipe = load_ensemble_recipe(run.recipe, task=OFFICIAL[run.task]).members[0].recipe
-        reads = self.random and recipe.head.params.get("weights") and "head" not in run.changes
-        return (*self.overrides, *(["head.weights=random"] if reads else []))
+        return self.random and bool(recipe.head.params.get("weights")) and "head" not in run.changes
 
     def to_json(self) -> dict[str, object]:
         """What must be the same when a reproduction goes on."""
@@ -55,7 +60,7 @@ class Step:
     @property
     def done(self) -> bool:
         if self.what == "train":
-            return self.makes is not None and is_finished(self.makes)
+            return self.makes is not None and is_finished(self.makes) and _has_post(self.makes)
         return self.makes is not None and self.makes.exists()
 
     @property
@@ -69,6 +74,16 @@ class Step:
             if name in self.command:
                 keep += [name, self.command[self.command.index(name) + 1]]
         return ("train", "--resume", str(self.makes), *keep)
+
+
+def _has_post(folder: Path) -> bool:
+    """Has a finished training written its post-processing, which is the last that folds write?"""
+    if not (folder / FILE).is_file():
+        return True  # a run writes it before it is finished
+    request = read_request(folder)
+    recipe = ensemble_recipe_from_json(request.recipe).members[0].recipe
+    wanted = recipe.postprocess_for(OFFICIAL[request.task]) is not None
+    return not wanted or (folder / POST_FILE).is_file()
 
 
 def build_steps(paper: Reproduction, rows: Sequence[Row], out: Path, choices: Choices) -> list[Step]:
@@ -104,8 +119,8 @@ def build_steps(paper: Reproduction, rows: Sequence[Row], out: Path, choices: Ch
         file = out / "submissions" / f"{row.id}.txt"
         sample = ("--sample", str(choices.sample)) if choices.sample else ()
         command = ("predict", str(_folder(out, row.model)), "--split", choices.split, "--format", "abaw")
-        command += ("--post", _post(out, row), "--out", str(file), *sample, *common)
-        steps.append(Step("predict", command, file))
+        command += ("--post", _post(out, row), "--out", str(file), "--overwrite", *sample, *common)
+        steps.append(Step("predict", command))  # again each time: the sample may be another one
     return steps
 
 

@@ -59,8 +59,8 @@ def write_abaw(
         for name, item in predictions.items()
         for index, line in enumerate(_lines(item), start=1)
     }
-    header = ",".join(("image_location", *task.names))
-    order = list(rows) if sample is None else _sample_rows(sample, header)
+    order = list(rows) if sample is None else sample_rows(sample, task)
+    header = _header(task)
     missing = [row for row in order if row not in rows]
     if missing:
         raise UsageError(
@@ -72,8 +72,16 @@ def write_abaw(
     write_file(path, "".join(f"{line}\n" for line in (header, *(f"{row},{rows[row]}" for row in order))), overwrite)
 
 
-def _sample_rows(sample: Path, header: str) -> list[str]:
-    """The ``track/00001.jpg`` of every line of a sample file; what follows the first comma is not read."""
+def _header(task: Task) -> str:
+    return ",".join(("image_location", *task.names))
+
+
+def sample_rows(sample: Path, task: Task) -> list[str]:
+    """The ``track/00001.jpg`` of every line of a sample file; what follows the first comma is not read.
+
+    Raises UsageError for the sample of another task, and for rows that occur twice.
+    """
+    header = _header(task)
     lines = sample.read_text(encoding="utf-8-sig").splitlines()
     found = lines[0].replace(" ", "").rstrip(",") if lines else ""
     if found.casefold() != header.casefold():

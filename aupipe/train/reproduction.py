@@ -112,6 +112,12 @@ class Reproduction:
         join = self.joins[model]
         return [*(one for member in join.members for one in self.joins_of(member)), join]
 
+    def conditions_of(self, model: str) -> list[tuple[str, str]]:
+        """The columns and values of the data set that the runs of a model are trained on (`aupipe train --where`)."""
+        args = [arg for run in self.runs_of(model) for arg in zip(run.args, run.args[1:], strict=False)]
+        pairs = [text.partition("=") for option, text in args if option == "--where"]
+        return list(dict.fromkeys((column, value) for column, _, value in pairs))
+
     def select(self, task: str | None, ids: Sequence[str]) -> list[Row]:
         """The rows of a task, or those of these ids or tables. Raises UsageError for unknown ones, with the nearest."""
         if task is not None and task not in self.tasks:

@@ -7,13 +7,18 @@ import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from aupipe.cli import cli
 from aupipe.cli.recipe_features import narrow_to_recipe, with_encoders
-from aupipe.cli.reproduce_steps import Choices, build_steps, runs_of, write_recipes
+from aupipe.cli.reproduce_steps import Choices, Step, build_steps, runs_of, write_recipes
+from aupipe.cli.train_request import TrainRequest, write_request
 from aupipe.config import load_config
 from aupipe.demo import draw_corpus
 from aupipe.errors import UsageError
 from aupipe.store import open_store
+from aupipe.tasks import OFFICIAL
+from aupipe.train.ensemble_recipe import load_ensemble_recipe
 from aupipe.train.reproduction import load_reproduction, reproduction_from
 from tests.cli.test_recipes import ask
 
@@ -117,6 +122,65 @@ def test_what_failed_in_extraction_is_tried_again_by_the_same_command(tmp_path: 
     choices = Choices(mask=("--on-missing-audio", "mask"))
     extract, *_ = build_steps(paper, paper.select(None, ["t2.9"]), tmp_path, choices)
     assert extract.command[-3:] == ("--retry-failed", "--on-missing-audio", "mask")
+
+
+def test_a_value_that_no_recording_has_and_a_sample_of_other_tasks_are_said_before_anything(folder: Path) -> None:
+    with (folder / "aupipe.toml").open("a") as file:
+        file.write("\n[train]\n" if "[train]" not in (folder / "aupipe.toml").read_text() else "")
+    text = (folder / "aupipe.toml").read_text()
+    (folder / "aupipe.toml").write_text(text.replace("[dataset]", '[dataset]\ncolumns = "scenes.csv"', 1))
+    (folder / "scenes.csv").write_text("recording,scene\ndemo-001,talk\n")
+    run = CliRunner().invoke(cli, ["reproduce", "s5", "--task", "au", "--dry-run", "--json", "--weights", "random"])
+    rows = {row["id"]: row for row in json.loads(run.stdout)["rows"]}  # the commands stand on stderr
+    assert rows["ensemble-au.2"]["why"] == "no recording has scene = 'reaction'"
+    assert "[1/" in run.stderr
+    (folder / "va.txt").write_text("image_location,valence,arousal\n")
+    assert "is of one task" in ask("reproduce", "s4", "--sample", "va.txt", code=2)
+    assert "sample of another task" in ask("reproduce", "s4", "--task", "au", "--sample", "va.txt", code=2)
+    assert not (folder / "runs").exists() or not list((folder / "runs").rglob("train.json"))
+
+
+def test_folds_without_their_post_processing_are_continued(tmp_path: Path) -> None:
+    recipe = load_ensemble_recipe("tmf-ensemble", task=OFFICIAL["au"])
+    write_request(TrainRequest(recipe.to_json(), "au", (), (0,), 5, "train", False, False, 1), tmp_path)
+    (tmp_path / "ensemble.json").write_text("{}")
+    step = Step("train", ("train", "--out", str(tmp_path)), tmp_path)
+    assert recipe.members[0].recipe.postprocess_for(OFFICIAL["au"]) is not None
+    assert not step.done
+    assert step.arguments == ("train", "--resume", str(tmp_path))
+    (tmp_path / "postprocess.json").write_text("{}")
+    assert step.done
+
+
+def test_the_report_names_a_random_head_and_features_that_aupipe_toml_makes_in_another_way(folder: Path) -> None:
+    def report_of(*more: str) -> list[str]:
+        run = CliRunner().invoke(cli, ["reproduce", "s1", "--rows", "t1.6", "--dry-run", "--json", *more])
+        (row,) = json.loads(run.stdout)["rows"]
+        return row["differs"]
+
+    assert "the weights of the head gpt2 are random" in report_of("--weights", "random")
+    with (folder / "aupipe.toml").open("a") as file:
+        file.write('\n[[encoder]]\nname = "vggish"\nmodality = "audio"\nkind = "vggish"\nweights = "mine.pth"\n')
+    differs = report_of()
+    assert not any("are random" in text for text in differs)
+    assert any(text.startswith("feature 'vggish' is that of ") and "'mine.pth'" in text for text in differs)
+
+
+def test_another_store_and_other_data_are_refused_and_samples_are_read_anew(folder: Path) -> None:
+    """Whatever was scored in the folder of a reproduction would stand there as today's."""
+    paper = load_reproduction("s2")
+    steps = build_steps(paper, paper.select(None, ["t2.11"]), folder, Choices())
+    assert [(step.done, "--overwrite" in step.command) for step in steps if step.what == "predict"] == [(False, True)]
+    command = ("reproduce", "s2", "--rows", "t2.9", "--cpu")  # ends at missing weights
+    ask(*command, code=12)
+    ask(*command, code=12)
+    assert "was begun with" in ask(*command, "--store", "other", code=2)
+    labels = next(one for one in folder.rglob("*.txt") if "AU" in str(one.parent.parent))
+    labels.write_text(labels.read_text().replace("\n0", "\n1", 1))
+    ask(*command, code=12)  # nothing is trained yet, so a video that failed may be replaced
+    (folder / "runs" / "s2" / "runs").mkdir()
+    labels.write_text(labels.read_text().replace("\n1", "\n0", 1))
+    assert "begun on other videos or annotations" in ask(*command, code=2)
 
 
 def test_missing_weights_are_all_named_before_anything_is_computed(folder: Path) -> None:
