@@ -116,8 +116,9 @@ class Config:
         """The encoder of this name. Raises UsageError with the nearest known name."""
         names = [encoder.name for encoder in self.encoders]
         if name not in names:
+            where = f" in {self.file}" if self.file else ""
             raise UsageError(
-                f"no [[encoder]] is named {name!r} in {self.file}.{nearest(name, names)} Named: {', '.join(names)}"
+                f"no [[encoder]] is named {name!r}{where}.{nearest(name, names)} Named: {', '.join(names)}"
             )
         return self.encoders[names.index(name)]
 

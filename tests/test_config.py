@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from aupipe.cli.template import template
-from aupipe.config import DEFAULT_ENCODERS, FILE_NAME, find_config, load_config
+from aupipe.config import DEFAULT_ENCODERS, FILE_NAME, Config, find_config, load_config
 from aupipe.errors import UsageError
 
 
@@ -56,6 +56,13 @@ def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, message: str
     with pytest.raises(UsageError, match=message) as error:
         load_config(file)
     assert str(file) in str(error.value)
+
+
+def test_an_unknown_encoder_is_named_without_a_file_where_there_is_none(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no \[\[encoder\]\] is named 'swin_t'\. Named: "):
+        Config().encoder("swin_t")
+    with pytest.raises(UsageError, match=r"is named 'swin_t' in .*\.toml\. Named: "):
+        load_config(write(tmp_path, "")).encoder("swin_t")
 
 
 RETINAFACE = '[detector]\nkind = "retinaface"\nmodel = "resnet50"\n'

@@ -281,6 +281,7 @@ def read_rows(example: Example, i: int, start: int, stop: int, center: float = 0
 
 
 def centred_rows(example: Example, i: int, rows: NDArray[Any], center: float) -> NDArray[np.float32]:
+    """Rows (n, ...) of feature i as a float32 copy (n, d), minus ``center`` times the recording's mean."""
     flat: NDArray[np.float32] = rows.reshape(len(rows), -1).astype(np.float32)
     if center:
         flat -= np.float32(center) * example.means[i]

@@ -29,7 +29,7 @@ MEMORY_SHARE = 0.5  # of the free memory that a data set may take
 
 @dataclass(frozen=True)
 class DeviceBatch:
-    """`aupipe.train.data.Batch` as tensors on the device."""
+    """`aupipe.train.batch.Batch` as tensors on the device."""
 
     x: Tensor  # float32 (B, T, D)
     mask: Tensor  # bool (B, T), False at padding

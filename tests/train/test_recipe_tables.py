@@ -159,6 +159,17 @@ def test_departures_from_the_paper_follow_from_the_recipe():
     assert "optimiser.warmup_epochs = 2: the paper has 1" in code
 
 
+def test_the_members_of_s2_differ_in_training_as_the_recipe_of_the_second_says():
+    au = OFFICIAL["au"]
+    first, second = (load_recipe(name, task=au) for name in ("regnet-vivit", "regnet-three-branches"))
+    assert (first.optimiser, first.window, first.epochs) == (second.optimiser, second.window, second.epochs)
+    losses = [recipe.loss["au"].params for recipe in (first, second)]
+    assert {key for key in losses[0] if losses[0][key] != losses[1].get(key)} == {"robin_hood"}
+    assert (first.postprocess_for(au).smooth, second.postprocess_for(au)) == ("gaussian", None)
+    lines = departures(second, read_paper("regnet-three-branches", au), "au")
+    assert any("as regnet-vivit, without its robin_hood and its Gaussian filter" in line for line in lines)
+
+
 def test_a_task_that_is_not_in_the_paper_and_a_frozen_encoder_are_departures():
     va = OFFICIAL["va"]
     lines = departures(load_recipe("aud-tgn", task=va), read_paper("aud-tgn", va), "va")

@@ -117,7 +117,7 @@ def _gpt2(config: GPT2Config, read_weights: bool) -> Any:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # only the command line draws bars
-    dropout = {f"{part}_pdrop": config.dropout for part in ("embd", "attn", "resid")}
+    dropout: dict[str, Any] = {f"{part}_pdrop": config.dropout for part in ("embd", "attn", "resid")}
     if read_weights and config.weights not in RANDOM:
         folder = _pretrained_folder(config)
         model: Any = GPT2Model.from_pretrained(folder, local_files_only=True, use_safetensors=True, **dropout)
