@@ -129,7 +129,7 @@ class RunAccount:
 def log_name() -> str:
     """A new name for a log; names sort by time."""
     now = datetime.now(UTC)
-    return f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03d}-{writer_name()}.jsonl"
+    return f"{now:%Y%m%dT%H%M%S.%f}-{writer_name()}.jsonl"
 
 
 def run_logs(root: str | os.PathLike[str]) -> list[str]:

@@ -225,7 +225,12 @@ def test_who_was_faster_keeps_the_file(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "link"]
 
 
-NEW_FOLDERS = {"train", "ensemble", "store migrate", "reproduce"}  # which begin in a new folder, or go on with their own
+NEW_FOLDERS = {
+    "train",
+    "ensemble",
+    "store migrate",
+    "reproduce",
+}  # which begin in a new folder, or go on with their own
 OUTPUTS = {"out", "profile", "target"}
 
 

@@ -120,7 +120,9 @@ def test_a_video_is_decoded_once_and_its_memory_given_back(
     assert meter.totals["decode"].frames == outcomes[0].frames == 75
     assert budgets
     assert all(budget.acquired_bytes == 0 for budget in budgets)
-    more = build_feature_set(replace(CONFIG, encoders=(replace(TIMM, name="more"),)))
+    more = build_feature_set(
+        replace(CONFIG, encoders=(replace(TIMM, name="more", params=TIMM.params | {"weights": "random:more"}),))
+    )
     again = Meter()
     (outcome,) = run_jobs(make_plan(recordings(lit, ONE), more, store).jobs, store, more, meter=again)
     assert "detect" not in again.totals  # a stored face track makes detection free
