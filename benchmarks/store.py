@@ -273,7 +273,9 @@ def plan(folder: Path, recordings: int, look: bool) -> None:
     names = [_name(number) for number in range(recordings)]
     asked = [Recording(name, folder / "videos" / name) for name in names]
     parts = planner.FeatureSet(None, TrackParams(), FacesConfig(), ())
-    graph = planner.FeatureGraph(SPECS[0], None, None, tuple((spec, None) for spec in SPECS))  # type: ignore[misc]
+    named = {spec.name: spec for spec in SPECS}
+    encoders: Any = [(spec, None) for spec in SPECS]
+    graph = planner.FeatureGraph(SPECS[0], None, None, tuple(encoders), named)
     planner.FeatureSet._build_graph = lambda self, *kind: graph  # type: ignore[method-assign]
     if not look:
         planner.source_changed = lambda paths, known: False
