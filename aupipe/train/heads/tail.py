@@ -153,8 +153,8 @@ class _Augmentation:
         """Crops (N, 3, S, S) in [0, 1]."""
         x = torch.where(self.flip[windows, None, None, None], x.flip(3), x)
         if self.size:
-            room = x.shape[-1] - self.size
-            corners = (self.corner[windows] * (room + 1)).long().clamp(max=room)
+            farthest = x.shape[-1] - self.size  # corner of a cut within the crop
+            corners = (self.corner[windows] * (farthest + 1)).long().clamp(max=farthest)
             offsets = torch.arange(self.size, device=x.device)
             down, right = corners[:, :1] + offsets, corners[:, 1:] + offsets  # (N, size)
             x = x.gather(2, down[:, None, :, None].expand(-1, 3, -1, x.shape[-1]))
