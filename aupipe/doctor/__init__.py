@@ -10,7 +10,7 @@ State = Literal["PASS", "WARN", "FAIL"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: what was found, and where it is not ``PASS``, what to do about it."""
+    """One thing that was looked at: what was found, and what to do about it, where ``found`` does not say that."""
 
     state: State
     subject: str

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 
 from aupipe.config import Config
 from aupipe.dataset import open_dataset
+from aupipe.dataset_model import Dataset
 from aupipe.doctor import Finding
 from aupipe.errors import AupipeError, NoStoreError
 from aupipe.extract.planning.features import build_feature_set
+from aupipe.extract.weights import is_random
 from aupipe.store import open_store
+from aupipe.types import Recording
 
 MANY_JOURNALS = 500  # one of each process that has written; each is read at the start of every other
 
@@ -22,35 +25,35 @@ def examine_project(config: Config) -> Iterator[Finding]:
         yield Finding("WARN", "configuration", "no aupipe.toml in this folder or above", remedy)
     else:
         yield Finding("PASS", "configuration", str(config.file))
-        yield _examine_dataset(config)
-        yield from _examine_encoders(config)
+        try:
+            dataset = open_dataset(config.dataset)
+        except AupipeError as error:
+            yield Finding("FAIL", "data set", str(error), "correct [dataset]")
+        else:
+            yield _examine_dataset(dataset)
+            yield from _examine_encoders(config, dataset.recordings[0])
     yield from _examine_store(config)
 
 
-def _examine_dataset(config: Config) -> Finding:
-    try:
-        dataset = open_dataset(config.dataset)
-        videos = {recording.video_id for recording in dataset.recordings}
-        labelled = Counter(task for task, tracks in dataset.annotations.items() for _ in tracks)
-    except AupipeError as error:
-        return Finding("FAIL", "data set", str(error), "correct [dataset]")
+def _examine_dataset(dataset: Dataset) -> Finding:
+    videos = {recording.video_id for recording in dataset.recordings}
+    labelled = {task: len(tracks) for task, tracks in dataset.annotations.items() if tracks}
     found = f"{len(dataset.recordings)} recordings of {len(videos)} videos"
     labels = ", ".join(f"{count} annotated for {task}" for task, count in labelled.items())
     return Finding("PASS", "data set", f"{found}; {labels}" if labels else found)
 
 
-def _examine_encoders(config: Config) -> Iterator[Finding]:
+def _examine_encoders(config: Config, recording: Recording) -> Iterator[Finding]:
     for encoder in config.encoders:
         subject = f"[[encoder]] {encoder.name}"
         try:
-            features = build_feature_set(config, [], [encoder.name])
-            graph = features.graph(next(iter(open_dataset(config.dataset).recordings)))
-        except AupipeError as error:
-            yield Finding("FAIL", subject, str(error), "")
+            graph = build_feature_set(config, [], [encoder.name]).graph(recording)
+        except AupipeError as error:  # which says what to do
+            yield Finding("FAIL", subject, str(error))
             continue
         weights = [spec.weights.name for spec, _ in graph.encoders if spec.weights is not None]
         found = f"{encoder.kind}, weights {weights[0]}" if weights else f"{encoder.kind}, no weights needed"
-        if weights == ["random"]:
+        if weights and is_random(str(encoder.params.get("weights", ""))):
             yield Finding("WARN", subject, found, "its features have no meaning: name a checkpoint")
         else:
             yield Finding("PASS", subject, found)
