@@ -30,12 +30,21 @@ def to_torch(rows: NDArray[Any], dtype: Any) -> Any:
 def to_pandas(rows: NDArray[Any], times: NDArray[np.float64] | None, columns: Sequence[str] = ()) -> Any:
     """A data frame with a row per frame, indexed by ``times`` in s or by the frame's number.
 
-    Columns of rows (T, D) have names where ``columns`` (D,) gives them, else numbers.
+    Columns have names where ``columns`` names the last axis of a row, else numbers. Of rows (T, N, D), such as those of
+    the faces of a frame, ``x1_px_0`` is of the first.
     """
     pandas = optional_package("pandas", "to_pandas")
     index = pandas.RangeIndex(len(rows), name="frame") if times is None else pandas.Index(times, name="time")
     flat = rows.reshape(len(rows), int(np.prod(rows.shape[1:])))  # (T, ...) -> (T, D)
-    return pandas.DataFrame(flat, index=index, columns=list(columns) if rows.shape[1:] == (len(columns),) else None)
+    return pandas.DataFrame(flat, index=index, columns=_flat_names(rows.shape[1:], columns))
+
+
+def _flat_names(shape: tuple[int, ...], columns: Sequence[str]) -> list[str] | None:
+    """Names of the values of a row of this shape, None where there are none."""
+    *outer, last = shape or (1,)
+    if last != len(columns):
+        return None
+    return [f"{name}_{k}" for k in range(int(np.prod(outer))) for name in columns] if outer else list(columns)
 
 
 def to_xarray(

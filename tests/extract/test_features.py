@@ -165,3 +165,4 @@ def test_the_names_of_columns_are_had_from_a_stored_spec(recording: Recording) -
     assert column_names(replace(specs["g"], kind="nobodys", columns=())) == ()
     assert specs["faces"].columns[:5] == ("x1_px", "y1_px", "x2_px", "y2_px", "left_eye_x_px")
     assert len(specs["faces"].columns) == 15
+    assert specs["detections"].columns == (*specs["faces"].columns, "frame_height_px", "frame_width_px")

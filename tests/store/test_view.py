@@ -264,3 +264,14 @@ def test_an_hdf5_item_of_very_many_columns_is_stored_and_the_spec_has_their_name
     with h5py.File(file) as found:
         assert ("columns" in found["data"].attrs) == (count <= 2000)
     assert check(store).damage == []
+
+
+def test_columns_of_several_faces_and_of_single_numbers_have_names(tmp_path):
+    pytest.importorskip("pandas")
+    faces, clock = replace(SPEC, columns=("x_px", "y_px")), replace(CLOCK, columns=("time_s",))
+    with create_store(tmp_path / "s", "zarr") as store:
+        store.publish("a.mp4", faces, random_rows(5, 3, 2))
+        store.publish("a.mp4", clock, np.arange(5.0))
+    store = open_store(tmp_path / "s")
+    assert list(store[faces.name]["a.mp4"].to_pandas().columns) == [f"{c}_px_{k}" for k in range(3) for c in "xy"]
+    assert list(store[clock.name]["a.mp4"].to_pandas().columns) == ["time_s"]

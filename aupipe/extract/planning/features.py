@@ -112,7 +112,7 @@ class FeatureSet:
             version = self.detector.version
             bare = FeatureSpec(
                 *("detections", "detections", self.faces.detector, version, params, None, "float32", from_clock),
-                columns=FACE_COLUMNS,
+                columns=(*FACE_COLUMNS, "frame_height_px", "frame_width_px"),
             )
             with DETECTORS.plugin_errors(self.faces.detector):
                 detections = self._or_missing(bare, self.detector, missing)
