@@ -13,6 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+# Pieces of configurations.
+NO_FACES = '[faces]\ndetector = "none"\n'
+HOG = '[[encoder]]\nname = "hog"\nmodality = "visual"\nkind = "hog"\n'
+MFCC = '[[encoder]]\nname = "mfcc"\nmodality = "audio"\nkind = "mfcc"\n'
+
 
 @dataclass
 class Answer:
@@ -61,6 +66,16 @@ class Project:
 
     def configure(self, text: str) -> None:
         (self.folder / "aupipe.toml").write_text(text)
+
+
+def install_plugin(site: Path, module: str, source: str, **encoders: str) -> None:
+    """Make ``site`` a folder of installed packages with one module, whose encoders are entry points: name -> class."""
+    about = site / f"{module}-1.0.dist-info"
+    about.mkdir(parents=True)
+    (site / f"{module}.py").write_text(source)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+    entries = [f"{name} = {module}:{kind}" for name, kind in encoders.items()]
+    (about / "entry_points.txt").write_text("\n".join(["[aupipe.encoders]", *entries, ""]))
 
 
 def workers_of(pid: int) -> list[psutil.Process]:

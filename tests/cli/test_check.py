@@ -19,22 +19,10 @@ from aupipe.sources import source_identity
 from aupipe.store import create_store, open_store
 from aupipe.store.run_log import run_logs
 from aupipe.tasks import AU_NAMES
-from tests.cli.conftest import Project
+from tests.cli.conftest import HOG, MFCC, Project
 
 FRAMES, COLUMNS = 400, 40
-CONFIG = """
-[dataset]
-layout = "affwild2"
-root = "."
-[[encoder]]
-name = "hog"
-modality = "visual"
-kind = "hog"
-[[encoder]]
-name = "mfcc"
-modality = "audio"
-kind = "mfcc"
-"""
+CONFIG = '[dataset]\nlayout = "affwild2"\nroot = "."\n' + HOG + MFCC
 NAMES = (*(f"v{number}" for number in range(10)), "pair_left", "pair_right")
 Change = Callable[[str, dict], None]
 

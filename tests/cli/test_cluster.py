@@ -19,24 +19,13 @@ import trustme
 
 from aupipe.store import create_store
 from aupipe.store.run_log import read_lines
-from tests.cli.conftest import Answer, Project, workers_of
+from tests.cli.conftest import HOG, MFCC, NO_FACES, Answer, Project, install_plugin, workers_of
 from tests.cli.test_worker_failures import PLUGIN, can_mount
 from tests.conftest import write_video
 from tests.extract.dask_cluster import Cluster, dask_cluster
 
 CLIPS = 24
-CONFIG = """
-[faces]
-detector = "none"
-[[encoder]]
-name = "hog"
-modality = "visual"
-kind = "hog"
-[[encoder]]
-name = "mfcc"
-modality = "audio"
-kind = "mfcc"
-"""
+CONFIG = NO_FACES + HOG + MFCC
 Arrays = Callable[[Path], dict[tuple[str, str], bytes]]
 
 
@@ -243,7 +232,8 @@ def test_a_machine_with_another_version_of_a_library_takes_no_part_and_is_named_
 @pytest.mark.slow
 @pytest.mark.skipif(
     not can_mount(),
-    reason="what a machine does not see is hidden by a mount of its own, which this one refuses (unshare -rm)",
+    reason="the store is hidden from one Dask worker by a mount in a namespace of its own (unshare -rm), which this "
+    "kernel or container refuses; nothing else hides it from one process alone",
 )
 def test_machines_that_do_not_see_the_store_or_the_videos_refuse_by_name(
     project: Project, cluster: Cluster, videos: Path, expected: dict[tuple[str, str], bytes], arrays: Arrays
@@ -292,12 +282,7 @@ def test_videos_that_kill_their_processes_fail_by_name_and_nothing_else_does(
     project: Project, tmp_path: Path, cluster: Cluster
 ) -> None:
     plugin = tmp_path / "plugin"
-    (plugin / "broken-1.0.dist-info").mkdir(parents=True)
-    (plugin / "broken.py").write_text(PLUGIN)
-    (plugin / "broken-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
-    (plugin / "broken-1.0.dist-info" / "entry_points.txt").write_text(
-        "[aupipe.encoders]\npictures = broken:FrameChunk\n"
-    )
+    install_plugin(plugin, "broken", PLUGIN, pictures="FrameChunk")
     own = tmp_path / "own"
     own.mkdir()
     for number in range(12):

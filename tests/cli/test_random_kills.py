@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from aupipe.store import create_store, open_store
-from tests.cli.conftest import Project, workers_of
+from tests.cli.conftest import Project, install_plugin, workers_of
 from tests.cli.test_cluster import end
 from tests.cli.test_worker_failures import PLUGIN
 from tests.conftest import write_video
@@ -47,12 +47,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, arrays: Callable[[Path], 
     """A project with the encoder that kills, and the rows of a local run in which it does not."""
     folder = tmp_path_factory.mktemp("kills")
     plugin = folder / "plugin"
-    (plugin / "broken-1.0.dist-info").mkdir(parents=True)
-    (plugin / "broken.py").write_text(PLUGIN)
-    (plugin / "broken-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
-    (plugin / "broken-1.0.dist-info" / "entry_points.txt").write_text(
-        "[aupipe.encoders]\npictures = broken:FrameChunk\n"
-    )
+    install_plugin(plugin, "broken", PLUGIN, pictures="FrameChunk")
     (folder / "videos").mkdir()
     for number in range(CLIPS):
         name = f"{number:03}.mp4"

@@ -21,19 +21,10 @@ from aupipe.extract.planning.features import build_feature_set
 from aupipe.extract.planning.plan import Plan
 from aupipe.store import ItemRecord, create_store, run_log
 from aupipe.store.run_log import RunLog, accounts, read_account, read_lines, run_logs
-from tests.cli.conftest import Project
+from tests.cli.conftest import HOG, NO_FACES, Project
 from tests.conftest import write_video
 
-CONFIG = """
-[dataset]
-videos = "videos"
-[faces]
-detector = "none"
-[[encoder]]
-name = "hog"
-modality = "visual"
-kind = "hog"
-"""
+CONFIG = '[dataset]\nvideos = "videos"\n' + NO_FACES + HOG
 
 
 def test_an_extraction_leaves_an_account_that_status_reads(project: Project) -> None:

@@ -20,21 +20,14 @@ from aupipe.logs import LineFormatter, printable
 from aupipe.store import create_store, open_store
 from aupipe.store.maintenance.verify import check
 from aupipe.types import FeatureSpec
-from tests.cli.conftest import workers_of
+from tests.cli.conftest import HOG, NO_FACES, workers_of
 from tests.cli.test_train import fill
 from tests.conftest import write_video
 
 AUPIPE = [sys.executable, "-c", "from aupipe.cli import main; main()"]
 SPEC = FeatureSpec("hog", "visual", "hog", 1)
 EVIL = "evil\x1b[31m\x1b]0;owned\x07\nFORGED \u202e\udcff.mp4"
-CONFIG = """
-[faces]
-detector = "none"
-[[encoder]]
-name = "hog"
-modality = "visual"
-kind = "hog"
-"""
+CONFIG = NO_FACES + HOG
 LAST_WORDS = {
     143: "aupipe: terminated; published items stay stored, run the same command to continue",
     130: "aupipe: interrupted; published items stay stored, run the same command to continue",

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.cli.conftest import Answer, Project
+from tests.cli.conftest import Answer, Project, install_plugin
 from tests.conftest import write_video
 
 # Encoders somebody else wrote, which break as they are told to (FAIL) on bright pictures or loud sound.
@@ -103,12 +103,8 @@ TREE = '[dataset]\nlayout="affwild2"\nroot="tree"\nframes="cropped_aligned"\nfps
 def plugged(tmp_path: Path) -> Project:
     """An empty project with the plug-in installed."""
     site = tmp_path / "site"
-    (site / "faulty-1.0.dist-info").mkdir(parents=True)
-    (site / "faulty.py").write_text(PLUGIN)
+    install_plugin(site, "faulty", PLUGIN, pictures="FrameChunk", sound="Sound")
     (site / "sitecustomize.py").write_text(HANGING_OPEN + FAULTY_DISK)
-    (site / "faulty-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1.0\n")
-    entries = "[aupipe.encoders]\npictures = faulty:FrameChunk\nsound = faulty:Sound\n"
-    (site / "faulty-1.0.dist-info" / "entry_points.txt").write_text(entries)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AUPIPE_")}
     paths = [str(site), str(Path(__file__).parents[2]), *filter(None, [environment.get("PYTHONPATH")])]
     return Project(tmp_path, environment | {"PYTHONPATH": os.pathsep.join(paths)})
@@ -181,7 +177,8 @@ def can_mount() -> bool:
 
 @pytest.mark.skipif(
     not can_mount(),
-    reason="a full file system is made by mounting a small one, which this machine refuses (unshare -rm)",
+    reason="a real full disk is a small file system mounted in a namespace of its own (unshare -rm), which this kernel "
+    "or container refuses; simulated full disks are tested above, everywhere",
 )
 @pytest.mark.parametrize(
     ("options", "after", "words"),

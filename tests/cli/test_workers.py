@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aupipe.demo import DemoCorpus
-from tests.cli.conftest import Project
+from tests.cli.conftest import Project, install_plugin
 from tests.conftest import write_video
 from tests.made import write_talking
 
@@ -47,10 +47,7 @@ class Poison:
 def poisoned(project: Project) -> Project:
     """A project with the plug-in installed and one bright and two dark aligned tracks."""
     site = project.folder / "site"
-    (site / "poison-1.0.dist-info").mkdir(parents=True)
-    (site / "poison.py").write_text(POISON)
-    (site / "poison-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: poison\nVersion: 1.0\n")
-    (site / "poison-1.0.dist-info" / "entry_points.txt").write_text("[aupipe.encoders]\npoison = poison:Poison\n")
+    install_plugin(site, "poison", POISON, poison="Poison")
     project.environment["PYTHONPATH"] = str(site)
     import cv2
     import numpy as np
