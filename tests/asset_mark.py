@@ -71,8 +71,7 @@ def pytest_runtest_makereport() -> Any:
 
 def _refused(report: Any) -> Any:
     """The report; one of a skip is a failure where skipping is forbidden."""
-    is_expected = hasattr(report, "wasxfail")  # pytest calls a failure that a test expects (xfail) skipped, too
-    if FORBIDDEN and report.skipped and not is_expected:
+    if FORBIDDEN and report.skipped:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         report.outcome = "failed"
         report.longrepr = f"{report.nodeid} skips, which AUPIPE_FORBID_SKIPS forbids: {reason}"

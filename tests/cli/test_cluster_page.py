@@ -138,7 +138,10 @@ def slurm(tmp_path: Path, project: Project) -> Iterator[Project]:
     environment = project.environment | {"SLURM_CONF": str(folder / "slurm.conf")}
     try:
         if reason := reason_against_slurm(folder, environment):
-            pytest.skip(f"a Slurm of one's own is started from Debian's slurmctld, slurmd and munge: {reason}")
+            pytest.skip(
+                "the test submits to a real Slurm, which it starts from Debian's packages slurmctld, slurmd and munge "
+                f"(apt-get install): {reason}"
+            )
         yield Project(project.folder, environment)
     finally:
         for file in folder.glob("*.pid"):

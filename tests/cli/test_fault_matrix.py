@@ -141,7 +141,10 @@ def memory_group() -> Path | None:
 def test_a_worker_killed_for_want_of_memory_says_so_and_the_others_end(plugged: Project) -> None:
     group = memory_group()
     if group is None:
-        pytest.skip("only root, with control groups of version 1, can set a memory limit that the kernel kills for")
+        pytest.skip(
+            "the kernel is made to kill by the memory limit of a control group, which takes root and control groups of "
+            "version 1; a process that ends by the same signal is tested in test_worker_failures.py, everywhere"
+        )
     hungry = "\nimport faulty\ndef fail():\n    import numpy as np\n    kept = [np.ones(1 << 27) for _ in range(40)]\n"
     (plugged.folder / "site" / "faulty.py").open("a").write(hungry.replace("import faulty\n", ""))
     add_tracks(plugged, dark=10, bright=200, dim=20)

@@ -209,8 +209,8 @@ def test_known_answers_where_the_published_weights_are_at_hand(tmp_path: Path) -
     folder = os.environ.get("AUPIPE_TEST_WEIGHTS")
     if not folder:  # random weights have no known answers; what the network computes is tested without them above
         pytest.skip(
-            "known answers belong to the published weights, 288 MB that are neither in the project nor in its test "
-            "material: set AUPIPE_TEST_WEIGHTS to a folder with vggish-10086976.pth"
+            "known answers are those of the published weights, 288 MB of others' that are no part of the project: set "
+            "AUPIPE_TEST_WEIGHTS to a folder with vggish-10086976.pth"
         )
     assert (Path(folder) / "vggish-10086976.pth").is_file(), f"{folder}, which AUPIPE_TEST_WEIGHTS names, has them not"
     imported = import_weights(Path(folder) / "vggish-10086976.pth", folder=tmp_path)

@@ -24,6 +24,8 @@ from .test_faults import end_of, in_children
 BACKENDS = STORES.names()
 ROUNDS, AT_ONCE = 50, 10
 CACHE_S = 3.0
+# Two clients of one file server are two mounts with caches of their own.
+NEEDED = "what two machines see of one folder is tested through two FUSE mounts"
 
 
 @pytest.fixture(params=BACKENDS)
@@ -35,11 +37,12 @@ def store(request, tmp_path):
 def mounted(folder, mount):
     """``folder`` mounted at ``mount`` by `passthrough.py`."""
     mount.mkdir()
-    server = subprocess.Popen([sys.executable, Path(__file__).parent / "passthrough.py", folder, mount])
+    command = [sys.executable, Path(__file__).parent / "passthrough.py", folder, mount]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         while not os.path.ismount(mount):
             if server.poll() is not None:
-                pytest.skip("FUSE cannot mount here")
+                pytest.skip(f"{NEEDED}; mounting failed: {server.stderr.read().strip()[-200:]}")
             time.sleep(0.05)
         yield mount
     finally:
@@ -53,7 +56,7 @@ def two_mounts(tmp_path_factory):
     """Two mounts of one folder, each with caches of its own."""
     pytest.importorskip("mfusepy", exc_type=ImportError)
     if not os.path.exists("/dev/fuse"):
-        pytest.skip("no /dev/fuse")
+        pytest.skip(f"{NEEDED}; there is no /dev/fuse: load the module fuse, or give the container the device")
     base = tmp_path_factory.mktemp("shared")
     (base / "served").mkdir()
     with mounted(base / "served", base / "one") as one, mounted(base / "served", base / "two") as two:
