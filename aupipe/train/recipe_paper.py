@@ -7,7 +7,7 @@ comparing the two, also after ``--set`` or in a recipe that ``extends`` the publ
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +45,12 @@ def read_paper(name_or_path: str | Path, task: Task | None = None) -> Paper | No
     where = f"recipe {name!r}: [paper]"
     table = dict(tables["paper"])
     parts = {key: table.pop(key, {}) for key in ("says", "unstated", "trains")}
-    plain = build(_Plain, table, where)
+    plain = build(Paper, table, where)
     for key, part in parts.items():
         if not isinstance(part, Mapping):
             raise UsageError(f"{where}: {key} = {part!r}: expected a table, [paper.{key}]")
     says, unstated, trains = (flatten(part) for part in parts.values())
-    return Paper(plain.cite, plain.title, plain.code, plain.tasks, says, unstated, trains, plain.differs)
+    return replace(plain, says=says, unstated=unstated, trains=trains)
 
 
 def departures(recipe: Recipe, paper: Paper, task: str, unstated: bool = True) -> list[str]:
@@ -117,14 +117,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_shown, value)) + "]"
     return "nothing" if value is None or value == "" else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-@dataclass(frozen=True)
-class _Plain:
-    """The keys of a [paper] table outside tables."""
-
-    cite: str
-    title: str = ""
-    code: str = ""
-    tasks: tuple[str, ...] = ()
-    differs: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ whose score stands beside it, or why there is none.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Any, Literal
 
@@ -150,8 +150,8 @@ def reproduction_from(tables: Mapping[str, Any], name: str) -> Reproduction:
     runs = {}
     for table in tables.get("run", []):
         plain = {key: value for key, value in table.items() if key != "changes"}
-        read = build(_PlainRun, plain, f"{name}: [[run]]")
-        runs[read.name] = PaperRun(**asdict(read), changes=table.get("changes", {}))
+        run = build(PaperRun, plain, f"{name}: [[run]]")
+        runs[run.name] = replace(run, changes=table.get("changes", {}))
     joins = {one.name: one for one in (build(Join, table, f"{name}: [[join]]") for table in tables.get("join", []))}
     posts = {one.name: one for one in (build(Post, table, f"{name}: [[post]]") for table in tables.get("post", []))}
     rows: list[Row] = []
@@ -178,15 +178,3 @@ def reproduction_from(tables: Mapping[str, Any], name: str) -> Reproduction:
 def _refuse_unknown(name: str, known: Iterable[str], what: str) -> None:
     if name not in known:
         raise UsageError(f"{what} {name!r}: unknown.{nearest(name, known)}")
-
-
-@dataclass(frozen=True)
-class _PlainRun:
-    """The keys of a [[run]] table outside tables."""
-
-    name: str
-    recipe: str
-    task: str
-    folds: int = 0
-    args: tuple[str, ...] = ()
-    post_from: str = ""
