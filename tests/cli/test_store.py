@@ -181,7 +181,8 @@ def test_purge_beside_a_process_that_writes_erases_nothing_and_ends_with_exit_co
         item.append(np.zeros((1, 8), np.float32))
         answer = stored.run("store", "purge", "a.mp4", "--yes")
     assert answer.code == 15
-    assert answer.err.endswith(f"process {os.getpid()} is writing to features: stop it, then purge again\n")
+    at = stored.folder / "features"
+    assert answer.err == f"aupipe: process {os.getpid()} is writing to {at}: stop it, then purge again\n"
     assert stored.run("store", "ls").out == before
 
 

@@ -197,8 +197,8 @@ class IndexFile:
         """The sources by their numbers; none is number 0."""
         # one text of a whole column is parsed several times faster than as many rows are fetched
         columns = ", ".join(f"json_group_array({name})" for name in ("id", "size", "mtime_ns", "digest", "folder"))
-        (found,) = self._rows(f"SELECT {columns} FROM sources")
-        numbers, *values, folders = map(json.loads, found)
+        (lists,) = self._rows(f"SELECT {columns} FROM sources")
+        numbers, *values, folders = map(json.loads, lists)
         texts = {number: self._text(number) for number in set(folders)}
         rows = zip(*values, map(texts.__getitem__, folders), strict=True)
         # `tuple.__new__` takes two thirds of the time of a named tuple's own class
