@@ -48,6 +48,12 @@ class DamageError(AupipeError):
     exit_code = 13
 
 
+class BusyError(AupipeError):
+    """Another process works on the same store: the command can be run again once it has ended."""
+
+    exit_code = 15
+
+
 AGAIN = "then run the same command again: published items stay stored"
 REMEDIES = {
     errno.ENOSPC: f"free some space, {AGAIN}",

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from aupipe.errors import UsageError
 
+PRIVATE = 0o600  # the mode of files about the people of a video: for their owner alone
+
 
 def refuse_existing(path: Path, overwrite: bool = False) -> None:
     """Raises UsageError where a file at ``path`` would replace something.
@@ -23,15 +25,17 @@ def refuse_existing(path: Path, overwrite: bool = False) -> None:
 
 
 @contextmanager
-def staged_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
+def staged_file(path: Path, overwrite: bool = False, mode: int | None = None) -> Iterator[Path]:
     """A temporary path in the folder of ``path``; the file is renamed to ``path`` when the block ends without an error.
 
-    A killed process leaves ``path`` as it was. Raises UsageError as `refuse_existing` does, also where another process
-    has written the file meanwhile.
+    With ``mode`` an empty file of that mode is there, to be written over. A killed process leaves ``path`` as it was.
+    Raises UsageError as `refuse_existing` does, also where another process has written the file meanwhile.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(f".{uuid.uuid4().hex[:12]}.part")
     try:
+        if mode is not None:
+            staged.touch(mode)
         yield staged
         with open(staged, "rb") as file:
             os.fsync(file.fileno())
@@ -44,10 +48,10 @@ def staged_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
         staged.unlink(missing_ok=True)
 
 
-def write_file(path: Path, content: bytes | str, overwrite: bool = False) -> None:
+def write_file(path: Path, content: bytes | str, overwrite: bool = False, mode: int | None = None) -> None:
     """Write a file atomically, text as UTF-8. Raises UsageError as `staged_file` does."""
     refuse_existing(path, overwrite)
-    with staged_file(path, overwrite) as staged:
+    with staged_file(path, overwrite, mode) as staged:
         staged.write_bytes(content.encode() if isinstance(content, str) else content)
 
 

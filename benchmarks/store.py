@@ -24,7 +24,7 @@ import numpy as np
 from aupipe.config import FacesConfig
 from aupipe.extract.faces.tracking import TrackParams
 from aupipe.store import ItemRecord, create_store, open_store
-from aupipe.store.log.journal import CLOSED_LINE, encode_line
+from aupipe.store.log.line import CLOSED_LINE, encode_line
 from aupipe.store.maintenance.gc import collect
 from aupipe.types import FeatureSpec, Recording, SourceIdentity
 

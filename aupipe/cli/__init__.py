@@ -55,8 +55,8 @@ def cli(verbose: int) -> None:
     \b
     Exit codes: 0 all done, 1 internal error, 2 usage error, 3 some recordings failed, 10 no store,
     11 store written by a newer aupipe, 12 weights missing, 13 damage found, 14 faults found by
-    check --strict, 130 interrupted, 143 terminated by SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2. After 130
-    and 143, published items stay stored.
+    check --strict, 15 another process works on the store, 130 interrupted, 143 terminated by SIGTERM,
+    SIGHUP, SIGUSR1 or SIGUSR2. After 130 and 143, published items stay stored.
     """
     level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
     log_to_stderr(level)

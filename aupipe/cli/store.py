@@ -22,7 +22,7 @@ from aupipe.cli.output import echo, echo_json
 from aupipe.cli.overwrite import overwrite_option
 from aupipe.cli.status import describe_store
 from aupipe.dataset_model import nearest_recording
-from aupipe.errors import AupipeError, DamageError, UsageError
+from aupipe.errors import BusyError, DamageError, UsageError
 from aupipe.logs import printable
 from aupipe.registry import nearest
 
@@ -182,7 +182,8 @@ def verify(
 def gc(grace_s: float, config_file: Path | None, store: Path | None, as_json: bool) -> int:
     """Remove replaced and deleted items and what killed runs left, and merge the journals into one index.
 
-    Other commands may read and write meanwhile. Journals are removed by the second run after they were merged.
+    Other commands may read and write meanwhile, but for another `store gc`: exit code 15. Journals are removed by the
+    second run after they were merged.
 
     \b
     Example:
@@ -193,7 +194,7 @@ def gc(grace_s: float, config_file: Path | None, store: Path | None, as_json: bo
     opened = _folder_store(config_file, store)
     found = collect(opened, grace_s)
     if found.busy:
-        raise AupipeError(f"{opened.path}: another process is running `aupipe store gc`: wait until it has ended")
+        raise BusyError(f"{opened.path}: another process is running `aupipe store gc`: wait until it has ended")
     if as_json:
         echo_json(asdict(found), indent=1)
         return 0
@@ -272,7 +273,8 @@ def purge(recordings: tuple[str, ...], yes: bool, config_file: Path | None, stor
     """Erase all data of RECORDINGS from the store. This cannot be undone.
 
     Erases items, journal lines, index entries and quarantine. Name the track to erase one person of a shared video, the
-    video to erase its shared audio and clock. Run it while no other command writes to the store.
+    video to erase its shared audio and clock. Beside a process of this machine that writes to the store, nothing is
+    erased: exit code 15.
 
     \b
     Example:

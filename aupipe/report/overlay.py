@@ -11,7 +11,7 @@ import numpy as np
 
 from aupipe.errors import RecordingError, UsageError
 from aupipe.extract.media.audio import NoAudioError, read_audio_and_report
-from aupipe.files import refuse_existing, staged_file
+from aupipe.files import PRIVATE, refuse_existing, staged_file
 from aupipe.report.drawing import Faces, Picture, draw_row
 from aupipe.report.faces import RecordingFaces
 from aupipe.report.frames import pictures
@@ -20,7 +20,6 @@ from aupipe.types import Recording, Waveform
 TIME_BASE = Fraction(1, 90_000)
 SOUND_HZ = 48_000
 SOUND_BLOCK = 1024  # samples of a frame of AAC
-MODE = 0o600  # it shows a face: for its owner alone
 
 
 def write_overlay(
@@ -40,33 +39,31 @@ def write_overlay(
         raise UsageError(f"{path}: the video is an mp4: choose a name that ends in .mp4")
     refuse_existing(path, overwrite)
     count = 0
-    with staged_file(path, overwrite) as staged:
-        staged.touch(MODE)
-        with av.open(str(staged), "w", format="mp4") as container:
-            video = container.add_stream("h264", options={"crf": "20", "preset": "veryfast"})
-            video.pix_fmt, video.time_base = "yuv420p", TIME_BASE
-            video.codec_context.time_base = TIME_BASE
-            sound = _sound(recording) if faces != "none" else None
-            audio = container.add_stream("aac", rate=SOUND_HZ, layout="mono") if sound is not None else None
-            start_s = min(float(stored.times_s[0]), sound.start_s if sound is not None else np.inf)
-            last, heard = -1, 0  # the time of the last picture; samples written
-            for row, picture in pictures(recording, stored):
-                drawn = _even(draw_row(picture, stored, row, faces), height)
-                if not count:
-                    video.height, video.width = drawn.shape[:2]
-                elif drawn.shape[:2] != (video.height, video.width):
-                    drawn = np.asarray(cv2.resize(drawn, (video.width, video.height)), np.uint8)
-                frame = av.VideoFrame.from_ndarray(drawn, format="rgb24")
-                last = max(round((stored.times_s[row] - start_s) / TIME_BASE), last + 1)  # mp4 has one frame at a time
-                frame.pts, frame.time_base = last, TIME_BASE
-                container.mux(video.encode(frame))
-                if sound is not None and audio is not None:
-                    heard = _encode_sound(container, audio, sound, start_s, heard, stored.times_s[row])
-                count += 1
-            container.mux(video.encode(None))
+    with staged_file(path, overwrite, PRIVATE) as staged, av.open(str(staged), "w", format="mp4") as container:
+        video = container.add_stream("h264", options={"crf": "20", "preset": "veryfast"})
+        video.pix_fmt, video.time_base = "yuv420p", TIME_BASE
+        video.codec_context.time_base = TIME_BASE
+        sound = _sound(recording) if faces != "none" else None
+        audio = container.add_stream("aac", rate=SOUND_HZ, layout="mono") if sound is not None else None
+        start_s = min(float(stored.times_s[0]), sound.start_s if sound is not None else np.inf)
+        last, heard = -1, 0  # the time of the last picture; samples written
+        for row, picture in pictures(recording, stored):
+            drawn = _even(draw_row(picture, stored, row, faces), height)
+            if not count:
+                video.height, video.width = drawn.shape[:2]
+            elif drawn.shape[:2] != (video.height, video.width):
+                drawn = np.asarray(cv2.resize(drawn, (video.width, video.height)), np.uint8)
+            frame = av.VideoFrame.from_ndarray(drawn, format="rgb24")
+            last = max(round((stored.times_s[row] - start_s) / TIME_BASE), last + 1)  # mp4 has one frame at a time
+            frame.pts, frame.time_base = last, TIME_BASE
+            container.mux(video.encode(frame))
             if sound is not None and audio is not None:
-                _encode_sound(container, audio, sound, start_s, heard, np.inf)
-                container.mux(audio.encode(None))
+                heard = _encode_sound(container, audio, sound, start_s, heard, stored.times_s[row])
+            count += 1
+        container.mux(video.encode(None))
+        if sound is not None and audio is not None:
+            _encode_sound(container, audio, sound, start_s, heard, np.inf)
+            container.mux(audio.encode(None))
     return count
 
 

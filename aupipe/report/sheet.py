@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.errors import RecordingError, UsageError
-from aupipe.files import refuse_existing, staged_file
+from aupipe.files import PRIVATE, refuse_existing, staged_file
 from aupipe.report.drawing import INK, Faces, Picture, draw_row, draw_strip, write
 from aupipe.report.faces import RecordingFaces, State
 from aupipe.report.frames import pictures
-from aupipe.report.overlay import MODE
 from aupipe.types import Recording
 
 TILES, COLUMNS = 24, 6
@@ -49,8 +48,7 @@ def write_sheet(
     done, content = cv2.imencode(path.suffix.lower(), _arrange(list(found.values()), recording, stored)[:, :, ::-1])
     if not done:
         raise RecordingError(f"{path}: the contact sheet could not be encoded")
-    with staged_file(path, overwrite) as staged:
-        staged.touch(MODE)
+    with staged_file(path, overwrite, PRIVATE) as staged:
         staged.write_bytes(content.tobytes())
     return sorted(found)
 

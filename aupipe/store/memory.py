@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from aupipe.store.formats.protocol import Beside, Layout, PlainRows, Sink
 from aupipe.store.items import ItemStore
 from aupipe.store.log.index import Index
-from aupipe.store.log.journal import Line
+from aupipe.store.log.line import Line
 from aupipe.store.records import ItemRecord
 from aupipe.store.writer import now_utc
 from aupipe.types import FeatureSpec

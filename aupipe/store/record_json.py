@@ -41,7 +41,7 @@ def record_to_json(record: ItemRecord) -> dict[str, Any]:
 
 def record_from_json(content: dict[str, Any]) -> ItemRecord:
     """The inverse of `record_to_json`, which ``content`` is used up for; keys of a later version are ignored."""
-    folder = content.pop("source_folder", "")
+    source = source_from_json(content)
     known = content
     if not content.keys() <= _FIELDS.keys():
         known = {key: value for key, value in content.items() if key in _FIELDS}
@@ -49,13 +49,19 @@ def record_from_json(content: dict[str, Any]) -> ItemRecord:
         if key in known:
             known[name] = known.pop(key)
     known["feature"] = sys.intern(known["feature"])
-    if "source" in known:
-        known["source"] = _source(*known["source"][:3], folder)
+    if source is not None:
+        known["source"] = source
     if "shape" in known:
         known["shape"] = tuple(known["shape"])
     known["versions"] = _versions(tuple(known.get("versions", {}).items()))
     known.setdefault("media", {})
     return bare_record(known)
+
+
+def source_from_json(content: dict[str, Any]) -> SourceIdentity | None:
+    """The source in what `record_to_json` returned; takes its folder out of that."""
+    folder = content.pop("source_folder", "")
+    return _source(*content["source"][:3], folder) if "source" in content else None
 
 
 def bare_record(known: dict[str, Any]) -> ItemRecord:

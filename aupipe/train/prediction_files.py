@@ -1,4 +1,7 @@
-"""The files that predictions are written to: submissions, annotation-like files, tables of all scores. numpy only."""
+"""The files that predictions are written to: submissions, annotation-like files, tables of all scores. numpy only.
+
+They are for their owner alone (mode 0600): what a face or a voice shows is personal data.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from aupipe.errors import UsageError
-from aupipe.files import refuse_existing, staged_file, write_file
+from aupipe.files import PRIVATE, refuse_existing, staged_file, write_file
 from aupipe.tasks import Task, as_task
 from aupipe.train.predictions import Predictions
 
@@ -69,7 +72,8 @@ def write_abaw(
         )
     if surplus := len(rows) - len(order):
         log.warning("%s: %d predicted frames are not in the sample and were left out", path, surplus)
-    write_file(path, "".join(f"{line}\n" for line in (header, *(f"{row},{rows[row]}" for row in order))), overwrite)
+    lines = (header, *(f"{row},{rows[row]}" for row in order))
+    write_file(path, "".join(f"{line}\n" for line in lines), overwrite, PRIVATE)
 
 
 def _header(task: Task) -> str:
@@ -119,7 +123,7 @@ def write_tracks(
         refuse_existing(track_file(folder, name), overwrite)
     for name, item in predictions.items():
         text = "".join(f"{line}\n" for line in (",".join(task.names), *_lines(item)))
-        write_file(track_file(folder, name), text, overwrite)
+        write_file(track_file(folder, name), text, overwrite, PRIVATE)
 
 
 def same_file(names: Iterable[str]) -> tuple[str, str] | None:
@@ -147,7 +151,7 @@ def write_csv(predictions: Mapping[str, Predictions], path: Path, overwrite: boo
         ):
             clock = "" if np.isnan(time_s) else f"{time_s:.6f}"
             writer.writerow((name, index, clock, *(f"{score:.6f}" for score in row), int(found)))
-    write_file(path, out.getvalue(), overwrite)
+    write_file(path, out.getvalue(), overwrite, PRIVATE)
 
 
 def write_parquet(predictions: Mapping[str, Predictions], path: Path, overwrite: bool = False) -> None:
@@ -170,5 +174,5 @@ def write_parquet(predictions: Mapping[str, Predictions], path: Path, overwrite:
     columns |= {name: scores[:, k] for k, name in enumerate(names)}
     columns["valid"] = np.concatenate([item.face_found for item in items] or [np.zeros(0, bool)])
     refuse_existing(path, overwrite)
-    with staged_file(path, overwrite) as staged:
+    with staged_file(path, overwrite, PRIVATE) as staged:
         parquet.write_table(arrow.table(columns), staged)

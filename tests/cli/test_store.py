@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def test_gc_removes_what_was_replaced_and_verify_only_says_so(stored: Project) -
         assert stored.run("store", "gc", "--grace", grace).code == 2
     with hold_lease(open_store(stored.folder / "features")):
         answer = stored.run("store", "gc")
-        assert (answer.code, "another process is running `aupipe store gc`" in answer.err) == (1, True)
+        assert (answer.code, "another process is running `aupipe store gc`" in answer.err) == (15, True)
 
 
 def test_nothing_is_copied_to_a_backend_that_keeps_nothing(stored: Project) -> None:
@@ -172,6 +173,17 @@ def test_purge_leaves_no_trace_of_the_recording(stored: Project) -> None:
             assert b"b c.mp4" not in path.read_bytes()
     assert stored.run("store", "verify").code == 0
     assert "a.mp4" in stored.run("store", "ls").out
+
+
+def test_purge_beside_a_process_that_writes_erases_nothing_and_ends_with_exit_code_15(stored: Project) -> None:
+    before = stored.run("store", "ls").out
+    with open_store(stored.folder / "features").writer("a.mp4", SPEC, frames=2, row_shape=(8,)) as item:
+        item.append(np.zeros((1, 8), np.float32))
+        answer = stored.run("store", "purge", "a.mp4", "--yes")
+    assert answer.code == 15
+    at = stored.folder / "features"
+    assert answer.err == f"aupipe: process {os.getpid()} is writing to {at}: stop it, then purge again\n"
+    assert stored.run("store", "ls").out == before
 
 
 def test_without_a_store_the_exit_code_is_10(project: Project) -> None:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from aupipe.store import STORES, ItemRecord, create_store, open_store
-from aupipe.store.log.journal import decode_line, encode_line
+from aupipe.store.log.line import decode_line, encode_line
 from aupipe.store.maintenance.migrate import migrate
 from aupipe.store.maintenance.repair import rebuild
 

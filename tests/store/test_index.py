@@ -14,7 +14,7 @@ from aupipe.store import STORES, ItemRecord, create_store, open_store
 from aupipe.store.log import index as index_module
 from aupipe.store.log.index import Index
 from aupipe.store.log.index_file import index_paths
-from aupipe.store.log.journal import Line, encode_line
+from aupipe.store.log.line import Line, encode_line
 from aupipe.store.maintenance.gc import collect
 from aupipe.store.maintenance.repair import rebuild
 from aupipe.store.maintenance.verify import check
@@ -263,8 +263,11 @@ def test_thousands_of_ended_journals_cost_a_refresh_nothing(tmp_path, monkeypatc
             store.fail(f"{number}", SPEC, "x")
             store.close()
     looked = []
-    stat = os.stat
-    monkeypatch.setattr(os, "stat", lambda path, **more: looked.append(str(path)) or stat(path, **more))
+    for name in ("stat", "open"):
+        call = getattr(os, name)
+        monkeypatch.setattr(
+            os, name, lambda path, *rest, call=call, **more: looked.append(str(path)) or call(path, *rest, **more)
+        )
     store = open_store(path)
     assert sum(name.endswith(".jsonl") for name in looked) == 50
     looked.clear()
@@ -308,3 +311,19 @@ def test_readers_find_every_item_while_another_thread_begins_anew_from_a_newer_i
     done.set()
     thread.join()
     assert missing == []
+
+
+REVISIONS = ["1-0a1b2c3d-77-89abcdef", "2-0a1b2c3d-77-89abcdef", "1-0a1b2c3d-7-89abcdef", "89abcdef", "1-a-b-c", ""]
+TIMES = ["2026-11-28T19:56:29Z", "0001-01-01T00:00:00Z", "2026-11-28T19:56:29.5Z", "yesterday", ""]
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+@pytest.mark.parametrize("time_utc", TIMES)
+def test_revisions_and_times_are_read_as_they_were_written_whatever_their_form(tmp_path, revision, time_utc):
+    record = ItemRecord("a", FEATURES[0], "done", revision=revision, time_utc=time_utc)
+    index = Index("", str(tmp_path))
+    index.apply(Line((1, "0a1b2c3d-77-01234567.jsonl"), record))
+    index.write_file(str(tmp_path / "staged"), {}, {})
+    loaded = Index("", str(tmp_path))
+    loaded.refresh()
+    assert list(loaded.records()) == [record]

@@ -10,7 +10,7 @@ import pytest
 
 from aupipe.store import STORES, create_store, open_store
 from aupipe.store.documents import store_document
-from aupipe.store.log.journal import encode_line
+from aupipe.store.log.line import encode_line
 from aupipe.store.maintenance.gc import collect
 from aupipe.store.maintenance.purge import purge
 from aupipe.store.maintenance.repair import rebuild

@@ -1,13 +1,15 @@
 """Submission files: exactly the rows of the sample file in its order, or an error and no file."""
 
 import logging
+import os
+import stat
 
 import numpy as np
 import pytest
 
 from aupipe.errors import UsageError
 from aupipe.train.labels import NAMES
-from aupipe.train.prediction_files import write_abaw, write_csv, write_tracks
+from aupipe.train.prediction_files import write_abaw, write_csv, write_parquet, write_tracks
 from aupipe.train.predictions import Predictions, decide
 
 
@@ -89,6 +91,19 @@ def test_rows_of_the_sample_that_were_not_predicted_are_named_and_nothing_is_wri
 def test_the_sample_of_another_task_is_refused(au, tmp_path):
     with pytest.raises(UsageError, match="is it the sample of another task"):
         write_abaw(au, tmp_path / "au.txt", "au", sample=sample(tmp_path, [], "image_location,valence,arousal"))
+
+
+@pytest.mark.parametrize("write", [write_abaw, write_tracks, write_csv, write_parquet])
+def test_predictions_are_readable_by_their_owner_alone(au, tmp_path, write):
+    if write is write_parquet:
+        pytest.importorskip("pyarrow")
+    before = os.umask(0o000)
+    try:
+        write(au, tmp_path / "out", *(["au"] if write in (write_abaw, write_tracks) else []))
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in files] == [0o600]
 
 
 def test_a_sample_with_a_row_twice_is_refused(au, tmp_path):

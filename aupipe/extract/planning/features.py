@@ -92,9 +92,10 @@ class FeatureSet:
         """The features this recording gets. Recordings from a video, from images and from aligned crops differ."""
         fps = None if recording.video else recording.fps
         kind = (recording.video is not None, recording.aligned, fps, recording.streams)
-        if kind not in self._graphs:
-            self._graphs[kind] = self._build_graph(*kind)
-        return self._graphs[kind]
+        graph = self._graphs.get(kind)
+        if graph is None:
+            graph = self._graphs[kind] = self._build_graph(*kind)
+        return graph
 
     def _build_graph(self, has_video: bool, aligned: bool, fps: float | None, streams: StreamChoice) -> FeatureGraph:
         source: dict[str, Any] = {"source": "video"} if has_video else {"source": "images", "fps": fps}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -37,6 +38,9 @@ class Item(NamedTuple):
     @property
     def todo(self) -> bool:
         return self.state in ("new", "spec changed", "source changed", "forced")
+
+
+_new_item = partial(tuple.__new__, Item)  # half the time of the class's own: nearly all items of a plan are done
 
 
 @dataclass
@@ -121,7 +125,7 @@ def _plan_job(job: Job, parts: FeatureSet, stored: _Stored) -> list[Item]:
             asked.add((key, group.ids))
             known = stored.states(key, group.ids)
             if stored.are_done(known, recording, group.modality, looked):
-                found += [Item(key, spec, "done") for spec in group.specs]
+                found += [_new_item((key, spec, "done", "")) for spec in group.specs]
             else:
                 states = zip(group.specs, known, strict=True)
                 items = [stored.judge(key, spec, state, recording, looked) for spec, state in states]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aupipe.store.log.journal import Line
+from aupipe.store.log.line import Line
 from aupipe.store.records import ItemRecord
 
 

@@ -15,7 +15,8 @@ from aupipe.gc_pause import gc_paused
 from aupipe.store.log.entry import Entry, entry_of
 from aupipe.store.log.index_file import IndexFile, JournalPart, Revision, index_number, index_paths
 from aupipe.store.log.index_writer import write_index
-from aupipe.store.log.journal import Key, Line, Tail, parse_text, read_tail
+from aupipe.store.log.journal import Tail, read_tail
+from aupipe.store.log.line import Key, Line, parse_state, parse_text
 from aupipe.store.records import ItemRecord, ItemState
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class Index:
 
         Returns the items of new lines; None where any may have changed: the first time, and with a newer index file.
         """
-        with _lock:
+        with _lock, gc_paused():
             reloaded, changed = False, []
             while True:
                 paths = index_paths(self.files) if self.files else []
@@ -112,7 +113,7 @@ class Index:
         for name in sorted(set(self.journal_names()) - self._ended):
             path, start = os.path.join(self.journals, name), self._read.get(name, 0)
             try:
-                if os.stat(path).st_size <= start:
+                if start and os.stat(path).st_size <= start:
                     continue
                 tail = read_tail(path, start)
             except FileNotFoundError:  # removed meanwhile: its lines are in a newer index file
@@ -126,7 +127,13 @@ class Index:
 
     def _add(self, tail: Tail, journal: str) -> None:
         """Add lines of a journal. The first one of an item is parsed when it is asked for: most never are."""
-        texts = zip(tail.texts, itertools.repeat(journal), strict=False)
+        texts = list(zip(tail.texts, itertools.repeat(journal), strict=False))
+        if self._file is None and not self._entries:  # nearly always all are new, and then are added at once
+            new = dict(zip(tail.keys, texts, strict=True))
+            if len(new) == len(texts) and self._unparsed.keys().isdisjoint(new):
+                self._unparsed.update(new)
+                self.tail += len(new)
+                return
         for key, text in zip(tail.keys, texts, strict=True):
             if key in self._unparsed or key in self._entries or (self._file is not None and key in self._file):
                 line = parse_text(*text)
@@ -187,14 +194,17 @@ class Index:
         new: dict[str, dict[str, ItemState]] = {feature: {} for feature in features}
         with _lock, gc_paused():
             states = self._file.states(features) if self._file else {}
-            for recording, feature in self._new_keys():
-                record = self.newest(recording, feature) if feature in new else None
-                if record is not None:
-                    new[feature][recording] = ItemState(record.state, record.source)
-        for recording in itertools.chain.from_iterable(new.values()):
-            known = states.get(recording, (None,) * len(features))
-            row = (new[feature].get(recording, state) for feature, state in zip(features, known, strict=True))
-            states[recording] = tuple(row)
+            for (recording, feature), entry in self._entries.items():
+                if feature in new:
+                    new[feature][recording] = ItemState(entry.newest.record.state, entry.newest.record.source)
+            for (recording, feature), (text, _) in self._unparsed.items():
+                state = parse_state(text) if feature in new else None
+                if state is not None:
+                    new[feature][recording] = state
+            for recording in dict.fromkeys(itertools.chain.from_iterable(new.values())):
+                known = states.get(recording, (None,) * len(features))
+                row = [new[feature].get(recording, state) for feature, state in zip(features, known, strict=True)]
+                states[recording] = tuple(row)
         return states
 
     def _new_keys(self) -> list[Key]:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.errors import DamageError
-from aupipe.store.log.journal import Key, Line
+from aupipe.store.log.line import Key, Line
 from aupipe.store.record_json import bare_record
 from aupipe.store.records import ItemState
 from aupipe.types import SourceIdentity
@@ -30,26 +30,31 @@ from aupipe.types import SourceIdentity
 NAME = re.compile(r"index-(\d{8})-([0-9a-f]{8})\.sqlite")
 STATES: tuple[Literal["done", "failed", "deleted"], ...] = ("done", "failed", "deleted")
 # Columns of an item's lines beside those that are joined; NULL is the default of the field.
-PLAIN = ("frames", "valid_frames", "nbytes", "offset", "crc32c", "metadata_crc32c", "revision", "seconds", "time_utc")
+PLAIN = ("frames", "valid_frames", "nbytes", "offset", "crc32c", "metadata_crc32c", "seconds")
+SHORT = ("revision", "time_utc")  # numbers: `shorten_revision`, `shorten_time`; texts where these return none
 SHARED = ("shape", "dtype", "video_id", "reason", "damage", "media", "versions")  # numbers of JSON texts
-COLUMNS = ("seq", "journal", "state", "source", *PLAIN, *SHARED)
-_NAMES = ", ".join(map('"{}"'.format, COLUMNS))
+COLUMNS = ("seq", "journal", "state", "source", *PLAIN, *SHORT, *SHARED)
+NAMES = ", ".join(map('"{}"'.format, COLUMNS))
 SCHEMA = f"""
 CREATE TABLE journals (id INTEGER PRIMARY KEY, name TEXT UNIQUE, bytes INTEGER, merged INTEGER, ended_ns INTEGER);
 CREATE TABLE features (id INTEGER PRIMARY KEY, name TEXT UNIQUE);
-CREATE TABLE recordings (id INTEGER PRIMARY KEY, name BLOB UNIQUE);
+CREATE TABLE recordings (name BLOB PRIMARY KEY, id INTEGER) WITHOUT ROWID;
 CREATE TABLE texts (id INTEGER PRIMARY KEY, json TEXT UNIQUE);
 CREATE TABLE sources (id INTEGER PRIMARY KEY, size INTEGER, mtime_ns INTEGER, digest TEXT, folder INTEGER);
-CREATE TABLE lines (feature INTEGER, recording INTEGER, rank INTEGER, {_NAMES},
+CREATE TABLE lines (feature INTEGER, recording INTEGER, rank INTEGER, {NAMES},
     PRIMARY KEY (feature, recording, rank)) WITHOUT ROWID;
 CREATE TABLE states (feature INTEGER PRIMARY KEY, packed BLOB);
 CREATE TABLE names (json TEXT);
 CREATE TABLE garbage (recording BLOB, feature TEXT, revision TEXT, since_ns INTEGER,
     PRIMARY KEY (recording, feature, revision)) WITHOUT ROWID;
 """
-_JOINED, _SOURCES = f"{_NAMES}, size, mtime_ns, digest, folder", "LEFT JOIN sources ON sources.id = source"
+_JOINED, _SOURCES = f"{NAMES}, size, mtime_ns, digest, folder", "LEFT JOIN sources ON sources.id = source"
 _SELECT = f"SELECT {_JOINED} FROM lines {_SOURCES} "
 Revision = tuple[str, str, str]  # recording, feature, revision
+
+_RANDOM = re.compile("[0-9a-f]{8}")
+_TIME = re.compile("([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})Z")
+_TIME_PARTS = re.compile("(.{4})" + "(..)" * 5)
 
 # Held by whoever uses a connection, so that no thread is inside of SQLite when the process forks.
 _lock = threading.RLock()
@@ -130,8 +135,8 @@ class IndexFile:
     @property
     def damaged(self) -> list[Key]:
         """(recording, feature) of every line with damaged media."""
-        found = self._rows(
-            "SELECT recordings.name, features.name FROM lines JOIN recordings ON recordings.id = recording "
+        found = self._rows(  # CROSS: the few lines are looked for before their recordings
+            "SELECT recordings.name, features.name FROM lines CROSS JOIN recordings ON recordings.id = recording "
             "JOIN features ON features.id = feature WHERE damage IS NOT NULL"
         )
         return [(decode_name(recording), feature) for recording, feature in found]
@@ -192,13 +197,15 @@ class IndexFile:
         """The sources by their numbers; none is number 0."""
         # one text of a whole column is parsed several times faster than as many rows are fetched
         columns = ", ".join(f"json_group_array({name})" for name in ("id", "size", "mtime_ns", "digest", "folder"))
-        (found,) = self._rows(f"SELECT {columns} FROM sources")
-        numbers, *values, folders = map(json.loads, found)
+        (lists,) = self._rows(f"SELECT {columns} FROM sources")
+        numbers, *values, folders = map(json.loads, lists)
         texts = {number: self._text(number) for number in set(folders)}
         rows = zip(*values, map(texts.__getitem__, folders), strict=True)
         # `tuple.__new__` takes two thirds of the time of a named tuple's own class
-        made = dict(zip(numbers, map(partial(tuple.__new__, SourceIdentity), rows), strict=True))
-        return list(map(made.get, range(1 + max(numbers, default=0))))
+        found: list[SourceIdentity | None] = [None] * (1 + max(numbers, default=0))
+        for number, source in zip(numbers, map(partial(tuple.__new__, SourceIdentity), rows), strict=True):
+            found[number] = source
+        return found
 
     def copy_into(self, db: sqlite3.Connection) -> None:
         """Copy everything into an empty database."""
@@ -226,6 +233,10 @@ class IndexFile:
         known = {name: value for name, value in zip(COLUMNS, row, strict=True) if value is not None}
         seq, journal = known.pop("seq"), self._journals[known.pop("journal")]
         known["state"] = STATES[known["state"]]
+        if isinstance(known.get("revision"), int):
+            known["revision"] = f"{_writer(seq, journal)}{known['revision']:08x}"
+        if isinstance(known.get("time_utc"), int):
+            known["time_utc"] = _TIME_PARTS.sub(r"\1-\2-\3T\4:\5:\6Z", f"{known['time_utc']:014}")
         for name in SHARED:
             if name in known:
                 known[name] = self._text(known[name])
@@ -240,6 +251,23 @@ class IndexFile:
 def pack_state(state: NDArray[np.int64], source: NDArray[np.int64]) -> NDArray[np.int64]:
     """The numbers of states with sources in the table ``states``, where 0 is no state."""
     return 1 + state + 3 * source
+
+
+def shorten_revision(revision: str, seq: int, journal: str) -> int | str:
+    """The random number that ends a revision, where the rest is known of its line; else the revision."""
+    random = revision[-8:]
+    return int(random, 16) if revision == _writer(seq, journal) + random and _RANDOM.fullmatch(random) else revision
+
+
+def _writer(seq: int, journal: str) -> str:
+    """What the revision begins with that the process of a journal publishes with the line ``seq``."""
+    return f"{seq}-{journal.rpartition('-')[0]}-"
+
+
+def shorten_time(time_utc: str) -> int | str:
+    """``2026-11-28T19:56:29Z`` as 20261128195629; anything else as it is."""
+    match = _TIME.fullmatch(time_utc)
+    return int("".join(match.groups())) if match else time_utc
 
 
 def encode_name(name: str) -> bytes:

@@ -16,6 +16,7 @@ import numpy as np
 from aupipe.store import fs
 from aupipe.store.log.index_file import (
     COLUMNS,
+    NAMES,
     PLAIN,
     SCHEMA,
     SHARED,
@@ -26,8 +27,10 @@ from aupipe.store.log.index_file import (
     decode_name,
     encode_name,
     pack_state,
+    shorten_revision,
+    shorten_time,
 )
-from aupipe.store.log.journal import Key, Line
+from aupipe.store.log.line import Key, Line
 
 
 class _Numbers:
@@ -115,13 +118,16 @@ def _put_lines(db: sqlite3.Connection, items: Iterable[tuple[Key, Sequence[Line]
             fields = vars(record)  # without those that have their default
             shared = [texts.of(_json(value)) if (value := fields.get(name)) else None for name in SHARED]
             place = (rank, seq, journals.of(journal), STATES.index(record.state), source)
-            yield *item, *place, *map(fields.get, PLAIN), *shared
+            revision = shorten_revision(record.revision, seq, journal) if record.revision else None
+            time_utc = shorten_time(record.time_utc) if record.time_utc else None
+            yield *item, *place, *map(fields.get, PLAIN), revision, time_utc, *shared
 
     if not new:
         items = list(items)
         known = ((features.of(feature), recordings.of(encode_name(recording))) for (recording, feature), _ in items)
         db.executemany("DELETE FROM lines WHERE feature = ? AND recording = ?", known)
-    insert = f"INSERT INTO lines VALUES ({', '.join('?' * (len(COLUMNS) + 3))})"
+    marks = ", ".join("?" * (len(COLUMNS) + 3))
+    insert = f"INSERT INTO lines (feature, recording, rank, {NAMES}) VALUES ({marks})"
     db.executemany(insert, itertools.chain.from_iterable(itertools.starmap(rows, items)))
     for numbers in (journals, features, recordings, texts, sources):
         numbers.save()

@@ -12,7 +12,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 
-from aupipe.errors import AupipeError, DamageError
+from aupipe.errors import BusyError, DamageError
 from aupipe.store import fs
 from aupipe.store.documents import STAGED_PREFIX
 from aupipe.store.local import LocalStore
@@ -85,11 +85,11 @@ def _collect(store: LocalStore, lease: Lease, grace_ns: int, full: bool) -> Coll
 def forget(store: LocalStore, recording: str) -> None:
     """Write an index file without a recording, and remove all others, which hold it. For `purge` alone.
 
-    Raises AupipeError while a collector runs, which could write it again.
+    Raises BusyError while a collector runs, which could write it again.
     """
     with hold_lease(store) as lease:
         if lease is None:
-            raise AupipeError(f"{store.path}: `aupipe store gc` is running: purge again when it has ended")
+            raise BusyError(f"{store.path}: `aupipe store gc` is running: purge again when it has ended")
         kept = store.compact(without=recording)
         for path in index_paths(store.folder.indexes):
             if path != kept:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 
-from aupipe.errors import AupipeError
+from aupipe.errors import BusyError
 from aupipe.store import fs
 from aupipe.store.local import LocalStore
 from aupipe.store.processes import is_of_this_machine, writer_has_ended, writer_name
@@ -28,11 +28,11 @@ class Lease:
         self.path, self._fd, self._owner, self._beaten_s = path, fd, owner, time.monotonic()
 
     def beat(self) -> None:
-        """Show that this process still collects. Raises AupipeError where another one has taken over."""
+        """Show that this process still collects. Raises BusyError where another one has taken over."""
         if time.monotonic() - self._beaten_s < BEAT_S:
             return
         if not self._is_mine():
-            raise AupipeError(f"{self.path}: another process has taken over: run `aupipe store gc` again")
+            raise BusyError(f"{self.path}: another process has taken over: run `aupipe store gc` again")
         fs.write(self._fd, [b"."], self.path)
         fs.fsync(self._fd, self.path)
         self._beaten_s = time.monotonic()

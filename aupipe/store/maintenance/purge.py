@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 
-from aupipe.errors import AupipeError, DamageError
+from aupipe.errors import BusyError, DamageError
 from aupipe.store import fs
 from aupipe.store.keys import recording_key
 from aupipe.store.links import refuse_linked_items
 from aupipe.store.local import LocalStore
-from aupipe.store.log.journal import blank_lines, damaged_lines, decode_line
+from aupipe.store.log.journal import blank_lines, damaged_lines
+from aupipe.store.log.line import decode_line
 from aupipe.store.maintenance.gc import forget, sweep
 from aupipe.store.maintenance.inventory import feature_folders, names_in, refuse_links
 from aupipe.store.maintenance.verify import lost_journals
@@ -29,7 +30,7 @@ def purge(store: LocalStore, recording: str) -> int:
     attributed is erased too: everything in ``tmp/``, whatever its age, damaged journal lines in quarantine, and in the
     logs of runs errors and why machines refused.
 
-    Run it while no process writes. Raises AupipeError, and erases nothing, when one of this machine does, and at the
+    Run it while no process writes. Raises BusyError, and erases nothing, when one of this machine does, and at the
     end when one wrote of the recording meanwhile. Raises DamageError, and erases nothing, when a journal was lost or is
     damaged, or when there is a link in the store, which may lead to another store.
     """
@@ -47,7 +48,7 @@ def purge(store: LocalStore, recording: str) -> int:
     writers = [writer_runs(os.path.basename(path)) for path in _files(store.folder.staging)]
     for pid in (*writers, *map(running_pid, logs)):
         if pid:
-            raise AupipeError(f"process {pid} is writing to {store.path}: stop it, then purge again")
+            raise BusyError(f"process {pid} is writing to {store.path}: stop it, then purge again")
     sweep(store)
     for path in _files(store.folder.staging):
         fs.remove(path)
@@ -63,7 +64,7 @@ def purge(store: LocalStore, recording: str) -> int:
             fs.remove(path)
     store.reload()
     if any(store.record(recording, feature) is not None for feature in features):
-        raise AupipeError(f"{store.path}: {recording!r} was published during the purge: stop the run, purge again")
+        raise BusyError(f"{store.path}: {recording!r} was published during the purge: stop the run, purge again")
     return len(items)
 
 

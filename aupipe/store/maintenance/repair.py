@@ -9,7 +9,8 @@ from aupipe.errors import DamageError
 from aupipe.store import fs
 from aupipe.store.documents import STORE_FILE, store_document
 from aupipe.store.local import LocalStore
-from aupipe.store.log.journal import blank_lines, is_damaged, restore_last_newline
+from aupipe.store.log.journal import blank_lines, restore_last_newline
+from aupipe.store.log.line import is_damaged
 from aupipe.store.maintenance.inventory import items_on_disk, refuse_links
 from aupipe.store.maintenance.verify import Damage, Report
 from aupipe.store.processes import writer_name
