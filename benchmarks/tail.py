@@ -1,25 +1,13 @@
-"""An encoder trained along against the same one frozen: ``python benchmarks/tail.py PROJECT [--epochs 8] [--every 1]``.
+"""An encoder trained along against the same one frozen: ``python benchmarks/tail.py PROJECT [--epochs 8]``.
 
-PROJECT holds an `aupipe.toml` with the two [[encoder]] tables below, and the store that `aupipe extract --feature
-crops64,regnet64` made. Two models of the recipe `regnet-vivit` are trained with AdamW, both from the same random
+``--make ROOT --every 5`` makes PROJECT first: every fifth frame of the videos and the labels of an Aff-Wild2 tree, and
+an `aupipe.toml` with two encoders of 64 px, `crops64` and `regnet64` (random weights), which `aupipe extract` computes.
+
+Two models of the recipe `regnet-vivit` are trained with AdamW, both from the same random
 numbers: one reads the stored maps of the frozen RegNet, the other trains its blocks 2 to 4 on stored crops. Each is
 scored on the validation recordings, at threshold 0.5 and by the epoch that was best there; differences by recording are
 drawn again 1,000 times. Then come the seconds of an epoch, and what it would take if the videos were decoded again
 (`benchmarks/crops.py`).
-
-    [[encoder]]
-    name = "crops64"
-    modality = "visual"
-    kind = "crops"
-    size_px = 64
-
-    [[encoder]]
-    name = "regnet64"
-    modality = "visual"
-    kind = "regnet"
-    weights = "random"
-    tap = "map"
-    size_px = 64
 """
 
 from __future__ import annotations
@@ -28,8 +16,10 @@ import argparse
 import logging
 import statistics
 import tempfile
+from itertools import islice
 from pathlib import Path
 
+import av
 import numpy as np
 import torch
 
@@ -56,6 +46,48 @@ LINES = {
     ),
 }
 DRAWS = 1000
+PROJECT = """[dataset]
+layout = "affwild2"
+
+[store]
+path = "features"
+
+[[encoder]]
+name = "crops64"
+modality = "visual"
+kind = "crops"
+size_px = 64
+
+[[encoder]]
+name = "regnet64"
+modality = "visual"
+kind = "regnet"
+weights = "random"
+tap = "map"
+size_px = 64
+"""
+
+
+def make(root: Path, project: Path, every: int) -> None:
+    """Write a project of every n-th frame of the videos and the labels under ``root``; no sound."""
+    (project / "videos").mkdir(parents=True)
+    for file in sorted((root / "videos").iterdir()):
+        with av.open(str(file)) as old, av.open(str(project / "videos" / file.name), "w") as new:
+            source = old.streams.video[0]
+            rate = source.average_rate / every
+            stream = new.add_stream("libx264", rate=rate, options={"crf": "18"})
+            stream.width, stream.height, stream.pix_fmt = source.width, source.height, "yuv420p"
+            for number, frame in enumerate(islice(old.decode(source), 0, None, every)):
+                picture = frame.reformat(format="yuv420p")
+                picture.pts, picture.time_base, picture.pict_type = number, 1 / rate, 0
+                new.mux(stream.encode(picture))
+            new.mux(stream.encode())
+    for file in sorted((root / "annotations").rglob("*.txt")):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        thinned = project / file.relative_to(root)
+        thinned.parent.mkdir(parents=True, exist_ok=True)
+        thinned.write_text("\n".join([lines[0], *lines[1::every], ""]), encoding="utf-8")
+    (project / "aupipe.toml").write_text(PROJECT, encoding="utf-8")
 
 
 def main() -> None:
@@ -64,10 +96,15 @@ def main() -> None:
     parser.add_argument("project", type=Path)
     parser.add_argument("--task", default="au")
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--every", type=int, default=1, help="of the training recordings only every n-th")
+    parser.add_argument("--make", type=Path, metavar="ROOT", help="make PROJECT of this Aff-Wild2 tree, and end")
+    parser.add_argument("--every", type=int, default=5, help="of the frames, with --make")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--turns", type=int, default=3, help="of decoding against the cache")
     options = parser.parse_args()
+    if options.make:
+        make(options.make, options.project, options.every)
+        print(f"next: cd {options.project} && aupipe extract")
+        return
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     torch.set_num_threads(1)
     config = load_config(options.project / "aupipe.toml")
@@ -76,7 +113,7 @@ def main() -> None:
     for name, changes in LINES.items():
         recipe = load_recipe("regnet-vivit-adamw", [*COMMON, *changes, f"epochs={options.epochs}"])
         data = gather(config, store, recipe, task.name)
-        train = data.train[:: options.every]
+        train = data.train
         given = FitData(train, data.validation, data.labels, data.features)
         with tempfile.TemporaryDirectory() as folder:
             run = fit(

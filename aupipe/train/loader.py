@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import repeat
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,7 +37,7 @@ class DeviceBatch:
     valid: Tensor  # bool (B, T, K)
     scored: Tensor | None = None  # bool (B, T), False at padding and at context
     times: Tensor | None = None  # float64 (B, T) in s, inf at padding; where the head reads them
-    raw: tuple[Tensor, ...] = ()  # (B, T, d) of each feature that is not standardised, as it is stored
+    raw: tuple[Tensor, ...] = ()  # (B, T, d) of each feature that is not standardised
 
 
 class Loader(Protocol):
@@ -192,8 +191,9 @@ class InMemory:
         if self.times is not None:
             tensors.append(self.times.index_select(0, flat).view(*index.shape))
         split = zip(*(tensor.split(gather.counts) for tensor in tensors), strict=True)
-        beside = zip(*(tensor.split(gather.counts) for tensor in raw), strict=True) if raw else repeat(())
-        return [DeviceBatch(*batch, raw=tuple(own)) for batch, own in zip(split, beside, strict=False)]
+        batches = [DeviceBatch(*batch) for batch in split]
+        beside = zip(*(tensor.split(gather.counts) for tensor in raw), strict=True)
+        return [replace(batch, raw=own) for batch, own in zip(batches, beside, strict=True)] if raw else batches
 
     def _to_device(self, array: NDArray[Any]) -> Tensor:
         """An array on the device, without waiting for GPU work in progress."""
@@ -223,12 +223,12 @@ class Streaming:
         tensors = [torch.from_numpy(array) for array in arrays if array is not None]
         raw = [torch.from_numpy(array) for array in batch.raw]
         if self.stream is None:
-            return DeviceBatch(*tensors, raw=tuple(raw)), None
+            return replace(DeviceBatch(*tensors), raw=tuple(raw)), None
         with torch.cuda.stream(self.stream):
             copied, beside = (
                 [tensor.pin_memory().to(self.device, non_blocking=True) for tensor in group] for group in (tensors, raw)
             )
-            return DeviceBatch(*copied, raw=tuple(beside)), self.stream.record_event()
+            return replace(DeviceBatch(*copied), raw=tuple(beside)), self.stream.record_event()
 
     def _take(self, made: tuple[DeviceBatch, torch.cuda.Event | None]) -> DeviceBatch:
         batch, copied = made

@@ -117,6 +117,18 @@ def test_a_training_that_was_stopped_is_continued_and_choices_are_kept(tmp_path:
     assert not train.done
 
 
+def test_a_resumed_training_without_its_features_names_the_file_of_its_recipe(folder: Path) -> None:
+    """The name of that file alone, such as run-vivit, is no recipe."""
+    paper = load_reproduction("s2")
+    (run,) = runs_of(paper, paper.select(None, ["t2.9"]))
+    (recipe,) = write_recipes([run], folder, Choices(random=True))
+    file = folder / "recipes" / "run-vivit.toml"
+    request = TrainRequest(recipe.to_json(), "au", (), (0,), None, "train", False, False, 1, recipe_file=str(file))
+    (folder / "run").mkdir()
+    write_request(request, folder / "run")
+    assert f"`aupipe extract --recipe {file} --task au`" in ask("train", "--resume", "run", "--cpu", code=2)
+
+
 def test_what_failed_in_extraction_is_tried_again_by_the_same_command(tmp_path: Path) -> None:
     paper = load_reproduction("s2")
     choices = Choices(mask=("--on-missing-audio", "mask"))
