@@ -79,7 +79,7 @@ def _row(
     if choices.random and row.model:
         differs.append("the weights of encoders are random")
     for run in paper.runs_of(row.model) if row.model else ():
-        differs += [f"the weights of the head {name} are random" for name in choices.random_heads(run).values()]
+        differs += [f"the weights of {name} are random" for name in choices.random_heads(run).values()]
         differs += _other_encoders(config, recipes[run.name])
         about = read_paper(run.recipe, OFFICIAL[run.task])
         if about is not None:

@@ -40,7 +40,11 @@ class Choices:
         """Where the head of a run has random numbers in the place of weights: key of the recipe -> its name."""
         tables = merged(read_tables(run.recipe, OFFICIAL[run.task])[1], run.changes)["head"]
         parts = {"head": tables, "head.then": tables.get("then", {}), "head.tail": tables.get("tail", {})}
-        named = {path: table.get("kind", "tail") for path, table in parts.items() if table.get("weights")}
+        named = {
+            path: f"the head {table['kind']}" if "kind" in table else "the trained encoder"
+            for path, table in parts.items()
+            if table.get("weights")
+        }
         return named if self.random else {}
 
     def to_json(self) -> dict[str, object]:

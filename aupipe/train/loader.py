@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,7 +37,8 @@ class DeviceBatch:
     valid: Tensor  # bool (B, T, K)
     scored: Tensor | None = None  # bool (B, T), False at padding and at context
     times: Tensor | None = None  # float64 (B, T) in s, inf at padding; where the head reads them
-    raw: tuple[Tensor, ...] = ()  # (B, T, d) of each feature that is not standardised
+    # (B, T, d) of each feature that is not standardised, as it is stored
+    raw: tuple[Tensor, ...] = field(default=(), kw_only=True)
 
 
 class Loader(Protocol):
@@ -223,12 +224,12 @@ class Streaming:
         tensors = [torch.from_numpy(array) for array in arrays if array is not None]
         raw = [torch.from_numpy(array) for array in batch.raw]
         if self.stream is None:
-            return replace(DeviceBatch(*tensors), raw=tuple(raw)), None
+            return DeviceBatch(*tensors, raw=tuple(raw)), None
         with torch.cuda.stream(self.stream):
             copied, beside = (
                 [tensor.pin_memory().to(self.device, non_blocking=True) for tensor in group] for group in (tensors, raw)
             )
-            return replace(DeviceBatch(*copied), raw=tuple(beside)), self.stream.record_event()
+            return DeviceBatch(*copied, raw=tuple(beside)), self.stream.record_event()
 
     def _take(self, made: tuple[DeviceBatch, torch.cuda.Event | None]) -> DeviceBatch:
         batch, copied = made

@@ -61,10 +61,10 @@ def test_recipes_lists_every_recipe_with_paper_features_per_task_and_code():
     assert rows["tcn-transformer"]["features"]["va"][-1] == "wav2vec2_emotion"
     assert rows["regnet-vivit"]["code"] == ""
     assert rows["aud-tgn"]["from_code"] > 0
-    assert rows["tmf-ensemble"]["departures"] == 3
+    assert rows["tmf-ensemble"]["departures"] == 7
     text = ask("recipes")
     assert "Zhou et al. 2023; code upczww/abaw5" in text
-    assert "regnet-vivit          Vu et al. 2023; no published code" in text
+    assert "regnet-vivit                Vu et al. 2023; no published code" in text
 
 
 @pytest.mark.parametrize("name", recipe_names())
