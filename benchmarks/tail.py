@@ -1,7 +1,7 @@
 """An encoder trained along against the same one frozen: ``python benchmarks/tail.py PROJECT [--epochs 8]``.
 
 ``--make ROOT --every 5`` makes PROJECT first: every fifth frame of the videos and the labels of an Aff-Wild2 tree, and
-an `aupipe.toml` with two encoders of 64 px, `crops64` and `regnet64` (random weights), which `aupipe extract` computes.
+an `aupipe.toml` with two encoders of 32 px, `crops32` and `regnet32` (random weights), which `aupipe extract` computes.
 
 Two models of the recipe `regnet-vivit` are trained with AdamW, both from the same random
 numbers: one reads the stored maps of the frozen RegNet, the other trains its blocks 2 to 4 on stored crops. Each is
@@ -35,14 +35,14 @@ from aupipe.train.recipe import load_recipe
 from benchmarks.crops import measure
 
 SMALL = "width=64, spatial_layers=1, temporal_layers=2, heads=4, feedforward=128, positions=64, dropout=0.1"
-VIVIT = f"kind='vivit', tokens=4, {SMALL}"
+VIVIT = f"kind='vivit', tokens=1, {SMALL}"
 TAIL = "network='torchvision/regnet_y_400mf', first='trunk_output.block2', pool=false, flip=true"
-COMMON = ("window=32", "hop=32", "batch=4", "optimiser.lr=1e-3", "optimiser.final_lr=0.01", "postprocess={}")
+COMMON = ("window=8", "hop=8", "batch=8", "optimiser.lr=1e-3", "optimiser.final_lr=0.01", "optimiser.clip_norm=1")
 LINES = {
-    "frozen": ('features=["regnet64"]', f"head={{{VIVIT}}}"),
+    "frozen": ('features=["regnet32"]', f"head={{{VIVIT}}}"),
     "trained": (
-        'features=["crops64"]',
-        f"head={{kind='trained_tail', feature='crops64', tail={{{TAIL}}}, then={{{VIVIT}}}}}",
+        'features=["crops32"]',
+        f"head={{kind='trained_tail', feature='crops32', tail={{{TAIL}}}, then={{{VIVIT}}}}}",
     ),
 }
 DRAWS = 1000
@@ -53,18 +53,18 @@ layout = "affwild2"
 path = "features"
 
 [[encoder]]
-name = "crops64"
+name = "crops32"
 modality = "visual"
 kind = "crops"
-size_px = 64
+size_px = 32
 
 [[encoder]]
-name = "regnet64"
+name = "regnet32"
 modality = "visual"
 kind = "regnet"
 weights = "random"
 tap = "map"
-size_px = 64
+size_px = 32
 """
 
 
@@ -136,7 +136,7 @@ def main() -> None:
     print(f"{len(train)} training and {len(ids)} validation recordings, {options.epochs} epochs, one core")
     gain = f"{trained - frozen:+.3f} ({low:+.3f} to {high:+.3f})"
     print(f"{task.metric} of {task.name}: frozen {frozen:.3f}, trained {trained:.3f}; {gain}")
-    cached_s, decoded_s = measure(store, train, data.labels, data.features["crops64"], options.turns)
+    cached_s, decoded_s = measure(store, train, data.labels, data.features["crops32"], options.turns)
     whole, again = epochs["trained"], epochs["trained"] + decoded_s - cached_s
     print(
         f"the crops of an epoch: {cached_s:.2f} s cached, {decoded_s:.2f} s decoded: {decoded_s / cached_s:.1f} times"
