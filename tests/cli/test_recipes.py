@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from aupipe.cli import cli
+from aupipe.cli import _run, cli
 from aupipe.config import load_config
 from aupipe.errors import AupipeError, WeightsMissingError
 from aupipe.store import open_store
@@ -129,6 +129,15 @@ def test_a_new_file_has_the_recipe_its_task_its_features_alone_and_its_detector(
     assert (config.faces.detector, dict(config.detector)) == ("retinaface", {"model": "resnet50"})
     assert (config.train.recipe, config.train.task) == ("tmf-ensemble", "va")
     assert config.encoders == load_ensemble_recipe("tmf-ensemble", task=OFFICIAL["va"]).encoders
+
+
+def test_missing_weights_stand_one_a_line_on_the_terminal(folder, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["aupipe", "extract", "--recipe", "tcn-transformer", "--no-face", "--cpu"])
+    assert _run() == 12
+    heading, *lines = capsys.readouterr().err.splitlines()
+    assert heading == "aupipe: 4 of the weights are missing:"
+    assert len(lines) == 4
+    assert all(line.startswith("  ") for line in lines)
 
 
 def test_extract_recipe_makes_exactly_its_features_and_names_all_missing_weights_at_once(folder):
