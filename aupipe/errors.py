@@ -37,9 +37,14 @@ class StoreVersionError(AupipeError):
 
 
 class WeightsMissingError(AupipeError):
-    """Weights of an encoder or detector are missing on this machine."""
+    """Weights of encoders, detectors or heads are missing on this machine; ``lines``: one for each of them."""
 
     exit_code = 12
+
+    def __init__(self, *lines: str) -> None:
+        self.lines = tuple(dict.fromkeys(lines))
+        heading = f"{len(self.lines)} of the weights are missing:"
+        super().__init__(self.lines[0] if len(self.lines) == 1 else "\n  ".join([heading, *self.lines]))
 
 
 class DamageError(AupipeError):

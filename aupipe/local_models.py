@@ -15,6 +15,12 @@ def weights_folder() -> Path | None:
     return Path(value).expanduser() if value else None
 
 
+def imported_name(source: Path) -> str:
+    """The name a pickle is imported under; ``backbone.pth`` says nothing without its folder."""
+    stem = f"{source.parent.name}-{source.stem}" if source.stem in ("backbone", "model") else source.stem
+    return f"{stem}.safetensors"
+
+
 def model_folder(model: str) -> Path:
     """The folder of a model: a path, a folder in AUPIPE_WEIGHTS, or the hub's snapshot in the local cache.
 

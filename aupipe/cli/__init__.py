@@ -33,7 +33,7 @@ from aupipe.cli.train import train
 from aupipe.cli.transcribe import transcribe
 from aupipe.cli.tune import tune
 from aupipe.cli.weights import weights
-from aupipe.errors import AupipeError, explain
+from aupipe.errors import AupipeError, WeightsMissingError, explain
 from aupipe.logs import log_to_stderr
 
 
@@ -122,6 +122,9 @@ def _run() -> int:
         message = io.StringIO()
         error.show(message)
         echo(*message.getvalue().rstrip("\n").split("\n"), err=True)
+        return error.exit_code
+    except WeightsMissingError as error:
+        echo_error(*str(error).split("\n"))
         return error.exit_code
     except AupipeError as error:
         echo_error(str(error))

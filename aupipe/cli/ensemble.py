@@ -117,6 +117,8 @@ def ensemble(
         dataset = _dataset(config_file, store)
         table = _read_routes(dataset, by, given_routes, routes, names)
         default = _index(default_member, names, "--default") if default_member else None
+        if default is None:
+            _refuse_unrouted(dataset, by, table)
     elif by or given_routes or routes or default_member:
         raise UsageError("--by, --route, --routes and --default need --rule routed")
     if click_context.get_parameter_source("ties") is ParameterSource.COMMANDLINE and rule != "vote":
@@ -135,7 +137,7 @@ def ensemble(
     )
     echo(f"{model.name}{f', ties: {ties}' if rule == 'vote' else ''}: {model.path}")
     _show_members(model, names)
-    echo(f"next: aupipe evaluate {model.path}")
+    echo(f"next: aupipe {_next_command(model, config_file, store)} {model.path}")
 
 
 def _members_of(model: Model, rule: str) -> list[Model]:
@@ -193,6 +195,27 @@ def _read_routes(
         hint = nearest_recording(unknown, known)
         raise UsageError(f"a route of {unknown!r}, which is no recording or video of this data set.{hint}")
     return found
+
+
+def _refuse_unrouted(dataset: Dataset, by: str, routes: Mapping[str, int]) -> None:
+    """Raise UsageError for recordings without a route, which the ensemble could not predict."""
+    names = {r.id: {r.value(by)} if by else {r.id, r.group} for r in dataset.recordings}
+    found = [name for name, own in names.items() if own.isdisjoint(routes)]
+    if found:
+        shown = ", ".join(map(repr, found[:3])) + ", ..." * (len(found) > 3)
+        raise UsageError(f"{len(found)} recordings have no route ({shown}): --default names the RUN for them")
+
+
+def _next_command(model: Model, config_file: Path | None, store: Path | None) -> str:
+    """predict, where some of the recordings that `aupipe evaluate` scores were trained on; else evaluate."""
+    from aupipe.cli.options import resolve
+    from aupipe.dataset import open_dataset
+
+    config = resolve(config_file, store)
+    if config.file is None:
+        return "evaluate"
+    scored = {r.id for r in open_dataset(config.dataset).split(model.task.name, "validation")}
+    return "predict" if scored & model.trained_on else "evaluate"
 
 
 def _index(member: str, names: Sequence[str], where: str) -> int:

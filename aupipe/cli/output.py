@@ -36,9 +36,9 @@ def echo_json(content: Any, indent: int | None = None) -> None:
     click.echo(json.dumps(content, indent=indent, default=str))
 
 
-def echo_error(message: str) -> None:
-    """Print an error as one line on stderr."""
-    echo(f"aupipe: {message}", err=True)
+def echo_error(message: str, *items: str) -> None:
+    """Print an error as one line on stderr; ``items``: what it lists, a line each."""
+    echo(f"aupipe: {message}", *items, err=True)
 
 
 def echo_traceback(error: BaseException) -> None:

@@ -38,7 +38,7 @@ def recipes(context: click.Context, as_json: bool) -> None:
             echo_json(row)
             continue
         code = f"code {row['code']}" if row["code"] else "no published code"
-        echo(f"{row['recipe']:22}{row['paper'] or OURS}{'; ' + code if row['paper'] else ''}")
+        echo(f"{row['recipe']:28}{row['paper'] or OURS}{'; ' + code if row['paper'] else ''}")
         for task, features in row["features"].items():
             echo(f"    {task:5} {', '.join(features) or 'the features of aupipe.toml'}")
         if row["paper"]:

@@ -122,6 +122,8 @@ def reproduce(
         if not dry_run and not step.done and (code := _run(step)):
             echo("aupipe: stopped: the same command continues", err=True)
             return code
+    if not ids and (further := chosen.optional(task)):
+        echo(f"aupipe: rows with trained encoders: --rows {','.join(further)}", err=True)
     if not has_test and any(step.what == "predict" for step in steps):
         echo("aupipe: the data set has no test split: submissions are of the validation split", err=True)
     report(
@@ -220,11 +222,11 @@ def _refuse_missing_weights(config: Config, recipes: Sequence[EnsembleRecipe], c
             if not choices.random:
                 require_weights(head.kind, head.params)
         except WeightsMissingError as error:
-            missing[str(error)] = None
+            missing |= dict.fromkeys(error.lines)
     for recording in open_dataset(config.dataset).recordings if names else ():
         try:
             features.graph(recording)
         except WeightsMissingError as error:
-            missing[str(error)] = None
+            missing |= dict.fromkeys(error.lines)
     if missing:
-        raise WeightsMissingError("; ".join(missing))
+        raise WeightsMissingError(*missing)

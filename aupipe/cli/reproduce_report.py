@@ -61,7 +61,6 @@ def _row(
     """One row of the report."""
     from aupipe.cli.reproduce_steps import run_folder, scores_file
     from aupipe.tasks import OFFICIAL
-    from aupipe.train.recipe import load_recipe
     from aupipe.train.recipe_paper import departures, read_paper
     from aupipe.train.run import holds_run, load_run
 
@@ -80,8 +79,7 @@ def _row(
     if choices.random and row.model:
         differs.append("the weights of encoders are random")
     for run in paper.runs_of(row.model) if row.model else ():
-        if choices.has_random_head(run):
-            differs.append(f"the weights of the head {load_recipe(run.recipe).head.kind} are random")
+        differs += [f"the weights of {name} are random" for name in choices.random_heads(run).values()]
         differs += _other_encoders(config, recipes[run.name])
         about = read_paper(run.recipe, OFFICIAL[run.task])
         if about is not None:

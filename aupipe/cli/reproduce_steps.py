@@ -15,6 +15,7 @@ from aupipe.files import write_file
 from aupipe.tasks import OFFICIAL
 from aupipe.train.ensemble_recipe import EnsembleRecipe, ensemble_recipe_from_json, load_ensemble_recipe
 from aupipe.train.model import FILE
+from aupipe.train.recipe_tables import merged, read_tables
 from aupipe.train.reproduction import FOLDS, PaperRun, Reproduction, Row
 from aupipe.train.run import POST_FILE
 
@@ -33,12 +34,18 @@ class Choices:
 
     def changes(self, run: PaperRun) -> tuple[str, ...]:
         """What is set in the recipe of a run; a head that reads weights has random ones where encoders have."""
-        return (*self.overrides, *(["head.weights=random"] if self.has_random_head(run) else []))
+        return (*self.overrides, *(f"{path}.weights=random" for path in self.random_heads(run)))
 
-    def has_random_head(self, run: PaperRun) -> bool:
-        """Does the head of a run read weights, in whose place there are random numbers?"""
-        recipe = load_ensemble_recipe(run.recipe, task=OFFICIAL[run.task]).members[0].recipe
-        return self.random and bool(recipe.head.params.get("weights")) and "head" not in run.changes
+    def random_heads(self, run: PaperRun) -> dict[str, str]:
+        """Where the head of a run has random numbers in the place of weights: key of the recipe -> its name."""
+        tables = merged(read_tables(run.recipe, OFFICIAL[run.task])[1], run.changes)["head"]
+        parts = {"head": tables, "head.then": tables.get("then", {}), "head.tail": tables.get("tail", {})}
+        named = {
+            path: f"the head {table['kind']}" if "kind" in table else "the trained encoder"
+            for path, table in parts.items()
+            if table.get("weights")
+        }
+        return named if self.random else {}
 
     def to_json(self) -> dict[str, object]:
         """What must be the same when a reproduction goes on."""

@@ -55,10 +55,13 @@ def show_plan(plan: Plan, as_json: bool) -> None:
 
 def bytes_per_frame(plan: Plan) -> dict[str, int]:
     """Feature name -> bytes of a stored row, of visual encoders that state its shape before they are loaded."""
-    from aupipe.extract.encoders.base import row_shape_of
+    import numpy as np
 
-    shapes = {c.name: row_shape_of(encoder) for c, encoder in plan.parts.encoders if encoder.modality == "visual"}
-    return {name: 2 * math.prod(shape) for name, shape in shapes.items() if shape is not None}  # float16
+    from aupipe.extract.encoders.base import row_shape_of, stored_dtype_of
+
+    visual = [(config.name, encoder) for config, encoder in plan.parts.encoders if encoder.modality == "visual"]
+    shapes = {name: (row_shape_of(encoder), np.dtype(stored_dtype_of(encoder)).itemsize) for name, encoder in visual}
+    return {name: size * math.prod(shape) for name, (shape, size) in shapes.items() if shape is not None}
 
 
 def report_nothing_to_do(plan: Plan, as_json: bool, retry: str) -> int:

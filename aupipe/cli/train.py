@@ -169,7 +169,8 @@ def train(
         if extra := [name for name, value in given.items() if value]:
             raise UsageError(f"--resume uses the settings of that run: leave out {', '.join(extra)}")
         request, out = read_request(resume), resume
-        config = require_config(resolve(config_file, store, **{"train.task": request.task}))
+        kept = {"train.recipe": request.recipe_file or None, "train.task": request.task}
+        config = require_config(resolve(config_file, store, **kept))
     else:
         config = require_config(resolve(config_file, store, **{"train.recipe": recipe, "train.task": task}))
         changes, label_set = [*overrides, *(["amp=true"] if amp else [])], task_of(config, config.train.task)
@@ -188,6 +189,7 @@ def train(
             tuple(split_list(only)),
             dev or 0.0,
             where,
+            recipe_file=str(Path(file).absolute()) if (file := config.train.recipe).endswith(".toml") else "",
         )
     command = extract_command(config, ensemble_recipe_from_json(request.recipe), request.task)
     opened, device = existing_store(config, command), pick_devices(gpu, cpu)[0]

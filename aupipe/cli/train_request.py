@@ -30,7 +30,7 @@ class TrainRequest:
 
     ``recipe``: `EnsembleRecipe.to_json`. ``folds``: a number, or fold name -> recording ids; ``only``: names of those
     that are trained, () for all. ``on``: train or all. ``dev``: the development share of the recordings, or 0.
-    ``where``: conditions that recordings fulfil.
+    ``where``: conditions that recordings fulfil. ``recipe_file``: the recipe's file, for messages; '': none was given.
     """
 
     recipe: Mapping[str, Any]
@@ -46,6 +46,7 @@ class TrainRequest:
     dev: float = 0.0
     where: tuple[str, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)  # `identify_data`; empty in files of an earlier aupipe
+    recipe_file: str = ""
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

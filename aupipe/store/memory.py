@@ -23,6 +23,7 @@ class ArraySink:
     def __init__(self, layout: Layout) -> None:
         self.path, self.offset, self.nbytes = "", 0, layout.nbytes
         self.rows: NDArray[Any] = np.empty(layout.shape, layout.dtype)
+        self.beside: Beside = {}
         self._filled = 0
 
     def write(self, rows: NDArray[Any]) -> None:
@@ -31,6 +32,7 @@ class ArraySink:
 
     def finish(self, item: ItemRecord, metadata: str, beside: Beside) -> int:
         self.rows.flags.writeable = False
+        self.beside = beside
         return 0
 
     def close(self) -> None:
@@ -44,7 +46,7 @@ class MemoryStore(ItemStore):
 
     def __init__(self, path: str | os.PathLike[str] = "memory") -> None:
         super().__init__(path, Index())
-        self._arrays: dict[tuple[str, str], PlainRows] = {}
+        self._arrays: dict[tuple[str, str], tuple[PlainRows, Beside]] = {}
 
     def _stage(self, spec: FeatureSpec, layout: Layout) -> ArraySink:
         return ArraySink(layout)
@@ -52,7 +54,7 @@ class MemoryStore(ItemStore):
     def _publish(self, spec: FeatureSpec, record: ItemRecord, sink: Sink) -> ItemRecord:
         assert isinstance(sink, ArraySink)
         self._make_feature(spec)
-        self._arrays[record.recording, record.feature] = PlainRows(sink.rows)
+        self._arrays[record.recording, record.feature] = PlainRows(sink.rows), sink.beside
         return self.acknowledge(record)
 
     def _discard(self, sink: Sink) -> None:
@@ -69,7 +71,10 @@ class MemoryStore(ItemStore):
 
     def _rows(self, recording: str, feature: str) -> PlainRows:
         self.published(recording, feature)
-        return self._arrays[recording, feature]
+        return self._arrays[recording, feature][0]
+
+    def _beside(self, record: ItemRecord, name: str) -> NDArray[Any] | None:
+        return self._arrays[record.recording, record.feature][1].get(name) if name == "valid" else None
 
     def delete(self, recording: str, feature: str) -> None:
         self.published(recording, feature)

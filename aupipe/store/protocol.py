@@ -1,6 +1,7 @@
 """The contract of a feature store, which `tests/store/contract.py` checks for every backend.
 
-An item is one array ``(T, ...)``: one feature of one recording, one row per decoded frame, NaN where a row is invalid.
+An item is one array ``(T, ...)``: one feature of one recording, one row per decoded frame, NaN where a row is invalid
+(0 in a feature of whole numbers: `Store.read_valid` tells).
 An item exists if and only if its publication was acknowledged (an `ItemRecord` in a journal); a file alone is not an
 item. Items are immutable: to change one is to publish it again.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.store.records import ItemRecord, ItemState
@@ -25,11 +27,13 @@ class ItemWriter(Protocol):
 
     crc32c: int  # of the rows appended so far
 
-    def append(self, rows: NDArray[Any]) -> None:
-        """Add rows (n, ...), float, NaN in every element of an invalid row.
+    def append(self, rows: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> None:
+        """Add rows (n, ...), float or of the feature's dtype, NaN in every element of an invalid row.
+
+        ``valid`` (n,): which rows of whole numbers, that have no NaN, carry data; None: all.
 
         Raises ValueError, naming feature, recording and row, for rows of another shape, for rows that are NaN in part
-        or infinite, and for values the feature's dtype cannot hold (float16 ends at 65504).
+        or infinite, and for values the feature's dtype cannot hold (float16 ends at 65504, uint8 has 0 to 255).
         """
         ...
 

@@ -66,7 +66,12 @@ def derive_valid_in_blocks(store: ItemReader, record: ItemRecord) -> NDArray[np.
 
 
 def derive_valid(rows: NDArray[Any]) -> NDArray[np.bool_]:
-    """(T,) True for rows that carry data. A row is invalid when it is NaN, and it is then NaN in every element."""
+    """(T,) True for rows that carry data. A row is invalid when it is NaN, and it is then NaN in every element.
+
+    Raises ValueError for whole numbers, which have no NaN: the store knows which of them are valid (`read_valid`).
+    """
+    if rows.dtype.kind != "f":
+        raise ValueError(f"rows of {rows.dtype} do not say which of them are valid: ask the store (read_valid)")
     first = rows.reshape(len(rows), math.prod(rows.shape[1:]))[:, :1]  # (T, 1); without elements, no row is valid
     return ~np.isnan(first[:, 0]) if first.size else np.zeros(len(rows), dtype=bool)
 
@@ -227,8 +232,7 @@ class ItemView:
 
     def features(self) -> Features:
         """All rows with their times and their validity."""
-        rows = self[:]
-        return Features(rows, self.pts_s, derive_valid(rows), {"recording": self.record.recording, "spec": self.spec})
+        return Features(self[:], self.pts_s, self.valid, {"recording": self.record.recording, "spec": self.spec})
 
     def to_numpy(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """All rows (T, ...), as `numpy.asarray` gives them: without a copy they are a read-only view of the file."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from aupipe.store.formats.rows import padding_value
 from aupipe.store.view import feature_view
 from aupipe.types import Window
 
@@ -24,8 +25,8 @@ Batch = dict[str, torch.Tensor]
 class WindowDataset(torch.utils.data.Dataset[Batch]):
     """Windows of ``length`` frames of some features: one item is ``{feature: (length, ...)}``, a batch has B in front.
 
-    A window that is shorter than ``length`` is followed by NaN rows, as invalid rows are NaN. Each batch is new memory,
-    unless ``out`` is a batch from `allocate`, which is then filled.
+    A window that is shorter than ``length`` is followed by rows like invalid ones: NaN, or 0 in a feature of whole
+    numbers. Each batch is new memory, unless ``out`` is a batch from `allocate`, which is then filled.
     """
 
     def __init__(self, store: Store, features: Sequence[str], windows: Sequence[Window], length: int) -> None:
@@ -60,7 +61,7 @@ class WindowDataset(torch.utils.data.Dataset[Batch]):
             rows = batch[name].numpy()
             for row, window in zip(rows, windows, strict=False):
                 self.store.read_into(row[: len(window)], window.recording, feature, window.start)
-                row[len(window) :] = np.nan
+                row[len(window) :] = padding_value(rows.dtype)
         return batch
 
 

@@ -17,7 +17,6 @@ from aupipe.store.formats.protocol import Layout, Sink
 from aupipe.store.formats.rows import BLOCK_BYTES, checked_rows, stored_dtype
 from aupipe.store.record_json import item_metadata
 from aupipe.store.records import ItemRecord
-from aupipe.store.view import derive_valid
 from aupipe.types import FeatureSpec, SourceIdentity
 
 
@@ -66,11 +65,11 @@ class StagedItem:
         self.read_times, self._publish, self._discard = read_times, publish, discard
         self._sink: Sink | None = open_sink(self.layout)
 
-    def append(self, rows: NDArray[Any]) -> None:
+    def append(self, rows: NDArray[Any], valid: NDArray[np.bool_] | None = None) -> None:
         """Add rows (n, ...); see `ItemWriter`."""
         sink = self._open_sink()
         rows = np.asarray(rows)
-        if rows.dtype.kind != "f":
+        if rows.dtype.kind != "f" and rows.dtype != self.layout.dtype:
             raise ValueError(f"{self.where}: rows are {rows.dtype}, expected floating point")
         if rows.shape[1:] != self.layout.row_shape or rows.ndim == 0:
             raise ValueError(f"{self.where}: rows are {rows.shape}, expected (n, *{self.layout.row_shape})")
@@ -79,11 +78,11 @@ class StagedItem:
             raise ValueError(f"{self.where}: row {total - 1} appended, but {self.layout.frames} rows were announced")
         step = max(1, BLOCK_BYTES // self.layout.row_bytes)
         for start in range(0, len(rows), step):
-            block, _ = checked_rows(rows[start : start + step], self.layout.dtype, self.where, self.appended)
+            block, present = checked_rows(rows[start : start + step], self.layout.dtype, self.where, self.appended)
             with self._errors_have_size():
                 sink.write(block)
             self.crc32c = google_crc32c.extend(self.crc32c, block.reshape(-1).view(np.uint8))
-            self._valid.append(derive_valid(block))
+            self._valid.append(present if valid is None else present & valid[start : start + step])
             self.appended += len(block)
 
     def commit(self, *, seconds: float = 0.0, damage: str = "", media: Mapping[str, Any] | None = None) -> ItemRecord:

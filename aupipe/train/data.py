@@ -6,7 +6,7 @@ taken does not depend on how long the recordings are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -113,7 +113,7 @@ class Scaling:
 
     ``clip``: values beyond so many standard deviations are set to that many; 0: none is. ``absent``: what stands for a
     frame without a row: 'zero', or 'nearest': the nearest row of that feature (its presence is 0 in either case).
-    ``unscaled``: numbers of the features whose rows are taken as they are stored; their mean is 0 and their std 1.
+    ``unscaled``: numbers of the features that the head reads as they are stored; their mean is 0 and their std 1.
     """
 
     mean: NDArray[np.float32]
@@ -294,6 +294,6 @@ def blocks(frames: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + BLOCK_ROWS, frames)
 
 
-def columns(dims: Sequence[int]) -> int:
-    """D: all feature columns, and one presence column per feature."""
-    return sum(dims) + len(dims)
+def columns(dims: Sequence[int], unscaled: Collection[int] = ()) -> int:
+    """D: all feature columns but those of ``unscaled`` features, and one presence column per feature."""
+    return sum(dim for i, dim in enumerate(dims) if i not in unscaled) + len(dims)

@@ -6,8 +6,8 @@ Both loaders give the same numbers to the last bit. A window is a range of rows,
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aupipe.train.batch import collate, fill
+from aupipe.train.batch import collate, empty_rows, fill
 from aupipe.train.data import Example, Scaling, blocks, columns, common_dims
 from aupipe.train.prefetch import prefetched
 from aupipe.types import Window
@@ -37,6 +37,8 @@ class DeviceBatch:
     valid: Tensor  # bool (B, T, K)
     scored: Tensor | None = None  # bool (B, T), False at padding and at context
     times: Tensor | None = None  # float64 (B, T) in s, inf at padding; where the head reads them
+    # (B, T, d) of each feature that is not standardised, as it is stored
+    raw: tuple[Tensor, ...] = field(default=(), kw_only=True)
 
 
 class Loader(Protocol):
@@ -58,19 +60,20 @@ def open_loader(
 
     ``memory_limit`` None: half of the free memory of the device. ``timed``: batches have the times of their frames.
     """
-    size = bytes_in_memory(examples)
+    size = bytes_in_memory(examples, scaling.unscaled)
     if size <= (free_bytes(device) if memory_limit is None else memory_limit):
         return InMemory(examples, scaling, device, timed)
     log.info("%.1f GB of features exceed the memory limit on %s: streamed from the store", size / 1e9, device)
     return Streaming(examples, scaling, device, timed)
 
 
-def bytes_in_memory(examples: Sequence[Example]) -> int:
-    """What `InMemory` takes: float32 rows and targets, and a byte per validity."""
+def bytes_in_memory(examples: Sequence[Example], unscaled: Collection[int] = ()) -> int:
+    """What `InMemory` takes: float32 rows and targets, a byte per validity, and ``unscaled`` features as stored."""
     if not examples:
         return 0
     targets = max(item.targets.shape[1] for item in examples)
-    return (sum(map(len, examples)) + 1) * (4 * columns(examples[0].dims) + 5 * targets)
+    raw = sum(one.nbytes for one in empty_rows(examples[0], unscaled, ()))
+    return (sum(map(len, examples)) + 1) * (4 * columns(examples[0].dims, unscaled) + 5 * targets + raw)
 
 
 def free_bytes(device: str) -> int:
@@ -123,11 +126,13 @@ class InMemory:
     """All recordings in one matrix on the device, standardised once; a batch is gathered from its rows."""
 
     def __init__(self, examples: Sequence[Example], scaling: Scaling, device: str, timed: bool = False) -> None:
-        width = columns(common_dims(examples))
+        width = columns(common_dims(examples), scaling.unscaled)
         targets = max(item.targets.shape[1] for item in examples)
         frames = sum(map(len, examples))
         # Padding reads the last row, which is all zero.
         self.rows = torch.zeros((frames + 1, width), device=device)
+        stored = empty_rows(examples[0], scaling.unscaled, (0,))
+        self.raw = [torch.from_numpy(one).new_zeros((frames + 1, one.shape[1]), device=device) for one in stored]
         self.targets = torch.zeros((frames + 1, targets), device=device)
         self.valid = torch.zeros((frames + 1, targets), dtype=torch.bool, device=device)
         self.times = torch.full((frames + 1, 1), torch.inf, dtype=torch.float64, device=device) if timed else None
@@ -136,11 +141,12 @@ class InMemory:
         for example in examples:
             self.starts[example.recording], stop = start, start + len(example)
             for first, last in blocks(len(example)):
-                own = self.rows[start + first : start + last]
-                host = own.numpy() if device == "cpu" else np.empty(tuple(own.shape), np.float32)
-                fill(example, first, last, scaling, host)
+                own = [matrix[start + first : start + last] for matrix in (self.rows, *self.raw)]
+                host, *raw = [(one if device == "cpu" else torch.empty_like(one, device="cpu")).numpy() for one in own]
+                fill(example, first, last, scaling, host, raw)
                 if device != "cpu":
-                    own.copy_(torch.from_numpy(host))
+                    for there, here in zip(own, (host, *raw), strict=True):
+                        there.copy_(torch.from_numpy(here))
             if example.targets.shape[1]:
                 self.targets[start:stop] = torch.from_numpy(example.targets)
                 self.valid[start:stop] = torch.from_numpy(example.valid)
@@ -165,6 +171,7 @@ class InMemory:
     def _gather_frames(self) -> int:
         """Frames of one gather on a GPU."""
         frame = 4 * self.rows.shape[1] + 5 * self.targets.shape[1] + 9  # bytes, with its index and its mask
+        frame += sum(one.shape[1] * one.element_size() for one in self.raw)
         return max(GATHER_FRAMES, min(GATHER_BYTES, free_bytes(str(self.rows.device)) // 4) // frame)
 
     def _gather(self, gather: Gather) -> list[DeviceBatch]:
@@ -172,9 +179,9 @@ class InMemory:
         there = frame < gather.sizes[:, None]  # (N, T)
         index = np.where(there, gather.starts[:, None] + frame, len(self.rows) - 1)  # (N, T) -> row of the matrix
         flat, mask = self._to_device(index.ravel()), self._to_device(there)
-        x, targets, valid = (
+        x, targets, valid, *raw = (
             matrix.index_select(0, flat).view(*index.shape, matrix.shape[1])
-            for matrix in (self.rows, self.targets, self.valid)
+            for matrix in (self.rows, self.targets, self.valid, *self.raw)
         )
         scored = mask
         if gather.context.any():
@@ -184,10 +191,10 @@ class InMemory:
         tensors = [x, mask, targets, valid, scored]
         if self.times is not None:
             tensors.append(self.times.index_select(0, flat).view(*index.shape))
-        if len(gather.counts) == 1:
-            return [DeviceBatch(*tensors)]
-        split = (tensor.split(gather.counts) for tensor in tensors)
-        return [DeviceBatch(*batch) for batch in zip(*split, strict=True)]
+        split = zip(*(tensor.split(gather.counts) for tensor in tensors), strict=True)
+        batches = [DeviceBatch(*batch) for batch in split]
+        beside = zip(*(tensor.split(gather.counts) for tensor in raw), strict=True)
+        return [replace(batch, raw=own) for batch, own in zip(batches, beside, strict=True)] if raw else batches
 
     def _to_device(self, array: NDArray[Any]) -> Tensor:
         """An array on the device, without waiting for GPU work in progress."""
@@ -215,18 +222,21 @@ class Streaming:
         batch = collate(self.by_id, windows, self.scaling, self.timed)
         arrays = (batch.x, batch.mask, batch.targets, batch.valid, batch.scored, batch.times)
         tensors = [torch.from_numpy(array) for array in arrays if array is not None]
+        raw = [torch.from_numpy(array) for array in batch.raw]
         if self.stream is None:
-            return DeviceBatch(*tensors), None
+            return DeviceBatch(*tensors, raw=tuple(raw)), None
         with torch.cuda.stream(self.stream):
-            copied = DeviceBatch(*(tensor.pin_memory().to(self.device, non_blocking=True) for tensor in tensors))
-            return copied, self.stream.record_event()
+            copied, beside = (
+                [tensor.pin_memory().to(self.device, non_blocking=True) for tensor in group] for group in (tensors, raw)
+            )
+            return DeviceBatch(*copied, raw=tuple(beside)), self.stream.record_event()
 
     def _take(self, made: tuple[DeviceBatch, torch.cuda.Event | None]) -> DeviceBatch:
         batch, copied = made
         if copied is not None:
             current = torch.cuda.current_stream(self.device)
             current.wait_event(copied)
-            for tensor in (batch.x, batch.mask, batch.targets, batch.valid, batch.scored, batch.times):
+            for tensor in (batch.x, batch.mask, batch.targets, batch.valid, batch.scored, batch.times, *batch.raw):
                 if tensor is not None:
                     tensor.record_stream(current)  # its memory is not reused before the head has read it
         return batch

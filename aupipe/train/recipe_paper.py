@@ -7,16 +7,19 @@ comparing the two, also after ``--set`` or in a recipe that ``extends`` the publ
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
 from aupipe.tables import build
 from aupipe.tasks import Task
+from aupipe.train.heads import head_config
 from aupipe.train.recipe import Recipe
 from aupipe.train.recipe_tables import read_tables
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -63,14 +66,14 @@ def departures(recipe: Recipe, paper: Paper, task: str, unstated: bool = True) -
     found = []
     if task not in paper.tasks:
         found.append(f"task {task}: not in the paper, which is on {', '.join(paper.tasks)}: loss and outputs are ours")
-    for key, said in paper.says.items():
+    for key, said in _named_here(recipe, paper.says):
         if _is_of_other(key, task):
             continue
         _check_key(recipe, key, values)
         here = values.get(key)
         if _plain(here) != _plain(said):
             found.append(f"{key} = {_shown(here)}: the paper has {_shown(said)}")
-    for key, source in paper.unstated.items() if unstated else ():
+    for key, source in _named_here(recipe, paper.unstated) if unstated else ():
         _check_key(recipe, key, values)
         if key in values and not _is_of_other(key, task):
             found.append(f"{key} = {_shown(values[key])}: {source}; the paper does not state it")
@@ -85,7 +88,27 @@ def values_of(recipe: Recipe) -> dict[str, Any]:
     """Every value of a recipe by its dotted key; those of encoders as ``encoder.NAME.key``."""
     tables = recipe.to_json()
     tables["encoder"] = {table["name"]: table for table in tables["encoder"]}
+    if (then := tables["head"].get("then")) is not None:  # as it was written: with its defaults
+        params = {key: value for key, value in then.items() if key != "kind"}
+        tables["head"]["then"] = {"kind": then["kind"], **asdict(head_config(then["kind"], params))}
     return flatten(tables)
+
+
+def _named_here(recipe: Recipe, table: Mapping[str, T]) -> list[tuple[str, T]]:
+    """The entries of a table with the keys that this recipe has for them.
+
+    What a paper says of its head is of the head after the encoder that is trained along; what it says of an encoder
+    whose feature is not read concerns other recipes.
+    """
+    tail = recipe.head.kind == "trained_tail"
+    found = []
+    for key, value in table.items():
+        first, _, rest = key.partition(".")
+        if first == "head" and tail and not rest.startswith(("tail.", "feature")):
+            key = f"head.then.{rest}"
+        if first != "encoder" or not recipe.features or rest.partition(".")[0] in recipe.features:
+            found.append((key, value))
+    return found
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -114,6 +137,8 @@ def _plain(value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):  # of a list of tables: what sets each apart
+        return " ".join(str(value[key]) for key in ("feature", "kind", "width") if key in value)
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_shown, value)) + "]"
     return "nothing" if value is None or value == "" else f"{value:g}" if isinstance(value, float) else str(value)

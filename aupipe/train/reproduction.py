@@ -61,8 +61,8 @@ class Row:
     ``paper``: the figure as printed; above 1 it is a percentage. ``post``: none, own (of the recipe), or that of a
     ``[[post]]`` table. ``fold``: number of the fold of the model that is scored, on what it held out. ``chosen``: the
     score is that by which the model's epoch was chosen. ``column``: of the data set, without which the row cannot be
-    had. ``each``: figures
-    per AU, class or dimension. ``note``: what differs here. ``submission``: its predictions become a submission too.
+    had. ``each``: figures per AU, class or dimension. ``note``: what differs here. ``submission``: its predictions
+    become a submission too. ``optional``: it is computed only where its id is given.
     """
 
     id: str
@@ -77,8 +77,13 @@ class Row:
     post: str = "none"
     each: tuple[float, ...] = ()
     submission: bool = False
+    optional: bool = False
     note: str = ""
     why: str = ""
+
+    @property
+    def table_id(self) -> str:
+        return self.id.partition(".")[0]
 
     @property
     def share(self) -> float | None:
@@ -119,15 +124,22 @@ class Reproduction:
         return list(dict.fromkeys((column, value) for column, _, value in pairs))
 
     def select(self, task: str | None, ids: Sequence[str]) -> list[Row]:
-        """The rows of a task, or those of these ids or tables. Raises UsageError for unknown ones, with the nearest."""
+        """The rows of a task but the optional ones, or those of these ids or tables.
+
+        Raises UsageError for unknown ones, with the nearest.
+        """
         if task is not None and task not in self.tasks:
             raise UsageError(f"{self.name} is on {', '.join(self.tasks)}, not on {task}")
         rows = [row for row in self.rows if task in (None, row.task)]
-        known = [row.id for row in rows] + list(dict.fromkeys(row.id.partition(".")[0] for row in rows))
+        known = [row.id for row in rows] + list(dict.fromkeys(row.table_id for row in rows))
         for one in ids:
             if one not in known:
                 raise UsageError(f"{self.name} has no row {one!r}.{nearest(one, known)} Rows: {', '.join(known)}")
-        return [row for row in rows if not ids or row.id in ids or row.id.partition(".")[0] in ids]
+        return [row for row in rows if (row.id in ids or row.table_id in ids if ids else not row.optional)]
+
+    def optional(self, task: str | None) -> list[str]:
+        """The ids of the optional tables of a task."""
+        return list(dict.fromkeys(row.table_id for row in self.rows if row.optional and task in (None, row.task)))
 
 
 def reproduction_names() -> list[str]:

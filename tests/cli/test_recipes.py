@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from aupipe.cli import cli
+from aupipe.cli import _run, cli
 from aupipe.config import load_config
 from aupipe.errors import AupipeError, WeightsMissingError
 from aupipe.store import open_store
@@ -61,10 +61,10 @@ def test_recipes_lists_every_recipe_with_paper_features_per_task_and_code():
     assert rows["tcn-transformer"]["features"]["va"][-1] == "wav2vec2_emotion"
     assert rows["regnet-vivit"]["code"] == ""
     assert rows["aud-tgn"]["from_code"] > 0
-    assert rows["tmf-ensemble"]["departures"] == 3
+    assert rows["tmf-ensemble"]["departures"] == 7
     text = ask("recipes")
     assert "Zhou et al. 2023; code upczww/abaw5" in text
-    assert "regnet-vivit          Vu et al. 2023; no published code" in text
+    assert "regnet-vivit                Vu et al. 2023; no published code" in text
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -131,11 +131,22 @@ def test_a_new_file_has_the_recipe_its_task_its_features_alone_and_its_detector(
     assert config.encoders == load_ensemble_recipe("tmf-ensemble", task=OFFICIAL["va"]).encoders
 
 
+def test_missing_weights_stand_one_a_line_on_the_terminal(folder, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["aupipe", "extract", "--recipe", "tcn-transformer", "--no-face", "--cpu"])
+    assert _run() == 12
+    heading, *lines = capsys.readouterr().err.splitlines()
+    assert heading == "aupipe: 4 of the weights are missing:"
+    assert len(lines) == 4
+    assert all(line.startswith("  ") for line in lines)
+
+
 def test_extract_recipe_makes_exactly_its_features_and_names_all_missing_weights_at_once(folder):
     said = ask("extract", "--recipe", "tcn-transformer", "--task", "au", "--no-face", "--cpu", code=12)
     for file in ("enet_b2_8.pt", "rafdb_epoch21_acc0.897_bacc0.8275.pth", "affecnet8_epoch5_acc0.6209.pth"):
         assert file in said
-    assert said.startswith("3 of the weights are missing: ")
+    heading, *lines = said.splitlines()
+    assert heading == "3 of the weights are missing:"
+    assert [line[:10] for line in lines[:3]] == ["  weights "] * 3  # one a line
     assert not (folder / "features").exists()
     said = ask(
         "extract", "--recipe", "tcn-transformer", "--task", "va", "--dry-run", "--weights", "random", "--no-face"

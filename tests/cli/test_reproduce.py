@@ -23,13 +23,14 @@ from aupipe.train.reproduction import load_reproduction, reproduction_from
 from tests.cli.test_recipes import ask
 
 SMALL = ("--cpu", "--weights", "random", "--set", "epochs=1", "--set", "batch=4")
+TINY = (*SMALL, "--set", "head.spatial_layers=1", "--set", "head.temporal_layers=1")
 
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A drawn Aff-Wild2 of a second per recording."""
+    """A drawn Aff-Wild2 of eight frames per recording."""
     root = tmp_path_factory.mktemp("affwild")
-    draw_corpus(root, recordings=5, seconds=1.0, seed=5)
+    draw_corpus(root, recordings=5, seconds=1.0, fps=8, seed=5)
     return root
 
 
@@ -81,7 +82,7 @@ def test_a_paper_s_rows_are_reproduced_from_videos_and_continue_where_they_stopp
     assert "aupipe extract --recipe" in said
     assert "aupipe tune" in said
     assert not (folder / "features").exists()
-    rows = report("s2", "--rows", "t2.1,t2.9,t2.11", *SMALL)
+    rows = report("s2", "--rows", "t2.1,t2.9,t2.11", *TINY)
     assert rows["t2.1"]["why"] == "the organisers' model"
     for name in ("t2.9", "t2.11"):
         assert 0 <= rows[name]["ours"] <= 1
@@ -93,11 +94,11 @@ def test_a_paper_s_rows_are_reproduced_from_videos_and_continue_where_they_stopp
     check_submissions(folder, ["s2/submissions/t2.11.txt"])
 
     (folder / "runs" / "s2" / "scores" / "vivit-none.json").unlink()
-    text = ask("reproduce", "s2", "--rows", "t2.1,t2.9,t2.11", *SMALL)
+    text = ask("reproduce", "s2", "--rows", "t2.1,t2.9,t2.11", *TINY)
     assert "done: aupipe train" in text
     assert "done: aupipe tune" in text
     assert f"{rows['t2.9']['ours']:.3f}" in text
-    assert "was begun with" in ask("reproduce", "s2", *SMALL, "--set", "epochs=2", code=2)
+    assert "was begun with" in ask("reproduce", "s2", *TINY, "--set", "epochs=2", code=2)
 
 
 def test_a_training_that_was_stopped_is_continued_and_choices_are_kept(tmp_path: Path) -> None:
@@ -115,6 +116,18 @@ def test_a_training_that_was_stopped_is_continued_and_choices_are_kept(tmp_path:
     (folder / "train.json").write_text("{}")
     assert train.arguments == ("train", "--resume", str(folder), "--cpu", "--store", "f")
     assert not train.done
+
+
+def test_a_resumed_training_without_its_features_names_the_file_of_its_recipe(folder: Path) -> None:
+    """The name of that file alone, such as run-vivit, is no recipe."""
+    paper = load_reproduction("s2")
+    (run,) = runs_of(paper, paper.select(None, ["t2.9"]))
+    (recipe,) = write_recipes([run], folder, Choices(random=True))
+    file = folder / "recipes" / "run-vivit.toml"
+    request = TrainRequest(recipe.to_json(), "au", (), (0,), None, "train", False, False, 1, recipe_file=str(file))
+    (folder / "run").mkdir()
+    write_request(request, folder / "run")
+    assert f"`aupipe extract --recipe {file} --task au`" in ask("train", "--resume", "run", "--cpu", code=10)
 
 
 def test_what_failed_in_extraction_is_tried_again_by_the_same_command(tmp_path: Path) -> None:
@@ -258,3 +271,25 @@ def test_s5_is_reproduced_with_its_folds_and_their_ensemble(folder: Path, task: 
     assert [spec.name for spec in store.features() if spec.name.startswith("mae_")] == [f"mae_aff2_{task}"]
     store.close()
     check_submissions(folder, [f"s5/submissions/ensemble-{task}.1.txt"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("paper", "ids"),
+    [
+        ("s1", "t1-tail"),
+        ("s2", "t2-tail.1,t2-tail.2,t2-tail.5"),
+        ("s3", "t3-tail"),
+        *(("s5", f"t5-tail-{task}") for task in ("au", "expr", "va")),
+    ],
+)
+def test_rows_with_a_trained_encoder_are_reproduced_from_cached_crops(folder: Path, paper: str, ids: str) -> None:
+    rows = report(paper, "--rows", ids, *SMALL, "--on-missing-text", "mask")
+    for row in rows.values():
+        assert row["ours"] is not None, row["why"]
+        assert not any("frozen" in text for text in row["differs"])
+        assert any(text == "the weights of the trained encoder are random" for text in row["differs"])
+    store = open_store(folder / "features")
+    name = "faces224" if paper == "s5" else "crops"
+    assert {str(item.dtype) for item in store[name].values()} == {"uint8"}
+    store.close()

@@ -121,11 +121,11 @@ def test_held_out_predictions_follow_the_routes_the_votes_and_the_post_processin
 def test_recordings_without_a_value_are_named_where_a_model_routes(votes: Folder) -> None:
     said = votes.ask("predict", "routed", "--split", "validation", "--out", "p.csv", "--overwrite", "--cpu")
     assert "aupipe: 1 recordings have no scene: v2" in said
-    votes.ask(
-        "ensemble", "general", "reaction", "--rule", "routed", "--by", "scene", "--route", "talk=1", "--out", "some"
-    )
-    said = votes.ask("predict", "some", "--split", "validation", "--out", "q.csv", "--cpu", code=2)
-    assert "some: 2 recordings have no route ('v0', 'v2'): give each a scene that has a route" in said
+    routes = ("--rule", "routed", "--by", "scene", "--route", "talk=1", "--out", "some")
+    said = votes.ask("ensemble", "general", "reaction", *routes, code=2)
+    assert "recordings have no route (" in said
+    assert "--default names the RUN for them" in said
+    assert not (votes.path / "some").exists()
 
 
 @pytest.mark.parametrize(

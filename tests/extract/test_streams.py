@@ -175,6 +175,10 @@ def test_channels_out_of_phase_are_said_and_one_of_them_can_be_read(tmp_path: Pa
     assert heard(path, channels="left") == (0.5, [])
     assert heard(path, channels="first") == (0.5, [])
     assert heard(path, channels="right") == (0.48, [])
+    partly = write_channels(tmp_path / "d.mkv", VOICE, -0.5 * VOICE)
+    level, (note,) = heard(partly)
+    assert level == 0.12
+    assert note.startswith("channels out of phase, their mean loses 90 %")
     one_sided = write_channels(tmp_path / "b.mkv", VOICE, np.zeros(RATE))
     assert heard(one_sided, channels="right") == (0.0, ["the sound is silent throughout"])
     almost = write_channels(tmp_path / "c.mkv", VOICE, -0.999 * VOICE)

@@ -82,6 +82,35 @@ class StoreContract:
         store.publish("a", spec, random_rows(300, 3, dtype="float64"))
         assert same(store.read("a", spec.id), random_rows(300, 3, dtype="float64").astype(dtype))
 
+    @pytest.mark.parametrize(("frames", "invalid"), [(300, [0, 5, 299]), (5, []), (5, range(5)), (0, [])])
+    def test_whole_numbers_take_a_byte_and_the_store_knows_which_rows_are_valid(self, store, frames, invalid):
+        spec = FeatureSpec("x", "visual", "x", 1, dtype="uint8")
+        pixels = np.random.default_rng(0).integers(0, 256, (frames, 4, 3), np.uint8)
+        rows, valid = pixels.astype(np.float32), np.ones(frames, bool)
+        valid[list(invalid)] = False
+        rows[~valid] = np.nan
+        record = store.publish("float", spec, rows)
+        with store.writer("bytes", spec, frames=frames, row_shape=(4, 3)) as item:
+            item.append(pixels * valid[:, None, None], valid)
+            assert item.commit().crc32c == record.crc32c
+        for name in ("float", "bytes"):
+            found = store.read(name, spec.id)
+            assert found.dtype == np.uint8
+            assert np.array_equal(found, pixels * valid[:, None, None])
+            assert np.array_equal(store["x"][name].valid, valid)
+            assert store.published(name, spec.id).valid_frames == valid.sum()
+        assert damage_in(store) == []
+
+    @pytest.mark.parametrize(
+        ("value", "message"),
+        [(256.0, "256 does not fit uint8"), (-1.0, "-1 does"), (0.5, "0.5 does"), (np.nan, "NaN in part")],
+    )
+    def test_what_is_no_whole_number_of_a_byte_is_refused_with_its_row(self, store, value, message):
+        rows = np.zeros((4, 3), np.float32)
+        rows[2, 1] = value
+        with pytest.raises(ValueError, match=f"row 2: {message}"):
+            store.publish("a", FeatureSpec("x", "visual", "x", 1, dtype="uint8"), rows)
+
     def test_appending_piece_by_piece_is_publishing_at_once(self, store):
         rows = random_rows(1000, 6, invalid=[3, 4, 999])
         with store.writer("pieces", SPEC, frames=1000, row_shape=(6,)) as item:

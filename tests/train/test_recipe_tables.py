@@ -12,6 +12,7 @@ from aupipe.train.recipe import Component, load_recipe, recipe_from, recipe_name
 from aupipe.train.recipe_paper import departures, read_paper
 from aupipe.train.recipe_tables import read_tables
 
+TAILS = [name for name in recipe_names() if name.endswith(("-tail", "-tuning"))]
 OWN = """
 extends = "tcn-transformer"
 epochs = 7
@@ -178,6 +179,27 @@ def test_a_task_that_is_not_in_the_paper_and_a_frozen_encoder_are_departures():
     tail = Component("trained_tail", {"feature": "iresnet50"})
     lines = departures(replace(load_recipe("aud-tgn", task=va), head=tail), read_paper("aud-tgn", va), "va")
     assert not any("frozen" in line for line in lines)
+
+
+@pytest.mark.parametrize("name", TAILS)
+def test_what_a_paper_says_of_a_head_is_of_the_head_after_a_trained_tail(name):
+    recipe, paper = load_recipe(name), read_paper(name, OFFICIAL["au"])
+    lines = departures(recipe, paper, "au")
+    assert not [
+        line for line in lines if "the paper has" in line and line.startswith(("head.", "encoder.", "features"))
+    ]
+    assert not [line for line in lines if line.startswith(("crops: frozen", "faces224: frozen"))]
+    assert any(line.startswith("head.tail.rate = ") for line in lines) or paper.says["head.tail.rate"] == 0.1
+    other = replace(recipe, head=replace(recipe.head, params=recipe.head.params | {"then": {"kind": "mlp"}}))
+    assert any(line.startswith("head.then.kind = mlp: the paper has") for line in departures(other, paper, "au"))
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_departure_is_a_line_that_can_be_read(name):
+    paper = read_paper(name, OFFICIAL["au"])
+    for line in departures(load_recipe(name), paper, "au") if paper else ():
+        assert len(line) < 200
+        assert "{" not in line
 
 
 def test_a_paper_table_with_an_unknown_key_is_refused(tmp_path):

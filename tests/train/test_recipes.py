@@ -11,12 +11,13 @@ from aupipe.extract.encoders import build_encoder
 from aupipe.store import create_store
 from aupipe.tasks import OFFICIAL
 from aupipe.train.crossval import Fold
+from aupipe.train.data import columns
 from aupipe.train.ensemble import train_ensemble
 from aupipe.train.ensemble_recipe import load_ensemble_recipe
 from aupipe.train.heads import HEADS, build_head
 from aupipe.train.model_prediction import predict_model
 from aupipe.train.predict import predict
-from aupipe.train.recipe import describe_missing, load_recipe, recipe_names
+from aupipe.train.recipe import describe_missing, load_recipe, recipe_names, unscaled_numbers
 from aupipe.types import FeatureSpec
 
 from .recipe_shapes import row_shapes, specs
@@ -58,6 +59,14 @@ PAPERS = {
     ),
 }
 PAPERS["tmf-ensemble-code"] = PAPERS["tmf-ensemble"]
+PAPERS |= {
+    "aud-tgn-tail": ("trained_tail", 200, {"au": ("crops", "vggish", "mfcc")}),
+    "regnet-vivit-tail": ("trained_tail", 256, {"au": ("crops",)}),
+    "regnet-three-branches-tail": ("trained_tail", 256, {"au": ("crops",)}),
+    "usc-multimodal-tail": ("trained_tail", 32, {"au": ("crops", "ghfeat", "hubert", "roberta")}),
+    "mae-tuning": ("trained_tail", 8, {"au": ("faces224",)}),
+}
+TAILS = [name for name, (head, *_) in PAPERS.items() if head == "trained_tail"]
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -88,10 +97,12 @@ def test_what_a_recipe_s_tables_make_has_distinct_keys_and_fits_its_head_for_eve
         targets = len(task.names)
         kind, params = recipe.head.kind, recipe.head.params
         head = build_head(kind, params, inputs, targets, dims, task.kind, recipe.features, read_weights=False).eval()
+        raw = unscaled_numbers(recipe, recipe.features)
         beside = {"scored": torch.ones(1, 3, dtype=torch.bool), "times": torch.arange(3.0)[None]}
+        beside["raw"] = tuple(torch.zeros(1, 3, dims[i], dtype=torch.uint8) for i in raw)
         with torch.inference_mode():
             read = {name: beside[name] for name in getattr(head, "reads", ())}
-            out = head(torch.zeros(1, 3, inputs), torch.ones(1, 3, dtype=torch.bool), **read)
+            out = head(torch.ones(1, 3, columns(dims, raw)), torch.ones(1, 3, dtype=torch.bool), **read)
         assert out.shape == (1, 3, targets)
 
 
@@ -134,10 +145,11 @@ def published_corpus(recipe, task, frames=60):
         store.publish(video, CLOCK, np.array(corpus.store.read(video, CLOCK.id)))
     for name in recipe.features or ("hog",):
         known = made.get(name) or FeatureSpec(name, "visual", "random", 1)
-        spec = replace(known, dtype="float32", inputs={"clock": CLOCK.id})
+        dtype = "uint8" if known.dtype == "uint8" else "float32"
+        spec = replace(known, dtype=dtype, inputs={"clock": CLOCK.id})
         for key in {r.key_for(spec.modality): r for r in (*corpus.train, *corpus.validation)}.items():
             rows = rng.normal(size=(len(corpus.labels[key[1].id]), *shapes.get(name, (20,))))
-            store.publish(key[0], spec, rows.astype(np.float32))
+            store.publish(key[0], spec, rows.astype(np.float32) if known.dtype != "uint8" else np.zeros_like(rows))
         features[name] = spec.id
     return replace(corpus, store=store, features=features)
 
@@ -147,8 +159,10 @@ def published_corpus(recipe, task, frames=60):
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_trains_at_its_published_size_and_predicts_every_frame(name, task, tmp_path):
     random = ["head.weights=random"] if name == "aud-tgn" else []
+    random += ["head.tail.weights=random"] if name in TAILS else []
+    random += ["head.then.weights=random"] if name == "aud-tgn-tail" else []
     recipe = load_ensemble_recipe(name, ["epochs=1", "batch=2", *random], task=OFFICIAL[task])
-    corpus = published_corpus(recipe, task)
+    corpus = published_corpus(recipe, task, frames=60 if name not in TAILS else 8)
     fold = Fold("official", tuple(corpus.train), tuple(corpus.validation))
     model = train_ensemble(
         corpus.store,

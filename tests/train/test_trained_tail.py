@@ -11,19 +11,22 @@ from aupipe.config import EncoderConfig
 from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.extract.encoders import build_encoder
 from aupipe.store import create_store
+from aupipe.train.data import fit_scaling, load_examples
 from aupipe.train.evaluate import evaluate
-from aupipe.train.heads import build_head
+from aupipe.train.heads import build_head, head_config
 from aupipe.train.heads.tail import Tail, TailConfig
+from aupipe.train.loader import InMemory, Streaming
 from aupipe.train.predict import predict
 from aupipe.train.recipe import load_recipe
 from aupipe.train.run import load_weights
 from aupipe.train.schedule import Optimiser, build_optimiser
+from aupipe.train.windows import tile
 from aupipe.types import FeatureSpec
 
 from .toy_corpus import make_corpus, train_corpus
 
 SIDE = 32
-CROPS = FeatureSpec("crops", "visual", "crops", 1)
+CROPS = FeatureSpec("crops", "visual", "crops", 2, dtype="uint8")
 REGNET = {"network": "torchvision/regnet_y_400mf", "first": "trunk_output.block2"}
 LAST = {"network": "torchvision/regnet_y_400mf", "first": "trunk_output.block4"}  # quick to train
 
@@ -49,12 +52,45 @@ def test_an_untrained_tail_on_the_cached_tap_equals_the_full_network(crops, tap,
 
 def test_an_untrained_tail_on_cached_crops_equals_the_full_network(crops):
     whole = encoder("regnet", weights="random")(crops)
-    cached = encoder("crops")(crops).astype(np.float16)  # as it is stored
-    assert np.array_equal(cached.astype(np.uint8), crops)
+    cached = encoder("crops")(crops)  # as it is stored
+    assert cached.dtype == np.uint8
+    assert np.array_equal(cached, crops)
     tail = Tail(TailConfig(**REGNET), 112 * 112 * 3, True).eval()
     with torch.no_grad():
-        found = tail(torch.from_numpy(cached.reshape(5, -1).astype(np.float32)), torch.zeros(5, dtype=torch.long))
+        found = tail(torch.from_numpy(cached.reshape(5, -1)), torch.zeros(5, dtype=torch.long))
+    assert found.dtype == torch.float32
     np.testing.assert_allclose(found, whole, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["aud-tgn-tail", "regnet-vivit-tail", "regnet-three-branches-tail"])
+def test_the_tail_of_a_paper_s_recipe_begins_as_the_encoder_of_its_frozen_recipe(crops, name):
+    recipe = load_recipe(name)
+    (frozen,) = (one for one in load_recipe(name.removesuffix("-tail")).encoders if one.modality == "visual")
+    whole = encoder(frozen.kind, **{**frozen.params, "weights": "random"})(crops[:2]).reshape(2, -1)
+    config = head_config(
+        "trained_tail", recipe.head.params | {"tail": recipe.head.params["tail"] | {"weights": "random"}}
+    )
+    tail = Tail(config.tail, 112 * 112 * 3, True).eval()
+    with torch.no_grad():
+        found = tail(torch.from_numpy(crops[:2].reshape(2, -1)), torch.zeros(2, dtype=torch.long))
+    np.testing.assert_allclose(found, whole, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_the_tails_of_swin_and_of_an_mae_begin_as_their_encoders():
+    for name, kind, side, more in (
+        ("usc-multimodal-tail", "swin", 256, {"tap": "tokens"}),
+        ("mae-tuning", "mae", 224, {"tap": "fc_norm"}),
+    ):
+        crops = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8)
+        whole = encoder(kind, weights="random", **more)(crops).reshape(2, -1)
+        params = load_recipe(name).head.params
+        config = head_config("trained_tail", params | {"tail": params["tail"] | {"weights": "random", "resize_px": 0}})
+        tail = Tail(config.tail, side * side * 3, True)
+        assert all(value.requires_grad for value in tail.network.parameters()), name  # class token and positions too
+        with torch.no_grad():
+            found = tail.eval()(torch.from_numpy(crops.reshape(2, -1)), torch.zeros(2, dtype=torch.long))
+        np.testing.assert_allclose(found, whole, rtol=1e-2, atol=1e-3)
 
 
 def test_a_tail_starts_from_the_weights_of_a_file_like_an_encoder(tmp_path, monkeypatch):
@@ -101,7 +137,9 @@ def test_the_weights_of_another_network_are_refused_and_another_classifier_is_no
     [
         ({"network": "torchvision/regnet_y_400"}, "torchvision has no model 'regnet_y_400'. Did you mean"),
         ({"network": "timm/regnety_00"}, "timm has no model 'regnety_00'"),
-        ({"network": "regnet"}, "expected torchvision/NAME or timm/NAME"),
+        ({"network": "regnet"}, "expected torchvision/NAME, timm/NAME, or module:function"),
+        ({"network": "no.such:net"}, "network = 'no.such:net': No module named 'no'"),
+        ({"network": "builtins:dict"}, "gives dict, not an nn.Module"),
         ({"first": "trunk_output.block5"}, "no block 'block5'. Did you mean 'block.'.* There are: block1"),
         ({"shape": (3, 3)}, "is no map of"),
         ({"crop_px": SIDE + 1}, "crop_px = 33: the crops of the feature have 32 px"),
@@ -156,9 +194,10 @@ def make(dims=(SIDE * SIDE * 3, 3), names=("crops", "sound"), **tail):
 
 
 def batch(windows=2, frames=6):
-    x = torch.randint(0, 256, (windows, frames, SIDE * SIDE * 3)).float()
+    crops = torch.randint(0, 256, (windows, frames, SIDE * SIDE * 3), dtype=torch.uint8)
     sound = torch.randn(windows, frames, 3)
-    return torch.cat([x, sound, torch.ones(windows, frames, 2)], dim=-1), torch.ones(windows, frames, dtype=torch.bool)
+    x = torch.cat([sound, torch.ones(windows, frames, 2)], dim=-1)  # the crops are no columns of it
+    return x, torch.ones(windows, frames, dtype=torch.bool), (crops,)
 
 
 def test_only_the_blocks_from_the_first_on_are_trained_at_their_own_rate():
@@ -179,15 +218,16 @@ def test_only_the_blocks_from_the_first_on_are_trained_at_their_own_rate():
 
 def test_padding_and_absent_frames_change_no_output():
     head = make().eval()
-    x, mask = batch()
-    alone = head(x, mask)
+    x, mask, (crops,) = batch()
+    alone = head(x, mask, (crops,))
     longer = torch.cat([x, 100 * torch.randn(2, 3, x.shape[2])], dim=1)
-    padded = head(longer, torch.arange(9).expand(2, -1) < 6)
+    padding = torch.randint(0, 256, (2, 3, crops.shape[2]), dtype=torch.uint8)
+    padded = head(longer, torch.arange(9).expand(2, -1) < 6, (torch.cat([crops, padding], dim=1),))
     torch.testing.assert_close(padded[:, :6], alone, rtol=1e-4, atol=1e-5)
     x[:, 2, -2] = 0  # no face
-    changed = x.clone()
-    changed[:, 2, : SIDE * SIDE * 3] = 7
-    torch.testing.assert_close(head(changed, mask), head(x, mask))
+    changed = crops.clone()
+    changed[:, 2] = 7
+    torch.testing.assert_close(head(x, mask, (changed,)), head(x, mask, (crops,)))
 
 
 def test_checkpointing_and_passes_of_any_size_change_no_gradient():
@@ -198,8 +238,23 @@ def test_checkpointing_and_passes_of_any_size_change_no_gradient():
         found.append({name: value.grad for name, value in head.named_parameters() if value.grad is not None})
     for name, grad in found[0].items():
         torch.testing.assert_close(found[1][name], grad, rtol=1e-4, atol=1e-6)
-    x, mask = batch_of_seed()
-    torch.testing.assert_close(make(at_once=4).eval()(x, mask), make().eval()(x, mask), rtol=1e-4, atol=1e-5)
+    found = [make(**changes).eval()(*batch_of_seed()) for changes in ({}, {"at_once": 4})]
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
+
+
+def test_the_tail_of_a_static_stream_does_not_run_on_context():
+    """+-2 s around windows of 32 frames would be four times the work."""
+    then = {"kind": "gru", "streams": [{"feature": "crops", "kind": "static"}, {"feature": "sound", "context": 2}]}
+    dims = (SIDE * SIDE * 3, 3)
+    for stream, frames in (({"kind": "static"}, 4), ({"context": 1}, 6)):
+        then["streams"][0] = {"feature": "crops", **stream}
+        params = {"feature": "crops", "tail": LAST, "then": then}
+        head = build_head("trained_tail", params, sum(dims) + 2, 2, dims, names=("crops", "sound")).eval()
+        seen = []
+        head.tail.network.register_forward_pre_hook(lambda _, inputs, seen=seen: seen.append(len(inputs[0])))
+        x, mask, crops = batch(windows=1)
+        head(x, mask, crops, scored=(torch.arange(6) > 0)[None] & (torch.arange(6) < 5)[None])
+        assert seen == [frames]
 
 
 def batch_of_seed():
@@ -243,9 +298,25 @@ def corpus():
             crops[:, 8 * (k // 4) : 8 * (k // 4) + 8, 8 * (k % 4) : 8 * (k % 4) + 8] += (
                 120 * targets[:, k, None, None, None]
             )
+        crops = np.floor(crops)
         crops[20:26] = np.nan
-        store.publish(recording.id, CROPS, crops.astype(np.float16))
+        store.publish(recording.id, CROPS, crops)
     return replace(toy, store=store, features={"crops": CROPS.id})
+
+
+@pytest.mark.parametrize("kind", [InMemory, Streaming])
+def test_crops_are_whole_numbers_of_one_byte_from_the_store_to_the_head(corpus, kind):
+    examples = load_examples(corpus.store, corpus.train, corpus.features, corpus.labels)
+    scaling = replace(fit_scaling(examples, 0.5, frozenset({0})), center=0.5)
+    windows = [window for one in examples for window in tile(one.recording, len(one), 16, 16)]
+    for batch, window in zip(kind(examples, scaling, "cpu").batches([[one] for one in windows]), windows, strict=True):
+        (crops,) = batch.raw
+        stored = corpus.store.read(window.recording, CROPS.id, window.start, window.stop)
+        assert crops.dtype == torch.uint8
+        assert np.array_equal(crops[0], stored.reshape(len(stored), -1))
+        assert batch.x.shape[-1] == 1  # the presence of the crops, and no column of theirs
+        there = (np.arange(window.start, window.stop) < 20) | (np.arange(window.start, window.stop) >= 26)
+        assert np.array_equal(batch.x[0, :, 0], there)
 
 
 def test_a_run_with_a_trained_tail_is_kept_and_predicted_from_the_same_cache(corpus, tmp_path, monkeypatch):

@@ -36,6 +36,7 @@ from aupipe.extract.encoders.base import (
     is_shareable,
     row_shape_of,
     rows_of,
+    stored_dtype_of,
 )
 from aupipe.registry import Registry
 from aupipe.tables import build
@@ -57,6 +58,7 @@ __all__ = [
     "is_shareable",
     "row_shape_of",
     "rows_of",
+    "stored_dtype_of",
 ]
 
 ENCODERS = Registry(

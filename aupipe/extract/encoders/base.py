@@ -43,6 +43,7 @@ class Encoder(Protocol):
     - ``row_shape: tuple[int, ...] | None`` (None): the shape of one row, where it is known before anything is loaded
       (`row_shape_of`);
     - ``column_names() -> tuple[str, ...]`` (none): names for the columns of rows (D,) (`column_names_of`);
+    - ``dtype: ClassVar[str]`` (``float16``): what its rows are stored as; ``uint8`` for whole numbers up to 255;
     - ``shareable: ClassVar[bool]`` (False): several threads may call its function at once (`is_shareable`);
     - ``reach_s: float`` (60): seconds of sound after the last frame that it needs; see `FrameAlignment`.
     """
@@ -131,6 +132,11 @@ def row_shape_of(encoder: Any, encode: Encode | None = None) -> tuple[int, ...] 
     shape = getattr(encoder, "row_shape", None)
     shape = shape if shape is not None else getattr(encode, "row_shape", None)
     return None if shape is None else tuple(shape)
+
+
+def stored_dtype_of(encoder: Any) -> str:
+    """What the rows of an encoder are stored as."""
+    return str(getattr(encoder, "dtype", "float16"))
 
 
 def column_names_of(encoder: Any) -> tuple[str, ...]:

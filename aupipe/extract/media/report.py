@@ -69,7 +69,7 @@ class MediaReport:
     drift: float = 0.0  # share by which sound lasts longer by its timestamps than by its rate: its clock is slow
     drift_s: float = 0.0  # in all
     silent: bool = False  # throughout
-    cancelled: float = 0.0  # share of the channels' energy that is lost in their mean, where that is nearly all
+    cancelled: float = 0.0  # share of the channels' energy that is lost in their mean, where that is much
     clipped: float = 0.0  # share of samples at full scale, where they are many
     codecs: str = ""  # "h264, mpeg2video": of the parts of a file whose codec changes on the way
     cut: str = ""  # how the file's length contradicts what it says of it

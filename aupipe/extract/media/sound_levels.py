@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 SILENT_PEAK = 1e-4  # -80 dB of full scale: three steps of 16 bits, as dither makes them
-CANCELLED_SHARE = 0.98  # of the channels' energy: one voice in one of 16 channels loses 94 %
+# The mean of C channels that have nothing in common, or of one voice and silence, keeps 1 / C of their energy. What
+# keeps less than half of that is out of phase, in part or all of it.
+KEPT_SHARE = 0.5
 FULL_SCALE = 0.9999
 CLIPPED_SHARE = 0.001  # of all samples: music mastered loud touches full scale now and then
 EVERY = 8  # blocks of which one is measured
@@ -19,6 +21,7 @@ class Levels:
     """Adds up what there is to say of sound before and after it is mixed."""
 
     def __init__(self) -> None:
+        self._channels = 1
         self._blocks = self._mixed_samples = self._samples = self._clipped = 0
         self._all_mixed_energy = self._mixed_energy = self._energy = self._peak = 0.0
 
@@ -28,6 +31,7 @@ class Levels:
         if not math.isfinite(mixed_energy):
             return bool(np.isfinite(mixed).all())
         self._all_mixed_energy += mixed_energy
+        self._channels = max(self._channels, len(channels))
         self._mixed_samples += len(mixed)
         if self._blocks % EVERY == 0:
             flat = channels.ravel("K")
@@ -47,8 +51,9 @@ class Levels:
         if max(self._peak, math.sqrt(self._all_mixed_energy / self._mixed_samples)) < SILENT_PEAK:
             return {"silent": True}
         cancelled = 1.0 - self._mixed_energy / self._energy if self._energy else 0.0
+        most = 1.0 - KEPT_SHARE / self._channels
         clipped = self._clipped / self._samples
         return {
-            "cancelled": cancelled if cancelled > CANCELLED_SHARE else 0.0,
+            "cancelled": cancelled if cancelled > most else 0.0,
             "clipped": clipped if clipped > CLIPPED_SHARE else 0.0,
         }

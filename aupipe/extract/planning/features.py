@@ -10,7 +10,7 @@ from typing import Any
 from aupipe.config import NO_DETECTOR, Config, EncoderConfig, FacesConfig
 from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.extract.contract import as_stored, params_of, without_locations
-from aupipe.extract.encoders import ENCODERS, Encoder, build_encoder, column_names_of
+from aupipe.extract.encoders import ENCODERS, Encoder, build_encoder, column_names_of, stored_dtype_of
 from aupipe.extract.faces import DETECTORS, Detector, build_detector
 from aupipe.extract.faces.tracking import VERSION as TRACK_VERSION
 from aupipe.extract.faces.tracking import TrackParams
@@ -129,11 +129,8 @@ class FeatureSet:
                 bare = self._encoder_spec(config, encoder, from_clock, faces, aligned, streams)
                 spec = self._or_missing(bare, encoder, missing)
             named[config.name] = made.setdefault(spec.key, (spec, encoder))[0]
-        if len(missing) > 1:
-            lines = dict.fromkeys(map(str, missing))
-            raise WeightsMissingError(f"{len(lines)} of the weights are missing: {'; '.join(lines)}")
         if missing:
-            raise missing[0]
+            raise WeightsMissingError(*(line for error in missing for line in error.lines))
         return FeatureGraph(clock, detections, faces, tuple(made.values()), named)
 
     def _encoder_spec(
@@ -162,7 +159,7 @@ class FeatureSet:
         except UsageError:  # the library that names them is not installed; said where it is needed
             columns = ()
         about = (config.name, encoder.modality, config.kind, encoder.version)
-        return FeatureSpec(*about, params, None, "float16", inputs, columns)
+        return FeatureSpec(*about, params, None, stored_dtype_of(encoder), inputs, columns)
 
     def _or_missing(
         self, bare: FeatureSpec, part: Detector | Encoder, missing: list[WeightsMissingError]

@@ -11,7 +11,7 @@ from pathlib import Path
 from aupipe.documents import parse_json
 from aupipe.errors import WeightsMissingError
 from aupipe.extract.weights.known import KNOWN_WEIGHTS, KnownWeights, known_weights
-from aupipe.local_models import weights_folder
+from aupipe.local_models import imported_name, weights_folder
 from aupipe.types import Weights
 
 __all__ = [
@@ -110,12 +110,6 @@ def refused_pickle(path: Path) -> RefusedWeightsError:
     """The error for a pickle that was named where weights are read."""
     command = f"aupipe weights import {shlex.quote(str(path))}"
     return RefusedWeightsError(f"{path} is a pickle, which extraction does not read: run `{command}` once")
-
-
-def imported_name(source: Path) -> str:
-    """The name a pickle is imported under; ``backbone.pth`` says nothing without its folder."""
-    stem = f"{source.parent.name}-{source.stem}" if source.stem in ("backbone", "model") else source.stem
-    return f"{stem}.safetensors"
 
 
 def _path(name: str) -> Path:

@@ -19,7 +19,7 @@ from aupipe.documents import parse_json
 from aupipe.store import fs
 from aupipe.store.formats.mapping import map_file
 from aupipe.store.formats.protocol import Beside, Layout, PlainRows, Rows, check_size, item_attributes
-from aupipe.store.formats.rows import stored_dtype
+from aupipe.store.formats.rows import padding_value, stored_dtype
 from aupipe.store.records import ItemRecord
 
 DATASET = "data"
@@ -91,7 +91,7 @@ def _make_file(layout: Layout, attributes: dict[str, Any], beside: Beside) -> tu
         plist.set_layout(h5py.h5d.CONTIGUOUS)
         plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-        plist.set_fill_value(np.array(np.nan, layout.dtype))
+        plist.set_fill_value(np.array(padding_value(layout.dtype), layout.dtype))
         plist.set_obj_track_times(False)
         space = h5py.h5s.create_simple(layout.shape)
         kind = h5py.h5t.py_create(layout.dtype)

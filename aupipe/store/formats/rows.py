@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-DTYPES = ("float16", "float32", "float64")
+DTYPES = ("float16", "float32", "float64", "uint8")
 _BITS: dict[int, tuple[Any, Any, int]] = {  # itemsize: signed and unsigned integers, the bits of infinity
     2: (np.int16, np.uint16, 0x7C00),
     4: (np.int32, np.uint32, 0x7F800000),
@@ -31,7 +31,7 @@ def _all_finite(rows: NDArray[Any]) -> bool:
 
 
 def stored_dtype(name: str) -> np.dtype[Any]:
-    """The little-endian dtype a feature is stored in. Raises ValueError for one that has no NaN."""
+    """The little-endian dtype a feature is stored in. Raises ValueError for any other."""
     if name not in DTYPES:
         raise ValueError(f"dtype {name!r}: a feature is stored as one of {', '.join(DTYPES)}")
     return np.dtype(name).newbyteorder("<")
@@ -45,16 +45,25 @@ def row_blocks(shape: tuple[int, ...], dtype: Any) -> Iterator[tuple[int, int]]:
         yield start, min(start + step, shape[0])
 
 
-def checked_rows(rows: NDArray[Any], dtype: np.dtype[Any], where: str, first_row: int = 0) -> tuple[NDArray[Any], int]:
-    """Rows (n, ...) in ``dtype``, C order, with the same NaN in every invalid row; and how many rows are valid.
+def padding_value(dtype: np.dtype[Any]) -> float | int:
+    """What stands in rows without data: NaN, and 0 in a dtype that has none."""
+    return np.nan if dtype.kind == "f" else 0
+
+
+def checked_rows(
+    rows: NDArray[Any], dtype: np.dtype[Any], where: str, first_row: int = 0
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Rows (n, ...) in ``dtype``, C order, with `padding_value` in every invalid row; and (n,) which are valid.
 
     Raises ValueError, naming ``where`` and the row, for rows that are NaN in part or infinite, and for finite values
     that ``dtype`` cannot hold.
     """
+    if dtype.kind == "u":
+        return _checked_integers(rows, dtype, where, first_row)
     with np.errstate(over="ignore"):  # an overflow is an error below, which names the row
         cast = np.ascontiguousarray(rows, dtype=dtype)
     if _all_finite(cast):
-        return cast, len(cast)
+        return cast, np.ones(len(cast), bool)
     flat = cast.reshape(len(cast), -1)  # (n, ...) -> (n, D)
     nan = np.isnan(flat)
     invalid = nan.all(axis=1)
@@ -74,4 +83,26 @@ def checked_rows(rows: NDArray[Any], dtype: np.dtype[Any], where: str, first_row
     if np.shares_memory(cast, rows):
         cast = cast.copy()
     cast[invalid] = np.nan  # one bit pattern, so that equal rows are equal bytes
-    return cast, int((~invalid).sum())
+    return cast, ~invalid
+
+
+def _checked_integers(
+    rows: NDArray[Any], dtype: np.dtype[Any], where: str, first_row: int
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """As `checked_rows`, for whole numbers; rows of ``dtype`` itself are all valid."""
+    if rows.dtype == dtype:
+        return np.ascontiguousarray(rows), np.ones(len(rows), bool)
+    flat = rows.reshape(len(rows), -1)  # (n, ...) -> (n, D)
+    nan = np.isnan(flat)
+    invalid = nan.all(axis=1)
+    with np.errstate(invalid="ignore"):  # NaN and infinity have no integer
+        cast = np.ascontiguousarray(rows).astype(dtype)
+        wrong = (cast.reshape(flat.shape) != flat) & ~invalid[:, None]
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        at, value = f"{where}, row {first_row + row}", flat[row, column]
+        if np.isnan(value):
+            raise ValueError(f"{at}: NaN in part of the row; an invalid row is NaN in every element")
+        raise ValueError(f"{at}: {value:g} does not fit {dtype.name}: whole numbers from 0 to {np.iinfo(dtype).max}")
+    cast[invalid] = 0
+    return cast, ~invalid

@@ -24,7 +24,7 @@ from aupipe.store import fs
 from aupipe.store.formats import zarr3_arrays
 from aupipe.store.formats.mapping import map_file
 from aupipe.store.formats.protocol import Beside, Layout, PlainRows, Rows, check_size, item_attributes
-from aupipe.store.formats.rows import stored_dtype
+from aupipe.store.formats.rows import padding_value, stored_dtype
 from aupipe.store.records import ItemRecord
 
 CHUNK_ROWS = 256  # at most: other tools read long chunks faster, and must read a whole chunk for a short window
@@ -49,9 +49,9 @@ class ShardLayout(Layout):
 
     @property
     def padding(self) -> bytes:
-        """NaN rows that fill the last chunk."""
+        """Rows without data that fill the last chunk."""
         rows = self.chunks * self.chunk_rows - self.frames
-        return np.full((rows, *self.row_shape), np.nan, self.dtype).tobytes()
+        return np.full((rows, *self.row_shape), padding_value(self.dtype), self.dtype).tobytes()
 
     @property
     def index(self) -> bytes:
@@ -104,8 +104,9 @@ def _documents(layout: ShardLayout, attributes: dict[str, Any], beside: Beside) 
     codecs = [{"name": "sharding_indexed", "configuration": sharding}]
     about = {name: attributes[name] for name in ("recording", "feature")} | {"coordinates": "valid"}
     frames, whole = layout.frames, [max(1, layout.frames)]
+    empty = "NaN" if layout.dtype.kind == "f" else padding_value(layout.dtype)
     arrays = {
-        "data": _array(layout.shape, layout.dtype.name, shard, codecs, "NaN", **about),
+        "data": _array(layout.shape, layout.dtype.name, shard, codecs, empty, **about),
         "valid": _array((frames,), "bool", whole, [{"name": "bytes"}, _CRC32C], bool(beside["valid"].all())),
     }
     if "time" in beside:

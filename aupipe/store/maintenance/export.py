@@ -151,7 +151,7 @@ def _table(arrow: Any, item: ItemView, name: str, times: NDArray[np.float64] | N
         "recording": arrow.array([_printable(item.record.recording)] * len(rows)),
         "frame": arrow.array(np.arange(start, stop)),
         "time_s": arrow.nulls(len(rows), arrow.float64()) if times is None else arrow.array(times[start:stop]),
-        "valid": arrow.array(~np.isnan(flat[:, 0])),
+        "valid": arrow.array(item.valid[start:stop]),
     }
     all_names = {*FIXED, *item.spec.columns}
     if rows.shape[1:] == (len(item.spec.columns),) and len(all_names) == len(FIXED) + len(item.spec.columns):

@@ -53,8 +53,9 @@ def migrate(store: Store, target: str | os.PathLike[str], backend: str) -> Itera
                 ) as item:
                     assert isinstance(item, StagedItem)
                     item.read_times = partial(store.read_times, record.recording, spec.id)
+                    valid = store.read_valid(record.recording, spec.id)
                     for start, stop in row_blocks(record.shape, record.dtype):
-                        item.append(store.read(record.recording, spec.id, start, stop))
+                        item.append(store.read(record.recording, spec.id, start, stop), valid[start:stop])
                     if item.crc32c != record.crc32c:
                         raise DamageError(
                             f"{spec.id}, recording {record.recording!r}: the array is not what was published: "

@@ -17,10 +17,11 @@ is missing. A head that is initialised from training data has a method ``start_f
 
 ``context``: the frames that an output depends on (`aupipe.train.context.Context`), where that is not the whole window.
 Windows can then be read with a margin. ``reads``: the names of what else of a `DeviceBatch` is an argument of
-``forward``: ``scored`` (no other outputs are needed) or ``times``. ``branches``: how many branches have a loss of their
-own; ``forward(..., branches=True)`` then gives (1 + branches, B, T, K), and the losses are averaged. ``rates``: prefix
-of parameters -> factor on their learning rate. A static method ``unscaled(config)`` names features that the head reads
-as they are stored.
+``forward``: ``scored`` (no other outputs are needed), ``times`` or ``raw``. ``branches``: how many branches have a loss
+of their own; ``forward(..., branches=True)`` then gives (1 + branches, B, T, K), and the losses are averaged.
+``rates``: prefix of parameters -> factor on their learning rate. A static method ``unscaled(config)`` names features
+that the head reads as they are stored: they are no columns of ``x`` but a tensor each in ``raw``, in the order of the
+features. ``own_frame``: features of which an output depends on those of its own frame alone.
 
 If a head has an ``out.bias``, it is initialised to the best constant output (unless ``bias_at_rates = false``), so that
 no epoch is spent on learning how rare an AU is.

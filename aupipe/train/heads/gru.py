@@ -85,6 +85,7 @@ class GRUHead(nn.Module):
         self.norm = MaskedBatchNorm(config.hidden)
         self.dropout = nn.Dropout(config.dropout)
         self.out = nn.Linear(config.hidden, targets)
+        self.own_frame = set(names) - {one.feature for one in self.parts if one.kind == "temporal"}
         self.reads = ("scored", "times") if any(one.seconds for one in self.parts) else ("scored",)
         frames = max((one.context for one in self.parts), default=0)
         seconds = max((one.seconds for one in self.parts), default=0.0)

@@ -1,32 +1,29 @@
-"""The last blocks of a network of torchvision or timm, trained on what the frozen blocks before them gave.
+"""The last blocks of a network, trained on what the frozen blocks before them gave.
 
 A network is cut at a named block: every block before it, in the order in which the network registers them, is replaced
 by an identity, so that the rest takes in the feature map of the cut. On crops nothing is cut, and the blocks before it
-run frozen, as do parameters outside of blocks (class token, position embedding of a ViT). The classifier is removed.
+run frozen, as do parameters outside of blocks (class token, position embedding of a ViT). With the first of all blocks
+everything is trained. The classifier is removed.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from aupipe.errors import UsageError, WeightsMissingError
-from aupipe.local_models import weights_folder
-from aupipe.registry import nearest
+from aupipe.errors import UsageError
 from aupipe.tables import Count, NotNegative, Range, Share
+from aupipe.train.heads.tail_network import RANDOM, blocks_before, build_network, parameters_beside
 
 log = logging.getLogger(__name__)
 
-RANDOM, RANDOM_SEED = "random", 0  # the seed of encoders with random weights, so that a tail is that of its encoder
-CLASSIFIERS = ("fc", "classifier", "head", "heads")
-OF_CROPS = ("flip", "crop_px", "colour")
-DERIVED = ("num_batches_tracked", "relative_position_index", "attn_mask")  # buffers that a file may have or lack
+OF_CROPS = ("flip", "resize_px", "crop_px", "colour")
 NORMAL = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
@@ -35,16 +32,20 @@ NORMAL = {
 
 @dataclass(frozen=True)
 class TailConfig:
-    """``network``: ``torchvision/NAME`` or ``timm/NAME``; ``weights``: a safetensors file of it (absolute, or in
-    AUPIPE_WEIGHTS; for NAME.pth what `aupipe weights import` made of it), or 'random', the numbers that encoders take.
+    """``network``: ``torchvision/NAME``, ``timm/NAME``, or ``module:function``, which gives one of one's own.
+
+    ``weights``: a safetensors file of it (absolute, or in AUPIPE_WEIGHTS; for NAME.pth what `aupipe weights import`
+    made of it), or 'random', the numbers that encoders take.
 
     ``first``: the first block that is trained, by its name in the network (``trunk_output.block2``). ``shape``: of the
     cached map, channels first, that goes into it; (): the feature is crops, and the whole network runs. ``pool``: its
     output is pooled, or a map, channels first. ``rate``: times the learning rate of the recipe.
 
-    On crops, in training, for all frames of a window alike: ``flip``: half of the windows are mirrored. ``crop_px``: a
-    random square of this size is used, the middle one in prediction; 0: everything. ``colour``: brightness, contrast
-    and saturation change by at most this share. ``at_once``: frames per pass, of which the activations are in memory;
+    On crops: ``resize_px``: they are scaled to this side; 0: as they are. In training, for all frames of a window
+    alike: ``flip``: half of the windows are mirrored. ``crop_px``: a random square of this size is used, the middle one
+    in prediction; 0: everything. ``colour``: brightness, contrast and saturation change by at most this share.
+
+    ``at_once``: frames per pass, of which the activations are in memory;
     with ``checkpointing`` those of one pass alone: the others are computed again, so batch norms see each frame twice.
     """
 
@@ -56,6 +57,7 @@ class TailConfig:
     rate: NotNegative = 1.0
     normal: Literal["imagenet", "half"] = "imagenet"
     flip: bool = False
+    resize_px: Annotated[int, Range(0, 8192)] = 0
     crop_px: Annotated[int, Range(0, 8192)] = 0
     colour: Share = 0.0
     at_once: Count = 512
@@ -63,15 +65,17 @@ class TailConfig:
 
 
 class Tail(nn.Module):
-    """Rows (N, d) of frames -> (N, columns)."""
+    """Rows (N, d) of frames, as they are stored -> (N, columns) float32."""
 
     def __init__(self, config: TailConfig, columns: int, read_weights: bool) -> None:
         super().__init__()
         self.config = config
-        self.network = _network(config, read_weights)
+        self.network = build_network(config.network, config.pool, config.weights if read_weights else RANDOM)
+        if read_weights and config.weights == RANDOM:
+            log.warning("trained_tail: %s begins with random weights: tail.weights names a file", config.network)
         path = config.first.split(".")
-        self._frozen = _blocks_before(self.network, path)
-        beside = _parameters_beside(self.network, path)
+        self._frozen = blocks_before(self.network, path)
+        beside = parameters_beside(self.network, path) if self._frozen else {}
         if config.shape and read_weights and beside:
             found = ", ".join(beside)
             raise UsageError(f"{config.network} adds {found} before {config.first}, so no map is cut there: give crops")
@@ -87,8 +91,8 @@ class Tail(nn.Module):
             raise UsageError(f"a feature of {columns} columns is no map of {self.shape}: set shape, or give crops")
         if config.shape and read_weights and (idle := [key for key in OF_CROPS if getattr(config, key)]):
             log.warning("trained_tail: its feature is a map, so these change nothing: %s", ", ".join(idle))
-        if not config.shape and config.crop_px > side:
-            raise UsageError(f"crop_px = {config.crop_px}: the crops of the feature have {side} px")
+        if not config.shape and config.crop_px > (config.resize_px or side):
+            raise UsageError(f"crop_px = {config.crop_px}: the crops of the feature have {config.resize_px or side} px")
         self.mean: Tensor
         self.std: Tensor
         mean, std = NORMAL[config.normal]
@@ -123,20 +127,22 @@ class Tail(nn.Module):
                 found.append(checkpoint(self._map, x, use_reentrant=False))
             else:
                 found.append(self._map(x))
-        return torch.cat(found) if found else rows.new_zeros(0, self.columns)
+        return torch.cat(found) if found else torch.zeros(0, self.columns, device=rows.device)
 
     def _pixels(self, rows: Tensor) -> Tensor:
-        """Rows as maps, or as pixels in [0, 1], channels first."""
+        """Rows as maps, or as pixels in [0, 1], channels first; float32."""
         x = rows.unflatten(1, self.shape)
         if self.config.shape:
-            return x
-        x = x.permute(0, 3, 1, 2) / 255  # (N, S, S, 3) -> (N, 3, S, S)
+            return x.float()
+        x = x.permute(0, 3, 1, 2) / 255  # (N, S, S, 3) -> (N, 3, S, S); of uint8 too
+        if self.config.resize_px:
+            x = F.interpolate(x, size=(self.config.resize_px,) * 2, mode="bilinear", antialias=True).clamp(0, 1)
         return _middle(x, self.config.crop_px) if self.config.crop_px and not self.training else x
 
     def _map(self, x: Tensor) -> Tensor:
         x = x if self.config.shape else (x - self.mean) / self.std
         out: Tensor = self.network(x).flatten(1)
-        return out
+        return out.float()
 
 
 class _Augmentation:
@@ -169,90 +175,3 @@ class _Augmentation:
 def _middle(x: Tensor, size: int) -> Tensor:
     start = (x.shape[-1] - size) // 2
     return x[..., start : start + size, start : start + size]
-
-
-def _blocks_before(network: nn.Module, path: list[str]) -> list[tuple[nn.Module, str]]:
-    """The blocks that come before the one at ``path``, each by its parent and its name in it."""
-    found: list[tuple[nn.Module, str]] = []
-    module = network
-    for name in path:
-        children = [child for child, _ in module.named_children()]
-        if name not in children:
-            where = f"first = {'.'.join(path)!r}"
-            raise UsageError(f"{where}: no block {name!r}.{nearest(name, children)} There are: {', '.join(children)}")
-        found += [(module, child) for child in children[: children.index(name)]]
-        module = getattr(module, name)
-    return found
-
-
-def _parameters_beside(network: nn.Module, path: list[str]) -> dict[str, nn.Parameter]:
-    """The parameters on the way to the block at ``path`` that are of no block: class token, position embedding."""
-    parents = [".".join(path[:depth]) for depth in range(len(path))]
-    return {
-        name: parameter
-        for parent in parents
-        for name, parameter in network.get_submodule(parent).named_parameters(parent, recurse=False)
-    }
-
-
-def _network(config: TailConfig, read_weights: bool) -> Any:
-    """The whole network without its classifier. Raises UsageError for an unknown one, WeightsMissingError."""
-    library, _, name = config.network.partition("/")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(RANDOM_SEED)
-        if library == "torchvision":
-            from torchvision import models  # type: ignore[import-untyped]
-
-            if name not in models.list_models():
-                raise UsageError(f"torchvision has no model {name!r}.{nearest(name, models.list_models())}")
-            network: Any = models.get_model(name, weights=None)
-        elif library == "timm":
-            import timm
-
-            if not timm.is_model(name):
-                raise UsageError(f"timm has no model {name!r}.{nearest(name, timm.list_models())}")
-            network = timm.create_model(name, num_classes=0, global_pool="avg" if config.pool else "")
-        else:
-            raise UsageError(f"network = {config.network!r}: expected torchvision/NAME or timm/NAME")
-    if library == "torchvision":
-        for classifier in CLASSIFIERS:
-            if hasattr(network, classifier):
-                setattr(network, classifier, nn.Identity())
-        if not config.pool and hasattr(network, "avgpool"):
-            network.avgpool = nn.Identity()
-    if read_weights and config.weights != RANDOM:
-        _fill(network, config.weights)
-    return network
-
-
-def find_weights(weights: str) -> Path:
-    """The safetensors file of a name (`TailConfig`). Raises WeightsMissingError."""
-    path = Path(weights).with_suffix(".safetensors").expanduser()
-    folder = weights_folder()
-    found = folder / path if folder and not path.is_absolute() else path
-    if not found.is_absolute() or not found.is_file():
-        where = folder or "AUPIPE_WEIGHTS, which names no folder"
-        raise WeightsMissingError(f"weights {weights!r}: no {path.name} in {where}: `aupipe weights import` makes it")
-    return found
-
-
-def _fill(network: nn.Module, weights: str) -> None:
-    """Read a file into a network without a classifier. Raises UsageError for the weights of another network."""
-    from safetensors.torch import load_file
-
-    found = find_weights(weights)
-    state, own = load_file(found), network.state_dict()
-    wrong = [f"has no {key}" for key in own if key not in state and not key.endswith(DERIVED)]
-    wrong += [
-        f"has {key}, which the network has not"
-        for key in state
-        if key not in own and key.partition(".")[0] not in CLASSIFIERS and not key.endswith(DERIVED)
-    ]
-    wrong += [
-        f"{key} is {list(state[key].shape)}, not {list(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    ]
-    if wrong:
-        raise UsageError(f"{found}: {'; '.join(wrong[:3])}: these are weights of another network")
-    network.load_state_dict(state, strict=False)

@@ -8,16 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aupipe.errors import UsageError
+from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.tasks import Kind
 from aupipe.train.heads import build_head, require_weights
-from aupipe.train.heads.tail import RANDOM, Tail, TailConfig, find_weights
+from aupipe.train.heads.tail import Tail, TailConfig
+from aupipe.train.heads.tail_network import RANDOM, find_weights
 
 
 @dataclass(frozen=True)
 class TrainedTailConfig:
-    """``feature``: the crops, or the feature map, that the ``tail`` reads, not standardised. ``then``: the [head] table
-    of the head after it, which reads the columns of the tail in place of that feature, and all other features.
+    """``feature``: the crops, or the feature map, that the ``tail`` reads as they are stored. ``then``: the [head]
+    table of the head after it, which reads the columns of the tail in place of that feature, and all other features.
     """
 
     feature: str
@@ -44,15 +45,19 @@ class TrainedTailHead(nn.Module):
         if config.feature not in names:
             raise UsageError(f"head 'trained_tail': feature {config.feature!r} is not among {', '.join(names)}")
         self.place = names.index(config.feature)
-        self.dims = dims
+        self.before, self.others = sum(dims[: self.place]), sum(dims) - dims[self.place]
         self.tail = Tail(config.tail, dims[self.place], read_weights)
+        if config.then.get("kind") == "trained_tail":
+            raise UsageError("head 'trained_tail': then is another trained_tail: one encoder is trained at a time")
         inner = tuple(self.tail.columns if i == self.place else dim for i, dim in enumerate(dims))
         width = sum(inner) + len(inner)
         self.then: Any = build_head(*_kind(config), width, targets, inner, task_kind, names, read_weights)
         if hasattr(self.then, "start_from"):
             raise UsageError("head 'trained_tail': then is a head that is initialised from features, which change here")
         self.rates = {"tail.": config.tail.rate}
-        for name in ("context", "reads", "branches"):
+        self.reads = ("raw", *getattr(self.then, "reads", ()))
+        self.scored_only = config.feature in getattr(self.then, "own_frame", ())
+        for name in ("context", "branches"):
             if hasattr(self.then, name):
                 setattr(self, name, getattr(self.then, name))
 
@@ -64,19 +69,31 @@ class TrainedTailHead(nn.Module):
     @staticmethod
     def require(config: TrainedTailConfig) -> None:
         """Raise WeightsMissingError where the tail, or the head after it, lacks a file."""
-        if config.tail.weights != RANDOM:
-            find_weights(config.tail.weights)
-        require_weights(*_kind(config))
+        missing: list[str] = []
+        for look in (
+            lambda: config.tail.weights == RANDOM or find_weights(config.tail.weights),
+            lambda: require_weights(*_kind(config)),
+        ):
+            try:
+                look()
+            except WeightsMissingError as error:
+                missing += error.lines
+        if missing:
+            raise WeightsMissingError(*missing)
 
-    def forward(self, x: Tensor, mask: Tensor, **options: Any) -> Tensor:
-        """The tail runs on the frames in which the feature is present; its columns are 0 elsewhere."""
-        start, stop = sum(self.dims[: self.place]), sum(self.dims[: self.place + 1])
-        present = mask & (x[..., sum(self.dims) + self.place] > 0)
+    def forward(self, x: Tensor, mask: Tensor, raw: tuple[Tensor, ...], **options: Any) -> Tensor:
+        """``raw``: (B, T, d) of the feature; ``x`` has the columns of the others, and the presence of all.
+
+        The tail runs on the frames in which the feature is present (without those of the context, where the head after
+        it reads the feature of a frame for that frame alone); its columns are 0 elsewhere.
+        """
+        present = mask & (x[..., self.others + self.place] > 0)
+        if self.scored_only and options.get("scored") is not None:
+            present = present & options["scored"]
         row, _ = present.nonzero(as_tuple=True)  # (N,) the windows of the frames
-        found = self.tail(x[..., start:stop][present], row)  # (N, d) -> (N, columns)
-        columns = found.new_zeros(*mask.shape, self.tail.columns)
-        columns[present] = found
-        together = torch.cat([x[..., :start], columns.to(x.dtype), x[..., stop:]], dim=-1)
+        columns = x.new_zeros(*mask.shape, self.tail.columns)
+        columns[present] = self.tail(raw[0][present], row)  # (N, d) -> (N, columns)
+        together = torch.cat([x[..., : self.before], columns, x[..., self.before :]], dim=-1)
         out: Tensor = self.then(together, mask, **options)
         return out
 

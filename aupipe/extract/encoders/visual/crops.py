@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Crops:
-    """Gives (B, S, S, 3) RGB, 0 to 255. float16 holds these numbers exactly, and NaN for frames without a face."""
+    """Gives (B, S, S, 3) RGB, 0 to 255, stored as uint8: 0 in frames without a face, which are not valid."""
 
     size_px: Pixels = 112
     crop: Crop = "aligned"
 
     modality: ClassVar[Modality] = "visual"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # 1: float16
+    dtype: ClassVar[str] = "uint8"
 
     @property
     def reads(self) -> CropTemplate:
@@ -37,6 +38,6 @@ class Crops:
 
     def load(self, device: str) -> TensorEncode:
         def encode(crops: Tensor) -> Tensor:
-            return crops.float()
+            return crops.clone()  # the buffer of a batch is filled anew
 
         return TensorEncode(device, encode)
