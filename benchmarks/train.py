@@ -23,6 +23,7 @@ import torch
 
 from aupipe.allocator import keep_freed_memory
 from aupipe.store import Store, create_store, open_store
+from aupipe.tasks import OFFICIAL
 from aupipe.train.data import Scaling, columns, fit_scaling, load_examples
 from aupipe.train.heads import build_head
 from aupipe.train.labels import NAMES
@@ -177,7 +178,7 @@ def make_step(head: str, dims: tuple[int, ...], device: str) -> Callable[[Device
     torch.manual_seed(0)
     net = build_head(head, HEADS[head], columns(dims), 12, dims).to(device)
     optimiser = torch.optim.AdamW(net.parameters(), lr=1e-4)
-    loss_of = build_loss("bce", {}, "au", torch.full((12,), 0.2, device=device))
+    loss_of = build_loss("bce", {}, OFFICIAL["au"], torch.full((12,), 0.2, device=device))
 
     def step(batch: DeviceBatch) -> None:
         loss = loss_of(net(batch.x, batch.mask), batch.targets, batch.valid)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aupipe.train.batch import collate, empty_rows, fill
+from aupipe.train.batch import empty_rows, fill
+from aupipe.train.blocks import BlockReader
 from aupipe.train.data import Example, Scaling, blocks, columns, common_dims
 from aupipe.train.prefetch import prefetched
 from aupipe.types import Window
@@ -24,6 +27,7 @@ log = logging.getLogger(__name__)
 
 GATHER_FRAMES = 2048  # per gather on a CPU: a gather has a fixed cost, so small batches are made together
 GATHER_BYTES = 256 << 20  # per gather on a GPU, where launching the kernel is most of the cost
+BLOCK_BYTES, GPU_BLOCK_BYTES = 4 << 20, 64 << 20  # of a streamed block, as it is stored and standardised
 MEMORY_SHARE = 0.5  # of the free memory that a data set may take
 
 
@@ -39,6 +43,12 @@ class DeviceBatch:
     times: Tensor | None = None  # float64 (B, T) in s, inf at padding; where the head reads them
     # (B, T, d) of each feature that is not standardised, as it is stored
     raw: tuple[Tensor, ...] = field(default=(), kw_only=True)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All there are."""
+        found = (self.x, self.mask, self.targets, self.valid, self.scored, self.times, *self.raw)
+        return [tensor for tensor in found if tensor is not None]
 
 
 class Loader(Protocol):
@@ -203,40 +213,56 @@ class InMemory:
 
 
 class Streaming:
-    """Batches read from the store in a thread, window by window; on a GPU copied through pinned memory.
+    """Batches read from the store in a thread, a block of windows at a time; on a GPU copied through pinned memory.
 
-    Only the rows of the batches in use and of those prefetched are in memory, however large the corpus. The copies run
-    in a CUDA stream of their own, so that they overlap with the head's computations.
+    Only the rows of the blocks in use and of those prefetched are in memory, however large the corpus. On a GPU a block
+    is copied and standardised in a CUDA stream of its own, so that both overlap with the head's computations.
     """
 
     def __init__(self, examples: Sequence[Example], scaling: Scaling, device: str, timed: bool = False) -> None:
-        self.by_id = {example.recording: example for example in examples}
-        self.scaling, self.device, self.timed = scaling, device, timed
+        self.reader = BlockReader(examples, scaling, device, timed)
+        self.device = device
         self.stream = torch.cuda.Stream(device) if device.startswith("cuda") else None
 
     def batches(self, chunks: Sequence[Sequence[Window]]) -> Iterator[DeviceBatch]:
         """One batch per chunk of windows, in order."""
-        return map(self._take, prefetched(self._make, chunks))
+        if self.stream is not None:  # the mean and the standard deviation may still be on their way
+            self.stream.wait_stream(torch.cuda.current_stream(self.device))
+        for made in prefetched(self._make, self._plan(chunks)):
+            yield from self._take(*made)
 
-    def _make(self, windows: Sequence[Window]) -> tuple[DeviceBatch, torch.cuda.Event | None]:
-        batch = collate(self.by_id, windows, self.scaling, self.timed)
-        arrays = (batch.x, batch.mask, batch.targets, batch.valid, batch.scored, batch.times)
-        tensors = [torch.from_numpy(array) for array in arrays if array is not None]
-        raw = [torch.from_numpy(array) for array in batch.raw]
+    def _plan(self, chunks: Sequence[Sequence[Window]]) -> Iterator[tuple[list[Window], Gather]]:
+        """The windows of each block."""
+        windows = [window for chunk in chunks for window in chunk]
+        sizes = np.array([window.before + len(window) + window.after for window in windows], np.int64)
+        rest = iter(windows)
+        for block in plan_gathers(sizes, sizes, [len(chunk) for chunk in chunks], self._block_frames()):
+            yield list(islice(rest, len(block.sizes))), block
+
+    def _block_frames(self) -> int:
+        """Frames of one block."""
+        frame = max(1, self.reader.frame_bytes)
         if self.stream is None:
-            return DeviceBatch(*tensors, raw=tuple(raw)), None
-        with torch.cuda.stream(self.stream):
-            copied, beside = (
-                [tensor.pin_memory().to(self.device, non_blocking=True) for tensor in group] for group in (tensors, raw)
-            )
-            return DeviceBatch(*copied, raw=tuple(beside)), self.stream.record_event()
+            return max(1, min(GATHER_FRAMES, BLOCK_BYTES // frame))
+        return max(1, min(GPU_BLOCK_BYTES, free_bytes(self.device) // 8) // frame)
 
-    def _take(self, made: tuple[DeviceBatch, torch.cuda.Event | None]) -> DeviceBatch:
-        batch, copied = made
-        if copied is not None:
+    def _make(self, block: tuple[Sequence[Window], Gather]) -> tuple[list[DeviceBatch], torch.cuda.Event | None]:
+        windows, gather = block
+        stored = self.reader.read(windows)
+        with torch.cuda.stream(self.stream) if self.stream is not None else nullcontext():
+            parts, raw = self.reader.standardise(stored)
+            each = {name: part.split(gather.counts) for name, part in parts.items()}
+            beside = [part.split(gather.counts) for part in raw]
+            batches = [
+                DeviceBatch(**{name: split[i] for name, split in each.items()}, raw=tuple(split[i] for split in beside))
+                for i in range(len(gather.counts))
+            ]
+            return batches, self.stream.record_event() if self.stream is not None else None
+
+    def _take(self, batches: Sequence[DeviceBatch], made: torch.cuda.Event | None) -> Iterator[DeviceBatch]:
+        if made is not None:
             current = torch.cuda.current_stream(self.device)
-            current.wait_event(copied)
-            for tensor in (batch.x, batch.mask, batch.targets, batch.valid, batch.scored, batch.times, *batch.raw):
-                if tensor is not None:
-                    tensor.record_stream(current)  # its memory is not reused before the head has read it
-        return batch
+            current.wait_event(made)
+            for tensor in (tensor for batch in batches for tensor in batch.tensors):
+                tensor.record_stream(current)  # its memory is not reused before the head has read it
+        yield from batches

@@ -1,8 +1,11 @@
 """Batches on the device: in memory or streamed, they equal what `collate` makes, to the last bit."""
 
 import gc
+import re
+import sys
 import threading
 import time
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -11,14 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aupipe.train.batch import collate
-from aupipe.train.data import fit_scaling, load_examples
+from aupipe.train.context import Context
+from aupipe.train.data import Example, Scaling, fit_scaling, load_examples
 from aupipe.train.loader import InMemory, Streaming, bytes_in_memory, free_bytes, open_loader, plan_gathers
 from aupipe.train.prefetch import PREFETCH, THREAD_NAME, prefetched
 from aupipe.train.recipe import load_recipe
 from aupipe.train.run import load_weights
-from aupipe.train.windows import tile
+from aupipe.train.windows import tile, with_context
+from aupipe.types import FeatureSpec
 
-from .toy_corpus import make_corpus, train_corpus
+from .toy_corpus import CLOCK, make_corpus, train_corpus
 
 SMALL = ("window=32", "hop=20", "batch=4", "head.width=8", "head.channels=[8]", "epochs=2")
 
@@ -49,6 +54,60 @@ def test_a_loader_gives_what_collate_makes_in_the_order_asked_for(examples, kind
         wanted = collate(by_id, chunk, scaling)
         for name in ("x", "mask", "targets", "valid"):
             assert np.array_equal(getattr(batch, name).numpy(), getattr(wanted, name)), name
+
+
+MAPS = FeatureSpec("maps", "visual", "toy-maps", 1, dtype="float16", inputs={"clock": CLOCK.id})
+WIDE = FeatureSpec("wide", "audio", "toy-wide", 1, dtype="float64", inputs={"clock": CLOCK.id})
+
+
+@pytest.fixture(scope="module")
+def mixed() -> list[Example]:
+    """Recordings of features of three dtypes, one of them a map, with gaps, and one that is never there."""
+    corpus = make_corpus(train=4, validation=0, frames=60)
+    rng = np.random.default_rng(5)
+    for number, recording in enumerate(corpus.train):
+        size = len(corpus.labels[recording.id])
+        maps = (100 * rng.normal(size=(size, 2, 3))).astype(np.float16)
+        maps[rng.random(size) < (1.0 if number == 3 else 0.2)] = np.nan
+        corpus.store.publish(recording.id, MAPS, maps)
+        if number != 1:
+            corpus.store.publish(recording.video_id, WIDE, 1e3 + rng.normal(size=(size, 5)))
+    features = corpus.features | {"maps": MAPS.id, "wide": WIDE.id}
+    return load_examples(corpus.store, corpus.train, features, corpus.labels)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("absent", ["zero", "nearest"])
+@pytest.mark.parametrize("center", [0.0, 0.5])
+def test_streamed_blocks_are_standardised_to_the_last_bit_as_rows_of_the_host_are(mixed, absent, center, device):
+    scaling = replace(fit_scaling(mixed, center, frozenset({3})), clip=2.0, absent=absent)
+    windows = [w for one in mixed for w in with_context(tile(one.recording, len(one), 20, 15, 4), Context(3, 5), one)]
+    windows = [windows[i] for i in np.random.default_rng(0).permutation(len(windows))]
+    chunks = [windows[at : at + 3] for at in range(0, len(windows), 3)]
+    by_id = {item.recording: item for item in mixed}
+    made = list(Streaming(mixed, scaling, device, timed=True).batches(chunks))
+    assert len(made) == len(chunks)
+    for batch, chunk in zip(made, chunks, strict=True):
+        wanted = collate(by_id, chunk, scaling, timed=True)
+        for name in vars(wanted):
+            np.testing.assert_array_equal(getattr(batch, name).cpu().numpy(), getattr(wanted, name), err_msg=name)
+
+
+def test_streamed_blocks_know_everything_that_decides_a_standardised_row():
+    """`aupipe.train.blocks` does on the device what `aupipe.train.batch.fill` does: a new field belongs in both."""
+    known = {"mean", "std", "center", "clip", "absent", "unscaled"}
+    assert {field.name for field in fields(Scaling)} == known
+    known = {"recording", "arrays", "present", "face_found", "labels", "surplus", "aux_labels"}
+    assert {field.name for field in fields(Example)} == known
+
+
+def test_the_benchmark_of_the_loaders_runs(monkeypatch, capsys):
+    import train as benchmark
+
+    small = "--recordings 3 --frames 90 --dim 8 --window 16 --batch 4 --turns 1 --heads linear --device cpu"
+    monkeypatch.setattr(sys, "argv", ["train.py", *small.split()])
+    benchmark.main()
+    assert re.search(r"^linear +0\.\d{3}", capsys.readouterr().out, re.MULTILINE)
 
 
 @given(st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=4), max_size=30), st.integers(1, 200))
