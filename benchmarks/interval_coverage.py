@@ -13,6 +13,7 @@ import warnings
 import numpy as np
 from scipy import stats
 
+from aupipe.tasks import as_task
 from aupipe.train.intervals import GroupSums
 
 AUS, FRAMES, DWELL = 12, 600, 20  # frames of a person, of which DWELL neighbours are alike
@@ -44,14 +45,14 @@ def main() -> None:
     options = parser.parse_args()
     rng = np.random.default_rng(options.seed)
     whole = draw_people(rng, 50_000).sum(axis=0)[None].astype(float)
-    true = GroupSums("au", ("all",), whole).scores(np.zeros(1, int))[-1]
+    true = GroupSums(as_task("au"), ("all",), whole).scores(np.zeros(1, int))[-1]
     print(f"true macro F1 {true:.3f}; {options.repeats} samples each")
     print("people  percentile: covers, width   BCa: covers, width")
     for people in PEOPLE:
         held = {"percentile": 0, "BCa": 0}
         width = {"percentile": 0.0, "BCa": 0.0}
         for _ in range(options.repeats):
-            sums = GroupSums("au", tuple(map(str, range(people))), draw_people(rng, people).astype(float))
+            sums = GroupSums(as_task("au"), tuple(map(str, range(people))), draw_people(rng, people).astype(float))
             index, seed = np.arange(people), int(rng.integers(2**32))
 
             def mean(index: np.ndarray, axis: int, sums: GroupSums = sums) -> np.ndarray:

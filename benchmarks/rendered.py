@@ -5,6 +5,9 @@ five folds of the training heads, fits thresholds and smoothing on what each fol
 five once on the validation heads: nothing of them is seen before, not even to choose an epoch. Intervals by video.
 Heads are narrowed to what a core trains in a minute. Rendered faces rank implementations; they say nothing about real
 ones.
+
+``--nested 5`` scores all people of both splits: five outer folds by video, in each of which everything (epochs, weights
+of members, thresholds, smoothing) is chosen by the folds of the others.
 """
 
 from __future__ import annotations
@@ -12,26 +15,30 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from aupipe.allocator import keep_freed_memory
-from aupipe.cli.data import gather
+from aupipe.cli.data import Data, gather
 from aupipe.config import load_config
-from aupipe.store import open_store
-from aupipe.tasks import as_task
+from aupipe.store import Store, open_store
 from aupipe.train.crossval import group_folds
 from aupipe.train.ensemble import train_ensemble
 from aupipe.train.ensemble_recipe import load_ensemble_recipe
 from aupipe.train.evaluate import evaluate, evaluate_post, trivial_baseline
 from aupipe.train.intervals import bootstrap
+from aupipe.train.model import Model
 from aupipe.train.model_prediction import predict_held_out, predict_model
-from aupipe.train.postprocess import DEFAULTS, apply_postprocess, fit_postprocess
+from aupipe.train.postprocess import DEFAULTS, PostProcess, apply_postprocess, fit_postprocess
+from aupipe.train.predictions import Predictions
 from aupipe.train.recipe import load_recipe
+from aupipe.train.thresholds import best_f1, best_thresholds, pool_frames
+from aupipe.types import Labels, Recording
 
 SMALL = "epochs=10 patience=4 features=[] center=1.0"
 DEEP = f"{SMALL} window=100 hop=50 predict_hop=50 batch=8"
@@ -69,41 +76,79 @@ LINES: dict[str, tuple[str, str]] = {
 }
 
 
-def run_line(
-    data: Any, store: Any, task: Any, line: str, extra: Sequence[str], out: Path, folds: int, seed: int
-) -> tuple[str, float]:
-    """The row of one line, and its processor seconds."""
+@dataclass(frozen=True)
+class Trained:
+    """A model of folds; ``held``: what each fold held out, on which ``post`` was fitted, with the score ``inside``."""
+
+    model: Model
+    post: PostProcess
+    inside: float
+
+
+def train_line(
+    data: Data, store: Store, recordings: Sequence[Recording], line: str, extra: Sequence[str], out: Path, options: Any
+) -> Trained:
+    """Folds of these recordings by video, and the post-processing that fits what they held out."""
     name, changes = LINES[line]
     ensemble = load_ensemble_recipe(name, [*changes.split(), *extra]).on(tuple(data.features))
-    began = time.process_time()
     frames = {key: len(value) for key, value in data.labels.items()}
-    model = train_ensemble(
-        store,
-        ensemble,
-        [(fold, seed) for fold in group_folds(data.train, folds, 0, frames)],
-        labels=data.labels,
-        features=data.features,
-        task=task,
-        out=out,
-    )
-    spent = time.process_time() - began
-    held = predict_held_out(model, store, data.train)
-    official = as_task(task)
-    chosen = ensemble.members[0].recipe.postprocess_for(official) or DEFAULTS[official.kind]
-    if task == "au":
+    folds = [(fold, options.seed) for fold in group_folds(recordings, options.folds, 0, frames)]
+    model = train_ensemble(store, ensemble, folds, labels=data.labels, features=data.features, task=data.task, out=out)
+    held = predict_held_out(model, store, recordings)
+    chosen = ensemble.members[0].recipe.postprocess_for(data.task) or DEFAULTS[data.task.kind]
+    if data.task.kind == "multi_label":
         chosen = replace(chosen, threshold="tune", smooth="gaussian", width="tune")
-    post = fit_postprocess(held, data.labels, task, chosen)
-    labels = {item.id: data.labels[item.id] for item in data.validation}
-    found = predict_model(model, store, data.validation)
-    raw = evaluate(found, labels, task).mean
-    scores = evaluate_post(found, labels, post)
-    groups = {item.id: item.group for item in data.validation}
-    low, high = bootstrap(apply_postprocess(post, found), labels, task, groups).bounds
+    post = fit_postprocess(held, data.labels, data.task, chosen)
     inside = evaluate_post(held, {name: data.labels[name] for name in held}, post, on_tuned=True).mean
+    return Trained(model, post, inside)
+
+
+def score_line(data: Data, store: Store, line: str, extra: Sequence[str], out: Path, options: Any) -> str:
+    """The row of one line: trained on folds of the training split, scored once on the validation split."""
+    trained = train_line(data, store, data.train, line, extra, out, options)
+    labels = {item.id: data.labels[item.id] for item in data.validation}
+    found = predict_model(trained.model, store, data.validation)
+    raw = evaluate(found, labels, data.task).mean
+    row = describe(apply_postprocess(trained.post, found), labels, data)
+    post = trained.post.options
+    return f"{row}  raw {raw:.3f}  folds {trained.inside:.3f}  width {post.width if post.smooth != 'none' else 0}"
+
+
+def score_nested(data: Data, store: Store, line: str, extra: Sequence[str], out: Path, options: Any) -> str:
+    """The row of one line over all people: each is scored once, by folds of the people who are not in its own fold."""
+    everyone = [*data.train, *data.validation]
+    frames = {key: len(value) for key, value in data.labels.items()}
+    found: dict[str, Predictions] = {}
+    inside = []
+    for fold in group_folds(everyone, options.nested, 0, frames):
+        trained = train_line(data, store, fold.train, line, extra, out / fold.name, options)
+        found |= apply_postprocess(trained.post, predict_model(trained.model, store, fold.validation))
+        inside.append(trained.inside)
+    row = describe(found, {item.id: data.labels[item.id] for item in everyone}, data)
+    return f"{row}  folds {np.mean(inside):.3f}{describe_thresholds(found, data)}"
+
+
+def describe(found: Mapping[str, Predictions], labels: Mapping[str, Labels], data: Data) -> str:
+    """Score, its interval by video, and the score of each name."""
+    scores = evaluate(found, labels, data.task)
+    groups = {item.id: item.group for item in (*data.train, *data.validation)}
+    low, high = bootstrap(found, labels, data.task, groups).bounds
     each = " ".join(f"{value:.2f}" for value in scores.values)
-    width = post.options.width if post.options.smooth != "none" else 0
-    row = f"{scores.mean:.3f} [{low:.3f}, {high:.3f}]  raw {raw:.3f}  folds {inside:.3f}  width {width}  {each}"
-    return f"{row}  coverage {scores.coverage:.1%}, face in {scores.face_found:.1%}", spent
+    row = f"{scores.mean:.3f} [{low:.3f}, {high:.3f}]  {each}"
+    return f"{row}  coverage {scores.coverage:.1%}, face in {scores.face_found:.1%}"
+
+
+def describe_thresholds(found: Mapping[str, Predictions], data: Data) -> str:
+    """What the best thresholds would give, which nobody knows: one for all people, and one for each person."""
+    if data.task.kind != "multi_label":
+        return ""
+    own = {}
+    for name, item in found.items():
+        scores, targets, valid = pool_frames({name: item}, data.labels)
+        best, f1 = best_thresholds(scores, targets > 0.5, valid)
+        own[name] = replace(item, threshold=tuple(float(t) for t in np.where(f1 > 0, best, np.inf)))
+    personal = evaluate(own, {name: data.labels[name] for name in own}, data.task).mean
+    return f"  best thresholds {best_f1(found, data.labels):.3f}, of each person {personal:.3f}"
 
 
 def main() -> None:
@@ -115,6 +160,7 @@ def main() -> None:
     parser.add_argument("--recipes", default=",".join(LINES))
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--nested", type=int, default=0, help="outer folds over all people")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -125,10 +171,11 @@ def main() -> None:
     trivial = trivial_baseline({item.id: data.labels[item.id] for item in data.validation}, options.task)
     print(f"{options.task}, {options.features}: no model {trivial.mean:.3f}", flush=True)
     for line in options.recipes.split(","):
+        began = time.process_time()
         with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder) / line
-            row, spent = run_line(data, store, options.task, line, options.set, out, options.folds, options.seed)
-        print(f"{line:16s} {row}  cpu {spent:.0f} s", flush=True)
+            score = score_nested if options.nested else score_line
+            row = score(data, store, line, options.set, Path(folder) / line, options)
+        print(f"{line:16s} {row}  cpu {time.process_time() - began:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -62,6 +62,8 @@ class BlockReader:
         self.dims = common_dims(examples) if examples else ()
         self.targets = max((example.targets.shape[1] for example in examples), default=0)
         self.dtypes = [np.dtype(array.dtype) for array in (examples[0].arrays if examples else ())]
+        mirrored = examples[0].mirrored if examples else ()
+        self.orders = [None if order is None else torch.from_numpy(order).to(device) for order in mirrored]
         self.mean, self.std = (torch.from_numpy(part).to(device) for part in (scaling.mean, scaling.std))
 
     @property
@@ -147,6 +149,9 @@ class BlockReader:
             else:
                 rows, column = x[:, column : column + dim], column + dim
                 rows.copy_(parts[f"rows{i}"])
+                order = self.orders[i] if self.orders else None
+                if order is not None:
+                    rows.copy_((rows + rows[:, order]) / 2)  # `aupipe.train.mirror.symmetric_rows`
                 if self._center(i):
                     rows.view(count, longest, dim).sub_(parts[f"center{i}"][:, None])
                 rows -= self.mean[place]

@@ -6,7 +6,7 @@ taken does not depend on how long the recordings are.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +20,7 @@ from aupipe.store import Store
 from aupipe.store.view import ItemView, feature_view
 from aupipe.tasks import Task
 from aupipe.train.labels import blank_labels, match
+from aupipe.train.mirror import mirror_order, symmetric_rows
 from aupipe.types import PER_VIDEO, FeatureSpec, Labels, Recording
 
 # A column that is almost constant in training would otherwise have huge values in other recordings.
@@ -32,7 +33,8 @@ class Example:
     """One recording: ``arrays[i]`` (T, ...) reads feature i from the store, ``present`` (T, F) where it has a row.
 
     ``labels`` have T rows; ``surplus``: by how many the annotation was longer. ``face_found`` (T,): the face was found.
-    ``aux_labels``: the labels of auxiliary tasks, in their order.
+    ``aux_labels``: those of auxiliary tasks, in their order. ``mirrored``: `mirror_order` of each feature whose rows
+    are made symmetric.
     """
 
     recording: str
@@ -42,6 +44,7 @@ class Example:
     labels: Labels | None = None
     surplus: int = 0
     aux_labels: tuple[Labels, ...] = ()
+    mirrored: tuple[NDArray[np.intp] | None, ...] = ()
 
     def __len__(self) -> int:
         return len(self.present)
@@ -54,14 +57,12 @@ class Example:
     @cached_property
     def targets(self) -> NDArray[np.float32]:
         """(T, K) targets of the task, followed by those of the auxiliary tasks; K = 0 without labels."""
-        none = np.zeros((len(self), 0), np.float32)
-        return np.concatenate([none, *(item.targets for item in self._annotations)], axis=1, dtype=np.float32)
+        return np.column_stack([np.zeros((len(self), 0), np.float32), *(item.targets for item in self._annotations)])
 
     @cached_property
     def valid(self) -> NDArray[np.bool_]:
         """(T, K) True where ``targets`` are annotated."""
-        none = np.zeros((len(self), 0), bool)
-        return np.concatenate([none, *(item.valid for item in self._annotations)], axis=1, dtype=bool)
+        return np.column_stack([np.zeros((len(self), 0), bool), *(item.valid for item in self._annotations)])
 
     @property
     def _annotations(self) -> tuple[Labels, ...]:
@@ -159,17 +160,19 @@ def load_examples(
     allow_missing: bool = False,
     aux_labels: Sequence[tuple[Task, Mapping[str, Labels]]] = (),
     command: str = "",
+    symmetric: bool = False,
 ) -> list[Example]:
     """The recordings as examples, with labels if ``labels`` is given. No rows are kept in memory.
 
     ``aux_labels``: labels of auxiliary tasks; for a recording without them all rows are invalid. ``command``: what
-    makes the features; '': their names are given to `aupipe extract`.
+    makes the features; '': their names are given to `aupipe extract`. ``symmetric``: see `aupipe.train.mirror`.
 
     Raises UsageError listing the recordings that lack a feature (or labels), unless ``allow_missing`` leaves them out;
     RecordingError where the features of a recording have different lengths.
     """
     specs = feature_specs(store, features)
     views = {name: feature_view(store, features[name]) for name in specs}
+    mirrored = tuple(map(mirror_order, specs.values())) if symmetric else ()
     examples, missing, lacked = [], [], dict[str, None]()
     for recording in recordings:
         arrays, lacking = [], []
@@ -190,20 +193,16 @@ def load_examples(
                 f"{recording.id}: features of different lengths {lengths}, but each has one row per decoded frame: "
                 "extract them again from one version of the video"
             )
-        examples.append(_example(recording.id, arrays, list(specs.values()), labels, aux_labels))
+        examples.append(_example(recording.id, arrays, list(specs.values()), labels, aux_labels, mirrored))
     if missing and not allow_missing:
         listed = "; ".join(missing[:20]) + (f"; and {len(missing) - 20} more" if len(missing) > 20 else "")
+        names = " --feature " * bool(lacked) + ",".join(lacked)
         raise UsageError(
             f"{len(missing)} of {len(recordings)} recordings are incomplete: {listed}. "
-            f"`{(lacked and command) or f'aupipe extract{_feature_option(lacked)}'}` computes what is missing; "
+            f"`{(lacked and command) or f'aupipe extract{names}'}` computes what is missing; "
             "--allow-missing leaves them out"
         )
     return examples
-
-
-def _feature_option(features: Iterable[str]) -> str:
-    names = ",".join(features)
-    return f" --feature {names}" if names else ""
 
 
 def _failure(store: Store, recording: str, feature: str) -> str:
@@ -217,6 +216,7 @@ def _example(
     specs: Sequence[FeatureSpec],
     labels: Mapping[str, Labels] | None,
     aux_labels: Sequence[tuple[Task, Mapping[str, Labels]]],
+    mirrored: tuple[NDArray[np.intp] | None, ...],
 ) -> Example:
     frames = len(arrays[0])
     present = np.stack([array.valid for array in arrays], axis=1)  # F x (T,) -> (T, F)
@@ -227,7 +227,7 @@ def _example(
     aux = tuple(
         match(known.get(recording) or blank_labels(task, frames), frames, recording)[0] for task, known in aux_labels
     )
-    return Example(recording, tuple(arrays), present, np.asarray(face_found), matched, surplus, aux)
+    return Example(recording, tuple(arrays), present, np.asarray(face_found), matched, surplus, aux, mirrored)
 
 
 def common_dims(examples: Sequence[Example]) -> tuple[int, ...]:
@@ -283,6 +283,7 @@ def read_rows(example: Example, i: int, start: int, stop: int, center: float = 0
 def centred_rows(example: Example, i: int, rows: NDArray[Any], center: float) -> NDArray[np.float32]:
     """Rows (n, ...) of feature i as a float32 copy (n, d), minus ``center`` times the recording's mean."""
     flat: NDArray[np.float32] = rows.reshape(len(rows), -1).astype(np.float32)
+    flat = symmetric_rows(flat, example.mirrored[i] if example.mirrored else None)
     if center:
         flat -= np.float32(center) * example.means[i]
     return flat

@@ -43,7 +43,14 @@ def predict(
     run = run if isinstance(run, Run) else load_run(run)
     own = run.recipe.name in recipe_names() and {one.name for one in run.recipe.encoders}.issuperset(run.features)
     command = f"aupipe extract --recipe {run.recipe.name} --task {shlex.quote(run.task.name)}" if own else ""
-    examples = load_examples(store, recordings, run.features, allow_missing=allow_missing, command=command)
+    examples = load_examples(
+        store,
+        recordings,
+        run.features,
+        allow_missing=allow_missing,
+        command=command,
+        symmetric=run.recipe.symmetric,
+    )
     for example in examples:
         if example.dims != run.dims:
             raise DamageError(f"{example.recording}: features of {example.dims} columns, the run has {run.dims}")

@@ -25,7 +25,8 @@ class Settings:
     ``margin``: windows are read with the context of the head beyond their edges, which is not scored. ``shift``: in
     each epoch the windows of a recording start at another frame, drawn at random. ``bias_at_rates``: the output bias
     starts at the best constant output, not as torch starts it. ``center``, ``clip``, ``absent``: see
-    `aupipe.train.data.Scaling`.
+    `aupipe.train.data.Scaling`. ``symmetric``: rows are the mean of themselves and their mirror images, of features of
+    which these are known (`aupipe.train.mirror`).
     """
 
     window: Count = 128
@@ -46,6 +47,7 @@ class Settings:
     bias_at_rates: bool = True
     clip: NotNegative = 10.0
     absent: Literal["zero", "nearest"] = "zero"
+    symmetric: bool = False
 
     def __post_init__(self) -> None:
         if self.predict_hop > (self.predict_window or self.window):

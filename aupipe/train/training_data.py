@@ -20,6 +20,7 @@ from aupipe.train.data import (
 )
 from aupipe.train.heads import HEADS
 from aupipe.train.labels import check_labels, scored_rows
+from aupipe.train.mirror import mirror_order
 from aupipe.train.recipe import Recipe, describe_missing, unscaled_numbers
 from aupipe.types import FeatureSpec, Labels, Recording
 
@@ -69,8 +70,11 @@ def load_training_data(
     _check_splits(train, validation, recipe)
     specs = feature_specs(store, features)
     aux = _check_aux_labels(recipe, aux_labels, train)
-    examples = load_examples(store, train, features, labels, allow_missing, aux, command)
-    held_out = load_examples(store, validation, features, labels, allow_missing, command=command)
+    if recipe.symmetric:
+        known = [name for name, spec in specs.items() if mirror_order(spec) is not None]
+        log.info("made symmetric: %s of %s", ", ".join(known) or "none", ", ".join(specs))
+    examples = load_examples(store, train, features, labels, allow_missing, aux, command, recipe.symmetric)
+    held_out = load_examples(store, validation, features, labels, allow_missing, (), command, recipe.symmetric)
     _check_examples(examples, task, "training")
     if validation:
         _check_examples(held_out, task, "validation")

@@ -130,3 +130,13 @@ def test_scores_of_other_videos_are_not_compared():
     assert first.groups == second.groups
     with pytest.raises(UsageError, match=r"not computed over the same videos \(6 and 6, 0 of them in both\)"):
         compare(first, second)
+
+
+def test_the_table_of_coverage_can_be_made_again(monkeypatch, capsys):
+    from interval_coverage import PEOPLE, main  # of benchmarks/
+
+    monkeypatch.setattr("sys.argv", ["interval_coverage.py", "--repeats", "2"])
+    main()
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [int(row.split()[0]) for row in rows] == list(PEOPLE)
+    assert all(row.count("%") == 2 for row in rows)  # how often the percentile and the BCa interval held the score
