@@ -1,8 +1,10 @@
-"""report: pages to look at, of trained runs and of the data set."""
+"""report: pages to look at, of trained models and of the data set."""
 
 from __future__ import annotations
 
 import click
+
+from aupipe.cli.report_run import run
 
 
 @click.group()
@@ -11,3 +13,6 @@ def report() -> None:
 
     They need the extra [report]: pip install 'aupipe[report]'.
     """
+
+
+report.add_command(run)
