@@ -68,7 +68,7 @@ class Scored:
 
 def score_options(command: Command) -> Command:
     """The runs, what they are scored on, and how: the fields of `ScoreRequest`."""
-    options = [
+    options: list[Callable[[Command], Command]] = [
         click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path)),
         click.option("--split", type=SPLITS, default="validation", show_default=True),
         WHERE,

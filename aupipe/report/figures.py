@@ -113,7 +113,8 @@ def _drawn(plot: Plot) -> Figure:
 
 @contextmanager
 def _style() -> Iterator[None]:
-    with matplotlib.rc_context(dict(STYLE)):
+    settings: Any = dict(STYLE)
+    with matplotlib.rc_context(settings):
         yield
 
 
@@ -165,7 +166,7 @@ _KEPT = {SVG + name for name in ("defs", "g", "path", "use", "text", "tspan", "c
 
 def _attributes(style: str) -> dict[str, str]:
     """The declarations of a ``style`` as presentation attributes, which a page's policy allows. (SVG 1.1, chapter 6)"""
-    found = {}
+    found: dict[str, str] = {}
     for declaration in style.split(";"):
         name, _, value = (part.strip() for part in declaration.partition(":"))
         if name == "font":  # [style weight] size family

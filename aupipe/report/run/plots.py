@@ -39,7 +39,7 @@ def scores_plot(evaluation: Evaluation, trivial: Scores) -> Plot:
         axes.axvline(scores.mean, color=LIGHT["grey"], linewidth=0.8, label="mean")
         axes.plot(trivial.values, at, "|", color=LIGHT["orange"], markersize=9, markeredgewidth=1.6, label=TRIVIAL)
         axes.plot(scores.values, at, "o", color=LIGHT["blue"], markersize=4.5, label=scores.metric)
-        axes.set_yticks(at, [_named(scores, k) for k in at])
+        axes.set_yticks(at, [_named(scores, k) for k in range(len(at))])
         axes.invert_yaxis()
         axes.set_xlabel(f"{scores.metric}{' (share of positive frames in brackets)' if scores.metric == 'F1' else ''}")
         low_end = min([*scores.values, *(one[0] for one in interval.each)] if interval else scores.values)

@@ -56,7 +56,7 @@ def score_recordings(evaluation: Evaluation) -> list[RecordingScore]:
 
 def _score_one(name: str, labels: Labels, item: Predictions, task: Task) -> RecordingScore:
     targets, decided, scored = aligned(labels, item)
-    rows = scored.any(axis=1)
+    rows = np.asarray(scored.any(axis=1))
     values = from_statistics(statistics(targets, decided, scored, task), task)
     own = _shown(targets, decided, scored, task)
     weakest = sorted(np.flatnonzero(own), key=lambda k: values[k])[:WEAKEST]
