@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,11 +91,13 @@ def test_recordings_come_worst_first_and_have_the_lag_of_their_labels() -> None:
         target = np.roll(shown, late)[:, None].astype(np.float32)
         labels[name] = Labels(task, task.names, target, np.ones((600, 1), bool))
         predictions[name] = Predictions(name, task, task.names, scores, np.ones(600, bool), np.arange(600) / 30)
+    labels["nothing"] = replace(labels["bad"], targets=np.zeros((600, 1), np.float32))
+    predictions["nothing"] = replace(predictions["bad"], scores=np.zeros((600, 1), np.float32))
     found = score_recordings(
         Evaluation(Model(Path(), "", task), predictions, labels, evaluate(predictions, labels, task))
     )
-    assert found[-1].recording == "good"
-    assert found[-1].score == 1.0
+    assert [one.recording for one in found[2:]] == ["good", "nothing"]
+    assert [one.score for one in found[2:]] == [1.0, None]
     assert {one.recording: one.lag.lag for one in found if one.lag}["late"] == 6
     assert {one.recording: one.lag.lag for one in found if one.lag}["good"] == 0
     scores = {one.recording: one.score for one in found}
