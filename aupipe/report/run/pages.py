@@ -104,9 +104,9 @@ def write_report(report: RunReport, out: Path, figures: str | None = None, overw
         for plot in part.plots
     }
     if several:
-        comparison = _comparison_section(report)
+        comparison = _comparison(report)
         files[INDEX] = _index_page(report, comparison)
-        plots |= {plot.name: plot for plot in comparison.plots}
+        plots |= {plot.name: plot for part in comparison for plot in part.plots}
     files[DOCUMENT] = json.dumps(report.to_json(), indent=1, allow_nan=False) + "\n"
     if figures:
         files |= {f"{FIGURES}/{name}.{figures}": to_file(plot, figures) for name, plot in plots.items()}
@@ -138,7 +138,7 @@ def _model_page(report: RunReport, number: int, sections: Sequence[Section], up:
     )
 
 
-def _index_page(report: RunReport, comparison: Section) -> str:
+def _index_page(report: RunReport, comparison: Sequence[Section]) -> str:
     first = report.evaluations[0]
     links = [(f"run-{number}.html", name) for number, name in enumerate(report.names, 1)]
     return render_page(
@@ -153,7 +153,7 @@ def _index_page(report: RunReport, comparison: Section) -> str:
             for name, one in zip(report.names, report.evaluations, strict=True)
             for what in _caveats(one.scores)
         ],
-        sections=_shown([comparison, _recordings_of_all(report)]),
+        sections=_shown([*comparison, _recordings_of_all(report)]),
         links=links,
     )
 
@@ -182,7 +182,7 @@ def _shown(sections: Sequence[Section]) -> list[Mapping[str, Any]]:
     ]
 
 
-def _comparison_section(report: RunReport) -> Section:
+def _comparison(report: RunReport) -> list[Section]:
     head = [
         "model",
         f"mean {report.evaluations[0].scores.metric}",
@@ -207,12 +207,12 @@ def _comparison_section(report: RunReport) -> Section:
     columns = [[*one.scores.values, one.scores.mean] for one in report.evaluations] + [[*trivial.values, trivial.mean]]
     labels = [*trivial.names, "mean"]
     each = [[label, *(f"{column[k]:z.3f}" for column in columns)] for k, label in enumerate(labels)]
-    tables = [
-        Table("Scores, with differences on the same drawn videos", head, rows, words=(0, 5)),
-        Table("Scores of each", titles, each[:-1], foot=each[-1]),
-    ]
     plot = comparison_plot(report.evaluations, report.names)
-    return Section("comparison", "Side by side", plot.caption, tables, [plot])
+    said = "A difference and its 95% are of the same drawn videos; where these hold 0, no difference is shown."
+    return [
+        Section("differences", "Differences", said, [Table("Scores of the models", head, rows, words=(0, 5))]),
+        Section("each", "Side by side", plot.caption, [Table("Scores", titles, each[:-1], foot=each[-1])], [plot]),
+    ]
 
 
 def _recordings_of_all(report: RunReport) -> Section:
