@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 DEMO ?= demo
 
-.PHONY: demo test test-assets lint slow clean
+.PHONY: demo test test-assets test-browser lint slow clean
 
 demo: .venv/installed
 	$(BIN)/aupipe demo $(DEMO)
@@ -14,6 +14,10 @@ test: .venv/installed
 # The tests that need real clips, photos and weights, which are no part of the project. None of them may skip.
 test-assets: .venv/installed
 	AUPIPE_FORBID_SKIPS=1 $(BIN)/python -m pytest -m assets -n auto --dist loadfile
+
+# Pages in Chromium (Debian: apt-get install chromium); what axe-core checks where node_modules has it (npm install axe-core).
+test-browser: .venv/installed
+	$(BIN)/python -m pytest -m 'browser and not assets'
 
 slow: .venv/installed
 	$(BIN)/python -m pytest -m 'slow and not assets'

@@ -44,10 +44,14 @@ def staged_file(path: Path, overwrite: bool = False) -> Iterator[Path]:
         staged.unlink(missing_ok=True)
 
 
-def write_file(path: Path, content: bytes | str, overwrite: bool = False) -> None:
-    """Write a file atomically, text as UTF-8. Raises UsageError as `staged_file` does."""
+def write_file(path: Path, content: bytes | str, overwrite: bool = False, mode: int = 0o666) -> None:
+    """Write a file atomically, text as UTF-8, with the permissions ``mode`` less the umask.
+
+    Raises UsageError as `staged_file` does.
+    """
     refuse_existing(path, overwrite)
     with staged_file(path, overwrite) as staged:
+        staged.touch(mode)
         staged.write_bytes(content.encode() if isinstance(content, str) else content)
 
 

@@ -234,6 +234,7 @@ def test_importing_aupipe_loads_nothing_heavy() -> None:
         ["demo", "--help"],
         ["check", "--help"],
         ["overlay", "--help"],
+        ["report", "--help"],
     ],
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:

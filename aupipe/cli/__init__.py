@@ -24,6 +24,7 @@ from aupipe.cli.output import close_streams, echo, echo_error, echo_traceback, o
 from aupipe.cli.predict import predict
 from aupipe.cli.project import config, demo, init, plugins
 from aupipe.cli.recipes import recipes
+from aupipe.cli.report import report
 from aupipe.cli.reproduce import reproduce
 from aupipe.cli.score import evaluate
 from aupipe.cli.signals import catch_signals, exit_now, release_signals, was_signalled
@@ -81,6 +82,7 @@ COMMANDS = (
     evaluate,
     tune,
     ensemble,
+    report,
     reproduce,
     cluster,
     weights,
