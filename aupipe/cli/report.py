@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from aupipe.cli.report_data import data_report
+
 
 @click.group()
 def report() -> None:
@@ -11,3 +13,6 @@ def report() -> None:
 
     They need the extra [report]: pip install 'aupipe[report]'.
     """
+
+
+report.add_command(data_report)

@@ -21,6 +21,7 @@ MISSING, HIGHEST = 65535, 65534
 HEAT_MISSING, HEAT_HIGHEST = 255, 254
 NOWHERE = -32768  # coordinate of what is not there
 PARTS_PX = 4  # of a pixel, in which coordinates are counted
+HEIGHT_WIDTH = slice(15, 17)  # columns of a `FaceTable` with the size of the frame
 LONGEST_SIDE_PX = 8000  # that int16 can count so
 
 
@@ -112,13 +113,15 @@ def _scales(faces: RecordingFaces, size: tuple[int, int], rows: slice, pairs: in
     """(T, 2 pairs): by how much x and y of each row are enlarged."""
     own = np.tile(np.array(size, np.float64), (len(faces), 1))
     first = faces.starts[:-1][faces.every.counts > 0]
-    own[faces.every.counts > 0] = faces.every.rows[first][:, [16, 15]]  # width and height
+    own[faces.every.counts > 0] = faces.every.rows[first, HEIGHT_WIDTH][:, ::-1]  # width and height
     return np.asarray(np.tile((np.array(size) / np.maximum(own, 1))[rows], pairs), np.float64)
 
 
 def _coordinates(values: NDArray[np.float64], parts: float) -> NDArray[np.int64]:
     limits = (-HIGHEST // 2, HIGHEST // 2)
-    return np.where(np.isnan(values), NOWHERE, np.clip(np.round(np.nan_to_num(values) * parts), *limits)).astype(np.int64)
+    return np.where(np.isnan(values), NOWHERE, np.clip(np.round(np.nan_to_num(values) * parts), *limits)).astype(
+        np.int64
+    )
 
 
 def cut_rows(times_s: Sequence[float] | NDArray[np.float64], span_s: float, most: int) -> list[slice]:

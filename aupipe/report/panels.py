@@ -1,4 +1,4 @@
-"""What a time line shows of a recording, a panel for each series: measurements, labels, predictions; and a heat strip."""
+"""What a time line shows of a recording: a panel for each series (measured, labelled, predicted), and a heat strip."""
 
 from __future__ import annotations
 
@@ -133,18 +133,18 @@ def stored_rows(
     return None, f"{known[0].name} is not stored: aupipe extract" if known else f"no {kind} is stored: add {wanted}"
 
 
-def blendshape_heat(times_s: NDArray[np.float64], rows: NDArray) -> Heat:
-    """The blendshapes (T, 52) as a heat strip."""
-    return Heat("blendshapes", NAMES, resample(times_s, np.asarray(rows, np.float32)))
+def blendshape_heat(times_s: NDArray[np.float64], end_s: float, rows: NDArray) -> Heat:
+    """The blendshapes (T, 52) as a heat strip from the first row to ``end_s``."""
+    return Heat("blendshapes", NAMES, resample(times_s, end_s, np.asarray(rows, np.float32)))
 
 
-def resample(times_s: NDArray[np.float64], rows: NDArray[np.float32]) -> NDArray[np.float32]:
+def resample(times_s: NDArray[np.float64], end_s: float, rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Rows (T, K) as (K, n), n moments evenly in time: the mean of the rows that begin in one, else the row shown then.
 
     By time and not by row: under a variable frame rate the two differ.
     """
     count = min(HEAT_COLUMNS, FINER * len(rows))
-    edges = np.linspace(times_s[0], end_of(times_s), count + 1)
+    edges = np.linspace(times_s[0], end_s, count + 1)
     first = np.searchsorted(times_s, edges[:-1], side="left")
     stop = np.searchsorted(times_s, edges[1:], side="left")
     shown = np.clip(np.searchsorted(times_s, (edges[:-1] + edges[1:]) / 2, side="right") - 1, 0, len(rows) - 1)

@@ -41,8 +41,7 @@ def write_sheet(
     refuse_existing(path, overwrite)
     wanted = set(choose_rows(stored, tiles))
     found = {
-        row: draw_tile(picture, stored, row, faces)
-        for row, picture in pictures(recording, stored, wanted.__contains__)
+        row: draw_tile(picture, stored, row, faces) for row, picture in pictures(recording, stored, wanted.__contains__)
     }
     content = encode_sheet(found, recording, stored, path.suffix.lower())
     with staged_file(path, overwrite) as staged:
