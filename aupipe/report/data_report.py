@@ -109,7 +109,7 @@ class DataReport:
         notes += [f"Not shown: {'; '.join(lacking)}."] * bool(lacking)
         notes += [f"{made.missing} images are missing: their rows are grey."] * bool(made.missing)
         notes += [f"Media: {self.clean(note)}." for note in self.media.get(recording.video_id, ())]
-        notes += [self.clean(self.predicted[recording.id])] * (recording.id in self.predicted)
+        notes += [self.clean(each) for each in (self.predicted.get(recording.id),) if each]
         view = RecordingView(
             recording.id,
             times,
@@ -165,7 +165,7 @@ class DataReport:
         lacking += ["sound (there is none that can be decoded)"] * (sound is None)
         found = measured_panels(times, faces, sound, speech)
         predicted = self.predictions.get(recording.id)
-        tasks = dict.fromkeys([predicted.task.name] * bool(predicted) + list(self.dataset.tasks))
+        tasks = dict.fromkeys([*([predicted.task.name] if predicted else []), *self.dataset.tasks])
         for task in tasks:
             labels: Labels | None = None
             try:

@@ -163,12 +163,13 @@ def end_of(times_s: NDArray[np.float64]) -> float:
 
 
 def levels_db(times_s: NDArray[np.float64], sound: Waveform) -> NDArray[np.float32]:
-    """(T,) the level of the sound while each row is shown, in dB of full scale; NaN where there is none."""
+    """(T,) the level of the sound while each row is shown, in dB of full scale; NaN where most of that has none."""
     edges = np.round((np.append(times_s, end_of(times_s)) - sound.start_s) * sound.sample_rate).astype(np.int64)
     found = np.full(len(times_s), np.nan, np.float32)
-    whole = (edges[:-1] >= 0) & (edges[1:] <= len(sound.samples)) & (np.diff(edges) > 0)
+    within = np.clip(edges, 0, len(sound.samples))
+    heard, edges = np.diff(within) > np.diff(edges) / 2, within
     for first in range(0, len(times_s), BLOCK_ROWS):
-        rows = first + np.flatnonzero(whole[first : first + BLOCK_ROWS])
+        rows = first + np.flatnonzero(heard[first : first + BLOCK_ROWS])
         if not len(rows):
             continue
         begin, stop = edges[rows[0]], edges[rows[-1] + 1]

@@ -157,4 +157,4 @@ def _clock(seconds: float, digits: int = 0) -> str:
     hours, minute = divmod(minutes, 60)
     head = f"{hours}:{minute:02d}" if hours else f"{minute}"
     tail = f".{part:0{digits}d}" if digits else ""
-    return f"{'-' * (seconds < 0 and total > 0)}{head}:{second:02d}{tail}"
+    return f"{'-' if seconds < 0 < total else ''}{head}:{second:02d}{tail}"

@@ -1,4 +1,4 @@
-"""Projects whose stores hold what a test says, so that pages can be held against it; rows can be read off the pictures."""
+"""Projects whose stores hold what a test says; the number of a row can be read off its picture."""
 
 from __future__ import annotations
 

@@ -280,7 +280,7 @@ def test_d_leads_to_the_next_disagreement_and_zoom_keeps_colours(browser_page: B
     assert colours() == before
     page.click("[data-do=closer]")
     page.click("[data-do=closer]")
-    assert colours() <= before | colours() and colours() & before
+    assert colours() & before
 
 
 def big_corpus(count: int) -> CorpusReport:
@@ -312,8 +312,12 @@ def test_an_index_of_5000_recordings_is_drawn_and_sorted_at_once(browser_page: B
     write_page(tmp_path / "index.html", html)
     page = browser_page.open(tmp_path / "index.html")
     drawn = float(page.evaluate("document.documentElement.dataset.ready")) / 1000
-    timed = """async (button) => { const begun = performance.now(); button.click(); document.body.offsetHeight;
-        await new Promise((done) => requestAnimationFrame(() => setTimeout(done))); return performance.now() - begun; }"""
+    timed = """async (button) => {
+        const begun = performance.now();
+        button.click();
+        document.body.offsetHeight;
+        await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+        return performance.now() - begun; }"""
     seconds = max(
         page.locator(f"th[data-sort='{by}'] button").evaluate(timed) / 1000 for by in ("name", "0", "5", "name")
     )
