@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from pathlib import Path
 from typing import Any
@@ -93,11 +94,10 @@ def wait_for(what: Any, seconds: float = 3.0) -> bool:
 
 
 def canvas(page: Any, name: str) -> np.ndarray:
-    """(H, W, 4) the pixels of a canvas."""
-    code = f"""() => {{ const c = document.getElementById('{name}');
-        return [c.width, c.height, Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data)]; }}"""
-    width, height, data = page.evaluate(code)
-    return np.array(data, np.uint8).reshape(height, width, 4)
+    """(H, W, 4) the pixels of a canvas, RGBA."""
+    data = page.evaluate(f"document.getElementById('{name}').toDataURL()").partition(",")[2]
+    picture = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_UNCHANGED)
+    return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)
 
 
 def dark_column(page: Any) -> float:
@@ -193,11 +193,6 @@ def test_the_cursor_stands_where_the_clock_says_also_after_zoom_resize_and_on_th
     line = full[round(box[1]) + 2, round(box[0]) : round(box[0] + box[2])].sum(axis=1)
     found = float(np.flatnonzero(line < 300).mean() + 0.5)
     assert abs(found - expected_column(page, times, 90, low, high)) <= 1
-
-
-def edges_of(line: np.ndarray) -> list[int]:
-    """Where a line of pixels (W, 3) begins and ends to have the colour that it has in the middle of the gap."""
-    return [int(at) for at in np.flatnonzero(np.diff(line.astype(int)))]
 
 
 def test_under_a_variable_frame_rate_strip_and_panel_have_their_gap_in_one_place(
@@ -318,9 +313,9 @@ def test_an_index_of_5000_recordings_is_drawn_and_sorted_at_once(browser_page: B
         document.body.offsetHeight;
         await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
         return performance.now() - begun; }"""
-    seconds = max(
-        page.locator(f"th[data-sort='{by}'] button").evaluate(timed) / 1000 for by in ("name", "0", "5", "name")
-    )
+    columns = ("name", "faults", "0", "5")
+    rounds = [[page.locator(f"th[data-sort='{by}'] button").evaluate(timed) for by in columns] for _ in range(3)]
+    seconds = float(np.array(rounds).min(axis=0).max()) / 1000
     print(f"{len(html) / 1e6:.2f} MB, drawn after {drawn:.2f} s, sorted in {seconds:.2f} s")
     assert drawn < 1.0
     assert seconds < 0.3

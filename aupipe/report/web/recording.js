@@ -85,24 +85,19 @@
       return "rgb(" + [0, 1, 2].map((k) => Math.round(parts[0][k] * share + parts[1][k] * (1 - share))).join(",") + ")";
     };
     Object.assign(colours, { paper, nobody: mix(colours.grey, 0.55), others: mix(colours.orange, 0.4), active: mix(colours.green, 0.35) });
-    if (heat) heat.picture = paintHeat();
   }
 
-  // Viridis (van der Walt, Smith 2015) at nine places.
+  // A heat strip, a pixel for each value: viridis (van der Walt, Smith 2015) at nine places.
   const VIRIDIS = [[68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 144, 141], [39, 173, 129], [92, 200, 99], [170, 220, 50], [253, 231, 37]];
   function paintHeat() {
     const picture = document.createElement("canvas"), rows = heat.names.length;
     picture.width = heat.columns;
     picture.height = rows;
     const context = picture.getContext("2d"), image = context.createImageData(heat.columns, rows);
-    const none = colours.nobody.match(/\d+/g).map(Number);
-    for (let k = 0; k < heat.values.length; k++) {
-      let colour = none;
-      if (heat.values[k] !== 255) {
-        const place = heat.values[k] / 254 * 8, below = Math.min(7, Math.floor(place)), part = place - below;
-        colour = VIRIDIS[below].map((low, at) => low + (VIRIDIS[below + 1][at] - low) * part);
-      }
-      image.data.set([colour[0], colour[1], colour[2], 255], 4 * k);
+    for (let k = 0; k < heat.values.length; k++) {  // what is missing stays transparent
+      if (heat.values[k] === 255) continue;
+      const place = heat.values[k] / 254 * 8, below = Math.min(7, Math.floor(place)), part = place - below;
+      image.data.set([...VIRIDIS[below].map((low, at) => low + (VIRIDIS[below + 1][at] - low) * part), 255], 4 * k);
     }
     context.putImageData(image, 0, 0);
     return picture;
@@ -130,6 +125,12 @@
       const left = x(pts[begin]), right = x(until(k));
       pen.fillRect(left, top, Math.max(right - left, 1), tall);
     }
+  }
+
+  function gapBands(pen, first, last, top, tall) {
+    if (!states) return;
+    bands(pen, first, last, (k) => states[k] === NOBODY, top, tall, colours.nobody);
+    bands(pen, first, last, (k) => states[k] === OTHERS, top, tall, colours.others);
   }
 
   function curve(pen, series, first, last, top, tall, colour) {
@@ -165,10 +166,7 @@
     for (const panel of panels) {
       const { top, height: tall, values: own, target, marks } = panel, inner = top + 4, room = tall - 8;
       if (panel.group === "measured") {
-        if (states) {
-          bands(pen, first, last, (k) => states[k] === NOBODY, inner, room, colours.nobody);
-          bands(pen, first, last, (k) => states[k] === OTHERS, inner, room, colours.others);
-        }
+        gapBands(pen, first, last, inner, room);
       } else if (marks) {
         bands(pen, first, last, (k) => (marks[k] & (ACTIVE | LABELLED)) === (ACTIVE | LABELLED), inner, room, colours.active);
         if (data.labelled.includes(panel.group)) bands(pen, first, last, (k) => !(marks[k] & LABELLED), inner, room, hatch(pen));
@@ -191,6 +189,9 @@
     }
     drawAxis(pen);
     if (heat) {
+      pen.fillStyle = hatch(pen);
+      pen.fillRect(0, heat.top, width, HEAT);
+      gapBands(pen, first, last, heat.top, HEAT);
       pen.imageSmoothingEnabled = false;
       const column = (time) => (time - pts[0]) / span * heat.columns, left = column(shown.from);
       pen.drawImage(heat.picture, left, 0, column(shown.to) - left, heat.names.length, 0, heat.top, width, HEAT);
@@ -227,14 +228,14 @@
   }
 
   function drawCursor() {
-    const pen = cursor.getContext("2d"), place = x(pts[row]);
+    const pen = cursor.getContext("2d"), place = Math.round((x(pts[row]) - 0.5) * ratio) / ratio;  // on whole pixels
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, width, height);
     if (place < -1 || place > width + 1) return;
     pen.fillStyle = colours.paper;
-    pen.fillRect(place - 1.5, 0, 3, height);
+    pen.fillRect(place - 1, 0, 3, height);
     pen.fillStyle = colours.ink;
-    pen.fillRect(place - 0.5, 0, 1, height);
+    pen.fillRect(place, 0, 1, height);
   }
 
   function write() {
@@ -408,8 +409,11 @@
   document.addEventListener("theme", () => { colours = {}; readColours(); draw(); });
 
   $("tools").hidden = timeline.hidden = false;
+  $("tools").querySelector("[data-do=gap]").hidden = !gaps.length;
+  $("tools").querySelector("[data-do=differ]").hidden = !differences.length;
   if (screen && !video) screen.classList.add("empty");
   layOut();
+  if (heat) heat.picture = paintHeat();
   readColours();
   new ResizeObserver(resize).observe(plot);
   if (video) new ResizeObserver(sizeBoxes).observe(video);
