@@ -109,7 +109,8 @@ def data_report(
     if not any(True for clock in clocks for _ in opened.all_published(clock)):
         raise UsageError(f"{config.store.path}: nothing is stored of these recordings: aupipe extract")
     predicted = RunPredictions(run, config_file, store, gpu, cpu) if run is not None else None
-    checks = check_corpus(dataset, dataset.recordings, features, opened, predicted and predicted.held_out())
+    held_out = predicted.held_out() if predicted is not None else None
+    checks = check_corpus(dataset, dataset.recordings, features, opened, held_out)
     names, paged = choose_pages(checks, [recording.id for recording in chosen], pages)
     shown = [recording for recording in dataset.recordings if recording.id in set(paged)]
     made = DataReport(

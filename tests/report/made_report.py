@@ -18,10 +18,9 @@ from tests.cli.conftest import Project
 from tests.made import write_media
 
 HEIGHT, WIDTH, BITS = 96, 256, 8
-CONFIG = """[dataset]
-layout = "affwild2"
-root = "."
-[[encoder]]
+TREE = '[dataset]\nlayout = "affwild2"\nroot = "."\n'
+FOLDER = '[dataset]\nvideos = "videos"\n'
+ENCODERS = """[[encoder]]
 name = "blendshapes"
 modality = "visual"
 kind = "blendshapes"
@@ -43,7 +42,6 @@ class Made:
     nobody: range = range(0)
     labels: np.ndarray | None = None  # (T, 12)
     sound_from: float | None = 0.0
-    suffix: str = ".mp4"
     extra: dict = field(default_factory=dict)
 
 
@@ -65,12 +63,12 @@ def row_of(picture: np.ndarray) -> int:
     return sum((line[x - 2 : x + 3].mean() > 128) << bit for bit, x in enumerate(centres))
 
 
-def make(root: Path, recordings: dict[str, Made]) -> Path:
+def make(root: Path, recordings: dict[str, Made], dataset: str = TREE) -> Path:
     """Videos, annotations and the store of a project, as extraction would leave them."""
     weights = root / "blendshapes.task"
     root.mkdir(parents=True, exist_ok=True)
     weights.write_bytes(b"only its checksum is read")
-    (root / "aupipe.toml").write_text(CONFIG.format(weights=weights))
+    (root / "aupipe.toml").write_text(dataset + ENCODERS.format(weights=weights))
     for name, one in recordings.items():
         count = len(one.times)
         sound = None
@@ -78,10 +76,10 @@ def make(root: Path, recordings: dict[str, Made]) -> Path:
             seconds = one.times[-1] - one.times[0] - one.sound_from
             sound = 0.3 * np.sin(2 * np.pi * 440 * np.arange(round(max(seconds, 0.1) * 16_000)) / 16_000)
         write_media(
-            root / "videos" / f"{name}{one.suffix}",
+            root / "videos" / f"{name}.mp4",
             pictures_of(count),
             None if sound is None else sound.astype(np.float32),
-            times_s=one.times if one.suffix == ".mp4" else None,
+            times_s=one.times,
             sound_start_s=float(one.times[0] + (one.sound_from or 0)),
         )
         if one.labels is not None:
@@ -98,7 +96,7 @@ def publish(root: Path, recordings: dict[str, Made]) -> None:
     features = build_feature_set(config)
     store = create_store(root / "features")
     for recording in open_dataset(config.dataset).recordings:
-        one, graph = recordings[recording.id], features.graph(recording)
+        one, graph = recordings[recording.id.removesuffix(".mp4")], features.graph(recording)
         count = len(one.times)
         face = np.full((count, 15), np.nan, np.float32)
         face[:, :4], face[:, 14] = BOX, 0.9

@@ -6,6 +6,7 @@ import base64
 import csv
 import json
 import re
+import shlex
 import shutil
 import stat
 from pathlib import Path
@@ -14,7 +15,7 @@ import av
 import numpy as np
 import pytest
 
-from tests.report.made_report import Made, make, project_in, regular, row_of, variable
+from tests.report.made_report import FOLDER, Made, make, project_in, regular, row_of, variable
 
 COUNT = 120
 RECORDINGS = {
@@ -167,3 +168,17 @@ def test_errors_are_one_line_that_says_what_to_do(tmp_path: Path, made: Path) ->
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     assert "holds 'thesis.tex', which is no part of a report" in answer.err
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "years"
+
+
+def test_every_command_of_the_page_works_as_it_stands(tmp_path: Path) -> None:
+    make(tmp_path, {"clips/a": Made(regular(30)), "clips/b": Made(regular(30), nobody=range(20))}, FOLDER)
+    page = (Path(__file__).parents[2] / "docs" / "report-data.md").read_text(encoding="utf-8")
+    lines = [line for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    assert len(lines) == 4
+    for line in lines:
+        answer = project_in(tmp_path).run(*shlex.split(line, comments=True)[1:])
+        assert answer.code == 0, (line, answer.err)
+    assert len(list(tmp_path.glob("one/rec/clips_a.mp4-*/video.mp4"))) == 1
+    with av.open(str(next(tmp_path.glob("shared/rec/clips_b*/video.mp4")))) as container:
+        assert not container.streams.audio
+    assert not (tmp_path / "numbers" / "rec").exists()

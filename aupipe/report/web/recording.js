@@ -181,6 +181,10 @@
         pen.stroke();
         pen.setLineDash([]);
       }
+      if (panel.low < 0 && panel.high > 0 && panel.group !== "measured") {
+        pen.fillStyle = colours.rule;
+        pen.fillRect(0, Math.round(inner + room * panel.high / (panel.high - panel.low)), width, 1);
+      }
       pen.lineWidth = 1.25;
       if (target) curve(pen, target, first, last, inner, room, colours.green);
       if (own) curve(pen, own, first, last, inner, room, colours.blue);
@@ -319,12 +323,13 @@
 
   // Boxes and landmarks over the picture.
   const boxes = $("boxes");
-  let scale = 1;
+  let scale = 1, offset = [0, 0];
   function sizeBoxes() {
     if (!boxes) return;
     const wide = video ? video.clientWidth : Math.min(data.size[0], screen.parentElement.clientWidth, 480);
-    scale = wide / data.size[0];
-    const tall = data.size[1] * scale;
+    const tall = video ? video.clientHeight : data.size[1] * wide / data.size[0];
+    scale = Math.min(wide / data.size[0], tall / data.size[1]);  // a player keeps the shape of a picture
+    offset = [(wide - scale * data.size[0]) / 2, (tall - scale * data.size[1]) / 2];
     boxes.width = Math.round(wide * ratio);
     boxes.height = Math.round(tall * ratio);
     boxes.style.width = wide + "px";
@@ -336,6 +341,7 @@
     const pen = boxes.getContext("2d"), place = (value) => value / data.parts * scale;
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, boxes.width, boxes.height);
+    pen.translate(...offset);
     if (!states) return;
     const box = (series, at, colour, thick) => {
       const [left, top, right, bottom] = [0, 1, 2, 3].map((k) => place(series[at + k]));
