@@ -235,6 +235,8 @@ def test_importing_aupipe_loads_nothing_heavy() -> None:
         ["check", "--help"],
         ["overlay", "--help"],
         ["report", "run", "--help"],
+        ["report", "--help"],
+        ["report", "data", "--help"],
     ],
 )
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from aupipe.cli.report_data import data_report
 from aupipe.cli.report_run import run
 
 
@@ -16,3 +17,4 @@ def report() -> None:
 
 
 report.add_command(run)
+report.add_command(data_report)

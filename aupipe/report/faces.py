@@ -69,6 +69,12 @@ class RecordingFaces:
         return boxes[~(boxes == own).all(axis=1)] if len(boxes) else boxes
 
 
+def without_faces(times_s: NDArray[np.float64]) -> RecordingFaces:
+    """Rows (T,) in which no face was looked for."""
+    nowhere = FaceTrack.from_rows(np.full((len(times_s), 15), np.nan, np.float32))
+    return RecordingFaces(times_s, nowhere, FaceTable(np.zeros(len(times_s), np.int64), np.zeros((0, 17), np.float32)))
+
+
 def overlap_of(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
     """(n,) intersection over union of boxes (n, 4) xyxy with boxes (n, 4), row by row; NaN where one is."""
     low, high = np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, 2:], b[:, 2:])

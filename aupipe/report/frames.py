@@ -25,12 +25,16 @@ def stored_faces(store: Store, features: FeatureSet, recording: Recording) -> Re
     faces = read_faces(store, features, recording)
     if faces is None or not len(faces):
         raise UsageError(f"{recording.id}: no faces are stored: aupipe extract --modality visual")
-    spec = features.graph(recording).clock
-    known = store.published(recording.video_id, spec.id).source
+    refuse_changed(store, features, recording)
+    return faces
+
+
+def refuse_changed(store: Store, features: FeatureSet, recording: Recording) -> None:
+    """Raises UsageError where the stored clock is that of another file than there is."""
+    known = store.published(recording.video_id, features.graph(recording).clock.id).source
     path = recording.video or recording.images
     if known is not None and path is not None and source_identity(path, like=known.digest).digest != known.digest:
         raise UsageError(f"{recording.id}: {path} has changed since its faces were found: aupipe extract")
-    return faces
 
 
 def pictures(

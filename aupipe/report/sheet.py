@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -37,20 +38,32 @@ def write_sheet(
     if path.suffix.lower() not in (".jpg", ".jpeg", ".png"):
         raise UsageError(f"{path}: a contact sheet is a .jpg or .png")
     refuse_existing(path, overwrite)
-    rows = choose_rows(stored, tiles)
-    wanted = set(rows)
+    wanted = set(choose_rows(stored, tiles))
     found = {
-        row: _tile(draw_row(picture, stored, row, faces))
-        for row, picture in pictures(recording, stored, wanted.__contains__)
+        row: draw_tile(picture, stored, row, faces) for row, picture in pictures(recording, stored, wanted.__contains__)
     }
-    if not found:
-        raise RecordingError(f"{recording.id}: none of its pictures could be read")
-    done, content = cv2.imencode(path.suffix.lower(), _arrange(list(found.values()), recording, stored)[:, :, ::-1])
-    if not done:
-        raise RecordingError(f"{path}: the contact sheet could not be encoded")
+    content = encode_sheet(found, recording, stored, path.suffix.lower())
     with staged_file(path, overwrite, PRIVATE) as staged:
-        staged.write_bytes(content.tobytes())
+        staged.write_bytes(content)
     return sorted(found)
+
+
+def draw_tile(picture: Picture, stored: RecordingFaces, row: int, faces: Faces) -> Picture:
+    """A picture of a row as it stands in a sheet: small, with what was found in it."""
+    picture = draw_row(picture, stored, row, faces)
+    height = max(1, round(picture.shape[0] * TILE_PX / picture.shape[1]))
+    return np.asarray(cv2.resize(picture, (TILE_PX, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def encode_sheet(tiles: Mapping[int, Picture], recording: Recording, stored: RecordingFaces, suffix: str) -> bytes:
+    """Tiles by row as one picture in the format of ``suffix``. Raises RecordingError where there is none."""
+    if not tiles:
+        raise RecordingError(f"{recording.id}: none of its pictures could be read")
+    in_order = [tiles[row] for row in sorted(tiles)]
+    done, content = cv2.imencode(suffix, _arrange(in_order, recording, stored)[:, :, ::-1])
+    if not done:
+        raise RecordingError(f"{recording.id}: the contact sheet could not be encoded")
+    return content.tobytes()
 
 
 def choose_rows(stored: RecordingFaces, tiles: int) -> list[int]:
@@ -68,11 +81,6 @@ def choose_rows(stored: RecordingFaces, tiles: int) -> list[int]:
     even = np.linspace(times[0], times[-1], max(1, tiles - len(chosen)))
     chosen |= {int(row) for row in np.clip(np.searchsorted(times, even), 0, len(times) - 1)}
     return sorted(chosen)
-
-
-def _tile(picture: Picture) -> Picture:
-    height = max(1, round(picture.shape[0] * TILE_PX / picture.shape[1]))
-    return np.asarray(cv2.resize(picture, (TILE_PX, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _arrange(tiles: list[Picture], recording: Recording, stored: RecordingFaces) -> NDArray[np.uint8]:
