@@ -73,9 +73,10 @@ def test_files_of_the_web_are_part_of_the_package() -> None:
 
 def test_a_report_without_its_libraries_names_the_extra() -> None:
     require_extra()
-    code = "import sys; sys.modules['jinja2'] = None\nfrom aupipe.report.page import require_extra; require_extra()"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert answer.stderr.splitlines()[-1].endswith("a report needs jinja2: pip install 'aupipe[report]'")
+    code = "import sys; sys.modules['jinja2'] = None\nfrom aupipe.cli import main; main()"
+    answer = subprocess.run([sys.executable, "-c", code, "report", "run", "any"], capture_output=True, text=True)
+    assert answer.stderr == "aupipe: a report needs jinja2: pip install 'aupipe[report]'\n"
+    assert answer.returncode == 2
 
 
 @pytest.mark.browser

@@ -131,8 +131,10 @@ def test_several_runs_stand_side_by_side_and_a_former_report_leaves_nothing(
     assert f'<td class="number">{value}</td><td class="number">{low} to {high}</td>' in html
     (difference,) = json.loads((folder / "report.json").read_text())["differences_to_the_first"]
     assert f"{difference['difference']:+.3f}" == value
+    (folder / "figures").mkdir()
+    (folder / "figures" / "mine.pdf").write_text("precious")
     report(project, runs["expr"], "--out", "both")
-    assert contents(folder).keys() == {"index.html", "report.json"}
+    assert contents(folder).keys() == {"index.html", "report.json", "figures/mine.pdf"}
 
 
 def test_a_report_replaces_another_only_when_told_to_and_is_refused_before_anything_is_scored(

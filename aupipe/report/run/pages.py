@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from aupipe.documents import read_json
 from aupipe.errors import UsageError
 from aupipe.files import refuse_existing
 from aupipe.report.figures import to_file, to_svgs
@@ -23,7 +25,7 @@ from aupipe.train.scores import Scores
 
 SMALL_INCHES = 2.5  # panels of less are two in a row on a phone
 INDEX, DOCUMENT, FIGURES = "index.html", "report.json", "figures"
-OURS = ("run-*.html", f"{FIGURES}/*.svg", f"{FIGURES}/*.pdf")  # what a former report may have left
+OURS = re.compile(rf"run-\d+\.html|{FIGURES}/[\w-]+\.(svg|pdf)")  # names that a report may have, beside those
 
 
 @dataclass(frozen=True)
@@ -107,16 +109,26 @@ def write_report(report: RunReport, out: Path, figures: str | None = None, overw
         comparison = _comparison(report)
         files[INDEX] = _index_page(report, comparison)
         plots |= {plot.name: plot for part in comparison for plot in part.plots}
-    files[DOCUMENT] = json.dumps(report.to_json(), indent=1, allow_nan=False) + "\n"
     if figures:
         files |= {f"{FIGURES}/{name}.{figures}": to_file(plot, figures) for name, plot in plots.items()}
+    document = {"files": sorted(files), **report.to_json()}
+    files[DOCUMENT] = json.dumps(document, indent=1, allow_nan=False) + "\n"
+    former = _files_of(out)
     make_folder(out)
     for name, content in files.items():
         write_page(out / name, content, overwrite)
-    for old in (path for pattern in OURS for path in out.glob(pattern)):
-        if old.relative_to(out).as_posix() not in files:
-            old.unlink()
+    for name in former - files.keys():
+        (out / name).unlink(missing_ok=True)
     return [out / name for name in files]
+
+
+def _files_of(out: Path) -> set[str]:
+    """The files of the report in a folder, as its document names them; other files there are somebody's own."""
+    try:
+        named = read_json(out / DOCUMENT)["files"]
+        return {name for name in named if OURS.fullmatch(name)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def _model_page(report: RunReport, number: int, sections: Sequence[Section], up: tuple[str, str] | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from aupipe.report.figures import Plot
 from aupipe.report.run import measures, number_plots, plots
@@ -19,8 +19,7 @@ LISTED = 500  # recordings of the table; report.json has all
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text. ``words``: numbers of the columns that are no numbers; ``bars``: of each row a share, or None,
-    drawn in the second column."""
+    """Cells as text. ``words``: the columns, counted from 0, that hold words and not numbers."""
 
     caption: str
     head: Sequence[str]
@@ -37,7 +36,7 @@ class Section:
     title: str
     text: str = ""
     tables: Sequence[Table] = ()
-    plots: Sequence[Plot] = field(default=())
+    plots: Sequence[Plot] = ()
 
 
 def model_sections(
