@@ -118,6 +118,10 @@ MUTANTS = [
         '    0 and db.execute(f"DELETE FROM texts WHERE id NOT IN',
         V,
     ),
+    ("log/index.py", "len(new) == len(texts) and ", "", I),
+    ("log/index.py", " and self._unparsed.keys().isdisjoint(new)", "", I),
+    ("log/index_file.py", " and _RANDOM.fullmatch(random)", "", I),
+    ("log/index_file.py", "revision == _writer(seq, journal) + random and", "True and", I),
     # Publishing and reading
     ("local.py", "{seq}-{writer_name()}", "{seq}-00000000-0-00000000", R),
     (

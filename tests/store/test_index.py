@@ -313,7 +313,10 @@ def test_readers_find_every_item_while_another_thread_begins_anew_from_a_newer_i
     assert missing == []
 
 
-REVISIONS = ["1-0a1b2c3d-77-89abcdef", "2-0a1b2c3d-77-89abcdef", "1-0a1b2c3d-7-89abcdef", "89abcdef", "1-a-b-c", ""]
+REVISIONS = [
+    *("1-0a1b2c3d-77-89abcdef", "1-0a1b2c3d-77-89ABCDEF", "1-0a1b2c3d-77-abc"),
+    *("2-0a1b2c3d-77-89abcdef", "1-0a1b2c3d-7-89abcdef", "89abcdef", "1-a-b-c", ""),
+]
 TIMES = ["2026-11-28T19:56:29Z", "0001-01-01T00:00:00Z", "2026-11-28T19:56:29.5Z", "yesterday", ""]
 
 
@@ -327,3 +330,15 @@ def test_revisions_and_times_are_read_as_they_were_written_whatever_their_form(t
     loaded = Index("", str(tmp_path))
     loaded.refresh()
     assert list(loaded.records()) == [record]
+
+
+@pytest.mark.parametrize("apart", [True, False], ids=["in two journals", "in one"])
+def test_of_two_lines_that_are_read_at_once_the_newer_one_holds_whichever_is_read_first(tmp_path, apart):
+    folder = tmp_path / "s/journal"
+    create_store(tmp_path / "s").close()
+    lines = [encode_line(number, ItemRecord("a", SPEC.id, "failed", reason=f"{number}")) for number in (2, 1)]
+    for name, content in zip("xy", lines if apart else [b"".join(lines)], strict=False):
+        (folder / f"{name}.jsonl").write_bytes(content)
+    store = open_store(tmp_path / "s")
+    assert store.record("a", SPEC.id).reason == "2"
+    assert [record.reason for record in store.records()] == ["2"]
