@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 import tomllib
@@ -47,6 +48,7 @@ def names_imported(source: str) -> set[str]:
     return {name.partition(".")[0] for name in found}
 
 
+@functools.cache
 def imported() -> set[str]:
     found = set().union(*(names_imported(path.read_text()) for path in (ROOT / "aupipe").rglob("*.py")))
     return found - set(sys.stdlib_module_names) - {"aupipe"}

@@ -23,6 +23,7 @@ class Attempt:
     job: Job
     alone: bool = False  # in a process of its own: what dies then is known
     size_bytes: int = 0
+    died_alone: bool = False  # once; from outside (a killed process, no memory) that happens to any video
 
 
 @dataclass(frozen=True)

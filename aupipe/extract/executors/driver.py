@@ -88,7 +88,7 @@ def extract(
                         yield from videos[attempt.job.video_id].add(result, policy)
                     case JobHangs(attempt, reason):
                         log.warning("%s: %s; the others go on", attempt.job.video_id, reason)
-                        policy.note_failed_alone(attempt, reason)
+                        policy.note_hang(attempt, reason)
                     case WorkerDied(attempts, reason):
                         for attempt in attempts:
                             log.warning("%s: %s; %s", attempt.job.video_id, reason, what_comes_next(attempt))

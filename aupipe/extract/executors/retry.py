@@ -4,7 +4,9 @@ A worker that dies takes all its videos in flight with it, and one of them, or n
 
 - each of them is tried once more, alone (`Attempt.alone`);
 - one that kills again is tried by modality (pictures, sound, words), each part alone: what sound kills costs no visual
-  feature, and the reverse. A part that kills, or a video with one part only, is to be failed by name;
+  feature, and the reverse;
+- a part, or a video with one part only, is to be failed by name when it has killed twice alone: once may be the
+  system's or somebody's doing (no memory left, `kill`);
 - a video that hangs is known, and is tried by modality at once;
 - workers that keep dying on different videos, while nothing succeeds, stop the run, and no video is failed. For that
   what is given up waits (`held`) until a video succeeds, or nothing is left to try.
@@ -74,15 +76,25 @@ class RetryPolicy:
     def note_death(self, attempts: Sequence[Attempt], reason: str) -> None:
         """A worker died with these in flight. Raises AupipeError when no video is the reason of that."""
         if len(attempts) == 1 and attempts[0].alone:
-            self.note_failed_alone(attempts[0], reason)
+            self._count(attempts[0], reason)
+            if may_be_chance(attempts[0]):
+                self.suspects.append(replace(attempts[0], died_alone=True))
+                self._from_back = not self._from_back  # its neighbours may be of its kind
+            else:
+                self._narrow(attempts[0], reason)
             return
         self._deaths += 1
         self.suspects += [replace(attempt, alone=True) for attempt in attempts]
         if self._deaths >= BREAK_AFTER:
             raise _broken(reason, [attempt.job.video_id for attempt in attempts])
 
-    def note_failed_alone(self, attempt: Attempt, reason: str) -> None:
-        """This one killed a worker alone, or hung. Raises AupipeError when too many in a row do."""
+    def note_hang(self, attempt: Attempt, reason: str) -> None:
+        """This one hangs, and is known by that. Raises AupipeError when too many in a row fail alone."""
+        self._count(attempt, reason)
+        self._narrow(attempt, reason)
+
+    def _count(self, attempt: Attempt, reason: str) -> None:
+        """A failure alone, or a hang, of one video more. Raises AupipeError when they are too many in a row."""
         video = attempt.job.video_id
         for modality in requested(attempt.job):
             failed = self._failed_alone.setdefault(modality, [])
@@ -90,17 +102,22 @@ class RetryPolicy:
                 failed.append(video)
             if len(failed) >= BREAK_AFTER:
                 raise _broken(reason, failed)
+
+    def _narrow(self, attempt: Attempt, reason: str) -> None:
+        """Try its modalities each alone, or give it up where it has one."""
         parts = by_modality(attempt.job)
         if len(parts) > 1:
             self.suspects.extendleft(Attempt(part, alone=True) for part in reversed(parts))
         else:
             self.held.append(GivenUp(attempt, reason))
-            self._from_back = not self._from_back  # its neighbours may be of its kind
+            self._from_back = not self._from_back
 
     def next_suspect(self) -> Attempt:
         """The next of the suspects, of which there is one, without what has been published of it since."""
-        from_back = self._from_back and len(requested(self.suspects[0].job)) == len(requested(self.suspects[-1].job))
-        attempt = self.suspects.pop() if from_back else self.suspects.popleft()  # the parts of one video come first
+        first = [attempt for attempt in self.suspects if not attempt.died_alone] or list(self.suspects)
+        from_back = self._from_back and len(requested(first[0].job)) == len(requested(first[-1].job))
+        attempt = first[-1] if from_back else first[0]  # the parts of one video come first
+        self.suspects.remove(attempt)
         return replace(attempt, job=self.without_published(attempt.job))
 
     def is_open(self, video_id: str) -> bool:
@@ -132,10 +149,17 @@ def by_modality(job: Job) -> list[Job]:
     return parts
 
 
+def may_be_chance(attempt: Attempt) -> bool:
+    """Whether the death of a process that had this attempt alone is to be seen once more before it counts."""
+    return not attempt.died_alone and len(by_modality(attempt.job)) == 1
+
+
 def what_comes_next(attempt: Attempt) -> str:
     """What is done about a video whose process died, in words."""
     if not attempt.alone:
         return "it is tried once more, alone, at the end"
+    if may_be_chance(attempt):
+        return "it is tried alone a last time"
     parts = len(by_modality(attempt.job)) > 1
     return "its pictures, sound and words are tried each alone" if parts else "given up"
 
