@@ -58,7 +58,9 @@ def test_an_untrained_tail_on_cached_crops_equals_the_full_network(crops):
     tail = Tail(TailConfig(**REGNET), 112 * 112 * 3, True).eval()
     with torch.no_grad():
         found = tail(torch.from_numpy(cached.reshape(5, -1)), torch.zeros(5, dtype=torch.long))
+        before = tail(torch.from_numpy(cached.reshape(5, -1).astype(np.float16)), torch.zeros(5, dtype=torch.long))
     assert found.dtype == torch.float32
+    assert torch.equal(before, found)  # crops that an earlier version stored
     np.testing.assert_allclose(found, whole, rtol=1e-3, atol=1e-4)
 
 

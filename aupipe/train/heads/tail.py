@@ -131,10 +131,10 @@ class Tail(nn.Module):
 
     def _pixels(self, rows: Tensor) -> Tensor:
         """Rows as maps, or as pixels in [0, 1], channels first; float32."""
-        x = rows.unflatten(1, self.shape)
+        x = rows.unflatten(1, self.shape).float()  # of bytes, or of float16
         if self.config.shape:
-            return x.float()
-        x = x.permute(0, 3, 1, 2) / 255  # (N, S, S, 3) -> (N, 3, S, S); of uint8 too
+            return x
+        x = x.permute(0, 3, 1, 2) / 255  # (N, S, S, 3) -> (N, 3, S, S)
         if self.config.resize_px:
             x = F.interpolate(x, size=(self.config.resize_px,) * 2, mode="bilinear", antialias=True).clamp(0, 1)
         return _middle(x, self.config.crop_px) if self.config.crop_px and not self.training else x
