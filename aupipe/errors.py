@@ -12,6 +12,10 @@ class AupipeError(Exception):
     exit_code = 1
 
 
+class DivergedError(AupipeError):
+    """The training of a head diverged: its loss, its weights or its output are not finite."""
+
+
 class UsageError(AupipeError):
     """The request is invalid: an unknown name or key, or options that cannot be combined."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -32,6 +34,33 @@ class LineFormatter(logging.Formatter):
 
     def formatException(self, ei: Any) -> str:
         return "\n".join(traceback_lines(ei[1]))
+
+
+class Once(logging.Filter):
+    """Lets each message through once, of runs that have the same data and so the same warnings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[tuple[int, str]] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        said = record.levelno, record.getMessage()
+        is_new = said not in self._seen
+        self._seen.add(said)
+        return is_new
+
+
+@contextmanager
+def repeating_nothing() -> Iterator[None]:
+    """Inside, a message that was logged is not written again."""
+    once, handlers = Once(), list(logging.getLogger().handlers)
+    for handler in handlers:
+        handler.addFilter(once)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(once)
 
 
 def log_to_stderr(level: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import click
 from aupipe.allocator import keep_freed_memory
 from aupipe.cli.check import warn_flagged
 from aupipe.cli.context import WHERE, warn_random
-from aupipe.cli.data import Data, gather
+from aupipe.cli.data import gather
 from aupipe.cli.options import (
     config_options,
     device_options,
@@ -26,10 +26,9 @@ from aupipe.cli.options import (
 from aupipe.cli.output import echo
 from aupipe.cli.recipe_features import extract_command, task_of
 from aupipe.cli.signals import say_how_to_continue
-from aupipe.cli.train_log import is_training_log, training_log
+from aupipe.cli.train_log import remove_untrained, training_log
 from aupipe.cli.train_report import show_ensemble, show_run, warn_damaged, warn_idle
 from aupipe.cli.train_request import (
-    REQUEST_FILE,
     TrainRequest,
     data_differences,
     find_finished,
@@ -43,17 +42,15 @@ from aupipe.cli.train_request import (
     write_request,
 )
 from aupipe.cli.train_split import check_split_options, describe_worth, divide, needed_splits
+from aupipe.cli.train_sweep import SweepCommand, points_of, read_sweep, run_sweep, show_sweep, with_points
 from aupipe.config import Config
 from aupipe.errors import AupipeError, UsageError
 
 if TYPE_CHECKING:
     from aupipe.store import Store
-    from aupipe.train.crossval import Fold
-    from aupipe.train.ensemble_recipe import Member
-    from aupipe.train.run import Run
 
 
-@click.command()
+@click.command(cls=SweepCommand)
 @click.option(
     "--recipe", metavar="NAME|FILE", help="Recipe: a name such as tcn or best, or a TOML file. Default: [train] recipe."
 )
@@ -67,6 +64,13 @@ if TYPE_CHECKING:
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace a value of the recipe, e.g. epochs=20."
 )
+@click.option(
+    "--sweep",
+    multiple=True,
+    metavar="KEY=VALUE,VALUE ...",
+    help="Search over these values, by nested cross-validation (--folds), e.g. lr=1e-4,3e-4 head.width=32,64.",
+)
+@click.option("--jobs", type=click.IntRange(1, 1024), default=1, show_default=True, help="Processes of a --sweep.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run. Default: runs/<time>-<recipe>-<task>.")
 @click.option(
     "--resume", type=click.Path(path_type=Path), metavar="RUN", help="Continue the stopped training in this folder."
@@ -125,6 +129,8 @@ def train(
     task: str | None,
     features: tuple[str, ...],
     overrides: tuple[str, ...],
+    sweep: tuple[str, ...],
+    jobs: int,
     out: Path | None,
     resume: Path | None,
     seeds: str,
@@ -159,6 +165,7 @@ def train(
       aupipe train --recipe usc-multimodal --dev 0.1          # the validation split is left for the score
       aupipe train --recipe tmf-ensemble --on all --where scene=reaction --set epochs=20
       aupipe train --recipe baseline --feature hog,blendshapes --per-feature --folds 5
+      aupipe train --recipe tcn --sweep lr=1e-4,3e-4 head.width=32,64 --folds 5 --jobs 4
       aupipe train --resume runs/20260101-120000-best-au
     """
     from aupipe.train.ensemble_recipe import ensemble_recipe_from_json, load_ensemble_recipe
@@ -166,6 +173,7 @@ def train(
     if resume is not None:
         given: dict[str, Any] = {"--recipe": recipe, "--task": task, "--feature": features, "--set": overrides}
         given |= {"--out": out, "--folds": folds, "--fold": only, "--dev": dev, "--where": where, "--amp": amp}
+        given |= {"--sweep": sweep}
         if extra := [name for name, value in given.items() if value]:
             raise UsageError(f"--resume uses the settings of that run: leave out {', '.join(extra)}")
         request, out = read_request(resume), resume
@@ -188,10 +196,11 @@ def train(
             tuple(split_list(only)),
             dev or 0.0,
             where,
+            sweep=read_sweep(sweep, config.train.recipe, changes, per_feature, label_set),
         )
     command = extract_command(config, ensemble_recipe_from_json(request.recipe), request.task)
-    opened, device = existing_store(config, command), pick_devices(gpu, cpu)[0]
-    _train(config, opened, request, out, resume is not None, device, compiled, as_json)
+    opened, devices = existing_store(config, command), pick_devices(gpu, cpu)
+    _train(config, opened, request, out, resume is not None, devices, compiled, jobs, as_json)
 
 
 def _train(
@@ -200,24 +209,29 @@ def _train(
     request: TrainRequest,
     out: Path | None,
     resumed: bool,
-    device: str,
+    devices: Sequence[str],
     compiled: bool,
+    jobs: int,
     as_json: bool,
 ) -> None:
     """Train what is requested, or the rest of it, into ``out`` (None: a new folder), and print the scores."""
     keep_freed_memory()
     from aupipe.train.ensemble_recipe import ensemble_recipe_from_json, expand_members
+    from aupipe.train.fit import fit
+    from aupipe.train.fit_config import FitConfig, FitData
     from aupipe.train.run import load_run
 
-    check_split_options(request)
+    check_split_options(request, jobs)
     refuse_repeated(request.features)
+    device = devices[0]
     begun = request if resumed else find_finished(out, request) if out is not None else None
-    ensemble = ensemble_recipe_from_json(request.recipe)
+    ensemble, points = ensemble_recipe_from_json(request.recipe), points_of(request)
+    needs = with_points(ensemble, points)
     # A resumed run keeps its features, also where the configuration has changed.
     names = request.features or (tuple(request.data.get("features", ())) if resumed else ())
     limits = (request.where, needed_splits(request))
-    data = gather(config, store, ensemble, request.task, names, request.allow_missing, *limits)
-    for member in ensemble.members:
+    data = gather(config, store, needs, request.task, names, request.allow_missing, *limits)
+    for member in needs.members:
         refuse_repeated(member.recipe.features)
     warn_damaged(data)
     warn_random([store.spec(feature) for feature in data.features.values()])
@@ -231,7 +245,10 @@ def _train(
         "deterministic": request.deterministic,
         "compiled": compiled,
     }
+    shared: dict[str, Any] = {name: getattr(data, name) for name in ("features", "labels", "aux_labels", "command")}
     members = expand_members(ensemble, data.features)
+    for point in points:
+        expand_members(point.recipe, data.features)  # refuses what is not there
     folds = divide(data, request)
     request = replace(request, data=identify_data(data, store))
     if begun is not None and (other := data_differences(begun, request)):
@@ -245,51 +262,36 @@ def _train(
     try:
         if is_finished(out):
             echo(f"{out} is trained already", err=True)
-        if request.folds is None and len(request.seeds) == 1 and len(members) == 1:
+        if points:
+            if not is_finished(out):
+                with training_log(out, config, request, data, flagged, device) as tell:
+                    run_sweep(request, data, store, out, options, devices, jobs, tell)
+            show_sweep(out, as_json)
+        elif request.folds is None and len(request.seeds) == 1 and len(members) == 1:
             fold, seed = folds[0]
             if is_finished(out):
                 run = load_run(out)
             else:
+                splits = FitData(fold.train, fold.validation, **shared | {"features": members[0].features})
+                how = FitConfig(members[0].recipe, data.task, seed, **options)
                 with training_log(out, config, request, data, flagged, device) as tell:
-                    run = _fit(store, data, out, members[0], fold, seed, options, tell)
+                    run = fit(store, splits, how, out, resume=True, progress=tell)
             worth = describe_worth(data, request, len(run.validation), False)
             show_run(run, store, data, fold.validation, worth, as_json)
         else:
             from aupipe.train.ensemble import train_ensemble
 
-            given: dict[str, Any] = {"features": data.features, "labels": data.labels, "aux_labels": data.aux_labels}
-            given |= {"task": data.task, "out": out, "command": data.command}
             with training_log(out, config, request, data, flagged, device) as tell:
-                model = train_ensemble(store, ensemble, folds, progress=tell, **given, **options)
+                model = train_ensemble(
+                    store, ensemble, folds, task=data.task, out=out, progress=tell, **shared, **options
+                )
             held_out = len({name for run in model.runs for name in run.validation})
             worth = describe_worth(data, request, held_out, bool(model.weighed_on))
             show_ensemble(model, store, data, ensemble.name, [member.name for member in members], worth, as_json)
     except (AupipeError, OSError):
-        left = list(out.iterdir())
-        if begun is None and all(item.name == REQUEST_FILE or is_training_log(item) for item in left):
-            for item in left:  # an error before any training
-                item.unlink()
-            if fresh:
-                out.rmdir()
+        if begun is None:
+            remove_untrained(out, fresh)
         raise
     except KeyboardInterrupt:
         say_how_to_continue(f"to continue: aupipe train --resume {out}")
         raise
-
-
-def _fit(
-    store: Store,
-    data: Data,
-    out: Path,
-    member: Member,
-    fold: Fold,
-    seed: int,
-    options: Any,
-    tell: Callable[[str], None],
-) -> Run:
-    from aupipe.train.fit import fit
-    from aupipe.train.fit_config import FitConfig, FitData
-
-    given = FitData(fold.train, fold.validation, data.labels, member.features, data.aux_labels, data.command)
-    config = FitConfig(member.recipe, data.task, seed, **options)
-    return fit(store, given, config, out, resume=True, progress=tell)

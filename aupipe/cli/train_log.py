@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aupipe.cli.output import echo
+from aupipe.cli.train_request import REQUEST_FILE, TrainRequest
 
 if TYPE_CHECKING:
     from aupipe.cli.data import Data
-    from aupipe.cli.train_request import TrainRequest
     from aupipe.config import Config
 
 
@@ -53,6 +53,11 @@ def training_log(
         yield tell
 
 
-def is_training_log(path: Path) -> bool:
-    """Whether a file in the folder of a run is a log."""
-    return path.suffix == ".jsonl"
+def remove_untrained(out: Path, fresh: bool) -> None:
+    """Empty the folder of a run in which nothing was trained, and remove it if it is ``fresh``."""
+    left = list(out.iterdir())
+    if all(item.name == REQUEST_FILE or item.suffix == ".jsonl" for item in left):
+        for item in left:
+            item.unlink()
+        if fresh:
+            out.rmdir()

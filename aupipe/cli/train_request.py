@@ -30,7 +30,7 @@ class TrainRequest:
 
     ``recipe``: `EnsembleRecipe.to_json`. ``folds``: a number, or fold name -> recording ids; ``only``: names of those
     that are trained, () for all. ``on``: train or all. ``dev``: the development share of the recordings, or 0.
-    ``where``: conditions that recordings fulfil.
+    ``where``: conditions that recordings fulfil. ``sweep``: the points of a search (`Point.to_json`).
     """
 
     recipe: Mapping[str, Any]
@@ -46,6 +46,7 @@ class TrainRequest:
     dev: float = 0.0
     where: tuple[str, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)  # `identify_data`; empty in files of an earlier aupipe
+    sweep: tuple[Mapping[str, Any], ...] = ()
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -98,7 +99,7 @@ def read_request(folder: Path) -> TrainRequest:
     """The request of the run in a folder. Raises UsageError where there is none, or it is not readable."""
     try:
         content: dict[str, Any] = read_json(folder / REQUEST_FILE)
-        content |= {key: tuple(content.get(key, ())) for key in ("features", "seeds", "only", "where")}
+        content |= {key: tuple(content.get(key, ())) for key in ("features", "seeds", "only", "where", "sweep")}
         return TrainRequest(**content)
     except FileNotFoundError:
         raise UsageError(f"{folder}: nothing to resume: it has no {REQUEST_FILE}") from None
@@ -156,12 +157,22 @@ def differences(before: TrainRequest, now: TrainRequest) -> list[str]:
         "threads",
     )
     found = [_difference(name, getattr(before, name), getattr(now, name)) for name in names]
+    found.append(_difference("sweep", *(swept(request) for request in (before, now))))
     if before.recipe["name"] != now.recipe["name"]:
         found.insert(0, _difference("recipe", before.recipe["name"], now.recipe["name"]))
     else:
         old, new = _settings(before.recipe), _settings(now.recipe)
         found += [_difference(name, old.get(name), new.get(name)) for name in dict.fromkeys([*old, *new])]
     return [line for line in found if line]
+
+
+def swept(request: TrainRequest) -> list[str]:
+    """The values of each swept setting of a request, as ``optimiser.lr=0.0001,0.0003``."""
+    found: dict[str, dict[str, None]] = {}
+    for point in request.sweep:
+        for key, value in point["settings"].items():
+            found.setdefault(key, {})[value if isinstance(value, str) else json.dumps(value)] = None
+    return [f"{key}={','.join(values)}" for key, values in found.items()]
 
 
 def data_differences(before: TrainRequest, now: TrainRequest) -> list[str]:

@@ -152,7 +152,9 @@ class BlockReader:
                 rows.index_fill_(0, parts[f"absent{i}"], 0.0)
             at += dim
         x[:, at:] = parts["present"]
-        fields = {name: parts[name] for name in ("mask", "targets", "valid", "scored", "times") if name in parts}
+        fields: dict[str, Tensor] = {
+            name: parts[name] for name in ("mask", "targets", "valid", "scored", "times") if name in parts
+        }
         return {"x": x.view(count, longest, -1), **fields}
 
     def _center(self, i: int) -> bool:

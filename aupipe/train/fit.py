@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aupipe.errors import AupipeError, UsageError
+from aupipe.errors import DivergedError, UsageError
 from aupipe.store import Store
 from aupipe.tasks import Task
 from aupipe.train.checkpoint import TrainState, load_checkpoint
@@ -64,7 +64,7 @@ def fit(
 
     Raises UsageError for recordings without features or labels (unless ``allow_missing``), for two features that are
     the same numbers, for a task the recipe has no loss for, for recordings in both splits, where ``out`` already holds
-    a run, also one of other arguments or data, and where another training runs there; AupipeError if the loss diverges.
+    a run, also one of other arguments or data, and where another training runs there; DivergedError if the loss does.
     """
     recipe, task = config.recipe, config.task
     check_request(recipe, task)
@@ -260,9 +260,9 @@ def _train_epoch(
 def _check_finite(epoch: int, loss: float, head: nn.Module, recipe: Recipe) -> None:
     remedy = f"lower optimiser.lr (now {recipe.optimiser.lr:g})"
     if not math.isfinite(loss):
-        raise AupipeError(f"epoch {epoch}: loss {loss}; {remedy}")
+        raise DivergedError(f"epoch {epoch}: loss {loss}; {remedy}")
     if not all(torch.isfinite(value).all() for value in head.parameters()):
-        raise AupipeError(f"epoch {epoch}: weights are not finite; {remedy}")
+        raise DivergedError(f"epoch {epoch}: weights are not finite; {remedy}")
 
 
 def _validator(loaded: TrainingData, config: FitConfig, timed: bool) -> Callable[[nn.Module], tuple[float, Scores]]:

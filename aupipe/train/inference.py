@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from aupipe.errors import AupipeError
+from aupipe.errors import DivergedError
 from aupipe.tasks import Task
 from aupipe.train.data import Example
 from aupipe.train.heads import context_of, run_head
@@ -25,7 +25,7 @@ def score_recordings(
 ) -> dict[str, NDArray[np.float32]]:
     """Scores (T, K) by recording id. Where windows overlap, probabilities are averaged, not decisions.
 
-    Raises AupipeError where the output of the head is not finite.
+    Raises DivergedError where the output of the head is not finite.
     """
     context = context_of(head, recipe.margin)
     tiles = {}
@@ -46,7 +46,7 @@ def score_recordings(
         own = tiles[example.recording]
         scores[example.recording] = overlap_mean(len(example), own, list(islice(rest, len(own))))
         if not np.isfinite(scores[example.recording]).all():
-            raise AupipeError(f"{example.recording}: the output of the head is not finite; train it again")
+            raise DivergedError(f"{example.recording}: the output of the head is not finite; train it again")
     return scores
 
 

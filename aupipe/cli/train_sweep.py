@@ -1,0 +1,227 @@
+"""train --sweep: a search over settings of a recipe, scored by nested cross-validation."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aupipe.cli.context import trivial_scores
+from aupipe.cli.data import Data
+from aupipe.cli.output import echo, echo_json
+from aupipe.cli.train_request import TrainRequest
+from aupipe.cli.train_split import divide
+from aupipe.documents import read_json
+from aupipe.errors import AupipeError, UsageError
+from aupipe.files import write_file
+from aupipe.logs import repeating_nothing
+from aupipe.tasks import Task
+
+if TYPE_CHECKING:
+    from aupipe.store import Store
+    from aupipe.train.ensemble_recipe import EnsembleRecipe
+    from aupipe.train.search import Cell, CellScore, CellTrainer
+    from aupipe.train.sweep import Point
+
+RESULT_FILE, PLOT_FILE = "sweep.json", "sweep.svg"
+
+
+class SweepCommand(click.Command):
+    """A command without arguments whose ``--sweep`` takes all words up to the next option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, repeat_option(args, "--sweep"))
+
+
+def repeat_option(words: Sequence[str], option: str) -> list[str]:
+    """``--sweep a b --x`` as ``--sweep a --sweep b --x``."""
+    found: list[str] = []
+    inside = False
+    for word in words:
+        if word.startswith("-"):
+            inside = word.partition("=")[0] == option
+        elif inside and found[-1] != option:
+            found.append(option)
+        found.append(word)
+    return found
+
+
+def read_sweep(
+    texts: Sequence[str], recipe: str, changes: Sequence[str], per_feature: bool, task: Task
+) -> tuple[dict[str, Any], ...]:
+    """The points of ``--sweep`` as a request keeps them; () without it. Raises UsageError as `read_points` does."""
+    from aupipe.train.ensemble_recipe import load_ensemble_recipe
+    from aupipe.train.sweep import read_points
+
+    def read(more: Sequence[str]) -> EnsembleRecipe:
+        return load_ensemble_recipe(recipe, [*changes, *more], per_feature, task)
+
+    return tuple(point.to_json() for point in read_points(texts, changes, read, task)) if texts else ()
+
+
+def points_of(request: TrainRequest) -> list[Point]:
+    """The points of a request, on the features that were asked for."""
+    from aupipe.train.sweep import point_from_json
+
+    points = [point_from_json(content) for content in request.sweep]
+    if not request.features:
+        return points
+    return [p if "features" in p.settings else replace(p, recipe=p.recipe.on(request.features)) for p in points]
+
+
+def with_points(ensemble: EnsembleRecipe, points: Sequence[Point]) -> EnsembleRecipe:
+    """A recipe that needs the data of all points; without any, that of ``ensemble``."""
+    if not points:
+        return ensemble
+    return replace(ensemble, members=tuple(member for point in points for member in point.recipe.members))
+
+
+def run_sweep(
+    request: TrainRequest,
+    data: Data,
+    store: Store,
+    out: Path,
+    options: Mapping[str, Any],
+    devices: Sequence[str],
+    jobs: int,
+    tell: Callable[[str], None],
+) -> dict[str, Any]:
+    """Train what is left of a search, write its result, its plot and its winner, and return the result.
+
+    Raises AupipeError where cells were not trained, because their process died twice.
+    """
+    from aupipe.report.search_plot import draw_search
+    from aupipe.train.model import FILE, save_ensemble
+    from aupipe.train.search import CellTrainer, SearchData, plan_cells, search
+
+    points = points_of(request)
+    folds = [fold for fold, _ in divide(data, replace(request, seeds=request.seeds[:1]))]
+    shared = SearchData(data.task, data.labels, data.features, data.aux_labels, data.command)
+    trainer = CellTrainer(store, shared, out, dict(options))
+    cells = plan_cells(points, folds, request.seeds)
+    _tell_cost(cells, data, len(folds), jobs, tell)
+    remote = replace(trainer, store=str(store.path))
+    run = (lambda given: run_cells(remote, given, devices, jobs, out, tell)) if jobs > 1 else None
+    with repeating_nothing():
+        found = search(store, points, folds, request.seeds, trainer, run=run, tell=tell)
+    labels = {r.id: data.labels[r.id] for fold in folds for r in fold.validation if r.id in data.labels}
+    trivial = {name: scores.to_json() for name, scores in trivial_scores(labels, data.task).items()}
+    document = found.to_json() | {"trivial": trivial, "damaged": data.damaged}
+    document |= {"unused": bool(data.validation) and request.on == "train"}
+    write_file(out / RESULT_FILE, json.dumps(document, indent=1), overwrite=True)
+    write_file(out / PLOT_FILE, draw_search(document), overwrite=True)
+    if not (out / FILE).is_file():
+        save_ensemble(out, [found.model])  # last: a folder that has it is finished
+    return document
+
+
+def _tell_cost(cells: Sequence[Cell], data: Data, folds: int, jobs: int, tell: Callable[[str], None]) -> None:
+    """Say how many runs a search takes, and of what."""
+    from aupipe.train.ensemble_recipe import expand_members
+
+    counts = [len(cell.folds) * len(expand_members(cell.point.recipe, data.features)) for cell in cells]
+    points = len({cell.point.name for cell in cells})
+    where = f"{jobs} processes" if jobs > 1 else "one process (--jobs N uses several)"
+    tell(f"{sum(counts)} runs: {points} points, each on all {folds} folds and without each of them; {where}")
+
+
+def run_cells(
+    trainer: CellTrainer,
+    cells: Sequence[Cell],
+    devices: Sequence[str],
+    jobs: int,
+    out: Path,
+    tell: Callable[[str], None],
+) -> Iterator[tuple[Cell, CellScore]]:
+    """The scores of cells as they are trained in ``jobs`` processes, which share the devices.
+
+    Raises AupipeError at the end, naming the cells whose process died twice.
+    """
+    from aupipe.train.pool import Died, run_tasks
+
+    places = [devices[number % len(devices)] for number in range(min(jobs, len(cells)))]
+    if devices != ["cpu"]:  # a process sees its own GPU alone, as the first
+        trainer = replace(trainer, options={**trainer.options, "device": "cuda:0"})
+    dead: list[str] = []
+    with closing(run_tasks(trainer, cells, [visible(device) for device in places], tell)) as results:
+        for cell, found in results:
+            if isinstance(found, Died):
+                dead.append(f"{cell}: {found.reason}")
+                tell(f"{dead[-1]}, twice; left out")
+            else:
+                yield cell, found
+    if dead:
+        raise AupipeError(
+            f"{len(dead)} of {len(cells)} parts of the search were not trained ({dead[0]}, twice): "
+            f"`aupipe train --resume {out}` tries them again"
+        )
+
+
+def visible(device: str, known: str | None = None) -> dict[str, str]:
+    """The variables of a process that sees one device; ``known``: CUDA_VISIBLE_DEVICES of this process."""
+    if device == "cpu":
+        return {}
+    number = int(device.removeprefix("cuda:"))
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "") if known is None else known
+    return {"CUDA_VISIBLE_DEVICES": names.split(",")[number].strip() if names else str(number)}
+
+
+def show_sweep(out: Path, as_json: bool) -> None:
+    """Print the result of the search in a folder: a line per point, then the score of the winner, and where it is."""
+    from aupipe.train.scores import Scores
+
+    try:
+        document = read_json(out / RESULT_FILE)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{out / RESULT_FILE}: not readable ({error}): train into another folder") from error
+    if as_json:
+        echo_json({"model": str(out), **document})
+        return
+    echo(*_table(document), "")
+    nested, naive = (Scores.from_json(document[key]["scores"]) for key in ("nested", "naive"))
+    trivial = {name: Scores.from_json(content) for name, content in document["trivial"].items()}
+    echo(*nested.table(trivial, name="nested").split("\n"), "")
+    winner = next(point for point in document["points"] if point["name"] == document["winner"])
+    optimism, metric = document["optimism"], document["metric"]
+    within = {key: _within((document[key]["interval"] or {}).get("interval")) for key in ("nested", "naive")}
+    few = (document["nested"]["interval"] or {}).get("caveat", "")
+    echo(
+        f"winner: {winner['label']}",
+        f"nested {metric} {nested.mean:.3f}{within['nested']}: each fold by the point chosen without it; report this",
+        f"naive {metric} {naive.mean:.3f}{within['naive']}: the score that the winner won by; do not report it",
+        f"optimism {optimism['value']:.3f}{_within(optimism['interval'])}: naive minus nested",
+        *([few] if few else []),
+        f"search: {out} (the winner's model, {RESULT_FILE}, {PLOT_FILE})",
+        f"next: aupipe {'evaluate' if document['unused'] else 'predict'} {out}",
+    )
+
+
+def _within(bounds: Sequence[float] | None) -> str:
+    return f" [{bounds[0]:.3f}, {bounds[1]:.3f}]" if bounds else ""
+
+
+def _table(document: Mapping[str, Any]) -> list[str]:
+    """A line per point: its score on what all folds held out, the mean of its runs' own, and where it was chosen."""
+    folds = len(document["folds"])
+    rows = [["point", f"naive {document['metric']}", "its runs", "chosen"]]
+    for point in document["points"]:
+        failed = [outer for outer, cell in point["without"].items() if cell["failed"]]
+        times = f"in {len(point['chosen_without'])} of {folds} folds" if point["chosen_without"] else ""
+        won = "winner" if point["name"] == document["winner"] else ""
+        lost = f"failed without {', '.join(failed)}" if failed else ""
+        if point["failed"]:
+            rows.append([point["label"], "failed", "", f"{point['failed']}"])
+            continue
+        spread = f"{point['mean']:.3f} +- {point['deviation']:.3f}"
+        rows.append([point["label"], f"{point['score']:.3f}", spread, ", ".join(filter(None, [won, times, lost]))])
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), row[1].rjust(widths[1]), row[2].rjust(widths[2]), row[3]]).rstrip()
+        for row in rows
+    ]

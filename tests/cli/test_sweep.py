@@ -1,0 +1,185 @@
+"""train --sweep as a user types it: the search of docs/training.md, its refusals, its kill and its processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import psutil
+import pytest
+
+from aupipe.cli.train_sweep import repeat_option, visible
+from aupipe.train.model import load_model
+from tests.cli.test_train import SMALL, Folder, fill
+
+ROOT = Path(__file__).parents[2]
+AUPIPE = [sys.executable, "-c", "from aupipe.cli import main; main()"]
+FAST = ("--feature", "hog", *SMALL, "--set", "predict_hop=32")
+SEARCH = ("train", "--recipe", "baseline", "--sweep", "lr=0.01,0.1", "--folds", "3", *FAST)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    root = tmp_path_factory.mktemp("project")
+    fill(root)
+    return Folder(root)
+
+
+@pytest.fixture(scope="module")
+def searched(project: Folder) -> str:
+    return project.ask(*SEARCH, "--out", "search")
+
+
+def result_of(folder: Folder, out: str) -> dict:
+    return json.loads((folder.path / out / "sweep.json").read_text())
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_sweep_takes_all_words_up_to_the_next_option() -> None:
+    typed = shlex.split("--recipe tcn --sweep lr=1e-4,3e-4 head.width=32,64 --folds 5 --sweep=a=1 b=2 -v")
+    assert repeat_option(typed, "--sweep") == shlex.split(
+        "--recipe tcn --sweep lr=1e-4,3e-4 --sweep head.width=32,64 --folds 5 --sweep=a=1 --sweep b=2 -v"
+    )
+    assert repeat_option(["--recipe", "tcn", "stray"], "--sweep") == ["--recipe", "tcn", "stray"]
+
+
+def test_a_search_prints_its_points_and_says_which_score_to_report(project: Folder, searched: str) -> None:
+    result = result_of(project, "search")
+    nested, naive = (result[key]["scores"]["mean"] for key in ("nested", "naive"))
+    assert "18 runs: 2 points, each on all 3 folds and without each of them" in searched
+    assert re.search(r"^optimiser.lr=0.01 +0\.\d{3} +0\.\d{3} \+- 0\.\d{3}", searched, re.MULTILINE)
+    assert f"nested F1 {nested:.3f} [" in searched
+    assert f"naive F1 {naive:.3f} [" in searched
+    assert f"optimism {naive - nested:.3f} [" in searched
+    assert "AU12" in searched
+    assert "so it is too narrow" in searched
+    assert "next: aupipe evaluate search" in searched
+    assert len(list((project.path / "search" / "points").glob("*/*/*/run.json"))) == 18 == result["runs"]
+    assert [point["label"] for point in result["points"]] == ["optimiser.lr=0.01", "optimiser.lr=0.1"]
+
+
+def test_the_plot_is_svg_with_a_row_per_point(project: Folder, searched: str) -> None:
+    picture = ET.fromstring((project.path / "search" / "sweep.svg").read_text())
+    texts = [node.text for node in picture.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"optimiser.lr=0.01", "optimiser.lr=0.1"} <= set(texts)
+    assert f"nested {result_of(project, 'search')['nested']['scores']['mean']:.3f}" in texts
+
+
+def test_the_winner_is_evaluated_on_the_validation_split_and_the_same_command_reports_it_again(
+    project: Folder, searched: str
+) -> None:
+    before = content(project.path / "search")
+    assert project.json("evaluate", "search", "--cpu", "--draws", "0")["recordings"] == 3
+    assert len(load_model(project.path / "search").runs) == 3
+    again = project.ask(*SEARCH, "--out", "search")
+    assert "search is trained already" in again
+    assert searched[searched.index("point ") :] in again
+    found = project.json("train", "--resume", "search", "--cpu")
+    assert found["model"] == "search"
+    assert found["optimism"] == result_of(project, "search")["optimism"]
+    assert content(project.path / "search") == before
+
+
+def test_another_sweep_does_not_mix_with_a_finished_one(project: Folder, searched: str) -> None:
+    before = content(project.path / "search")
+    words = [word if word != "lr=0.01,0.1" else "lr=0.01,0.1,0.2" for word in SEARCH]
+    said = project.ask(*words, "--out", "search", code=2)
+    assert "(sweep optimiser.lr=0.01,0.1, not optimiser.lr=0.01,0.1,0.2): choose another --out" in said
+    assert "leave out --sweep" in project.ask("train", "--resume", "search", "--sweep", "lr=1", code=2)
+    assert content(project.path / "search") == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--sweep lr=0.01,fast --folds 3", "lr = 'fast': expected float"),
+        ("--sweep lrr=0.01 --folds 3", "unknown key 'lrr'"),
+        ("--sweep lr=0.01", "--sweep needs --folds"),
+        ("--sweep lr=0.01 --folds 2", "a search needs 3 folds or more, not 2"),
+        ("--sweep lr=0.01 --folds 3 --fold fold1", "--sweep needs --folds"),
+        ("--sweep lr --folds 3", "expected key=value,value"),
+        ('--sweep features=["hog"],["swin"] --folds 3', "'swin'"),
+        ("--jobs 2 --folds 3", "--jobs needs --sweep"),
+        ("--folds 9 --sweep lr=1", "9 folds of 6 groups"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused_in_one_line_and_leaves_no_folder(
+    project: Folder, words: str, said: str
+) -> None:
+    answer = project.ask(
+        "train", "--recipe", "baseline", *FAST, *shlex.split(words, posix=False), "--out", "no", code=2
+    )
+    assert said in answer.splitlines()[-1]
+    assert not (project.path / "no").exists()
+
+
+def documented() -> list[list[str]]:
+    """The commands of the section of the documentation, as words."""
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    block = text.partition("## Search\n")[2].split("```")[1]
+    return [shlex.split(line, comments=True)[1:] for line in block.removeprefix("bash").strip().splitlines()]
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_documentation_search_and_score(project: Folder) -> None:
+    small = {"train": [*FAST, "--set", "epochs=1"], "evaluate": ["--cpu"], "predict": ["--cpu", "--out", "p.csv"]}
+    for words in documented():
+        words = [word if word not in ("32,64", "5") else "3" for word in words]
+        more = ["--cpu"] if "--resume" in words else small[words[0]]
+        said = project.ask(*words, *more)
+    assert "F1" in said
+
+
+def test_each_process_sees_one_gpu() -> None:
+    assert visible("cpu") == {}
+    assert visible("cuda:1", known="") == {"CUDA_VISIBLE_DEVICES": "1"}
+    assert visible("cuda:1", known="4,7") == {"CUDA_VISIBLE_DEVICES": "7"}
+
+
+@pytest.mark.slow
+def test_a_search_in_processes_survives_kills_and_ends_with_the_numbers_of_one_process(
+    project: Folder, searched: str
+) -> None:
+    """The run is killed, then one of its processes; no finished run is trained again."""
+    out = project.path / "killed"
+    begin = [*AUPIPE, *SEARCH, "--jobs", "2", "--out", "killed"]
+    running = subprocess.Popen(begin, cwd=project.path, stderr=subprocess.PIPE, text=True, stdout=subprocess.DEVNULL)
+    while len(list(out.glob("points/*/*/scores.json"))) < 2:
+        assert running.poll() is None, running.stderr.read()
+        time.sleep(0.02)
+    workers = workers_of(running.pid)
+    running.kill()
+    running.communicate()
+    psutil.wait_procs(workers, timeout=10)
+    done = {path.parent: content(path.parent) for path in out.glob("points/*/*/scores.json")}
+    assert len(done) < 8
+    refused = subprocess.run(begin, cwd=project.path, capture_output=True, text=True)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "killed holds a run that is not finished: `aupipe train --resume killed`" in refused.stderr
+
+    resume = [*AUPIPE, "train", "--resume", "killed", "--jobs", "2", "--cpu", "--json"]
+    running = subprocess.Popen(resume, cwd=project.path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    while not (workers := workers_of(running.pid)):
+        assert running.poll() is None
+        time.sleep(0.02)
+    os.kill(workers[0].pid, signal.SIGKILL)
+    stdout, stderr = running.communicate(timeout=300)
+    assert running.returncode == 0, stderr
+    assert "its process was killed by signal 9; tried again" in stderr
+    assert {folder: content(folder) for folder in done} == done
+    assert json.loads(stdout) == {"model": "killed", **result_of(project, "search")}
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    return [child for child in psutil.Process(pid).children() if "aupipe.train.pool_worker" in child.cmdline()]
