@@ -161,8 +161,9 @@ class BlockReader:
             if len(parts[f"absent{i}"]):
                 rows.index_fill_(0, parts[f"absent{i}"], 0)
         x[:, column:] = parts["present"]
-        fields = {name: parts[name] for name in ("mask", "targets", "valid", "scored", "times") if name in parts}
-        return {"x": x.view(count, longest, -1), **fields}, raw
+        names = [name for name in ("mask", "targets", "valid", "scored", "times") if name in parts]
+        fields = {"x": x.view(count, longest, -1)} | {name: parts[name] for name in names}
+        return fields, raw
 
     def _center(self, i: int) -> bool:
         """Is a share of the recording's mean subtracted from feature i?"""
