@@ -48,6 +48,7 @@ LINES: dict[str, tuple[str, str]] = {
     "tcn": ("tcn", f"{SMALL} head.width=48 head.channels=[48,48,48]"),
     "field": ("field", "features=[] center=1.0 batch=8 head.channels=[32,32,32] head.input_dropout=0.1"),
     "best": ("best", "features=[]"),
+    "linear": ("baseline", "features=[] center=1.0 epochs=12 symmetric=true"),  # the linear members of `best` alone
     "aud-tgn": (
         "aud-tgn",
         f"{DEEP} head.weights=random head.channels=[[48,48,48]] head.width=48 head.layers=2 head.heads=4 "
@@ -90,7 +91,7 @@ def train_line(
 ) -> Trained:
     """Folds of these recordings by video, and the post-processing that fits what they held out."""
     name, changes = LINES[line]
-    ensemble = load_ensemble_recipe(name, [*changes.split(), *extra]).on(tuple(data.features))
+    ensemble = load_ensemble_recipe(name, [*changes.split(), *extra], line == "linear").on(tuple(data.features))
     frames = {key: len(value) for key, value in data.labels.items()}
     folds = [(fold, options.seed) for fold in group_folds(recordings, options.folds, 0, frames)]
     model = train_ensemble(store, ensemble, folds, labels=data.labels, features=data.features, task=data.task, out=out)

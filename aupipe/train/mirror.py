@@ -31,7 +31,7 @@ def mirror_order(spec: FeatureSpec) -> NDArray[np.intp] | None:
 
 def symmetric_rows(rows: NDArray[np.float32], order: NDArray[np.intp] | None) -> NDArray[np.float32]:
     """The mean of each of the rows (n, d) and its mirror image; the rows themselves where ``order`` is None."""
-    return rows if order is None else (rows + rows[:, order]) / 2
+    return rows if order is None else (rows + rows[:, order]) * np.float32(0.5)
 
 
 def _hog_order(blocks: int, bins: int) -> NDArray[np.intp]:
