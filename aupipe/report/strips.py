@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
-from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
 from aupipe.report.checks.facts import Facts
@@ -36,7 +36,7 @@ class Strip:
 
     title: str
     about: str
-    drawing: Markup
+    drawing: str
 
 
 def draw_strips(
@@ -79,7 +79,7 @@ def _draw(
     form: str,
     flagged: Mapping[str, float],
     pages: Mapping[str, str],
-) -> Markup:
+) -> str:
     low, high = float(values.min()), float(values.max())
 
     def place(value: float) -> float:
@@ -109,4 +109,4 @@ def _draw(
         title = f"<title>{escape(name)}: {escape(form.format(value))}</title>"
         dot = f'<circle class="flagged" cx="{place(value):.1f}" cy="{floor - 4}" r="4.5">{title}</circle>'
         parts.append(f'<a href="{escape(pages[name])}">{dot}</a>' if name in pages else dot)
-    return Markup(f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">{"".join(parts)}</svg>')
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">{"".join(parts)}</svg>'
