@@ -226,8 +226,8 @@ def extract(
             from aupipe.extract.executors.cluster.connection import SchedulerOptions, connected
 
             # Before the plan is made: a run that waits here for another one finds its items stored.
-            wanted = SchedulerOptions(scheduler, tls_ca, tls_cert, tls_key, worker_timeout)
-            connection = stack.enter_context(connected(wanted, _tell))
+            there = SchedulerOptions(scheduler, tls_ca, tls_cert, tls_key, worker_timeout)
+            connection = stack.enter_context(connected(there, _tell))
         opened = open_or_create(config, create=False)
         plan = make_plan(recordings, feature_set, opened, retry_failed=retry_failed, force=force)
         if dry_run:

@@ -284,9 +284,8 @@ def _train(
             from aupipe.train.ensemble import train_ensemble
 
             with training_log(out, config, request, data, flagged, device) as tell:
-                model = train_ensemble(
-                    store, ensemble, folds, task=data.task, out=out, progress=tell, **shared, **options
-                )
+                options |= {"task": data.task, "out": out, "progress": tell}
+                model = train_ensemble(store, ensemble, folds, **shared, **options)
             held_out = len({name for run in model.runs for name in run.validation})
             worth = describe_worth(data, request, held_out, bool(model.weighed_on))
             show_ensemble(model, store, data, ensemble.name, [member.name for member in members], worth, as_json)

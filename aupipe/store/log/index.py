@@ -70,8 +70,7 @@ class Index:
             if current is not None and current.revision == record.revision:
                 self.superseded.pop(revision, None)
             else:
-                last = max(line.order for line in (entry.done, entry.deleted) if line)
-                self.superseded[revision] = last[1]
+                self.superseded[revision] = max(line.order for line in (entry.done, entry.deleted) if line)[1]
 
     def refresh(self) -> set[Key] | None:
         """Read what other processes have written since the last call.
