@@ -234,6 +234,7 @@ def test_importing_aupipe_loads_nothing_heavy() -> None:
         ["demo", "--help"],
         ["check", "--help"],
         ["overlay", "--help"],
+        ["report", "run", "--help"],
         ["report", "--help"],
         ["report", "data", "--help"],
     ],

@@ -13,6 +13,9 @@ from aupipe.errors import UsageError
 from aupipe.files import refuse_existing
 from aupipe.types import Recording
 
+TABLES = ("csv", "parquet", "events")  # formats of one file with the full names of the recordings
+SUFFIXES = {"tracks": ".txt", "eaf": ".eaf", "textgrid": ".TextGrid"}  # formats of a file for each recording
+
 
 def overwrite_option(what: str, *names: str) -> Callable[[Any], Any]:
     """``--overwrite``, for commands that write a file the user names."""
@@ -30,11 +33,11 @@ def refuse_nonempty(folder: Path, why: str = "") -> None:
 def refuse_lost_predictions(recordings: Sequence[Recording], form: str, out: Path, overwrite: bool) -> None:
     """Raises UsageError where predictions would overwrite each other, or what exists at ``out``.
 
-    The formats abaw and tracks name a recording without its file suffix, as the challenge does.
+    All formats but tables name a recording without its file suffix, as the challenge does.
     """
     from aupipe.train.prediction_files import same_file, track_file
 
-    if form in ("csv", "parquet"):
+    if form in TABLES:
         refuse_existing(out, overwrite)
         return
     named: dict[str, str] = {}
@@ -56,8 +59,8 @@ def refuse_lost_predictions(recordings: Sequence[Recording], form: str, out: Pat
             "predict them one by one, each with its own --out"
         )
     if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file: --format tracks writes a folder")
+        raise UsageError(f"{out} is a file: --format {form} writes a folder")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise UsageError(f"{out} is not empty: choose another folder, or give --overwrite to write into it")
     for name in named:
-        refuse_existing(track_file(out, name), overwrite)
+        refuse_existing(track_file(out, name, SUFFIXES[form]), overwrite)

@@ -1,10 +1,12 @@
-"""predict: per-frame predictions of a trained run or ensemble, in several file formats."""
+"""predict: predictions of a trained run or ensemble, frame by frame or as intervals, in several file formats."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,8 +14,18 @@ from aupipe.cli.context import POST, SHOT_STARTS, SPLITS, WHERE, choose_postproc
 from aupipe.cli.data import select_recordings
 from aupipe.cli.options import config_options, device_options
 from aupipe.cli.output import echo
-from aupipe.cli.overwrite import overwrite_option, refuse_lost_predictions
+from aupipe.cli.overwrite import SUFFIXES, overwrite_option, refuse_lost_predictions
 from aupipe.dataset import label_name
+from aupipe.errors import UsageError
+from aupipe.types import Recording
+
+if TYPE_CHECKING:
+    from aupipe.tasks import Task
+    from aupipe.train.predictions import Predictions
+
+INTERVALS = ("events", "eaf", "textgrid")  # formats of intervals, not of frames
+DEFAULT = {"csv": "predictions.csv", "parquet": "predictions.parquet", "abaw": "submission.txt", "events": "events.csv"}
+DEFAULT |= {"tracks": "predictions", "eaf": "eaf", "textgrid": "textgrid"}  # folders
 
 
 @click.command()
@@ -21,22 +33,36 @@ from aupipe.dataset import label_name
 @click.argument("recordings", nargs=-1)
 @click.option("--split", type=SPLITS, help="Predict the recordings of a split, instead of named ones.")
 @WHERE
-@click.option(
-    "--format", "form", type=click.Choice(["csv", "parquet", "abaw", "tracks"]), default="csv", show_default=True
-)
+@click.option("--format", "form", type=click.Choice(list(DEFAULT)), default="csv", show_default=True)
 @click.option(
     "--sample",
     type=click.Path(path_type=Path, exists=True),
     help="The organisers' sample file, for the format abaw: gives the rows and their order.",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="File to write; a folder for tracks. Default: in the folder of RUN."
+    "--out",
+    type=click.Path(path_type=Path),
+    help="File to write; a folder for tracks, eaf and textgrid. Default: in the folder of RUN.",
 )
 @overwrite_option("what is at --out")
 @click.option(
     "--fill",
     type=click.Choice(["model", "interpolate"]),
     help="Frames without a face: the model's score (default), or linear interpolation between frames with a face.",
+)
+@click.option(
+    "--min-duration",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Of intervals: leave out shorter ones.",
+)
+@click.option(
+    "--max-gap",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Of intervals: join those of a label with at most this gap between them, before --min-duration.",
 )
 @POST
 @SHOT_STARTS
@@ -53,6 +79,8 @@ def predict(
     out: Path | None,
     overwrite: bool,
     fill: Any,
+    min_duration: float,
+    max_gap: float,
     post: str,
     cuts_file: Path | None,
     allow_missing: bool,
@@ -61,26 +89,30 @@ def predict(
     config_file: Path | None,
     store: Path | None,
 ) -> None:
-    """Write per-frame predictions of a RUN or an ensemble.
+    """Write predictions of a RUN or an ensemble.
 
-    The formats are tables (csv, parquet), the challenge's submission file (abaw), and one file per track (tracks).
-    The post-processing fitted for RUN is applied; the decisions in abaw and tracks use its thresholds.
+    Formats of frames: tables (csv, parquet), the challenge's submission file (abaw), one file per track (tracks).
+    Formats of intervals, in which an AU or a class is shown: a table (events), and one file per recording for ELAN
+    (eaf) or Praat (textgrid). The post-processing fitted for RUN is applied; decisions use its thresholds.
 
     \b
     Examples:
       aupipe predict runs/20260101-120000-tcn-au --split validation
       aupipe predict runs/... clip.mp4 --format parquet --fill interpolate
+      aupipe predict runs/... clip.mp4 --format eaf --min-duration 0.2 --max-gap 0.1
       aupipe predict runs/... --split test --format abaw --sample CVPR_6th_ABAW_AU_test_set_sample.txt
     """
     from aupipe.train.model import load_model
     from aupipe.train.postprocess import Options, PostProcess, apply_postprocess
-    from aupipe.train.prediction_files import write_abaw, write_csv, write_parquet, write_tracks
 
     model = load_model(run)
+    if form in INTERVALS and not model.task.whole:
+        raise UsageError(f"{', '.join(model.task.names)} are numbers, which have no intervals: use --format csv")
+    if form not in INTERVALS and (min_duration or max_gap):
+        raise UsageError(f"--min-duration and --max-gap are of intervals: --format {', '.join(INTERVALS)}")
     context = open_context(config_file, store, gpu, cpu, allow_missing, cuts_file)
     selected = select_recordings(context.dataset, model.task.name, split, recordings, where)
-    default = {"csv": "predictions.csv", "parquet": "predictions.parquet", "abaw": "submission.txt"}
-    out = out or model.path / default.get(form, "predictions")
+    out = out or model.path / DEFAULT[form]
     refuse_lost_predictions(selected, form, out, overwrite)
     predictions = context.predict(model, selected)
     fitted = choose_postprocess(model, post)
@@ -90,17 +122,74 @@ def predict(
     if fitted is not None:
         predictions = apply_postprocess(fitted, predictions, context.shot_starts)
         echo(f"aupipe: {fitted.describe()}", err=True)
+    if form in INTERVALS:
+        said = _write_intervals(form, predictions, selected, out, model.task, (min_duration, max_gap), overwrite)
+    else:
+        said = _write_frames(form, predictions, selected, out, model.task, sample, overwrite)
+    found = sum(int(item.face_found.sum()) for item in predictions.values())
+    frames = sum(len(item) for item in predictions.values())
+    checked = f"; its rows are those of {sample}" if form == "abaw" and sample else ""
+    echo(f"wrote {out}: {said} of {len(predictions)} recordings, face found in {found / max(frames, 1):.1%}{checked}")
+
+
+def _write_frames(
+    form: str,
+    predictions: Mapping[str, Predictions],
+    selected: Sequence[Recording],
+    out: Path,
+    task: Task,
+    sample: Path | None,
+    overwrite: bool,
+) -> str:
+    """Write a format of frames; what was written, in words."""
+    from aupipe.train.prediction_files import write_abaw, write_csv, write_parquet, write_tracks
+
     named = {label_name(item): predictions[item.id] for item in selected if item.id in predictions}
     if form == "csv":
         write_csv(predictions, out, overwrite)
     elif form == "parquet":
         write_parquet(predictions, out, overwrite)
     elif form == "abaw":
-        write_abaw(named, out, model.task, sample, overwrite)
+        write_abaw(named, out, task, sample, overwrite)
     else:
-        write_tracks(named, out, model.task, overwrite)
-    frames = sum(len(item) for item in predictions.values())
-    found = sum(int(item.face_found.sum()) for item in predictions.values())
-    share = f"face found in {found / max(frames, 1):.1%}"
-    checked = f"; its rows are those of {sample}" if form == "abaw" and sample else ""
-    echo(f"wrote {out}: {frames:,} frames of {len(predictions)} recordings, {share}{checked}")
+        write_tracks(named, out, task, overwrite)
+    return f"{sum(len(item) for item in predictions.values()):,} frames"
+
+
+def _write_intervals(
+    form: str,
+    predictions: Mapping[str, Predictions],
+    selected: Sequence[Recording],
+    out: Path,
+    task: Task,
+    limits: tuple[float, float],
+    overwrite: bool,
+) -> str:
+    """Write a format of intervals; what was written, in words, with what was joined and left out."""
+    from aupipe.files import write_file
+    from aupipe.train.occurrence_files import eaf_text, events_table, textgrid_text
+    from aupipe.train.occurrences import find_occurrences
+    from aupipe.train.prediction_files import track_file, write_each
+
+    found = {name: find_occurrences(item, *limits) for name, item in predictions.items()}
+    texts: dict[str, str] = {}
+    for recording in selected if form != "events" else ():
+        if recording.id not in found:
+            continue
+        name, media = label_name(recording), recording.video
+        if form == "textgrid":
+            texts[name] = textgrid_text(found[recording.id], task.name)
+        else:
+            beside = track_file(out, name).parent
+            shown = Path(os.path.relpath(media, beside)).as_posix() if media is not None else ""
+            texts[name] = eaf_text(found[recording.id], task.name, shown)
+    if form == "events":
+        write_file(out, events_table(found), overwrite)
+    else:
+        write_each(texts, out, SUFFIXES[form], overwrite)
+    joined, short = (sum(getattr(own, what) for own in found.values()) for what in ("joined", "left_out"))
+    said = f"{sum(len(own.found) for own in found.values()):,} intervals"
+    said += f" ({joined:,} gaps of at most {limits[1]:g} s closed)" * bool(joined)
+    said += f" ({short:,} shorter than {limits[0]:g} s left out)" * bool(short)
+    early = sum(one.start_s < 0 for own in found.values() for one in own.found) if form != "events" else 0
+    return said + f" ({early:,} begin before 0 s and are cut there)" * bool(early)

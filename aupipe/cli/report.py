@@ -1,10 +1,11 @@
-"""report: pages to look at, of trained runs and of the data set."""
+"""report: pages to look at, of trained models and of the data set."""
 
 from __future__ import annotations
 
 import click
 
 from aupipe.cli.report_data import data_report
+from aupipe.cli.report_run import run
 
 
 @click.group()
@@ -15,4 +16,5 @@ def report() -> None:
     """
 
 
+report.add_command(run)
 report.add_command(data_report)

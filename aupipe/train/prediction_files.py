@@ -92,9 +92,9 @@ def sample_rows(sample: Path, task: Task) -> list[str]:
     return rows
 
 
-def track_file(folder: Path, name: str) -> Path:
-    """The file `write_tracks` writes for a track."""
-    return folder / f"{name}.txt"
+def track_file(folder: Path, name: str, suffix: str = ".txt") -> Path:
+    """The file that is written for a track."""
+    return folder / f"{name}{suffix}"
 
 
 def write_tracks(
@@ -105,21 +105,29 @@ def write_tracks(
 ) -> None:
     """Write one ``<track>.txt`` each, with the header of the annotations and a row per frame (third ABAW edition).
 
-    Other files in ``folder`` are kept. Raises UsageError and writes nothing for a name that is not inside ``folder``,
-    for NaN, where two tracks would be one file on a case-insensitive file system, and where a file exists, unless
-    ``overwrite``.
+    Raises UsageError as `write_each` does, and for NaN.
     """
     task = as_task(task)
     _check(predictions, task)
-    if pair := same_file(predictions):
+    header = ",".join(task.names)
+    texts = {name: "".join(f"{line}\n" for line in (header, *_lines(item))) for name, item in predictions.items()}
+    write_each(texts, folder, ".txt", overwrite)
+
+
+def write_each(texts: Mapping[str, str], folder: Path, suffix: str, overwrite: bool = False) -> None:
+    """Write a file for each track: its name in ``folder``, and the suffix. Other files are kept.
+
+    Raises UsageError and writes nothing for a name that is not inside ``folder``, where two tracks would be one file on
+    a case-insensitive file system, and where a file exists, unless ``overwrite``.
+    """
+    if pair := same_file(texts):
         raise UsageError(f"{' and '.join(pair)} would be one file where case is ignored: write them separately")
-    for name in predictions:
+    for name in texts:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise UsageError(f"{name}: not a relative recording id; nothing was written")
-        refuse_existing(track_file(folder, name), overwrite)
-    for name, item in predictions.items():
-        text = "".join(f"{line}\n" for line in (",".join(task.names), *_lines(item)))
-        write_file(track_file(folder, name), text, overwrite)
+        refuse_existing(track_file(folder, name, suffix), overwrite)
+    for name, text in texts.items():
+        write_file(track_file(folder, name, suffix), text, overwrite)
 
 
 def same_file(names: Iterable[str]) -> tuple[str, str] | None:

@@ -40,7 +40,9 @@ class BrowserPage:
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
 
     def open(self, path: Path, width: int = 1280, height: int = 900, dark: bool = False) -> Any:
-        """The page of a file, loaded; returns playwright's page."""
+        """The page of a file, loaded; returns playwright's page. Forgets the requests and errors of one before."""
+        self.requests.clear()
+        self.errors.clear()
         self.page.set_viewport_size({"width": width, "height": height})
         self.page.emulate_media(color_scheme="dark" if dark else "light")
         self.page.goto(path.resolve().as_uri(), wait_until="load")
