@@ -126,7 +126,7 @@ def data_report(
         sound == "keep",
     )
     for name, reason in made.write(out, names, paged, min(len(os.sched_getaffinity(0)), MOST_WORKERS)):
-        echo(f"aupipe: {name}: no video on its page, or no page: {reason}", err=True)
+        echo(f"aupipe: {name}: {reason}", err=True)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     count = len(list(out.glob("rec/*/index.html")))
     flagged = sum(name in checks.flagged for name in names)

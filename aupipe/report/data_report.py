@@ -91,10 +91,10 @@ class DataReport:
         try:
             times = read_rows(self.store, recording, self.features.graph(recording).clock)
             if times is None or not len(times):
-                return "its clock is not stored: aupipe extract", False
+                return "no page: its clock is not stored: aupipe extract", False
             faces = None if recording.aligned else read_faces(self.store, self.features, recording)
         except DamageError as error:
-            return str(error), False
+            return f"no page: {error}", False
         make_folder(folder)
         times = rising(np.asarray(times, np.float64).reshape(-1))
         sound = read_sound(recording)
@@ -127,7 +127,7 @@ class DataReport:
             write_page(folder / SHEET_FILE, encode_sheet(made.tiles, recording, faces, ".jpg"))
         for file, html in render_recording(view).items():
             write_page(folder / file, html)
-        return failure, bool(made.tiles)
+        return f"no video on its page: {failure}" if failure else "", bool(made.tiles)
 
     def _write_pictures(
         self,

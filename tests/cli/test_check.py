@@ -230,6 +230,13 @@ def test_predictions_of_a_run_are_taken_where_it_was_not_trained(project: Projec
     found = json.loads(answer.out)
     assert found["checked"][0].endswith("by held-out predictions of 2, else by a regression on hog, held out")
     assert [(one["recording"], one["value"]) for one in found["findings"]] == [("v0", 10.0), ("v7", 10.0)]
+    answer = project.run("report", "data", "v0", "v7", "--run", "runs/a", "--cpu")
+    assert answer.code == 0, answer.err
+    for name, said in (("v7", "Predictions of a: held out"), ("v0", "Predictions of a: it was TRAINED on this")):
+        text = next(project.folder.glob(f"reports/data/rec/{name}-*/index.html")).read_text(encoding="utf-8")
+        assert said in text
+        assert "labels late: +10 frames" in text
+        assert "AU1 labelled, not predicted" in text
 
 
 def test_one_bad_file_is_a_finding_and_the_others_are_checked(project: Project) -> None:
@@ -249,6 +256,12 @@ def test_one_bad_file_is_a_finding_and_the_others_are_checked(project: Project) 
     found = findings(project)
     assert found == {"v0": {"labels late"}, "v3": {"unreadable labels"}, "v5": {"damaged rows"}}
     assert "v3.txt, line 2: AU1 is 7: expected a whole number of 0 to 1" in project.run("check").out
+    answer = project.run("report", "data", "v3", "v5")
+    assert answer.code == 0, answer.err
+    assert "aupipe: v5: no page: " in answer.err
+    text = next(project.folder.glob("reports/data/rec/v3-*/index.html")).read_text(encoding="utf-8")
+    assert "au labels (annotations/AU_Detection_Challenge/Train_Set/v3.txt, line 2: AU1 is 7" in text
+    assert "damaged rows" in (project.folder / "reports" / "data" / "index.html").read_text(encoding="utf-8")
 
 
 def test_a_store_that_may_not_be_written_is_checked_all_the_same(project: Project) -> None:
