@@ -135,8 +135,7 @@ class Index:
                 return
         for key, text in zip(tail.keys, texts, strict=True):
             if key in self._unparsed or key in self._entries or (self._file is not None and key in self._file):
-                line = parse_text(*text)
-                if line is not None:
+                if line := parse_text(*text):
                     self.apply(line)
             else:
                 self._unparsed[key] = text
@@ -197,8 +196,7 @@ class Index:
                 if feature in new:
                     new[feature][recording] = ItemState(entry.newest.record.state, entry.newest.record.source)
             for (recording, feature), (text, _) in self._unparsed.items():
-                state = parse_state(text) if feature in new else None
-                if state is not None:
+                if feature in new and (state := parse_state(text)):
                     new[feature][recording] = state
             for recording in dict.fromkeys(itertools.chain.from_iterable(new.values())):
                 known = states.get(recording, (None,) * len(features))
@@ -230,10 +228,8 @@ class Index:
 
     def _entry(self, key: Key) -> Entry | None:
         with _lock:  # `refresh` begins anew where there is a newer index file
-            if key in self._unparsed:
-                line = parse_text(*self._unparsed.pop(key))
-                if line is not None:
-                    self._entries[key] = entry_of([line])
+            if key in self._unparsed and (line := parse_text(*self._unparsed.pop(key))):
+                self._entries[key] = entry_of([line])
             entry = self._entries.get(key)
             if entry is None and self._file is not None:
                 lines = self._file.lines(*key)
