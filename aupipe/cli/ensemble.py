@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from aupipe.cli.output import echo
 from aupipe.cli.overwrite import refuse_nonempty
 from aupipe.dataset_model import Dataset, nearest_recording
 from aupipe.errors import UsageError
+from aupipe.tasks import Task
 
 if TYPE_CHECKING:
     from aupipe.train.model import Model
@@ -137,7 +138,7 @@ def ensemble(
     )
     echo(f"{model.name}{f', ties: {ties}' if rule == 'vote' else ''}: {model.path}")
     _show_members(model, names)
-    echo(f"next: aupipe {_next_command(model, config_file, store)} {model.path}")
+    echo(f"next: aupipe {next_command(model.task, model.trained_on, config_file, store)} {model.path}")
 
 
 def _members_of(model: Model, rule: str) -> list[Model]:
@@ -206,7 +207,7 @@ def _refuse_unrouted(dataset: Dataset, by: str, routes: Mapping[str, int]) -> No
         raise UsageError(f"{len(found)} recordings have no route ({shown}): --default names the RUN for them")
 
 
-def _next_command(model: Model, config_file: Path | None, store: Path | None) -> str:
+def next_command(task: Task, trained_on: Set[str], config_file: Path | None, store: Path | None) -> str:
     """predict, where some of the recordings that `aupipe evaluate` scores were trained on; else evaluate."""
     from aupipe.cli.options import resolve
     from aupipe.dataset import open_dataset
@@ -214,8 +215,8 @@ def _next_command(model: Model, config_file: Path | None, store: Path | None) ->
     config = resolve(config_file, store)
     if config.file is None:
         return "evaluate"
-    scored = {r.id for r in open_dataset(config.dataset).split(model.task.name, "validation")}
-    return "predict" if scored & model.trained_on else "evaluate"
+    scored = {r.id for r in open_dataset(config.dataset).split(task.name, "validation")}
+    return "predict" if scored & trained_on else "evaluate"
 
 
 def _index(member: str, names: Sequence[str], where: str) -> int:

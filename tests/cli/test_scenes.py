@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from aupipe.cli.ensemble import next_command
 from aupipe.config import load_config
 from aupipe.dataset import open_dataset
 from aupipe.dataset_columns import read_columns
@@ -116,6 +117,12 @@ def test_held_out_predictions_follow_the_routes_the_votes_and_the_post_processin
     told = votes.json("evaluate", "routed", *held, "--on-tuned")
     assert (told["tuned_on_itself"], told["threshold"]) == (True, None)
     assert told["recordings"] == 7
+
+
+def test_what_has_seen_the_validation_split_is_not_said_to_be_evaluated_next(votes: Folder) -> None:
+    model, config = load_model(votes.path / "general"), votes.path / "aupipe.toml"
+    assert next_command(model.task, model.trained_on, config, None) == "evaluate"
+    assert next_command(model.task, model.trained_on | {"v0"}, config, None) == "predict"
 
 
 def test_recordings_without_a_value_are_named_where_a_model_routes(votes: Folder) -> None:
