@@ -51,7 +51,7 @@ def simulate(work_s: Sequence[float], speeds: Sequence[float], lost_s: dict[int,
     """The share of the machines' time that was used, and that of the best possible end that the longest job allows."""
     clock = SimpleNamespace(now_s=0.0)
     placement.time = SimpleNamespace(monotonic=lambda: clock.now_s)  # type: ignore[assignment]
-    found = placement.Machines()
+    found = placement.Machines(patience_s=600.0)
     machines: dict[str, Simulated] = {}
     for number, speed in enumerate(speeds):
         found.join(Hello(f"tcp://{number}", f"m{number}", (), 1, LEAST, MOST))

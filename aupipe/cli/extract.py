@@ -134,6 +134,7 @@ def extract(
     gpu: str | None,
     cpu: bool,
     scheduler: str | None,
+    worker_timeout: float,
     tls_ca: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
@@ -225,7 +226,8 @@ def extract(
             from aupipe.extract.executors.cluster.connection import SchedulerOptions, connected
 
             # Before the plan is made: a run that waits here for another one finds its items stored.
-            connection = stack.enter_context(connected(SchedulerOptions(scheduler, tls_ca, tls_cert, tls_key), _tell))
+            where = SchedulerOptions(scheduler, tls_ca, tls_cert, tls_key, worker_timeout)
+            connection = stack.enter_context(connected(where, _tell))
         opened = open_or_create(config, create=False)
         plan = make_plan(recordings, feature_set, opened, retry_failed=retry_failed, force=force)
         if dry_run:

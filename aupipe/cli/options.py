@@ -50,12 +50,20 @@ def device_options(command: Command) -> Command:
 
 
 def scheduler_options(command: Command) -> Command:
-    """``--scheduler`` and the files of TLS."""
+    """``--scheduler``, how long to wait for it, and the files of TLS."""
     options = [
         click.option(
             "--scheduler",
             metavar="ADDRESS|FILE",
             help="Run on the workers of this Dask scheduler: tcp://host:8786, or the file it has written.",
+        ),
+        click.option(
+            "--worker-timeout",
+            type=click.FloatRange(min=1, max=1e7),
+            default=600.0,
+            metavar="S",
+            show_default=True,
+            help="With --scheduler: stop when no Dask worker has taken part for S seconds.",
         ),
         click.option("--tls-ca", type=click.Path(path_type=Path), metavar="FILE", help="TLS: the authority's file."),
         click.option("--tls-cert", type=click.Path(path_type=Path), metavar="FILE", help="TLS: the certificate."),

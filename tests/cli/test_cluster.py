@@ -278,8 +278,9 @@ def test_a_video_that_is_not_there_any_more_fails_by_name_and_no_machine_refuses
 
 
 @pytest.mark.slow
-def test_videos_that_kill_their_processes_fail_by_name_and_nothing_else_does(
-    project: Project, tmp_path: Path, cluster: Cluster
+@pytest.mark.parametrize("accident", ["SIGKILL", "sleeps"])
+def test_videos_that_kill_their_processes_or_hang_fail_by_name_and_nothing_else_does(
+    project: Project, tmp_path: Path, cluster: Cluster, accident: str
 ) -> None:
     plugin = tmp_path / "plugin"
     install_plugin(plugin, "broken", PLUGIN, pictures="FrameChunk")
@@ -294,8 +295,8 @@ def test_videos_that_kill_their_processes_fail_by_name_and_nothing_else_does(
     for name in list(cluster.workers):
         cluster.kill_worker(name)
     for name in ("one", "two"):
-        cluster.start_worker(name, PYTHONPATH=path, FAIL="SIGKILL")
-    answer = project.run(*extract_on(cluster), PYTHONPATH=path)
+        cluster.start_worker(name, PYTHONPATH=path, FAIL=accident)
+    answer = project.run(*extract_on(cluster, "--stall-timeout", 10), PYTHONPATH=path)
     assert answer.code == 3, answer.err
     failed = {line.split()[1] for line in answer.out.splitlines() if line.startswith("FAILED")}
     assert failed == {"03.mp4", "07.mp4"}, answer.out + answer.err

@@ -36,10 +36,12 @@ class Cluster:
         options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(self.file)]
         self.scheduler = self._start("scheduler", [*DASK, *options, *arguments])
 
-    def start_worker(self, name: str, *arguments: str, prefix: tuple[str, ...] = (), **environment: str) -> None:
+    def start_worker(
+        self, name: str, *arguments: str, prefix: tuple[str, ...] = (), nanny: bool = False, **environment: str
+    ) -> None:
         options = ["--scheduler-file", str(self.file), "--no-dashboard", "--name", name, "--nthreads", "1"]
         local = ["--local-directory", str(self.folder)]
-        command = [*prefix, *WORKER, *options, *local, "--no-nanny", *arguments]
+        command = [*prefix, *WORKER, *options, *local, "--nanny" if nanny else "--no-nanny", *arguments]
         self.workers[name] = self._start(name, command, **environment)
 
     def kill_worker(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:

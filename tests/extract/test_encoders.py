@@ -58,11 +58,19 @@ AUDIO = [name for name in ENCODERS.names() if ENCODERS.get(name).modality == "au
 VISUAL = [name for name in ENCODERS.names() if ENCODERS.get(name).modality == "visual"]
 
 
-@pytest.fixture(params=ENCODERS.names())
-def encoder(request: pytest.FixtureRequest, lit_yunet: Lit):
+@pytest.fixture(params=ENCODERS.names(), scope="module")
+def encoder(request: pytest.FixtureRequest, lit: Lit):
     """Every registered encoder, of random weights or of a network made by code."""
     kind = ENCODERS.get(request.param)
-    return build_encoder(EncoderConfig("x", request.param, kind.modality, PARAMS.get(request.param, {})))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        lit.use(monkeypatch)
+        yield build_encoder(EncoderConfig("x", request.param, kind.modality, PARAMS.get(request.param, {})))
+
+
+@pytest.fixture(scope="module")
+def encode(encoder):
+    """The same, loaded."""
+    return encoder.load("cpu")
 
 
 def batch_for(encoder, n: int, seed: int = 0):
@@ -77,8 +85,7 @@ def batch_for(encoder, n: int, seed: int = 0):
     return Waveform((rng.standard_normal(n * 1600) * 0.1).astype(np.float32), reads.sample_rate, 1.5)
 
 
-def test_one_finite_float32_row_per_input(encoder) -> None:
-    encode = encoder.load("cpu")
+def test_one_finite_float32_row_per_input(encoder, encode) -> None:
     found = encode(batch_for(encoder, 5))
     if isinstance(encoder.reads, AudioInput | WordsInput):
         assert found.times_s[0] >= 1.5
@@ -92,23 +99,20 @@ def test_one_finite_float32_row_per_input(encoder) -> None:
     assert np.abs(found).max() < 65504  # what float16 holds
 
 
-@pytest.mark.parametrize("encoder", VISUAL, indirect=True)
-def test_a_row_does_not_depend_on_its_batch(encoder) -> None:
-    encode = encoder.load("cpu")
+@pytest.mark.parametrize("encoder", VISUAL, indirect=True, scope="module")
+def test_a_row_does_not_depend_on_its_batch(encoder, encode) -> None:
     batch = batch_for(encoder, 6)
     together = encode(batch)
     alone = np.concatenate([encode(batch[i : i + 1]) for i in range(6)])
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("encoder", VISUAL, indirect=True)
-def test_no_faces_give_no_rows_of_the_right_shape(encoder) -> None:
-    encode = encoder.load("cpu")
+@pytest.mark.parametrize("encoder", VISUAL, indirect=True, scope="module")
+def test_no_faces_give_no_rows_of_the_right_shape(encoder, encode) -> None:
     assert encode(batch_for(encoder, 0)).shape == (0, *encode(batch_for(encoder, 1)).shape[1:])
 
 
-def test_the_shape_of_a_row_and_the_names_of_its_columns_are_what_the_encoder_declares(encoder) -> None:
-    encode = encoder.load("cpu")
+def test_the_shape_of_a_row_and_the_names_of_its_columns_are_what_the_encoder_declares(encoder, encode) -> None:
     found = encode(batch_for(encoder, 2))
     shape = getattr(found, "data", found).shape[1:]
     assert row_shape_of(encoder, encode) in (shape, None)
@@ -116,15 +120,13 @@ def test_the_shape_of_a_row_and_the_names_of_its_columns_are_what_the_encoder_de
     assert names == () or ((len(names),) == shape and len(set(names)) == len(names))
 
 
-def test_an_encoder_keeps_nothing_from_one_call_to_the_next(encoder) -> None:
-    encode = encoder.load("cpu")
+def test_an_encoder_keeps_nothing_from_one_call_to_the_next(encoder, encode) -> None:
     first, between, again = (encode(batch_for(encoder, n, seed)) for n, seed in ((3, 0), (7, 1), (3, 0)))
     assert len(getattr(between, "data", between)) >= 1
     np.testing.assert_array_equal(getattr(first, "data", first), getattr(again, "data", again))
 
 
-def test_several_threads_may_call_a_shareable_encoder_at_once(encoder) -> None:
-    encode = encoder.load("cpu")
+def test_several_threads_may_call_a_shareable_encoder_at_once(encoder, encode) -> None:
     if not is_shareable(encoder, encode):
         return  # one thread at a time calls it
     batches = [batch_for(encoder, 1 + seed, seed) for seed in range(3)]

@@ -9,11 +9,12 @@ import pytest
 from aupipe.errors import AupipeError
 from aupipe.extract.executors import Attempt
 from aupipe.extract.executors.cluster import machines as module
-from aupipe.extract.executors.cluster.machines import AHEAD_S, NOBODY_S, REFUSERS_S, Machine, Machines
+from aupipe.extract.executors.cluster.machines import AHEAD_S, REFUSERS_S, Machine, Machines
 from aupipe.extract.executors.cluster.messages import Hello, Refusal
 from aupipe.extract.planning.plan import Job
 
 LEAST, MOST = 4, 10
+PATIENCE_S = 600.0
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def attempt(name: str = "a.mp4", size_bytes: int = 100, alone: bool = False) -> 
 
 
 def joined(*names: str) -> tuple[Machines, list[Machine]]:
-    found = Machines()
+    found = Machines(PATIENCE_S)
     for name in names:
         found.join(hello(name))
     return found, list(found)
@@ -88,7 +89,7 @@ def test_where_it_has_killed_everywhere_it_is_tried_all_the_same() -> None:
 
 
 def test_two_dask_workers_that_would_share_a_gpu_are_not_both_taken(caplog: pytest.LogCaptureFixture) -> None:
-    machines = Machines()
+    machines = Machines(PATIENCE_S)
     machines.join(hello("one", "GPU-1"))
     machines.join(hello("two", "GPU-2"))
     machines.join(hello("three", "GPU-1"))
@@ -107,7 +108,7 @@ def test_a_machine_that_says_hello_again_keeps_its_jobs_and_one_that_refused_sta
 
 
 def test_a_run_that_all_machines_refuse_ends_with_the_first_reason_and_its_code(clock: SimpleNamespace) -> None:
-    machines = Machines()
+    machines = Machines(PATIENCE_S)
     machines.refuse(Refusal("tcp://one", "one", "--gpu 0: torch sees no GPU", 2))
     machines.raise_if_none({"tcp://one"})
     clock.now_s += REFUSERS_S + 1
@@ -119,10 +120,10 @@ def test_a_run_that_all_machines_refuse_ends_with_the_first_reason_and_its_code(
 
 def test_a_run_without_any_machine_waits_and_then_ends(clock: SimpleNamespace) -> None:
     machines, (one,) = joined("one")
-    clock.now_s += NOBODY_S + 1
+    clock.now_s += PATIENCE_S + 1
     machines.raise_if_none(set())
     machines.remove(one.address)
     machines.raise_if_none(set())
-    clock.now_s += NOBODY_S + 1
-    with pytest.raises(AupipeError, match="no Dask worker has taken part for 10 minutes"):
+    clock.now_s += PATIENCE_S + 1
+    with pytest.raises(AupipeError, match="no Dask worker has taken part for 600 s"):
         machines.raise_if_none(set())

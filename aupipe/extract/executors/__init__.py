@@ -22,8 +22,8 @@ class Attempt:
 
     job: Job
     alone: bool = False  # in a process of its own: what dies then is known
-    died_alone: bool = False  # and did so once; from outside (a killed process, no memory) that happens to any video
     size_bytes: int = 0
+    died_alone: bool = False  # once; from outside (a killed process, no memory) that happens to any video
 
 
 @dataclass(frozen=True)

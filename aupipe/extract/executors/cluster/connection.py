@@ -21,6 +21,7 @@ from aupipe.errors import AupipeError, UsageError
 from aupipe.extract.engine.options import ExecutionOptions
 from aupipe.extract.executors.cluster.checks import versions_for, weights_for
 from aupipe.extract.executors.cluster.executor import DaskExecutor
+from aupipe.extract.executors.cluster.machines import Machines
 from aupipe.extract.executors.cluster.messages import PLUGIN, Order
 from aupipe.extract.executors.messages import environment_of
 from aupipe.extract.planning.features import FeatureSet
@@ -28,7 +29,6 @@ from aupipe.store import fs
 from aupipe.store.processes import writer_has_ended, writer_name
 
 SCHEMES = ("tcp", "tls", "ws", "wss", "ucx", "ucxx")  # that Dask has
-FILE_S = 600.0  # until a scheduler has written its file
 HALF_WRITTEN_S = 5.0  # a file that is there may be
 CONNECT_S = 30.0
 WAIT_S = 2.0  # between looks at whether another run on the scheduler has ended
@@ -40,12 +40,16 @@ Tell = Callable[[str], None]  # shows the user a line
 
 @dataclass(frozen=True)
 class SchedulerOptions:
-    """Where the scheduler is: an address (``tcp://host:8786``) or its file; certificates for TLS, all three or none."""
+    """Where the scheduler is: an address (``tcp://host:8786``) or its file; certificates for TLS, all three or none.
+
+    ``patience_s``: so long a run waits for the file, and for workers when there are none.
+    """
 
     scheduler: str
     ca: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
+    patience_s: float = 600.0
 
     def security(self) -> Security:
         """Dask's own configuration, or that of these files. Raises UsageError for files that cannot be used."""
@@ -71,6 +75,7 @@ class Connection:
 
     client: Client
     address: str
+    patience_s: float
 
 
 @contextmanager
@@ -80,7 +85,7 @@ def connected(options: SchedulerOptions, tell: Tell) -> Iterator[Connection]:
     Raises AupipeError when the scheduler cannot be reached.
     """
     _quiet_dask()
-    security, address = options.security(), find_address(options.scheduler, tell)
+    security, address = options.security(), find_address(options.scheduler, options.patience_s, tell)
     host = urlsplit(address).netloc
     if not address.startswith("tls://") and not host.startswith(LOOPBACK):
         tell(f"aupipe: {address} has no TLS: whoever reaches that port can run programs as you")
@@ -93,7 +98,7 @@ def connected(options: SchedulerOptions, tell: Tell) -> Iterator[Connection]:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise AupipeError(f"the Dask scheduler at {address} cannot be reached: {reason}") from error
     try:
-        connection = Connection(client, address)
+        connection = Connection(client, address, options.patience_s)
         with _alone_on(connection, tell):
             yield connection
     finally:
@@ -114,7 +119,7 @@ def _quiet_dask() -> None:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
-def find_address(scheduler: str, tell: Tell) -> str:
+def find_address(scheduler: str, patience_s: float, tell: Tell) -> str:
     """The address of a scheduler; waits for its file. Raises UsageError, AupipeError."""
     scheme, _, rest = scheduler.partition("://")
     if rest and scheme in SCHEMES:
@@ -131,11 +136,11 @@ def find_address(scheduler: str, tell: Tell) -> str:
             return str(json.loads(path.read_text())["address"])
         if path.exists() and time.monotonic() - began_s > HALF_WRITTEN_S:
             raise UsageError(f"--scheduler {scheduler}: this is no file of a Dask scheduler: it states no address")
-        if time.monotonic() - began_s > FILE_S:
-            raise AupipeError(f"{path}: no scheduler has written it for {FILE_S / 60:.0f} minutes")
+        if time.monotonic() - began_s > patience_s:
+            raise AupipeError(f"{path}: no scheduler has written it for {patience_s:.0f} s (--worker-timeout)")
         if not told and not path.exists():
             command = f"`dask scheduler --scheduler-file {path}`"
-            tell(f"aupipe: waiting for {path}, which {command} writes, for up to {FILE_S / 60:.0f} minutes")
+            tell(f"aupipe: waiting for {path}, which {command} writes, for up to {patience_s:.0f} s")
             told = True
         time.sleep(0.5)
 
@@ -188,7 +193,7 @@ def dask_executor(
         weights=weights_for(features),
         environment=environment,
     )
-    executor = DaskExecutor(connection.client, connection.address, order)
+    executor = DaskExecutor(connection.client, connection.address, order, Machines(connection.patience_s))
     try:
         yield executor
     finally:

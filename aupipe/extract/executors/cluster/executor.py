@@ -62,7 +62,7 @@ class DaskExecutor:
     client: Client
     scheduler: str  # address
     order: Order
-    machines: Machines = field(default_factory=Machines)
+    machines: Machines
     _futures: dict[int, Future] = field(default_factory=dict)  # by the number of the job
     _where: dict[int, str] = field(default_factory=dict)  # job -> address
     _numbers: Iterator[int] = field(default_factory=itertools.count)

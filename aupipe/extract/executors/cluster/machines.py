@@ -11,7 +11,6 @@ from aupipe.errors import AupipeError
 from aupipe.extract.executors import Attempt, MachineChanged
 from aupipe.extract.executors.cluster.messages import Hello, Refusal
 
-NOBODY_S = 600.0  # without any machine
 REFUSERS_S = 30.0  # with machines that all refuse
 AHEAD_S = 30.0  # of work that a machine holds beyond the jobs its processes need
 
@@ -79,7 +78,8 @@ class Machine:
 class Machines:
     """The machines of a run: those that take part, which is what is iterated over, and those that refused."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience_s: float) -> None:
+        self.patience_s = patience_s  # so long a run waits when no machine takes part
         self._joined: dict[str, Machine] = {}  # by address
         self._refused: dict[str, Refusal] = {}
         self._served_s = time.monotonic()  # when a machine was last there that takes part
@@ -138,5 +138,8 @@ class Machines:
             error = AupipeError(f"no machine takes part: {refusals[0].host}: {refusals[0].reason}")
             error.exit_code = refusals[0].exit_code
             raise error
-        if for_s > NOBODY_S:
-            raise AupipeError(f"no Dask worker has taken part for {NOBODY_S / 60:.0f} minutes: start some")
+        if for_s > self.patience_s:
+            raise AupipeError(
+                f"no Dask worker has taken part for {self.patience_s:.0f} s (--worker-timeout): start some, then run "
+                "the same command again: published items stay stored"
+            )
