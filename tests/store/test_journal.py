@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aupipe.store import ItemRecord, fs
@@ -87,6 +87,7 @@ def test_any_flipped_byte_of_a_journal_is_found(tmp_path):
         assert list(damaged_lines(str(path))), place
 
 
+INTACT_LINE = encode_line(2, ItemRecord("b", FEATURE, "failed"))
 INTACT = st.builds(encode_line, st.integers(0, 2**63), RECORDS)
 OTHERS = st.sampled_from([b"garbage\n", b"   \n", b"\n", CLOSED_LINE, b"x" + CLOSED_LINE, b'{"crc32c":"00000000"\n'])
 DAMAGES = st.sampled_from(
@@ -95,6 +96,7 @@ DAMAGES = st.sampled_from(
 
 
 @settings(deadline=None)
+@example([encode_line(1, ItemRecord("a", FEATURE, "failed"))], [CLOSED_LINE, INTACT_LINE], 3000, b"")
 @given(
     st.lists(INTACT, max_size=2),
     st.lists(INTACT | OTHERS | st.builds(lambda damage, line: damage(line), DAMAGES, INTACT), max_size=5),
