@@ -33,7 +33,7 @@ MEMORY_SHARE = 0.5  # of the free memory that a data set may take
 
 @dataclass(frozen=True)
 class DeviceBatch:
-    """`aupipe.train.batch.Batch` as tensors on the device."""
+    """Windows with their context on the device; shorter ones are padded at their end with zeros."""
 
     x: Tensor  # float32 (B, T, D)
     mask: Tensor  # bool (B, T), False at padding

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from aupipe.errors import UsageError
-from aupipe.train.batch import collate
 from aupipe.train.context import Context
 from aupipe.train.data import fit_scaling, load_examples
 from aupipe.train.evaluate import evaluate
@@ -17,6 +16,7 @@ from aupipe.train.predict import predict
 from aupipe.train.recipe import load_recipe
 from aupipe.train.windows import tile, with_context
 from aupipe.types import Window
+from tests.train.reference_batch import collate
 
 from .toy_corpus import make_corpus, train_corpus
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from aupipe.train.batch import collate
 from aupipe.train.data import fit_scaling, load_examples
 from aupipe.train.loader import InMemory, Streaming
 from aupipe.train.predict import predict
 from aupipe.train.run import load_run, load_weights
 from aupipe.train.windows import tile
+from tests.train.reference_batch import collate
 
 from .test_heads import D, every_head, in_training_without_dropout
 from .test_schedule import Killed, killed_after, train

@@ -5,10 +5,10 @@ import pytest
 
 from aupipe.errors import RecordingError, UsageError
 from aupipe.store import create_store
-from aupipe.train.batch import collate
 from aupipe.train.data import CLIP, columns, fit_scaling, load_examples
 from aupipe.train.windows import tile
 from aupipe.types import FeatureSpec, Recording, Window
+from tests.train.reference_batch import collate
 
 from .toy_corpus import FACE, SOUND, make_corpus
 

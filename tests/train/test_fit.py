@@ -10,7 +10,6 @@ import torch
 
 from aupipe.errors import AupipeError, DamageError, UsageError
 from aupipe.store import create_store
-from aupipe.train.batch import collate
 from aupipe.train.data import fit_scaling, load_examples
 from aupipe.train.evaluate import evaluate, trivial_baseline
 from aupipe.train.heads import build_head
@@ -19,6 +18,7 @@ from aupipe.train.recipe import load_recipe
 from aupipe.train.run import load_run, load_weights
 from aupipe.train.schedule import Optimiser, build_optimiser
 from aupipe.types import Labels, Recording, Window
+from tests.train.reference_batch import collate
 
 from .toy_corpus import FACE, SOUND, Corpus, make_corpus, train_corpus
 

@@ -13,7 +13,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aupipe.train.batch import collate
 from aupipe.train.context import Context
 from aupipe.train.data import Example, Scaling, fit_scaling, load_examples
 from aupipe.train.loader import InMemory, Streaming, bytes_in_memory, free_bytes, open_loader, plan_gathers
@@ -22,6 +21,7 @@ from aupipe.train.recipe import load_recipe
 from aupipe.train.run import load_weights
 from aupipe.train.windows import tile, with_context
 from aupipe.types import FeatureSpec
+from tests.train.reference_batch import collate
 
 from .toy_corpus import CLOCK, make_corpus, train_corpus
 

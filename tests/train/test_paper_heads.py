@@ -8,7 +8,6 @@ import torch
 
 from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.store import create_store
-from aupipe.train.batch import collate
 from aupipe.train.data import Scaling, fit_scaling, load_examples
 from aupipe.train.fit import epoch_windows
 from aupipe.train.heads import build_head
@@ -17,6 +16,7 @@ from aupipe.train.recipe import load_recipe, recipe_names
 from aupipe.train.run import load_weights
 from aupipe.train.schedule import Optimiser, build_optimiser
 from aupipe.types import FeatureSpec, Recording, Window
+from tests.train.reference_batch import collate
 
 from .toy_corpus import make_corpus, train_corpus
 
