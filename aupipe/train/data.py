@@ -172,7 +172,6 @@ def load_examples(
     """
     specs = feature_specs(store, features)
     views = {name: feature_view(store, features[name]) for name in specs}
-    mirrored = tuple(map(mirror_order, specs.values())) if symmetric else ()
     examples, missing, lacked = [], [], dict[str, None]()
     for recording in recordings:
         arrays, lacking = [], []
@@ -193,7 +192,7 @@ def load_examples(
                 f"{recording.id}: features of different lengths {lengths}, but each has one row per decoded frame: "
                 "extract them again from one version of the video"
             )
-        examples.append(_example(recording.id, arrays, list(specs.values()), labels, aux_labels, mirrored))
+        examples.append(_example(recording.id, arrays, list(specs.values()), labels, aux_labels, symmetric))
     if missing and not allow_missing:
         listed = "; ".join(missing[:20]) + (f"; and {len(missing) - 20} more" if len(missing) > 20 else "")
         names = " --feature " * bool(lacked) + ",".join(lacked)
@@ -216,7 +215,7 @@ def _example(
     specs: Sequence[FeatureSpec],
     labels: Mapping[str, Labels] | None,
     aux_labels: Sequence[tuple[Task, Mapping[str, Labels]]],
-    mirrored: tuple[NDArray[np.intp] | None, ...],
+    symmetric: bool,
 ) -> Example:
     frames = len(arrays[0])
     present = np.stack([array.valid for array in arrays], axis=1)  # F x (T,) -> (T, F)
@@ -227,6 +226,7 @@ def _example(
     aux = tuple(
         match(known.get(recording) or blank_labels(task, frames), frames, recording)[0] for task, known in aux_labels
     )
+    mirrored = tuple(map(mirror_order, specs, (array.shape for array in arrays))) if symmetric else ()
     return Example(recording, tuple(arrays), present, np.asarray(face_found), matched, surplus, aux, mirrored)
 
 

@@ -8,20 +8,28 @@ the IEEE 86(11), 1998).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.types import FeatureSpec
 
 
-def mirror_order(spec: FeatureSpec) -> NDArray[np.intp] | None:
+def mirror_order(spec: FeatureSpec, shape: Sequence[int]) -> NDArray[np.intp] | None:
     """(d,) the columns in the order that they have for the mirrored picture; None where it is not known.
 
-    Known for ``hog``, by its layout, and for features whose columns are named ...Left and ...Right (``blendshapes``).
+    ``shape`` (T, d) of the stored rows. Known for ``hog``, by its layout, and for features whose columns are named
+    ...Left and ...Right (``blendshapes``).
     Column k of a row of the mirrored picture equals column ``order[k]`` of the row of the picture: of HOG but for the
     clip of its aligned face, whose template is symmetric to half a pixel, and of networks as far as they are symmetric.
     """
-    if spec.kind == "hog":
+    order = _order(spec)
+    return order if order is not None and tuple(shape[1:]) == order.shape else None
+
+
+def _order(spec: FeatureSpec) -> NDArray[np.intp] | None:
+    if spec.kind == "hog" and {"size_px", "cell_px", "bins"} <= spec.params.keys():
         return _hog_order(spec.params["size_px"] // spec.params["cell_px"] - 1, spec.params["bins"])
     numbers = {name: number for number, name in enumerate(spec.columns)}
     order = np.array([numbers.get(_other_side(name), -1) for name in spec.columns], dtype=np.intp)

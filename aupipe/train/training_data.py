@@ -20,7 +20,6 @@ from aupipe.train.data import (
 )
 from aupipe.train.heads import HEADS
 from aupipe.train.labels import check_labels, scored_rows
-from aupipe.train.mirror import mirror_order
 from aupipe.train.recipe import Recipe, describe_missing, unscaled_numbers
 from aupipe.types import FeatureSpec, Labels, Recording
 
@@ -70,12 +69,12 @@ def load_training_data(
     _check_splits(train, validation, recipe)
     specs = feature_specs(store, features)
     aux = _check_aux_labels(recipe, aux_labels, train)
-    if recipe.symmetric:
-        known = [name for name, spec in specs.items() if mirror_order(spec) is not None]
-        log.info("made symmetric: %s of %s", ", ".join(known) or "none", ", ".join(specs))
     examples = load_examples(store, train, features, labels, allow_missing, aux, command, recipe.symmetric)
     held_out = load_examples(store, validation, features, labels, allow_missing, (), command, recipe.symmetric)
     _check_examples(examples, task, "training")
+    if recipe.symmetric:
+        known = [name for name, order in zip(specs, examples[0].mirrored, strict=True) if order is not None]
+        log.info("made symmetric: %s of %s", ", ".join(known) or "none", ", ".join(specs))
     if validation:
         _check_examples(held_out, task, "validation")
     if hasattr(HEADS.get(recipe.head.kind), "start_from") and not any(
