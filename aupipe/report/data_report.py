@@ -33,8 +33,6 @@ from aupipe.store import Store
 from aupipe.train.predictions import Predictions
 from aupipe.types import Labels, Recording, Waveform
 
-OWN = ("index.html", "checks.csv", "checks.json", "rec")  # what a report consists of
-
 
 @dataclass(frozen=True)
 class DataReport:
@@ -59,7 +57,7 @@ class DataReport:
         """
         known = {recording.id: recording for recording in self.dataset.recordings}
         pages, sheets = dict[str, str](), dict[str, str]()
-        with replaced_folder(out, OWN) as folder:
+        with replaced_folder(out) as folder:
             if paged:
                 make_folder(folder / "rec")
             with ThreadPoolExecutor(workers) as pool:
