@@ -20,6 +20,7 @@ from aupipe.report.index_page import order_of, render_index
 from aupipe.report.page import write_page
 from aupipe.report.panels import Panel, blendshape_heat
 from aupipe.report.recording_page import RecordingView, render_recording
+from aupipe.report.stretches import find_stretches
 from aupipe.tasks import AU_NAMES
 from aupipe.types import FaceTrack
 from tests.report.conftest import BrowserPage
@@ -243,25 +244,41 @@ def test_click_keys_and_links_lead_to_their_rows(browser_page: BrowserPage, repo
     assert say(page) == 30
     assert "nobody" in page.text_content("#state")
     assert page.get_attribute("#timeline", "aria-valuetext").startswith("row 30 of 120, 0:07.200, nobody")
+    for target in ("a[href='#row=30']", "[data-do=on]", "summary >> nth=1", "#theme"):
+        page.locator(target).first.click()  # then all keys are the time line's
+        top, dark = page.evaluate("scrollY"), page.text_content("#theme")
+        for key, row in (("Home", 0), ("ArrowRight", 1), ("PageUp", 5), ("ArrowDown", 4), ("End", COUNT - 1)):
+            page.keyboard.press(key)
+            assert say(page) == row, (target, key)
+        assert page.evaluate("scrollY") == top
+        page.keyboard.press("Home")
+        page.keyboard.press(" ")
+        assert wait_for(lambda: not page.evaluate("document.getElementById('video').paused")), target
+        page.keyboard.press(" ")
+        assert wait_for(lambda: page.evaluate("document.getElementById('video').paused")), target
+        assert page.text_content("#theme") == dark
+    page.focus("#theme")  # reached by the tab key: space presses the button alone
+    page.keyboard.press(" ")
+    assert page.text_content("#theme") != dark
+    assert page.evaluate("document.getElementById('video').paused")
+    page.keyboard.press("End")
+    assert say(page) == COUNT - 1
 
 
 def test_d_leads_to_the_next_disagreement_and_zoom_keeps_colours(browser_page: BrowserPage, tmp_path: Path) -> None:
     view = made_view(3000)
     write_page(tmp_path / "index.html", render_recording(view)["index.html"])
     page = browser_page.open(tmp_path / "index.html")
-    wrong = np.zeros(3000, bool)
-    for panel in view.panels:
-        if panel.labels is not None:
-            wrong |= panel.decided != (panel.labels == 1)
-    begins = np.flatnonzero(wrong & ~np.concatenate([[False], wrong[:-1]]))
+    begins = sorted({one.first for one in find_stretches(None, view.panels)})
+    assert len(begins) > 20
     page.focus("#timeline")
-    at = 0
-    for _ in range(min(4, len(begins))):
+    for row in begins[begins[0] == 0 :]:
         page.keyboard.press("d")
-        at = int(begins[begins > at][0])
-        assert say(page) == at
-        if not (begins > at).any():
-            break
+        assert say(page) == row
+    for key, text in (("d", "No disagreement after"), ("g", "No gap after"), ("Home", ""), ("G", "No gap before")):
+        page.keyboard.press("End" if key == "g" else key)
+        page.keyboard.press(key)
+        assert page.text_content("#said") == (f"{text} this row on this page." if text else ""), key
     page.keyboard.press("Home")
 
     def colours() -> set[tuple[int, ...]]:

@@ -36,17 +36,18 @@
     return sign + (hours ? hours + ":" + String(minutes % 60).padStart(2, "0") : minutes) + ":" + seconds;
   };
 
-  // What differs and what is lost, for `g` and `d`.
+  // Where what is lost and what differs begins, for `g` and `d`: each label's intervals, as they are listed.
   const differs = new Uint8Array(count);
   for (const { marks, values, target, low, high } of panels) {
-    if (marks) for (let k = 0; k < count; k++) {
-      const mark = marks[k], both = LABELLED | PREDICTED;
-      if ((mark & both) === both && !(mark & ACTIVE) !== !(mark & DECIDED)) differs[k] = 1;
-    } else if (values && target) for (let k = 0; k < count; k++)
-      if (values[k] !== MISSING && target[k] !== MISSING && Math.abs(values[k] - target[k]) * (high - low) > data.far * HIGHEST) differs[k] = 1;
+    if (!marks && !(values && target)) continue;
+    for (let k = 0, last = 0, own = 0; k < count; k++, last = own) {
+      if (marks) own = (marks[k] & LABELLED) && (marks[k] & PREDICTED) ? !!(marks[k] & ACTIVE) - !!(marks[k] & DECIDED) : 0;
+      else own = +(values[k] !== MISSING && target[k] !== MISSING && Math.abs(values[k] - target[k]) * (high - low) > data.far * HIGHEST);
+      if (own && own !== last) differs[k] = 1;
+    }
   }
   const begins = (flag) => { const found = []; for (let k = 0; k < count; k++) if (flag(k) && (!k || !flag(k - 1))) found.push(k); return found; };
-  const gaps = states ? begins((k) => states[k] !== SUBJECT) : [], differences = begins((k) => differs[k]);
+  const gaps = states ? begins((k) => states[k] !== SUBJECT) : [], differences = [...differs.keys()].filter((k) => differs[k]);
 
   // The time line's two canvases, and the names beside them.
   const timeline = $("timeline"), plot = $("plot"), lines = $("lines"), cursor = $("cursor"), names = $("names");
@@ -258,6 +259,7 @@
     const state = states ? ", " + WORDS[states[row]] : "";
     const words = `row ${data.first + row} of ${data.rows}, ${clock(pts[row], 3)}${state}`;
     $("state").textContent = words;
+    $("said").textContent = "";
     timeline.setAttribute("aria-valuenow", row);
     timeline.setAttribute("aria-valuetext", words);
   }
@@ -368,25 +370,27 @@
 
   // Keys, pointer, buttons, links.
   const after = (list) => list.find((one) => one > row), before = (list) => list.findLast((one) => one < row);
-  const go = (wanted) => { if (wanted !== undefined) seek(wanted); };
+  const go = (wanted, what) => { if (wanted !== undefined) seek(wanted); else $("said").textContent = `No ${what} this row on this page.`; };
   const second = (sign) => { const there = rowAt(pts[row] + sign); return there === row ? row + sign : there; };
   const actions = {
-    back: () => seek(row - 1), on: () => seek(row + 1), gap: () => go(after(gaps)), differ: () => go(after(differences)),
+    back: () => seek(row - 1), on: () => seek(row + 1), 
+    gap: () => go(after(gaps), "gap after"), differ: () => go(after(differences), "disagreement after"),
     closer: () => zoom(0.5, pts[row]), further: () => zoom(2, pts[row]), all: () => look(pts[0], span),
   };
   const keys = {
     ArrowLeft: (e) => seek(row - (e.shiftKey ? 10 : 1)), ArrowDown: (e) => seek(row - (e.shiftKey ? 10 : 1)),
     ArrowRight: (e) => seek(row + (e.shiftKey ? 10 : 1)), ArrowUp: (e) => seek(row + (e.shiftKey ? 10 : 1)),
     PageUp: () => seek(second(1)), PageDown: () => seek(second(-1)), Home: () => seek(0), End: () => seek(count - 1),
-    g: actions.gap, G: () => go(before(gaps)), d: actions.differ, D: () => go(before(differences)), " ": play,
+    g: actions.gap, G: () => go(before(gaps), "gap before"), d: actions.differ,
+    D: () => go(before(differences), "disagreement before"), " ": play,
     "+": actions.closer, "=": actions.closer, "-": actions.further, 0: actions.all,
   };
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || !(event.key in keys)) return;
-    const inside = event.target.closest && event.target.closest("button, summary, a, input, select, textarea, .list, video");
-    const own = document.activeElement === timeline || inside === video;
-    if (inside && !own && !(event.key.length === 1 && event.key !== " ")) return;
-    if (!own && ["ArrowUp", "ArrowDown", "PageUp", "PageDown"].includes(event.key)) return;  // they scroll the page
+    const at = document.activeElement, own = at === timeline || at === video;
+    if (at.closest("input, select, textarea") || (event.key === " " && at.closest("button, summary"))) return;  // theirs
+    if (!own && ["ArrowUp", "ArrowDown", "PageUp", "PageDown"].includes(event.key)) return;  // they scroll
+    if (at.closest(".list") && ["Home", "End"].includes(event.key)) return;
     event.preventDefault();
     keys[event.key](event);
   }, true);
@@ -410,6 +414,8 @@
   document.addEventListener("click", (event) => {  // the same link again is no change of the address
     const link = event.target.closest && event.target.closest('a[href^="#row="]');
     if (link && link.hash === location.hash) followLink();
+    const pressed = event.detail && (link || event.target.closest("button, summary"));  // by a pointer: keys go to the time line
+    if (pressed) timeline.focus({ preventScroll: true });
   });
   addEventListener("hashchange", followLink);
   document.addEventListener("theme", () => { colours = {}; readColours(); draw(); });
