@@ -15,7 +15,7 @@ from aupipe.report.drawing import Faces
 from aupipe.report.faces import RecordingFaces, State
 from aupipe.report.packing import cut_rows, encode, pack_faces, pack_heat, pack_panel
 from aupipe.report.page import render_page
-from aupipe.report.panels import Heat, Panel, end_of
+from aupipe.report.panels import OF_SOUND, Heat, Panel, end_of
 from aupipe.report.sheet import describe
 from aupipe.report.stretches import FAR, LISTED, Stretch, find_stretches, longest
 
@@ -45,7 +45,7 @@ class RecordingView:
 def render_recording(view: RecordingView) -> dict[str, str]:
     """File name -> HTML: one page, or one for each hour where there are more than `MOST_ROWS` rows."""
     parts = cut_rows(view.times_s, PART_S, MOST_ROWS)
-    stretches = find_stretches(view.faces, view.panels)
+    stretches = find_stretches(view.faces, view.panels, view.times_s)
     files = [FILE, *(f"part-{number}.html" for number in range(2, len(parts) + 1))]
     listed = [
         {
@@ -71,6 +71,7 @@ def render_recording(view: RecordingView) -> dict[str, str]:
             notes=view.notes,
             sheet=SHEET_FILE if view.has_sheet else "",
             labelled=_groups(view.panels),
+            heard=any(panel.group == OF_SOUND for panel in view.panels),
             predicted=any(panel.threshold is not None for panel in view.panels),
             **_listed(view, stretches, part),
         )

@@ -18,7 +18,7 @@ from aupipe.report.checks.judge import judge
 from aupipe.report.faces import RecordingFaces
 from aupipe.report.index_page import order_of, render_index
 from aupipe.report.page import write_page
-from aupipe.report.panels import Panel, blendshape_heat
+from aupipe.report.panels import OF_FACE, Panel, blendshape_heat
 from aupipe.report.recording_page import RecordingView, render_recording
 from aupipe.report.stretches import find_stretches
 from aupipe.tasks import AU_NAMES
@@ -60,7 +60,7 @@ def made_view(count: int, panels: bool = True) -> RecordingView:
     every = FaceTable((~gone).astype(np.int64), np.concatenate([face, np.full((count, 2), 360)], axis=1)[~gone])
     faces = RecordingFaces(times, FaceTrack.from_rows(face), every)
     wave = (0.5 + 0.5 * np.sin(np.arange(count) / 50)).astype(np.float32)
-    measured = [Panel(name, "measured", 0.0, 1.0, wave) for name in ("score", "height", "faces", "sound", "speech")]
+    measured = [Panel(name, OF_FACE, 0.0, 1.0, wave) for name in ("score", "height", "faces", "sound", "speech")]
     for number, name in enumerate(AU_NAMES):
         labels = ((np.arange(count) + 40 * number) // 200 % 3 == 0).astype(np.int8)
         values = np.roll(wave, 30 * number)
@@ -212,6 +212,14 @@ def test_under_a_variable_frame_rate_strip_and_panel_have_their_gap_in_one_place
         first, last = np.flatnonzero(gap)[[0, -1]]
         assert abs(first - expected[0]) <= 6, (y, first, expected)
         assert abs(last + 1 - expected[1]) <= 6, (y, last, expected)
+    tops = page.evaluate("[...document.querySelectorAll('#names div')].map((one) => [one.textContent, one.offsetTop])")
+    for name in ("sound, dB", "speech"):  # what is seen is no gap of what is heard
+        (top,) = [place for text, place in tops if text.startswith(name)]
+        inked = pixels[top - tops[0][1] + 11 : top - tops[0][1] + 15, :, 3].any(axis=0)
+        begin = round((1.0 - low) / (high - low) * width)
+        assert inked[: begin - 16].mean() > 0.9 if name != "speech" else not inked[: begin - 16].any(), name
+        assert not inked[begin + 24 : -24].any(), name  # the last row has none either
+    assert "no sound" in page.text_content(".legend")
 
 
 def test_click_keys_and_links_lead_to_their_rows(browser_page: BrowserPage, report: Path) -> None:

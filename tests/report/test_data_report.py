@@ -84,6 +84,8 @@ def test_sound_that_begins_late_is_late_in_the_video_and_missing_in_its_panel(re
     before = RECORDINGS["uneven"].times + 0.3 < 1.0
     assert (level[before] == 65535).all()
     assert (level[40:-1] < 65535).all()
+    text = page.read_text(encoding="utf-8")
+    assert re.findall(r"#row=(\d+)[^ ]+</td><td>([\d:.]+)</td>[^>]*>no sound<", text) == [("0", "0:00.96")]
     with av.open(str(page.parent / "video.mp4")) as container:
         samples = np.concatenate([frame.to_ndarray().ravel() for frame in container.decode(audio=0)])
     loud = np.flatnonzero(np.abs(samples) > 0.05)[0] / 48_000

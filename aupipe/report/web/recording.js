@@ -15,9 +15,10 @@
   const others = array(data.others, Int16Array), counts = array(data.counts, Uint8Array);
   const starts = counts && new Uint32Array(count + 1);
   if (starts) for (let k = 0; k < count; k++) starts[k + 1] = starts[k] + counts[k];
+  const measured = (panel) => panel.group.startsWith("measured of the "), ofSound = (panel) => panel.group.endsWith(" the sound");
   const panels = data.panels.map((one) => ({
     ...one, values: array(one.values, Uint16Array), target: array(one.target, Uint16Array),
-    marks: array(one.marks, Uint8Array), height: one.group === "measured" ? 34 : one.target ? 40 : 27,
+    marks: array(one.marks, Uint8Array), height: measured(one) ? 34 : one.target ? 40 : 27,
   }));
   const heat = data.heat && { ...data.heat, values: array(data.heat.values, Uint8Array) };
   const end = data.end, span = end - pts[0], AXIS = 22, HEAT = 150;
@@ -166,7 +167,9 @@
     pen.clearRect(0, 0, width, height);
     for (const panel of panels) {
       const { top, height: tall, values: own, target, marks } = panel, inner = top + 4, room = tall - 8;
-      if (panel.group === "measured") {
+      if (measured(panel) && ofSound(panel)) {
+        bands(pen, first, last, (k) => own[k] === MISSING, inner, room, hatch(pen));
+      } else if (measured(panel)) {
         gapBands(pen, first, last, inner, room);
       } else if (marks) {
         bands(pen, first, last, (k) => (marks[k] & (ACTIVE | LABELLED)) === (ACTIVE | LABELLED), inner, room, colours.active);
@@ -182,7 +185,7 @@
         pen.stroke();
         pen.setLineDash([]);
       }
-      if (panel.low < 0 && panel.high > 0 && panel.group !== "measured") {
+      if (panel.low < 0 && panel.high > 0 && !measured(panel)) {
         pen.fillStyle = colours.rule;
         pen.fillRect(0, Math.round(inner + room * panel.high / (panel.high - panel.low)), width, 1);
       }
