@@ -93,6 +93,7 @@ def data_report(
     from aupipe.dataset import open_dataset
     from aupipe.extract.planning.features import build_feature_set
     from aupipe.report.checks.corpus import check_corpus
+    from aupipe.report.checks.judge import counted
     from aupipe.report.data_report import DataReport, choose_pages
     from aupipe.report.page import require_extra
     from aupipe.report.redaction import without_folders
@@ -129,10 +130,12 @@ def data_report(
         echo(f"aupipe: {name}: {reason}", err=True)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     count = len(list(out.glob("rec/*/index.html")))
+    videos = any(out.glob("rec/*/video.mp4"))
     flagged = sum(name in checks.flagged for name in names)
     echo(
-        f"wrote {out / 'index.html'}: {len(names):,} recordings, {flagged:,} flagged; {count:,} pages, "
-        f"faces {faces}, sound {sound if faces != 'none' else 'none'}; {size / 1e6:.1f} MB"
+        f"wrote {out / 'index.html'}: {counted(len(names), 'recording')}, {flagged:,} flagged; "
+        f"{counted(count, 'page')}, faces {faces if videos else 'none'}, sound {sound if videos else 'none'}; "
+        f"{size / 1e6:.1f} MB"
     )
 
 

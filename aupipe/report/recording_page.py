@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.report.checks.judge import Finding
+from aupipe.report.checks.judge import Finding, counted
 from aupipe.report.drawing import Faces
-from aupipe.report.faces import RecordingFaces, State
+from aupipe.report.faces import RecordingFaces, State, length_s
 from aupipe.report.packing import cut_rows, encode, pack_faces, pack_heat, pack_panel
 from aupipe.report.page import render_page
 from aupipe.report.panels import OF_SOUND, Heat, Panel, end_of
@@ -107,7 +107,7 @@ def _facts(view: RecordingView) -> str:
     size = f", {view.size[0]}x{view.size[1]}" if view.size[0] else ""
     rate = f"{(len(times) - 1) / max(float(times[-1] - times[0]), 1e-9):.2f} frames per s{size}"
     if view.faces is None:
-        return f"{len(times):,} frames, {times[-1] - times[0]:.1f} s; {rate}"
+        return f"{counted(len(times), 'frame')}, {length_s(times):.1f} s; {rate}"
     return f"{describe(view.faces)}; {rate}"
 
 

@@ -74,8 +74,9 @@ def _disagreements(panel: Panel) -> Iterator[Stretch]:
     if panel.decided is None:
         yield from _named(wrong, f"{panel.name} far from its label")
         return
-    yield from _named(wrong & panel.decided, f"{panel.name} predicted, not labelled")
-    yield from _named(wrong & ~panel.decided, f"{panel.name} labelled, not predicted")
+    active, inactive = (" active", "inactive") if panel.threshold is not None else ("", "another class")
+    yield from _named(wrong & panel.decided, f"{panel.name} predicted, labelled {inactive}")
+    yield from _named(wrong & ~panel.decided, f"{panel.name} labelled{active}, not predicted")
 
 
 def _named(mask: NDArray[np.bool_], what: str) -> list[Stretch]:

@@ -347,6 +347,9 @@ def test_an_index_of_5000_recordings_is_drawn_and_sorted_at_once(browser_page: B
     assert page.locator("#table tbody tr").count() == 200
     page.fill("#search", "video-04999")
     assert page.locator("#table tbody tr").count() == 1
+    assert page.text_content("#shown") == "1 of 5,000 found"
+    page.fill("#search", "nothing of this name")
+    assert page.text_content("#shown") == "0 of 5,000 found"
     page.fill("#search", "")
     page.check("#flagged")
     page.click("#more")

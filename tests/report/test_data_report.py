@@ -172,6 +172,8 @@ def test_what_is_missing_is_said_on_the_page_and_on_stderr(made: Path, tmp_path:
     assert "has changed since its faces were found" in answer.err
     page = page_of(own / "reports" / "data", "b").read_text(encoding="utf-8")
     assert "No video: b: b.mp4 has changed since its faces were found" in page
+    assert "Sound: none." in page
+    assert "Faces: none. No picture, video or sound." in page
     assert "blendshapes (blendshapes is not stored: aupipe extract)" in page
     assert not list(page_of(own / "reports" / "data", "b").parent.glob("*.mp4"))
 
@@ -222,3 +224,10 @@ def test_every_command_of_the_page_works_as_it_stands(tmp_path: Path) -> None:
     with av.open(str(next(tmp_path.glob("shared/rec/clips_b*/video.mp4")))) as container:
         assert not container.streams.audio
     assert not (tmp_path / "numbers" / "rec").exists()
+    text = (tmp_path / "numbers" / "index.html").read_text()
+    assert "Sound: none." in text
+    assert "Faces: none. No picture, video or sound." in text
+    text = (tmp_path / "one" / "index.html").read_text()
+    assert "1 recording, 30 frames; 0 flagged, 0 findings" in text
+    assert "30 frames, 1.2 s;" in next(tmp_path.glob("one/rec/*/index.html")).read_text()
+    assert '<td class="number">30</td><td class="number">1.2</td>' in text
