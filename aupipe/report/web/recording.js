@@ -74,7 +74,10 @@
     };
     for (const panel of panels) { const place = add(panel.name, panel.height); panel.top = place.top; values.push(place.value); }
     add("", AXIS);
-    if (heat) heat.top = add(heat.title, HEAT, `${heat.names.length} rows, dark ${heat.low}, bright ${heat.high}`).top;
+    if (heat) {
+      Object.assign(heat, add(heat.title, HEAT, `${heat.names.length} rows, dark ${heat.low}, bright ${heat.high}`));
+      names.lastChild.className = "heat";
+    }
     plot.style.height = height + "px";
   }
 
@@ -192,6 +195,7 @@
       pen.lineWidth = 1.25;
       if (target) curve(pen, target, first, last, inner, room, colours.green);
       if (own) curve(pen, own, first, last, inner, room, colours.blue);
+      if (own || target) drawRange(pen, panel);
       pen.fillStyle = colours.rule;
       pen.fillRect(0, top + tall - 1, width, 1);
     }
@@ -217,6 +221,21 @@
     for (const shift of [-6, 0, 6]) { small.moveTo(shift, 6); small.lineTo(shift + 6, 0); }
     small.stroke();
     return colours.hatch = pen.createPattern(tile, "repeat");
+  }
+
+  function drawRange(pen, { name, top, height: tall, low, high }) {  // the ends of a panel's axis, with its unit
+    const unit = name.includes(", ") ? " " + name.split(", ").pop() : "";
+    pen.font = "9px system-ui, sans-serif";
+    pen.textAlign = "left";
+    pen.lineWidth = 3;
+    pen.strokeStyle = colours.paper;
+    pen.fillStyle = colours.ink;
+    for (const [value, base, y] of [[high, "top", top + 3], [low, "bottom", top + tall - 2]]) {
+      pen.textBaseline = base;
+      const text = (Number.isInteger(value) ? value : value.toFixed(2)) + unit;
+      pen.strokeText(text, 3, y);
+      pen.fillText(text, 3, y);
+    }
   }
 
   function drawAxis(pen) {
@@ -246,6 +265,17 @@
     pen.fillRect(place, 0, 1, height);
   }
 
+  const HIGHEST_ROWS = 8;
+  let below = -1;  // row of the heat strip
+  function writeHeat() {  // the row under the pointer, and the highest ones at the cursor
+    if (!heat) return;
+    const at = clip(Math.floor(((pts[row] + until(row)) / 2 - pts[0]) / span * heat.columns), 0, heat.columns - 1);
+    const own = heat.names.map((name, k) => ({ name, k, value: heat.values[k * heat.columns + at] }));
+    const text = ({ name, value }) => `${name} ${value === 255 ? "\u2013" : (heat.low + value / 254 * (heat.high - heat.low)).toFixed(2)}`;
+    const highest = own.filter(({ value }) => value !== 255).sort((a, b) => b.value - a.value || a.k - b.k).slice(0, HIGHEST_ROWS);
+    heat.value.textContent = [below < 0 ? "" : "\u25b8 " + text(own[below]), ...highest.map(text)].join("\n");
+  }
+
   function write() {
     panels.forEach((panel, number) => {
       const { values: own, target, marks, low, high, digits } = panel, place = values[number];
@@ -263,6 +293,7 @@
     const words = `row ${data.first + row} of ${data.rows}, ${clock(pts[row], 3)}${state}`;
     $("state").textContent = words;
     $("said").textContent = "";
+    writeHeat();
     timeline.setAttribute("aria-valuenow", row);
     timeline.setAttribute("aria-valuetext", words);
   }
@@ -404,6 +435,12 @@
     pointed(event);
   });
   plot.addEventListener("pointermove", (event) => { if (plot.hasPointerCapture(event.pointerId)) pointed(event); });
+  const over = (event) => {
+    const y = event.clientY - plot.getBoundingClientRect().top - heat.top, inside = event.type !== "pointerleave" && y >= 0 && y < HEAT;
+    below = inside ? Math.floor(y / HEAT * heat.names.length) : -1;
+    writeHeat();
+  };
+  if (heat) for (const kind of ["pointermove", "pointerleave"]) plot.addEventListener(kind, over);
   plot.addEventListener("wheel", (event) => {
     if (!event.ctrlKey && !event.metaKey) return;
     event.preventDefault();
