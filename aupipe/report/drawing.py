@@ -22,7 +22,7 @@ INK, PAPER, EDGE = (255, 255, 255), (90, 90, 90), (0, 0, 0)
 HELD_S = 0.5  # boxes are hidden so long before and after: where a face is missed in between, it is seen
 GROWN = 0.35  # of a box, to each side: hair, ears and chin lie outside of it
 CELLS = 5  # across what is hidden
-STEPS = 4  # of the size of cells, from one size to its double
+STEPS = 2  # of the size of cells, from one size to its double
 STRIP_PX = 8
 
 
