@@ -20,7 +20,7 @@ from aupipe.listing import is_hidden, list_folder
 from aupipe.registry import nearest
 from aupipe.tasks import OFFICIAL, Task
 from aupipe.types import Recording
-from aupipe.video_folders import walk_videos
+from aupipe.video_folders import is_own, walk_videos
 
 IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".bmp"])
 VIDEO_FOLDERS = ("videos", "raw_videos", "batch1", "batch2", "new_vids")  # of Aff-Wild2, by edition
@@ -146,7 +146,7 @@ def dataset_of(root: Path, videos: Iterable[Path], config: DatasetConfig) -> Dat
 def _find_image_folders(config: DatasetConfig) -> tuple[list[Recording], list[Path]]:
     recordings = []
     for root, folders, files in os.walk(config.videos):
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        folders[:] = sorted(name for name in folders if not is_hidden(name) and not is_own(Path(root) / name))
         if any(is_frame(name) for name in files):
             here = Path(root)
             name = here.relative_to(config.videos).as_posix() if here != config.videos else here.name

@@ -11,7 +11,9 @@ from aupipe.file_kinds import VIDEO_SUFFIXES, is_video
 from aupipe.listing import is_hidden
 
 STORE_FILE = "store.json"  # marks a feature store, which may be in the folder of the videos
+REPORT_FILE, REPORT_FORMAT = "report.json", "aupipe-data-report"  # mark a report of a data set
 RUN_FILE = "run.json"  # marks a trained run
+MARKED = 4096  # first bytes of a document that say whose it is
 OVERLAY = "-overlay.mp4"  # what `aupipe overlay` writes, perhaps among the videos
 log = logging.getLogger(__name__)
 
@@ -21,9 +23,9 @@ def walk_videos(folder: Path) -> tuple[dict[str, Path], list[Path]]:
 
     Files with a suffix that says nothing (.mod, .dat, none) are videos where their first bytes are a video's. A folder
     with such a suffix is listed too: it fails by name later, instead of being skipped silently. Hidden entries and
-    files of aupipe (configuration, stores, runs) are left out, and overlays are among the other files. Links to folders
-    elsewhere are followed, each once; links to folders that are walked anyway are not, so that there are no loops. A
-    folder that cannot be listed is logged as a warning.
+    files of aupipe (configuration, stores, runs, reports) are left out, and overlays are among the other files. Links
+    to folders elsewhere are followed, each once; links to folders that are walked anyway are not, so that there are no
+    loops. A folder that cannot be listed is logged as a warning.
     """
     found: dict[str, Path] = {}
     ignored = []
@@ -33,7 +35,7 @@ def walk_videos(folder: Path) -> tuple[dict[str, Path], list[Path]]:
         folders[:] = [
             name
             for name in sorted(folders)
-            if not is_hidden(name) and not _is_store(here / name) and _is_followed(here / name, walked)
+            if not is_hidden(name) and not is_own(here / name) and _is_followed(here / name, walked)
         ]
         videos = [name for name in folders if Path(name).suffix.lower() in VIDEO_SUFFIXES]
         videos += [name for name in files if is_video(here / name) and not name.endswith(OVERLAY)]
@@ -62,8 +64,14 @@ def _warn_unlisted(error: OSError) -> None:
         log.warning("cannot list %s (%s): its videos are left out", error.filename, error.strerror)
 
 
-def _is_store(folder: Path) -> bool:
+def is_own(folder: Path) -> bool:
+    """Whether a folder is a feature store or a report of a data set, whose pictures and videos are no recordings."""
+    return _says(folder / STORE_FILE, b"aupipe-store") or _says(folder / REPORT_FILE, REPORT_FORMAT.encode())
+
+
+def _says(file: Path, mark: bytes) -> bool:
     try:
-        return b"aupipe-store" in (folder / STORE_FILE).read_bytes()
+        with open(file, "rb") as opened:
+            return mark in opened.read(MARKED)
     except OSError:
         return False

@@ -93,6 +93,8 @@ def _json(report: CorpusReport, findings: Sequence[Finding], chosen: set[str] | 
 
 
 def _lines(report: CorpusReport, findings: Sequence[Finding], show_all: bool) -> list[str]:
+    from aupipe.report.checks.judge import counted
+
     shown = list(findings) if show_all else list(findings[:SHOWN])
     head = ("recording", "fault", "value", "median", "why")
     rows = [head, *((one.recording, one.fault, one.shown, one.shown_median, one.why) for one in shown)]
@@ -101,7 +103,7 @@ def _lines(report: CorpusReport, findings: Sequence[Finding], show_all: bool) ->
     if len(shown) < len(findings):
         lines.append(f"... and {len(findings) - len(shown)} more: aupipe check --all")
     flagged = len({finding.recording for finding in findings})
-    lines.append(f"{flagged} of {len(report.facts)} recordings flagged, {len(findings)} findings")
+    lines.append(f"{flagged} of {counted(len(report.facts), 'recording')} flagged, {counted(len(findings), 'finding')}")
     lines += [f"checked: {what}" for what in report.checked]
     lines += [f"not checked: {what}" for what in report.not_checked]
     return lines

@@ -40,7 +40,7 @@ def page_count(context: click.Context, option: click.Parameter, value: str) -> i
     type=click.Path(path_type=Path),
     default=Path("reports/data"),
     show_default=True,
-    help="Folder to write. An older report in it is replaced.",
+    help="Folder to write. An older report in it is replaced, a folder with any other file refused.",
 )
 @click.option(
     "--pages",
@@ -93,13 +93,14 @@ def data_report(
     from aupipe.dataset import open_dataset
     from aupipe.extract.planning.features import build_feature_set
     from aupipe.report.checks.corpus import check_corpus
-    from aupipe.report.data_report import OWN, DataReport, choose_pages
+    from aupipe.report.checks.judge import counted
+    from aupipe.report.data_report import DataReport, choose_pages
     from aupipe.report.page import require_extra
     from aupipe.report.redaction import without_folders
     from aupipe.report.report_folder import refuse_other_content
 
     require_extra()
-    refuse_other_content(out, OWN)
+    refuse_other_content(out)
     config = require_config(resolve(config_file, store))
     opened = existing_store(config)
     dataset = open_dataset(config.dataset)
@@ -129,10 +130,12 @@ def data_report(
         echo(f"aupipe: {name}: {reason}", err=True)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     count = len(list(out.glob("rec/*/index.html")))
+    videos = any(out.glob("rec/*/video.mp4"))
     flagged = sum(name in checks.flagged for name in names)
     echo(
-        f"wrote {out / 'index.html'}: {len(names):,} recordings, {flagged:,} flagged; {count:,} pages, "
-        f"faces {faces}, sound {sound if faces != 'none' else 'none'}; {size / 1e6:.1f} MB"
+        f"wrote {out / 'index.html'}: {counted(len(names), 'recording')}, {flagged:,} flagged; "
+        f"{counted(count, 'page')}, faces {faces if videos else 'none'}, sound {sound if videos else 'none'}; "
+        f"{size / 1e6:.1f} MB"
     )
 
 

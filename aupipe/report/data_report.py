@@ -33,8 +33,6 @@ from aupipe.store import Store
 from aupipe.train.predictions import Predictions
 from aupipe.types import Labels, Recording, Waveform
 
-OWN = ("index.html", "checks.csv", "checks.json", "rec")  # what a report consists of
-
 
 @dataclass(frozen=True)
 class DataReport:
@@ -59,7 +57,7 @@ class DataReport:
         """
         known = {recording.id: recording for recording in self.dataset.recordings}
         pages, sheets = dict[str, str](), dict[str, str]()
-        with replaced_folder(out, OWN) as folder:
+        with replaced_folder(out) as folder:
             if paged:
                 make_folder(folder / "rec")
             with ThreadPoolExecutor(workers) as pool:
@@ -81,7 +79,10 @@ class DataReport:
                 except BaseException:
                     pool.shutdown(cancel_futures=True)
                     raise
-            index = render_index(self.checks, names, pages, sheets, self._index_notes(), self.clean, self.faces)
+            videos = any(folder.glob(f"rec/*/{VIDEO_FILE}"))
+            kept = ["Sound: kept in the videos." if self.keep_sound and videos else "Sound: none."]
+            mode = self.faces if videos else "none"
+            index = render_index(self.checks, names, pages, sheets, kept, self.clean, mode)
             write_page(folder / "index.html", index)
             write_page(folder / "checks.csv", write_csv(self.checks, names))
             write_page(folder / "checks.json", write_json(self.checks, names, self.clean))
@@ -120,8 +121,8 @@ class DataReport:
             bool(made.size[0]),
             bool(made.tiles),
             self._findings(recording),
-            [*notes, self._sound_words(sound)],
-            self.faces,
+            [*notes, self._sound_words(sound if made.size[0] else None)],
+            self.faces if made.size[0] else "none",
         )
         if made.tiles and faces is not None:
             write_page(folder / SHEET_FILE, encode_sheet(made.tiles, recording, faces, ".jpg"))
@@ -188,13 +189,9 @@ class DataReport:
         return [replace(one, why=self.clean(one.why)) for one in self.checks.flagged.get(recording.id, ())]
 
     def _sound_words(self, sound: Waveform | None) -> str:
-        if self.faces == "none" or sound is None:
+        if sound is None:
             return "Sound: none."
         return "Sound: kept in the video." if self.keep_sound else "Sound: left out of the video."
-
-    def _index_notes(self) -> list[str]:
-        kept = "kept in the videos" if self.keep_sound and self.faces != "none" else "left out"
-        return [f"Sound: {kept}."]
 
 
 def choose_pages(checks: CorpusReport, names: Sequence[str], most: int | None) -> tuple[list[str], list[str]]:

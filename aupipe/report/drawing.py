@@ -22,6 +22,7 @@ INK, PAPER, EDGE = (255, 255, 255), (90, 90, 90), (0, 0, 0)
 HELD_S = 0.5  # boxes are hidden so long before and after: where a face is missed in between, it is seen
 GROWN = 0.35  # of a box, to each side: hair, ears and chin lie outside of it
 CELLS = 5  # across what is hidden
+STEPS = 2  # of the size of cells, from one size to its double
 STRIP_PX = 8
 
 
@@ -45,8 +46,9 @@ def draw_row(picture: Picture, stored: RecordingFaces, row: int, faces: Faces, n
 def hidden(picture: Picture, stored: RecordingFaces, row: int, faces: Faces) -> Picture:
     """A copy of a picture, its faces hidden as asked.
 
-    ``blur``: every detection within `HELD_S` of the row, and the whole picture where the subject's face was not found:
-    it may be there and was missed.
+    ``blur``: every detection within `HELD_S` of the row, each with cells of its own size, where several overlap those
+    of the largest; and the whole picture where the subject's face was not found: it may be there and was missed. A face
+    that was missed in a picture with the subject's stays as it is.
     """
     if faces == "none":
         return np.full_like(picture, PAPER)
@@ -58,14 +60,17 @@ def hidden(picture: Picture, stored: RecordingFaces, row: int, faces: Faces) -> 
     if not stored.subject.valid[row]:
         return mosaic(picture)
     height, width = picture.shape[:2]
-    covered = np.zeros((height, width), bool)
-    for x1, y1, x2, y2 in boxes.astype(np.float64):
-        dx, dy = GROWN * (x2 - x1), GROWN * (y2 - y1)
-        left, top = max(0, int(x1 - dx)), max(0, int(y1 - dy))
-        covered[top : int(y2 + dy) + 1, left : int(x2 + dx) + 1] = True
-    size = float(np.median(boxes[:, 3] - boxes[:, 1]))
-    coarse = mosaic(picture, max(1, round(height / max(size / CELLS, 1))))
-    picture[covered] = coarse[covered]
+    x1, y1, x2, y2 = boxes.astype(np.float64).T
+    sizes = np.maximum(np.maximum(x2 - x1, y2 - y1), 1)
+    steps = np.ceil(np.log2(sizes) * STEPS).astype(int)  # boxes of one face, of nearly one size, have one mosaic
+    left, right = (np.clip(x, 0, width).astype(int) for x in (x1 - GROWN * (x2 - x1), x2 + GROWN * (x2 - x1) + 1))
+    top, bottom = (np.clip(y, 0, height).astype(int) for y in (y1 - GROWN * (y2 - y1), y2 + GROWN * (y2 - y1) + 1))
+    given = picture.copy()
+    for step in np.unique(steps):  # from the smallest to the largest
+        coarse = mosaic(given, max(1, int(height * CELLS / 2 ** (step / STEPS))))
+        for k in np.flatnonzero(steps == step):
+            part = np.s_[top[k] : bottom[k], left[k] : right[k]]
+            picture[part] = coarse[part]
     return picture
 
 

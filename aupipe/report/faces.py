@@ -69,6 +69,11 @@ class RecordingFaces:
         return boxes[~(boxes == own).all(axis=1)] if len(boxes) else boxes
 
 
+def length_s(times_s: NDArray[np.float64]) -> float:
+    """How long rows (T,) last, in seconds, the last one as long as they do in the mean: frames by frames per second."""
+    return float(times_s[-1] - times_s[0]) * len(times_s) / max(len(times_s) - 1, 1)
+
+
 def without_faces(times_s: NDArray[np.float64]) -> RecordingFaces:
     """Rows (T,) in which no face was looked for."""
     nowhere = FaceTrack.from_rows(np.full((len(times_s), 15), np.nan, np.float32))

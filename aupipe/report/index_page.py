@@ -10,7 +10,7 @@ from typing import Any
 
 from aupipe.report.checks.corpus import CorpusReport
 from aupipe.report.checks.facts import Facts
-from aupipe.report.checks.judge import medians_of
+from aupipe.report.checks.judge import counted, medians_of
 from aupipe.report.drawing import Faces
 from aupipe.report.page import render_page
 from aupipe.report.strips import draw_strips
@@ -66,7 +66,8 @@ def render_index(
     return render_page(
         "index.html.j2",
         title="Data set",
-        facts=f"{len(names):,} recordings, {frames:,.0f} frames; {flagged:,} flagged, {len(own):,} findings",
+        facts=f"{counted(len(names), 'recording')}, {counted(frames, 'frame')}; {flagged:,} flagged, "
+        f"{counted(len(own), 'finding')}",
         faces=mode,
         styles=["index.css"],
         scripts=["index.js"],

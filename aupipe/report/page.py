@@ -29,7 +29,8 @@ FOLDER_MODE, FILE_MODE = 0o700, 0o600  # pages show people: for their owner alon
 
 PRIVACY: Mapping[str, str] = {
     "show": "Faces: shown. Pictures, video and sound are personal data of the people in them.",
-    "blur": "Faces: blurred. This is no anonymisation: gait, clothes, voice and places stay, and boxes are biometric.",
+    "blur": "Faces: blurred. This is not anonymisation: a face that no detector found in a picture where the subject's "
+    "was found stays sharp; gait, clothes, voice and places stay, and boxes are biometric.",
     "none": "Faces: none. No picture, video or sound. Names, boxes, landmarks and curves are personal data too.",
 }
 

@@ -21,6 +21,8 @@ HEAT_COLUMNS = 4096  # of the heat strip: as many as a wide screen has pixels
 BLOCK_ROWS = 4096  # of which the sound is held at a time
 FINER = 4  # columns for each row, in short recordings: frames need not be evenly in time
 UNLABELLED = -1
+OF_FACE, OF_SOUND = "measured of the face", "measured of the sound"  # groups of panels, whose gaps differ
+SOUND = "sound, dB"
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Panel:
     """
 
     name: str
-    group: str  # "measured", or the name of the task
+    group: str  # OF_FACE, OF_SOUND, or the name of the task
     low: float
     high: float
     values: NDArray[np.float32] | None = None
@@ -68,14 +70,14 @@ def measured_panels(
         height = box[:, 3] - box[:, 1]
         counts = faces.every.counts.astype(np.float32)
         found += [
-            Panel("face score", "measured", 0.0, 1.0, faces.subject.score.astype(np.float32)),
-            Panel("face height, px", "measured", 0.0, _top(height), height, 0),
-            Panel("faces in picture", "measured", 0.0, max(2.0, _top(counts)), counts, 0),
+            Panel("face score", OF_FACE, 0.0, 1.0, faces.subject.score.astype(np.float32)),
+            Panel("face height, px", OF_FACE, 0.0, _top(height), height, 0),
+            Panel("faces in picture", OF_FACE, 0.0, max(2.0, _top(counts)), counts, 0),
         ]
     if sound is not None:
-        found.append(Panel("sound, dB", "measured", QUIET_DB, 0.0, levels_db(times_s, sound), 1))
+        found.append(Panel(SOUND, OF_SOUND, QUIET_DB, 0.0, levels_db(times_s, sound), 1))
     if speech is not None:
-        found.append(Panel("speech", "measured", 0.0, 1.0, np.asarray(speech, np.float32).reshape(-1)))
+        found.append(Panel("speech", OF_SOUND, 0.0, 1.0, np.asarray(speech, np.float32).reshape(-1)))
     return found
 
 

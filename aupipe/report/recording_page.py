@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.report.checks.judge import Finding
+from aupipe.report.checks.judge import Finding, counted
 from aupipe.report.drawing import Faces
-from aupipe.report.faces import RecordingFaces, State
+from aupipe.report.faces import RecordingFaces, State, length_s
 from aupipe.report.packing import cut_rows, encode, pack_faces, pack_heat, pack_panel
 from aupipe.report.page import render_page
-from aupipe.report.panels import Heat, Panel, end_of
+from aupipe.report.panels import OF_SOUND, Heat, Panel, end_of
 from aupipe.report.sheet import describe
 from aupipe.report.stretches import FAR, LISTED, Stretch, find_stretches, longest
 
@@ -45,7 +45,7 @@ class RecordingView:
 def render_recording(view: RecordingView) -> dict[str, str]:
     """File name -> HTML: one page, or one for each hour where there are more than `MOST_ROWS` rows."""
     parts = cut_rows(view.times_s, PART_S, MOST_ROWS)
-    stretches = find_stretches(view.faces, view.panels)
+    stretches = find_stretches(view.faces, view.panels, view.times_s)
     files = [FILE, *(f"part-{number}.html" for number in range(2, len(parts) + 1))]
     listed = [
         {
@@ -71,6 +71,7 @@ def render_recording(view: RecordingView) -> dict[str, str]:
             notes=view.notes,
             sheet=SHEET_FILE if view.has_sheet else "",
             labelled=_groups(view.panels),
+            heard=any(panel.group == OF_SOUND for panel in view.panels),
             predicted=any(panel.threshold is not None for panel in view.panels),
             **_listed(view, stretches, part),
         )
@@ -106,7 +107,7 @@ def _facts(view: RecordingView) -> str:
     size = f", {view.size[0]}x{view.size[1]}" if view.size[0] else ""
     rate = f"{(len(times) - 1) / max(float(times[-1] - times[0]), 1e-9):.2f} frames per s{size}"
     if view.faces is None:
-        return f"{len(times):,} frames, {times[-1] - times[0]:.1f} s; {rate}"
+        return f"{counted(len(times), 'frame')}, {length_s(times):.1f} s; {rate}"
     return f"{describe(view.faces)}; {rate}"
 
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from aupipe.errors import RecordingError, UsageError
 from aupipe.files import PRIVATE, refuse_existing, staged_file
+from aupipe.report.checks.judge import counted
 from aupipe.report.drawing import INK, Faces, Picture, draw_row, draw_strip, write
-from aupipe.report.faces import RecordingFaces, State
+from aupipe.report.faces import RecordingFaces, State, length_s
 from aupipe.report.frames import pictures
 from aupipe.types import Recording
 
@@ -101,5 +102,5 @@ def _arrange(tiles: list[Picture], recording: Recording, stored: RecordingFaces)
 def describe(stored: RecordingFaces) -> str:
     """The shares of the states in words, with the number of jumps."""
     shares = ", ".join(f"{state.words} {stored.share(state):.1%}" for state in reversed(State))
-    length = float(stored.times_s[-1] - stored.times_s[0])
-    return f"{len(stored):,} frames, {length:.1f} s; {shares}; {len(stored.jumps)} jumps"
+    frames, jumps = counted(len(stored), "frame"), counted(len(stored.jumps), "jump")
+    return f"{frames}, {length_s(stored.times_s):.1f} s; {shares}; {jumps}"

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.report.faces import RecordingFaces, State
-from aupipe.report.panels import Panel
+from aupipe.report.panels import OF_SOUND, SOUND, Panel
 
 FAR = 0.5  # of a number from its label
 LISTED = 200  # stretches on a page
+PADDING_S = 0.1  # without sound, at the ends of many files: codecs need not fill it
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,20 @@ class Stretch:
     what: str
 
 
-def find_stretches(faces: RecordingFaces | None, panels: Sequence[Panel]) -> list[Stretch]:
-    """All stretches of a recording, by their first rows."""
+def find_stretches(
+    faces: RecordingFaces | None, panels: Sequence[Panel], times_s: NDArray[np.float64] | None = None
+) -> list[Stretch]:
+    """All stretches of a recording, by their first rows; with ``times_s`` (T,) also those without sound."""
     found: list[Stretch] = []
     if faces is not None:
         found += _named(faces.states == State.NOBODY, "nobody in the picture")
         found += _named(faces.states == State.OTHERS, "other faces only, not the subject's")
         found += [Stretch(int(row), int(row) + 1, "the subject jumps to another place") for row in faces.jumps]
     for panel in panels:
+        if panel.name == SOUND and panel.group == OF_SOUND and panel.values is not None and times_s is not None:
+            ends = np.append(times_s[1:], times_s[-1])  # how long the last row lasts is not known
+            silent = _named(np.isnan(panel.values), "no sound")
+            found += [one for one in silent if ends[one.stop - 1] - times_s[one.first] > PADDING_S]
         found += _disagreements(panel)
     return sorted(found, key=lambda one: (one.first, one.stop, one.what))
 
@@ -67,8 +74,9 @@ def _disagreements(panel: Panel) -> Iterator[Stretch]:
     if panel.decided is None:
         yield from _named(wrong, f"{panel.name} far from its label")
         return
-    yield from _named(wrong & panel.decided, f"{panel.name} predicted, not labelled")
-    yield from _named(wrong & ~panel.decided, f"{panel.name} labelled, not predicted")
+    active, inactive = (" active", "inactive") if panel.threshold is not None else ("", "another class")
+    yield from _named(wrong & panel.decided, f"{panel.name} predicted, labelled {inactive}")
+    yield from _named(wrong & ~panel.decided, f"{panel.name} labelled{active}, not predicted")
 
 
 def _named(mask: NDArray[np.bool_], what: str) -> list[Stretch]:

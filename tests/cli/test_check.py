@@ -236,7 +236,7 @@ def test_predictions_of_a_run_are_taken_where_it_was_not_trained(project: Projec
         text = next(project.folder.glob(f"reports/data/rec/{name}-*/index.html")).read_text(encoding="utf-8")
         assert said in text
         assert "labels late: +10 frames" in text
-        assert "AU1 labelled, not predicted" in text
+        assert "AU1 labelled active, not predicted" in text
 
 
 def test_one_bad_file_is_a_finding_and_the_others_are_checked(project: Project) -> None:

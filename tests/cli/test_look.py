@@ -13,6 +13,7 @@ import pytest
 
 from aupipe.config import load_config
 from aupipe.dataset import open_dataset
+from aupipe.extract.faces.face_table import FaceTable
 from aupipe.extract.planning.features import build_feature_set
 from aupipe.report.drawing import COLOURS, STRIP_PX, draw_row, hidden
 from aupipe.report.faces import RecordingFaces, State
@@ -20,6 +21,7 @@ from aupipe.report.frames import pictures, stored_faces
 from aupipe.report.sheet import choose_rows
 from aupipe.sources import source_identity
 from aupipe.store import create_store, open_store
+from aupipe.types import FaceTrack
 from tests.cli.conftest import Project
 from tests.conftest import write_video
 
@@ -151,6 +153,25 @@ def test_blurred_faces_have_no_detail_left_also_shortly_before_and_after_and_whe
     assert np.array_equal(seen[:, 250:], picture[:, 250:])  # what is no face stays
     before = hidden(picture, faces, 5, "blur")  # within half a second another face is seen
     assert detail(before[60:131, 220:281]) < 0.05 * detail(picture[60:131, 220:281])
+
+
+def test_a_large_face_among_small_ones_is_hidden_by_cells_of_its_own_size() -> None:
+    sizes = {8: range(0, 160, 20), 160: range(140, 141)}  # height in px -> the left edges
+    boxes = np.array([[left, 30, left + size, 30 + size] for size, edges in sizes.items() for left in edges], float)
+    track = np.full((1, 15), 0.9, np.float32)
+    track[0, :4] = boxes[-1]
+    every = FaceTable(np.array([len(boxes)]), np.concatenate([boxes, np.zeros((len(boxes), 13))], 1).astype(np.float32))
+    soft = cv2.GaussianBlur(noise().astype(np.float32), (0, 0), 4)  # spots of a tenth of the large face, as eyes are
+    soft = np.clip((soft - soft.mean()) / soft.std() * 50 + 128, 0, 255).astype(np.uint8)
+    stored = RecordingFaces(np.zeros(1), FaceTrack.from_rows(track), every)
+    blurred = hidden(noise(), stored, 0, "blur")
+    for left, top, right, bottom in boxes.astype(int):
+        face = np.s_[top : bottom + 1, left : right + 1]
+        assert detail(blurred[face]) < 0.05 * detail(noise()[face]), (left, right)
+    large = np.s_[30:190, 140:300]
+    before, after = (cv2.resize(each[large], (20, 20)) for each in (soft, hidden(soft, stored, 0, "blur")))
+    assert detail(after) < 0.05 * detail(before)
+    assert np.array_equal(blurred[:20, :70], noise()[:20, :70])
 
 
 def test_the_strip_is_in_time_and_not_in_rows(looked: Path) -> None:

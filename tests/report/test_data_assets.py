@@ -85,4 +85,4 @@ def test_no_visible_face_is_sharp_in_the_video_of_a_blurred_report(clips_project
                 assert detail(hidden[face]) < 0.05 * detail(sharp[face]), row
     assert shown > 300
     text = text_of(report, LEAVES)
-    assert re.search(r"Faces: blurred. This is no anonymisation", text)
+    assert re.search(r"Faces: blurred. This is not anonymisation", text)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from aupipe.extract.encoders.visual.blendshapes import NAMES
 from aupipe.extract.faces.face_table import FaceTable
 from aupipe.report.checks.corpus import CorpusReport
 from aupipe.report.checks.facts import Facts
@@ -18,8 +19,9 @@ from aupipe.report.checks.judge import judge
 from aupipe.report.faces import RecordingFaces
 from aupipe.report.index_page import order_of, render_index
 from aupipe.report.page import write_page
-from aupipe.report.panels import Panel, blendshape_heat
+from aupipe.report.panels import OF_FACE, Panel, blendshape_heat
 from aupipe.report.recording_page import RecordingView, render_recording
+from aupipe.report.stretches import find_stretches
 from aupipe.tasks import AU_NAMES
 from aupipe.types import FaceTrack
 from tests.report.conftest import BrowserPage
@@ -59,7 +61,7 @@ def made_view(count: int, panels: bool = True) -> RecordingView:
     every = FaceTable((~gone).astype(np.int64), np.concatenate([face, np.full((count, 2), 360)], axis=1)[~gone])
     faces = RecordingFaces(times, FaceTrack.from_rows(face), every)
     wave = (0.5 + 0.5 * np.sin(np.arange(count) / 50)).astype(np.float32)
-    measured = [Panel(name, "measured", 0.0, 1.0, wave) for name in ("score", "height", "faces", "sound", "speech")]
+    measured = [Panel(name, OF_FACE, 0.0, 1.0, wave) for name in ("score", "height", "faces", "sound", "speech")]
     for number, name in enumerate(AU_NAMES):
         labels = ((np.arange(count) + 40 * number) // 200 % 3 == 0).astype(np.int8)
         values = np.roll(wave, 30 * number)
@@ -211,6 +213,20 @@ def test_under_a_variable_frame_rate_strip_and_panel_have_their_gap_in_one_place
         first, last = np.flatnonzero(gap)[[0, -1]]
         assert abs(first - expected[0]) <= 6, (y, first, expected)
         assert abs(last + 1 - expected[1]) <= 6, (y, last, expected)
+    tops = page.evaluate("[...document.querySelectorAll('#names div')].map((one) => [one.textContent, one.offsetTop])")
+    for name in ("sound, dB", "speech"):  # what is seen is no gap of what is heard
+        (top,) = [place for text, place in tops if text.startswith(name)]
+        inked = pixels[top - tops[0][1] + 13 : top - tops[0][1] + 15, :, 3].any(axis=0)
+        begin = round((1.0 - low) / (high - low) * width)
+        assert inked[: begin - 16].mean() > 0.5 if name != "speech" else not inked[: begin - 16].any(), name
+        assert not inked[begin + 24 : -24].any(), name  # the last row has none either
+    assert "no sound" in page.text_content(".legend")
+    assert pixels[4:11, 3:8, 3].any()  # the ends of the axis
+    box, tall = page.locator("#plot").bounding_box(), 150 / len(NAMES)
+    page.mouse.move(box["x"] + 200, box["y"] + box["height"] - 150 + 10.5 * tall)
+    said = page.locator(".names .heat b").text_content().split("\n")
+    assert said[0] == f"\u25b8 {NAMES[10]} 0.20"
+    assert said[1:3] == [f"{NAMES[51]} 1.00", f"{NAMES[50]} 0.98"]
 
 
 def test_click_keys_and_links_lead_to_their_rows(browser_page: BrowserPage, report: Path) -> None:
@@ -243,25 +259,41 @@ def test_click_keys_and_links_lead_to_their_rows(browser_page: BrowserPage, repo
     assert say(page) == 30
     assert "nobody" in page.text_content("#state")
     assert page.get_attribute("#timeline", "aria-valuetext").startswith("row 30 of 120, 0:07.200, nobody")
+    for target in ("a[href='#row=30']", "[data-do=on]", "summary >> nth=1", "#theme"):
+        page.locator(target).first.click()  # then all keys are the time line's
+        top, dark = page.evaluate("scrollY"), page.text_content("#theme")
+        for key, row in (("Home", 0), ("ArrowRight", 1), ("PageUp", 5), ("ArrowDown", 4), ("End", COUNT - 1)):
+            page.keyboard.press(key)
+            assert say(page) == row, (target, key)
+        assert page.evaluate("scrollY") == top
+        page.keyboard.press("Home")
+        page.keyboard.press(" ")
+        assert wait_for(lambda: not page.evaluate("document.getElementById('video').paused")), target
+        page.keyboard.press(" ")
+        assert wait_for(lambda: page.evaluate("document.getElementById('video').paused")), target
+        assert page.text_content("#theme") == dark
+    page.focus("#theme")  # reached by the tab key: space presses the button alone
+    page.keyboard.press(" ")
+    assert page.text_content("#theme") != dark
+    assert page.evaluate("document.getElementById('video').paused")
+    page.keyboard.press("End")
+    assert say(page) == COUNT - 1
 
 
 def test_d_leads_to_the_next_disagreement_and_zoom_keeps_colours(browser_page: BrowserPage, tmp_path: Path) -> None:
     view = made_view(3000)
     write_page(tmp_path / "index.html", render_recording(view)["index.html"])
     page = browser_page.open(tmp_path / "index.html")
-    wrong = np.zeros(3000, bool)
-    for panel in view.panels:
-        if panel.labels is not None:
-            wrong |= panel.decided != (panel.labels == 1)
-    begins = np.flatnonzero(wrong & ~np.concatenate([[False], wrong[:-1]]))
+    begins = sorted({one.first for one in find_stretches(None, view.panels)})
+    assert len(begins) > 20
     page.focus("#timeline")
-    at = 0
-    for _ in range(min(4, len(begins))):
+    for row in begins[begins[0] == 0 :]:
         page.keyboard.press("d")
-        at = int(begins[begins > at][0])
-        assert say(page) == at
-        if not (begins > at).any():
-            break
+        assert say(page) == row
+    for key, text in (("d", "No disagreement after"), ("g", "No gap after"), ("Home", ""), ("G", "No gap before")):
+        page.keyboard.press("End" if key == "g" else key)
+        page.keyboard.press(key)
+        assert page.text_content("#said") == (f"{text} this row on this page." if text else ""), key
     page.keyboard.press("Home")
 
     def colours() -> set[tuple[int, ...]]:
@@ -295,7 +327,7 @@ def big_corpus(count: int) -> CorpusReport:
             "lag:au": 0.0,
             "fit:au": float(rng.normal(0.6, 0.08)),
         }
-        corpus.append(Facts(f"folder/video-{number:05d}.mp4", values))
+        corpus.append(Facts(f"a_folder_of_a_long_name/video-{number:05d}.mp4", values))
     return CorpusReport(tuple(corpus), tuple(judge(corpus)), ("clocks of all",), ())
 
 
@@ -322,6 +354,11 @@ def test_an_index_of_5000_recordings_is_drawn_and_sorted_at_once(browser_page: B
     assert page.locator("#table tbody tr").count() == 200
     page.fill("#search", "video-04999")
     assert page.locator("#table tbody tr").count() == 1
+    assert page.text_content("#shown") == "1 of 5,000 found"
+    cut = "all => all.filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.ariaLabel)"
+    assert page.locator(".scroll").evaluate_all(cut) == []  # no column is cut off at 1280 px
+    page.fill("#search", "nothing of this name")
+    assert page.text_content("#shown") == "0 of 5,000 found"
     page.fill("#search", "")
     page.check("#flagged")
     page.click("#more")

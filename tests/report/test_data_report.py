@@ -15,6 +15,11 @@ import av
 import numpy as np
 import pytest
 
+from aupipe.config import load_config
+from aupipe.dataset import open_dataset
+from aupipe.errors import UsageError
+from aupipe.report.report_folder import replaced_folder
+from aupipe.video_folders import walk_videos
 from tests.report.made_report import FOLDER, Made, make, project_in, regular, row_of, variable
 
 COUNT = 120
@@ -36,6 +41,15 @@ def reported(made: Path) -> tuple[Path, str]:
     answer = project_in(made).run("report", "data", "--pages", "all")
     assert answer.code == 0, answer.err
     return made / "reports" / "data", answer.out + answer.err
+
+
+def test_a_report_among_the_videos_is_no_part_of_the_data_set(reported: tuple[Path, str], made: Path) -> None:
+    videos, others = walk_videos(made)
+    assert sorted(videos) == sorted(f"videos/{name}.mp4" for name in RECORDINGS)
+    assert not [path for path in others if path.is_relative_to(reported[0])]
+    (made / "frames.toml").write_text('[dataset]\nlayout = "images"\nvideos = "."\nfps = 25\n')
+    with pytest.raises(UsageError, match="no folders of images"):
+        open_dataset(load_config(made / "frames.toml").dataset)
 
 
 def page_of(report: Path, name: str) -> Path:
@@ -70,6 +84,8 @@ def test_sound_that_begins_late_is_late_in_the_video_and_missing_in_its_panel(re
     before = RECORDINGS["uneven"].times + 0.3 < 1.0
     assert (level[before] == 65535).all()
     assert (level[40:-1] < 65535).all()
+    text = page.read_text(encoding="utf-8")
+    assert re.findall(r"#row=(\d+)[^ ]+</td><td>([\d:.]+)</td>[^>]*>no sound<", text) == [("0", "0:00.96")]
     with av.open(str(page.parent / "video.mp4")) as container:
         samples = np.concatenate([frame.to_ndarray().ravel() for frame in container.decode(audio=0)])
     loud = np.flatnonzero(np.abs(samples) > 0.05)[0] / 48_000
@@ -112,8 +128,12 @@ def test_two_reports_have_equal_bytes_and_nothing_of_an_older_one_is_left(
     first = contents(reported[0])
     again = tmp_path / "again"
     shutil.copytree(reported[0], again)
+    listed = json.loads((again / "report.json").read_text())
+    assert set(listed["files"]) == set(first)
     (again / "rec" / "gone").mkdir()
-    (again / "rec" / "gone" / "video.mp4").write_bytes(b"a face")
+    (again / "rec" / "gone" / "video.mp4").write_bytes(b"a face")  # of an older report
+    listed["files"].append("rec/gone/video.mp4")
+    (again / "report.json").write_text(json.dumps(listed))
     assert project_in(made).run("report", "data", "--pages", "all", "--out", again).code == 0
     assert contents(again) == first
     assert [path.name for path in tmp_path.iterdir()] == ["again"]
@@ -152,6 +172,8 @@ def test_what_is_missing_is_said_on_the_page_and_on_stderr(made: Path, tmp_path:
     assert "has changed since its faces were found" in answer.err
     page = page_of(own / "reports" / "data", "b").read_text(encoding="utf-8")
     assert "No video: b: b.mp4 has changed since its faces were found" in page
+    assert "Sound: none." in page
+    assert "Faces: none. No picture, video or sound." in page
     assert "blendshapes (blendshapes is not stored: aupipe extract)" in page
     assert not list(page_of(own / "reports" / "data", "b").parent.glob("*.mp4"))
 
@@ -162,12 +184,32 @@ def test_errors_are_one_line_that_says_what_to_do(tmp_path: Path, made: Path) ->
     answer = project_in(tmp_path).run("report", "data")
     assert (answer.code, answer.err.count("\n")) == (10, 1)
     assert "`aupipe extract` creates it" in answer.err
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.tex").write_text("years")
-    answer = project_in(made).run("report", "data", "--out", tmp_path / "mine")
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "rec/take1.wav", "index.html", "checks.csv", "report.json"])
+def test_a_folder_with_a_file_of_somebody_else_is_refused_and_stays_as_it_was(tmp_path: Path, name: str) -> None:
+    own = tmp_path / "mine" / name
+    own.parent.mkdir(parents=True)
+    own.write_text('{"files": ["report.json"]}')
+    with (
+        pytest.raises(UsageError, match=f"holds '{name}', which no report has written"),
+        replaced_folder(tmp_path / "mine"),
+    ):
+        pytest.fail("begun")
+    assert contents(tmp_path) == {f"mine/{name}": own.read_bytes()}
+
+
+def test_a_file_that_somebody_has_put_into_a_report_is_not_deleted_by_the_next_one(
+    reported: tuple[Path, str], made: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(reported[0], tmp_path / "mine")
+    note = page_of(tmp_path / "mine", "even").parent / "note.txt"
+    note.write_text("years")
+    before = contents(tmp_path)
+    answer = project_in(made).run("report", "data", "--pages", "none", "--out", tmp_path / "mine")
     assert (answer.code, answer.err.count("\n")) == (2, 1)
-    assert "holds 'thesis.tex', which is no part of a report" in answer.err
-    assert (tmp_path / "mine" / "thesis.tex").read_text() == "years"
+    assert f"holds '{note.relative_to(tmp_path / 'mine')}', which no report has written" in answer.err
+    assert contents(tmp_path) == before
 
 
 def test_every_command_of_the_page_works_as_it_stands(tmp_path: Path) -> None:
@@ -182,3 +224,10 @@ def test_every_command_of_the_page_works_as_it_stands(tmp_path: Path) -> None:
     with av.open(str(next(tmp_path.glob("shared/rec/clips_b*/video.mp4")))) as container:
         assert not container.streams.audio
     assert not (tmp_path / "numbers" / "rec").exists()
+    text = (tmp_path / "numbers" / "index.html").read_text()
+    assert "Sound: none." in text
+    assert "Faces: none. No picture, video or sound." in text
+    text = (tmp_path / "one" / "index.html").read_text()
+    assert "1 recording, 30 frames; 0 flagged, 0 findings" in text
+    assert "30 frames, 1.2 s;" in next(tmp_path.glob("one/rec/*/index.html")).read_text()
+    assert '<td class="number">30</td><td class="number">1.2</td>' in text

@@ -49,7 +49,7 @@ def test_nothing_that_a_page_shows_becomes_code_and_only_its_own_code_runs() -> 
 
 @pytest.mark.parametrize("faces", ["show", "blur", "none"])
 def test_the_foot_of_a_page_names_how_faces_are_shown(faces: str) -> None:
-    said = {"show": "Faces: shown", "blur": "no anonymisation", "none": "No picture, video or sound"}
+    said = {"show": "Faces: shown", "blur": "a face that no detector found", "none": "No picture, video or sound"}
     assert said[faces] in page(faces=faces)
 
 

@@ -53,7 +53,7 @@ def test_marks_say_what_is_labelled_and_decided_at_the_thresholds_of_each_au() -
     assert marks[1] == [both, both | Mark.ACTIVE | Mark.DECIDED, both]
     assert [panel.threshold for panel in panels] == [0.25, 0.9]
     assert [(one.first, one.stop, one.what) for one in find_stretches(None, panels)] == [
-        (1, 2, "AU1 labelled, not predicted")
+        (1, 2, "AU1 labelled active, not predicted")
     ]
 
 
@@ -66,7 +66,7 @@ def test_a_class_is_decided_by_the_highest_probability_and_numbers_have_their_la
     assert [panel.labels.tolist() for panel in panels[:4]] == [[0, -1], [0, -1], [0, -1], [1, -1]]
     assert {one.what for one in find_stretches(None, panels)} == {
         "Fear labelled, not predicted",
-        "Happiness predicted, not labelled",
+        "Happiness predicted, labelled another class",
     }
     va = OFFICIAL["va"]
     numbers = Labels(va, va.names, np.array([[0.5, -0.5], [0, 0]], np.float32), np.array([[1, 1], [0, 0]], bool))

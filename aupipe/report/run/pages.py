@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aupipe.documents import read_json
 from aupipe.errors import UsageError
 from aupipe.files import refuse_existing
 from aupipe.report.figures import to_file, to_svgs
 from aupipe.report.page import make_folder, render_page, write_page
+from aupipe.report.report_folder import listed_files
 from aupipe.report.run import measures
 from aupipe.report.run.comparison import Difference, comparison_plot, differences
 from aupipe.report.run.costs import Extraction, extractions_of, trainings_of
@@ -124,11 +124,7 @@ def write_report(report: RunReport, out: Path, figures: str | None = None, overw
 
 def _files_of(out: Path) -> set[str]:
     """The files of the report in a folder, as its document names them; other files there are somebody's own."""
-    try:
-        named = read_json(out / DOCUMENT)["files"]
-        return {name for name in named if OURS.fullmatch(name)}
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
+    return {name for name in listed_files(out / DOCUMENT) if OURS.fullmatch(name)}
 
 
 def _model_page(report: RunReport, number: int, sections: Sequence[Section], up: tuple[str, str] | None) -> str:

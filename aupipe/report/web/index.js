@@ -17,11 +17,13 @@
     return made;
   }
   function add() {
-    const part = document.createDocumentFragment(), stop = Math.min(shown + step, found.length);
-    for (; shown < stop; shown++) part.append(line(rows[found[shown]]));
-    body.append(part);
+    const lines = document.createDocumentFragment(), stop = Math.min(shown + step, found.length);
+    for (; shown < stop; shown++) lines.append(line(rows[found[shown]]));
+    body.append(lines);
     const by = sorted.by ? "" : ", worst first", count = new Intl.NumberFormat("en");
-    $("shown").textContent = `${count.format(shown)} of ${count.format(found.length)}${found.length < rows.length ? " found" : ""}${by}`;
+    const all = count.format(rows.length), few = found.length < rows.length, part = count.format(shown);
+    const words = few ? `${count.format(found.length)} of ${all} found` : `${part} of ${all}`;
+    $("shown").textContent = words + (few && shown < found.length ? `, ${part} shown` : "") + (found.length ? by : "");
     $("more").hidden = shown >= found.length;
   }
   function show() {

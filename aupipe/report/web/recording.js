@@ -15,9 +15,10 @@
   const others = array(data.others, Int16Array), counts = array(data.counts, Uint8Array);
   const starts = counts && new Uint32Array(count + 1);
   if (starts) for (let k = 0; k < count; k++) starts[k + 1] = starts[k] + counts[k];
+  const measured = (panel) => panel.group.startsWith("measured of the "), ofSound = (panel) => panel.group.endsWith(" the sound");
   const panels = data.panels.map((one) => ({
     ...one, values: array(one.values, Uint16Array), target: array(one.target, Uint16Array),
-    marks: array(one.marks, Uint8Array), height: one.group === "measured" ? 34 : one.target ? 40 : 27,
+    marks: array(one.marks, Uint8Array), height: measured(one) ? 34 : one.target ? 40 : 27,
   }));
   const heat = data.heat && { ...data.heat, values: array(data.heat.values, Uint8Array) };
   const end = data.end, span = end - pts[0], AXIS = 22, HEAT = 150;
@@ -36,17 +37,18 @@
     return sign + (hours ? hours + ":" + String(minutes % 60).padStart(2, "0") : minutes) + ":" + seconds;
   };
 
-  // What differs and what is lost, for `g` and `d`.
+  // Where what is lost and what differs begins, for `g` and `d`: each label's intervals, as they are listed.
   const differs = new Uint8Array(count);
   for (const { marks, values, target, low, high } of panels) {
-    if (marks) for (let k = 0; k < count; k++) {
-      const mark = marks[k], both = LABELLED | PREDICTED;
-      if ((mark & both) === both && !(mark & ACTIVE) !== !(mark & DECIDED)) differs[k] = 1;
-    } else if (values && target) for (let k = 0; k < count; k++)
-      if (values[k] !== MISSING && target[k] !== MISSING && Math.abs(values[k] - target[k]) * (high - low) > data.far * HIGHEST) differs[k] = 1;
+    if (!marks && !(values && target)) continue;
+    for (let k = 0, last = 0, own = 0; k < count; k++, last = own) {
+      if (marks) own = (marks[k] & LABELLED) && (marks[k] & PREDICTED) ? !!(marks[k] & ACTIVE) - !!(marks[k] & DECIDED) : 0;
+      else own = +(values[k] !== MISSING && target[k] !== MISSING && Math.abs(values[k] - target[k]) * (high - low) > data.far * HIGHEST);
+      if (own && own !== last) differs[k] = 1;
+    }
   }
   const begins = (flag) => { const found = []; for (let k = 0; k < count; k++) if (flag(k) && (!k || !flag(k - 1))) found.push(k); return found; };
-  const gaps = states ? begins((k) => states[k] !== SUBJECT) : [], differences = begins((k) => differs[k]);
+  const gaps = states ? begins((k) => states[k] !== SUBJECT) : [], differences = [...differs.keys()].filter((k) => differs[k]);
 
   // The time line's two canvases, and the names beside them.
   const timeline = $("timeline"), plot = $("plot"), lines = $("lines"), cursor = $("cursor"), names = $("names");
@@ -72,7 +74,10 @@
     };
     for (const panel of panels) { const place = add(panel.name, panel.height); panel.top = place.top; values.push(place.value); }
     add("", AXIS);
-    if (heat) heat.top = add(heat.title, HEAT, `${heat.names.length} rows, dark ${heat.low}, bright ${heat.high}`).top;
+    if (heat) {
+      Object.assign(heat, add(heat.title, HEAT, `${heat.names.length} rows, dark ${heat.low}, bright ${heat.high}`));
+      names.lastChild.className = "heat";
+    }
     plot.style.height = height + "px";
   }
 
@@ -165,7 +170,9 @@
     pen.clearRect(0, 0, width, height);
     for (const panel of panels) {
       const { top, height: tall, values: own, target, marks } = panel, inner = top + 4, room = tall - 8;
-      if (panel.group === "measured") {
+      if (measured(panel) && ofSound(panel)) {
+        bands(pen, first, last, (k) => own[k] === MISSING, inner, room, hatch(pen));
+      } else if (measured(panel)) {
         gapBands(pen, first, last, inner, room);
       } else if (marks) {
         bands(pen, first, last, (k) => (marks[k] & (ACTIVE | LABELLED)) === (ACTIVE | LABELLED), inner, room, colours.active);
@@ -181,13 +188,14 @@
         pen.stroke();
         pen.setLineDash([]);
       }
-      if (panel.low < 0 && panel.high > 0 && panel.group !== "measured") {
+      if (panel.low < 0 && panel.high > 0 && !measured(panel)) {
         pen.fillStyle = colours.rule;
         pen.fillRect(0, Math.round(inner + room * panel.high / (panel.high - panel.low)), width, 1);
       }
       pen.lineWidth = 1.25;
       if (target) curve(pen, target, first, last, inner, room, colours.green);
       if (own) curve(pen, own, first, last, inner, room, colours.blue);
+      if (own || target) drawRange(pen, panel);
       pen.fillStyle = colours.rule;
       pen.fillRect(0, top + tall - 1, width, 1);
     }
@@ -213,6 +221,21 @@
     for (const shift of [-6, 0, 6]) { small.moveTo(shift, 6); small.lineTo(shift + 6, 0); }
     small.stroke();
     return colours.hatch = pen.createPattern(tile, "repeat");
+  }
+
+  function drawRange(pen, { name, top, height: tall, low, high }) {  // the ends of a panel's axis, with its unit
+    const unit = name.includes(", ") ? " " + name.split(", ").pop() : "";
+    pen.font = "9px system-ui, sans-serif";
+    pen.textAlign = "left";
+    pen.lineWidth = 3;
+    pen.strokeStyle = colours.paper;
+    pen.fillStyle = colours.ink;
+    for (const [value, base, y] of [[high, "top", top + 3], [low, "bottom", top + tall - 2]]) {
+      pen.textBaseline = base;
+      const text = (Number.isInteger(value) ? value : value.toFixed(2)) + unit;
+      pen.strokeText(text, 3, y);
+      pen.fillText(text, 3, y);
+    }
   }
 
   function drawAxis(pen) {
@@ -242,6 +265,17 @@
     pen.fillRect(place, 0, 1, height);
   }
 
+  const HIGHEST_ROWS = 8;
+  let below = -1;  // row of the heat strip
+  function writeHeat() {  // the row under the pointer, and the highest ones at the cursor
+    if (!heat) return;
+    const at = clip(Math.floor(((pts[row] + until(row)) / 2 - pts[0]) / span * heat.columns), 0, heat.columns - 1);
+    const own = heat.names.map((name, k) => ({ name, k, value: heat.values[k * heat.columns + at] }));
+    const text = ({ name, value }) => `${name} ${value === 255 ? "\u2013" : (heat.low + value / 254 * (heat.high - heat.low)).toFixed(2)}`;
+    const highest = own.filter(({ value }) => value !== 255).sort((a, b) => b.value - a.value || a.k - b.k).slice(0, HIGHEST_ROWS);
+    heat.value.textContent = [below < 0 ? "" : "\u25b8 " + text(own[below]), ...highest.map(text)].join("\n");
+  }
+
   function write() {
     panels.forEach((panel, number) => {
       const { values: own, target, marks, low, high, digits } = panel, place = values[number];
@@ -258,6 +292,8 @@
     const state = states ? ", " + WORDS[states[row]] : "";
     const words = `row ${data.first + row} of ${data.rows}, ${clock(pts[row], 3)}${state}`;
     $("state").textContent = words;
+    $("said").textContent = "";
+    writeHeat();
     timeline.setAttribute("aria-valuenow", row);
     timeline.setAttribute("aria-valuetext", words);
   }
@@ -368,25 +404,27 @@
 
   // Keys, pointer, buttons, links.
   const after = (list) => list.find((one) => one > row), before = (list) => list.findLast((one) => one < row);
-  const go = (wanted) => { if (wanted !== undefined) seek(wanted); };
+  const go = (wanted, what) => { if (wanted !== undefined) seek(wanted); else $("said").textContent = `No ${what} this row on this page.`; };
   const second = (sign) => { const there = rowAt(pts[row] + sign); return there === row ? row + sign : there; };
   const actions = {
-    back: () => seek(row - 1), on: () => seek(row + 1), gap: () => go(after(gaps)), differ: () => go(after(differences)),
+    back: () => seek(row - 1), on: () => seek(row + 1), 
+    gap: () => go(after(gaps), "gap after"), differ: () => go(after(differences), "disagreement after"),
     closer: () => zoom(0.5, pts[row]), further: () => zoom(2, pts[row]), all: () => look(pts[0], span),
   };
   const keys = {
     ArrowLeft: (e) => seek(row - (e.shiftKey ? 10 : 1)), ArrowDown: (e) => seek(row - (e.shiftKey ? 10 : 1)),
     ArrowRight: (e) => seek(row + (e.shiftKey ? 10 : 1)), ArrowUp: (e) => seek(row + (e.shiftKey ? 10 : 1)),
     PageUp: () => seek(second(1)), PageDown: () => seek(second(-1)), Home: () => seek(0), End: () => seek(count - 1),
-    g: actions.gap, G: () => go(before(gaps)), d: actions.differ, D: () => go(before(differences)), " ": play,
+    g: actions.gap, G: () => go(before(gaps), "gap before"), d: actions.differ,
+    D: () => go(before(differences), "disagreement before"), " ": play,
     "+": actions.closer, "=": actions.closer, "-": actions.further, 0: actions.all,
   };
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || !(event.key in keys)) return;
-    const inside = event.target.closest && event.target.closest("button, summary, a, input, select, textarea, .list, video");
-    const own = document.activeElement === timeline || inside === video;
-    if (inside && !own && !(event.key.length === 1 && event.key !== " ")) return;
-    if (!own && ["ArrowUp", "ArrowDown", "PageUp", "PageDown"].includes(event.key)) return;  // they scroll the page
+    const at = document.activeElement, own = at === timeline || at === video;
+    if (at.closest("input, select, textarea") || (event.key === " " && at.closest("button, summary"))) return;  // theirs
+    if (!own && ["ArrowUp", "ArrowDown", "PageUp", "PageDown"].includes(event.key)) return;  // they scroll
+    if (at.closest(".list") && ["Home", "End"].includes(event.key)) return;
     event.preventDefault();
     keys[event.key](event);
   }, true);
@@ -397,6 +435,12 @@
     pointed(event);
   });
   plot.addEventListener("pointermove", (event) => { if (plot.hasPointerCapture(event.pointerId)) pointed(event); });
+  const over = (event) => {
+    const y = event.clientY - plot.getBoundingClientRect().top - heat.top, inside = event.type !== "pointerleave" && y >= 0 && y < HEAT;
+    below = inside ? Math.floor(y / HEAT * heat.names.length) : -1;
+    writeHeat();
+  };
+  if (heat) for (const kind of ["pointermove", "pointerleave"]) plot.addEventListener(kind, over);
   plot.addEventListener("wheel", (event) => {
     if (!event.ctrlKey && !event.metaKey) return;
     event.preventDefault();
@@ -410,6 +454,8 @@
   document.addEventListener("click", (event) => {  // the same link again is no change of the address
     const link = event.target.closest && event.target.closest('a[href^="#row="]');
     if (link && link.hash === location.hash) followLink();
+    const pressed = event.detail && (link || event.target.closest("button, summary"));  // by a pointer: keys go to the time line
+    if (pressed) timeline.focus({ preventScroll: true });
   });
   addEventListener("hashchange", followLink);
   document.addEventListener("theme", () => { colours = {}; readColours(); draw(); });
