@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from aupipe.train.search import Cell, CellScore, CellTrainer
     from aupipe.train.sweep import Point
 
-RESULT_FILE, PLOT_FILE = "sweep.json", "sweep.svg"
+PLOT_FILE = "sweep.svg"
 
 
 class SweepCommand(click.Command):
@@ -99,6 +99,7 @@ def run_sweep(
     from aupipe.report.search_plot import draw_search
     from aupipe.train.model import FILE, save_ensemble
     from aupipe.train.search import CellTrainer, SearchData, plan_cells, search
+    from aupipe.train.search_result import RESULT_FILE
 
     points = points_of(request)
     folds = [fold for fold, _ in divide(data, replace(request, seeds=request.seeds[:1]))]
@@ -175,6 +176,7 @@ def visible(device: str, known: str | None = None) -> dict[str, str]:
 def show_sweep(out: Path, as_json: bool) -> None:
     """Print the result of the search in a folder: a line per point, then the score of the winner, and where it is."""
     from aupipe.train.scores import Scores
+    from aupipe.train.search_result import RESULT_FILE
 
     try:
         document = read_json(out / RESULT_FILE)

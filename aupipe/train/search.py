@@ -30,11 +30,11 @@ from aupipe.train.model import Model, load_model
 from aupipe.train.model_prediction import predict_model, predict_unseen
 from aupipe.train.postprocess import apply_postprocess
 from aupipe.train.predictions import Predictions
-from aupipe.train.search_result import CellScore, SearchResult
+from aupipe.train.search_result import POINTS, CellScore, SearchResult
 from aupipe.train.sweep import Point
 from aupipe.types import Labels, Recording
 
-POINTS, CELL_FILE = "points", "scores.json"
+CELL_FILE = "scores.json"
 LEAST_FOLDS = 3  # two are held out at once, and one is trained on
 
 Tell = Callable[[str], None]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from aupipe.documents import read_json
 from aupipe.train.intervals import BootstrapInterval
 from aupipe.train.model import Model
 from aupipe.train.scores import Scores
 from aupipe.train.sweep import Point
+
+RESULT_FILE, POINTS = "sweep.json", "points"  # in the folder of a search
 
 
 @dataclass(frozen=True)
@@ -90,3 +93,25 @@ class SearchResult:
 
 def _interval(found: BootstrapInterval | None) -> dict[str, Any] | None:
     return found.to_json() if found is not None else None
+
+
+def choice_caveats(model: Model, scored: Collection[str]) -> list[str]:
+    """Why a score on the recordings ``scored`` is optimistic: a search chose the model, or a member, on some of them.
+
+    A model of a search is the one in its folder, or one below `POINTS` there.
+    """
+    found = [caveat for member in model.members for caveat in choice_caveats(member, scored)]
+    folder = model.path.resolve()
+    places = [folder, *(parent.parent for parent in folder.parents if parent.name == POINTS)]
+    if both := model.chosen_on & set(scored):
+        for file in (place / RESULT_FILE for place in places):
+            try:
+                content = read_json(file)
+                nested = f"{content['nested']['scores']['mean']:.3f} {content['metric']}"
+            except (OSError, KeyError, TypeError, ValueError):
+                continue
+            found.append(
+                f"{len(both)} of these recordings CHOSE THIS POINT of a search, so it is optimistic: the nested score, "
+                f"{nested}, is the one to report ({RESULT_FILE})"
+            )
+    return list(dict.fromkeys(found))

@@ -91,6 +91,17 @@ def test_the_winner_is_evaluated_on_the_validation_split_and_the_same_command_re
     assert content(project.path / "search") == before
 
 
+def test_the_recordings_that_chose_a_point_do_not_score_it_without_saying_so(project: Folder, searched: str) -> None:
+    nested = result_of(project, "search")["nested"]["scores"]["mean"]
+    said = f"of these recordings CHOSE THIS POINT of a search, so it is optimistic: the nested score, {nested:.3f} F1"
+    held_out = ("--split", "train", "--held-out", "--cpu", "--draws", "0")
+    assert said in project.ask("evaluate", "search", *held_out)
+    winner = f"search/points/{result_of(project, 'search')['winner']}/all"
+    for model in ("search", winner):
+        assert sum(said in caveat for caveat in project.json("evaluate", model, *held_out)["caveats"]) == 1
+    assert not project.json("evaluate", "search", "--cpu", "--draws", "0")["caveats"]  # other recordings
+
+
 def test_another_sweep_does_not_mix_with_a_finished_one(project: Folder, searched: str) -> None:
     before = content(project.path / "search")
     words = [word if word != "lr=0.01,0.1" else "lr=0.01,0.1,0.2" for word in SEARCH]
