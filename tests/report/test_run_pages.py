@@ -17,6 +17,7 @@ from aupipe.cli.context import Context
 from aupipe.config import load_config
 from aupipe.dataset import open_dataset
 from aupipe.extract.planning.features import build_feature_set
+from aupipe.report.run.comparison import Difference
 from aupipe.report.run.costs import extractions_of
 from aupipe.report.run.sections import cost_section
 from aupipe.sources import source_identity
@@ -131,6 +132,11 @@ def test_several_runs_stand_side_by_side_and_a_former_report_leaves_nothing(
     assert f'<td class="number">{value}</td><td class="number">{low} to {high}</td>' in html
     (difference,) = json.loads((folder / "report.json").read_text())["differences_to_the_first"]
     assert f"{difference['difference']:+.3f}" == value
+    assert difference["conclusion"].endswith("shown, from 3 videos only; see the warnings")
+    assert f"<td>{difference['conclusion']}</td>" in html
+    assert Difference(0.2, (0.1, 0.3), groups=3).words == "different, from 3 videos only"
+    assert Difference(0.2, (0.1, 0.3), groups=30, warned=True).words == "different; see the warnings"
+    assert "the 95% interval is from 3 groups only, so it is too narrow" in html
     (folder / "figures").mkdir()
     (folder / "figures" / "mine.pdf").write_text("precious")
     report(project, runs["expr"], "--out", "both")
@@ -144,7 +150,11 @@ def test_a_report_replaces_another_only_when_told_to_and_is_refused_before_anyth
     (project.path / "once" / "report.json").write_text("precious")
     monkeypatch.setattr(Context, "predict", lambda *_: pytest.fail("predicted"))
     assert "report.json is there already" in project.ask("report", "run", runs["va"], "--out", "once", "--cpu", code=2)
-    assert (project.path / "once" / "report.json").read_text() == "precious"
+    ask = ("report", "run", runs["va"], "--out", "once", "--cpu", "--overwrite")
+    assert "once is not empty and holds no report of `aupipe report run`" in project.ask(*ask, code=2)
+    (project.path / "once" / "report.json").rename(project.path / "once" / "mine.txt")
+    assert "once is not empty and holds no report of `aupipe report run`" in project.ask(*ask, code=2)
+    assert (project.path / "once" / "mine.txt").read_text() == "precious"
 
 
 @pytest.mark.slow
