@@ -12,7 +12,7 @@ import click
 
 from aupipe.cli.context import POST, SHOT_STARTS, SPLITS, WHERE, choose_postprocess, open_context
 from aupipe.cli.data import select_recordings
-from aupipe.cli.options import config_options, device_options
+from aupipe.cli.options import FiniteRange, config_options, device_options
 from aupipe.cli.output import echo
 from aupipe.cli.overwrite import SUFFIXES, overwrite_option, refuse_lost_predictions
 from aupipe.dataset import label_name
@@ -52,14 +52,14 @@ DEFAULT |= {"tracks": "predictions", "eaf": "eaf", "textgrid": "textgrid"}  # fo
 )
 @click.option(
     "--min-duration",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=0.0,
     metavar="SECONDS",
     help="Of intervals: leave out shorter ones.",
 )
 @click.option(
     "--max-gap",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=0.0,
     metavar="SECONDS",
     help="Of intervals: join those of a label with at most this gap between them, before --min-duration.",

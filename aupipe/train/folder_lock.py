@@ -27,7 +27,9 @@ def lock_folder(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise UsageError(f"{folder}: another training is running there: choose another folder") from None
+        raise UsageError(
+            f"{folder}: another training is running there: wait for it, or choose another folder"
+        ) from None
     except OSError as error:
         log.info("%s: not locked: %s", path, error)
     try:
@@ -37,3 +39,9 @@ def lock_folder(folder: Path) -> Iterator[None]:
         lock.release()
         with suppress(OSError):
             folder.rmdir()  # where nothing was written
+
+
+def refuse_running(folder: Path) -> None:
+    """Raises UsageError where another thread or process holds the lock of an existing folder."""
+    with lock_folder(folder):
+        pass

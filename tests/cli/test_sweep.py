@@ -16,7 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from aupipe.cli.train_request import REQUEST_FILE
 from aupipe.cli.train_sweep import repeat_option, visible
+from aupipe.train.folder_lock import lock_folder, refuse_running
 from aupipe.train.model import load_model
 from tests.cli.test_train import SMALL, Folder, fill
 
@@ -100,6 +102,22 @@ def test_the_recordings_that_chose_a_point_do_not_score_it_without_saying_so(pro
     for model in ("search", winner):
         assert sum(said in caveat for caveat in project.json("evaluate", model, *held_out)["caveats"]) == 1
     assert not project.json("evaluate", "search", "--cpu", "--draws", "0")["caveats"]  # other recordings
+
+
+def test_two_processes_do_not_work_on_one_search(
+    project: Folder, searched: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one is refused before it writes anything; the first holds the lock as long as it trains."""
+    begun = project.path / "begun"
+    begun.mkdir()
+    (begun / REQUEST_FILE).write_bytes((project.path / "search" / REQUEST_FILE).read_bytes())
+    said = "begun: another training is running there: wait for it, or choose another folder"
+    with lock_folder(begun):
+        assert said in project.ask("train", "--resume", "begun", "--cpu", code=2)
+        assert said in project.ask(*SEARCH, "--out", "begun", code=2)
+        assert {path.name for path in begun.iterdir()} == {REQUEST_FILE, ".lock"}
+    monkeypatch.setattr(sys.modules["aupipe.cli.train"], "run_sweep", lambda *_: refuse_running(begun))
+    assert said in project.ask("train", "--resume", "begun", "--cpu", code=2)
 
 
 def test_another_sweep_does_not_mix_with_a_finished_one(project: Folder, searched: str) -> None:

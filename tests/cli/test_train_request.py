@@ -129,7 +129,7 @@ def test_a_folder_in_which_a_training_runs_is_refused_and_a_kill_leaves_its_scor
         second = [*command, "--resume", "busy", "--cpu"]
         answer = subprocess.run(second, cwd=project.path, capture_output=True, text=True)
         assert answer.returncode == 2, answer.stderr
-        assert "aupipe: busy: another training is running there: choose another folder" in answer.stderr
+        assert "aupipe: busy: another training is running there: wait for it, or choose another folder" in answer.stderr
         assert running.poll() is None
     finally:
         running.kill()

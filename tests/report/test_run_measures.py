@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aupipe.report.figures import Panel, Plot, to_file, to_svgs
 from aupipe.report.checks.lag import LagEstimate
+from aupipe.report.figures import Panel, Plot, to_file, to_svgs
 from aupipe.report.run import measures
 from aupipe.report.run.pages import RunReport, write_report
 from aupipe.report.run.recordings import score_recordings

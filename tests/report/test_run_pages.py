@@ -217,6 +217,8 @@ def test_what_was_joined_and_left_out_is_said_and_options_that_do_not_fit_are_re
         r"intervals( \(\d+ gaps of at most 0.1 s closed\))? \(\d+ shorter than 0.2 s left out\) of 1", said
     )
     assert "are of intervals" in project.ask(*ask, "--max-gap", "0.1", code=2)
+    for option, value in (("--min-duration", "nan"), ("--max-gap", "nan"), ("--max-gap", "inf")):
+        assert f"{value} is not a finite number" in project.ask(*ask, "--format", "events", option, value, code=2)
     said = project.ask("predict", runs["va"], "v0", "--cpu", "--format", "eaf", code=2)
     assert "valence, arousal are numbers, which have no intervals" in said
 
