@@ -14,13 +14,13 @@ from aupipe.cli.overwrite import refuse_nonempty
 from aupipe.documents import read_json
 from aupipe.errors import UsageError
 from aupipe.files import write_file
+from aupipe.train.folder_lock import REQUEST_FILE
 
 if TYPE_CHECKING:
     from aupipe.cli.data import Data
     from aupipe.config import Config
     from aupipe.store import Store
 
-REQUEST_FILE = "train.json"  # in the folder of the run; read by --resume
 SHOWN = 5  # differences in an error message
 
 

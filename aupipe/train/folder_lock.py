@@ -1,4 +1,4 @@
-"""A lock on the folder of a run, so that two trainings do not write into it in turns."""
+"""The folder that `aupipe train` writes: its request, and a lock, so that two trainings do not write in turns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aupipe.errors import UsageError
 
-NAME = ".lock"
+NAME, REQUEST_FILE = ".lock", "train.json"  # the latter is kept there, so that the training can be resumed
 log = logging.getLogger(__name__)
 
 

@@ -16,9 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from aupipe.cli.train_request import REQUEST_FILE
 from aupipe.cli.train_sweep import repeat_option, visible
-from aupipe.train.folder_lock import lock_folder, refuse_running
+from aupipe.train.folder_lock import REQUEST_FILE, lock_folder, refuse_running
 from aupipe.train.model import load_model
 from tests.cli.test_train import SMALL, Folder, fill
 
@@ -116,6 +115,9 @@ def test_two_processes_do_not_work_on_one_search(
         assert said in project.ask("train", "--resume", "begun", "--cpu", code=2)
         assert said in project.ask(*SEARCH, "--out", "begun", code=2)
         assert {path.name for path in begun.iterdir()} == {REQUEST_FILE, ".lock"}
+    for command in ("evaluate", "predict", ("report", "run")):
+        asked = (command,) if isinstance(command, str) else command
+        assert "begun: unfinished: `aupipe train --resume begun`" in project.ask(*asked, "begun", "--cpu", code=2)
     monkeypatch.setattr(sys.modules["aupipe.cli.train"], "run_sweep", lambda *_: refuse_running(begun))
     assert said in project.ask("train", "--resume", "begun", "--cpu", code=2)
 

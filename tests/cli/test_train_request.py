@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aupipe.cli.train_request import REQUEST_FILE, read_request
+from aupipe.cli.train_request import read_request
 from aupipe.errors import UsageError
 from aupipe.train.crossval import group_folds
 from aupipe.train.ensemble import train_ensemble
 from aupipe.train.ensemble_recipe import load_ensemble_recipe
+from aupipe.train.folder_lock import REQUEST_FILE
 from aupipe.train.recipe import load_recipe
 from aupipe.train.run import load_run
 from tests.cli.test_train import SMALL, Folder, fill, write_annotations
