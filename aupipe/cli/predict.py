@@ -129,7 +129,8 @@ def predict(
     found = sum(int(item.face_found.sum()) for item in predictions.values())
     frames = sum(len(item) for item in predictions.values())
     checked = f"; its rows are those of {sample}" if form == "abaw" and sample else ""
-    echo(f"wrote {out}: {said} of {len(predictions)} recordings, face found in {found / max(frames, 1):.1%}{checked}")
+    of = f"{len(predictions)} recording{'s' * (len(predictions) != 1)}"
+    echo(f"wrote {out}: {said} of {of}, face found in {found / max(frames, 1):.1%}{checked}")
 
 
 def _write_frames(

@@ -71,6 +71,8 @@ class Model:
     @property
     def name(self) -> str:
         """The title of a table column; members of weight 0 are not counted."""
+        if len(self.members) == 1:
+            return self.members[0].name
         if self.rule == "single":
             return self.runs[0].recipe.name
         counted = [member for member, share in zip(self.members, self.shares, strict=True) if share]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from aupipe.documents import read_json
@@ -100,18 +101,24 @@ def choice_caveats(model: Model, scored: Collection[str]) -> list[str]:
 
     A model of a search is the one in its folder, or one below `POINTS` there.
     """
-    found = [caveat for member in model.members for caveat in choice_caveats(member, scored)]
-    folder = model.path.resolve()
-    places = [folder, *(parent.parent for parent in folder.parents if parent.name == POINTS)]
-    if both := model.chosen_on & set(scored):
-        for file in (place / RESULT_FILE for place in places):
-            try:
-                content = read_json(file)
-                nested = f"{content['nested']['scores']['mean']:.3f} {content['metric']}"
-            except (OSError, KeyError, TypeError, ValueError):
-                continue
+    found = []
+    for file, ids in _chosen_on(model).items():
+        if both := ids & set(scored):
+            content = read_json(file)
+            nested = f"{content['nested']['scores']['mean']:.3f} {content['metric']}"
             found.append(
                 f"{len(both)} of these recordings CHOSE THIS POINT of a search, so it is optimistic: the nested score, "
                 f"{nested}, is the one to report ({RESULT_FILE})"
             )
-    return list(dict.fromkeys(found))
+    return found
+
+
+def _chosen_on(model: Model) -> dict[Path, frozenset[str]]:
+    """The file of each search that chose a model or its members -> ids of the recordings that it chose on."""
+    folder = model.path.resolve()
+    places = [folder, *(parent.parent for parent in folder.parents if parent.name == POINTS)]
+    found = {place / RESULT_FILE: model.chosen_on for place in places if (place / RESULT_FILE).is_file()}
+    for member in model.members:
+        for file, ids in _chosen_on(member).items():
+            found[file] = found.get(file, frozenset()) | ids
+    return found

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from aupipe.cli.train_sweep import repeat_option, visible
+from aupipe.report.search_plot import _ticks
 from aupipe.train.folder_lock import REQUEST_FILE, lock_folder, refuse_running
 from aupipe.train.model import load_model
 from tests.cli.test_train import SMALL, Folder, fill
@@ -59,10 +60,13 @@ def test_a_search_prints_its_points_and_says_which_score_to_report(project: Fold
     result = result_of(project, "search")
     nested, naive = (result[key]["scores"]["mean"] for key in ("nested", "naive"))
     assert "18 runs: 2 points, each on all 3 folds and without each of them" in searched
+    assert re.findall(r"^(\d+)/18 runs  ", searched, re.MULTILINE) == ["3", "6", "8", "10", "12", "14", "16", "18"]
+    assert load_model(project.path / "search").name == "mean of 3 baseline"
     assert re.search(r"^optimiser.lr=0.01 +0\.\d{3} +0\.\d{3} \+- 0\.\d{3}", searched, re.MULTILINE)
     assert f"nested F1 {nested:.3f} [" in searched
     assert f"naive F1 {naive:.3f} [" in searched
     assert f"optimism {naive - nested:.3f} [" in searched
+    assert "naive minus nested; it also contains training on fewer people" in searched
     assert "AU12" in searched
     assert "so it is too narrow" in searched
     assert "next: aupipe evaluate search" in searched
@@ -75,6 +79,9 @@ def test_the_plot_is_svg_with_a_row_per_point(project: Folder, searched: str) ->
     texts = [node.text for node in picture.iter("{http://www.w3.org/2000/svg}text")]
     assert {"optimiser.lr=0.01", "optimiser.lr=0.1"} <= set(texts)
     assert f"nested {result_of(project, 'search')['nested']['scores']['mean']:.3f}" in texts
+    assert {"naive: do not report", "95% interval of it"} <= set(texts)
+    assert [text for _, text in _ticks(0.513, 0.742)] == ["0.55", "0.60", "0.65", "0.70"]
+    assert [text for _, text in _ticks(-0.03, 0.021)] == ["-0.03", "-0.02", "-0.01", "0.00", "0.01", "0.02"]
 
 
 def test_the_winner_is_evaluated_on_the_validation_split_and_the_same_command_reports_it_again(
@@ -136,9 +143,11 @@ def test_another_sweep_does_not_mix_with_a_finished_one(project: Folder, searche
     [
         ("--sweep lr=0.01,fast --folds 3", "lr = 'fast': expected float"),
         ("--sweep lrr=0.01 --folds 3", "unknown key 'lrr'"),
-        ("--sweep lr=0.01", "--sweep needs --folds"),
+        ("--sweep lr=0.01", "--sweep needs --folds, of which it holds out each: give --folds 5"),
         ("--sweep lr=0.01 --folds 2", "a search needs 3 folds or more, not 2"),
-        ("--sweep lr=0.01 --folds 3 --fold fold1", "--sweep needs --folds"),
+        ("--sweep lr=0.01 --folds 3 --fold fold1", "--sweep holds out each of the --folds: leave out --fold"),
+        ("--sweep learning=1,2 --folds 3", "Did you mean 'optimiser.lr'?"),
+        ("--sweep momentum=0.1,0.2 --set lr=0.1 --folds 3", "unknown key 'lr'. Did you mean 'optimiser.lr'?"),
         ("--sweep lr --folds 3", "expected key=value,value"),
         ('--sweep features=["hog"],["swin"] --folds 3', "'swin'"),
         ("--jobs 2 --folds 3", "--jobs needs --sweep"),

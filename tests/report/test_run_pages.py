@@ -100,6 +100,8 @@ def test_the_headline_is_that_of_evaluate(project: Folder, runs: dict[str, str],
     headline = f"<strong>{evaluated['mean']:z.3f}</strong> mean {'CCC' if task == 'va' else 'F1'}"
     assert f"{headline}, 95% {low:.3f} to {high:.3f} by video" in html
     assert re.findall(r'<section id="([\w-]+)"', html) == SECTIONS[task]
+    assert "does not carry over" not in html  # no threshold was fitted
+    assert bool(re.search(r">\d+%</text>", html.partition('id="confusion"')[2])) == (task == "expr")
     assert " style=" not in html  # which the page's policy does not allow
     assert len(re.findall(r' id="', html)) == len(set(re.findall(r' id="[^"]*"', html)))
 
@@ -163,7 +165,9 @@ def test_held_out_recordings_are_those_of_evaluate(project: Folder, folds: str) 
     project.ask("report", "run", *ask, "--out", "held")
     (own,) = json.loads((project.path / "held" / "report.json").read_text())["runs"]
     assert own["mean"] == project.json("evaluate", *ask)["mean"]
-    assert "by the members that did not see it" in (project.path / "held" / "index.html").read_text()
+    html = (project.path / "held" / "index.html").read_text()
+    assert "by the members that did not see it" in html
+    assert "a large difference is a threshold that does not carry over" in html
 
 
 def test_the_cost_of_the_features_is_that_of_the_log(project: Folder, runs: dict[str, str]) -> None:
