@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -13,6 +12,7 @@ import click
 
 from aupipe.cli.inputs import open_inputs, videos_arguments
 from aupipe.cli.options import (
+    FiniteRange,
     config_options,
     device_options,
     given_command,
@@ -94,7 +94,7 @@ ONCE = ("retry_failed", "force", "dry_run", "limit", "profile", "overwrite", "fa
 )
 @click.option(
     "--stall-timeout",
-    type=click.FloatRange(min=1, max=1e7),
+    type=FiniteRange(min=1, max=1e7),
     default=600.0,
     metavar="S",
     show_default=True,
@@ -184,8 +184,6 @@ def extract(
     from aupipe.extract.planning.plan import make_plan
 
     retry = given_command("aupipe extract --retry-failed", leave_out=ONCE)
-    if math.isnan(stall_timeout):
-        raise UsageError("--stall-timeout nan: expected a number of seconds")
     if force and share:
         raise UsageError("--force cannot tell what other runs have made again: leave out --share")
     options = ExecutionOptions(

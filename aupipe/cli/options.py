@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import shlex
 from collections.abc import Callable, Container, Iterable
 from pathlib import Path
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
     from aupipe.store import ItemRecord, Store
 
 Command = Callable[..., Any]
+
+
+class FiniteRange(click.FloatRange):
+    """A `click.FloatRange`, which nan and, without a limit, inf pass, of finite numbers alone."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return found
 
 
 def config_options(command: Command) -> Command:
@@ -59,7 +70,7 @@ def scheduler_options(command: Command) -> Command:
         ),
         click.option(
             "--worker-timeout",
-            type=click.FloatRange(min=1, max=1e7),
+            type=FiniteRange(min=1, max=1e7),
             default=600.0,
             metavar="S",
             show_default=True,

@@ -12,7 +12,7 @@ import click
 
 from aupipe.cli.context import POST, SHOT_STARTS, SPLITS, WHERE, choose_postprocess, open_context
 from aupipe.cli.data import select_recordings
-from aupipe.cli.options import config_options, device_options
+from aupipe.cli.options import FiniteRange, config_options, device_options
 from aupipe.cli.output import echo
 from aupipe.cli.overwrite import SUFFIXES, overwrite_option, refuse_lost_predictions
 from aupipe.dataset import label_name
@@ -52,14 +52,14 @@ DEFAULT |= {"tracks": "predictions", "eaf": "eaf", "textgrid": "textgrid"}  # fo
 )
 @click.option(
     "--min-duration",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=0.0,
     metavar="SECONDS",
     help="Of intervals: leave out shorter ones.",
 )
 @click.option(
     "--max-gap",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=0.0,
     metavar="SECONDS",
     help="Of intervals: join those of a label with at most this gap between them, before --min-duration.",
@@ -129,7 +129,8 @@ def predict(
     found = sum(int(item.face_found.sum()) for item in predictions.values())
     frames = sum(len(item) for item in predictions.values())
     checked = f"; its rows are those of {sample}" if form == "abaw" and sample else ""
-    echo(f"wrote {out}: {said} of {len(predictions)} recordings, face found in {found / max(frames, 1):.1%}{checked}")
+    of = f"{len(predictions)} recording{'s' * (len(predictions) != 1)}"
+    echo(f"wrote {out}: {said} of {of}, face found in {found / max(frames, 1):.1%}{checked}")
 
 
 def _write_frames(

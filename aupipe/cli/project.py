@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from aupipe.cli.options import json_option, resolve
+from aupipe.cli.options import FiniteRange, json_option, resolve
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.overwrite import overwrite_option
 from aupipe.cli.template import template
@@ -172,7 +172,7 @@ def plugins(as_json: bool) -> None:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), default="aupipe-demo")
 @click.option("--recordings", default=16, show_default=True, type=click.IntRange(min=3), help="Videos to draw.")
-@click.option("--seconds", default=12.0, show_default=True, type=click.FloatRange(min=2), help="Length of each video.")
+@click.option("--seconds", default=12.0, show_default=True, type=FiniteRange(min=2), help="Length of each video.")
 @click.option("--seed", default=0, show_default=True)
 def demo(folder: Path, recordings: int, seconds: float, seed: int) -> None:
     """Draw talking faces, extract features, train and score.

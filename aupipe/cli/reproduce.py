@@ -16,6 +16,7 @@ import click
 
 from aupipe.cli.options import config_options, device_options, json_option, require_config, resolve, split_list
 from aupipe.cli.output import echo
+from aupipe.cli.signals import say_how_to_continue
 from aupipe.config import Config
 from aupipe.documents import read_json
 from aupipe.errors import AupipeError, UsageError, WeightsMissingError
@@ -85,6 +86,8 @@ def reproduce(
     chosen = load_reproduction(paper)
     rows = chosen.select(task, split_list(ids))
     out = out or (config.file.parent if config.file else Path.cwd()) / "runs" / paper
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file: choose another folder")
     dataset = open_dataset(config.dataset)
     for number, row in enumerate(rows):
         if why := _lacks(dataset, chosen, row):
@@ -168,6 +171,9 @@ def _run(step: Step) -> int:
             code = group.main(list(step.arguments), prog_name="aupipe", standalone_mode=False)
     except AupipeError as error:
         raise type(error)(f"{step.what}: {error}; then the same command continues") from error
+    except (KeyboardInterrupt, click.Abort):  # click turns one into the other
+        say_how_to_continue("the same command continues")  # not that of the step
+        raise
     if step.captures and step.makes is not None:
         step.makes.parent.mkdir(parents=True, exist_ok=True)
         write_file(step.makes, printed.getvalue(), overwrite=True)

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aupipe.cli.recipe_features import encoder_text, recipe_file_text, table_text
-from aupipe.cli.train_request import REQUEST_FILE, is_finished, read_request
+from aupipe.cli.train_request import is_finished, read_request
 from aupipe.config import Config, EncoderConfig, encoder_table
 from aupipe.errors import UsageError
 from aupipe.extract.planning.random_weights import randomised
 from aupipe.files import write_file
 from aupipe.tasks import OFFICIAL
 from aupipe.train.ensemble_recipe import EnsembleRecipe, ensemble_recipe_from_json, load_ensemble_recipe
+from aupipe.train.folder_lock import REQUEST_FILE
 from aupipe.train.model import FILE
 from aupipe.train.recipe_tables import merged, read_tables
 from aupipe.train.reproduction import FOLDS, PaperRun, Reproduction, Row

@@ -133,6 +133,7 @@ def _score(
     from aupipe.train.evaluation import Evaluation
     from aupipe.train.model_prediction import routed_parts
     from aupipe.train.postprocess import apply_postprocess
+    from aupipe.train.search_result import choice_caveats
 
     used = {"trained_on": set[str](), "chosen_on": set[str](), "tuned_on": set[str]()}
     for part, own in routed_parts(model, recordings):
@@ -158,6 +159,8 @@ def _score(
         caveats.append("TRAINED ON THESE RECORDINGS: it does not estimate the score on others")
     if both := used["chosen_on"] & set(labels):
         caveats.append(f"{len(both)} of these recordings chose the epoch")
+    own_parts = [(part, {r.id for r in own} & set(labels)) for part, own in routed_parts(model, recordings)]
+    caveats += dict.fromkeys(caveat for part, ids in own_parts for caveat in choice_caveats(part, ids))
     tuned = scores.tuned_on_itself or bool(used["tuned_on"] & set(labels))
     scores = replace(scores, caveats=tuple(caveats), tuned_on_itself=tuned)
     interval = bootstrap_scores(predictions, labels, model.task, recordings, request.draws)

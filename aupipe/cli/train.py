@@ -14,6 +14,7 @@ from aupipe.cli.check import warn_flagged
 from aupipe.cli.context import WHERE, warn_random
 from aupipe.cli.data import gather
 from aupipe.cli.options import (
+    FiniteRange,
     config_options,
     device_options,
     existing_store,
@@ -37,8 +38,8 @@ from aupipe.cli.train_request import (
     new_run_folder,
     parse_folds,
     parse_seeds,
-    read_request,
     refuse_repeated,
+    resumed_request,
     write_request,
 )
 from aupipe.cli.train_split import check_split_options, describe_worth, divide, needed_splits
@@ -95,7 +96,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--dev",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
     default=None,
     metavar="SHARE",
     help="Choose the epoch on this share of the people or videos of the training split, such as 0.1.",
@@ -176,7 +177,7 @@ def train(
         given |= {"--sweep": sweep}
         if extra := [name for name, value in given.items() if value]:
             raise UsageError(f"--resume uses the settings of that run: leave out {', '.join(extra)}")
-        request, out = read_request(resume), resume
+        request, out = resumed_request(resume), resume
         kept = {"train.recipe": request.recipe_file or None, "train.task": request.task}
         config = require_config(resolve(config_file, store, **kept))
     else:
@@ -221,6 +222,7 @@ def _train(
     from aupipe.train.ensemble_recipe import ensemble_recipe_from_json, expand_members
     from aupipe.train.fit import fit
     from aupipe.train.fit_config import FitConfig, FitData
+    from aupipe.train.folder_lock import lock_folder
     from aupipe.train.run import load_run
 
     check_split_options(request, jobs)
@@ -266,7 +268,7 @@ def _train(
             echo(f"{out} is trained already", err=True)
         if points:
             if not is_finished(out):
-                with training_log(out, config, request, data, flagged, device) as tell:
+                with lock_folder(out), training_log(out, config, request, data, flagged, device) as tell:
                     run_sweep(request, data, store, out, options, devices, jobs, tell)
             show_sweep(out, as_json)
         elif request.folds is None and len(request.seeds) == 1 and len(members) == 1:
@@ -283,7 +285,7 @@ def _train(
         else:
             from aupipe.train.ensemble import train_ensemble
 
-            with training_log(out, config, request, data, flagged, device) as tell:
+            with lock_folder(out), training_log(out, config, request, data, flagged, device) as tell:
                 options |= {"task": data.task, "out": out, "progress": tell}
                 model = train_ensemble(store, ensemble, folds, **shared, **options)
             held_out = len({name for run in model.runs for name in run.validation})

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aupipe.cli.output import echo
-from aupipe.cli.train_request import REQUEST_FILE, TrainRequest
+from aupipe.cli.train_request import TrainRequest
+from aupipe.train.folder_lock import REQUEST_FILE
 
 if TYPE_CHECKING:
     from aupipe.cli.data import Data

@@ -14,13 +14,13 @@ from aupipe.cli.overwrite import refuse_nonempty
 from aupipe.documents import read_json
 from aupipe.errors import UsageError
 from aupipe.files import write_file
+from aupipe.train.folder_lock import REQUEST_FILE
 
 if TYPE_CHECKING:
     from aupipe.cli.data import Data
     from aupipe.config import Config
     from aupipe.store import Store
 
-REQUEST_FILE = "train.json"  # in the folder of the run; read by --resume
 SHOWN = 5  # differences in an error message
 
 
@@ -109,18 +109,30 @@ def read_request(folder: Path) -> TrainRequest:
         raise UsageError(f"{folder / REQUEST_FILE}: not readable ({error}): train into another folder") from error
 
 
+def resumed_request(folder: Path) -> TrainRequest:
+    """`read_request` of a run that is to go on. Raises UsageError, too, where another process trains it."""
+    from aupipe.train.folder_lock import refuse_running
+
+    request = read_request(folder)
+    if not is_finished(folder):
+        refuse_running(folder)
+    return request
+
+
 def find_finished(out: Path, request: TrainRequest) -> TrainRequest | None:
     """The request of the finished run in ``out``, where it equals ``request``; None where the folder is new or empty.
 
     Raises UsageError for a finished run with other settings, an unfinished run, and a folder with other content.
     """
     from aupipe.train.ensemble_recipe import ensemble_recipe_from_json
+    from aupipe.train.folder_lock import refuse_running
 
     if not (out / REQUEST_FILE).is_file():
         refuse_nonempty(out, " and holds no run of `aupipe train`")
         return None
     before = read_request(out)
     if not is_finished(out):
+        refuse_running(out)
         raise UsageError(f"{out} holds a run that is not finished: `aupipe train --resume {out}`, or another --out")
     before = replace(
         before, recipe=ensemble_recipe_from_json(before.recipe).to_json()

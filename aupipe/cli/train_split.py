@@ -19,8 +19,10 @@ def check_split_options(request: TrainRequest, jobs: int = 1) -> None:
     """Raise UsageError for options of a request that contradict each other."""
     if jobs > 1 and not request.sweep:
         raise UsageError("--jobs needs --sweep, whose runs it trains in several processes")
-    if request.sweep and (request.folds is None or request.only):
-        raise UsageError("--sweep needs --folds, of which it holds out each: leave out --fold, give --folds 5")
+    if request.sweep and request.folds is None:
+        raise UsageError("--sweep needs --folds, of which it holds out each: give --folds 5")
+    if request.sweep and request.only:
+        raise UsageError("--sweep holds out each of the --folds: leave out --fold")
     if request.folds is not None and len(request.seeds) > 1 and not request.sweep:
         raise UsageError("--folds and several --seed cannot be combined")
     if request.folds is not None and request.dev:

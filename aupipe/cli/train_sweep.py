@@ -26,10 +26,10 @@ from aupipe.tasks import Task
 if TYPE_CHECKING:
     from aupipe.store import Store
     from aupipe.train.ensemble_recipe import EnsembleRecipe
-    from aupipe.train.search import Cell, CellScore, CellTrainer
+    from aupipe.train.search import Cell, CellScore, CellTrainer, SearchData
     from aupipe.train.sweep import Point
 
-RESULT_FILE, PLOT_FILE = "sweep.json", "sweep.svg"
+PLOT_FILE = "sweep.svg"
 
 
 class SweepCommand(click.Command):
@@ -99,13 +99,14 @@ def run_sweep(
     from aupipe.report.search_plot import draw_search
     from aupipe.train.model import FILE, save_ensemble
     from aupipe.train.search import CellTrainer, SearchData, plan_cells, search
+    from aupipe.train.search_result import RESULT_FILE
 
     points = points_of(request)
     folds = [fold for fold, _ in divide(data, replace(request, seeds=request.seeds[:1]))]
     shared = SearchData(data.task, data.labels, data.features, data.aux_labels, data.command)
     trainer = CellTrainer(store, shared, out, dict(options))
     cells = plan_cells(points, folds, request.seeds)
-    _tell_cost(cells, data, len(folds), jobs, tell)
+    _tell_cost(cells, shared, len(folds), jobs, tell)
     remote = replace(trainer, store=str(store.path))
     run = (lambda given: run_cells(remote, given, devices, jobs, out, tell)) if jobs > 1 else None
     with repeating_nothing():
@@ -121,14 +122,14 @@ def run_sweep(
     return document
 
 
-def _tell_cost(cells: Sequence[Cell], data: Data, folds: int, jobs: int, tell: Callable[[str], None]) -> None:
+def _tell_cost(cells: Sequence[Cell], data: SearchData, folds: int, jobs: int, tell: Callable[[str], None]) -> None:
     """Say how many runs a search takes, and of what."""
-    from aupipe.train.ensemble_recipe import expand_members
+    from aupipe.train.search import count_runs
 
-    counts = [len(cell.folds) * len(expand_members(cell.point.recipe, data.features)) for cell in cells]
     points = len({cell.point.name for cell in cells})
+    several = f"{points} points, each" if points > 1 else "1 point,"
     where = f"{jobs} processes" if jobs > 1 else "one process (--jobs N uses several)"
-    tell(f"{sum(counts)} runs: {points} points, each on all {folds} folds and without each of them; {where}")
+    tell(f"{count_runs(cells, data)} runs: {several} on all {folds} folds and without each of them; {where}")
 
 
 def run_cells(
@@ -175,6 +176,7 @@ def visible(device: str, known: str | None = None) -> dict[str, str]:
 def show_sweep(out: Path, as_json: bool) -> None:
     """Print the result of the search in a folder: a line per point, then the score of the winner, and where it is."""
     from aupipe.train.scores import Scores
+    from aupipe.train.search_result import RESULT_FILE
 
     try:
         document = read_json(out / RESULT_FILE)
@@ -190,12 +192,13 @@ def show_sweep(out: Path, as_json: bool) -> None:
     winner = next(point for point in document["points"] if point["name"] == document["winner"])
     optimism, metric = document["optimism"], document["metric"]
     within = {key: _within((document[key]["interval"] or {}).get("interval")) for key in ("nested", "naive")}
+    also = "it also contains training on fewer people"
     few = (document["nested"]["interval"] or {}).get("caveat", "")
     echo(
         f"winner: {winner['label']}",
         f"nested {metric} {nested.mean:.3f}{within['nested']}: each fold by the point chosen without it; report this",
         f"naive {metric} {naive.mean:.3f}{within['naive']}: the score that the winner won by; do not report it",
-        f"optimism {optimism['value']:.3f}{_within(optimism['interval'])}: naive minus nested",
+        f"optimism {optimism['value']:.3f}{_within(optimism['interval'])}: naive minus nested; {also}",
         *([few] if few else []),
         f"search: {out} (the winner's model, {RESULT_FILE}, {PLOT_FILE})",
         f"next: aupipe {'evaluate' if document['unused'] else 'predict'} {out}",

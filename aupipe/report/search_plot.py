@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import escape
 
-LABELS_PX, WIDTH_PX, ROW_PX, TOP_PX, BOTTOM_PX = 320, 480, 22, 34, 64
+LABELS_PX, WIDTH_PX, ROW_PX, TOP_PX, BOTTOM_PX = 320, 480, 22, 34, 84
 FONT = 'font-family="sans-serif" font-size="12"'
 
 
 def draw_search(document: Mapping[str, Any]) -> str:
     """An SVG document of ``sweep.json``: a row per point, the best first.
 
-    A dot is the score on what all folds held out, a small dot that without one of the folds. The line is the nested
-    score of the winner, the band its 95% interval.
+    A large dot is the naive score, on what all folds held out, a small one that without one of the folds. The line is
+    the nested score of the winner, the band its 95% interval.
     """
     points = sorted(document["points"], key=lambda point: -(point["score"] or -math.inf))
     nested, interval = document["nested"]["scores"]["mean"], document["nested"]["interval"]
@@ -34,10 +34,9 @@ def draw_search(document: Mapping[str, Any]) -> str:
         _line(x(nested), TOP_PX, height, "#1f5fa8", 2),
         f'<text x="{x(nested)}" y="{TOP_PX - 10}" text-anchor="middle" fill="#1f5fa8">nested {nested:.3f}</text>',
     ]
-    for step in range(5):
-        value = low + (high - low) * step / 4
+    for value, text in _ticks(low, high):
         parts.append(_line(x(value), height, height + 5, "#666", 1))
-        parts.append(f'<text x="{x(value)}" y="{height + 20}" text-anchor="middle">{value:.3f}</text>')
+        parts.append(f'<text x="{x(value)}" y="{height + 20}" text-anchor="middle">{text}</text>')
     for number, (point, row) in enumerate(zip(points, inner, strict=True)):
         y = TOP_PX + ROW_PX * (number + 0.5)
         weight = ' font-weight="bold"' if point["name"] == document["winner"] else ""
@@ -48,10 +47,8 @@ def draw_search(document: Mapping[str, Any]) -> str:
             continue
         parts += [f'<circle cx="{x(v)}" cy="{y:.0f}" r="2.5" fill="#aaa"/>' for v in row if v is not None]
         parts.append(f'<circle cx="{x(point["score"])}" cy="{y:.0f}" r="5" fill="#c8571b"/>')
-    title = (
-        f"{document['metric']}: dots on all folds (small: without one of them); the line is what the choice is worth"
-    )
-    parts.append(f'<text x="{LABELS_PX}" y="{height + 44}">{escape(title)}</text>')
+    parts.append(f'<text x="{LABELS_PX}" y="{height + 44}">{escape(document["metric"])}</text>')
+    parts += _legend(height + 68, with_band=bool(interval))
     size = f'width="{LABELS_PX + WIDTH_PX + 60}" height="{height + BOTTOM_PX}"'
     body = "\n".join(parts)
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {FONT}>\n<rect {size} fill="white"/>\n{body}\n</svg>\n'
@@ -66,3 +63,30 @@ def _bounds(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     margin = (high - low) / 20 or 0.01
     return low - margin, high + margin
+
+
+def _ticks(low: float, high: float) -> list[tuple[float, str]]:
+    """Round values from ``low`` to ``high``, three to eight of them, and how they are written."""
+    power = math.floor(math.log10((high - low) / 3))
+    step, digits = next(
+        (factor * 10.0**power, max(0, -power)) for factor in (5, 2, 1) if (high - low) / (factor * 10.0**power) >= 3
+    )
+    return [(k * step, f"{k * step:.{digits}f}") for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _legend(y: float, with_band: bool) -> list[str]:
+    """What each mark is, on one line."""
+    marks = [
+        (10, '<circle cx="{x}" cy="{y}" r="5" fill="#c8571b"/>', "naive: do not report"),
+        (180, '<circle cx="{x}" cy="{y}" r="2.5" fill="#aaa"/>', "without one of the folds"),
+        (370, '<rect x="{x}" y="{y}" width="9" height="2" fill="#1f5fa8"/>', "nested: what the choice is worth"),
+        (
+            610,
+            '<rect x="{x}" y="{y}" width="9" height="9" transform="translate(0 -5)" fill="#dde7f3"/>',
+            "95% interval of it",
+        ),
+    ]
+    return [
+        f'{mark.format(x=x, y=y - 4)}<text x="{x + 14}" y="{y}">{text}</text>'
+        for x, mark, text in marks[: None if with_band else -1]
+    ]

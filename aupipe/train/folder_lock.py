@@ -1,4 +1,4 @@
-"""A lock on the folder of a run, so that two trainings do not write into it in turns."""
+"""The folder that `aupipe train` writes: its request, and a lock, so that two trainings do not write in turns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aupipe.errors import UsageError
 
-NAME = ".lock"
+NAME, REQUEST_FILE = ".lock", "train.json"  # the latter is kept there, so that the training can be resumed
 log = logging.getLogger(__name__)
 
 
@@ -27,7 +27,9 @@ def lock_folder(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise UsageError(f"{folder}: another training is running there: choose another folder") from None
+        raise UsageError(
+            f"{folder}: another training is running there: wait for it, or choose another folder"
+        ) from None
     except OSError as error:
         log.info("%s: not locked: %s", path, error)
     try:
@@ -37,3 +39,9 @@ def lock_folder(folder: Path) -> Iterator[None]:
         lock.release()
         with suppress(OSError):
             folder.rmdir()  # where nothing was written
+
+
+def refuse_running(folder: Path) -> None:
+    """Raises UsageError where another thread or process holds the lock of an existing folder."""
+    with lock_folder(folder):
+        pass

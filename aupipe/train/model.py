@@ -23,6 +23,7 @@ from aupipe.errors import DamageError, UsageError
 from aupipe.files import write_file
 from aupipe.tasks import Task, task_from_json
 from aupipe.train.combination import Ties
+from aupipe.train.folder_lock import REQUEST_FILE
 from aupipe.train.postprocess import PostProcess
 from aupipe.train.run import Run, holds_run, load_postprocess, load_run
 
@@ -70,6 +71,8 @@ class Model:
     @property
     def name(self) -> str:
         """The title of a table column; members of weight 0 are not counted."""
+        if len(self.members) == 1:
+            return self.members[0].name
         if self.rule == "single":
             return self.runs[0].recipe.name
         counted = [member for member, share in zip(self.members, self.shares, strict=True) if share]
@@ -116,6 +119,8 @@ def load_model(path: str | Path) -> Model:
     folder = Path(path)
     file = folder / FILE
     if not file.is_file():
+        if (folder / REQUEST_FILE).is_file() and not holds_run(folder):
+            raise UsageError(f"{folder}: unfinished: `aupipe train --resume {folder}`")
         return of_run(load_run(folder))
     try:
         content = read_json(file)

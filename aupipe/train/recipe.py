@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -113,7 +113,8 @@ def recipe_from(tables: Mapping[str, Any], name: str) -> Recipe:
     known = [{"encoders": "encoder"}.get(key, key) for key in Recipe.__dataclass_fields__ if key != "name"]
     for key in plain:
         if key not in known:
-            raise UsageError(f"{where}: unknown key {key!r}.{nearest(key, known)} Known: {', '.join(sorted(known))}")
+            hint = _with_table(key, tables) or nearest(key, known)
+            raise UsageError(f"{where}: unknown key {key!r}.{hint} Known: {', '.join(sorted(known))}")
     settings = build(Settings, plain, where)
 
     kind, params = _kind(tables.get("head", {}), f"{where}: [head]")
@@ -150,6 +151,14 @@ def recipe_from(tables: Mapping[str, Any], name: str) -> Recipe:
         detector=dict(tables.get("detector", {})),
         **asdict(settings),
     )
+
+
+def _with_table(key: str, tables: Mapping[str, Any]) -> str:
+    """`` Did you mean 'optimiser.lr'?`` for a key that was given without its table, or an empty string."""
+    key = {"learning": "lr", "learning_rate": "lr"}.get(key, key)
+    keys = {"optimiser": {one.name for one in fields(Optimiser)}, "head": set(tables.get("head", {}))}
+    table = next((name for name, own in keys.items() if key in own), None)
+    return f" Did you mean '{table}.{key}'?" if table else ""
 
 
 def unscaled_numbers(recipe: Recipe, features: Iterable[str]) -> frozenset[int]:

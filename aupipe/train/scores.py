@@ -108,9 +108,10 @@ class Scores:
     def footnote(self) -> str:
         """One line: what the numbers are, over how many frames, and what they do not cover."""
         how = {"multi_label": f"F1 at {_threshold(self.threshold)}", "classes": "F1 of the likeliest class"}
+        several = "s" * (self.recordings != 1)
         text = (
-            f"{how.get(self.task.kind, self.metric)}, pooled over {self.frames} frames of {self.recordings} recordings"
-            "; "
+            f"{how.get(self.task.kind, self.metric)}, pooled over {self.frames} frames of "
+            f"{self.recordings} recording{several}; "
             f"{self.coverage:.1%} of annotated frames predicted, face found in {self.face_found:.1%} of them"
         )
         if self.tuned_on_itself:

@@ -24,17 +24,18 @@ from aupipe.store import Store
 from aupipe.tasks import Task
 from aupipe.train.crossval import Fold, summarise
 from aupipe.train.ensemble import train_ensemble
+from aupipe.train.ensemble_recipe import expand_members
 from aupipe.train.evaluate import evaluate, pooled
 from aupipe.train.intervals import bootstrap, compare
 from aupipe.train.model import Model, load_model
 from aupipe.train.model_prediction import predict_model, predict_unseen
 from aupipe.train.postprocess import apply_postprocess
 from aupipe.train.predictions import Predictions
-from aupipe.train.search_result import CellScore, SearchResult
+from aupipe.train.search_result import POINTS, CellScore, SearchResult
 from aupipe.train.sweep import Point
 from aupipe.types import Labels, Recording
 
-POINTS, CELL_FILE = "points", "scores.json"
+CELL_FILE = "scores.json"
 LEAST_FOLDS = 3  # two are held out at once, and one is trained on
 
 Tell = Callable[[str], None]
@@ -89,6 +90,11 @@ def plan_cells(points: Sequence[Point], folds: Sequence[Fold], seeds: Sequence[i
         ]
         cells += [Cell(point, outer, tuple(inner)) for point in points]
     return cells
+
+
+def count_runs(cells: Sequence[Cell], data: SearchData) -> int:
+    """How many runs cells are trained with: one for each of their folds and members."""
+    return sum(len(cell.folds) * len(expand_members(cell.point.recipe, data.features)) for cell in cells)
 
 
 @dataclass(frozen=True)
@@ -189,10 +195,11 @@ def search(
     """
     cells = plan_cells(points, folds, seeds)
     found: dict[tuple[str, str], CellScore] = {}
+    total, done = count_runs(cells, trainer.data), 0
     for cell, score in run(cells) if run is not None else ((cell, trainer(cell)) for cell in cells):
         found[cell.outer, cell.point.name] = score
-        text = score.failed or f"score {score.score:.3f} on what {score.runs} runs held out"
-        tell(f"{len(found)}/{len(cells)}  {cell}: {text}")
+        done += count_runs([cell], trainer.data)
+        tell(f"{done}/{total} runs  {cell}: {score.failed or f'score {score.score:.3f} on what they held out'}")
     by_place = {(cell.outer, cell.point.name): cell for cell in cells}
     chosen = {outer: _choose(points, found, outer) for outer in ("", *(fold.name for fold in folds))}
     outer_found: dict[str, Predictions] = {}

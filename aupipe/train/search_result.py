@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from aupipe.documents import read_json
 from aupipe.train.intervals import BootstrapInterval
 from aupipe.train.model import Model
 from aupipe.train.scores import Scores
 from aupipe.train.sweep import Point
+
+RESULT_FILE, POINTS = "sweep.json", "points"  # in the folder of a search
 
 
 @dataclass(frozen=True)
@@ -90,3 +94,31 @@ class SearchResult:
 
 def _interval(found: BootstrapInterval | None) -> dict[str, Any] | None:
     return found.to_json() if found is not None else None
+
+
+def choice_caveats(model: Model, scored: Collection[str]) -> list[str]:
+    """Why a score on the recordings ``scored`` is optimistic: a search chose the model, or a member, on some of them.
+
+    A model of a search is the one in its folder, or one below `POINTS` there.
+    """
+    found = []
+    for file, ids in _chosen_on(model).items():
+        if both := ids & set(scored):
+            content = read_json(file)
+            nested = f"{content['nested']['scores']['mean']:.3f} {content['metric']}"
+            found.append(
+                f"{len(both)} of these recordings CHOSE THIS POINT of a search, so it is optimistic: the nested score, "
+                f"{nested}, is the one to report ({RESULT_FILE})"
+            )
+    return found
+
+
+def _chosen_on(model: Model) -> dict[Path, frozenset[str]]:
+    """The file of each search that chose a model or its members -> ids of the recordings that it chose on."""
+    folder = model.path.resolve()
+    places = [folder, *(parent.parent for parent in folder.parents if parent.name == POINTS)]
+    found = {place / RESULT_FILE: model.chosen_on for place in places if (place / RESULT_FILE).is_file()}
+    for member in model.members:
+        for file, ids in _chosen_on(member).items():
+            found[file] = found.get(file, frozenset()) | ids
+    return found

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from aupipe.cli import cli
 from aupipe.cli.recipe_features import narrow_to_recipe, with_encoders
 from aupipe.cli.reproduce_steps import Choices, Step, build_steps, runs_of, write_recipes
+from aupipe.cli.signals import last_words
 from aupipe.cli.train_request import TrainRequest, write_request
 from aupipe.config import load_config
 from aupipe.demo import draw_corpus
@@ -130,6 +133,19 @@ def test_a_resumed_training_without_its_features_names_the_file_of_its_recipe(fo
     assert f"`aupipe extract --recipe {file} --task au`" in ask("train", "--resume", "run", "--cpu", code=10)
 
 
+def test_an_interrupted_step_names_the_command_of_the_reproduction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aupipe.cli.signals._advice", ["to continue: aupipe train --resume runs/own"])
+    group, module = click.Group("aupipe"), sys.modules["aupipe.cli.reproduce"]
+
+    @group.command()
+    def train() -> None:
+        raise KeyboardInterrupt
+
+    with click.Context(group), pytest.raises(click.Abort):
+        module._run(Step("train", ("train",)))
+    assert last_words(130) == "aupipe: interrupted; the same command continues"
+
+
 def test_what_failed_in_extraction_is_tried_again_by_the_same_command(tmp_path: Path) -> None:
     paper = load_reproduction("s2")
     choices = Choices(mask=("--on-missing-audio", "mask"))
@@ -150,6 +166,7 @@ def test_a_value_that_no_recording_has_and_a_sample_of_other_tasks_are_said_befo
     (folder / "va.txt").write_text("image_location,valence,arousal\n")
     assert "is of one task" in ask("reproduce", "s4", "--sample", "va.txt", code=2)
     assert "sample of another task" in ask("reproduce", "s4", "--task", "au", "--sample", "va.txt", code=2)
+    assert "va.txt is a file: choose another folder" in ask("reproduce", "s4", "--out", "va.txt", code=2)
     assert not (folder / "runs").exists() or not list((folder / "runs").rglob("train.json"))
 
 

@@ -17,6 +17,8 @@ import psutil
 import pytest
 
 from aupipe.cli.train_sweep import repeat_option, visible
+from aupipe.report.search_plot import _ticks
+from aupipe.train.folder_lock import REQUEST_FILE, lock_folder, refuse_running
 from aupipe.train.model import load_model
 from tests.cli.test_train import SMALL, Folder, fill
 
@@ -58,10 +60,13 @@ def test_a_search_prints_its_points_and_says_which_score_to_report(project: Fold
     result = result_of(project, "search")
     nested, naive = (result[key]["scores"]["mean"] for key in ("nested", "naive"))
     assert "18 runs: 2 points, each on all 3 folds and without each of them" in searched
+    assert re.findall(r"^(\d+)/18 runs  ", searched, re.MULTILINE) == ["3", "6", "8", "10", "12", "14", "16", "18"]
+    assert load_model(project.path / "search").name == "mean of 3 baseline"
     assert re.search(r"^optimiser.lr=0.01 +0\.\d{3} +0\.\d{3} \+- 0\.\d{3}", searched, re.MULTILINE)
     assert f"nested F1 {nested:.3f} [" in searched
     assert f"naive F1 {naive:.3f} [" in searched
     assert f"optimism {naive - nested:.3f} [" in searched
+    assert "naive minus nested; it also contains training on fewer people" in searched
     assert "AU12" in searched
     assert "so it is too narrow" in searched
     assert "next: aupipe evaluate search" in searched
@@ -74,6 +79,9 @@ def test_the_plot_is_svg_with_a_row_per_point(project: Folder, searched: str) ->
     texts = [node.text for node in picture.iter("{http://www.w3.org/2000/svg}text")]
     assert {"optimiser.lr=0.01", "optimiser.lr=0.1"} <= set(texts)
     assert f"nested {result_of(project, 'search')['nested']['scores']['mean']:.3f}" in texts
+    assert {"naive: do not report", "95% interval of it"} <= set(texts)
+    assert [text for _, text in _ticks(0.513, 0.742)] == ["0.55", "0.60", "0.65", "0.70"]
+    assert [text for _, text in _ticks(-0.03, 0.021)] == ["-0.03", "-0.02", "-0.01", "0.00", "0.01", "0.02"]
 
 
 def test_the_winner_is_evaluated_on_the_validation_split_and_the_same_command_reports_it_again(
@@ -91,6 +99,36 @@ def test_the_winner_is_evaluated_on_the_validation_split_and_the_same_command_re
     assert content(project.path / "search") == before
 
 
+def test_the_recordings_that_chose_a_point_do_not_score_it_without_saying_so(project: Folder, searched: str) -> None:
+    nested = result_of(project, "search")["nested"]["scores"]["mean"]
+    said = f"of these recordings CHOSE THIS POINT of a search, so it is optimistic: the nested score, {nested:.3f} F1"
+    held_out = ("--split", "train", "--held-out", "--cpu", "--draws", "0")
+    assert said in project.ask("evaluate", "search", *held_out)
+    winner = f"search/points/{result_of(project, 'search')['winner']}/all"
+    for model in ("search", winner):
+        assert sum(said in caveat for caveat in project.json("evaluate", model, *held_out)["caveats"]) == 1
+    assert not project.json("evaluate", "search", "--cpu", "--draws", "0")["caveats"]  # other recordings
+
+
+def test_two_processes_do_not_work_on_one_search(
+    project: Folder, searched: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one is refused before it writes anything; the first holds the lock as long as it trains."""
+    begun = project.path / "begun"
+    begun.mkdir()
+    (begun / REQUEST_FILE).write_bytes((project.path / "search" / REQUEST_FILE).read_bytes())
+    said = "begun: another training is running there: wait for it, or choose another folder"
+    with lock_folder(begun):
+        assert said in project.ask("train", "--resume", "begun", "--cpu", code=2)
+        assert said in project.ask(*SEARCH, "--out", "begun", code=2)
+        assert {path.name for path in begun.iterdir()} == {REQUEST_FILE, ".lock"}
+    for command in ("evaluate", "predict", ("report", "run")):
+        asked = (command,) if isinstance(command, str) else command
+        assert "begun: unfinished: `aupipe train --resume begun`" in project.ask(*asked, "begun", "--cpu", code=2)
+    monkeypatch.setattr(sys.modules["aupipe.cli.train"], "run_sweep", lambda *_: refuse_running(begun))
+    assert said in project.ask("train", "--resume", "begun", "--cpu", code=2)
+
+
 def test_another_sweep_does_not_mix_with_a_finished_one(project: Folder, searched: str) -> None:
     before = content(project.path / "search")
     words = [word if word != "lr=0.01,0.1" else "lr=0.01,0.1,0.2" for word in SEARCH]
@@ -105,9 +143,11 @@ def test_another_sweep_does_not_mix_with_a_finished_one(project: Folder, searche
     [
         ("--sweep lr=0.01,fast --folds 3", "lr = 'fast': expected float"),
         ("--sweep lrr=0.01 --folds 3", "unknown key 'lrr'"),
-        ("--sweep lr=0.01", "--sweep needs --folds"),
+        ("--sweep lr=0.01", "--sweep needs --folds, of which it holds out each: give --folds 5"),
         ("--sweep lr=0.01 --folds 2", "a search needs 3 folds or more, not 2"),
-        ("--sweep lr=0.01 --folds 3 --fold fold1", "--sweep needs --folds"),
+        ("--sweep lr=0.01 --folds 3 --fold fold1", "--sweep holds out each of the --folds: leave out --fold"),
+        ("--sweep learning=1,2 --folds 3", "Did you mean 'optimiser.lr'?"),
+        ("--sweep momentum=0.1,0.2 --set lr=0.1 --folds 3", "unknown key 'lr'. Did you mean 'optimiser.lr'?"),
         ("--sweep lr --folds 3", "expected key=value,value"),
         ('--sweep features=["hog"],["swin"] --folds 3', "'swin'"),
         ("--jobs 2 --folds 3", "--jobs needs --sweep"),

@@ -385,7 +385,7 @@ def test_predictions_as_csv_and_parquet_are_the_same_numbers(project, trained):
 
     for form in ("csv", "parquet"):
         said = project.ask("predict", "runs/tcn", "v0", "--format", form, "--out", f"p.{form}", "--cpu")
-        assert f"{FRAMES} frames of 1 recordings, face found in 94.4%" in said
+        assert f"{FRAMES} frames of 1 recording, face found in 94.4%" in said
     table = parquet.read_table(project.path / "p.parquet")
     lines = (project.path / "p.csv").read_text().splitlines()
     assert table.column_names == lines[0].split(",")

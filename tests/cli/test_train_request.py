@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aupipe.cli.train_request import REQUEST_FILE, read_request
+from aupipe.cli.train_request import read_request
 from aupipe.errors import UsageError
 from aupipe.train.crossval import group_folds
 from aupipe.train.ensemble import train_ensemble
 from aupipe.train.ensemble_recipe import load_ensemble_recipe
+from aupipe.train.folder_lock import REQUEST_FILE
 from aupipe.train.recipe import load_recipe
 from aupipe.train.run import load_run
 from tests.cli.test_train import SMALL, Folder, fill, write_annotations
@@ -129,7 +130,7 @@ def test_a_folder_in_which_a_training_runs_is_refused_and_a_kill_leaves_its_scor
         second = [*command, "--resume", "busy", "--cpu"]
         answer = subprocess.run(second, cwd=project.path, capture_output=True, text=True)
         assert answer.returncode == 2, answer.stderr
-        assert "aupipe: busy: another training is running there: choose another folder" in answer.stderr
+        assert "aupipe: busy: another training is running there: wait for it, or choose another folder" in answer.stderr
         assert running.poll() is None
     finally:
         running.kill()

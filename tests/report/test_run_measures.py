@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from aupipe.report.checks.lag import LagEstimate
 from aupipe.report.figures import Panel, Plot, to_file, to_svgs
 from aupipe.report.run import measures
 from aupipe.report.run.pages import RunReport, write_report
 from aupipe.report.run.recordings import score_recordings
+from aupipe.report.run.sections import recordings_section
 from aupipe.tasks import Task
 from aupipe.train.evaluate import evaluate, trivial_baseline
 from aupipe.train.evaluation import Evaluation
@@ -100,6 +102,12 @@ def test_recordings_come_worst_first_and_have_the_lag_of_their_labels() -> None:
     assert [one.score for one in found[2:]] == [1.0, None]
     assert {one.recording: one.lag.lag for one in found if one.lag}["late"] == 6
     assert {one.recording: one.lag.lag for one in found if one.lag}["good"] == 0
+    undecided = replace(found[0], lag=LagEstimate(0, -9, 0.63, 0.36, 3.0))  # another lag is the best, but not surely
+    best_at_0 = replace(found[0], lag=LagEstimate(0, 0, 0.63, 0.63, 0.0))
+    assert [one.to_json()["label_lag"]["lag"] for one in (undecided, best_at_0)] == [None, 0]
+    evaluation = Evaluation(Model(Path(), "", task), predictions, labels, evaluate(predictions, labels, task))
+    (table,) = recordings_section(evaluation, [undecided, best_at_0]).tables
+    assert [row[5] for row in table.rows] == ["\u2013", "0"]
     scores = {one.recording: one.score for one in found}
     expected = binary_f1(labels["bad"].targets > 0.5, predictions["bad"].scores >= 0.5)
     assert scores["bad"] == pytest.approx(expected[0])

@@ -17,6 +17,7 @@ from aupipe.cli.context import Context
 from aupipe.config import load_config
 from aupipe.dataset import open_dataset
 from aupipe.extract.planning.features import build_feature_set
+from aupipe.report.run.comparison import Difference
 from aupipe.report.run.costs import extractions_of
 from aupipe.report.run.sections import cost_section
 from aupipe.sources import source_identity
@@ -99,6 +100,8 @@ def test_the_headline_is_that_of_evaluate(project: Folder, runs: dict[str, str],
     headline = f"<strong>{evaluated['mean']:z.3f}</strong> mean {'CCC' if task == 'va' else 'F1'}"
     assert f"{headline}, 95% {low:.3f} to {high:.3f} by video" in html
     assert re.findall(r'<section id="([\w-]+)"', html) == SECTIONS[task]
+    assert "does not carry over" not in html  # no threshold was fitted
+    assert bool(re.search(r">\d+%</text>", html.partition('id="confusion"')[2])) == (task == "expr")
     assert " style=" not in html  # which the page's policy does not allow
     assert len(re.findall(r' id="', html)) == len(set(re.findall(r' id="[^"]*"', html)))
 
@@ -131,6 +134,11 @@ def test_several_runs_stand_side_by_side_and_a_former_report_leaves_nothing(
     assert f'<td class="number">{value}</td><td class="number">{low} to {high}</td>' in html
     (difference,) = json.loads((folder / "report.json").read_text())["differences_to_the_first"]
     assert f"{difference['difference']:+.3f}" == value
+    assert difference["conclusion"].endswith("shown, from 3 videos only; see the warnings")
+    assert f"<td>{difference['conclusion']}</td>" in html
+    assert Difference(0.2, (0.1, 0.3), groups=3).words == "different, from 3 videos only"
+    assert Difference(0.2, (0.1, 0.3), groups=30, warned=True).words == "different; see the warnings"
+    assert "the 95% interval is from 3 groups only, so it is too narrow" in html
     (folder / "figures").mkdir()
     (folder / "figures" / "mine.pdf").write_text("precious")
     report(project, runs["expr"], "--out", "both")
@@ -144,7 +152,11 @@ def test_a_report_replaces_another_only_when_told_to_and_is_refused_before_anyth
     (project.path / "once" / "report.json").write_text("precious")
     monkeypatch.setattr(Context, "predict", lambda *_: pytest.fail("predicted"))
     assert "report.json is there already" in project.ask("report", "run", runs["va"], "--out", "once", "--cpu", code=2)
-    assert (project.path / "once" / "report.json").read_text() == "precious"
+    ask = ("report", "run", runs["va"], "--out", "once", "--cpu", "--overwrite")
+    assert "once is not empty and holds no report of `aupipe report run`" in project.ask(*ask, code=2)
+    (project.path / "once" / "report.json").rename(project.path / "once" / "mine.txt")
+    assert "once is not empty and holds no report of `aupipe report run`" in project.ask(*ask, code=2)
+    assert (project.path / "once" / "mine.txt").read_text() == "precious"
 
 
 @pytest.mark.slow
@@ -153,7 +165,9 @@ def test_held_out_recordings_are_those_of_evaluate(project: Folder, folds: str) 
     project.ask("report", "run", *ask, "--out", "held")
     (own,) = json.loads((project.path / "held" / "report.json").read_text())["runs"]
     assert own["mean"] == project.json("evaluate", *ask)["mean"]
-    assert "by the members that did not see it" in (project.path / "held" / "index.html").read_text()
+    html = (project.path / "held" / "index.html").read_text()
+    assert "by the members that did not see it" in html
+    assert "a large difference is a threshold that does not carry over" in html
 
 
 def test_the_cost_of_the_features_is_that_of_the_log(project: Folder, runs: dict[str, str]) -> None:
@@ -207,6 +221,8 @@ def test_what_was_joined_and_left_out_is_said_and_options_that_do_not_fit_are_re
         r"intervals( \(\d+ gaps of at most 0.1 s closed\))? \(\d+ shorter than 0.2 s left out\) of 1", said
     )
     assert "are of intervals" in project.ask(*ask, "--max-gap", "0.1", code=2)
+    for option, value in (("--min-duration", "nan"), ("--max-gap", "nan"), ("--max-gap", "inf")):
+        assert f"{value} is not a finite number" in project.ask(*ask, "--format", "events", option, value, code=2)
     said = project.ask("predict", runs["va"], "v0", "--cpu", "--format", "eaf", code=2)
     assert "valence, arousal are numbers, which have no intervals" in said
 

@@ -249,7 +249,9 @@ def test_two_trainings_do_not_write_into_one_folder(corpus, tmp_path):
         other.join()
 
     train(corpus, tmp_path / "run", ("epochs=2",), progress=progress)
-    assert refused == [f"{tmp_path / 'run'}: another training is running there: choose another folder"] * 2
+    assert (
+        refused == [f"{tmp_path / 'run'}: another training is running there: wait for it, or choose another folder"] * 2
+    )
     assert sorted(item.name for item in (tmp_path / "run").iterdir()) == ["head.safetensors", "run.json"]
 
 

@@ -35,6 +35,11 @@ class LagEstimate:
     fit_at_0: float
     evidence: float
 
+    @property
+    def told(self) -> int | None:
+        """``lag``; None where another lag than 0 is the best, but not surely."""
+        return self.lag if self.lag or not self.best_lag else None
+
 
 def estimate_lag(
     targets: NDArray[np.floating],

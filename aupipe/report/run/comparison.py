@@ -11,7 +11,7 @@ import numpy as np
 from aupipe.report.figures import LIGHT, Panel, Plot
 from aupipe.report.run.plots import LINE, WIDE
 from aupipe.train.evaluation import Evaluation
-from aupipe.train.intervals import compare
+from aupipe.train.intervals import FEW_GROUPS, compare
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,21 +22,28 @@ MARKS = "osD^v"
 
 @dataclass(frozen=True)
 class Difference:
-    """A model's score minus that of the first; ``bounds``: of 95 %, None where both are not of the same videos."""
+    """A model's score minus that of the first; ``bounds``: of 95 %, None where both are not of the same videos.
+
+    ``groups``: how many videos the bounds are from. ``warned``: a caveat stands beside one of the scores.
+    """
 
     value: float
     bounds: tuple[float, float] | None
+    groups: int = 0
+    warned: bool = False
 
     @property
     def words(self) -> str:
         """What can be said of it."""
         if self.bounds is None:
             return "not compared: other videos, or no intervals"
-        return "no difference shown" if self.bounds[0] <= 0 <= self.bounds[1] else "different"
+        said = "no difference shown" if self.bounds[0] <= 0 <= self.bounds[1] else "different"
+        few = f", from {self.groups} videos only" if self.groups < FEW_GROUPS else ""
+        return f"{said}{few}{'; see the warnings' * self.warned}"
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
-        return {"difference": self.value, "interval": self.bounds}
+        return {"difference": self.value, "interval": self.bounds, "conclusion": self.words}
 
 
 def differences(evaluations: Sequence[Evaluation]) -> list[Difference]:
@@ -47,7 +54,9 @@ def differences(evaluations: Sequence[Evaluation]) -> list[Difference]:
         own, other = one.interval, first.interval
         comparable = own is not None and other is not None and own.sums.groups == other.sums.groups
         bounds = compare(own, other) if comparable and own is not None and other is not None else None
-        found.append(Difference(one.scores.mean - first.scores.mean, bounds))
+        warned = any(each.scores.caveats or each.scores.tuned_on_itself for each in (one, first))
+        groups = own.groups if own is not None and bounds is not None else 0
+        found.append(Difference(one.scores.mean - first.scores.mean, bounds, groups, warned))
     return found
 
 

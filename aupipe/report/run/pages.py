@@ -77,11 +77,13 @@ def make_report(evaluations: Sequence[Evaluation], split: str, trivial: tuple[st
 
 
 def refuse_report(out: Path, overwrite: bool) -> None:
-    """Raises UsageError where a report would replace something, unless ``overwrite``."""
+    """Raises UsageError where a report would replace something, unless ``overwrite``, and for a folder of others."""
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file: choose another folder")
     for name in (INDEX, DOCUMENT):
         refuse_existing(out / name, overwrite)
+    if out.is_dir() and any(out.iterdir()) and not _is_report(out):
+        raise UsageError(f"{out} is not empty and holds no report of `aupipe report run`: choose another folder")
 
 
 def write_report(report: RunReport, out: Path, figures: str | None = None, overwrite: bool = False) -> list[Path]:
@@ -122,6 +124,15 @@ def write_report(report: RunReport, out: Path, figures: str | None = None, overw
     return [out / name for name in files]
 
 
+def _is_report(out: Path) -> bool:
+    """Whether a folder holds the document of a report of trained models."""
+    try:
+        content = read_json(out / DOCUMENT)
+        return isinstance(content["runs"], list) and isinstance(content["scored"], str)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _files_of(out: Path) -> set[str]:
     """The files of the report in a folder, as its document names them; other files there are somebody's own."""
     return {name for name in listed_files(out / DOCUMENT) if OURS.fullmatch(name)}
@@ -157,9 +168,12 @@ def _index_page(report: RunReport, comparison: Sequence[Section]) -> str:
         headline=None,
         note="",
         warnings=[
-            f"{name}: {what}"
-            for name, one in zip(report.names, report.evaluations, strict=True)
-            for what in _caveats(one.scores)
+            *(
+                f"{name}: {what}"
+                for name, one in zip(report.names, report.evaluations, strict=True)
+                for what in _caveats(one.scores)
+            ),
+            *dict.fromkeys(one.interval.caveat for one in report.evaluations if one.interval and one.interval.caveat),
         ],
         sections=_shown([*comparison, _recordings_of_all(report)]),
         links=links,

@@ -94,9 +94,10 @@ def precision_recall_plot(evaluation: Evaluation, pooled: measures.Pooled) -> Pl
         title = f"{name} {evaluation.scores.values[k]:.2f} (best {curve.best:.2f})"
         panels.append(Panel(title, partial(_draw_curve, curve=curve)))
     caption = (
-        "Precision over recall; the dot is the threshold in use, 'best' the F1 of the best threshold on these frames: "
-        "a large difference is a threshold that does not carry over."
+        "Precision over recall; the dot is the threshold in use, 'best' the F1 of the best threshold on these frames"
     )
+    fitted = evaluation.post is not None and bool(evaluation.post.threshold and evaluation.post.tuned_on)
+    caption += ": a large difference is a threshold that does not carry over." if fitted else "."
     return Plot("precision-recall", caption, tuple(panels), SMALL)
 
 
@@ -197,7 +198,7 @@ def _draw_table(
         for row, column in np.argwhere(np.isfinite(table)).tolist():
             value = table[row, column]
             colour = WHITE if value > 0.4 else "#000000"
-            axes.text(column + 0.5, row + 0.5, f"{value:.0%}".rstrip("%"), ha="center", va="center", color=colour)
+            axes.text(column + 0.5, row + 0.5, f"{value:.0%}", ha="center", va="center", color=colour)
 
 
 def fill_cells(

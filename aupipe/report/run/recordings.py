@@ -38,7 +38,7 @@ class RecordingScore:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
-        lag = {"lag": self.lag.lag, "fit": self.lag.fit, "fit_at_0": self.lag.fit_at_0} if self.lag else None
+        lag = {"lag": self.lag.told, "fit": self.lag.fit, "fit_at_0": self.lag.fit_at_0} if self.lag else None
         plain = {name: getattr(self, name) for name in ("recording", "score", "right", "frames", "face_found")}
         return {**plain, "label_lag": lag, "weakest": list(self.weakest)}
 

@@ -108,7 +108,7 @@ def recordings_section(evaluation: Evaluation, recordings: Sequence[RecordingSco
             f"{one.right:.0%}" if task.whole else f"{one.right:.2f}",
             f"{one.frames:,}",
             f"{one.face_found:.0%}",
-            "unknown" if one.lag is None else f"{one.lag.lag:+d} frames" if one.lag.lag else "0",
+            _late_by(one),
             ", ".join(one.weakest),
         ]
         for one in recordings[:LISTED]
@@ -116,10 +116,15 @@ def recordings_section(evaluation: Evaluation, recordings: Sequence[RecordingSco
     more = len(recordings) - len(rows)
     text = (
         f"Worst first, by the mean {task.metric} of what is labelled or predicted in a recording. 'Labels late by' is "
-        "the shift at which labels fit the predictions best, where that is sure; negative: labels are early."
+        "the shift at which labels fit the predictions best; negative: labels are early; \u2013: no shift is sure."
     )
     text += f" {more} better ones are in report.json." * bool(more)
     return Section("recordings", "Recordings, worst first", text, [Table("Recordings", head, rows, words=(0, 6))])
+
+
+def _late_by(one: RecordingScore) -> str:
+    lag = one.lag.told if one.lag is not None else None
+    return "\u2013" if lag is None else f"{lag:+d} frames" if lag else "0"
 
 
 def _errors_section(evaluation: Evaluation, pooled: measures.Pooled) -> Section:
