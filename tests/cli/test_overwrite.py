@@ -230,6 +230,7 @@ NEW_FOLDERS = {
     "ensemble",
     "store migrate",
     "reproduce",
+    "report data",
 }  # which begin in a new folder, or go on with their own
 OUTPUTS = {"out", "profile", "target"}
 

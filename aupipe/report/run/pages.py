@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from aupipe.documents import read_json
 from aupipe.errors import UsageError
 from aupipe.files import refuse_existing
 from aupipe.report.figures import to_file, to_svgs
