@@ -17,7 +17,7 @@ test-assets: .venv/installed
 
 # Pages in Chromium (Debian: apt-get install chromium); what axe-core checks where node_modules has it (npm install axe-core).
 test-browser: .venv/installed
-	$(BIN)/python -m pytest -m 'browser and not assets'
+	$(BIN)/python -m pytest -m 'browser and not assets and not slow'
 
 slow: .venv/installed
 	$(BIN)/python -m pytest -m 'slow and not assets'

@@ -153,6 +153,7 @@ def test_pages_have_no_violation_of_wcag_a_and_aa(browser_page: BrowserPage, rep
         assert browser_page.violations() == []
 
 
+@pytest.mark.slow  # it measures seconds, which a busy machine has more of
 @pytest.mark.parametrize(("count", "megabytes", "seconds"), [(10_000, 1.5, 2.0), (108_000, 13.0, 5.0)])
 def test_long_pages_are_small_and_ready_soon(
     browser_page: BrowserPage, tmp_path: Path, count: int, megabytes: float, seconds: float
@@ -331,6 +332,7 @@ def big_corpus(count: int) -> CorpusReport:
     return CorpusReport(tuple(corpus), tuple(judge(corpus)), ("clocks of all",), ())
 
 
+@pytest.mark.slow
 def test_an_index_of_5000_recordings_is_drawn_and_sorted_at_once(browser_page: BrowserPage, tmp_path: Path) -> None:
     report = big_corpus(5000)
     names = order_of(report, [facts.recording for facts in report.facts])
