@@ -39,7 +39,7 @@ class Packed:
         return self.memory.numpy()[start:stop].view(dtype).reshape(shape)
 
     def shorten(self, name: str, content: NDArray[Any]) -> None:
-        """Set an array of one dimension to fewer values than it has room for."""
+        """Set an array of one dimension to fewer values than it was made for."""
         start, _, _, dtype = self.places[name]
         self.places[name] = start, start + len(content) * dtype.itemsize, (len(content),), dtype
         self.host(name)[...] = content

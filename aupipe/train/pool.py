@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
 import subprocess
-import sys
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, Pipe, wait
-from pathlib import Path
+from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
-import aupipe
+from aupipe.child_process import start_child
 from aupipe.errors import AupipeError, explain
 
 T = TypeVar("T")
@@ -90,20 +87,10 @@ def run_tasks(
 
 
 def _start(work: Any, environment: Mapping[str, str], slot: int) -> _Process:
-    ours, theirs = Pipe()
-    path = os.pathsep.join(filter(None, [str(Path(aupipe.__file__).parent.parent), os.environ.get("PYTHONPATH")]))
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "aupipe.train.pool_worker", str(theirs.fileno())],
-        pass_fds=[theirs.fileno()],
-        stdin=subprocess.DEVNULL,
-        stdout=2,  # stderr: results alone go to stdout, whatever a library prints
-        start_new_session=True,  # Ctrl-C is for the run; it ends the workers through their pipes
-        env=os.environ | {"PYTHONPATH": path} | dict(environment),
-    )
-    theirs.close()
+    process, connection = start_child("aupipe.train.pool_worker", environment)
     with suppress(OSError):
-        ours.send((logging.getLogger("aupipe").level, work))
-    return _Process(process, ours, slot)
+        connection.send((logging.getLogger("aupipe").level, work))
+    return _Process(process, connection, slot)
 
 
 def _end(one: _Process) -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import signal
-import sys
 import threading
 from multiprocessing.connection import Connection
 from typing import Any
 
 from aupipe.allocator import keep_freed_memory
+from aupipe.child_process import parent_connection
 from aupipe.errors import AupipeError, explain
 from aupipe.logs import log_to_stderr, repeating_nothing
 from aupipe.train.pool import portable
@@ -21,9 +20,7 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     """Receive the work and then tasks, and answer each with (exception or None, result)."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):  # a batch system sends them to every process of
-        signal.signal(getattr(signal, name), signal.SIG_IGN)  # a job; a worker ends when its run does
-    connection = Connection(int(sys.argv[1]))
+    connection = parent_connection()
     keep_freed_memory()
     try:
         level, work = connection.recv()

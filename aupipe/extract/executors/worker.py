@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import signal
-import sys
 import threading
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, NoReturn
 
+from aupipe.child_process import parent_connection
 from aupipe.errors import is_exhausted
 from aupipe.extract.executors.messages import Exhausted, Message, Ready, WorkerConfig, fatal_of
 from aupipe.extract.meter import Meter
@@ -137,9 +136,7 @@ def _report_stages(sender: MessageSender, engine: Engine) -> None:
 
 def main() -> None:
     """Entry point of the process."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):  # a batch system sends them to every process of
-        signal.signal(getattr(signal, name), signal.SIG_IGN)  # a job; a worker ends when its run does
-    connection = Connection(int(sys.argv[1]))
+    connection = parent_connection()
     sender = MessageSender(connection)
     try:
         serve(connection, sender)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from multiprocessing.connection import Connection, Pipe
-from pathlib import Path
+from multiprocessing.connection import Connection
 
-import aupipe
+from aupipe.child_process import start_child
 from aupipe.extract.engine.options import ThreadCounts
 from aupipe.extract.executors import Attempt
 from aupipe.extract.executors.messages import WorkerConfig
@@ -57,18 +54,7 @@ class WorkerProcess:
 
 def start_worker(config: WorkerConfig, slot: Slot, number: int) -> WorkerProcess:
     """Start a worker process in a slot, and send it its configuration."""
-    ours, theirs = Pipe()
-    package = str(Path(aupipe.__file__).parent.parent)
-    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "aupipe.extract.executors.worker", str(theirs.fileno())],
-        pass_fds=[theirs.fileno()],
-        stdin=subprocess.DEVNULL,
-        stdout=2,  # stderr: results alone go to stdout, whatever a library prints
-        start_new_session=True,  # Ctrl-C is for the run; it ends the workers through their pipes
-        env=os.environ | config.environment | {"PYTHONPATH": path},
-    )
-    theirs.close()
+    process, connection = start_child("aupipe.extract.executors.worker", config.environment)
     with suppress(OSError):  # one that has died already is noticed in `poll`
-        ours.send(replace(config, device=slot.device, threads=slot.threads, jobs=slot.jobs))
-    return WorkerProcess(number, process, ours, slot)
+        connection.send(replace(config, device=slot.device, threads=slot.threads, jobs=slot.jobs))
+    return WorkerProcess(number, process, connection, slot)
