@@ -232,8 +232,8 @@ def test_a_machine_with_another_version_of_a_library_takes_no_part_and_is_named_
 @pytest.mark.slow
 @pytest.mark.skipif(
     not can_mount(),
-    reason="the store is hidden from one Dask worker by a mount in a namespace of its own (unshare -rm), which this "
-    "kernel or container refuses; nothing else hides it from one process alone",
+    reason="one Dask worker must not see a folder that all others on this machine see: only a mount in a namespace of "
+    "its own does that, and this kernel or container refuses `unshare -rm` (allow user namespaces, or run as root)",
 )
 def test_machines_that_do_not_see_the_store_or_the_videos_refuse_by_name(
     project: Project, cluster: Cluster, videos: Path, expected: dict[tuple[str, str], bytes], arrays: Arrays

@@ -139,8 +139,10 @@ def slurm(tmp_path: Path, project: Project) -> Iterator[Project]:
     try:
         if reason := reason_against_slurm(folder, environment):
             pytest.skip(
-                "the test submits to a real Slurm, which it starts from Debian's packages slurmctld, slurmd and munge "
-                f"(apt-get install): {reason}"
+                "the scripts are submitted to a real Slurm, which the test starts on this machine from Debian's "
+                "packages (apt-get install slurmctld slurmd slurm-client munge); that bash reads them is tested "
+                "everywhere. Here: "
+                f"{reason}"
             )
         yield Project(project.folder, environment)
     finally:

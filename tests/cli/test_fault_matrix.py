@@ -142,8 +142,9 @@ def test_a_worker_killed_for_want_of_memory_says_so_and_the_others_end(plugged: 
     group = memory_group()
     if group is None:
         pytest.skip(
-            "the kernel is made to kill by the memory limit of a control group, which takes root and control groups of "
-            "version 1; a process that ends by the same signal is tested in test_worker_failures.py, everywhere"
+            "the kernel has to kill one process for want of memory and leave this machine alone: that takes root and "
+            "the memory limit of a control group of version 1 (/sys/fs/cgroup/memory); a process that ends by the same "
+            "signal is tested in test_worker_failures.py, everywhere"
         )
     hungry = "\nimport faulty\ndef fail():\n    import numpy as np\n    kept = [np.ones(1 << 27) for _ in range(40)]\n"
     (plugged.folder / "site" / "faulty.py").open("a").write(hungry.replace("import faulty\n", ""))

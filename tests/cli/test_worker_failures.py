@@ -177,8 +177,9 @@ def can_mount() -> bool:
 
 @pytest.mark.skipif(
     not can_mount(),
-    reason="a real full disk is a small file system mounted in a namespace of its own (unshare -rm), which this kernel "
-    "or container refuses; simulated full disks are tested above, everywhere",
+    reason="a disk that is really full, and is not this machine's, is a small file system mounted in a namespace of "
+    "its own: this kernel or container refuses `unshare -rm` (allow user namespaces, or run as root); the same "
+    "errors are simulated above, everywhere",
 )
 @pytest.mark.parametrize(
     ("options", "after", "words"),

@@ -209,8 +209,9 @@ def test_known_answers_where_the_published_weights_are_at_hand(tmp_path: Path) -
     folder = os.environ.get("AUPIPE_TEST_WEIGHTS")
     if not folder:  # random weights have no known answers; what the network computes is tested without them above
         pytest.skip(
-            "known answers are those of the published weights, 288 MB of others' that are no part of the project: set "
-            "AUPIPE_TEST_WEIGHTS to a folder with vggish-10086976.pth"
+            "only the published weights give these answers: 288 MB of somebody else's, which are no part of the "
+            "project and which no test downloads. Put vggish-10086976.pth into a folder and set AUPIPE_TEST_WEIGHTS to "
+            "it; the spectrum, the order of the map and the whitening are tested without them above, everywhere"
         )
     assert (Path(folder) / "vggish-10086976.pth").is_file(), f"{folder}, which AUPIPE_TEST_WEIGHTS names, has them not"
     imported = import_weights(Path(folder) / "vggish-10086976.pth", folder=tmp_path)

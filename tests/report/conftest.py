@@ -57,7 +57,10 @@ class BrowserPage:
         """What axe-core finds against WCAG A and AA: rule, and the first element. Skips where there is no axe-core."""
         file = axe_core()
         if file is None:
-            pytest.skip("no axe-core: npm install axe-core")
+            pytest.skip(
+                "the rules of WCAG are checked by axe-core, a JavaScript library that pip cannot install: npm install "
+                "axe-core in this folder; every other promise of the pages is tested without it"
+            )
         self.page.evaluate(file.read_text(encoding="utf-8"))  # not as a script of the page, which its policy forbids
         run = "(tags) => axe.run(document, {runOnly: {type: 'tag', values: tags}})"
         found = self.page.evaluate(run, list(WCAG))["violations"]
@@ -69,12 +72,18 @@ def browser() -> Iterator[Any]:
     """Chromium, for the tests of one file: playwright's event loop would disturb those of other files."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
     if not CHROMIUM:
-        pytest.skip("no Chromium: apt-get install chromium")
+        pytest.skip(
+            "what a page does when it is clicked is seen only in a browser, which pip cannot install: apt-get install "
+            "chromium; the files of pages and the numbers in them are tested without one, everywhere"
+        )
     with sync_api.sync_playwright() as playwright:
         try:
             started = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
         except sync_api.Error as error:
-            pytest.skip(f"{CHROMIUM} does not start here: {str(error).splitlines()[0]}")
+            pytest.skip(
+                f"{CHROMIUM} is installed and does not start, which says nothing about the pages (run it by hand to "
+                f"see why): {str(error).splitlines()[0]}"
+            )
         yield started
         started.close()
 

@@ -25,7 +25,10 @@ BACKENDS = STORES.names()
 ROUNDS, AT_ONCE = 50, 10
 CACHE_S = 3.0
 # Two clients of one file server are two mounts with caches of their own.
-NEEDED = "what two machines see of one folder is tested through two FUSE mounts"
+NEEDED = (
+    "two machines with caches of their own are two FUSE mounts of one folder, which the kernel has to allow; files "
+    "that appear late and clocks that are wrong are simulated in this file, everywhere"
+)
 
 
 @pytest.fixture(params=BACKENDS)

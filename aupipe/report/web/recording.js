@@ -169,17 +169,17 @@
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, width, height);
     for (const panel of panels) {
-      const { top, height: tall, values: own, target, marks } = panel, inner = top + 4, room = tall - 8;
+      const { top, height: tall, values: own, target, marks } = panel, inner = top + 4, inside = tall - 8;
       if (measured(panel) && ofSound(panel)) {
-        bands(pen, first, last, (k) => own[k] === MISSING, inner, room, hatch(pen));
+        bands(pen, first, last, (k) => own[k] === MISSING, inner, inside, hatch(pen));
       } else if (measured(panel)) {
-        gapBands(pen, first, last, inner, room);
+        gapBands(pen, first, last, inner, inside);
       } else if (marks) {
-        bands(pen, first, last, (k) => (marks[k] & (ACTIVE | LABELLED)) === (ACTIVE | LABELLED), inner, room, colours.active);
-        if (data.labelled.includes(panel.group)) bands(pen, first, last, (k) => !(marks[k] & LABELLED), inner, room, hatch(pen));
+        bands(pen, first, last, (k) => (marks[k] & (ACTIVE | LABELLED)) === (ACTIVE | LABELLED), inner, inside, colours.active);
+        if (data.labelled.includes(panel.group)) bands(pen, first, last, (k) => !(marks[k] & LABELLED), inner, inside, hatch(pen));
       }
       if (panel.threshold !== null) {
-        const level = inner + room * (1 - (panel.threshold - panel.low) / (panel.high - panel.low));
+        const level = inner + inside * (1 - (panel.threshold - panel.low) / (panel.high - panel.low));
         pen.strokeStyle = colours.warning;
         pen.setLineDash([4, 3]);
         pen.beginPath();
@@ -190,11 +190,11 @@
       }
       if (panel.low < 0 && panel.high > 0 && !measured(panel)) {
         pen.fillStyle = colours.rule;
-        pen.fillRect(0, Math.round(inner + room * panel.high / (panel.high - panel.low)), width, 1);
+        pen.fillRect(0, Math.round(inner + inside * panel.high / (panel.high - panel.low)), width, 1);
       }
       pen.lineWidth = 1.25;
-      if (target) curve(pen, target, first, last, inner, room, colours.green);
-      if (own) curve(pen, own, first, last, inner, room, colours.blue);
+      if (target) curve(pen, target, first, last, inner, inside, colours.green);
+      if (own) curve(pen, own, first, last, inner, inside, colours.blue);
       if (own || target) drawRange(pen, panel);
       pen.fillStyle = colours.rule;
       pen.fillRect(0, top + tall - 1, width, 1);
@@ -300,19 +300,19 @@
 
   function setRow(wanted) {
     row = clip(wanted, 0, count - 1);
-    const room = shown.to - shown.from;
-    if (pts[row] < shown.from || pts[row] > shown.to) look(pts[row] - room / 2, room); else drawCursor();
+    const seconds = shown.to - shown.from;
+    if (pts[row] < shown.from || pts[row] > shown.to) look(pts[row] - seconds / 2, seconds); else drawCursor();
     write();
     drawBoxes();
   }
 
-  function look(from, room) {  // shows so many seconds from then on, within the recording
-    room = clip(room, Math.min(span, Math.max(20 * span / count, 0.05)), span);
-    shown.from = clip(from, pts[0], end - room);
-    shown.to = shown.from + room;
+  function look(from, seconds) {  // shows so many seconds from then on, within the recording
+    seconds = clip(seconds, Math.min(span, Math.max(20 * span / count, 0.05)), span);
+    shown.from = clip(from, pts[0], end - seconds);
+    shown.to = shown.from + seconds;
     draw();
   }
-  const zoom = (factor, around) => { const room = (shown.to - shown.from) * factor; look(around - (around - shown.from) * factor, room); };
+  const zoom = (factor, around) => { const seconds = (shown.to - shown.from) * factor; look(around - (around - shown.from) * factor, seconds); };
 
   // The video. Its own time 0 is the first row of the recording.
   const video = $("video"), screen = $("screen");
