@@ -146,9 +146,12 @@ def dataset_of(root: Path, videos: Iterable[Path], config: DatasetConfig) -> Dat
 def _find_image_folders(config: DatasetConfig) -> tuple[list[Recording], list[Path]]:
     recordings = []
     for root, folders, files in os.walk(config.videos):
-        folders[:] = sorted(name for name in folders if not is_hidden(name) and not is_own(Path(root) / name))
+        here = Path(root)
+        if here != config.videos and is_own(here, files):
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
         if any(is_frame(name) for name in files):
-            here = Path(root)
             name = here.relative_to(config.videos).as_posix() if here != config.videos else here.name
             recordings.append(Recording(id=name, images=here, fps=config.fps))
     return sorted(recordings, key=lambda recording: recording.id), []

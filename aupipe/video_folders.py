@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from aupipe.config import FILE_NAME
@@ -32,12 +33,12 @@ def walk_videos(folder: Path) -> tuple[dict[str, Path], list[Path]]:
     walked = [folder.resolve()]
     for root, folders, files in os.walk(folder, followlinks=True, onerror=_warn_unlisted):
         here = Path(root)
-        folders[:] = [
-            name
-            for name in sorted(folders)
-            if not is_hidden(name) and not is_own(here / name) and _is_followed(here / name, walked)
-        ]
+        if here != folder and is_own(here, files):
+            folders.clear()
+            continue
+        folders[:] = [name for name in sorted(folders) if not is_hidden(name) and _is_followed(here / name, walked)]
         videos = [name for name in folders if Path(name).suffix.lower() in VIDEO_SUFFIXES]
+        videos = [name for name in videos if not is_own(here / name, (STORE_FILE, REPORT_FILE))]
         videos += [name for name in files if is_video(here / name) and not name.endswith(OVERLAY)]
         folders[:] = [name for name in folders if name not in videos]
         for name in videos:
@@ -64,9 +65,13 @@ def _warn_unlisted(error: OSError) -> None:
         log.warning("cannot list %s (%s): its videos are left out", error.filename, error.strerror)
 
 
-def is_own(folder: Path) -> bool:
-    """Whether a folder is a feature store or a report of a data set, whose pictures and videos are no recordings."""
-    return _says(folder / STORE_FILE, b"aupipe-store") or _says(folder / REPORT_FILE, REPORT_FORMAT.encode())
+def is_own(folder: Path, files: Collection[str]) -> bool:
+    """Whether a folder is a feature store or a report of a data set, whose pictures and videos are no recordings.
+
+    ``files``: those that may be in it; only of these any is opened.
+    """
+    marks = {STORE_FILE: b"aupipe-store", REPORT_FILE: REPORT_FORMAT.encode()}
+    return any(name in files and _says(folder / name, mark) for name, mark in marks.items())
 
 
 def _says(file: Path, mark: bytes) -> bool:

@@ -25,6 +25,7 @@ from sleeping_machines import AT_ONCE, BYTES_PER_S, SleepingPlugin
 
 from aupipe.config import Config, EncoderConfig, FacesConfig
 from aupipe.extract.engine.options import ExecutionOptions
+from aupipe.extract.executors import MachineChanged
 from aupipe.extract.executors.cluster import executor as cluster
 from aupipe.extract.executors.cluster.connection import SchedulerOptions, connected, dask_executor
 from aupipe.extract.executors.driver import extract
@@ -69,7 +70,8 @@ def cpu_s(processes: Sequence[psutil.Process]) -> float:
 def run(folder: Path, machines: int, jobs: int, rate: float) -> dict[str, float]:
     """Start a cluster, run the jobs, and say what came of it."""
     file = folder / "scheduler.json"
-    scheduler = start(folder, "scheduler", ["--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file)])
+    address = ["--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file)]
+    scheduler = start(folder, "scheduler", [*address, "--no-dashboard"])
     options = ["--scheduler-file", str(file), "--no-dashboard", "--no-nanny", "--nthreads", "1"]
     options += ["--local-directory", str(folder), "--memory-limit", "0"]
     started = [scheduler, *(start(folder, f"worker-{number}", options) for number in range(machines))]
@@ -91,7 +93,9 @@ def measured(
 ) -> dict[str, float]:
     """Run a plan once all machines take part."""
     while len(list(executor.machines)) < machines:
-        list(executor.poll())
+        for event in executor.poll():
+            if isinstance(event, MachineChanged) and event.state == "refused":
+                raise SystemExit(f"{event.host} takes no part: {event.reason}")
     me, scheduler, *workers = psutil.Process(), *processes
     names = ("client", "scheduler", "workers")
     before = [cpu_s([me]), cpu_s([scheduler]), cpu_s(workers)]
@@ -99,7 +103,7 @@ def measured(
     ended = 0
     for _ in extract(plan, store, executor):
         ended += 1
-        if ended % 100 == 0:
+        if ended % max(1, len(plan.jobs) // 20) == 0:
             grown.append(me.memory_info().rss / MIB)
     wall_s = time.monotonic() - began_s
     used = [cpu_s([me]), cpu_s([scheduler]), cpu_s(workers)]

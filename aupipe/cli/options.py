@@ -74,7 +74,7 @@ def scheduler_options(command: Command) -> Command:
             default=600.0,
             metavar="S",
             show_default=True,
-            help="With --scheduler: stop when no Dask worker has taken part for S seconds.",
+            help="With --scheduler: stop after S seconds without its file, or without a Dask worker that takes part.",
         ),
         click.option("--tls-ca", type=click.Path(path_type=Path), metavar="FILE", help="TLS: the authority's file."),
         click.option("--tls-cert", type=click.Path(path_type=Path), metavar="FILE", help="TLS: the certificate."),

@@ -96,6 +96,7 @@ def data_report(
     from aupipe.report.checks.judge import counted
     from aupipe.report.data_report import DataReport, choose_pages
     from aupipe.report.page import require_extra
+    from aupipe.report.recording_page import FILE, VIDEO_FILE
     from aupipe.report.redaction import without_folders
     from aupipe.report.report_folder import refuse_other_content
 
@@ -113,7 +114,8 @@ def data_report(
     held_out = predicted.held_out() if predicted is not None else None
     checks = check_corpus(dataset, dataset.recordings, features, opened, held_out)
     names, paged = choose_pages(checks, [recording.id for recording in chosen], pages)
-    shown = [recording for recording in dataset.recordings if recording.id in set(paged)]
+    wanted = set(paged)
+    shown = [recording for recording in dataset.recordings if recording.id in wanted]
     made = DataReport(
         dataset,
         features,
@@ -129,8 +131,8 @@ def data_report(
     for name, reason in made.write(out, names, paged, min(len(os.sched_getaffinity(0)), MOST_WORKERS)):
         echo(f"aupipe: {name}: {reason}", err=True)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    count = len(list(out.glob("rec/*/index.html")))
-    videos = any(out.glob("rec/*/video.mp4"))
+    count = len(list(out.glob(f"rec/*/{FILE}")))
+    videos = any(out.glob(f"rec/*/{VIDEO_FILE}"))
     flagged = sum(name in checks.flagged for name in names)
     echo(
         f"wrote {out / 'index.html'}: {counted(len(names), 'recording')}, {flagged:,} flagged; "

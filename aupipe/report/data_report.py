@@ -15,6 +15,7 @@ from aupipe.dataset import Dataset
 from aupipe.errors import AupipeError, DamageError, UsageError
 from aupipe.extract.encoders.visual.blendshapes import NAMES
 from aupipe.extract.planning.features import FeatureSet
+from aupipe.files import PRIVATE
 from aupipe.report.checks.corpus import CorpusReport
 from aupipe.report.checks.judge import Finding
 from aupipe.report.drawing import Faces
@@ -22,7 +23,7 @@ from aupipe.report.faces import RecordingFaces, read_faces, read_rows, without_f
 from aupipe.report.frames import refuse_changed
 from aupipe.report.index_page import order_of, render_index, write_csv, write_json
 from aupipe.report.packing import HEIGHT_WIDTH
-from aupipe.report.page import FILE_MODE, make_folder, write_page
+from aupipe.report.page import make_folder, write_page
 from aupipe.report.panels import Heat, Panel, blendshape_heat, measured_panels, stored_rows, task_panels
 from aupipe.report.proxy import Proxy, write_proxy
 from aupipe.report.recording_page import FILE, SHEET_FILE, VIDEO_FILE, RecordingView, render_recording
@@ -98,6 +99,7 @@ class DataReport:
             return f"no page: {error}", False
         make_folder(folder)
         times = rising(np.asarray(times, np.float64).reshape(-1))
+        faces = None if faces is None else replace(faces, times_s=times)  # the video and its page have one clock
         sound = read_sound(recording)
         made, failure = Proxy(), ""
         if self.faces != "none":
@@ -140,7 +142,7 @@ class DataReport:
     ) -> tuple[Proxy, str]:
         """Write the video; what came of it, and why there is none."""
         path = folder / VIDEO_FILE
-        path.touch(FILE_MODE)
+        path.touch(PRIVATE)
         try:
             refuse_changed(self.store, self.features, recording)
             of_rows = without_faces(times) if faces is None else faces

@@ -72,7 +72,7 @@ def pack_faces(faces: RecordingFaces, size: tuple[int, int], rows: slice) -> dic
     parts = PARTS_PX if max(size) <= LONGEST_SIDE_PX else PARTS_PX * LONGEST_SIDE_PX / max(size)
     track = np.concatenate([faces.subject.box, faces.subject.landmarks.reshape(-1, 10)], axis=1)[rows]
     track = track.astype(np.float64) * _scales(faces, size, rows, 7)
-    boxes = [faces.others(row) for row in range(rows.start, rows.stop)]
+    boxes = [faces.others(row)[:255] for row in range(rows.start, rows.stop)]
     others = np.concatenate([np.zeros((0, 4), np.float32), *boxes]).astype(np.float64)
     counts = np.array([len(each) for each in boxes], np.int64)
     others = others * np.repeat(_scales(faces, size, rows, 2), counts, axis=0)
@@ -80,7 +80,7 @@ def pack_faces(faces: RecordingFaces, size: tuple[int, int], rows: slice) -> dic
         "states": encode(faces.states[rows], "u1"),
         "parts": parts,
         "track": encode(_coordinates(track, parts), "i2"),
-        "counts": encode(np.minimum(counts, 255), "u1"),
+        "counts": encode(counts, "u1"),
         "others": encode(_coordinates(others, parts), "i2"),
     }
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aupipe.errors import UsageError
-from aupipe.files import write_file
+from aupipe.files import PRIVATE, write_file
 from aupipe.report.palette import variables
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from aupipe.report.drawing import Faces
 
 WEB = Path(__file__).parent / "web"
-FOLDER_MODE, FILE_MODE = 0o700, 0o600  # pages show people: for their owner alone
+FOLDER_MODE = 0o700  # pages show people: for their owner alone
 
 PRIVACY: Mapping[str, str] = {
     "show": "Faces: shown. Pictures, video and sound are personal data of the people in them.",
@@ -94,7 +94,7 @@ def make_folder(path: Path) -> None:
 def write_page(path: Path, content: str | bytes, overwrite: bool = False) -> None:
     """Write a file of a report by renaming, for its owner alone. Raises UsageError as `write_file` does."""
     make_folder(path.parent)
-    write_file(path, content, overwrite, FILE_MODE)
+    write_file(path, content, overwrite, PRIVATE)
 
 
 def to_script(content: Any) -> str:

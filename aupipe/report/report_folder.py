@@ -19,17 +19,17 @@ from aupipe.video_folders import REPORT_FILE, REPORT_FORMAT
 NAMED = 60  # characters of a recording's name in that of its folder
 
 
-def listed_files(document: Path, kind: str = "") -> frozenset[str]:
+def listed_files(document: Path, kind: str) -> frozenset[str]:
     """The files of a report as its document names them, relative to its folder; none where it is no such document.
 
-    ``kind``: the "format" that the document must have. Files that are not named are somebody's own.
+    ``kind``: the "format" of the document. Files that are not named are somebody's own.
     """
     try:
         content = read_json(document)
         names = [str(PurePosixPath(name)) for name in content["files"]]
     except (OSError, ValueError, KeyError, TypeError):
         return frozenset()
-    if kind and content.get("format") != kind:
+    if content.get("format") != kind:
         return frozenset()
     return frozenset(name for name in names if not name.startswith("/") and ".." not in name.split("/"))
 
@@ -38,6 +38,8 @@ def refuse_other_content(path: Path) -> None:
     """Raises UsageError where ``path`` is a file, or a folder with a file that the report in it has not written."""
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise UsageError(f"{path} is no folder: choose another one for the report")
+    if path.is_mount():
+        raise UsageError(f"{path} is a mount point, which a report cannot replace: choose a folder in it")
     own = listed_files(path / REPORT_FILE, REPORT_FORMAT)
     names = (each.relative_to(path).as_posix() for each in path.rglob("*") if each.is_symlink() or not each.is_dir())
     others = sorted(name for name in names if name not in own)
@@ -66,7 +68,12 @@ def replaced_folder(path: Path) -> Iterator[Path]:
         refuse_other_content(path)
         if path.exists():
             path.rename(old)
-        staged.rename(path)
+        try:
+            staged.rename(path)
+        except BaseException:
+            if old.exists():
+                old.rename(path)
+            raise
     finally:
         shutil.rmtree(staged, ignore_errors=True)
         if old.exists() and path.exists():

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from aupipe.report.faces import RecordingFaces, State
 from aupipe.report.panels import OF_SOUND, SOUND, Panel
+from aupipe.train.events import runs
 
 FAR = 0.5  # of a number from its label
 LISTED = 200  # stretches on a page
@@ -61,12 +62,6 @@ def disagrees(panel: Panel) -> NDArray[np.bool_] | None:
     return None
 
 
-def runs_of(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(n, 2) the half-open ranges of rows in which ``mask`` (T,) holds."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
-    return edges.reshape(-1, 2)
-
-
 def _disagreements(panel: Panel) -> Iterator[Stretch]:
     wrong = disagrees(panel)
     if wrong is None:
@@ -80,4 +75,4 @@ def _disagreements(panel: Panel) -> Iterator[Stretch]:
 
 
 def _named(mask: NDArray[np.bool_], what: str) -> list[Stretch]:
-    return [Stretch(int(first), int(stop), what) for first, stop in runs_of(mask)]
+    return [Stretch(int(first), int(stop), what) for first, stop in runs(mask, np.zeros(len(mask), int))]

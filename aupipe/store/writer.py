@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from aupipe.errors import free_space
 from aupipe.store.formats.protocol import Layout, Sink
-from aupipe.store.formats.rows import BLOCK_BYTES, checked_rows, stored_dtype
+from aupipe.store.formats.rows import BLOCK_BYTES, checked_rows, padding_value, stored_dtype
 from aupipe.store.record_json import item_metadata
 from aupipe.store.records import ItemRecord
 from aupipe.types import FeatureSpec, SourceIdentity
@@ -76,13 +76,19 @@ class StagedItem:
         if self.appended + len(rows) > self.layout.frames:
             total = self.appended + len(rows)
             raise ValueError(f"{self.where}: row {total - 1} appended, but {self.layout.frames} rows were announced")
+        if valid is not None and valid.shape != (len(rows),):
+            raise ValueError(f"{self.where}: validity is {valid.shape}, expected ({len(rows)},)")
         step = max(1, BLOCK_BYTES // self.layout.row_bytes)
         for start in range(0, len(rows), step):
             block, present = checked_rows(rows[start : start + step], self.layout.dtype, self.where, self.appended)
+            if valid is not None:
+                present = present & valid[start : start + step]
+                shape = (-1, *(1,) * (block.ndim - 1))
+                block = np.where(present.reshape(shape), block, block.dtype.type(padding_value(block.dtype)))
             with self._errors_have_size():
                 sink.write(block)
             self.crc32c = google_crc32c.extend(self.crc32c, block.reshape(-1).view(np.uint8))
-            self._valid.append(present if valid is None else present & valid[start : start + step])
+            self._valid.append(present)
             self.appended += len(block)
 
     def commit(self, *, seconds: float = 0.0, damage: str = "", media: Mapping[str, Any] | None = None) -> ItemRecord:

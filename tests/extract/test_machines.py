@@ -118,6 +118,14 @@ def test_a_run_that_all_machines_refuse_ends_with_the_first_reason_and_its_code(
     assert found.value.exit_code == 2
 
 
+def test_the_reason_of_machines_that_refuse_is_told_however_short_a_run_waits(clock: SimpleNamespace) -> None:
+    machines = Machines(5.0)
+    machines.refuse(Refusal("tcp://one", "one", "--gpu 0: torch sees no GPU", 2))
+    clock.now_s += 6
+    with pytest.raises(AupipeError, match="torch sees no GPU"):
+        machines.raise_if_none({"tcp://one"})
+
+
 def test_a_run_without_any_machine_waits_and_then_ends(clock: SimpleNamespace) -> None:
     machines, (one,) = joined("one")
     clock.now_s += PATIENCE_S + 1

@@ -199,6 +199,25 @@ def test_a_folder_with_a_file_of_somebody_else_is_refused_and_stays_as_it_was(tm
     assert contents(tmp_path) == {f"mine/{name}": own.read_bytes()}
 
 
+def test_a_report_that_cannot_be_put_in_its_place_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for text in ("first", "second"):
+        with replaced_folder(tmp_path / "mine") as folder:
+            (folder / "index.html").write_text(text)
+    before, rename = contents(tmp_path), Path.rename
+
+    def broken(self: Path, target: Path) -> Path:
+        if self.suffix == ".part":
+            raise OSError("the disk is gone")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", broken)
+    with pytest.raises(OSError, match="the disk is gone"), replaced_folder(tmp_path / "mine"):
+        pass
+    assert contents(tmp_path) == before
+
+
 def test_a_file_that_somebody_has_put_into_a_report_is_not_deleted_by_the_next_one(
     reported: tuple[Path, str], made: Path, tmp_path: Path
 ) -> None:

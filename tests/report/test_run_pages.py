@@ -143,6 +143,11 @@ def test_several_runs_stand_side_by_side_and_a_former_report_leaves_nothing(
     (folder / "figures" / "mine.pdf").write_text("precious")
     report(project, runs["expr"], "--out", "both")
     assert contents(folder).keys() == {"index.html", "report.json", "figures/mine.pdf"}
+    (folder / "run-2.html").write_text("precious")
+    ask = ("report", "run", runs["va"], runs["va2"], "--out", "both", "--cpu", "--overwrite")
+    assert "run-2.html is there already" in project.ask(*ask, code=2)
+    assert (folder / "run-2.html").read_text() == "precious"
+    assert "run-1.html" not in contents(folder)
 
 
 def test_a_report_replaces_another_only_when_told_to_and_is_refused_before_anything_is_scored(

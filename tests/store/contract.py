@@ -172,6 +172,19 @@ class StoreContract:
         with store.writer("a", SPEC, frames=2, row_shape=(3,)) as item, pytest.raises(ValueError, match="expected"):
             item.append(rows)
 
+    def test_rows_that_are_called_invalid_have_no_data(self, store):
+        valid = np.array([True, False, True])
+        for name, rows in {"a": np.ones((3, 2), np.float16), "b": np.ones((3, 2), np.uint8)}.items():
+            spec = replace(SPEC, dtype=rows.dtype.name)
+            with store.writer(name, spec, frames=3, row_shape=(2,)) as item:
+                with pytest.raises(ValueError, match=r"validity is \(1,\), expected \(3,\)"):
+                    item.append(rows, np.ones(1, bool))
+                item.append(rows, valid)
+                assert item.commit().valid_frames == 2
+            found = store.read(name, spec.id)
+            assert np.array_equal(found[1], np.full(2, np.nan if name == "a" else 0), equal_nan=True)
+            assert (found[valid] == 1).all()
+
     def test_rows_given_to_the_store_are_not_changed(self, store):
         rows = random_rows(4, 3, invalid=[1])
         rows[1] = -rows[1]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from aupipe.report.checks.judge import counted
 from aupipe.report.figures import LIGHT, Panel, Plot
 from aupipe.train.model import Model
 from aupipe.train.run import Run
@@ -24,16 +25,13 @@ def learning_plot(model: Model) -> Plot | None:
     for name, runs in groups.items():
         if not any(run.history for run in runs):
             continue
-        panels.append(Panel(f"{name}: loss", partial(_draw_loss, runs=runs), _counted(runs)))
+        of = counted(len(runs), "run")
+        panels.append(Panel(f"{name}: loss", partial(_draw_loss, runs=runs), of))
         if any(epoch.score is not None for run in runs for epoch in run.history):
             metric = model.task.metric
-            panels.append(Panel(f"{name}: validation {metric}", partial(_draw_score, runs=runs), _counted(runs)))
+            panels.append(Panel(f"{name}: validation {metric}", partial(_draw_score, runs=runs), of))
     caption = "Learning curves, a line for each fold or seed; the dot is the epoch that was kept."
     return Plot("learning", caption, tuple(panels), (2.3, 1.7)) if panels else None
-
-
-def _counted(runs: Sequence[Run]) -> str:
-    return f"{len(runs)} runs" if len(runs) > 1 else "1 run"
 
 
 def _draw_loss(axes: Axes, runs: Sequence[Run]) -> None:

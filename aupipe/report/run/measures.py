@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.tasks import Task
 from aupipe.train.evaluation import Evaluation
 from aupipe.train.events import OVERLAPS, Events
 from aupipe.train.labels import scored_entries
@@ -27,7 +26,6 @@ class Pooled:
     """The scored frames of all recordings: ``scores`` (N, K), ``targets`` and ``decided`` (N, K), of classes (N, 1),
     ``scored`` what of them counts."""
 
-    task: Task
     scores: NDArray[np.float64]
     targets: NDArray[np.float64]
     decided: NDArray[np.float64]
@@ -42,7 +40,6 @@ def pool(evaluation: Evaluation) -> Pooled:
         item.decisions[: len(shown)][shown] for name, item in known.items() for shown in [_rows(item, evaluation, name)]
     ]
     return Pooled(
-        evaluation.model.task,
         scores.astype(np.float64),
         targets.astype(np.float64),
         np.concatenate(decided).astype(np.float64),
@@ -57,12 +54,11 @@ def _rows(item: Predictions, evaluation: Evaluation, name: str) -> NDArray[np.bo
 
 @dataclass(frozen=True)
 class Curve:
-    """Precision and recall at falling thresholds; ``best``: the F1, and the threshold, that would be best here."""
+    """Precision and recall at falling thresholds; ``best``: the F1 of the threshold that would be best here."""
 
     recall: NDArray[np.float64]
     precision: NDArray[np.float64]
     best: float
-    best_threshold: float
     used: tuple[float, float] | None  # recall and precision at the threshold in use
 
 
@@ -74,17 +70,10 @@ def precision_recall(scores: NDArray[Any], positive: NDArray[np.bool_], called: 
     ends = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1) if len(ranked) else np.zeros(0, np.int64)
     recall, precision = hits[ends] / total, hits[ends] / (ends + 1)
     f1 = 2 * hits[ends] / (ends + 1 + total)
-    at = int(f1.argmax()) if len(f1) else 0
     keep = np.unique(np.linspace(0, len(ends) - 1, min(POINTS, len(ends))).round().astype(np.int64))
     found = int((called & positive).sum())
     used = (found / total, found / int(called.sum())) if called.any() else None
-    return Curve(
-        recall[keep],
-        precision[keep],
-        float(f1[at]) if len(f1) else 0.0,
-        float(ranked[ends[at]]) if len(f1) else 0.5,
-        used,
-    )
+    return Curve(recall[keep], precision[keep], float(f1.max()) if len(f1) else 0.0, used)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from aupipe.documents import read_json
 from aupipe.errors import UsageError
 from aupipe.files import refuse_existing
 from aupipe.report.figures import to_file, to_svgs
@@ -25,8 +24,8 @@ from aupipe.train.evaluation import Evaluation
 from aupipe.train.scores import Scores
 
 SMALL_INCHES = 2.5  # panels of less are two in a row on a phone
-INDEX, DOCUMENT, FIGURES = "index.html", "report.json", "figures"
-OURS = re.compile(rf"run-\d+\.html|{FIGURES}/[\w-]+\.(svg|pdf)")  # names that a report may have, beside those
+INDEX, DOCUMENT, FIGURES, FORMAT = "index.html", "report.json", "figures", "aupipe-run-report"
+OURS = re.compile(rf"{INDEX}|run-\d+\.html|{FIGURES}/[\w-]+\.(svg|pdf)")  # names that files of a report may have
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def refuse_report(out: Path, overwrite: bool) -> None:
         raise UsageError(f"{out} is a file: choose another folder")
     for name in (INDEX, DOCUMENT):
         refuse_existing(out / name, overwrite)
-    if out.is_dir() and any(out.iterdir()) and not _is_report(out):
+    if out.is_dir() and any(out.iterdir()) and not _files_of(out):
         raise UsageError(f"{out} is not empty and holds no report of `aupipe report run`: choose another folder")
 
 
@@ -114,9 +113,11 @@ def write_report(report: RunReport, out: Path, figures: str | None = None, overw
         plots |= {plot.name: plot for part in comparison for plot in part.plots}
     if figures:
         files |= {f"{FIGURES}/{name}.{figures}": to_file(plot, figures) for name, plot in plots.items()}
-    document = {"files": sorted(files), **report.to_json()}
+    document = {"format": FORMAT, "files": sorted(files), **report.to_json()}
     files[DOCUMENT] = json.dumps(document, indent=1, allow_nan=False) + "\n"
     former = _files_of(out)
+    for name in files.keys() - former - {DOCUMENT}:
+        refuse_existing(out / name)  # somebody's own
     make_folder(out)
     for name, content in files.items():
         write_page(out / name, content, overwrite)
@@ -125,18 +126,9 @@ def write_report(report: RunReport, out: Path, figures: str | None = None, overw
     return [out / name for name in files]
 
 
-def _is_report(out: Path) -> bool:
-    """Whether a folder holds the document of a report of trained models."""
-    try:
-        content = read_json(out / DOCUMENT)
-        return isinstance(content["runs"], list) and isinstance(content["scored"], str)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
 def _files_of(out: Path) -> set[str]:
     """The files of the report in a folder, as its document names them; other files there are somebody's own."""
-    return {name for name in listed_files(out / DOCUMENT) if OURS.fullmatch(name)}
+    return {name for name in listed_files(out / DOCUMENT, FORMAT) if OURS.fullmatch(name)}
 
 
 def _model_page(report: RunReport, number: int, sections: Sequence[Section], up: tuple[str, str] | None) -> str:

@@ -135,11 +135,11 @@ class IndexFile:
     @property
     def damaged(self) -> list[Key]:
         """(recording, feature) of every line with damaged media."""
-        found = self._rows(  # CROSS: the few lines are looked for before their recordings
-            "SELECT recordings.name, features.name FROM lines CROSS JOIN recordings ON recordings.id = recording "
-            "JOIN features ON features.id = feature WHERE damage IS NOT NULL"
+        found = self._rows(
+            "SELECT recording, features.name FROM lines JOIN features ON features.id = feature WHERE damage IS NOT NULL"
         )
-        return [(decode_name(recording), feature) for recording, feature in found]
+        names = self._names() if found else []  # the table of recordings has no index of their numbers
+        return [(name, feature) for number, feature in found if (name := names[number]) is not None]
 
     def __contains__(self, key: Key) -> bool:
         """Whether there are lines of an item."""
@@ -177,9 +177,7 @@ class IndexFile:
 
     def states(self, features: Sequence[str]) -> dict[str, tuple[ItemState | None, ...]]:
         """The newest state and source of every item of some features, by recording."""
-        ((text,),) = self._rows("SELECT json FROM names")
-        names: list[str | None] = json.loads(text)
-        sources = self._sources()
+        names, sources = self._names(), self._sources()
         table: list[ItemState | None] = [None] * (1 + 3 * len(sources))  # by the numbers of `pack_state`
         columns: list[list[ItemState | None]] = []
         for feature in features:
@@ -192,6 +190,12 @@ class IndexFile:
             columns.append(list(map(table.__getitem__, codes.tolist())))
         named = zip(names, zip(*columns, strict=True), strict=False)
         return {name: row for name, row in named if name is not None and any(row)}
+
+    def _names(self) -> list[str | None]:
+        """The recordings by their numbers; None where a number has none."""
+        ((text,),) = self._rows("SELECT json FROM names")
+        names: list[str | None] = json.loads(text)
+        return names
 
     def _sources(self) -> list[SourceIdentity | None]:
         """The sources by their numbers; none is number 0."""

@@ -31,8 +31,9 @@ def purge(store: LocalStore, recording: str) -> int:
     logs of runs errors and why machines refused.
 
     Run it while no process writes. Raises BusyError, and erases nothing, when one of this machine does, and at the
-    end when one wrote of the recording meanwhile. Raises DamageError, and erases nothing, when a journal was lost or is
-    damaged, or when there is a link in the store, which may lead to another store.
+    end when one wrote of the recording meanwhile, or when `gc` runs: then purge again. Raises DamageError, and erases
+    nothing, when a journal was lost or is damaged, or when there is a link in the store, which may lead to another
+    store.
     """
     refuse_links(store)
     logs = run_logs(store.root)

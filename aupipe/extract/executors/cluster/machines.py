@@ -134,7 +134,7 @@ class Machines:
             self._served_s = time.monotonic()
         for_s = time.monotonic() - self._served_s
         refusals = [refusal for address, refusal in self._refused.items() if address in present]
-        if for_s > REFUSERS_S and refusals and len(refusals) == len(present):
+        if for_s > min(REFUSERS_S, self.patience_s) and refusals and len(refusals) == len(present):
             error = AupipeError(f"no machine takes part: {refusals[0].host}: {refusals[0].reason}")
             error.exit_code = refusals[0].exit_code
             raise error
