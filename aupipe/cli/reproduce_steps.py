@@ -39,14 +39,15 @@ class Choices:
 
     def random_heads(self, run: PaperRun) -> dict[str, str]:
         """Where the head of a run has random numbers in the place of weights: key of the recipe -> its name."""
+        if not self.random:
+            return {}
         tables = merged(read_tables(run.recipe, OFFICIAL[run.task])[1], run.changes)["head"]
         parts = {"head": tables, "head.then": tables.get("then", {}), "head.tail": tables.get("tail", {})}
-        named = {
+        return {
             path: f"the head {table['kind']}" if "kind" in table else "the trained encoder"
             for path, table in parts.items()
             if table.get("weights")
         }
-        return named if self.random else {}
 
     def to_json(self) -> dict[str, object]:
         """What must be the same when a reproduction goes on."""

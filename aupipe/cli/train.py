@@ -227,14 +227,14 @@ def _train(
 
     check_split_options(request, jobs)
     refuse_repeated(request.features)
-    device = devices[0]
     begun = request if resumed else find_finished(out, request) if out is not None else None
     ensemble, points = ensemble_recipe_from_json(request.recipe), points_of(request)
     needs = with_points(ensemble, points)
-    # A resumed run keeps its features, also where the configuration has changed.
-    names = request.features or (tuple(request.data.get("features", ())) if resumed else ())
-    limits = (request.where, needed_splits(request))
-    data = gather(config, store, needs, request.task, names, request.allow_missing, *limits)
+    # A resumed run keeps its features, also where the configuration has changed. Points have theirs.
+    kept = tuple(request.data.get("features", ())) if resumed else ()
+    names = kept if points else request.features or kept
+    where, needed = request.where, needed_splits(request)
+    data = gather(config, store, needs, request.task, names, request.allow_missing, where, needed)
     for member in needs.members:
         refuse_repeated(member.recipe.features)
     warn_damaged(data)
@@ -243,7 +243,7 @@ def _train(
     if request.features:  # they replace those of the recipes
         ensemble = ensemble.on(request.features)
     options: dict[str, Any] = {
-        "device": device,
+        "device": devices[0],
         "threads": request.threads,
         "allow_missing": request.allow_missing,
         "deterministic": request.deterministic,
@@ -268,8 +268,8 @@ def _train(
             echo(f"{out} is trained already", err=True)
         if points:
             if not is_finished(out):
-                with lock_folder(out), training_log(out, config, request, data, flagged, device) as tell:
-                    run_sweep(request, data, store, out, options, devices, jobs, tell)
+                with lock_folder(out), training_log(out, config, request, data, flagged, devices[0]) as tell:
+                    run_sweep(request, data, [fold for fold, _ in folds], store, out, options, devices, jobs, tell)
             show_sweep(out, as_json)
         elif request.folds is None and len(request.seeds) == 1 and len(members) == 1:
             fold, seed = folds[0]
@@ -278,14 +278,14 @@ def _train(
             else:
                 splits = FitData(fold.train, fold.validation, **shared | {"features": members[0].features})
                 how = FitConfig(members[0].recipe, data.task, seed, **options)
-                with training_log(out, config, request, data, flagged, device) as tell:
+                with training_log(out, config, request, data, flagged, devices[0]) as tell:
                     run = fit(store, splits, how, out, resume=True, progress=tell)
             worth = describe_worth(data, request, len(run.validation), False)
             show_run(run, store, data, fold.validation, worth, as_json)
         else:
             from aupipe.train.ensemble import train_ensemble
 
-            with lock_folder(out), training_log(out, config, request, data, flagged, device) as tell:
+            with lock_folder(out), training_log(out, config, request, data, flagged, devices[0]) as tell:
                 options |= {"task": data.task, "out": out, "progress": tell}
                 model = train_ensemble(store, ensemble, folds, **shared, **options)
             held_out = len({name for run in model.runs for name in run.validation})

@@ -74,6 +74,11 @@ class Worth:
         return f"next: aupipe {'evaluate' if self.unused else 'predict'} {model}"
 
 
+def leaves_validation(data: Data, request: TrainRequest) -> bool:
+    """Whether a training with folds, or with development recordings, leaves the validation split for a test."""
+    return bool(data.validation) and request.on == "train"
+
+
 def describe_worth(data: Data, request: TrainRequest, held_out: int, weighed: bool = False) -> Worth:
     """``held_out``: the number of recordings that were held out; ``weighed``: they chose weights too."""
     chose = f"chose the epoch{' and the weights' if weighed else ''}"
@@ -84,7 +89,7 @@ def describe_worth(data: Data, request: TrainRequest, held_out: int, weighed: bo
         )
     if request.folds is None and not request.dev:
         return Worth(f"its recordings {chose}, so it is optimistic: an unbiased one needs --dev, --folds, or others")
-    unused = bool(data.validation) and request.on == "train"
+    unused = leaves_validation(data, request)
     rest = "the validation split was not used" if unused else "an unbiased score needs other recordings"
     what = f"development recordings (--dev {request.dev:g})" if request.dev else "held-out recordings"
     part = f" of {', '.join(request.only)} alone" if request.only else ""

@@ -16,7 +16,7 @@ from aupipe.cli.context import trivial_scores
 from aupipe.cli.data import Data
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.train_request import TrainRequest
-from aupipe.cli.train_split import divide
+from aupipe.cli.train_split import Worth, leaves_validation
 from aupipe.documents import read_json
 from aupipe.errors import AupipeError, UsageError
 from aupipe.files import write_file
@@ -25,6 +25,7 @@ from aupipe.tasks import Task
 
 if TYPE_CHECKING:
     from aupipe.store import Store
+    from aupipe.train.crossval import Fold
     from aupipe.train.ensemble_recipe import EnsembleRecipe
     from aupipe.train.search import Cell, CellScore, CellTrainer, SearchData
     from aupipe.train.sweep import Point
@@ -72,7 +73,12 @@ def points_of(request: TrainRequest) -> list[Point]:
     points = [point_from_json(content) for content in request.sweep]
     if not request.features:
         return points
-    return [p if "features" in p.settings else replace(p, recipe=p.recipe.on(request.features)) for p in points]
+    return [p if _sets_features(p) else replace(p, recipe=p.recipe.on(request.features)) for p in points]
+
+
+def _sets_features(point: Point) -> bool:
+    """Whether a point has features of its own, or a member of it has."""
+    return any(key.rpartition(".")[2] == "features" for key in point.settings)
 
 
 def with_points(ensemble: EnsembleRecipe, points: Sequence[Point]) -> EnsembleRecipe:
@@ -85,24 +91,24 @@ def with_points(ensemble: EnsembleRecipe, points: Sequence[Point]) -> EnsembleRe
 def run_sweep(
     request: TrainRequest,
     data: Data,
+    folds: Sequence[Fold],
     store: Store,
     out: Path,
     options: Mapping[str, Any],
     devices: Sequence[str],
     jobs: int,
     tell: Callable[[str], None],
-) -> dict[str, Any]:
-    """Train what is left of a search, write its result, its plot and its winner, and return the result.
+) -> None:
+    """Train what is left of a search, and write its result, its plot and its winner.
 
     Raises AupipeError where cells were not trained, because their process died twice.
     """
     from aupipe.report.search_plot import draw_search
-    from aupipe.train.model import FILE, save_ensemble
+    from aupipe.train.model import save_ensemble
     from aupipe.train.search import CellTrainer, SearchData, plan_cells, search
     from aupipe.train.search_result import RESULT_FILE
 
     points = points_of(request)
-    folds = [fold for fold, _ in divide(data, replace(request, seeds=request.seeds[:1]))]
     shared = SearchData(data.task, data.labels, data.features, data.aux_labels, data.command)
     trainer = CellTrainer(store, shared, out, dict(options))
     cells = plan_cells(points, folds, request.seeds)
@@ -110,16 +116,14 @@ def run_sweep(
     remote = replace(trainer, store=str(store.path))
     run = (lambda given: run_cells(remote, given, devices, jobs, out, tell)) if jobs > 1 else None
     with repeating_nothing():
-        found = search(store, points, folds, request.seeds, trainer, run=run, tell=tell)
+        found = search(points, folds, request.seeds, trainer, run=run, tell=tell)
     labels = {r.id: data.labels[r.id] for fold in folds for r in fold.validation if r.id in data.labels}
     trivial = {name: scores.to_json() for name, scores in trivial_scores(labels, data.task).items()}
     document = found.to_json() | {"trivial": trivial, "damaged": data.damaged}
-    document |= {"unused": bool(data.validation) and request.on == "train"}
+    document |= {"unused": leaves_validation(data, request)}
     write_file(out / RESULT_FILE, json.dumps(document, indent=1), overwrite=True)
     write_file(out / PLOT_FILE, draw_search(document), overwrite=True)
-    if not (out / FILE).is_file():
-        save_ensemble(out, [found.model])  # last: a folder that has it is finished
-    return document
+    save_ensemble(out, [found.model])  # last: a folder that has it is finished
 
 
 def _tell_cost(cells: Sequence[Cell], data: SearchData, folds: int, jobs: int, tell: Callable[[str], None]) -> None:
@@ -164,12 +168,12 @@ def run_cells(
         )
 
 
-def visible(device: str, known: str | None = None) -> dict[str, str]:
-    """The variables of a process that sees one device; ``known``: CUDA_VISIBLE_DEVICES of this process."""
+def visible(device: str) -> dict[str, str]:
+    """The variables of a process that sees one device, which this process counts by its CUDA_VISIBLE_DEVICES."""
     if device == "cpu":
         return {}
     number = int(device.removeprefix("cuda:"))
-    names = os.environ.get("CUDA_VISIBLE_DEVICES", "") if known is None else known
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     return {"CUDA_VISIBLE_DEVICES": names.split(",")[number].strip() if names else str(number)}
 
 
@@ -201,7 +205,7 @@ def show_sweep(out: Path, as_json: bool) -> None:
         f"optimism {optimism['value']:.3f}{_within(optimism['interval'])}: naive minus nested; {also}",
         *([few] if few else []),
         f"search: {out} (the winner's model, {RESULT_FILE}, {PLOT_FILE})",
-        f"next: aupipe {'evaluate' if document['unused'] else 'predict'} {out}",
+        Worth("", document["unused"]).next_command(out),
     )
 
 

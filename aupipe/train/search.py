@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ class CellTrainer:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, cell: Cell) -> CellScore:
-        """The score of a cell, from its file where it was computed before; `DivergedError` is a reason for none."""
+        """The score of a cell, from its file where it has one; of a cell that diverges, the reason."""
         folder, data = self.out / cell.folder, self.data
         store = open_once(self.store)
         try:
@@ -127,11 +128,11 @@ class CellTrainer:
                 command=data.command,
                 **self.options,
             )
+            if (known := _read_score(folder, model)) is not None:
+                return known
+            found = self.held_out(store, cell, model)
         except DivergedError as error:
             return CellScore(failed=str(error))
-        if (known := _read_score(folder, model)) is not None:
-            return known
-        found = self.held_out(store, cell, model)
         summary = summarise([run for run in model.runs if run.scores is not None])
         score = pooled(found, {name: data.labels[name] for name in found}, data.task).mean
         made = CellScore(score, summary.mean, summary.deviation, len(model.runs))
@@ -155,16 +156,16 @@ class CellTrainer:
         return {key: self.options[key] for key in ("device", "threads", "allow_missing") if key in self.options}
 
 
-_opened: dict[str, Store] = {}
-
-
 def open_once(store: Store | str) -> Store:
     """A store; one that is given by its path is opened once in a process."""
-    if not isinstance(store, str):
-        return store
+    return _open(store) if isinstance(store, str) else store
+
+
+@cache
+def _open(path: str) -> Store:
     from aupipe.store import open_store
 
-    return _opened.setdefault(store, open_store(store)) if store not in _opened else _opened[store]
+    return open_store(path)
 
 
 def _read_score(folder: Path, model: Model) -> CellScore | None:
@@ -176,7 +177,6 @@ def _read_score(folder: Path, model: Model) -> CellScore | None:
 
 
 def search(
-    store: Store,
     points: Sequence[Point],
     folds: Sequence[Fold],
     seeds: Sequence[int],
@@ -193,7 +193,7 @@ def search(
     Raises UsageError for fewer than three folds, and AupipeError where a cell was not trained, or where every point
     diverged.
     """
-    cells = plan_cells(points, folds, seeds)
+    cells, store = plan_cells(points, folds, seeds), open_once(trainer.store)
     found: dict[tuple[str, str], CellScore] = {}
     total, done = count_runs(cells, trainer.data), 0
     for cell, score in run(cells) if run is not None else ((cell, trainer(cell)) for cell in cells):

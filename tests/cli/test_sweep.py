@@ -181,10 +181,21 @@ def test_the_commands_of_the_documentation_search_and_score(project: Folder) -> 
     assert "F1" in said
 
 
-def test_each_process_sees_one_gpu() -> None:
+def test_features_that_are_swept_replace_those_of_the_command(tmp_path: Path) -> None:
+    fill(tmp_path, also=("geometry",))
+    project = Folder(tmp_path)
+    ask = ("--sweep", 'features=["hog"],["geometry"]', "--folds", "3", *FAST, "--set", "epochs=1", "--out", "both")
+    project.ask("train", "--recipe", "baseline", *ask)
+    folders = (tmp_path / "both").rglob("run.json")
+    assert {tuple(json.loads(path.read_text())["features"]) for path in folders} == {("hog",), ("geometry",)}
+
+
+def test_each_process_sees_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert visible("cpu") == {}
-    assert visible("cuda:1", known="") == {"CUDA_VISIBLE_DEVICES": "1"}
-    assert visible("cuda:1", known="4,7") == {"CUDA_VISIBLE_DEVICES": "7"}
+    assert visible("cuda:1") == {"CUDA_VISIBLE_DEVICES": "1"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    assert visible("cuda:1") == {"CUDA_VISIBLE_DEVICES": "7"}
 
 
 @pytest.mark.slow

@@ -44,7 +44,7 @@ def trainer_of(corpus: Corpus, out: Path) -> CellTrainer:
 def run_search(
     corpus: Corpus, points: Sequence[Point], out: Path, folds: int = 3, seeds: Sequence[int] = (0,)
 ) -> SearchResult:
-    return search(corpus.store, points, group_folds(corpus.train, folds), seeds, trainer_of(corpus, out))
+    return search(points, group_folds(corpus.train, folds), seeds, trainer_of(corpus, out))
 
 
 # Points
@@ -137,9 +137,7 @@ def test_equal_seeds_give_an_equal_result_in_any_order_of_points_and_cells(
 ) -> None:
     points, trainer = points_of("lr=0.1,1e-3", fixed=TUNED), trainer_of(corpus, tmp_path)
     folds = group_folds(corpus.train, 3)
-    backwards = search(
-        corpus.store, points, folds, [0], trainer, run=lambda cells: ((c, trainer(c)) for c in reversed(cells))
-    )
+    backwards = search(points, folds, [0], trainer, run=lambda cells: ((c, trainer(c)) for c in reversed(cells)))
     assert backwards.to_json() == found[0].to_json()
 
 
@@ -161,10 +159,10 @@ def test_a_stopped_search_goes_on_and_trains_nothing_twice(
         raise Killed
 
     with pytest.raises(Killed):
-        search(corpus.store, points, folds, [0], trainer, run=stopped)
+        search(points, folds, [0], trainer, run=stopped)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert len([path for path in before if path.name == "run.json"]) == 3 + 3 + 2
-    result = search(corpus.store, points, folds, [0], trainer)
+    result = search(points, folds, [0], trainer)
     assert {path: path.read_bytes() for path in before} == before
     assert result.to_json() == found[0].to_json()
 
