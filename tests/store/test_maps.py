@@ -22,6 +22,7 @@ MOST = 5
 @pytest.fixture
 def most(monkeypatch):
     monkeypatch.setattr(map_cache, "MAX_MAPS", MOST)
+    monkeypatch.setattr(map_cache, "_maps", map_cache._Maps())  # stores of other tests may still be alive, and count
     return MOST
 
 
