@@ -57,8 +57,8 @@ MUTANTS = [
         J,
     ),
     ("log/journal.py", "(rest + content).rpartition", "content.rpartition", J),
-    ("log/journal.py", 'b"".join(map(with_crc, texts)) != lines', "False", J),
-    ("log/journal.py", " or not all(items)", "", J),
+    ("log/journal.py", "not all_intact(checksums, texts)", "False", J),
+    ("log/journal.py", "len(texts) * PLAIN_BYTES + sum(map(len, texts)) != len(lines)", "False", J),
     ("log/journal.py", 'len(lines) < len(block) and lines[-1:] in (b"", b"\\n")', "len(lines) < len(block)", J),
     (
         "log/journal.py",

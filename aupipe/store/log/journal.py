@@ -24,16 +24,17 @@ from typing import NamedTuple
 from aupipe.store import fs
 from aupipe.store.log.line import (
     CLOSED_LINE,
-    PLAIN_TEXT,
+    PLAIN_BYTES,
+    PLAIN_LINE,
     PREFIX,
     Key,
     Line,
+    all_intact,
     checked_text,
     decode_line,
     encode_line,
     is_damaged,
     parse_text,
-    with_crc,
 )
 from aupipe.store.processes import writer_name
 from aupipe.store.records import ItemRecord
@@ -147,12 +148,12 @@ def read_tail(path: str, start: int = 0) -> Tail:
 
 def _read_plain_lines(lines: bytes) -> tuple[list[Key], list[bytes]] | None:
     """The items and texts of lines that are all intact and as `encode_line` writes them; None where one is not."""
-    texts = [line[PREFIX:-1] for line in lines.split(b"\n")[:-1]]
-    items = list(map(PLAIN_TEXT.match, texts))
-    if b"".join(map(with_crc, texts)) != lines or not all(items):
+    found = PLAIN_LINE.findall(lines)
+    checksums, texts, recordings, features = zip(*found, strict=True) if found else ((), (), (), ())
+    if len(texts) * PLAIN_BYTES + sum(map(len, texts)) != len(lines) or not all_intact(checksums, texts):
         return None
-    names = [map(_name, item.groups()) for item in items if item]
-    return [(recording, feature) for recording, feature in names], texts
+    names = {quoted: _name(quoted) for quoted in {*recordings, *features}}
+    return list(zip(map(names.__getitem__, recordings), map(names.__getitem__, features), strict=True)), list(texts)
 
 
 def _read_lines_singly(lines: bytes) -> tuple[list[Key], list[bytes]]:
@@ -238,9 +239,11 @@ def _blocks(path: str, start: int) -> Iterator[bytes]:
     fd, rest = os.open(path, os.O_RDONLY | os.O_CLOEXEC), b""  # a file object takes twice the time of a short journal
     try:
         while content := os.pread(fd, _BLOCK_BYTES, start):
-            start += len(content)
+            start += (size := len(content))
             lines, newline, rest = (rest + content).rpartition(b"\n")
             if newline:
                 yield lines + newline
+            if size < _BLOCK_BYTES:  # the end: a journal is mostly short, and asking again costs as much as reading it
+                break
     finally:
         os.close(fd)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import struct
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -18,8 +20,11 @@ _REVISION = re.compile(r"([0-9a-f]{8}|\d+(-[0-9a-f]+){3})?")  # of earlier versi
 _HEAD = b'{"crc32c":"'
 _MIDDLE = b'","record":'
 PREFIX = len(_HEAD) + 8 + len(_MIDDLE)
-# What the text of a record begins with as `encode_line` writes it: the item.
-PLAIN_TEXT = re.compile(rb'\{"recording":"([^"]*)","feature":"([^"]*)",')
+PLAIN_BYTES = PREFIX + len(b"}\n")  # of a line beside the record's text
+# A line as `encode_line` writes it: the checksum, the record's text, and the item, which the text begins with.
+PLAIN_LINE = re.compile(
+    _HEAD + rb"([0-9a-f]{8})" + _MIDDLE + rb'(\{"recording":"([^"\n]*)","feature":"([^"\n]*)",[^\n]*)\}\n'
+)
 _parse = json.JSONDecoder().raw_decode
 Key = tuple[str, str]  # recording, feature
 
@@ -49,6 +54,12 @@ def checked_text(line: bytes) -> bytes | None:
     text = line[PREFIX:-1]
     intact = line == with_crc(text)[:-1]
     return text if intact else None
+
+
+def all_intact(checksums: Sequence[bytes], texts: Sequence[bytes]) -> bool:
+    """Whether the texts of some lines have their checksums."""
+    found = struct.pack(f">{len(texts)}I", *map(google_crc32c.value, texts))
+    return found.hex().encode() == b"".join(checksums)
 
 
 def decode_line(line: bytes, journal: str) -> Line | None:
