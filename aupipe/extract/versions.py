@@ -34,10 +34,13 @@ def _distributions() -> dict[str, list[str]]:
 
 
 def _installed(names: Iterable[str]) -> dict[str, str]:
-    found = {}
-    for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {name: found for name in names if (found := _version(name))}
+
+
+@lru_cache
+def _version(name: str) -> str | None:
+    """The version that is installed, or None. Read once: it stands in a file, and every item's record has it."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
