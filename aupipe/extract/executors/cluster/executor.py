@@ -93,7 +93,7 @@ class DaskExecutor:
 
     def has_slot(self, size_bytes: int = 0, alone: bool = False) -> bool:
         """Whether a job of this size can be assigned now; ``alone``: to a process that has no other."""
-        return any(machine.has_slot(size_bytes, alone) for machine in self.machines)
+        return self.machines.has_slot(size_bytes, alone)
 
     def assign(self, attempt: Attempt) -> None:
         """Give a job to the emptiest machine that can take it; one that killed, elsewhere if there is elsewhere."""
@@ -152,8 +152,7 @@ class DaskExecutor:
         """Let go of jobs that a machine had; those that it no longer had are left out."""
         taken = []
         for number in numbers:
-            machine = self.machines.get(self._where.pop(number, ""))
-            attempt = machine.take(number, ended) if machine is not None else None
+            attempt = self.machines.take(self._where.pop(number, ""), number, ended)
             if attempt is not None:
                 taken.append(attempt)
         return taken
