@@ -24,8 +24,8 @@ from aupipe.store.processes import writer_has_ended, writer_name
 
 LEASE_S = 120.0
 BEAT_S = 20.0
-# Files named after the run that made them, and after how long untouched it has ended, wherever it was: that it is alive;
-# the time of the file server; that the store is this one (touched every hour by `cluster.executor`).
+# Files named after the run that made them, and after how long untouched that run has ended, wherever it was. They say:
+# it is alive; the time of the file server; the store is this one (touched every hour by `cluster.executor`).
 ALIVE = ".alive"
 EXPIRY_S = {ALIVE: LEASE_S, ".now": LEASE_S, ".mark": 24 * 3600.0}
 

@@ -119,11 +119,10 @@ class DaskExecutor:
                         yield changed
                 case Refusal():
                     yield from self._refuse(arrival)
-                case Progress(address, frames, measured):
-                    yield FramesDecoded(frames)
-                    for process, each in measured.items():
-                        yield StagesMeasured(self._process(address, process), each)
-                case Ended(number, result, published):
+                case Progress():
+                    yield from self._progress(arrival)
+                case Ended(number, result, progress, published):
+                    yield from self._progress(progress)
                     yield from map(ItemPublished, published)
                     yield from (JobEnded(attempt, result) for attempt in self._take([number], ended=True))
                 case Hung(number, reason, published):
@@ -145,6 +144,11 @@ class DaskExecutor:
             while True:
                 found.append(self._arrived.get_nowait())
         return found
+
+    def _progress(self, progress: Progress) -> Iterator[ExecutorEvent]:
+        yield FramesDecoded(progress.frames)
+        for process, each in progress.measured.items():
+            yield StagesMeasured(self._process(progress.address, process), each)
 
     # What becomes of jobs ---------------------------------------------------------------------------------------------
 
