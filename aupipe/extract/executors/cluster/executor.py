@@ -194,11 +194,21 @@ class DaskExecutor:
             yield WorkerDied(tuple(attempts), reason)
 
     def _lost(self, attempts: Sequence[Attempt], reason: str) -> Iterator[ExecutorEvent]:
-        """Jobs that were lost with a machine go back; one that was lost with several may be the reason."""
+        """Jobs that were lost with a machine go back; those that were lost with several may be the reason.
+
+        That is one death, however many they are; of those that were alone in their process, each has one of its own.
+        """
+        together = list[Attempt]()
         for attempt in attempts:
-            video = attempt.job.video_id
-            self._losses[video] += 1
-            yield WorkerDied((attempt,), reason) if self._losses[video] >= LOST_WITH else JobReturned(attempt)
+            self._losses[attempt.job.video_id] += 1
+            if self._losses[attempt.job.video_id] < LOST_WITH:
+                yield JobReturned(attempt)
+            elif attempt.alone:
+                yield WorkerDied((attempt,), reason)
+            else:
+                together.append(attempt)
+        if together:
+            yield WorkerDied(tuple(together), reason)
 
     # Machines ---------------------------------------------------------------------------------------------------------
 
