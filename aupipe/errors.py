@@ -80,6 +80,7 @@ REMEDIES = {
 FEW_INODES = 32  # not 0: the file that did not fit has been removed again when this is checked
 MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed", "bad_alloc")
 THREAD_WORDS = "can't start new thread"
+BUSY_WORDS = "busy or unavailable"  # cudaErrorDevicesUnavailable
 MAPPING_WORDS = ("failed to map segment", "cannot allocate memory", "cannot create shared object descriptor")
 
 
@@ -93,6 +94,11 @@ def explain(error: BaseException) -> str | None:
         return f"{error.strerror or error}{where}{free}" + (f"; {remedy}" if remedy else "")
     if is_out_of_memory(error):
         return f"too little memory ({text or type(error).__name__}): use fewer --workers, or a machine with more"
+    if isinstance(error, RuntimeError) and BUSY_WORDS in text:
+        return (
+            "the GPU is in use and takes one process only, or none (its compute mode: nvidia-smi -q -d COMPUTE): wait "
+            "until it is free, or choose another with --gpu or CUDA_VISIBLE_DEVICES"
+        )
     if isinstance(error, ImportError | OSError) and any(words in text.lower() for words in MAPPING_WORDS):
         return f"too little memory to load a library ({text}): raise `ulimit -v`, or use a machine with more"
     if isinstance(error, RuntimeError) and THREAD_WORDS in text:

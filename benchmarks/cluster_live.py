@@ -1,6 +1,6 @@
 """How busy a run keeps the machines of a real Dask cluster, and what a job costs it, on one computer.
 
-    python benchmarks/cluster_live.py [--machines 64] [--jobs 2000] [--rate 19]
+    python benchmarks/cluster_live.py [--machines 64] [--jobs 5000] [--rate 19]
 
 The scheduler, the Dask workers and their agents, the driver loop and its executor are the real ones, each Dask worker
 in a process of its own; only the worker processes of the agents are replaced, by ones that sleep as long as their job
@@ -35,6 +35,7 @@ from aupipe.store import Store, create_store
 from aupipe.types import Recording
 
 MIB = 1 << 20
+IDLE_S = 10.0  # for which the cluster is watched before its first job
 CONFIG = [EncoderConfig("hog", "hog", "visual"), EncoderConfig("mfcc", "mfcc", "audio")]
 
 
@@ -98,6 +99,9 @@ def measured(
                 raise SystemExit(f"{event.host} takes no part: {event.reason}")
     me, scheduler, *workers = psutil.Process(), *processes
     names = ("client", "scheduler", "workers")
+    idle = cpu_s(processes)
+    time.sleep(IDLE_S)
+    idle = (cpu_s(processes) - idle) / IDLE_S
     before = [cpu_s([me]), cpu_s([scheduler]), cpu_s(workers)]
     began_s, client_mib, grown = time.monotonic(), me.memory_info().rss / MIB, list[float]()
     ended = 0
@@ -113,6 +117,7 @@ def measured(
     for name, first, last in zip(names, before, used, strict=True):
         found[f"CPU a job of the {name}, ms"] = 1000 * (last - first) / ended
     found["CPU a job in all, ms"] = 1000 * (sum(used) - sum(before)) / ended
+    found["of that, what Dask uses without a job, ms"] = 1000 * idle * wall_s / ended
     found["memory of the client at the start, MiB"] = client_mib
     found["at half of the jobs"] = statistics.median(grown)
     found["at the end"] = me.memory_info().rss / MIB
@@ -124,7 +129,7 @@ def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--machines", type=int, default=64)
-    parser.add_argument("--jobs", type=int, default=2000)
+    parser.add_argument("--jobs", type=int, default=5000)
     parser.add_argument("--rate", type=float, default=19.0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -36,6 +36,10 @@ def test_what_cannot_be_placed_on_a_file_system_is_said_without_guessing_which()
         (MemoryError("Unable to allocate 7 MiB"), "too little memory (Unable to allocate 7 MiB)"),
         (ImportError("libx.so: failed to map segment from shared object"), "too little memory to load a library"),
         (OSError(errno.ESTALE, "Stale file handle", "/nfs/a"), "mount it again"),
+        (
+            RuntimeError("CUDA error: CUDA-capable device(s) is/are busy or unavailable\nand more"),
+            "takes one process only",
+        ),
     ],
 )
 def test_what_the_machine_lacks_is_said_with_what_to_do(error: BaseException, words: str) -> None:

@@ -181,6 +181,7 @@ def extract(
       aupipe extract --scheduler scheduler.json --gpu all
     """
     from aupipe.extract.engine.options import ExecutionOptions
+    from aupipe.extract.executors.claims import remove_ended
     from aupipe.extract.planning.plan import make_plan
 
     retry = given_command("aupipe extract --retry-failed", leave_out=ONCE)
@@ -231,6 +232,8 @@ def extract(
         if dry_run:
             show_plan(plan, as_json)
             return 0
+        if opened is not None:
+            remove_ended(opened.path / "runs")
         plan.refuse_others()
         if not plan.jobs:
             return report_nothing_to_do(plan, as_json, retry)

@@ -48,10 +48,20 @@ def writer_has_ended(name: str) -> bool:
     """
     if not is_of_this_machine(name):
         return False
+    pid = int(name.split("-")[1])
     try:
-        os.kill(int(name.split("-")[1]), 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return True
     except OSError:
         return False
-    return False
+    return _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Whether a process has ended and its parent has not asked yet; in a container without an init, none ever does."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    except (OSError, IndexError):
+        return False

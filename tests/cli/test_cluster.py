@@ -18,6 +18,7 @@ import pytest
 import trustme
 
 from aupipe.store import create_store
+from aupipe.store.processes import writer_name
 from aupipe.store.run_log import read_lines
 from tests.cli.conftest import HOG, MFCC, NO_FACES, Answer, Project, install_plugin, workers_of
 from tests.cli.test_worker_failures import PLUGIN, can_mount
@@ -327,6 +328,11 @@ def test_runs_that_share_a_store_make_every_item_once(
     assert arrays(store) == expected
     assert len(made_by(store)) == len(expected), "nothing is made twice"
     assert len(set(made_by(store))) > 1, "both have worked"
+    assert not list((store / "runs").rglob("*.alive"))
+    machine, _, _ = writer_name().split("-")
+    (store / "runs" / f"{machine}-{runs[0].pid}-00000000.alive").touch()  # as a run leaves that is killed
+    answer = project.run("extract", "--cpu")
+    assert answer.out.startswith("nothing to do"), answer.err
     assert not list((store / "runs").rglob("*.alive"))
 
 

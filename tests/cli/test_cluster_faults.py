@@ -14,6 +14,7 @@ import psutil
 import pytest
 from distributed import Client
 
+from aupipe.extract.executors.cluster.executor import LOST_WITH
 from tests.cli.conftest import Project, install_plugin, workers_of
 from tests.cli.test_cluster import (
     Arrays,
@@ -28,7 +29,7 @@ from tests.cli.test_cluster import (
     wait_for,
     worker_processes,
 )
-from tests.cli.test_worker_failures import PLUGIN
+from tests.cli.test_worker_failures import PLUGIN, can_mount
 from tests.conftest import write_video
 from tests.extract.dask_cluster import Cluster, dask_cluster
 
@@ -54,6 +55,72 @@ def test_a_worker_process_that_is_killed_costs_nothing(
     wait_for(lambda: published(project) > 3, run)
     worker_processes(cluster)[0].send_signal(number)
     confirm(project, run, expected, arrays)
+
+
+def test_a_worker_process_that_stands_still_is_replaced_and_its_videos_are_made(
+    project: Project, cluster: Cluster, expected: Rows, arrays: Arrays
+) -> None:
+    run = project.start(*extract_on(cluster, "--stall-timeout", 10))
+    wait_for(lambda: published(project) > 3, run)
+    worker_processes(cluster)[0].send_signal(signal.SIGSTOP)
+    confirm(project, run, expected, arrays)
+    assert any("stood still" in cluster.log(name) for name in cluster.workers)
+
+
+def test_a_machine_that_is_killed_with_its_nanny_costs_nothing(
+    project: Project, cluster: Cluster, expected: Rows, arrays: Arrays
+) -> None:
+    cluster.kill_worker("worker-1")
+    cluster.start_worker("kept", nanny=True)
+    run = project.start(*extract_on(cluster))
+    wait_for(lambda: published(project) > 3, run)
+    cluster.kill_worker("kept")
+    assert "is gone" in confirm(project, run, expected, arrays)
+
+
+def test_videos_that_were_lost_with_three_machines_are_tried_alone(
+    project: Project, tmp_path: Path, expected: Rows, arrays: Arrays
+) -> None:
+    (tmp_path / "lost").mkdir()
+    with dask_cluster(tmp_path / "lost", workers=0) as cluster:
+        run = project.start(*extract_on(cluster))
+        for number in range(LOST_WITH):
+            cluster.start_worker(f"lost-{number}")
+            process = cluster.workers[f"lost-{number}"]
+            wait_for(lambda: workers_of(process.pid) != [], run)  # noqa: B023 - called in this round
+            cluster.kill_worker(f"lost-{number}")
+        cluster.start_worker("kept")
+        err = confirm(project, run, expected, arrays)
+    assert err.count("it is tried once more, alone") > 0, err
+
+
+@pytest.mark.skipif(
+    not can_mount(),
+    reason="one Dask worker must not see a folder that all others on this machine see: only a mount in a namespace of "
+    "its own does that, and this kernel or container refuses `unshare -rm` (allow user namespaces, or run as root)",
+)
+def test_where_no_machine_is_fit_the_run_ends_with_the_host_and_what_it_lacks(
+    project: Project, videos: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other" / "soxr-0.0.1.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: soxr\nVersion: 0.0.1\n")
+    (tmp_path / "unfit").mkdir()
+    with dask_cluster(tmp_path / "unfit", workers=0) as cluster:
+        mount = f'mount -t tmpfs none {videos} && exec "$@"'
+        cluster.start_worker("no-videos", prefix=("unshare", "-rm", "sh", "-c", mount, "sh"))
+        path = os.pathsep.join([str(other.parent), str(Path(__file__).parents[2])])
+        cluster.start_worker("other-version", PYTHONPATH=path)
+        answer = project.run(*extract_on(cluster))
+    assert answer.code == 1, answer.err
+    refusals = "\n".join(line for line in answer.err.splitlines() if "takes no part" in line)
+    assert (
+        f"does not see what the run sees: {videos.resolve()}" in refusals or str(project.folder / "videos") in refusals
+    )
+    assert "soxr 0.0.1, not " in refusals
+    last = answer.err.strip().splitlines()[-1]
+    assert last.startswith(f"aupipe: no machine takes part: {os.uname().nodename}: ")
+    assert "Traceback" not in answer.err
 
 
 def test_a_dask_worker_whose_nanny_starts_it_again_takes_part_again(

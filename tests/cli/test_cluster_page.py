@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,8 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import click
 import pytest
+import yaml
 
+from aupipe.cli import cli
 from tests.cli.conftest import Project
 from tests.cli.test_cluster import CONFIG
 from tests.cli.test_cluster import project_of as _project_of
@@ -25,6 +29,8 @@ PAGE = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL)
 SCRIPTS = [block for block in BLOCKS if "cluster script" in block]
 RUNS = [block for block in BLOCKS if "cluster script" not in block]
+(MANIFEST,) = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
+MENTIONED = re.findall(r"`[^`\n]*(aupipe [a-z][^`\n]*)`", PAGE)  # in the text
 SLURM = ("slurmctld", "slurmd", "munged", "sbatch")
 Arrays = Callable[[Path], dict[tuple[str, str], bytes]]
 
@@ -72,7 +78,55 @@ def shell(project: Project, block: str, **environment: str) -> tuple[int, str]:
 
 def test_the_page_has_commands_of_each_kind() -> None:
     assert len(SCRIPTS) >= 3
-    assert len(RUNS) == 2
+    assert len(RUNS) == 3
+    assert len(MENTIONED) > 8
+
+
+def parsed(words: list[str]) -> None:
+    """Have click read a command of aupipe or Dask, and run nothing. Raises what it finds wrong."""
+    from distributed.cli import dask_scheduler, dask_worker
+
+    program, name, *arguments = words
+    of_dask = {"scheduler": dask_scheduler.main, "worker": dask_worker.main}
+    command = of_dask[name] if program == "dask" else cli.commands[name]
+    while isinstance(command, click.Group) and arguments:
+        command, *arguments = command.commands[arguments[0]], *arguments[1:]
+    if not isinstance(command, click.Group):
+        command.make_context(name, arguments)
+
+
+@pytest.mark.parametrize("command", MENTIONED)
+def test_a_command_in_the_text_is_one_that_the_command_line_takes(command: str) -> None:
+    words = shlex.split(command)
+    if words == ["aupipe", "cluster", "script"]:
+        return  # of which system stands elsewhere
+    parsed(words)
+
+
+def test_the_manifest_for_kubernetes_is_whole_and_its_commands_are_real() -> None:
+    documents = list(yaml.safe_load_all(MANIFEST))
+    kinds = [document["kind"] for document in documents]
+    assert sorted(kinds) == ["Deployment", "Deployment", "Job", "NetworkPolicy", "Service"]
+    (service,) = [document for document in documents if document["kind"] == "Service"]
+    port = service["spec"]["ports"][0]["port"]
+    address = f"tcp://{service['metadata']['name']}:{port}"
+    parts = {}
+    for document in documents:
+        if document["kind"] not in ("Deployment", "Job"):
+            continue
+        template = document["spec"]["template"]
+        (container,) = template["spec"]["containers"]
+        parts[template["metadata"]["labels"]["part"]] = container["command"]
+        parsed(container["command"])
+        if document["kind"] == "Deployment":
+            assert document["spec"]["selector"]["matchLabels"] == template["metadata"]["labels"]
+        volumes = [volume["name"] for volume in template["spec"].get("volumes", [])]
+        assert [mount["name"] for mount in container.get("volumeMounts", [])] == volumes
+        assert {mount["mountPath"] for mount in container.get("volumeMounts", [])} <= {"/data"}, "one path on all"
+    assert service["spec"]["selector"] == {"app": "aupipe", "part": "scheduler"}
+    assert parts["scheduler"][parts["scheduler"].index("--port") + 1] == str(port)
+    assert address in parts["worker"]
+    assert parts["run"][parts["run"].index("--scheduler") + 1] == address
 
 
 @pytest.mark.slow

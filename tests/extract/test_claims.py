@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from aupipe.extract.executors import Attempt
-from aupipe.extract.executors.claims import LEASE_S, FileClaims
+from aupipe.extract.executors.claims import EXPIRY_S, LEASE_S, FileClaims, remove_ended
 from aupipe.extract.planning.plan import Job
 
 Make = Callable[[], FileClaims]
@@ -49,17 +50,55 @@ def test_what_a_run_did_not_end_is_free_when_it_ends(claims: Make) -> None:
         assert not other.take("ended.mp4"), "its claim stays while any run works: no plan of before makes it again"
 
 
-def test_the_videos_of_a_run_that_was_killed_are_inherited_once(claims: Make, tmp_path: Path) -> None:
+def killed_run(folder: Path) -> subprocess.Popen[bytes]:
+    """A run that has claimed a.mp4 and was killed; its parent has not asked yet what became of it."""
     code = (
         "import os, signal\nfrom pathlib import Path\nfrom aupipe.extract.executors.claims import FileClaims\n"
-        f"claims = FileClaims(Path({str(tmp_path / 'runs')!r}), list).__enter__()\n"
+        f"claims = FileClaims(Path({str(folder)!r}), list).__enter__()\n"
         "claims.take('a.mp4')\nos.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    with claims() as one, claims() as other:
-        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    process = subprocess.Popen([sys.executable, "-c", code])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    return process
+
+
+def test_the_videos_of_a_run_that_was_killed_are_inherited_once(claims: Make, tmp_path: Path) -> None:
+    with claims() as one, claims() as other, killed_run(tmp_path / "runs") as process:
         assert not one.take("a.mp4")
         assert names_of(one.inherit(attempts("a.mp4"))[0]) == ["a.mp4"]
         assert other.inherit(attempts("a.mp4")) == ([], attempts("a.mp4"))
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_what_killed_runs_leave_is_removed_by_the_next_run_whatever_it_is(claims: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "runs"
+    with claims() as one, killed_run(folder):
+        remove_ended(folder)
+        assert [path.stem for path in folder.glob("*.alive")] == [one.name]
+        assert len(list((folder / "claims").iterdir())) == 1, "no plan of a run that is alive makes the video again"
+    assert sorted(path.name for path in folder.rglob("*")) == ["claims"]
+    with killed_run(folder):
+        remove_ended(folder)
+    assert sorted(path.name for path in folder.rglob("*")) == ["claims"]
+
+
+@pytest.mark.parametrize("suffix", EXPIRY_S)
+def test_what_a_run_of_another_machine_left_is_removed_when_it_has_expired(tmp_path: Path, suffix: str) -> None:
+    sign = tmp_path / f"00000000-1-aaaaaaaa{suffix}"
+    sign.touch()
+    remove_ended(tmp_path)
+    assert sign.exists()
+    old_s = sign.stat().st_mtime - EXPIRY_S[suffix] - 1
+    os.utime(sign, (old_s, old_s))
+    remove_ended(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_removed_behind_a_link(claims: Make, tmp_path: Path) -> None:
+    with killed_run(tmp_path / "runs"):
+        (tmp_path / "link").symlink_to(tmp_path / "runs")
+        remove_ended(tmp_path / "link")
+    assert len(list((tmp_path / "runs").rglob("*"))) == 3
 
 
 def test_a_run_of_another_machine_is_alive_while_its_file_is_touched(claims: Make, tmp_path: Path) -> None:

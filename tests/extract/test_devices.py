@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from aupipe.extract.executors import devices as module
-from aupipe.extract.executors.devices import processes_on, thread_counts
+from aupipe.extract.executors.devices import available_cores, processes_on, thread_counts
 from aupipe.extract.memory import KEPT_ON_DEVICE_BYTES, kept_on
 
 GIB = 1 << 30
@@ -46,18 +47,30 @@ def test_a_gpu_has_as_many_workers_as_its_memory_and_the_cores_allow(
     assert (len(asked), sum(each.decoders for each in asked)) == (processes, 7)
 
 
-@pytest.mark.parametrize(("mode", "answer", "processes"), [(0, 0, 4), (3, 0, 1), (0, 1, 1), (None, 0, 1)])
+@pytest.mark.parametrize(
+    ("mode", "mps", "answer", "processes"),
+    [
+        (0, 0, 0, 4),
+        (3, 0, 0, 1),  # exclusive
+        (3, 1, 0, 4),  # exclusive, and its one process is the server of MPS
+        (3, None, 0, 1),  # a driver that knows no such attribute
+        (2, 0, 0, 1),  # prohibited
+        (0, 0, 1, 1),  # the driver fails
+        (None, 0, 0, 1),  # there is none
+    ],
+)
 def test_a_gpu_that_takes_one_process_only_has_one_worker(
-    monkeypatch: pytest.MonkeyPatch, mode: int | None, answer: int, processes: int
+    monkeypatch: pytest.MonkeyPatch, mode: int | None, mps: int | None, answer: int, processes: int
 ) -> None:
     def get(found, number: int) -> int:
         found._obj.value = 40 + number
         return 0
 
     def ask(found, attribute: int, gpu) -> int:
-        assert (attribute, gpu.value) == (20, 41)
-        found._obj.value = mode
-        return answer
+        assert gpu.value == 41
+        value = {20: mode, 133: mps}[attribute]
+        found._obj.value = 77 if value is None else value
+        return 1 if value is None else answer
 
     def load(name: str) -> SimpleNamespace:
         if mode is None:
@@ -76,6 +89,20 @@ def test_the_processor_has_one_worker_with_every_core(monkeypatch: pytest.Monkey
     (threads,) = thread_counts(["cpu"])
     assert (threads.decoders, threads.encoders) == (6, 6)
     assert thread_counts(["cpu"], decoders=2)[0].decoders == 2
+
+
+@pytest.mark.parametrize(
+    ("limit", "cores"),
+    [("300000 100000", 3), ("50000 100000", 1), ("9900000 100000", 16), ("max 100000", 16), (None, 16)],
+)
+def test_a_container_has_the_cores_that_its_limit_of_processor_time_is_worth(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str | None, cores: int
+) -> None:
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda pid: set(range(16)))
+    monkeypatch.setattr(module, "CPU_LIMIT", tmp_path / "cpu.max")
+    if limit is not None:
+        (tmp_path / "cpu.max").write_text(f"{limit}\n")
+    assert available_cores() == cores
 
 
 def test_crops_kept_on_a_device_take_an_eighth_of_it_and_on_a_small_one_a_gibibyte(

@@ -97,6 +97,40 @@ def test_two_dask_workers_that_would_share_a_gpu_are_not_both_taken(caplog: pyte
     assert "GPU GPU-1 is that of another Dask worker" in caplog.text
 
 
+def test_a_dask_worker_takes_part_when_the_one_with_its_gpu_is_gone() -> None:
+    machines = Machines(PATIENCE_S)
+    machines.join(hello("one", "GPU-1"))
+    changed = [machines.join(hello("two", "GPU-1")) for _ in range(2)]
+    assert [change and change.state for change in changed] == ["refused", None], "it is named once"
+    machines.remove("tcp://one")
+    changed = [machines.join(hello("two", "GPU-1")) for _ in range(2)]
+    assert [change and change.state for change in changed] == ["joined", None]
+    assert machines.has_slot(100)
+
+
+def test_a_machine_that_was_full_is_looked_at_again_when_one_of_its_jobs_is_over() -> None:
+    machines, (one,) = joined("one")
+    for number in range(LEAST):
+        machines.choose(attempt(), set()).give(number, attempt())
+    assert not machines.has_slot(100)
+    assert machines.take(one.address, 0, ended=True) == attempt()
+    assert machines.take(one.address, 0) is None
+    assert machines.has_slot(100)
+    assert machines.choose(attempt(), set()) is one
+    machines.remove(one.address)
+    assert not machines.has_slot(100)
+
+
+@pytest.mark.parametrize("speeds", [[1.0] * 16, [0.5, 0.5, *[1.0] * 14]], ids=["equal", "two at half speed"])
+def test_machines_are_used_to_the_end(speeds: list[float]) -> None:
+    from benchmarks.cluster import WANTED, lengths, simulate, static
+
+    work_s = lengths(4000).tolist()
+    used, allowed = simulate(work_s, speeds)
+    assert used > WANTED * allowed
+    assert used > static(work_s, speeds)
+
+
 def test_a_machine_that_says_hello_again_keeps_its_jobs_and_one_that_refused_stays_out() -> None:
     machines, (one,) = joined("one")
     one.give(0, attempt())

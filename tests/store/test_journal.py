@@ -223,8 +223,10 @@ def test_a_writer_has_ended_only_when_that_is_certain():
     child = os.fork()
     if child == 0:
         os._exit(0)
-    os.waitpid(child, 0)
     machine, _, _ = writer_name().split("-")
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    assert writer_has_ended(f"{machine}-{child}-00000000"), "it has, also where its parent has not asked"
+    os.waitpid(child, 0)
     assert not writer_has_ended(writer_name())
     assert writer_has_ended(f"{machine}-{child}-00000000.h5")
     assert not writer_has_ended(f"00000000-{child}-00000000")

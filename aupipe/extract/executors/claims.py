@@ -3,12 +3,12 @@
 A claim is a file that only one run can create. A run shows that it is alive by touching a file of its own; claims of a
 run that has ended, or has not touched its file for `LEASE_S`, are inherited. Ages are differences between times that
 the file server gave, so the clocks of the machines do not matter. When two runs do take one video (a run was paused for
-longer than its lease), both compute the same rows and one of them is published: work is lost, never an item.
+longer than its lease), both compute the same rows and one of them is published: work is lost, never an item. What a run
+that was killed leaves is removed by the next run over the store, whether that one shares it or not.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import threading
@@ -24,6 +24,10 @@ from aupipe.store.processes import writer_has_ended, writer_name
 
 LEASE_S = 120.0
 BEAT_S = 20.0
+# Files named after the run that made them, and after how long untouched that run has ended, wherever it was. They say:
+# it is alive; the time of the file server; the store is this one (touched every hour by `cluster.executor`).
+ALIVE = ".alive"
+EXPIRY_S = {ALIVE: LEASE_S, ".now": LEASE_S, ".mark": 24 * 3600.0}
 
 Replan = Callable[[Sequence[Attempt]], list[Attempt]]  # those of which something is still to be made
 
@@ -59,7 +63,7 @@ class FileClaims:
         self.folder, self.replan = folder, replan
         self.name = writer_name()
         self._claims = folder / "claims"
-        self._alive = folder / f"{self.name}.alive"
+        self._alive = folder / f"{self.name}{ALIVE}"
         self._mine: set[str] = set()
         self._ended: set[str] = set()
         self._closed = threading.Event()
@@ -67,9 +71,8 @@ class FileClaims:
 
     def __enter__(self) -> Self:
         fs.make_folders(str(self._claims), durable=False)
+        remove_ended(self.folder)
         os.close(fs.create(str(self._alive)))
-        if not self._others():
-            self._clear()
         self._thread.start()
         return self
 
@@ -78,9 +81,8 @@ class FileClaims:
         self._thread.join()
         for video_id in self._mine - self._ended:
             self._path(video_id).unlink(missing_ok=True)
-        if not self._others():
-            self._clear()
-        self._alive.unlink(missing_ok=True)
+        self._alive.unlink(missing_ok=True)  # first: of runs that end at once, one finds no other and clears the claims
+        remove_ended(self.folder)
 
     def note_ended(self, video_id: str) -> None:
         """A video that need not be made again, whatever came of it: its claim stays until all runs have ended."""
@@ -114,15 +116,9 @@ class FileClaims:
         return taken, left
 
     def is_alive(self, name: str) -> bool:
-        """Whether a run works, as far as can be known: a run of this machine is looked for among its processes."""
-        if writer_has_ended(name):
-            return False
-        try:
-            touched_s = (self.folder / f"{name}.alive").stat().st_mtime
-        except FileNotFoundError:
-            return False
+        """Whether a run works, as far as can be known."""
         self._alive.touch()
-        return self._alive.stat().st_mtime - touched_s < LEASE_S
+        return not has_ended(self.folder / f"{name}{ALIVE}", self._alive.stat().st_mtime)
 
     def _path(self, video_id: str) -> Path:
         return self._claims / hashlib.sha256(os.fsencode(video_id)).hexdigest()[:32]
@@ -148,22 +144,53 @@ class FileClaims:
         aside.unlink(missing_ok=True)
         return not is_another
 
-    def _others(self) -> list[str]:
-        names = [path.stem for path in self.folder.glob("*.alive")]
-        return [name for name in names if name != self.name and self.is_alive(name)]
-
-    def _clear(self) -> None:
-        """Remove what runs have left that ended. Another one may begin meanwhile, and keeps what is its own."""
-        is_alive = functools.cache(lambda name: name != self.name and self.is_alive(name))
-        for path in self._claims.iterdir():
-            with suppress(FileNotFoundError):
-                if not is_alive(path.read_text()):
-                    path.unlink()
-        for path in self.folder.glob("*.alive"):
-            if path != self._alive and not is_alive(path.stem):
-                path.unlink(missing_ok=True)
-
     def _beat(self) -> None:
         while not self._closed.wait(BEAT_S):
             with suppress(OSError):
                 self._alive.touch()
+
+
+def has_ended(sign: Path, now_s: float) -> bool:
+    """Whether the run that a file is named after has ended, as far as can be known.
+
+    A run of this machine is looked for among its processes. That of another one, and one that stands still, has not
+    touched the file for long: `EXPIRY_S`.
+    """
+    if writer_has_ended(sign.stem):
+        return True
+    try:
+        return now_s - sign.stat().st_mtime >= EXPIRY_S[sign.suffix]
+    except FileNotFoundError:
+        return True
+
+
+def remove_ended(folder: Path) -> None:
+    """Remove from a folder of runs what those have left that ended; claims once no run that shares the store is alive.
+
+    What cannot be removed, as in a store that is read only, stays.
+    """
+    if folder.is_symlink() or (folder / "claims").is_symlink():
+        return  # not of this store; it is refused by name where it is written to
+    claims = list((folder / "claims").glob("*"))  # first: the owners of these have shown before that they are alive
+    signs = [path for path in folder.glob("*.*") if path.suffix in EXPIRY_S]
+    if not claims and not signs:
+        return
+    try:
+        now_s = _time_of(folder)
+    except OSError:
+        return
+    ended = {path for path in signs if has_ended(path, now_s)}
+    is_shared = any(path.suffix == ALIVE for path in signs if path not in ended)
+    for path in [*ended, *(claims if not is_shared else [])]:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _time_of(folder: Path) -> float:
+    """The time by which the files of a folder are dated: that of the file server."""
+    path = folder / f"{writer_name()}.now"
+    os.close(fs.create(str(path)))
+    try:
+        return path.stat().st_mtime
+    finally:
+        path.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from aupipe.errors import UsageError
 from aupipe.extract.engine.options import ThreadCounts
@@ -38,9 +39,17 @@ def choose_devices(gpu: str | None, cpu: bool) -> list[str]:
     return [f"cuda:{int(name)}" for name in dict.fromkeys(names)]
 
 
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # of the container; the whole machine has no such file
+
+
 def available_cores() -> int:
     """Cores this process may use, which on a cluster is fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:  # Kubernetes and docker limit processor time, not cores
+        quota, period = map(int, CPU_LIMIT.read_text().split())
+    except (OSError, ValueError):  # none, or "max"
+        return cores
+    return max(1, min(cores, round(quota / period)))
 
 
 MOST_DECODERS = 14  # beside one GPU: 16 cores less two (docs/pipeline.md, "Measured")
@@ -60,22 +69,32 @@ def processes_on(devices: Sequence[str]) -> int:
     return max(1, min(PROCESSES, available_cores() // len(devices) // CORES_EACH, memory // MEMORY_EACH))
 
 
-COMPUTE_MODE, SHARED = 20, 0  # CU_DEVICE_ATTRIBUTE_COMPUTE_MODE, CU_COMPUTEMODE_DEFAULT
+COMPUTE_MODE, MPS_ENABLED = 20, 133  # CU_DEVICE_ATTRIBUTE_COMPUTE_MODE, _MPS_ENABLED (cuda.h of CUDA 12.4)
+SHARED, EXCLUSIVE = 0, 3  # CU_COMPUTEMODE_DEFAULT, _EXCLUSIVE_PROCESS
 
 
 def shares(device: str) -> bool:
-    """Whether a GPU lets several processes use it at once; some clusters set theirs not to."""
-    number, gpu, mode = int(device.removeprefix("cuda:")), ctypes.c_int(), ctypes.c_int(-1)
+    """Whether a GPU lets several processes use it at once; some clusters set theirs not to.
+
+    Where NVIDIA's Multi-Process Service (MPS) runs, an exclusive GPU is its server's, which serves several processes.
+    """
+    mode = _driver_says(device, COMPUTE_MODE)
+    return mode == SHARED or (mode == EXCLUSIVE and _driver_says(device, MPS_ENABLED) == 1)
+
+
+def _driver_says(device: str, attribute: int) -> int:
+    """An attribute of a GPU; -1 where its driver, or an older one, does not state it."""
+    number, gpu, value = int(device.removeprefix("cuda:")), ctypes.c_int(), ctypes.c_int(-1)
     try:
         cuda = ctypes.CDLL("libcuda.so.1")
         failed = (
             cuda.cuInit(0)
             or cuda.cuDeviceGet(ctypes.byref(gpu), number)
-            or cuda.cuDeviceGetAttribute(ctypes.byref(mode), COMPUTE_MODE, gpu)
+            or cuda.cuDeviceGetAttribute(ctypes.byref(value), attribute, gpu)
         )
     except (OSError, AttributeError):  # another system's name for it, or none
-        return False
-    return not failed and mode.value == SHARED
+        return -1
+    return -1 if failed else value.value
 
 
 def thread_counts(devices: Sequence[str], processes: int = 1, decoders: int = 0) -> tuple[ThreadCounts, ...]:

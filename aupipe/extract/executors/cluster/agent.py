@@ -203,9 +203,9 @@ class Agent:
                         held.published.append(record)
             case JobEnded(attempt, result):
                 self._deaths = 0
-                self._report(now=True)
                 number = self._number_of(attempt)
-                self._resolve(Ended(number, result), number)
+                if number in self._held:
+                    self._resolve(Ended(number, result, self._take_progress()), number)
             case JobHangs(attempt, reason):
                 number = self._number_of(attempt)
                 self._resolve(Hung(number, reason), number)
@@ -233,16 +233,22 @@ class Agent:
         for each in held:
             each.over.set_result(None)
 
-    def _report(self, now: bool = False) -> None:
-        """Tell what has been done since the last time, every two seconds and before a result."""
-        if not now and time.monotonic() - self._told_s < TELL_S:
+    def _report(self) -> None:
+        """Tell what has been done since the last time, every two seconds; results tell it, too."""
+        if time.monotonic() - self._told_s < TELL_S:
             return
         if not self._began:  # the run may not have listened yet when this was told before
             assert self._hello is not None
             self._tell(self._hello)
-        if self._frames or self._measured:
-            self._tell(Progress(self.address, self._frames, self._measured))
+        progress = self._take_progress()
+        if progress.frames or progress.measured:
+            self._tell(progress)
+
+    def _take_progress(self) -> Progress:
+        """What has been done since the last time."""
+        progress = Progress(self.address, self._frames, self._measured)
         self._frames, self._measured, self._told_s = 0, {}, time.monotonic()
+        return progress
 
     def _refuse(self, error: BaseException) -> None:
         """Take no more jobs, and say why."""

@@ -26,7 +26,7 @@ from aupipe.extract.executors.cluster.messages import PLUGIN, Order
 from aupipe.extract.executors.messages import environment_of
 from aupipe.extract.planning.features import FeatureSet
 from aupipe.store import fs
-from aupipe.store.processes import writer_has_ended, writer_name
+from aupipe.store.processes import writer_name
 
 SCHEMES = ("tcp", "tls", "ws", "wss", "ucx", "ucxx")  # that Dask has
 HALF_WRITTEN_S = 5.0  # a file that is there may be
@@ -174,9 +174,6 @@ def dask_executor(
     run = writer_name()
     mark = store / "runs" / f"{run}.mark"
     fs.make_folders(str(mark.parent), durable=False)
-    for left in mark.parent.glob("*.mark"):
-        if writer_has_ended(left.stem):
-            left.unlink(missing_ok=True)
     os.close(fs.create(str(mark)))
     environment = {name: value for name, value in environment_of().items() if name not in MACHINES_OWN}
     level = logging.getLogger("aupipe").getEffectiveLevel()

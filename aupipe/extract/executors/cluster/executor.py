@@ -93,7 +93,7 @@ class DaskExecutor:
 
     def has_slot(self, size_bytes: int = 0, alone: bool = False) -> bool:
         """Whether a job of this size can be assigned now; ``alone``: to a process that has no other."""
-        return any(machine.has_slot(size_bytes, alone) for machine in self.machines)
+        return self.machines.has_slot(size_bytes, alone)
 
     def assign(self, attempt: Attempt) -> None:
         """Give a job to the emptiest machine that can take it; one that killed, elsewhere if there is elsewhere."""
@@ -119,11 +119,10 @@ class DaskExecutor:
                         yield changed
                 case Refusal():
                     yield from self._refuse(arrival)
-                case Progress(address, frames, measured):
-                    yield FramesDecoded(frames)
-                    for process, each in measured.items():
-                        yield StagesMeasured(self._process(address, process), each)
-                case Ended(number, result, published):
+                case Progress():
+                    yield from self._progress(arrival)
+                case Ended(number, result, progress, published):
+                    yield from self._progress(progress)
                     yield from map(ItemPublished, published)
                     yield from (JobEnded(attempt, result) for attempt in self._take([number], ended=True))
                 case Hung(number, reason, published):
@@ -146,14 +145,18 @@ class DaskExecutor:
                 found.append(self._arrived.get_nowait())
         return found
 
+    def _progress(self, progress: Progress) -> Iterator[ExecutorEvent]:
+        yield FramesDecoded(progress.frames)
+        for process, each in progress.measured.items():
+            yield StagesMeasured(self._process(progress.address, process), each)
+
     # What becomes of jobs ---------------------------------------------------------------------------------------------
 
     def _take(self, numbers: Sequence[int], ended: bool = False) -> list[Attempt]:
         """Let go of jobs that a machine had; those that it no longer had are left out."""
         taken = []
         for number in numbers:
-            machine = self.machines.get(self._where.pop(number, ""))
-            attempt = machine.take(number, ended) if machine is not None else None
+            attempt = self.machines.take(self._where.pop(number, ""), number, ended)
             if attempt is not None:
                 taken.append(attempt)
         return taken
@@ -191,11 +194,21 @@ class DaskExecutor:
             yield WorkerDied(tuple(attempts), reason)
 
     def _lost(self, attempts: Sequence[Attempt], reason: str) -> Iterator[ExecutorEvent]:
-        """Jobs that were lost with a machine go back; one that was lost with several may be the reason."""
+        """Jobs that were lost with a machine go back; those that were lost with several may be the reason.
+
+        That is one death, however many they are; of those that were alone in their process, each has one of its own.
+        """
+        together = list[Attempt]()
         for attempt in attempts:
-            video = attempt.job.video_id
-            self._losses[video] += 1
-            yield WorkerDied((attempt,), reason) if self._losses[video] >= LOST_WITH else JobReturned(attempt)
+            self._losses[attempt.job.video_id] += 1
+            if self._losses[attempt.job.video_id] < LOST_WITH:
+                yield JobReturned(attempt)
+            elif attempt.alone:
+                yield WorkerDied((attempt,), reason)
+            else:
+                together.append(attempt)
+        if together:
+            yield WorkerDied(tuple(together), reason)
 
     # Machines ---------------------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ class Machine:
 
     hello: Hello
     held: dict[int, Attempt] = field(default_factory=dict)  # jobs by number
+    held_bytes: int = 0
     ended: int = 0  # jobs
     ended_bytes: int = 0
     deaths: int = 0  # of worker processes since a job ended
@@ -34,10 +35,6 @@ class Machine:
         return self.hello.address
 
     @property
-    def held_bytes(self) -> int:
-        return sum(attempt.size_bytes for attempt in self.held.values())
-
-    @property
     def is_doubtful(self) -> bool:
         """Its worker processes have died and no job has ended on it: the machine may be the reason."""
         return self.deaths > 0 and not self.ended
@@ -47,7 +44,7 @@ class Machine:
         busy_s = self.busy_s + (time.monotonic() - self.since_s if self.held else 0.0)
         return self.ended_bytes / busy_s if busy_s > 0 else 0.0
 
-    def has_slot(self, size_bytes: int, alone: bool) -> bool:
+    def has_slot(self, size_bytes: int, alone: bool = False) -> bool:
         """Whether it can have one more job: as many as its processes need, more only while they are little work."""
         if alone:
             return sum(attempt.alone for attempt in self.held.values()) < self.hello.slots
@@ -60,12 +57,14 @@ class Machine:
         if not self.held:
             self.since_s = time.monotonic()
         self.held[number] = attempt
+        self.held_bytes += attempt.size_bytes
 
     def take(self, number: int, ended: bool = False) -> Attempt | None:
         """Note that it no longer has a job; None where it had not."""
         attempt = self.held.pop(number, None)
         if attempt is None:
             return None
+        self.held_bytes -= attempt.size_bytes
         if not self.held:
             self.busy_s += time.monotonic() - self.since_s
         if ended:
@@ -81,7 +80,11 @@ class Machines:
     def __init__(self, patience_s: float) -> None:
         self.patience_s = patience_s  # so long a run waits when no machine takes part
         self._joined: dict[str, Machine] = {}  # by address
+        self._open: dict[
+            str, Machine
+        ] = {}  # of those, all that may have a slot: looking at each, for each job, is slow
         self._refused: dict[str, Refusal] = {}
+        self._crowded: set[str] = set()  # of those, what would share a GPU with a machine that takes part
         self._served_s = time.monotonic()  # when a machine was last there that takes part
 
     def __iter__(self) -> Iterator[Machine]:
@@ -92,16 +95,24 @@ class Machines:
         return self._joined.get(address)
 
     def join(self, hello: Hello) -> MachineChanged | None:
-        """Take in a machine; it may say so several times, and the first time changes something."""
-        if hello.address in self._joined or hello.address in self._refused:
+        """Take in a machine; it may say so several times, and the first time changes something.
+
+        One whose GPU is another's takes part once that one is gone, whose successor it may be.
+        """
+        if hello.address in self._joined or hello.address in self._refused.keys() - self._crowded:
             return None
         shared = {gpu for machine in self for gpu in machine.hello.gpus}
         twice = [gpu for gpu in hello.gpus if gpu in shared]
+        if twice and hello.address in self._crowded:
+            return None
         if twice:
             reason = f"GPU {twice[0]} is that of another Dask worker: give each its own by CUDA_VISIBLE_DEVICES"
+            self._crowded.add(hello.address)
             self.refuse(Refusal(hello.address, hello.host, reason, 2))
             return MachineChanged(hello.host, "refused", reason)
-        self._joined[hello.address] = Machine(hello)
+        self._crowded.discard(hello.address)
+        self._refused.pop(hello.address, None)
+        self._joined[hello.address] = self._open[hello.address] = Machine(hello)
         log.info("%s (%s) takes part: %d worker processes", hello.host, hello.address, hello.slots)
         return MachineChanged(hello.host, "joined", slots=hello.slots)
 
@@ -114,10 +125,34 @@ class Machines:
     def remove(self, address: str) -> None:
         """Forget a machine."""
         self._joined.pop(address, None)
+        self._open.pop(address, None)
 
     def clear(self) -> None:
         """Forget all."""
         self._joined.clear()
+        self._open.clear()
+
+    def take(self, address: str, number: int, ended: bool = False) -> Attempt | None:
+        """Note that a machine no longer has a job; None where it had not."""
+        machine = self._joined.get(address)
+        if machine is None:
+            return None
+        self._open[address] = machine
+        return machine.take(number, ended)
+
+    def has_slot(self, size_bytes: int, alone: bool = False) -> bool:
+        """Whether any machine can have one more job of this size.
+
+        A machine that cannot is looked at again when one of its jobs is over: until then its work only gets longer.
+        """
+        if alone:
+            return any(machine.has_slot(size_bytes, alone) for machine in self)
+        while self._open:
+            address, machine = next(iter(self._open.items()))
+            if machine.has_slot(size_bytes):
+                return True
+            del self._open[address]
+        return False
 
     def choose(self, attempt: Attempt, avoided: Set[str]) -> Machine:
         """The emptiest machine that can take a job; one that killed, where it has not (``avoided``: addresses)."""
@@ -126,7 +161,8 @@ class Machines:
             unfit = attempt.alone and (machine.is_doubtful or machine.address in avoided)
             return unfit, machine.is_doubtful, len(machine.held) / max(1, machine.hello.slots)
 
-        return min((machine for machine in self if machine.has_slot(attempt.size_bytes, attempt.alone)), key=order)
+        able = self if attempt.alone else self._open.values()
+        return min((machine for machine in able if machine.has_slot(attempt.size_bytes, attempt.alone)), key=order)
 
     def raise_if_none(self, present: Set[str]) -> None:
         """Raises AupipeError where no machine has taken part for too long; ``present``: addresses of Dask workers."""

@@ -73,6 +73,7 @@ class Ended:
 
     job: int  # by the number the run gave it
     result: JobResult
+    progress: Progress  # what the machine has done until then: one message costs less than two
     published: tuple[ItemRecord, ...] = ()
 
 

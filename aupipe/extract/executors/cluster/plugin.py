@@ -9,7 +9,7 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING, Any
 
-from distributed import WorkerPlugin, get_worker
+from distributed import Status, WorkerPlugin, get_worker
 
 from aupipe.extract.executors import Attempt
 from aupipe.extract.executors.cluster.agent import Agent
@@ -35,6 +35,9 @@ class AgentPlugin(WorkerPlugin):
     def setup(self, worker: Worker) -> None:
         """Start the agent. Never raises: what is wrong is told as a `Refusal`."""
         self._threads, worker.state.nthreads = worker.state.nthreads, MANY
+        self._profiler = worker.periodic_callbacks.get("profile")
+        if self._profiler is not None:  # 100 times a second it would look for threads of tasks, and these have none
+            self._profiler.stop()
 
         def tell(message: AgentMessage) -> None:
             worker.log_event(self.topic, sealed(message))
@@ -51,6 +54,8 @@ class AgentPlugin(WorkerPlugin):
     def teardown(self, worker: Worker) -> Any:
         """End the worker processes."""
         worker.state.nthreads = self._threads
+        if self._profiler is not None and worker.status == Status.running:
+            self._profiler.start()
         if self.agent is not None:
             return asyncio.to_thread(self.agent.close)
         return None
