@@ -48,6 +48,8 @@ def find_named(config: Config, store: Store, keep: Iterable[str] = ()) -> dict[s
     if config.file is not None:
         _note(found, store, _by_config(config, store), str(config.file))
         _note(found, store, _by_runs(config.file.parent / "runs"), f"a run in {config.file.parent / 'runs'}")
+        if any(spec.id not in found for spec in stored):  # to read a recipe is to import torch
+            _note(found, store, _by_recipe(config, store), f"recipe {config.train.recipe} of {config.file}")
     for name in keep:
         path = Path(name)
         if path.is_dir():
@@ -56,7 +58,8 @@ def find_named(config: Config, store: Store, keep: Iterable[str] = ()) -> dict[s
                 raise UsageError(f"--keep {name}: no trained run in this folder")
             _note(found, store, ids, f"a run in {name}")
         elif path.is_file():
-            _note(found, store, _by_config(load_config(path), store), name)
+            other = load_config(path)
+            _note(found, store, _by_config(other, store) | _by_recipe(other, store), name)
         else:
             _note(found, store, feature_ids(store, name), f"--keep {name}")
     known = {spec.id for spec in stored}
@@ -71,14 +74,17 @@ def _note(found: dict[str, str], store: Store, ids: Iterable[str], by: str) -> N
 
 
 def _by_config(config: Config, store: Store) -> set[str]:
-    from aupipe.cli.recipe_features import task_of, with_encoders
     from aupipe.extract.planning.named import named_features
+
+    return named_features(config, open_dataset(config.dataset).recordings, store.features())
+
+
+def _by_recipe(config: Config, store: Store) -> set[str]:
+    from aupipe.cli.recipe_features import task_of, with_encoders
     from aupipe.train.ensemble_recipe import load_ensemble_recipe
 
-    recordings = open_dataset(config.dataset).recordings
     recipe = load_ensemble_recipe(config.train.recipe, task=task_of(config, config.train.task))
-    named = named_features(config, recordings, store.features())
-    return named | named_features(with_encoders(config, recipe.encoders, warn=False), recordings, store.features())
+    return _by_config(with_encoders(config, recipe.encoders, warn=False), store)
 
 
 def _by_runs(folder: Path) -> set[str]:

@@ -13,6 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from aupipe.cli import cli
+from aupipe.config import read_encoders
+from aupipe.documents import parse_toml
 from aupipe.errors import AupipeError
 from aupipe.project import load_project
 from aupipe.store import create_store, open_store
@@ -115,6 +117,22 @@ def test_what_a_trained_run_reads_stays(stored: Stored, monkeypatch: pytest.Monk
     assert f"named by a run in {stored.folder / 'runs'}" in text
     assert stored.run("gc", "--unused", "--yes")[0] == 0
     assert stored.old.id in stored.ids()
+
+
+def test_what_the_recipe_of_the_configuration_computes_stays(stored: Stored) -> None:
+    table = '[[encoder]]\nname = "hog_of_recipe"\nmodality = "visual"\nkind = "hog"\ncell_px = 28\n'
+    loss = '[loss.au]\nkind = "bce"\n'
+    recipe = f'features = ["hog_of_recipe"]\n[head]\nkind = "linear"\n{loss}{table}'
+    (stored.folder / "mine.toml").write_text(recipe)
+    with (stored.folder / "aupipe.toml").open("a") as file:
+        file.write('[train]\nrecipe = "mine.toml"\n')
+    other = load_project(stored.folder)
+    config = replace(other.config, encoders=read_encoders([*parse_toml(table.encode())["encoder"]], ""))
+    spec = build(replace(other, config=config)).graph(other.recordings[0]).named["hog_of_recipe"]
+    open_store(stored.folder / "features").publish("a.mp4", spec, ROWS)
+    code, text = stored.run("rm", spec.id, "--yes")
+    assert code == 2
+    assert "named by recipe mine.toml of" in text
 
 
 def test_a_run_that_cannot_be_read_stops_the_removal(stored: Stored) -> None:
