@@ -211,7 +211,7 @@ def migrate(target: Path, backend: str, config_file: Path | None, store: Path | 
 
 @store.command()
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option("--format", "form", default="npz", show_default=True, help="npz, hdf5 (one file) or parquet.")
+@click.option("--format", "form", default="npz", show_default=True, help="npz, hdf5 (one file), parquet or webdataset.")
 @click.option("--feature", "features", multiple=True, help="Only these features; several separated by commas.")
 @click.option("--recording", "recordings", multiple=True, help="Only these recordings.")
 @overwrite_option("a TARGET that is one file")
