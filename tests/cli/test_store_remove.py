@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -104,6 +106,20 @@ def test_what_the_configuration_or_a_run_names_is_refused_and_so_is_what_it_is_c
     assert stored.run("rm", stored.old.id, "--keep", stored.old.id, "--yes")[0] == 2
     assert stored.run("rm", stored.now.id, "--force", "--yes")[0] == 0
     assert stored.now.id not in stored.ids()
+
+
+def test_as_a_user_types_it_a_refusal_is_one_line_and_a_removal_ends_with_0(tmp_path: Path) -> None:
+    stored = Stored(tmp_path, "zarr")
+
+    def typed(feature: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "from aupipe.cli import main; main()", "store", "rm", feature, "--yes"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    refused, done = typed(stored.now.id), typed(stored.old.id)
+    assert (refused.returncode, refused.stdout, len(refused.stderr.splitlines())) == (2, "", 1)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].endswith(" MB freed")
+    assert stored.ids() == {stored.now.id, stored.clock.id}
 
 
 def test_what_a_trained_run_reads_stays(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:

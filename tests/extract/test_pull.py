@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -157,6 +159,15 @@ def test_what_is_not_the_published_file_is_refused_and_leaves_nothing(folder: Pa
         assert (code, out, left(folder)) == (12, "", set())
         assert f"{server.url}/{KNOWN} is not the published {KNOWN}" in err
         assert words in err
+
+
+def test_as_a_user_types_it_the_exit_code_is_12_and_the_last_line_says_why(folder: Path, server: Server) -> None:
+    server.files = {f"/{KNOWN}": CONTENT}
+    command = [sys.executable, "-c", "from aupipe.cli import main; main()", "weights", "pull", KNOWN]
+    answer = subprocess.run(command, cwd=folder.parent, capture_output=True, text=True)
+    assert (answer.returncode, answer.stdout) == (12, "")
+    assert answer.stderr.splitlines()[-1].startswith(f"aupipe: {server.url}/{KNOWN} is not the published {KNOWN}: ")
+    assert "Traceback" not in answer.stderr
 
 
 def test_a_cut_connection_goes_on_from_the_last_byte(folder: Path, server: Server) -> None:
