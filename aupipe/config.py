@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from aupipe.config_values import coerce
 from aupipe.documents import parse_toml
 from aupipe.errors import UsageError
+from aupipe.local_models import WeightsConfig
 from aupipe.registry import nearest
 from aupipe.tables import Count, Range, Share, check_range
 from aupipe.task_tables import read_tasks
@@ -23,7 +24,7 @@ from aupipe.types import FEATURE_NAME, StreamChoice
 FILE_NAME = "aupipe.toml"
 NO_DETECTOR = "none"  # the value of [faces] detector with which whole frames are encoded
 RESERVED_NAMES = ("clock", "detections", "faces")  # features that aupipe computes itself
-RESERVED_ENVIRONMENT = {"AUPIPE_WEIGHTS", "AUPIPE_TEST_ASSETS"}
+RESERVED_ENVIRONMENT = {"AUPIPE_WEIGHTS", "AUPIPE_MIRROR", "AUPIPE_TEST_ASSETS"}
 
 
 @dataclass(frozen=True)
@@ -103,13 +104,14 @@ class Config:
     detector: Mapping[str, Any] = field(default_factory=dict)
     encoders: tuple[EncoderConfig, ...] = ()
     train: TrainConfig = TrainConfig()
+    weights: WeightsConfig = field(default_factory=WeightsConfig)
     file: Path | None = None
     origin: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
-        """12 hex digits of a sha256 over all values, wherever they were given."""
-        values = asdict(replace(self, file=None, origin={}))
+        """12 hex digits of a sha256 over all values, wherever they were given, but where weights lie."""
+        values = asdict(replace(self, file=None, origin={}, weights=WeightsConfig()))
         return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
     def encoder(self, name: str) -> EncoderConfig:
@@ -128,6 +130,7 @@ SECTIONS: dict[str, type] = {
     "store": StoreConfig,
     "faces": FacesConfig,
     "train": TrainConfig,
+    "weights": WeightsConfig,
 }
 
 DEFAULT_ENCODERS = (  # they need no weights

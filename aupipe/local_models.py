@@ -4,15 +4,37 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from aupipe.errors import WeightsMissingError
 
+VARIABLE = "AUPIPE_WEIGHTS"
+_configured = [""]  # what `configure_weights` has set the variable to
+
+
+@dataclass(frozen=True)
+class WeightsConfig:
+    """Weights of encoders and detectors. AUPIPE_WEIGHTS in the environment goes before."""
+
+    path: Path | None = None
+
 
 def weights_folder() -> Path | None:
     """The folder named by AUPIPE_WEIGHTS, or None."""
-    value = os.environ.get("AUPIPE_WEIGHTS")
+    value = os.environ.get(VARIABLE)
     return Path(value).expanduser() if value else None
+
+
+def configure_weights(config: WeightsConfig) -> None:
+    """Make the configured folder that of this process and its children, unless the environment names another one."""
+    if os.environ.get(VARIABLE, "") not in ("", _configured[0]):
+        return
+    _configured[0] = str(config.path or "")
+    if _configured[0]:
+        os.environ[VARIABLE] = _configured[0]
+    else:
+        os.environ.pop(VARIABLE, None)
 
 
 def imported_name(source: Path) -> str:

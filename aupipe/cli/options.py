@@ -15,6 +15,7 @@ from click.core import ParameterSource
 from aupipe.cli.output import echo
 from aupipe.config import Config, load_config
 from aupipe.errors import NoStoreError, UsageError
+from aupipe.local_models import configure_weights
 from aupipe.registry import nearest
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def resolve(config_file: Path | None, store: Path | None = None, **overrides: An
     from aupipe.store import STORES
 
     config = load_config(config_file, {"store.path": store} | overrides)
+    configure_weights(config.weights)
     backend = config.store.backend
     if backend not in STORES:
         where = config.origin["store.backend"]

@@ -11,7 +11,8 @@ import io
 import json
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import IO, Any
 
 import click
@@ -31,9 +32,26 @@ def take_back(lines: int) -> None:
     click.echo(f"\x1b[{lines}A\x1b[J", nl=False)
 
 
+_takers: list[Callable[[Any], None]] = []  # who is given JSON documents in place of stdout
+
+
+@contextmanager
+def json_given_to(taker: Callable[[Any], None]) -> Iterator[None]:
+    """Inside, each JSON document is given to ``taker`` and not printed: for callers from Python."""
+    _takers.append(taker)
+    try:
+        yield
+    finally:
+        _takers.remove(taker)
+
+
 def echo_json(content: Any, indent: int | None = None) -> None:
     """Print a JSON document on stdout."""
-    click.echo(json.dumps(content, indent=indent, default=str))
+    text = json.dumps(content, indent=indent, default=str)
+    if _takers:
+        _takers[-1](json.loads(text))
+    else:
+        click.echo(text)
 
 
 def echo_error(message: str, *items: str) -> None:

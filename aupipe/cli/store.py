@@ -1,16 +1,15 @@
-"""store ls, info, verify, gc, migrate, export, purge: commands for the feature store."""
+"""store ls, info, verify, migrate, export, purge: commands for the feature store; rm and gc are in `store_remove`."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import click
 
 from aupipe.cli.options import (
     config_options,
-    duration,
     existing_store,
     json_option,
     readable_by_option,
@@ -21,13 +20,14 @@ from aupipe.cli.options import (
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.overwrite import overwrite_option
 from aupipe.cli.status import describe_store
+from aupipe.cli.store_remove import gc, remove
+from aupipe.cli.stored import feature_ids, find_named, folder_store
+from aupipe.config import Config
 from aupipe.dataset_model import nearest_recording
-from aupipe.errors import BusyError, DamageError, UsageError
+from aupipe.errors import AupipeError, DamageError, UsageError
 from aupipe.logs import printable
-from aupipe.registry import nearest
 
 if TYPE_CHECKING:
-    from aupipe.store import Store
     from aupipe.store.local import LocalStore
 
 SHOWN = 10  # orphans: a killed writer leaves one at most, a lost journal all of its items
@@ -38,8 +38,8 @@ def store() -> None:
     """List, check, copy, export and erase the content of a feature store."""
 
 
-def _folder_store(config_file: Path | None, store: Path | None) -> LocalStore:
-    return cast("LocalStore", existing_store(resolve(config_file, store)))
+for command in (remove, gc):
+    store.add_command(command)
 
 
 @store.command("ls")
@@ -49,7 +49,8 @@ def _folder_store(config_file: Path | None, store: Path | None) -> LocalStore:
 def list_items(feature: str | None, config_file: Path | None, store: Path | None, as_json: bool) -> None:
     """List the items of every feature, or of FEATURE.
 
-    FEATURE is a name or a full id. Columns: feature, shape, type, valid frames, recording.
+    FEATURE is a name or a full id. Columns: feature, shape, type, valid frames, recording. Orphans, which are on disk
+    and in no journal, come last. Features that neither aupipe.toml nor a run names are said on stderr.
 
     \b
     Example:
@@ -57,8 +58,8 @@ def list_items(feature: str | None, config_file: Path | None, store: Path | None
     """
     from aupipe.store.record_json import record_row
 
-    opened = _folder_store(config_file, store)
-    ids = _feature_ids(opened, feature)
+    opened = folder_store(config_file, store)
+    ids = feature_ids(opened, feature)
     for record in opened.records():
         if record.feature not in ids:
             continue
@@ -72,17 +73,35 @@ def list_items(feature: str | None, config_file: Path | None, store: Path | None
         else:
             failure = f"{record.recording}  {record.reason}"
             echo(f"{record.feature:32} {record.state.upper():>16} {'':17} {failure}")
+    _show_orphans(opened, ids, as_json)
+    _say_unnamed(resolve(config_file, store), opened, ids)
 
 
-def _feature_ids(store: Store, feature: str | None) -> set[str]:
-    known = {spec.id: spec.name for spec in store.features()}
-    if feature is None:
-        return set(known)
-    found = {feature_id for feature_id, name in known.items() if feature in (feature_id, name)}
-    if not found:
-        close = nearest(feature, {*known, *known.values()})
-        raise UsageError(f"no feature {feature!r} in {store.path}.{close} Stored: {', '.join(known) or 'nothing'}")
-    return found
+def _show_orphans(store: LocalStore, ids: set[str], as_json: bool) -> None:
+    """List items on disk that no journal line is of; `store verify --rebuild` adopts those that are whole."""
+    from aupipe.store.maintenance.inventory import size_on_disk, unrecorded_items
+
+    for path in unrecorded_items(store):
+        feature = Path(path).relative_to(store.root).parts[0]
+        item = store.item_at(path) if feature in ids else None
+        recording = item.recording if item is not None else ""
+        if feature in ids and as_json:
+            echo_json({"recording": recording, "feature": feature, "state": "orphan", "path": path})
+        elif feature in ids:
+            size = f"{size_on_disk(path) / 1e6:,.1f} MB"
+            echo(f"{feature:32} {'ORPHAN':>16} {size:>17} {recording or '(unreadable)'}  {path}")
+
+
+def _say_unnamed(config: Config, store: LocalStore, ids: set[str]) -> None:
+    """Say on stderr which features nothing names, where that can be said."""
+    if config.file is None:
+        return
+    try:
+        named = find_named(config, store)
+    except AupipeError:  # no data set here, or a run that cannot be read
+        return
+    for feature in sorted(ids - named.keys()):
+        echo(f"aupipe: nothing names {feature}: `aupipe store rm {feature}` removes it", err=True)
 
 
 @store.command()
@@ -95,7 +114,7 @@ def info(config_file: Path | None, store: Path | None, as_json: bool) -> None:
     Example:
       aupipe store info
     """
-    content = describe_store(_folder_store(config_file, store))
+    content = describe_store(folder_store(config_file, store))
     if as_json:
         echo_json(content["rows"], indent=1)
         return
@@ -137,7 +156,7 @@ def verify(
     from aupipe.store.maintenance.repair import repair_damage
     from aupipe.store.maintenance.verify import check
 
-    opened = _folder_store(config_file, store)
+    opened = folder_store(config_file, store)
     if rebuild:
         echo(f"index rebuilt, {rebuild_index(opened)} items adopted", err=True)
     report = check(opened, quick=quick, sample=sample)
@@ -168,46 +187,6 @@ def verify(
 
 
 @store.command()
-@click.option(
-    "--grace",
-    "grace_s",
-    default="1h",
-    show_default=True,
-    callback=duration,
-    metavar="TIME",
-    help="Keep what was needed until so recently: 90s, 30m, 1h, 2d.",
-)
-@config_options
-@json_option
-def gc(grace_s: float, config_file: Path | None, store: Path | None, as_json: bool) -> int:
-    """Remove replaced and deleted items and what killed runs left, and merge the journals into one index.
-
-    Other commands may read and write meanwhile, but for another `store gc`: exit code 15. Journals are removed by the
-    second run after they were merged.
-
-    \b
-    Example:
-      aupipe store gc
-    """
-    from aupipe.store.maintenance.gc import collect
-
-    opened = _folder_store(config_file, store)
-    found = collect(opened, grace_s)
-    if found.busy:
-        raise BusyError(f"{opened.path}: another process is running `aupipe store gc`: wait until it has ended")
-    if as_json:
-        echo_json(asdict(found), indent=1)
-        return 0
-    echo(
-        f"removed {found.items} replaced items ({found.nbytes / 1e6:,.1f} MB), {found.unfinished} unfinished files, "
-        f"{found.journals} merged journals"
-    )
-    if found.index:
-        echo(f"index written: {found.index}")
-    return 0
-
-
-@store.command()
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--backend", required=True, help="zarr or hdf5.")
 @config_options
@@ -220,7 +199,7 @@ def migrate(target: Path, backend: str, config_file: Path | None, store: Path | 
     """
     from aupipe.store.maintenance.migrate import migrate as copy
 
-    opened = _folder_store(config_file, store)
+    opened = folder_store(config_file, store)
     if target.resolve() == Path(opened.path).resolve():
         raise UsageError(f"{target} is the store itself: name another folder")
     records = list(copy(opened, target, backend))
@@ -232,7 +211,7 @@ def migrate(target: Path, backend: str, config_file: Path | None, store: Path | 
 
 @store.command()
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option("--format", "form", default="npz", show_default=True, help="npz, hdf5 (one file) or parquet.")
+@click.option("--format", "form", default="npz", show_default=True, help="npz, hdf5 (one file), parquet or webdataset.")
 @click.option("--feature", "features", multiple=True, help="Only these features; several separated by commas.")
 @click.option("--recording", "recordings", multiple=True, help="Only these recordings.")
 @overwrite_option("a TARGET that is one file")
@@ -259,7 +238,7 @@ def export(
     config = resolve(config_file, store, **{"store.readable_by": readable_by})
     opened = existing_store(config)
     for name in split_list(features):
-        _feature_ids(opened, name)
+        feature_ids(opened, name)
     chosen = {"features": split_list(features), "recordings": recordings}
     files = write(opened, target, form, **chosen, overwrite=overwrite, readable_by=config.store.readable_by)
     echo(f"wrote {len(files)} file{'s' * (len(files) != 1)}: {target}")
@@ -282,7 +261,7 @@ def purge(recordings: tuple[str, ...], yes: bool, config_file: Path | None, stor
     """
     from aupipe.store.maintenance.purge import purge as erase
 
-    opened = _folder_store(config_file, store)
+    opened = folder_store(config_file, store)
     known = {record.recording for record in opened.records()}
     for recording in recordings:
         if recording not in known:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from aupipe.cli.options import json_option
 from aupipe.cli.output import echo, echo_json
-from aupipe.errors import WeightsMissingError
+from aupipe.config import load_config
+from aupipe.errors import UsageError, WeightsMissingError
+from aupipe.local_models import configure_weights
 
 
 @click.group()
 def weights() -> None:
-    """Manage the checkpoints of encoders and detectors, in the folder that AUPIPE_WEIGHTS names."""
+    """Manage the checkpoints of encoders and detectors, in the folder of AUPIPE_WEIGHTS, or of [weights] path."""
+    configure_weights(load_config().weights)
 
 
 @weights.command("list")
@@ -38,6 +43,9 @@ def list_known(as_json: bool) -> None:
             "licence": known.licence,
             "commercial": known.commercial,
             "how": known.how,
+            "url": known.url,
+            "size": known.size or None,
+            "tried": known.tried,
         }
         if as_json:
             echo_json(row)
@@ -45,22 +53,82 @@ def list_known(as_json: bool) -> None:
         commercial = {True: "commercial use yes", False: "commercial use no", None: "commercial use not stated"}
         echo(f"{'here   ' if row['here'] else 'missing'}  {line.name}")
         echo(f"         for {known.used_by}; {known.licence}; {commercial[known.commercial]}; {known.how}")
+        if known.url:
+            size = f"{known.size:,} bytes" if known.size else "size not known"
+            digest = f"sha256 {known.sha256[:12]}" if known.sha256 else "sha256 not known"
+            tried = "" if known.tried else "; address not tried"
+            echo(f"         pull: {known.url} ({size}, {digest}{tried})")
 
 
 @weights.command()
-@click.argument("names", nargs=-1, required=True)
-def pull(names: tuple[str, ...]) -> None:
-    """Download known checkpoints from the Hugging Face hub. No other command uses the network.
+@click.argument("names", nargs=-1)
+@click.option("--recipe", metavar="NAME|FILE", help="What this recipe's encoders and detector need.")
+@click.option("--task", help="With --recipe: the task. Default: all tasks of the recipe's paper.")
+@click.option("--accept-license", is_flag=True, help="Accept licences that do not allow all uses: once for each.")
+@json_option
+def pull(names: tuple[str, ...], recipe: str | None, task: str | None, accept_license: bool, as_json: bool) -> int:
+    """Download known checkpoints into the folder. No other command uses the network.
+
+    A download that was stopped goes on when it is run again. Proxies are those of the environment (https_proxy). With
+    AUPIPE_MIRROR, an address, files come from there, under their names. Files with an address: see `aupipe weights
+    list`; no address was tried when the list was written. Models of the Hugging Face hub: `hf download MODEL`.
 
     \b
-    Example:
-      aupipe weights pull NAME
+    Examples:
+      aupipe weights pull face_detection_yunet_2023mar.onnx
+      aupipe weights pull --recipe aud-tgn --accept-license
+      AUPIPE_MIRROR=http://files.lab/weights aupipe weights pull vggish-10086976.pth
     """
-    os.environ["HF_HUB_OFFLINE"] = "0"
-    from aupipe.extract.weights.folder import pull_weights
+    from aupipe.cli.recipe_weights import pull_recipe
+    from aupipe.extract.weights.pull import pull_weights
+
+    if not names and recipe is None:
+        raise UsageError("name the weights to pull (`aupipe weights list`), or --recipe NAME")
+
+    def fetch(name: str) -> None:
+        with _bar(name, as_json) as progress:
+            path = pull_weights(name, accept_license=accept_license, progress=progress, tell=_tell)
+        if as_json:
+            echo_json({"name": name, "path": str(path)})
+        else:
+            echo(f"wrote {path}")
 
     for name in names:
-        echo(f"wrote {pull_weights(name)}")
+        fetch(name)
+    missing = pull_recipe(recipe, task, fetch) if recipe is not None else []
+    for line in missing:
+        echo(f"aupipe: not fetched: {line}", err=True)
+    return WeightsMissingError.exit_code if missing else 0
+
+
+def _tell(line: str) -> None:
+    echo(line, err=True)
+
+
+@contextmanager
+def _bar(name: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal; without one, a line when the download begins and one when it ends."""
+    from tqdm import tqdm
+
+    shown: list[int] = []
+    if quiet or sys.stderr.isatty():
+        with tqdm(desc=name, unit="B", unit_scale=True, disable=quiet, file=sys.stderr) as bar:
+
+            def move(here: int, total: int) -> None:
+                bar.total = total or None
+                bar.update(here - bar.n)
+
+            yield move
+        return
+
+    def note(here: int, total: int) -> None:
+        if not shown:
+            _tell(f"{name}: fetching" + (f" {total / 1e6:,.1f} MB" if total else ""))
+        shown[:] = [here]
+
+    yield note
+    if shown:
+        _tell(f"{name}: {shown[0] / 1e6:,.1f} MB are here")
 
 
 @weights.command("import")
@@ -73,7 +141,6 @@ def import_files(files: tuple[Path, ...], name: str | None) -> None:
     Example:
       aupipe weights import ~/Downloads/Resnet50_Final.pth
     """
-    from aupipe.errors import UsageError
     from aupipe.extract.weights.folder import import_weights
 
     if name and len(files) > 1:
@@ -97,7 +164,7 @@ def verify(as_json: bool) -> int:
 
     wrong = 0
     for found in verify_weights():
-        wrong += found.check in ("not the published file", "unreadable")
+        wrong += found.check in ("not the published file", "changed", "unreadable")
         if as_json:
             row = {"path": str(found.path), "sha256": found.sha256, "check": found.check, "licence": found.licence}
             echo_json(row)

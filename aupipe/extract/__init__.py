@@ -1,1 +1,5 @@
-"""Media to features."""
+"""Media to features. ``aupipe.extract(...)`` is `aupipe.commands.extract`."""
+
+from aupipe.callable_module import make_callable
+
+make_callable(__name__, "aupipe.commands", "extract")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
@@ -27,24 +28,30 @@ def to_torch(rows: NDArray[Any], dtype: Any) -> Any:
     return tensor if dtype is None else tensor.to(dtype)
 
 
-def to_pandas(rows: NDArray[Any], times: NDArray[np.float64] | None, columns: Sequence[str] = ()) -> Any:
+def to_pandas(rows: NDArray[Any], times: NDArray[np.float64] | None, columns: Sequence[str]) -> Any:
     """A data frame with a row per frame, indexed by ``times`` in s or by the frame's number.
 
-    Columns have names where ``columns`` names the last axis of a row, else numbers. Of rows (T, N, D), such as those of
-    the faces of a frame, ``x1_px_0`` is of the first.
+    ``columns``: names of the values of a row, flattened; without them, columns have numbers.
     """
     pandas = optional_package("pandas", "to_pandas")
     index = pandas.RangeIndex(len(rows), name="frame") if times is None else pandas.Index(times, name="time")
-    flat = rows.reshape(len(rows), int(np.prod(rows.shape[1:])))  # (T, ...) -> (T, D)
-    return pandas.DataFrame(flat, index=index, columns=_flat_names(rows.shape[1:], columns))
+    return pandas.DataFrame(flat_rows(rows), index=index, columns=list(columns) or None)
 
 
-def _flat_names(shape: tuple[int, ...], columns: Sequence[str]) -> list[str] | None:
-    """Names of the values of a row of this shape, None where there are none."""
+def flat_rows(rows: NDArray[Any]) -> NDArray[Any]:
+    """Rows (T, ...) as (T, D)."""
+    return rows.reshape(len(rows), math.prod(rows.shape[1:]))
+
+
+def flat_names(shape: tuple[int, ...], columns: Sequence[str]) -> list[str]:
+    """Names of the values of a row of this shape, flattened; none where ``columns`` does not name its last axis.
+
+    Of rows (N, D), such as those of the faces of a frame, ``x1_px_0`` is of the first.
+    """
     *outer, last = shape or (1,)
     if last != len(columns):
-        return None
-    return [f"{name}_{k}" for k in range(int(np.prod(outer))) for name in columns] if outer else list(columns)
+        return []
+    return [f"{name}_{k}" for k in range(math.prod(outer)) for name in columns] if outer else list(columns)
 
 
 def to_xarray(
@@ -59,15 +66,39 @@ def to_xarray(
 
     ``columns``: names along the last axis, which is then called ``column``.
     """
-    xarray = optional_package("xarray", "to_xarray")
-    dims = ["time", *(f"dim_{axis}" for axis in range(1, rows.ndim))]
     coords: dict[str, Any] = {"valid": ("time", valid)}
-    if rows.ndim > 1 and rows.shape[-1] == len(columns):
-        dims[-1] = "column"
-        coords["column"] = list(columns)
     if times is not None:
         coords["time"] = ("time", times, {"units": "s"})
-    return xarray.DataArray(rows, coords, dims, name, attributes)
+    return _labelled(rows, "time", coords, name, attributes, columns)
+
+
+def join_to_xarray(items: Sequence[Any], name: str, feature: str, columns: Sequence[str]) -> Any:
+    """A data array over the rows of several items (`aupipe.store.view.ItemView`), one after another."""
+    dask_array = optional_package("dask.array", "to_xarray")
+    if not items:
+        raise UsageError(f"{feature} has no items")
+    frames = [len(item) for item in items]
+    times = [item.known_times() for item in items]
+    known = [np.full(n, np.nan) if t is None else t for n, t in zip(frames, times, strict=True)]
+    coords: dict[str, Any] = {
+        "recording": ("row", np.repeat([item.record.recording for item in items], frames)),
+        "frame": ("row", np.concatenate([np.arange(n) for n in frames])),
+        "time": ("row", np.concatenate(known), {"units": "s"}),
+        "valid": ("row", np.concatenate([item.valid for item in items])),
+    }
+    rows = dask_array.concatenate([item.dask() for item in items])
+    return _labelled(rows, "row", coords, name, {"feature": feature}, columns)
+
+
+def _labelled(
+    rows: Any, dim: str, coords: dict[str, Any], name: str, about: Mapping[str, Any], columns: Sequence[str]
+) -> Any:
+    xarray = optional_package("xarray", "to_xarray")
+    dims = [dim, *(f"dim_{axis}" for axis in range(1, rows.ndim))]
+    if rows.ndim > 1 and rows.shape[-1] == len(columns):
+        dims[-1] = "column"
+        coords = coords | {"column": list(columns)}
+    return xarray.DataArray(rows, coords, dims, name, about)
 
 
 def describe_bytes(size: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from aupipe.store.aligned import wide_table
 from aupipe.store.formats.protocol import Layout, Rows, Sink
 from aupipe.store.log.index import Index
 from aupipe.store.protocol import Store
@@ -29,6 +30,7 @@ class ItemStore(Store, ABC):
     def __init__(self, path: str | os.PathLike[str], index: Index) -> None:
         self.path = Path(path)
         self.index = index
+        self.prefer: Callable[[str, Sequence[FeatureSpec]], str | None] | None = None
         self._specs: dict[str, FeatureSpec] = {}
         self._row_shapes: dict[str, tuple[int, ...]] = {}  # feature id -> shape of a row, where an item has one
 
@@ -213,6 +215,12 @@ class ItemStore(Store, ABC):
         if start < 0 or start + len(out) > rows.frames:
             raise _range_error(recording, feature, start, start + len(out), rows.frames)
         rows.copy(start, out)
+
+    def recordings(self) -> list[str]:
+        return sorted({record.recording for record in self.all_published()})
+
+    def to_frame(self, features: Sequence[str], recordings: Iterable[str] = (), *, allow_missing: bool = False) -> Any:
+        return wide_table(self, features, recordings, allow_missing)
 
     def __getitem__(self, feature: str) -> FeatureView:
         return feature_view(self, feature)

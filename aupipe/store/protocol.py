@@ -8,14 +8,15 @@ item. Items are immutable: to change one is to publish it again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aupipe.store.reader import ItemReader
 from aupipe.store.records import ItemRecord, ItemState
-from aupipe.store.view import FeatureView, ItemReader
+from aupipe.store.view import FeatureView
 from aupipe.types import FeatureSpec, SourceIdentity
 
 
@@ -147,8 +148,28 @@ class Store(ItemReader, Protocol):
         """Close files and drop memory maps. The store can be used again afterwards."""
         ...
 
+    def recordings(self) -> list[str]:
+        """The ids under which anything can be read, sorted: recordings, and videos for what their recordings share."""
+        ...
+
+    def to_frame(self, features: Sequence[str], recordings: Iterable[str] = (), *, allow_missing: bool = False) -> Any:
+        """One wide `pandas.DataFrame`: a row per frame, of several features of all recordings, or of these.
+
+        Columns: ``recording``; ``frame``, counted from 0 as everywhere in aupipe but in files of ABAW; ``time_s``, NaN
+        where the store does not know it; then a column ``<feature>.<name>`` for each value, ``hog.0`` where values have
+        no names. An invalid row is NaN; features of whole numbers have a column ``<feature>.valid``. float16 becomes
+        float32. Everything is in memory: for a corpus, `aupipe store export --format parquet`.
+
+        Raises UsageError for a recording that lacks one of the features, or where their numbers of frames differ;
+        ``allow_missing`` leaves such recordings out. KeyError for an unknown feature, UsageError without pandas.
+        """
+        ...
+
     def __getitem__(self, feature: str) -> FeatureView:
-        """The items of a feature by recording, asked for by its id or by its name: ``store["hog"]["a.mp4"][10:20]``."""
+        """The items of a feature by recording, asked for by its id or by its name: ``store["hog"]["a.mp4"][10:20]``.
+
+        A name that several features have is that of the project, where the store was opened by `aupipe.open_store`.
+        """
         ...
 
     def __iter__(self) -> Iterator[str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.registry import nearest
 from aupipe.store import adapters
+from aupipe.store.reader import ItemReader
 from aupipe.store.records import ItemRecord
 from aupipe.types import Features, FeatureSpec
 
@@ -23,38 +24,6 @@ if TYPE_CHECKING:
 BLOCK_ROWS = 256  # read at a time by an iteration over the rows
 BLOCK_BYTES = 16 << 20  # read at a time to find out which rows are valid
 GAP_ROWS = 16  # rows at most this far apart are read in one piece, with those between them
-
-
-class ItemReader(Protocol):
-    """What a view needs of a store: the part of `aupipe.store.protocol.Store` that lists and reads items."""
-
-    def features(self) -> list[FeatureSpec]:
-        """Every feature that the store has a spec of, by id."""
-        ...
-
-    def published(self, recording: str, feature: str) -> ItemRecord:
-        """The record of the data that `read` returns; a later failure does not change it. Raises KeyError."""
-        ...
-
-    def all_published(self, feature: str | None = None) -> Iterator[ItemRecord]:
-        """The records of all items that can be read (of one feature), by feature and recording."""
-        ...
-
-    def read(self, recording: str, feature: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Rows [start, stop) in the feature's dtype; a read-only view of the mapped file where the backend can.
-
-        Raises KeyError when there is no such item, IndexError when the range leaves it, DamageError when the file is
-        not the one that was published.
-        """
-        ...
-
-    def read_valid(self, recording: str, feature: str) -> NDArray[np.bool_]:
-        """(T,) True for rows that carry data, without reading the rows where the store knows it. Errors as `read`."""
-        ...
-
-    def read_times(self, recording: str, feature: str) -> NDArray[np.float64] | None:
-        """(T,) the time of each row in s, None where the store does not know it. Errors as `read`."""
-        ...
 
 
 def derive_valid_in_blocks(store: ItemReader, record: ItemRecord) -> NDArray[np.bool_]:
@@ -77,9 +46,15 @@ def derive_valid(rows: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def feature_view(store: ItemReader, feature: str) -> FeatureView:
-    """The items of a feature, by id or by a name that only one feature has. Raises KeyError."""
+    """The items of a feature, by id or name; of a name that several have, of the one that `ItemReader.prefer` says.
+
+    Raises KeyError.
+    """
     specs = store.features()
     found = [spec for spec in specs if feature in (spec.id, spec.name)]
+    if len(found) > 1 and store.prefer is not None:
+        chosen = store.prefer(feature, specs)
+        found = [spec for spec in found if spec.id == chosen] or found
     if not found:
         known = sorted({spec.name for spec in specs})
         raise KeyError(f"no feature {feature!r}.{nearest(feature, known)} There are: {', '.join(known) or 'none'}")
@@ -122,6 +97,14 @@ class FeatureView(Mapping[str, "ItemView"]):
         except KeyError:
             return False
 
+    def to_xarray(self) -> xarray.DataArray:
+        """All items one after another, read when they are computed with: the dimension ``row``.
+
+        Its coordinates are ``recording``, ``frame`` (from 0), ``valid`` and ``time`` in s (NaN where it is not known).
+        Raises UsageError without xarray.
+        """
+        return adapters.join_to_xarray(list(self.values()), self.spec.name, self.spec.id, self.spec.columns)
+
     def __repr__(self) -> str:
         sizes = [record.nbytes for record in self.store.all_published(self.spec.id)]
         return f"<{self.spec.id}: {len(sizes)} recordings, {adapters.describe_bytes(sum(sizes))}>"
@@ -133,6 +116,12 @@ class ItemView:
     def __init__(self, store: ItemReader, spec: FeatureSpec, record: ItemRecord) -> None:
         self.store, self.spec, self.record = store, spec, record
         self.shape, self.dtype, self.ndim = record.shape, np.dtype(record.dtype), len(record.shape)
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the values of a row, flattened; their numbers where the encoder names none."""
+        names = adapters.flat_names(self.shape[1:], self.spec.columns)
+        return names or [str(number) for number in range(math.prod(self.shape[1:]))]
 
     def __len__(self) -> int:
         return self.record.frames
@@ -243,13 +232,14 @@ class ItemView:
         return adapters.to_torch(np.array(self), dtype)
 
     def to_pandas(self) -> Any:
-        """A `pandas.DataFrame` with a row per frame and a column per value; rows of several dimensions are flattened.
+        """A `pandas.DataFrame` with a row per frame and a column per value, named as `columns` where they have names.
 
-        Columns have the names that the encoder gives them, else the numbers 0 to D - 1.
-
-        The index is the time in s where the store knows it, else the frame's number. Raises UsageError without pandas.
+        The index is the time in s where the store knows it, else the frame's number, from 0. Raises UsageError without
+        pandas.
         """
-        return adapters.to_pandas(np.array(self), self.known_times(), self.spec.columns)
+        return adapters.to_pandas(
+            np.array(self), self.known_times(), adapters.flat_names(self.shape[1:], self.spec.columns)
+        )
 
     def to_xarray(self) -> xarray.DataArray:
         """The rows as a view of the file, with the coordinates ``valid`` and, if known, ``time``.

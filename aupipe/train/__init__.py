@@ -1,1 +1,5 @@
-"""Features to scores."""
+"""Features to scores. ``aupipe.train(...)`` is `aupipe.commands.train`."""
+
+from aupipe.callable_module import make_callable
+
+make_callable(__name__, "aupipe.commands", "train")

@@ -24,7 +24,6 @@ import aupipe
 from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.extract.weights import (
     KNOWN_WEIGHTS,
-    KnownWeights,
     RefusedWeightsError,
     file_sha256,
     find_weights,
@@ -32,7 +31,7 @@ from aupipe.extract.weights import (
     known_weights,
 )
 from aupipe.extract.weights.checkpoint import load_into, read_state_dict
-from aupipe.extract.weights.folder import import_weights, list_weights, pull_weights, verify_weights
+from aupipe.extract.weights.folder import import_weights, list_weights, verify_weights
 from aupipe.extract.weights.pickled_checkpoint import read_checkpoint, unwrap
 from aupipe.extract.weights.pickles import read_pickle
 
@@ -371,35 +370,3 @@ def test_the_list_shows_what_is_there_and_verify_what_it_is(folder: Path) -> Non
         "own.safetensors": ("unknown", "MIT"),
         "broken.safetensors": ("unreadable", "unknown"),
     }
-
-
-def test_pull_fetches_from_the_hub_and_refuses_what_is_not_the_published_file(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import hashlib
-
-    import huggingface_hub
-
-    name = "face_detection_yunet_2023mar.onnx"
-    sent = tmp_path / "blob"
-    sent.write_bytes(b"what the hub sends")
-    asked = []
-    monkeypatch.setattr(
-        huggingface_hub, "hf_hub_download", lambda repository, file: asked.append((repository, file)) or str(sent)
-    )
-    with pytest.raises(RefusedWeightsError, match="is not the published"):
-        pull_weights(name)
-    assert not (folder / name).exists()
-    digest = hashlib.sha256(sent.read_bytes()).hexdigest()
-    monkeypatch.setitem(KNOWN_WEIGHTS, name, KnownWeights(digest, "MIT", "x", hub=("opencv/yunet", name)))
-    assert pull_weights(name).read_bytes() == b"what the hub sends"
-    assert asked[-1] == ("opencv/yunet", name)
-    with pytest.raises(WeightsMissingError, match=r"not on the hub: download it from .*Pytorch_Retinaface"):
-        pull_weights("Resnet50_Final.pth")
-    with pytest.raises(UsageError, match=r"Did you mean 'enet_b2_8\.pt'"):
-        pull_weights("enet_b2_8.pth")
-
-
-def test_pull_without_a_network_says_how_to_get_the_file(folder: Path) -> None:
-    with pytest.raises(WeightsMissingError, match="OpenCV Zoo"):  # HF_HUB_OFFLINE is set for every test
-        pull_weights("face_detection_yunet_2023mar.onnx")

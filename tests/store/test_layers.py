@@ -13,7 +13,7 @@ PACKAGE = Path(aupipe.__file__).parent / "store"
 # From the bottom up. A name is a module or a package of `aupipe.store`; "" is `aupipe/store/__init__.py`.
 LAYERS = [
     {"records", "keys", "processes", "fs", "links", "permissions", "adapters"},
-    {"documents", "record_json", "view", "run_log"},
+    {"documents", "record_json", "reader", "view", "aligned", "run_log"},
     {"protocol"},
     {"formats", "log"},
     {"writer", "items", "folders", "map_cache", "memory", "local"},

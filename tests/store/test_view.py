@@ -137,9 +137,9 @@ def test_a_batch_can_be_filled_again(store):
 
     dataset = WindowDataset(store, ["swin_t"], WINDOWS, length=300)
     batch = dataset.allocate(2)
-    assert dataset.__getitems__([1, 0], out=batch) is batch
+    assert dataset.gather([1, 0], out=batch) is batch
     place = batch["swin_t"].data_ptr()
-    dataset.__getitems__([0, 1], out=batch)
+    dataset.gather([0, 1], out=batch)
     assert batch["swin_t"].data_ptr() == place
     assert same(batch["swin_t"][1].numpy(), random_rows(700, 6, seed=1)[100:400])
 
@@ -147,7 +147,7 @@ def test_a_batch_can_be_filled_again(store):
 def test_several_features_are_gathered_at_once(store):
     from aupipe.store.windows import WindowDataset
 
-    batch = WindowDataset(store, ["swin_t", "hog"], [WINDOWS[0], WINDOWS[2]], length=300).__getitems__([0, 1])
+    batch = WindowDataset(store, ["swin_t", "hog"], [WINDOWS[0], WINDOWS[2]], length=300).gather([0, 1])
     assert {name: tuple(tensor.shape) for name, tensor in batch.items()} == {
         "swin_t": (2, 300, 6),
         "hog": (2, 300, 2, 3),

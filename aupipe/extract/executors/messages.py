@@ -25,6 +25,7 @@ PROCESS_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
     "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",  # also where the run was started from Python, and not by `aupipe`
     "ORT_DISABLE_TELEMETRY": "1",  # aupipe sends nothing
 }
 # Variables that say where weights and caches are, and so what is computed.

@@ -19,6 +19,7 @@ __all__ = [
     "RANDOM",
     "RANDOM_SEED",
     "KnownWeights",
+    "MissingFileError",
     "RefusedWeightsError",
     "file_sha256",
     "find_file",
@@ -43,6 +44,14 @@ class RefusedWeightsError(WeightsMissingError):
     """A file offered as weights is not what was asked for, or holds what must not be read."""
 
 
+class MissingFileError(WeightsMissingError):
+    """A file of weights is not on this machine; ``name``: as it was asked for."""
+
+    def __init__(self, name: str, *lines: str) -> None:
+        super().__init__(*lines)
+        self.name = name
+
+
 def find_file(name: str, known: KnownWeights | None = None) -> Path:
     """The file of this name: an absolute path as it is, else in AUPIPE_WEIGHTS.
 
@@ -57,7 +66,9 @@ def find_file(name: str, known: KnownWeights | None = None) -> Path:
         how = known.how if known else "put it there"
         digest = f" (sha256 {known.sha256})" if known and known.sha256 else ""
         then = "set AUPIPE_WEIGHTS to its folder" + " and `aupipe weights import` it" * _is_pickle(path)
-        raise WeightsMissingError(f"weights {name!r} not found {where}: {how}{digest}, then {then}")
+        if known and known.url:
+            how, then = f"`aupipe weights pull {shlex.quote(name)}` fetches it, or {how}", then
+        raise MissingFileError(name, f"weights {name!r} not found {where}: {how}{digest}, then {then}")
     _refuse_unpublished(path, file_sha256(path), known)
     return path
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from aupipe.errors import UsageError, WeightsMissingError
+from aupipe.documents import read_json
+from aupipe.errors import UsageError
 from aupipe.extract.weights import (
     KNOWN_WEIGHTS,
     KnownWeights,
@@ -23,11 +24,12 @@ from aupipe.extract.weights import (
 )
 from aupipe.extract.weights.onnx_file import external_files
 from aupipe.files import staged_file
-from aupipe.registry import nearest
 
+NOTES = "aupipe-weights.json"  # of `aupipe weights pull`: licences that were accepted, digests of first pulls
+NOT_WEIGHTS = (NOTES, ".lock", ".part", ".part.json")  # ends of names
 COPIED = (".onnx", ".tflite", ".task", ".safetensors")  # what imports as it is; every other file is converted
 
-Check = Literal["as published", "not the published file", "unknown", "unreadable"]
+Check = Literal["as published", "not the published file", "as first pulled", "changed", "unknown", "unreadable"]
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,18 @@ def list_weights(folder: Path | None = None) -> list[ListedWeights]:
 
 def verify_weights(folder: Path | None = None) -> Iterator[VerifiedWeights]:
     """Hash every file of the folder and compare it with what is known of it."""
-    folder = _folder(folder)
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        known = known_weights(path.relative_to(folder).as_posix())
+    folder = needed_folder(folder)
+    pulled = read_notes(folder)["sha256"]
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(NOT_WEIGHTS)):
+        name = path.relative_to(folder).as_posix()
+        known = known_weights(name)
         digest = file_sha256(path)
         check: Check = "unknown"
         licence = known.licence if known else "unknown"
         if known and known.sha256:
             check = "as published" if digest.startswith(known.sha256) else "not the published file"
+        elif name in pulled:
+            check = "as first pulled" if digest == pulled[name] else "changed"
         elif path.suffix == ".safetensors":
             try:
                 licence = safetensors_metadata(path).get("licence", licence)
@@ -87,7 +93,7 @@ def import_weights(source: Path, name: str | None = None, folder: Path | None = 
     """
     source = source.expanduser().absolute()
     copied = source.suffix in COPIED
-    folder = _folder(folder or weights_folder() or (None if copied else source.parent))
+    folder = needed_folder(folder or weights_folder() or (None if copied else source.parent))
     known = known_weights(source.as_posix())
     find_file(str(source), known)  # is there, and is the published file where one is known
     default = source.name if copied else imported_name(source)
@@ -123,40 +129,27 @@ def _convert(source: Path, target: Path, known: KnownWeights | None) -> None:
     save_file(state, target, {"aupipe": json.dumps(origin, sort_keys=True)})
 
 
-def pull_weights(name: str, folder: Path | None = None) -> Path:
-    """Fetch a known checkpoint from the Hugging Face hub into the folder: the one function here that uses a network.
-
-    Raises UsageError for an unknown name, WeightsMissingError with the way to get it for a file that is not on the hub
-    or cannot be reached, RefusedWeightsError when what came is not the published file.
-    """
-    known = KNOWN_WEIGHTS.get(name)
-    if known is None:
-        raise UsageError(f"no known weights {name!r}.{nearest(name, KNOWN_WEIGHTS)}")
-    target = _folder(folder) / name
-    if known.hub is None:
-        raise WeightsMissingError(f"{name} is not on the hub: {known.how}; then `aupipe weights import FILE`")
-    from huggingface_hub import hf_hub_download
-
-    repository, file = known.hub
-    try:
-        fetched = hf_hub_download(repository, file)
-    except Exception as error:  # offline, refused, moved: the hub's own kinds are many
-        raise WeightsMissingError(f"{file} of {repository} could not be fetched ({error}); {known.how}") from error
-    source = find_file(str(Path(fetched).resolve()), known)
-    _refuse_other(target, source)
-    with staged_file(target, overwrite=True) as part:
-        shutil.copyfile(source, part)
-    return target
-
-
 def _refuse_other(target: Path, source: Path) -> None:
     """Raises UsageError where a file is there already whose content is another."""
     if target.exists() and file_sha256(target) != file_sha256(source):
         raise UsageError(f"{target} exists and holds other weights: remove it, or import under another --name")
 
 
-def _folder(folder: Path | None) -> Path:
+def needed_folder(folder: Path | None) -> Path:
+    """``folder``, or that of AUPIPE_WEIGHTS. Raises UsageError where there is none."""
     folder = folder or weights_folder()
     if folder is None:
-        raise UsageError("AUPIPE_WEIGHTS names no folder: set it to where weights are kept")
+        raise UsageError(
+            "AUPIPE_WEIGHTS names no folder: set it, or path in [weights] of aupipe.toml, to where weights are kept"
+        )
     return folder
+
+
+def read_notes(folder: Path) -> dict[str, dict[str, str]]:
+    """What `NOTES` says: ``accepted``: licence -> when, ``sha256``: name -> digest. Raises UsageError."""
+    path = folder / NOTES
+    try:
+        found = read_json(path) if path.is_file() else {}
+        return {key: dict(found.get(key, {})) for key in ("accepted", "sha256")}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UsageError(f"{path}: not readable ({error}): remove it, and pull again") from error

@@ -1,4 +1,4 @@
-"""Write features to files for other programs: npz, HDF5 or Parquet."""
+"""Write features to files for other programs: npz, HDF5, Parquet or WebDataset."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from aupipe.store.adapters import optional_package
 from aupipe.store.formats.hdf5 import MAX_NAMES
 from aupipe.store.formats.rows import row_blocks
 from aupipe.store.keys import recording_key
+from aupipe.store.maintenance.webdataset import write_shards
 from aupipe.store.permissions import folder_mode, set_modes
 from aupipe.store.processes import writer_name
 from aupipe.store.protocol import Store
 from aupipe.store.view import FeatureView, ItemView, feature_view
+from aupipe.types import PER_VIDEO
 
 FIXED = ("recording", "frame", "time_s", "valid")  # what an export has of every feature
 
@@ -47,7 +49,9 @@ def export(
     ``hdf5``: one file, a group per feature with the attribute ``columns`` (of up to `MAX_NAMES`), a dataset per
     recording with its name in the attribute ``recording``. ``parquet``: a folder, one file per feature, a row per frame
     with its recording, its number, its time in s (null where that is not known), whether it is valid, and its values:
-    a column each where they have names of their own, else one list.
+    a column each where they have names of their own, else one list; Hugging Face `datasets` reads it (docs/store.md).
+    ``webdataset``: a folder of shards, a sample per recording (`aupipe.store.maintenance.webdataset`); of a person it
+    has the sound of the video too.
 
     Raises UsageError for an unknown format, for Parquet without pyarrow, and for a target that exists or whose folder
     does not; ``overwrite`` replaces a file, never a folder.
@@ -170,4 +174,16 @@ def _pyarrow() -> Any:
     return optional_package("pyarrow", "exporting to parquet")
 
 
-WRITERS: dict[str, Callable[[str, Selection], None]] = {"npz": _to_npz, "hdf5": _to_hdf5, "parquet": _to_parquet}
+def _to_webdataset(folder: str, items: Selection) -> None:
+    views = [view for view, _ in items]
+    chosen = {name for view, names in items for name in names if view.spec.modality not in PER_VIDEO}
+    chosen = chosen or {name for _, names in items for name in names}
+    write_shards(folder, views, _names(views), sorted(chosen))
+
+
+WRITERS: dict[str, Callable[[str, Selection], None]] = {
+    "npz": _to_npz,
+    "hdf5": _to_hdf5,
+    "parquet": _to_parquet,
+    "webdataset": _to_webdataset,
+}

@@ -18,7 +18,7 @@ from aupipe.store.documents import STAGED_PREFIX
 from aupipe.store.local import LocalStore
 from aupipe.store.log.index_file import IndexFile, JournalPart, Revision, index_paths
 from aupipe.store.log.journal import damaged_lines, read_lines
-from aupipe.store.maintenance.inventory import items_on_disk, names_in, refuse_links
+from aupipe.store.maintenance.inventory import items_on_disk, names_in, refuse_links, size_on_disk
 from aupipe.store.maintenance.lease import Lease, hold_lease
 from aupipe.store.processes import is_of_this_machine, writer_has_ended
 from aupipe.store.record_json import parse_metadata
@@ -70,7 +70,7 @@ def _collect(store: LocalStore, lease: Lease, grace_ns: int, full: bool) -> Coll
         lease.beat()
         path = store.folder.revision_path(*revision)
         if os.path.lexists(path):
-            found.nbytes += _size(path)
+            found.nbytes += size_on_disk(path)
             found.items += 1
             store.folder.remove_item(path)
         del garbage[revision]
@@ -80,6 +80,18 @@ def _collect(store: LocalStore, lease: Lease, grace_ns: int, full: bool) -> Coll
         fs.remove(store.folder.checked(store.folder.old_snapshots))
     found.journals = _remove_merged(store, lease, now_ns - grace_ns)
     return found
+
+
+def preview(store: LocalStore, grace_s: float = GRACE_S) -> Collected:
+    """What `collect` would remove of items and of ``tmp/``; nothing is removed. Journals are not counted."""
+    now_ns = store.folder.now_ns()
+    store.refresh()
+    garbage = store.index.garbage(now_ns)
+    for orphan in _orphans(store, items_on_disk(store)):
+        garbage.setdefault(orphan, now_ns)
+    due = [key for key, since_ns in garbage.items() if now_ns - since_ns >= grace_s * 1e9]
+    paths = [path for path in (store.folder.revision_path(*key) for key in due) if os.path.lexists(path)]
+    return Collected(len(paths), sum(map(size_on_disk, paths)), len(list_abandoned(store, now_ns)))
 
 
 def forget(store: LocalStore, recording: str) -> None:
@@ -185,12 +197,6 @@ def _orphans(store: LocalStore, on_disk: list[str]) -> list[Revision]:
         if last > int(seq) or (last == int(seq) and writer_has_ended(writer)):
             found.append((item.recording, item.feature, item.revision))
     return found
-
-
-def _size(path: str) -> int:
-    if not os.path.isdir(path) or os.path.islink(path):
-        return os.lstat(path).st_size
-    return sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names)
 
 
 # tmp/ ----------------------------------------------------------------------------------------------------------------

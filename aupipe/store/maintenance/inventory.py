@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 
+from aupipe.errors import BusyError
 from aupipe.store.folders import FOLDERS
 from aupipe.store.keys import FEATURE_ID
 from aupipe.store.links import link_error, links_in
 from aupipe.store.local import LocalStore
+from aupipe.store.processes import writer_runs
+from aupipe.store.run_log import run_logs, running_pid
 
 
 def feature_folders(store: LocalStore) -> list[str]:
@@ -63,3 +66,27 @@ def names_in(folder: str) -> list[str]:
         return sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def refuse_writers(store: LocalStore, then: str) -> None:
+    """Raises BusyError where another process of this machine writes to the store; ``then``: what to do afterwards."""
+    writers = [writer_runs(name) for name in names_in(store.folder.staging)]
+    for pid in (*writers, *map(running_pid, run_logs(store.root))):
+        if pid:
+            raise BusyError(f"process {pid} is writing to {store.path}: stop it, then {then}")
+
+
+def unrecorded_items(store: LocalStore) -> list[str]:
+    """The paths of orphans: items on disk that no journal line is of, neither published nor replaced."""
+    known = {store.item_path(record) for record in store.all_published()}
+    known |= {store.folder.revision_path(*revision) for revision in store.index.garbage(0)}
+    return [path for path in items_on_disk(store) if path not in known]
+
+
+def size_on_disk(path: str) -> int:
+    """The bytes of a file, or of all files in a folder; 0 where there is nothing."""
+    if not os.path.lexists(path):
+        return 0
+    if not os.path.isdir(path) or os.path.islink(path):
+        return os.lstat(path).st_size
+    return sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names)

@@ -12,11 +12,10 @@ from aupipe.store.local import LocalStore
 from aupipe.store.log.journal import blank_lines, damaged_lines
 from aupipe.store.log.line import decode_line
 from aupipe.store.maintenance.gc import forget, sweep
-from aupipe.store.maintenance.inventory import feature_folders, names_in, refuse_links
+from aupipe.store.maintenance.inventory import feature_folders, names_in, refuse_links, refuse_writers
 from aupipe.store.maintenance.verify import lost_journals
-from aupipe.store.processes import writer_runs
 from aupipe.store.run_log import FOLDER as RUN_LOGS
-from aupipe.store.run_log import erase, run_logs, running_pid
+from aupipe.store.run_log import erase, run_logs
 
 INDEX_FILES = ("index__", "catalogue__")  # what the names of index files in quarantine begin with
 
@@ -46,10 +45,7 @@ def purge(store: LocalStore, recording: str) -> int:
     for path in journals:  # a damaged line may hold a part of the name
         for number in damaged_lines(path):
             raise DamageError(f"{path} line {number} is damaged: `aupipe store verify --repair`, then purge again")
-    writers = [writer_runs(os.path.basename(path)) for path in _files(store.folder.staging)]
-    for pid in (*writers, *map(running_pid, logs)):
-        if pid:
-            raise BusyError(f"process {pid} is writing to {store.path}: stop it, then purge again")
+    refuse_writers(store, "purge again")
     sweep(store)
     for path in _files(store.folder.staging):
         fs.remove(path)

@@ -1,0 +1,44 @@
+"""Which stored features are still named: by a configuration, and by what they are computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from aupipe.config import Config
+from aupipe.errors import WeightsMissingError
+from aupipe.extract.planning.features import FeatureSet, build_feature_set
+from aupipe.types import FeatureSpec, Recording
+
+
+def named_features(config: Config, recordings: Sequence[Recording], stored: Sequence[FeatureSpec]) -> set[str]:
+    """The ids of the stored features that a configuration gives these recordings, and of what they are computed from.
+
+    Of an encoder or a detector whose weights are not on this machine, every stored feature of its name or its kind is
+    named: which one it is cannot be said. Raises UsageError for a configuration with an error.
+    """
+    found: set[str] = set()
+    for encoder in config.encoders:
+        try:
+            found |= _ids(build_feature_set(config, names=[encoder.name], known=stored), recordings)
+        except WeightsMissingError:
+            kinds = {encoder.kind, config.faces.detector}
+            found |= {spec.id for spec in stored if spec.name == encoder.name or spec.kind in kinds}
+    return with_inputs(found, stored) & {spec.id for spec in stored}
+
+
+def with_inputs(ids: Iterable[str], stored: Sequence[FeatureSpec]) -> set[str]:
+    """These features, those they are computed from, those these are computed from, and so on."""
+    inputs = {spec.id: set(spec.inputs.values()) for spec in stored}
+    found, new = set[str](), set(ids)
+    while new:
+        found |= new
+        new = set().union(*(inputs.get(feature, set()) for feature in new)) - found
+    return found
+
+
+def _ids(features: FeatureSet, recordings: Sequence[Recording]) -> set[str]:
+    found: set[str] = set()
+    for graph in map(features.graph, recordings):
+        specs = (graph.clock, graph.detections, graph.faces, *graph.named.values())
+        found |= {spec.id for spec in specs if spec is not None}
+    return found

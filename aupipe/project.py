@@ -1,0 +1,124 @@
+"""A project from Python: its configuration, data set and store. Errors are those of `aupipe.errors`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aupipe.config import FILE_NAME, Config, find_config, load_config
+from aupipe.errors import UsageError, WeightsMissingError
+from aupipe.types import FeatureSpec, Labels, Recording
+
+if TYPE_CHECKING:
+    from aupipe.dataset_model import Dataset
+    from aupipe.store import Store
+    from aupipe.train.model import Model
+
+
+def open_store(path: str | os.PathLike[str] = "features") -> Store:
+    """The feature store at ``path``, to read: ``store["hog"]["a.mp4"][100:200]``.
+
+    A name that several stored features have, as of two settings of one encoder, is that of the nearest `aupipe.toml` in
+    the folder of the store or above, where that configures this store.
+
+    Raises NoStoreError when there is none, UsageError when the path holds something else, StoreVersionError when a
+    newer aupipe wrote it, DamageError when its ``store.json`` cannot be read.
+    """
+    from aupipe.store import open_store
+
+    store = open_store(path)
+    file = find_config(Path(path).absolute().parent)
+    if file is not None:
+        store.prefer = partial(_id_in_project, file, Path(path))
+    return store
+
+
+def load_project(path: str | os.PathLike[str] = ".") -> Project:
+    """The project in the folder ``path`` or above it, or that of the `aupipe.toml` that ``path`` names.
+
+    Raises UsageError where there is none, and for a file that is not valid.
+    """
+    given = Path(path)
+    file = find_config(given) if given.is_dir() else given
+    if file is None:
+        raise UsageError(f"no {FILE_NAME} in {given.absolute()} or above: run `aupipe init` there")
+    return Project(load_config(file))
+
+
+def load_run(path: str | os.PathLike[str]) -> Model:
+    """The trained model in the folder of a run, or of an ensemble.
+
+    Raises UsageError where there is none, DamageError where it cannot be read.
+    """
+    from aupipe.train.model import load_model
+
+    return load_model(Path(path))
+
+
+@dataclass(frozen=True)
+class Project:
+    """A configuration, its data set and its store."""
+
+    config: Config
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data set. Raises UsageError where a folder is missing or has no recordings."""
+        from aupipe.dataset import open_dataset
+
+        return open_dataset(self.config.dataset)
+
+    @property
+    def recordings(self) -> tuple[Recording, ...]:
+        """The recordings of the data set, extracted or not."""
+        return self.dataset.recordings
+
+    @cached_property
+    def store(self) -> Store:
+        """The store. A name that several stored features have is that of the configuration. Raises NoStoreError."""
+        from aupipe.cli.options import existing_store
+
+        store: Store = existing_store(self.config)
+        store.prefer = partial(_configured_id, self)
+        return store
+
+    def labels(self, task: str, split: str | None = None) -> dict[str, Labels]:
+        """Recording id -> its annotations, of all annotated recordings or those of a split.
+
+        Row k is of decoded frame k. Raises UsageError for an unknown task.
+        """
+        recordings = self.dataset.split(task, split) if split else self.recordings
+        self.dataset.task(task)
+        found = {recording.id: self.dataset.labels(recording, task) for recording in recordings}
+        return {name: labels for name, labels in found.items() if labels is not None}
+
+
+def _id_in_project(file: Path, store: Path, name: str, stored: Sequence[FeatureSpec]) -> str | None:
+    """`_configured_id` of the project of ``file``, where that has the store at this path."""
+    try:
+        project = Project(load_config(file))
+    except UsageError:
+        return None
+    same = os.path.realpath(project.config.store.path) == os.path.realpath(store)
+    return _configured_id(project, name, stored) if same else None
+
+
+def _configured_id(project: Project, name: str, stored: Sequence[FeatureSpec]) -> str | None:
+    """The id of the one stored feature that a name means in a project; None where it means none, or several."""
+    from aupipe.extract.planning.features import build_feature_set
+
+    own = [name] if name in {encoder.name for encoder in project.config.encoders} else []
+    found = set()
+    try:
+        parts = build_feature_set(project.config, names=own, known=stored)
+        for graph in map(parts.graph, project.recordings):
+            others = [spec for spec in (graph.clock, graph.detections, graph.faces) if spec and spec.name == name]
+            found |= {spec.id for spec in (graph.named.get(name), *others) if spec is not None}
+    except (UsageError, WeightsMissingError):
+        return None
+    found &= {spec.id for spec in stored}
+    return found.pop() if len(found) == 1 else None

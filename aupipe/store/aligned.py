@@ -1,0 +1,89 @@
+"""Several features of a recording side by side, frame for frame, and as one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from aupipe.errors import UsageError
+from aupipe.store.adapters import flat_rows, optional_package
+from aupipe.store.reader import ItemReader
+from aupipe.store.view import FeatureView, ItemView, feature_view
+from aupipe.types import PER_VIDEO
+
+
+def stored_items(views: Sequence[FeatureView], recording: str) -> list[ItemView | None]:
+    """The items of these features of one recording; what a video has for all its recordings is found by the video."""
+    found = [view.get(recording) for view in views]
+    video = next((item.record.video_id for item in found if item is not None and item.record.video_id), recording)
+    return [
+        item if item is not None or view.spec.modality not in PER_VIDEO else view.get(video)
+        for view, item in zip(views, found, strict=True)
+    ]
+
+
+def aligned_items(views: Sequence[FeatureView], recording: str) -> list[ItemView]:
+    """`stored_items`, all of which are there.
+
+    Raises UsageError where one is missing, and where they do not have the same number of frames.
+    """
+    items = []
+    for view, item in zip(views, stored_items(views, recording), strict=True):
+        if item is None:
+            raise UsageError(f"recording {recording!r} has no {view.spec.id} in the store: `aupipe status` says why")
+        items.append(item)
+    if len({len(item) for item in items}) > 1:
+        sizes = ", ".join(f"{item.spec.id} {len(item)}" for item in items)
+        raise UsageError(f"recording {recording!r}: the numbers of frames differ ({sizes}): `aupipe status` says why")
+    return items
+
+
+def recordings_of(views: Sequence[FeatureView]) -> list[str]:
+    """The recordings that have any of these features; of those that belong to whole videos alone, the videos."""
+    own = [view for view in views if view.spec.modality not in PER_VIDEO]
+    return sorted({recording for view in own or views for recording in view})
+
+
+def has_all(views: Sequence[FeatureView], recording: str) -> bool:
+    """Whether `aligned_items` finds every feature of a recording."""
+    try:
+        return bool(aligned_items(views, recording))
+    except UsageError:
+        return False
+
+
+def wide_table(
+    store: ItemReader, features: Sequence[str], recordings: Iterable[str] = (), allow_missing: bool = False
+) -> Any:
+    """See `aupipe.store.protocol.Store.to_frame`."""
+    pandas = optional_package("pandas", "to_frame")
+    views = [feature_view(store, name) for name in features]
+    if not views:
+        raise UsageError("to_frame: name the features of the table")
+    names = [view.spec.name for view in views]
+    prefixes = [view.spec.name if names.count(view.spec.name) == 1 else view.spec.id for view in views]
+    wanted = list(recordings) or recordings_of(views)
+    if allow_missing:
+        wanted = [recording for recording in wanted if has_all(views, recording)]
+    if not wanted:
+        raise UsageError(f"no recording has all of {', '.join(prefixes)}")
+    parts = []
+    for recording in wanted:
+        items = aligned_items(views, recording)
+        times = next((times for item in items if (times := item.known_times()) is not None), np.nan)
+        table = {"recording": recording, "frame": np.arange(len(items[0])), "time_s": times}
+        parts.append(pandas.DataFrame(table, columns=list(table)))
+        values = [_named(pandas, item, prefix) for item, prefix in zip(items, prefixes, strict=True)]
+        parts[-1] = pandas.concat([parts[-1], *values], axis=1)
+    return pandas.concat(parts, ignore_index=True)
+
+
+def _named(pandas: Any, item: ItemView, prefix: str) -> Any:
+    """The rows of an item as a table; float16, which pandas computes slowly with, as float32."""
+    rows = flat_rows(np.array(item, np.float32 if item.dtype == np.float16 else item.dtype))
+    table = pandas.DataFrame(rows, columns=[f"{prefix}.{name}" for name in item.columns])
+    if item.dtype.kind != "f":  # whole numbers have no NaN
+        table[f"{prefix}.valid"] = item.valid
+    return table
