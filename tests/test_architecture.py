@@ -33,7 +33,7 @@ LAYERS = [
     },
     {"store"},
     {"extract", "train", "demo"},
-    {"report", "doctor"},
+    {"report", "doctor", "imported"},
     {"cli"},
 ]
 INDEPENDENT = {"extract", "train", "demo"}  # in one layer, and do not import each other
@@ -233,6 +233,8 @@ def test_importing_aupipe_loads_nothing_heavy() -> None:
         ["train", "--help"],
         ["demo", "--help"],
         ["check", "--help"],
+        ["analyse", "--help"],
+        ["import", "--help"],
         ["overlay", "--help"],
         ["report", "run", "--help"],
         ["report", "--help"],
