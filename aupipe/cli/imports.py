@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -63,9 +63,10 @@ def import_features(
     found = import_files(files, wanted, opened, clock, name, key=key, made_by=made_by)
     without = [one.id for one in recordings if one.id not in files]
     if as_json:
-        about = {"message_type": "summary", "feature": found.spec.id if found.spec else None, "done": len(found.done)}
-        about |= {"fitted": {one: how for one, how in found.done.items() if how}, "failed": found.failed}
-        about |= {"no_file": without, "no_recording": list(map(str, others)), "dropped_columns": found.dropped}
+        about: dict[str, Any] = {"message_type": "summary", "feature": found.spec.id if found.spec else None}
+        about |= {"done": len(found.done), "fitted": {one: how for one, how in found.done.items() if how}}
+        about |= {"failed": found.failed, "no_file": without, "no_recording": list(map(str, others))}
+        about |= {"dropped_columns": found.dropped}
         echo_json(about)
         return RecordingError.exit_code if found.failed else 0
     if found.spec:

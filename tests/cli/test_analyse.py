@@ -19,6 +19,7 @@ import pytest
 
 from aupipe.config import load_config
 from aupipe.dataset import open_dataset
+from aupipe.errors import WeightsMissingError
 from aupipe.extract.encoders.visual.blendshapes import NAMES
 from aupipe.extract.planning.features import build_feature_set
 from aupipe.report.analysis import table_files
@@ -204,6 +205,46 @@ def test_a_workbook_of_more_rows_than_a_sheet_holds_is_refused_before_anything_i
     said = Folder(root).ask("analyse", "clips", "--cpu", "--out", "long.xlsx", code=2)
     assert "52 rows and 33 columns; a sheet of .xlsx holds 51 and 16,384: use .csv or .parquet" in said
     assert sorted(root.iterdir()) == before
+
+
+def test_what_cannot_be_written_or_found_is_refused_before_anything_is_decoded(tmp_path: Path) -> None:
+    write_media(tmp_path / "a.mp4", np.full((6, 96, 128, 3), 128, np.uint8))
+    (tmp_path / "none.toml").write_text("[store]\n")
+    (tmp_path / "lacks.toml").write_text('[[encoder]]\nname = "x"\nmodality = "visual"\nkind = "dan"\n')
+    folder = Folder(tmp_path)
+    for arguments, words in (
+        ((), "name the videos, or folders of them: aupipe analyse clip.mp4"),
+        (("b.mp4",), "no file or folder b.mp4"),
+        (
+            ("a.mp4", "--out", "a.cvs"),
+            "--out a.cvs: unknown suffix. Did you mean '.csv'? Accepted: .csv, .parquet",
+        ),
+        (("a.mp4", "--out", "there/a.csv"), "there is no folder"),
+        (("a.mp4", "--out", "a.csv", "--out", "a.csv"), "--out a.csv is named twice"),
+        (("a.mp4", "--classifier", "happiness"), "--classifier happiness: no trained run, no .toml file and no"),
+        (("a.mp4", "--classifier", "none.toml"), "none.toml: it has no [[encoder]] table"),
+        (("a.mp4", "--detector", "yunnet"), "Did you mean 'yunet'"),
+    ):
+        assert words in folder.ask("analyse", *arguments, code=2), arguments
+    with pytest.raises(WeightsMissingError, match="affecnet8_epoch5_acc0"):
+        folder.ask("analyse", "a.mp4", "--classifier", "lacks.toml")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "lacks.toml", "none.toml"]
+
+
+@pytest.mark.slow
+def test_a_broken_video_is_left_out_by_name_and_the_others_are_given(project: Project) -> None:
+    write_media(project.folder / "videos" / "a.mp4", np.full((6, 96, 128, 3), 128, np.uint8))
+    (project.folder / "videos" / "b.mp4").write_bytes(b"no video" * 100)
+    answer = project.run("analyse", "videos", "--cpu", "--no-picture")
+    assert answer.code == 3, answer.err
+    assert "left out b.mp4: " in answer.out
+    assert "FAILED  b.mp4" in answer.out
+    assert set(pandas.read_csv(project.folder / "analysis.csv").recording) == {"a.mp4"}
+    (project.folder / "videos" / "a.mp4").unlink()
+    alone = project.run("analyse", "videos/b.mp4", "--cpu", "--no-picture", "--out", "b.csv")
+    assert alone.code == 3
+    assert "none of the 1 videos could be analysed: b.mp4: " in alone.err
+    assert not (project.folder / "b.csv").exists()
 
 
 def test_a_name_that_begins_with_an_equals_sign_is_no_formula(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def find_targets(outs: Sequence[Path], recordings: Sequence[Recording], pictures
         suffix = out.suffix.lower()
         if suffix not in (*TABLES, *INTERVALS):
             known = (*TABLES, ".eaf", ".TextGrid")
-            raise UsageError(f"--out {out}: unknown suffix{nearest(out.suffix, known)} Accepted: {', '.join(known)}")
+            raise UsageError(f"--out {out}: unknown suffix.{nearest(out.suffix, known)} Accepted: {', '.join(known)}")
         if not out.absolute().parent.is_dir():
             raise UsageError(f"--out {out}: there is no folder {out.absolute().parent}; make it first")
         require_packages(out)
