@@ -291,6 +291,7 @@ def test_three_real_clips_have_the_times_of_their_frames_and_52_named_blendshape
     assert sum(stop - start for start, stop, _ in smiling) > 500
 
 
+@pytest.mark.slow
 def test_every_command_of_the_page_works_as_it_stands(analysed: tuple[Path, Answer]) -> None:
     """In one process: each of them would load torch anew."""
     root, _ = analysed

@@ -64,6 +64,7 @@ def test_rows_of_a_constant_rate_are_placed_by_their_times_where_frames_come_at_
             "9 rows, the video has 6 decoded frames, and its frame numbers",
         ),
         ("a,b\n1,2\n3,4\n", "2 rows, the video has 6 decoded frames, and it has no clock that fits"),
+        ("time_s,a\n0,1\n0.04,1\n0.2,1\n", "3 rows, the video has 6 decoded frames, and its frame numbers and times"),
         ("frame,a\n2,1\n3,1\n4,1\n", "3 rows, the video has 6"),  # from 0 or from 1? nobody can tell
     ],
 )
