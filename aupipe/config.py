@@ -24,6 +24,7 @@ from aupipe.types import FEATURE_NAME, StreamChoice
 FILE_NAME = "aupipe.toml"
 NO_DETECTOR = "none"  # the value of [faces] detector with which whole frames are encoded
 RESERVED_NAMES = ("clock", "detections", "faces")  # features that aupipe computes itself
+IMPORTED = "imported"  # the kind of features that another program has computed: no [[encoder]] makes them
 RESERVED_ENVIRONMENT = {"AUPIPE_WEIGHTS", "AUPIPE_MIRROR", "AUPIPE_TEST_ASSETS"}
 
 

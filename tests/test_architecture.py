@@ -45,7 +45,7 @@ LAYERS = [
     },
     {"store"},
     {"extract", "train", "demo"},
-    {"report", "doctor"},
+    {"report", "doctor", "imported"},
     {"cli"},
     {"project", "commands"},  # for callers from Python
 ]
@@ -246,6 +246,8 @@ def test_importing_aupipe_loads_nothing_heavy() -> None:
         ["train", "--help"],
         ["demo", "--help"],
         ["check", "--help"],
+        ["analyse", "--help"],
+        ["import", "--help"],
         ["overlay", "--help"],
         ["report", "run", "--help"],
         ["report", "--help"],

@@ -14,11 +14,13 @@ from typing import NoReturn
 import click
 
 from aupipe import __version__
+from aupipe.cli.analyse import analyse
 from aupipe.cli.check import check
 from aupipe.cli.cluster import cluster
 from aupipe.cli.doctor import doctor
 from aupipe.cli.ensemble import ensemble
 from aupipe.cli.extract import extract
+from aupipe.cli.imports import import_features
 from aupipe.cli.look import overlay, preview
 from aupipe.cli.output import close_streams, echo, echo_error, echo_traceback, open_streams
 from aupipe.cli.predict import predict
@@ -69,6 +71,8 @@ COMMANDS = (
     init,
     config,
     extract,
+    analyse,
+    import_features,
     transcribe,
     status,
     inspect,

@@ -51,12 +51,14 @@ def gather(
     ``where``: conditions that recordings fulfil (`Dataset.where`). Raises UsageError where one of the ``needed`` splits
     is empty, and for a feature that is not configured or not stored, with the command that makes it.
     """
+    from aupipe.extract.planning.features import imported_features
     from aupipe.train.recipe import describe_missing
 
     asked = tuple(names) or recipe.features
     command = extract_command(config, recipe, task)
     config = with_encoders(config, recipe.encoders)
-    if missing := describe_missing(recipe, [encoder.name for encoder in config.encoders], asked, command):
+    available = [*(encoder.name for encoder in config.encoders), *(s.name for s in imported_features(store.features()))]
+    if missing := describe_missing(recipe, available, asked, command):
         raise UsageError(missing)
     command = command if set(recipe.features).issuperset(asked) else ""
     dataset = open_dataset(config.dataset)
@@ -120,7 +122,9 @@ def keep_current(
     from aupipe.extract.planning.plan import make_plan
 
     known = {encoder.name for encoder in config.encoders}
-    parts = build_feature_set(config, names=[name for name in features if name in known], known=store.features())
+    if not (names := [name for name in features if name in known]):  # all of them are imported
+        return recordings
+    parts = build_feature_set(config, names=names, known=store.features())
     stale = {
         item.key: item.state if item.state == "source changed" else f"{STALE[item.state]}{item.reason}"
         for item in make_plan(recordings, parts, store).items

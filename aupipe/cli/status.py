@@ -65,10 +65,11 @@ def status(
         return 0
     recordings, features = select(config, lambda: open_dataset(config.dataset), [], [])
     plan = make_plan(recordings, features, opened)
+    imported = _imported({recording.id for recording in recordings}, opened)
     if as_json:
-        echo_json(_status_json(plan, opened), indent=1)
+        echo_json(_status_json(plan, opened, imported), indent=1)
     else:
-        _show_status(plan, opened, failed, damaged, notes)
+        _show_status(plan, opened, imported, failed, damaged, notes)
     incomplete = any(item.state == "failed before" for item in plan.items)
     return 3 if incomplete else 0
 
@@ -92,11 +93,23 @@ def _damaged(plan: Plan, store: Store) -> dict[str, list[ItemRecord]]:
 
 def _notes(plan: Plan, store: Store) -> dict[str, list[str]]:
     """Video -> notes on its media, from one feature of each modality: the others' records say the same."""
+    from aupipe.extract.planning.features import imported_features
+
     features = {item.spec.modality: item.spec.id for item in plan.items if item.state == "done"}
-    return media_notes(record for feature in features.values() for record in store.all_published(feature))
+    ids = [*features.values(), *(spec.id for spec in imported_features(store.features()))]
+    return media_notes(record for feature in ids for record in store.all_published(feature))
 
 
-def _status_json(plan: Plan, store: Store) -> dict[str, Any]:
+def _imported(recordings: set[str], store: Store) -> dict[str, tuple[int, int]]:
+    """Imported feature -> of how many of the recordings it is stored, and of how many not."""
+    from aupipe.extract.planning.features import imported_features
+
+    ids = [spec.id for spec in imported_features(store.features())]
+    found = {feature: {record.recording for record in store.all_published(feature)} for feature in ids}
+    return {feature: (len(recordings & stored), len(recordings - stored)) for feature, stored in found.items()}
+
+
+def _status_json(plan: Plan, store: Store, imported: dict[str, tuple[int, int]]) -> dict[str, Any]:
     records = _damaged(plan, store)
     features = {
         feature: {
@@ -106,12 +119,16 @@ def _status_json(plan: Plan, store: Store) -> dict[str, Any]:
         }
         for feature, items in _by_feature(plan.items).items()
     }
+    for name, (done, missing) in imported.items():
+        features[name] = {"done": done, "missing": missing, "imported": True}
     runs = [account.to_json() for account in extractions(store)[-SHOWN_RUNS:]]
     about = {"store": str(store.path), "backend": store.backend, "features": features}
     return about | {"notes": _notes(plan, store), "runs": runs}
 
 
-def _show_status(plan: Plan, store: Store, failed: bool, damaged: bool, notes: bool) -> None:
+def _show_status(
+    plan: Plan, store: Store, imported: dict[str, tuple[int, int]], failed: bool, damaged: bool, notes: bool
+) -> None:
     records = _damaged(plan, store)
     echo(f"{store.path} ({store.backend})")
     echo(f"{'feature':32} {'done':>7} {'missing':>7} {'stale':>7} {'failed':>7} {'damaged':>7}")
@@ -120,6 +137,8 @@ def _show_status(plan: Plan, store: Store, failed: bool, damaged: bool, notes: b
         stale = states["spec changed"] + states["source changed"] + states["other file"]
         row = f"{feature:32} {states['done']:>7} {states['new']:>7} {stale:>7} {states['failed before']:>7}"
         echo(f"{row} {len(records.get(feature, ())):>7}")
+    for feature, (done, missing) in imported.items():
+        echo(f"{feature:32} {done:>7} {missing:>7}   imported: aupipe import")
     failures = [item for item in plan.items if item.state == "failed before"]
     if failed:
         for line in failure_lines((item.key, item.spec.name, item.reason) for item in failures):

@@ -25,8 +25,14 @@ class Location:
     keyed: bool = False
 
 
+@dataclass(frozen=True)
+class NotKeyed:
+    """Marks a parameter that changes no numbers, such as the names of columns: it is no part of a feature's key."""
+
+
 WeightFile = Annotated[str, Location()]  # a file, or a folder of them
 KeyedWeightFile = Annotated[str, Location(keyed=True)]
+ColumnNames = Annotated[tuple[str, ...], NotKeyed()]
 
 
 def locations(kind: type) -> Mapping[str, Location]:
@@ -41,7 +47,11 @@ def params_of(part: Any) -> dict[str, Any]:
     """The parameters of an encoder or detector as JSON values, for its `FeatureSpec`: those that are part of it."""
     values = asdict(part)
     marks = locations(type(part))
+    hints = get_type_hints(type(part), include_extras=True)
     for field in fields(part):
+        if any(isinstance(mark, NotKeyed) for mark in get_args(hints[field.name])[1:]):
+            del values[field.name]
+            continue
         mark = marks.get(field.name)
         if mark is not None:
             del values[field.name]

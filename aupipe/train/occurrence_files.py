@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from mimetypes import guess_type
+from types import MappingProxyType
 from xml.etree import ElementTree
 
 from aupipe.train.occurrences import Occurrence, Occurrences
@@ -34,6 +35,9 @@ def events_table(found: Mapping[str, Occurrences]) -> str:
     return out.getvalue()
 
 
+Tiers = Mapping[str, Sequence[Occurrence]]  # by the name of the tier
+
+
 def tiers_of(own: Occurrences, task: str) -> dict[str, list[Occurrence]]:
     """The tiers of a recording: one for each label, also for one that is not shown; of classes one for all.
 
@@ -46,9 +50,19 @@ def tiers_of(own: Occurrences, task: str) -> dict[str, list[Occurrence]]:
 
 
 def eaf_text(own: Occurrences, task: str, media: str = "") -> str:
+    """The ELAN document of one task; see `eaf_document`."""
+    return eaf_document(tiers_of(own, task), media)
+
+
+def textgrid_text(own: Occurrences, task: str) -> str:
+    """The Praat TextGrid of one task; see `textgrid_document`."""
+    return textgrid_document(tiers_of(own, task), own.end_s)
+
+
+def eaf_document(tiers: Tiers, media: str = "", annotators: Mapping[str, str] = MappingProxyType({})) -> str:
     """An ELAN document (.eaf): times in whole milliseconds, as ELAN has them.
 
-    ``media``: path of the video, relative to the document; '' for none.
+    ``media``: path of the video, relative to the document; '' for none. ``annotators``: who says what is in a tier.
     """
     xsi = "http://www.w3.org/2001/XMLSchema-instance"
     document = ElementTree.Element(
@@ -69,8 +83,9 @@ def eaf_text(own: Occurrences, task: str, media: str = "") -> str:
         ElementTree.SubElement(header, "MEDIA_DESCRIPTOR", about)
     order = ElementTree.SubElement(document, "TIME_ORDER")
     slots: list[tuple[int, str]] = []
-    for name, occurrences in tiers_of(own, task).items():
-        tier = ElementTree.SubElement(document, "TIER", {"LINGUISTIC_TYPE_REF": TYPE, "TIER_ID": name})
+    for name, occurrences in tiers.items():
+        by = {"ANNOTATOR": annotators[name]} if name in annotators else {}
+        tier = ElementTree.SubElement(document, "TIER", by | {"LINGUISTIC_TYPE_REF": TYPE, "TIER_ID": name})
         for one in occurrences:
             start, end = round(one.start_s * 1000), round(one.end_s * 1000)
             number = len(slots) // 2 + 1
@@ -88,10 +103,9 @@ def eaf_text(own: Occurrences, task: str, media: str = "") -> str:
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(document, encoding="unicode")}\n'
 
 
-def textgrid_text(own: Occurrences, task: str) -> str:
+def textgrid_document(tiers: Tiers, end_s: float) -> str:
     """A Praat TextGrid in the long text format: seconds; between occurrences of a tier are intervals without a text."""
-    begin, end = 0.0, max(0.0, own.end_s)
-    tiers = tiers_of(own, task)
+    begin, end = 0.0, max(0.0, end_s)
     lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', "", *_span(begin, end), "tiers? <exists>"]
     lines += [f"size = {len(tiers)}", "item []:"]
     for number, (name, occurrences) in enumerate(tiers.items(), 1):

@@ -58,13 +58,32 @@ def find_occurrences(item: Predictions, min_duration_s: float = 0.0, max_gap_s: 
         raise UsageError(f"classes of {task.name} exclude each other, so a gap is another class: leave out --max-gap")
     if not np.isfinite(item.pts_s).all():
         raise UsageError(f"{item.recording}: the store has no clock of it: aupipe extract")
-    edges = _edges(item.pts_s)
     decided = item.decisions
     shown = decided == np.arange(len(task.names)) if task.kind == "classes" else decided > 0.5  # (T, K)
+    return occurrences_of(
+        shown, item.scores, task.names, item.pts_s, item.face_found, task.kind == "classes", min_duration_s, max_gap_s
+    )
+
+
+def occurrences_of(
+    shown: NDArray[np.bool_],
+    scores: NDArray[np.floating],
+    names: Sequence[str],
+    times_s: NDArray[np.float64],
+    face_found: NDArray[np.bool_],
+    exclusive: bool = False,
+    min_duration_s: float = 0.0,
+    max_gap_s: float = 0.0,
+) -> Occurrences:
+    """The intervals of rows (T, K) that are ``shown``, at ``times_s`` (T,); see `find_occurrences`.
+
+    ``scores`` (T, K): of which the mean is taken. ``exclusive``: the names are classes, of which a row shows one.
+    """
+    edges = _edges(times_s)
     found: list[Occurrence] = []
     joined = left_out = 0
-    for k, name in enumerate(task.names):
-        ranges = runs(shown[:, k], np.zeros(len(item), np.int64))
+    for k, name in enumerate(names):
+        ranges = runs(shown[:, k], np.zeros(len(shown), np.int64))
         whole = _join(ranges, edges, max_gap_s)
         joined += len(ranges) - len(whole)
         for first, stop in whole:
@@ -72,10 +91,11 @@ def find_occurrences(item: Predictions, min_duration_s: float = 0.0, max_gap_s: 
                 left_out += 1
                 continue
             rows = slice(first, stop)
-            share, face = float(item.scores[rows, k].mean()), float(item.face_found[rows].mean())
+            share, face = float(scores[rows, k].mean()), float(face_found[rows].mean())
             found.append(Occurrence(name, first, stop, float(edges[first]), float(edges[stop]), share, face))
-    found.sort(key=lambda one: (one.first, task.names.index(one.label)))
-    return Occurrences(task.names, task.kind == "classes", tuple(found), joined, left_out, float(edges[-1]))
+    order = {name: k for k, name in enumerate(names)}
+    found.sort(key=lambda one: (one.first, order[one.label]))
+    return Occurrences(tuple(names), exclusive, tuple(found), joined, left_out, float(edges[-1]))
 
 
 def _edges(times: NDArray[np.float64]) -> NDArray[np.float64]:

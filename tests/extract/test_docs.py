@@ -13,7 +13,7 @@ from aupipe.extract.weights import KNOWN_WEIGHTS
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = {"visual": "encoders-visual.md", "audio": "encoders-audio.md", "text": "encoders-audio.md"}
-WITHOUT_WEIGHTS = {"crops", "hog", "geometry", "mfcc", "logmel"}
+WITHOUT_WEIGHTS = {"crops", "hog", "geometry", "mfcc", "logmel", "level"}
 THE_USERS_OWN = {"onnx", "transformers"}  # any file: its licence is the file's
 
 

@@ -47,6 +47,7 @@ SMALL = {
     "transformers": Case(f'model = "{DATA / "tiny_vit"}"', (32,), "std = [0.25]"),
     "mfcc": Case("", (39,), "n_mels = 32"),
     "logmel": Case("deltas = 1", (128,), "f_max_hz = 7000.0"),
+    "level": Case("", (1,), "window_s = 0.2"),
     "egemaps": Case("", (25,), 'feature_set = "GeMAPSv01b"'),
     "vad": Case("", (1,), 'align = "nearest"'),
     "speech": Case(f'model = "{MODELS / "tiny-hubert"}"', (32,), 'normalize = "no"'),

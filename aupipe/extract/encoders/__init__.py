@@ -82,6 +82,7 @@ ENCODERS = Registry(
         "logmel": "aupipe.extract.encoders.audio.logmel:LogMel",
         "vggish": "aupipe.extract.encoders.audio.vggish:Vggish",
         "speech": "aupipe.extract.encoders.audio.speech:Speech",
+        "level": "aupipe.extract.encoders.audio.level:Level",
         "egemaps": "aupipe.extract.encoders.audio.egemaps:Egemaps",
         "vad": "aupipe.extract.encoders.audio.vad:Vad",
         "text": "aupipe.extract.encoders.text.text:Text",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
-from aupipe.config import NO_DETECTOR, Config, EncoderConfig, FacesConfig
+from aupipe.config import IMPORTED, NO_DETECTOR, Config, EncoderConfig, FacesConfig
 from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.extract.contract import as_stored, params_of, without_locations
 from aupipe.extract.encoders import ENCODERS, Encoder, build_encoder, column_names_of, stored_dtype_of
@@ -34,7 +34,7 @@ class FeatureGraph:
     """The features of one kind of recording, each with what makes it: the clock, the faces, the encoders.
 
     Names of the configuration that are the same numbers have one feature between them: it is computed once. ``named``:
-    name in the configuration -> its feature.
+    name in the configuration -> its feature; and the imported features of the store, which nothing makes.
     """
 
     clock: FeatureSpec
@@ -131,6 +131,9 @@ class FeatureSet:
             named[config.name] = made.setdefault(spec.key, (spec, encoder))[0]
         if missing:
             raise WeightsMissingError(*(line for error in missing for line in error.lines))
+        for spec in imported_features(self.known):
+            if spec.inputs.get("clock") == clock.id:
+                named.setdefault(spec.name, spec)
         return FeatureGraph(clock, detections, faces, tuple(made.values()), named)
 
     def _encoder_spec(
@@ -204,7 +207,7 @@ def build_feature_set(
     Raises UsageError for unknown detectors, encoders, parameters and names, WeightsMissingError when a plan is made.
     """
     try:
-        features = _build_feature_set(config, modalities, names)
+        features = _build_feature_set(config, modalities, names, {spec.name for spec in imported_features(known)})
         return replace(features, known=tuple(known), reads_only=bool(known))
     except UsageError as error:
         if config.file is None or str(config.file) in str(error):
@@ -212,9 +215,17 @@ def build_feature_set(
         raise UsageError(f"{config.file}: {error}") from error
 
 
-def _build_feature_set(config: Config, modalities: Sequence[str], names: Sequence[str]) -> FeatureSet:
+def imported_features(known: Sequence[FeatureSpec]) -> list[FeatureSpec]:
+    """Those that another program has computed (`aupipe import`)."""
+    return [spec for spec in known if spec.kind == IMPORTED]
+
+
+def _build_feature_set(
+    config: Config, modalities: Sequence[str], names: Sequence[str], imported: Collection[str]
+) -> FeatureSet:
     for name in names:
-        config.encoder(name)
+        if name not in imported:
+            config.encoder(name)
     chosen = [
         encoder
         for encoder in config.encoders
@@ -233,7 +244,7 @@ def _build_feature_set(config: Config, modalities: Sequence[str], names: Sequenc
 
 
 def feature_ids(parts: FeatureSet, recordings: Sequence[Recording], names: Sequence[str] = ()) -> dict[str, str]:
-    """Feature name -> id under the present configuration, for the heads.
+    """Feature name -> id under the present configuration, for the heads; of imported features those in ``names`` alone.
 
     Raises UsageError for a name the configuration does not have, and when recordings of different kinds (from video,
     from aligned crops) would give one name two specs.
@@ -249,7 +260,8 @@ def feature_ids(parts: FeatureSet, recordings: Sequence[Recording], names: Seque
     for name in names:
         if name not in ids:
             raise UsageError(f"no feature {name!r} in the configuration.{nearest(name, ids)} Known: {', '.join(ids)}")
-    return {name: ids[name] for name in names or ids}
+    configured = {config.name for config, _ in parts.encoders}
+    return {name: ids[name] for name in names or [name for name in ids if name in configured]}
 
 
 def column_names(spec: FeatureSpec) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from aupipe.extract.contract import ColumnNames
 from aupipe.extract.encoders.base import Encode
 from aupipe.extract.imaging.templates import ArcFaceCropTemplate, BoxCropTemplate, CropTemplate
 from aupipe.extract.weights import find_weights
@@ -23,6 +24,7 @@ class Onnx:
     ``output``: a name; the first output where it is empty; ``"before-classifier"``, what the last Gemm sees; or any
     tensor inside the graph. ``crop``: ``"aligned"``, ``"box"`` (stretched) or ``"square"`` (around the box, widened
     by ``margin`` of it on each side, as ``"box"`` is). ``mean`` and ``std`` have one number or one per channel.
+    ``classes``: the names of the columns, of a classifier its classes; they are no part of the feature's key.
     """
 
     weights: str
@@ -34,6 +36,7 @@ class Onnx:
     std: tuple[float, ...] = (0.5,)
     crop: Literal["aligned", "box", "square"] = "aligned"
     margin: Annotated[float, Range(-0.5, 10, open="low")] = 0.0
+    classes: ColumnNames = ()
 
     modality: ClassVar[Modality] = "visual"
     file_is_network: ClassVar[bool] = True
@@ -51,6 +54,9 @@ class Onnx:
         if self.crop == "aligned":
             return ArcFaceCropTemplate(self.size_px)
         return BoxCropTemplate(self.size_px, self.margin, self.crop == "square")
+
+    def column_names(self) -> tuple[str, ...]:
+        return self.classes
 
     def identify_weights(self) -> Weights:
         return identify_network(self.weights)

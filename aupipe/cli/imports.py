@@ -1,0 +1,109 @@
+"""import: features that other programs have computed, into the store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aupipe.cli.data import some
+from aupipe.cli.options import config_options, json_option, open_or_create, require_config, resolve
+from aupipe.cli.output import echo, echo_json
+from aupipe.cli.run_report import run_plan
+from aupipe.config import NO_DETECTOR, RESERVED_NAMES, Config, EncoderConfig
+from aupipe.dataset import open_dataset
+from aupipe.errors import RecordingError, UsageError
+from aupipe.types import FEATURE_NAME
+
+if TYPE_CHECKING:
+    from aupipe.store import Store
+    from aupipe.types import FeatureSpec, Recording
+
+COUNTER = EncoderConfig("level", "level", "audio")  # the cheapest feature: its rows are counted by decoding once
+
+
+@click.command("import")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="Name of the feature in the store.")
+@click.option("--key", default="", metavar="ARRAY", help="Of .npz files with several arrays: the one to import.")
+@click.option("--made-by", default="", metavar="TEXT", help='Program and version, for the record: "OpenFace 2.2.0".')
+@config_options
+@json_option
+def import_features(
+    folder: Path, name: str, key: str, made_by: str, config_file: Path | None, store: Path | None, as_json: bool
+) -> int:
+    """Import a file per video from FOLDER: .npy, .npz, .csv, also of OpenFace and py-feat.
+
+    A file has the name of its video. It must have a row for every decoded frame; where it has not, frame numbers and
+    times in the file place its rows, and what cannot be placed is refused by name. The feature is then used by its
+    name, as in `aupipe train --feature`.
+
+    \b
+    Examples:
+      aupipe import openface --name openface --made-by "OpenFace 2.2.0"
+      aupipe import clip-features --name clip --key embedding
+    """
+    from aupipe.imported.publish import find_files, import_files
+
+    config = require_config(resolve(config_file, store))
+    if not FEATURE_NAME.fullmatch(name) or name in (*RESERVED_NAMES, *(one.name for one in config.encoders)):
+        raise UsageError(
+            f"--name {name}: use a-z, 0-9, '_', '.', '-', at most 64 characters, and no name of a feature of "
+            f"{config.file}"
+        )
+    if not folder.is_dir():
+        raise UsageError(f"no folder {folder}")
+    recordings = list(open_dataset(config.dataset).recordings)
+    files, others = find_files(folder, recordings)
+    wanted = [one for one in recordings if one.id in files]
+    opened, clock = _with_clocks(config, wanted, as_json)
+    found = import_files(files, wanted, opened, clock, name, key=key, made_by=made_by)
+    without = [one.id for one in recordings if one.id not in files]
+    if as_json:
+        about: dict[str, Any] = {"message_type": "summary", "feature": found.spec.id if found.spec else None}
+        about |= {"done": len(found.done), "fitted": {one: how for one, how in found.done.items() if how}}
+        about |= {"failed": found.failed, "no_file": without, "no_recording": list(map(str, others))}
+        about |= {"dropped_columns": found.dropped}
+        echo_json(about)
+        return RecordingError.exit_code if found.failed else 0
+    if found.spec:
+        columns = f", {len(found.spec.columns)} named columns" if found.spec.columns else ""
+        echo(f"imported {found.spec.id} of {len(found.done)} recordings{columns}: aupipe train --feature {name}")
+    for one, how in found.done.items():
+        if how:
+            echo(f"note  {one}: {how}")
+    if found.dropped:
+        echo(f"columns that are no numbers were left out: {', '.join(found.dropped)}")
+    for one, reason in found.failed.items():
+        echo(f"FAILED  {one}: {reason}")
+    if without:
+        echo(f"{len(without)} recordings have no file in {folder}: {some(without)}")
+    if others:
+        echo(f"{len(others)} files are of no recording: {some([str(path) for path in others])}")
+    return RecordingError.exit_code if found.failed else 0
+
+
+def _with_clocks(config: Config, recordings: Sequence[Recording], as_json: bool) -> tuple[Store, FeatureSpec]:
+    """The store with the clocks of these recordings, and the feature that those are; videos without one are decoded."""
+    from aupipe.extract.engine.options import ExecutionOptions
+    from aupipe.extract.executors.local import local_executor
+    from aupipe.extract.planning.features import build_feature_set
+    from aupipe.extract.planning.plan import make_plan
+
+    bare = replace(config, encoders=(COUNTER,), faces=replace(config.faces, detector=NO_DETECTOR), detector={})
+    features = replace(build_feature_set(bare), mask_missing_audio=True)
+    opened = open_or_create(config, create=True)
+    assert opened is not None
+    clocks = {one.id: features.graph(one).clock for one in recordings}
+    if len({clock.id for clock in clocks.values()}) > 1:
+        raise UsageError("videos and folders of images have other clocks: import their features by a name each")
+    stored = {record.recording for record in opened.all_published(next(iter(clocks.values())).id)}
+    plan = make_plan([one for one in recordings if one.key_for("clock") not in stored], features, opened)
+    if plan.jobs:
+        echo(f"aupipe: decoding {len(plan.jobs)} videos to count their frames", err=True)
+        executor = local_executor(plan.parts, opened.path, ["cpu"], ExecutionOptions(), False)
+        run_plan(plan, opened, executor, "cpu", as_json=as_json, configuration=bare.digest, retry="aupipe import")
+    return opened, next(iter(clocks.values()))
