@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import click
 from sphinx.application import Sphinx
@@ -72,7 +73,24 @@ def read_plainly(app: Sphinx, what: str, name: str, of: object, options: object,
         lines[number] = line
 
 
+def write_signature(app: Sphinx, what: str, name: str, of: object, options: object, given: str, returns: Any) -> Any:
+    """Signatures as they are written: types without their modules, and a protocol is not called."""
+    if given is None:
+        return None
+    if given == "(*args, **kwargs)" and what == "class":
+        return "", returns
+    given, returns = (part and re.sub(r"~(?:\w+\.)+", "", part) for part in (given, returns))
+    return given.replace("<factory>", "..."), returns
+
+
+def is_without_words(app: Sphinx, what: str, name: str, of: object, skip: bool, options: object) -> bool | None:
+    """Leave out the fields of named tuples, of which Python itself says which number they have."""
+    return True if str(getattr(of, "__doc__", "")).startswith("Alias for field number") else None
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("source-read", add_commands)
     app.connect("autodoc-process-docstring", read_plainly)
+    app.connect("autodoc-process-signature", write_signature)
+    app.connect("autodoc-skip-member", is_without_words)

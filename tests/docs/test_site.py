@@ -19,8 +19,8 @@ pytestmark = pytest.mark.site
 CODE = {"pre", "code", "script", "style"}
 VOID = {"br", "img", "hr", "input", "link", "meta", "path", "circle", "line", "polyline", "rect", "polygon"}
 OF_SPHINX = {"search.html"}  # a page without a text of its own
-# Signs of markup that was not read: backticks, directives, roles, fields, links of Markdown, tables.
-RAW = re.compile(r"`|(^|\s)\.\. \w+::|:\w+:`|^:\w+ ?\w*:|\]\(|^\|.*\|$|\*\*\w", re.MULTILINE)
+# Signs of markup that was not read: backticks, directives, roles, fields, links and tables of Markdown, names of types.
+RAW = re.compile(r"`|(^|\s)\.\. \w+::|:\w+:`|^:\w+ ?\w*:|\]\(|^\|.*\|$|\*\*[A-Za-z]|~[a-z_]+\.\w", re.MULTILINE)
 
 
 @dataclass
