@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 DEMO ?= demo
 
-.PHONY: demo test test-assets test-browser lint slow clean
+.PHONY: demo test test-assets test-browser docs lint slow clean
 
 demo: .venv/installed
 	$(BIN)/aupipe demo $(DEMO)
@@ -18,6 +18,11 @@ test-assets: .venv/installed
 # Pages in Chromium (Debian: apt-get install chromium); what axe-core checks where node_modules has it (npm install axe-core).
 test-browser: .venv/installed
 	$(BIN)/python -m pytest -m 'browser and not assets and not slow'
+
+# The documentation as a site, in build/site; then what its pages promise. -E: docstrings and --help are read anew.
+docs: .venv/installed
+	$(BIN)/python -m sphinx -E -W --keep-going -q -b html -d build/doctrees docs build/site
+	$(BIN)/python -m pytest -q -m site tests/docs
 
 slow: .venv/installed
 	$(BIN)/python -m pytest -m 'slow and not assets'

@@ -24,9 +24,9 @@ NOT_DECLARED = {"triton": "comes with torch's CUDA wheels; without it the kernel
 
 
 def declared() -> set[str]:
-    """Distributions in the dependencies and in every extra except dev, which is for the tests."""
+    """Distributions in the dependencies and in every extra except dev and docs, which the package never imports."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    extras = {name: wanted for name, wanted in project["optional-dependencies"].items() if name != "dev"}
+    extras = {name: wanted for name, wanted in project["optional-dependencies"].items() if name not in ("dev", "docs")}
     lines = [*project["dependencies"], *(line for wanted in extras.values() for line in wanted)]
     return {re.split(r"[^\w.-]", line)[0] for line in lines}
 

@@ -30,7 +30,7 @@ def documented() -> list[list[str]]:
     """The commands of the section, as words."""
     text = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
     block = text.partition("### The Netease ensemble, as published")[2].split("```")[1]
-    return [shlex.split(line)[1:] for line in block.strip().splitlines()]
+    return [shlex.split(line)[1:] for line in block.removeprefix("bash").strip().splitlines()]
 
 
 @pytest.fixture(scope="module")
