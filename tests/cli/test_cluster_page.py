@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL)
 SCRIPTS = [block for block in BLOCKS if "cluster script" in block]
-RUNS = [block for block in BLOCKS if "cluster script" not in block]
+RUNS = [block for block in BLOCKS if "cluster script" not in block and "aupipe extract" in block]
 SLURM = ("slurmctld", "slurmd", "munged", "sbatch")
 Arrays = Callable[[Path], dict[tuple[str, str], bytes]]
 
