@@ -32,6 +32,7 @@ from aupipe.cli.score import evaluate
 from aupipe.cli.signals import catch_signals, exit_now, release_signals, was_signalled
 from aupipe.cli.status import inspect, status
 from aupipe.cli.store import store
+from aupipe.cli.store_verify import verify
 from aupipe.cli.train import train
 from aupipe.cli.transcribe import transcribe
 from aupipe.cli.tune import tune
@@ -94,6 +95,7 @@ COMMANDS = (
     plugins,
     doctor,
 )
+store.add_command(verify)
 for command in COMMANDS:
     cli.add_command(command)
 

@@ -1,8 +1,7 @@
-"""store ls, info, verify, migrate, export, purge: commands for the feature store; rm and gc are in `store_remove`."""
+"""store ls, info, migrate, export, purge: commands for the feature store; verify, rm and gc have their own modules."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,6 @@ from aupipe.cli.options import (
     json_option,
     readable_by_option,
     resolve,
-    share,
     split_list,
 )
 from aupipe.cli.output import echo, echo_json
@@ -24,13 +22,11 @@ from aupipe.cli.store_remove import gc, remove
 from aupipe.cli.stored import feature_ids, find_named, folder_store
 from aupipe.config import Config
 from aupipe.dataset_model import nearest_recording
-from aupipe.errors import AupipeError, DamageError, UsageError
+from aupipe.errors import AupipeError, UsageError
 from aupipe.logs import printable
 
 if TYPE_CHECKING:
     from aupipe.store.local import LocalStore
-
-SHOWN = 10  # orphans: a killed writer leaves one at most, a lost journal all of its items
 
 
 @click.group()
@@ -124,66 +120,6 @@ def info(config_file: Path | None, store: Path | None, as_json: bool) -> None:
     for row in content["rows"]:
         if row["weights"]:
             echo(f"{row['feature']:32} weights {row['weights']}, licence {row['licence']}")
-
-
-@store.command()
-@click.option("--quick", is_flag=True, help="Compare sizes only.")
-@click.option("--sample", callback=share, metavar="P", help="Check a random share of the items: 5% or 0.05.")
-@click.option(
-    "--repair",
-    is_flag=True,
-    help="Move damaged items to quarantine/ and compute them again in the next extract. Deletes nothing.",
-)
-@click.option("--rebuild", is_flag=True, help="First complete the index from the items.")
-@config_options
-@json_option
-def verify(
-    quick: bool,
-    sample: float,
-    repair: bool,
-    rebuild: bool,
-    config_file: Path | None,
-    store: Path | None,
-    as_json: bool,
-) -> int:
-    """Compare the checksum of every item with the published one. Exit code 13 where one is damaged or missing.
-
-    \b
-    Example:
-      aupipe store verify --sample 5%
-    """
-    from aupipe.store.maintenance.repair import rebuild as rebuild_index
-    from aupipe.store.maintenance.repair import repair_damage
-    from aupipe.store.maintenance.verify import check
-
-    opened = folder_store(config_file, store)
-    if rebuild:
-        echo(f"index rebuilt, {rebuild_index(opened)} items adopted", err=True)
-    report = check(opened, quick=quick, sample=sample)
-    if repair:
-        repair_damage(opened, report)
-    if as_json:
-        echo_json(asdict(report), indent=1)
-        return DamageError.exit_code if report.damage else 0
-    for damage in report.damage:
-        echo(f"DAMAGED  {damage}")
-    for path in report.quarantined:
-        echo(f"moved to {path}")
-    for path in report.orphans[:SHOWN]:
-        echo(f"orphan (in no journal): {path}")
-    if len(report.orphans) > SHOWN:
-        echo(f"... and {len(report.orphans) - SHOWN} more orphans: was a journal lost?")
-    if report.orphans and not rebuild:
-        echo("adopt the complete orphans: aupipe store verify --rebuild")
-    how = "sizes compared" if quick else f"checksums of {report.summed} compared"
-    echo(f"{report.items} items, {how}: {len(report.damage) or 'no'} damage")
-    if report.superseded or report.unfinished:
-        echo(f"{report.superseded} replaced items, {report.unfinished} unfinished files: removed by aupipe store gc")
-    if report.requeued:
-        echo(f"{len(report.requeued)} items will be computed again: aupipe extract")
-    elif report.damage:
-        echo("repair: aupipe store verify --repair, then aupipe extract")
-    return DamageError.exit_code if report.damage else 0
 
 
 @store.command()

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aupipe.cli.output import echo
+from aupipe.cli.signals import say_how_to_continue
 from aupipe.cli.train_request import TrainRequest
+from aupipe.errors import AupipeError
 from aupipe.train.folder_lock import REQUEST_FILE
 
 if TYPE_CHECKING:
@@ -52,6 +54,21 @@ def training_log(
             log.write("epoch", text=line)
 
         yield tell
+
+
+@contextmanager
+def unfinished(out: Path, fresh: bool, is_new: bool) -> Iterator[None]:
+    """Inside, a training writes ``out``: an interrupt says how to continue, an error before a new one's first epoch
+    leaves nothing of it."""
+    try:
+        yield
+    except (AupipeError, OSError):
+        if is_new:
+            remove_untrained(out, fresh)
+        raise
+    except KeyboardInterrupt:
+        say_how_to_continue(f"to continue: aupipe train --resume {out}")
+        raise
 
 
 def remove_untrained(out: Path, fresh: bool) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from aupipe.cli.data import Data
     from aupipe.config import Config
     from aupipe.store import Store
+    from aupipe.tasks import Task
 
 SHOWN = 5  # differences in an error message
 
@@ -119,10 +120,11 @@ def resumed_request(folder: Path) -> TrainRequest:
     return request
 
 
-def find_finished(out: Path, request: TrainRequest) -> TrainRequest | None:
+def find_finished(out: Path, request: TrainRequest, extend: bool = False) -> TrainRequest | None:
     """The request of the finished run in ``out``, where it equals ``request``; None where the folder is new or empty.
 
-    Raises UsageError for a finished run with other settings, an unfinished run, and a folder with other content.
+    ``extend``: its sweep may differ. Raises UsageError for a finished run with other settings, an unfinished run, and a
+    folder with other content.
     """
     from aupipe.train.ensemble_recipe import ensemble_recipe_from_json
     from aupipe.train.folder_lock import refuse_running
@@ -137,10 +139,35 @@ def find_finished(out: Path, request: TrainRequest) -> TrainRequest | None:
     before = replace(
         before, recipe=ensemble_recipe_from_json(before.recipe).to_json()
     )  # adds keys that its version did not have
-    if other := differences(before, request):
+    if other := differences(before, replace(request, sweep=before.sweep) if extend else request):
         shown = "; ".join(other[:SHOWN]) + (f"; and {len(other) - SHOWN} more" if len(other) > SHOWN else "")
         raise UsageError(f"{out} is a finished run with other settings ({shown}): choose another --out")
     return before
+
+
+def extended_request(out: Path | None, before: TrainRequest | None, request: TrainRequest, task: Task) -> TrainRequest:
+    """``request`` with the points of the finished search in ``out`` besides its own; ``before``: what that was asked.
+
+    Raises UsageError where there is no search, and for points that do not fit to it (`merge_points`).
+    """
+    from aupipe.train.sweep import merge_points, point_from_json
+
+    if before is None or not before.sweep or not request.sweep:
+        raise UsageError(f"--extend adds values of --sweep to a finished search, which --out names, not {out}")
+    own, more = ([point_from_json(content) for content in each.sweep] for each in (before, request))
+    return replace(request, sweep=tuple(point.to_json() for point in merge_points(own, more, task)))
+
+
+def reopen_search(request: TrainRequest, out: Path) -> None:
+    """Make the finished search in ``out`` an unfinished one of ``request``; what it has trained is kept."""
+    from aupipe.train.folder_lock import lock_folder
+    from aupipe.train.model import FILE
+
+    if list(read_request(out).sweep) == json.loads(json.dumps(request.sweep)):
+        return
+    with lock_folder(out):
+        (out / FILE).unlink()  # first: without it the search of before is resumed
+        write_file(out / REQUEST_FILE, json.dumps(asdict(request), indent=1), overwrite=True)
 
 
 def identify_data(data: Data, store: Store) -> dict[str, Any]:
@@ -194,6 +221,12 @@ def data_differences(before: TrainRequest, now: TrainRequest) -> list[str]:
     if not before.data or not now.data:
         return []
     return [f"other {name}" for name, value in now.data.items() if before.data.get(name) != value]
+
+
+def refuse_other_data(begun: TrainRequest | None, now: TrainRequest, out: Path | None, remedy: str) -> None:
+    """Raises UsageError where the run in ``out`` was begun on other data."""
+    if begun is not None and (other := data_differences(begun, now)):
+        raise UsageError(f"{out} was begun on other data ({'; '.join(other)}): {remedy}")
 
 
 def _difference(name: str, before: Any, now: Any) -> str:

@@ -15,10 +15,8 @@ if TYPE_CHECKING:
     from aupipe.train.crossval import Fold
 
 
-def check_split_options(request: TrainRequest, jobs: int = 1) -> None:
+def check_split_options(request: TrainRequest) -> None:
     """Raise UsageError for options of a request that contradict each other."""
-    if jobs > 1 and not request.sweep:
-        raise UsageError("--jobs needs --sweep, whose runs it trains in several processes")
     if request.sweep and request.folds is None:
         raise UsageError("--sweep needs --folds, of which it holds out each: give --folds 5")
     if request.sweep and request.only:

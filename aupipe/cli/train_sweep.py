@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +13,12 @@ import click
 from aupipe.cli.context import trivial_scores
 from aupipe.cli.data import Data
 from aupipe.cli.output import echo, echo_json
+from aupipe.cli.train_parts import run_parts
 from aupipe.cli.train_request import TrainRequest
 from aupipe.cli.train_split import Worth, leaves_validation
+from aupipe.cli.work import Place
 from aupipe.documents import read_json
-from aupipe.errors import AupipeError, UsageError
+from aupipe.errors import UsageError
 from aupipe.files import write_file
 from aupipe.logs import repeating_nothing
 from aupipe.tasks import Task
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from aupipe.store import Store
     from aupipe.train.crossval import Fold
     from aupipe.train.ensemble_recipe import EnsembleRecipe
-    from aupipe.train.search import Cell, CellScore, CellTrainer, SearchData
+    from aupipe.train.search import Cell, SearchData
     from aupipe.train.sweep import Point
 
 PLOT_FILE = "sweep.svg"
@@ -95,8 +95,8 @@ def run_sweep(
     store: Store,
     out: Path,
     options: Mapping[str, Any],
+    place: Place,
     devices: Sequence[str],
-    jobs: int,
     tell: Callable[[str], None],
 ) -> None:
     """Train what is left of a search, and write its result, its plot and its winner.
@@ -112,9 +112,8 @@ def run_sweep(
     shared = SearchData(data.task, data.labels, data.features, data.aux_labels, data.command)
     trainer = CellTrainer(store, shared, out, dict(options))
     cells = plan_cells(points, folds, request.seeds)
-    _tell_cost(cells, shared, len(folds), jobs, tell)
-    remote = replace(trainer, store=str(store.path))
-    run = (lambda given: run_cells(remote, given, devices, jobs, out, tell)) if jobs > 1 else None
+    _tell_cost(cells, shared, len(folds), place, tell)
+    run = (lambda given: run_parts(trainer, given, place, devices, tell)) if place.is_elsewhere else None
     with repeating_nothing():
         found = search(points, folds, request.seeds, trainer, run=run, tell=tell)
     labels = {r.id: data.labels[r.id] for fold in folds for r in fold.validation if r.id in data.labels}
@@ -126,55 +125,16 @@ def run_sweep(
     save_ensemble(out, [found.model])  # last: a folder that has it is finished
 
 
-def _tell_cost(cells: Sequence[Cell], data: SearchData, folds: int, jobs: int, tell: Callable[[str], None]) -> None:
+def _tell_cost(cells: Sequence[Cell], data: SearchData, folds: int, place: Place, tell: Callable[[str], None]) -> None:
     """Say how many runs a search takes, and of what."""
     from aupipe.train.search import count_runs
 
     points = len({cell.point.name for cell in cells})
     several = f"{points} points, each" if points > 1 else "1 point,"
-    where = f"{jobs} processes" if jobs > 1 else "one process (--jobs N uses several)"
+    where = f"{place.jobs} processes" if place.jobs > 1 else "one process (--jobs N uses several)"
+    if place.scheduler is not None:
+        where = f"{where} on each machine"
     tell(f"{count_runs(cells, data)} runs: {several} on all {folds} folds and without each of them; {where}")
-
-
-def run_cells(
-    trainer: CellTrainer,
-    cells: Sequence[Cell],
-    devices: Sequence[str],
-    jobs: int,
-    out: Path,
-    tell: Callable[[str], None],
-) -> Iterator[tuple[Cell, CellScore]]:
-    """The scores of cells as they are trained in ``jobs`` processes, which share the devices.
-
-    Raises AupipeError at the end, naming the cells whose process died twice.
-    """
-    from aupipe.train.pool import Died, run_tasks
-
-    places = [devices[number % len(devices)] for number in range(min(jobs, len(cells)))]
-    if devices != ["cpu"]:  # a process sees its own GPU alone, as the first
-        trainer = replace(trainer, options={**trainer.options, "device": "cuda:0"})
-    dead: list[str] = []
-    with closing(run_tasks(trainer, cells, [visible(device) for device in places], tell)) as results:
-        for cell, found in results:
-            if isinstance(found, Died):
-                dead.append(f"{cell}: {found.reason}")
-                tell(f"{dead[-1]}, twice; left out")
-            else:
-                yield cell, found
-    if dead:
-        raise AupipeError(
-            f"{len(dead)} of {len(cells)} parts of the search were not trained ({dead[0]}, twice): "
-            f"`aupipe train --resume {out}` tries them again"
-        )
-
-
-def visible(device: str) -> dict[str, str]:
-    """The variables of a process that sees one device, which this process counts by its CUDA_VISIBLE_DEVICES."""
-    if device == "cpu":
-        return {}
-    number = int(device.removeprefix("cuda:"))
-    names = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return {"CUDA_VISIBLE_DEVICES": names.split(",")[number].strip() if names else str(number)}
 
 
 def show_sweep(out: Path, as_json: bool) -> None:

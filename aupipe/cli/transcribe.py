@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from aupipe.cli.inputs import open_inputs, videos_arguments
-from aupipe.cli.options import config_options, device_options, pick_devices
+from aupipe.cli.options import config_options
 from aupipe.cli.output import echo
+from aupipe.cli.signals import draining, exit_code_of_warning, last_words
+from aupipe.cli.work import Place, place_options, run_on_scheduler
 from aupipe.errors import RecordingError, UsageError
+
+if TYPE_CHECKING:
+    from aupipe.extract.encoders.text.recognize import Transcribed, Transcriber
+
+AGAIN = "then run the same command again: transcripts that are written stay"
+DRAINING = "aupipe: finishing the videos under way; once more: stop now (transcripts that are written stay)"
 
 
 @click.command()
@@ -22,7 +33,7 @@ from aupipe.errors import RecordingError, UsageError
     "--language", default="", help="Language code such as en. Default: multilingual models detect it per segment."
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N videos.")
-@device_options
+@place_options
 @config_options
 def transcribe(
     videos: tuple[Path, ...],
@@ -30,8 +41,7 @@ def transcribe(
     model: str,
     language: str,
     limit: int | None,
-    gpu: str | None,
-    cpu: bool,
+    place: Place,
     config_file: Path | None,
     store: Path | None,
 ) -> int:
@@ -42,11 +52,11 @@ def transcribe(
     VIDEOS: folders and files, to process only these; all of the data set where there are none.
 
     \b
-    Example:
+    Examples:
       aupipe transcribe --model openai/whisper-small --gpu 0
+      aupipe transcribe --model openai/whisper-small --gpu all --scheduler scheduler.json
     """
-    from aupipe.extract.encoders.text.recognize import Whisper
-    from aupipe.extract.encoders.text.recognize import transcribe as write_words
+    from aupipe.extract.encoders.text.recognize import Transcriber, Whisper
     from aupipe.extract.media.transcript import find_transcript
 
     config, opener = open_inputs(config_file, store, videos, from_list)
@@ -56,19 +66,50 @@ def transcribe(
     if not wanted:
         echo(f"nothing to do: {len(files)} videos have transcripts")
         return 0
-    device = pick_devices(gpu, cpu)[0]
-    recognize = Whisper(model, language).load(device)
-    failed = 0
-    for video in wanted:
-        try:
-            found = write_words(video, video.with_suffix(".json"), recognize, config.dataset.streams)
-        except (RecordingError, UsageError) as error:  # UsageError: another process has written a transcript meanwhile
-            failed += 1
-            echo(f"FAILED  {error}")
+    devices = place.devices()
+    transcriber = Transcriber(Whisper(model, language), place.device_of_work(devices), config.dataset.streams)
+    failed = ended = 0
+    with draining(DRAINING) as halted:
+        if place.scheduler is not None:
+            results = _on_scheduler(place, transcriber, wanted, halted)
         else:
-            echo(f"{len(found):6d} words  {video.with_suffix('.json')}")
-    echo(f"done {len(wanted) - failed}   failed {failed}")
-    return RecordingError.exit_code if failed else 0
+            here = replace(transcriber, device=devices[0])
+            results = ((video, here(video)) for video in wanted if not halted())
+        with closing(results):
+            for video, found in results:
+                ended += 1
+                failed += bool(found.failure)
+                words = f"{found.words:6d} words  {video.with_suffix('.json')}"
+                echo(f"FAILED  {found.failure}" if found.failure else words)
+    echo(f"done {ended - failed}   failed {failed}" + f"   not reached {len(wanted) - ended}" * (ended < len(wanted)))
+    if code := exit_code_of_warning():
+        echo("", last_words(code), err=True)
+    return code or (RecordingError.exit_code if failed else 0)
+
+
+def _on_scheduler(
+    place: Place, transcriber: Transcriber, videos: Sequence[Path], halted: Callable[[], bool]
+) -> Generator[tuple[Path, Transcribed]]:
+    """What comes of videos, as they end, on the machines of a scheduler that have the model and see the videos."""
+    from aupipe.config import EncoderConfig, FacesConfig
+    from aupipe.extract.encoders.text.recognize import Transcribed
+    from aupipe.extract.executors.work import Died
+    from aupipe.extract.faces.tracking import TrackParams
+    from aupipe.extract.planning.features import FeatureSet
+
+    def tell(line: str) -> None:
+        echo(f"aupipe: {line}", err=True)
+
+    parts: Any = ((EncoderConfig("whisper", "whisper", "text"), transcriber.model),)
+    needed = FeatureSet(None, TrackParams(), FacesConfig(), parts)
+    by_path = {video.absolute(): video for video in videos}
+    asked: dict[str, Any] = {"features": needed, "again": AGAIN, "tell": tell, "halted": halted}
+    running = run_on_scheduler(place, transcriber, list(by_path), video_of=lambda video: video, **asked)
+    with closing(running) as results:
+        for path, found in results:
+            if isinstance(found, Died):
+                found = Transcribed(failure=f"{by_path[path]}: {found.reason}, twice")
+            yield by_path[path], found
 
 
 def refuse_shared_transcripts(videos: Iterable[Path]) -> None:

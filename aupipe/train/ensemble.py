@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from aupipe.train.crossval import Fold
 from aupipe.train.ensemble_recipe import EnsembleRecipe, Member, expand_members, refuse_shared_names
 from aupipe.train.fit import fit
 from aupipe.train.fit_config import FitConfig, FitData
+from aupipe.train.folder_lock import refuse_running
 from aupipe.train.member_weights import choose_weights
 from aupipe.train.model import FILE, Model, load_model, mean_of, save_ensemble
 from aupipe.train.model_prediction import predict_unseen
@@ -27,7 +30,77 @@ from aupipe.train.predictions import Predictions
 from aupipe.train.run import POST_FILE, Run, holds_run, save_postprocess
 from aupipe.types import Labels, Recording
 
+LOST_S = 600.0  # so long what is tried again waits for a machine that was lost and still trains
+
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EnsembleRun:
+    """One run of an ensemble: a member that is trained on a fold with a seed. Its text is the name of its folder."""
+
+    fold: Fold
+    seed: int
+    member: Member
+
+    def __str__(self) -> str:
+        return "-".join(filter(None, [self.fold.name, self.member.name]))
+
+
+def plan_runs(
+    recipe: EnsembleRecipe, folds: Sequence[tuple[Fold, int]], features: Mapping[str, str]
+) -> list[EnsembleRun]:
+    """A run per fold (with its seed) and member. Raises UsageError where two would have the same folder."""
+    members = expand_members(recipe, features)
+    runs = [EnsembleRun(fold, seed, member) for fold, seed in folds for member in members]
+    refuse_shared_names(list(map(str, runs)), "folds, members and features")
+    return runs
+
+
+@dataclass(frozen=True)
+class RunTrainer:
+    """Trains runs into folders below ``out``; may be sent to another process. A finished run is kept, another goes on.
+
+    ``store``: an open one, or its path, which is then opened in the process that trains. ``options``: further fields of
+    `aupipe.train.fit_config.FitConfig`.
+    """
+
+    store: Store | str
+    task: Task
+    labels: Mapping[str, Labels]
+    out: Path
+    aux_labels: Mapping[str, Mapping[str, Labels]] = field(default_factory=dict)
+    command: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, run: EnsembleRun) -> str:
+        """Train a run, and say in a line what came of it; all of it would be much to send. Raises as `fit` does."""
+        refuse_running(self.out / str(run), LOST_S)
+        trained = self.train(run)
+        scores = trained.scores
+        held_out = f", {scores.metric} {scores.mean:.3f} on what it held out" if scores is not None else ""
+        return f"epoch {trained.best_epoch}{held_out}"
+
+    def train(self, run: EnsembleRun, progress: Callable[[str], None] | None = None) -> Run:
+        """The finished run. Raises UsageError as `fit` does."""
+        fold, folder = run.fold, self.out / str(run)
+        if progress and not holds_run(folder):
+            progress(f"{folder.name}: {len(fold.train)} recordings to train on, {len(fold.validation)} held out")
+        data = FitData(fold.train, fold.validation, self.labels, run.member.features, self.aux_labels, self.command)
+        config = FitConfig(run.member.recipe, self.task, run.seed, **self.options)
+        return fit(open_once(self.store), data, config, folder, resume=True, progress=progress)
+
+
+def open_once(store: Store | str) -> Store:
+    """A store; one that is given by its path is opened once in a process."""
+    return _open(store) if isinstance(store, str) else store
+
+
+@cache
+def _open(path: str) -> Store:
+    from aupipe.store import open_store
+
+    return open_store(path)
 
 
 def train_ensemble(
@@ -54,17 +127,9 @@ def train_ensemble(
     something else.
     """
     members = expand_members(recipe, features)
-    names = [_folder_name(fold, member) for fold, _ in folds for member in members]
-    refuse_shared_names(names, "folds, members and features")
-    runs: list[list[Run]] = [[] for _ in members]  # per member, in the order of the folds
-    for fold, seed in folds:
-        for own, member in zip(runs, members, strict=True):
-            folder = out / _folder_name(fold, member)
-            if progress and not holds_run(folder):
-                progress(f"{folder.name}: {len(fold.train)} recordings to train on, {len(fold.validation)} held out")
-            data = FitData(fold.train, fold.validation, labels, member.features, aux_labels or {}, command)
-            config = FitConfig(member.recipe, as_task(task), seed, **options)
-            own.append(fit(store, data, config, folder, resume=True, progress=progress))
+    trainer = RunTrainer(store, as_task(task), labels, out, aux_labels or {}, command, options)
+    trained = [trainer.train(run, progress) for run in plan_runs(recipe, folds, features)]
+    runs = [trained[number :: len(members)] for number in range(len(members))]  # per member, in the order of the folds
     flat = [run for own in runs for run in own]
     options_of = members[0].recipe.postprocess_for(as_task(task))
     model = load_model(out) if (out / FILE).is_file() else None
@@ -101,7 +166,3 @@ def held_out_of_all(
     shared = [name for name in held[0] if all(name in found for found in held)]
     held = [{name: found[name] for name in shared} for found in held]
     return [apply_postprocess(post, found) if post else found for post, found in zip(posts, held, strict=True)]
-
-
-def _folder_name(fold: Fold, member: Member) -> str:
-    return "-".join(filter(None, [fold.name, member.name]))

@@ -14,16 +14,16 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path, wait_s: float = 0.0) -> Iterator[None]:
     """Create ``folder`` and hold its lock; a killed process holds it no longer. An empty folder is removed again.
 
-    Raises UsageError where another thread or process holds the lock.
+    Raises UsageError where another thread or process holds the lock, for longer than ``wait_s``.
     """
     from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / NAME
-    lock = FileLock(path, timeout=0)
+    lock = FileLock(path, timeout=wait_s)
     try:
         lock.acquire()
     except Timeout:
@@ -41,7 +41,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
             folder.rmdir()  # where nothing was written
 
 
-def refuse_running(folder: Path) -> None:
-    """Raises UsageError where another thread or process holds the lock of an existing folder."""
-    with lock_folder(folder):
+def refuse_running(folder: Path, wait_s: float = 0.0) -> None:
+    """Raises UsageError where another thread or process holds the lock of a folder, for longer than ``wait_s``."""
+    with lock_folder(folder, wait_s):
         pass

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,10 @@ from aupipe.files import write_file
 from aupipe.store import Store
 from aupipe.tasks import Task
 from aupipe.train.crossval import Fold, summarise
-from aupipe.train.ensemble import train_ensemble
+from aupipe.train.ensemble import LOST_S, open_once, train_ensemble
 from aupipe.train.ensemble_recipe import expand_members
 from aupipe.train.evaluate import evaluate, pooled
+from aupipe.train.folder_lock import lock_folder
 from aupipe.train.intervals import bootstrap, compare
 from aupipe.train.model import Model, load_model
 from aupipe.train.model_prediction import predict_model, predict_unseen
@@ -113,6 +113,10 @@ class CellTrainer:
 
     def __call__(self, cell: Cell) -> CellScore:
         """The score of a cell, from its file where it has one; of a cell that diverges, the reason."""
+        with lock_folder(self.out / cell.folder, LOST_S if isinstance(self.store, str) else 0.0):
+            return self._train(cell)
+
+    def _train(self, cell: Cell) -> CellScore:
         folder, data = self.out / cell.folder, self.data
         store = open_once(self.store)
         try:
@@ -154,18 +158,6 @@ class CellTrainer:
     def prediction(self) -> dict[str, Any]:
         """The options of `aupipe.train.predict.predict`."""
         return {key: self.options[key] for key in ("device", "threads", "allow_missing") if key in self.options}
-
-
-def open_once(store: Store | str) -> Store:
-    """A store; one that is given by its path is opened once in a process."""
-    return _open(store) if isinstance(store, str) else store
-
-
-@cache
-def _open(path: str) -> Store:
-    from aupipe.store import open_store
-
-    return open_store(path)
 
 
 def _read_score(folder: Path, model: Model) -> CellScore | None:

@@ -89,6 +89,22 @@ def read_points(texts: Sequence[str], fixed: Sequence[str], read: ReadRecipe, ta
     return tuple(points)
 
 
+def merge_points(before: Sequence[Point], more: Sequence[Point], task: Task) -> tuple[Point, ...]:
+    """The points of a search and further ones, each once, in the order that `read_points` would give them.
+
+    Raises UsageError for points of other settings, and for two that a run of ``task`` does not distinguish.
+    """
+    keys = list(before[0].settings)
+    if other := next((point for point in more if list(point.settings) != keys), None):
+        raise UsageError(
+            f"--extend adds values of what was swept, {', '.join(keys)}: {other.label} is of other settings"
+        )
+    found = {point.name: point for point in (*before, *more)}
+    points = sorted(found.values(), key=lambda point: [_order(value) for value in point.settings.values()])
+    _refuse_equal(points, task)
+    return tuple(points)
+
+
 def split_values(text: str, whole: str) -> list[str]:
     """``a,[b,c],"d,e"`` as its three values: commas in brackets and quotes do not separate.
 

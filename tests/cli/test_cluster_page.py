@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL)
 SCRIPTS = [block for block in BLOCKS if "cluster script" in block]
-RUNS = [block for block in BLOCKS if "cluster script" not in block]
+RUNS = [block for block in BLOCKS if "cluster script" not in block and "aupipe extract" in block]
 (MANIFEST,) = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
 MENTIONED = re.findall(r"`[^`\n]*(aupipe [a-z][^`\n]*)`", PAGE)  # in the text
 SLURM = ("slurmctld", "slurmd", "munged", "sbatch")

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from aupipe.cli.train_sweep import repeat_option, visible
+from aupipe.cli.train_sweep import repeat_option
+from aupipe.extract.executors.work import visible
 from aupipe.report.search_plot import _ticks
 from aupipe.train.folder_lock import REQUEST_FILE, lock_folder, refuse_running
 from aupipe.train.model import load_model
@@ -125,8 +127,41 @@ def test_two_processes_do_not_work_on_one_search(
     for command in ("evaluate", "predict", ("report", "run")):
         asked = (command,) if isinstance(command, str) else command
         assert "begun: unfinished: `aupipe train --resume begun`" in project.ask(*asked, "begun", "--cpu", code=2)
-    monkeypatch.setattr(sys.modules["aupipe.cli.train"], "run_sweep", lambda *_: refuse_running(begun))
+    monkeypatch.setattr(sys.modules["aupipe.cli.training"], "run_sweep", lambda *_: refuse_running(begun))
     assert said in project.ask("train", "--resume", "begun", "--cpu", code=2)
+
+
+def swept(values: str) -> list[str]:
+    """The command of the search over other values."""
+    return [word if word != "lr=0.01,0.1" else values for word in SEARCH]
+
+
+def test_a_finished_search_gets_further_points_and_trains_only_those(project: Folder, searched: str) -> None:
+    """The result is that of a search over all of them."""
+    shutil.copytree(project.path / "search", project.path / "extended")
+    before = content(project.path / "extended" / "points")
+    said = project.ask(*swept("lr=0.2"), "--out", "extended", "--extend")
+    after = content(project.path / "extended" / "points")
+    assert {path: after[path] for path in before} == before
+    assert len([path for path in after if path.endswith("run.json")]) == 27
+    whole = swept("lr=0.2,0.01,0.1")
+    project.ask(*whole, "--out", "whole")
+    assert result_of(project, "extended") == result_of(project, "whole")
+    assert load_model(project.path / "extended").name == "mean of 3 baseline"
+    assert "next: aupipe evaluate extended" in said
+    assert "is trained already" in project.ask(*whole, "--out", "extended")
+    assert "is trained already" in project.ask(*swept("lr=0.2"), "--out", "extended", "--extend")
+    decay = "optimiser.weight_decay"
+    for words, reason in (
+        ([*SEARCH, "--out", "nothing"], "--extend adds values of --sweep to a finished search, which --out names"),
+        (
+            [*swept("lr=1"), "--set", f"{decay}=0.5", "--out", "extended"],
+            "other settings (optimiser.weight-decay 0.05, not 0.5)",
+        ),
+        ([*swept("weight_decay=0.5"), "--out", "extended"], f"{decay}=0.5 is of other settings"),
+    ):
+        assert reason in project.ask(*words, "--extend", code=2)
+    assert content(project.path / "extended" / "points") == after
 
 
 def test_another_sweep_does_not_mix_with_a_finished_one(project: Folder, searched: str) -> None:
@@ -150,7 +185,8 @@ def test_another_sweep_does_not_mix_with_a_finished_one(project: Folder, searche
         ("--sweep momentum=0.1,0.2 --set lr=0.1 --folds 3", "unknown key 'lr'. Did you mean 'optimiser.lr'?"),
         ("--sweep lr --folds 3", "expected key=value,value"),
         ('--sweep features=["hog"],["swin"] --folds 3', "'swin'"),
-        ("--jobs 2 --folds 3", "--jobs needs --sweep"),
+        ("--jobs 2", "--jobs and --scheduler are for several runs: --sweep, --folds, several --seed or members"),
+        ("--folds 3 --scheduler nowhere", "expected an address such as tcp://host:8786, or the file"),
         ("--folds 9 --sweep lr=1", "9 folds of 6 groups"),
     ],
 )
@@ -233,4 +269,6 @@ def test_a_search_in_processes_survives_kills_and_ends_with_the_numbers_of_one_p
 
 
 def workers_of(pid: int) -> list[psutil.Process]:
-    return [child for child in psutil.Process(pid).children() if "aupipe.train.pool_worker" in child.cmdline()]
+    return [
+        child for child in psutil.Process(pid).children() if "aupipe.extract.executors.work_process" in child.cmdline()
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from aupipe.config import Config, EncoderConfig, FacesConfig
-from aupipe.errors import AupipeError
+from aupipe.errors import AupipeError, UsageError
 from aupipe.extract.engine.events import FramesDecoded, ItemPublished
 from aupipe.extract.engine.options import ExecutionOptions
 from aupipe.extract.engine.results import JobResult
@@ -25,9 +26,18 @@ from aupipe.extract.executors import (
     StagesMeasured,
     WorkerDied,
 )
-from aupipe.extract.executors.cluster.connection import SchedulerOptions, connected, dask_executor
+from aupipe.extract.executors.cluster.checks import work_content
+from aupipe.extract.executors.cluster.connection import (
+    Connection,
+    SchedulerOptions,
+    connected,
+    dask_executor,
+    work_order,
+)
 from aupipe.extract.executors.driver import extract
 from aupipe.extract.executors.local import local_executor
+from aupipe.extract.executors.work import Died, run_work
+from aupipe.extract.faces.tracking import TrackParams
 from aupipe.extract.planning.features import FeatureSet, build_feature_set
 from aupipe.extract.planning.plan import Plan, make_plan
 from aupipe.store import Store, create_store
@@ -36,6 +46,7 @@ from aupipe.types import Recording
 from tests.conftest import write_video
 from tests.extract.dask_cluster import dask_cluster
 from tests.extract.running import run_jobs
+from tests.extract.test_work import Work
 
 CONFIG = Config(
     faces=FacesConfig(detector="none"),
@@ -120,11 +131,19 @@ def worker_processes(plan: Plan, store: Store) -> Executor:
 
 
 @pytest.fixture(scope="module")
-def many_machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Connection]:
+    """A scheduler with two Dask workers."""
+    with (
+        dask_cluster(tmp_path_factory.mktemp("dask")) as cluster,
+        connected(SchedulerOptions(str(cluster.file)), lambda line: None) as connection,
+    ):
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def many_machines(client: Connection) -> Iterator[Make]:
     """Two Dask workers, each with worker processes of its own."""
     with ExitStack() as stack:
-        cluster = stack.enter_context(dask_cluster(tmp_path_factory.mktemp("dask")))
-        client = stack.enter_context(connected(SchedulerOptions(str(cluster.file)), lambda line: None))
 
         def make(plan: Plan, store: Store) -> Executor:
             options = ExecutionOptions(workers=1)
@@ -310,3 +329,40 @@ def test_deaths_on_every_video_stop_the_run_and_mark_nothing_failed(planned: tup
         list(extract(plan, store, executor))
     assert not executor.busy
     assert not [record for record in store.records() if record.state == "failed"]
+
+
+# Work that makes no features
+
+
+def on_machines(client: Connection, tasks: list[str], results: Path) -> tuple[dict[str, object], list[str]]:
+    """What comes of tasks of `Work`, whose results go to a folder, and what is told meanwhile."""
+    said: list[str] = []
+    nothing = FeatureSet(None, TrackParams(), FacesConfig(), ())
+    with (
+        work_order(pickle.dumps(Work(results)), results, 1) as order,
+        dask_executor(client, nothing, None, None, True, ExecutionOptions(), order) as executor,
+    ):
+        return dict(run_work(executor, tasks, said.append)), said
+
+
+def test_work_on_machines_is_done_once_tried_again_where_it_killed_and_then_named(
+    client: Connection, tmp_path: Path
+) -> None:
+    """As in processes of this machine (`test_work.py`): the same driver and the same processes."""
+    tasks = ["do a", "die b", "stumble c", *(f"do {number}" for number in range(6))]
+    found, said = on_machines(client, tasks, tmp_path)
+    assert set(found) == set(tasks)
+    assert isinstance(found["die b"], Died)
+    assert found["die b"].reason.startswith("its process was killed by signal 9 on ")
+    assert all(found[task] == (task, "") for task in tasks if task != "die b")
+    assert any(line.startswith("die b: its process was killed") for line in said)
+    with pytest.raises(UsageError, match="x: refused"):
+        on_machines(client, ["do a", "refuse x"], tmp_path)
+    assert not list(tmp_path.glob(".*.work"))
+
+
+def test_a_machine_that_does_not_see_the_folder_of_the_results_says_so(tmp_path: Path) -> None:
+    with pytest.raises(AupipeError, match=r"not what the run has written there"), work_order(b"", tmp_path, 1) as order:
+        work_content(replace(order, sha256="0"))
+    with pytest.raises(AupipeError, match="not the folder that the run writes"):
+        work_content(order)  # the file is gone

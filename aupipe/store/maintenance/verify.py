@@ -8,11 +8,13 @@ import os
 import random
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cache
+from typing import Literal, cast
 
 from aupipe.errors import DamageError
+from aupipe.store.api import open_store
 from aupipe.store.documents import STORE_FILE, VERSION, read_spec, store_document
 from aupipe.store.local import LocalStore
 from aupipe.store.log.index_file import index_paths, is_intact
@@ -44,6 +46,9 @@ class Damage:
         return f"{item}{self.what}: {self.path}"
 
 
+Checked = tuple[ItemRecord, bool]  # an item, and whether its bytes are compared, not its size alone
+
+
 @dataclass
 class Report:
     """What `check` found, and what `aupipe.store.maintenance.repair.repair_damage` did about it."""
@@ -58,21 +63,25 @@ class Report:
     requeued: list[tuple[str, str]] = field(default_factory=list)  # (recording, feature) to be extracted again
 
 
-def check(store: LocalStore, *, quick: bool = False, sample: float = 1.0, seed: int | None = None) -> Report:
+def check(
+    store: LocalStore,
+    *,
+    quick: bool = False,
+    sample: float = 1.0,
+    seed: int | None = None,
+    run: Callable[[Sequence[Checked]], list[Damage]] | None = None,
+) -> Report:
     """Check every file of a store.
 
     ``quick`` compares the sizes of items only; else the checksums of every byte, of a random ``sample`` (0 to 1) of the
-    items.
+    items. ``run`` checks items, in their order, as `check_items` does, which is the default.
     """
     store.refresh()
     report = Report(damage=_check_documents(store))
     records = list(store.all_published())
     chosen = _sample(len(records), 0.0 if quick else sample, seed)
-    waits_s = iter(RETRY_WAITS_S)
-    for number, record in enumerate(records):
-        found = _check_item_and_retry(store, record, number in chosen, waits_s)
-        if found is not None:
-            report.damage.append(found)
+    items = [(record, number in chosen) for number, record in enumerate(records)]
+    report.damage += run(items) if run is not None else check_items(store, items, iter(RETRY_WAITS_S))
     report.items, report.summed = len(records), len(chosen)
     on_disk = items_on_disk(store)
     store.refresh()
@@ -82,6 +91,46 @@ def check(store: LocalStore, *, quick: bool = False, sample: float = 1.0, seed: 
     report.superseded = len(replaced.intersection(on_disk))
     report.unfinished = len(list_abandoned(store))
     return report
+
+
+def check_items(store: LocalStore, items: Iterable[Checked], waits_s: Iterator[float]) -> list[Damage]:
+    """The damage of items, in their order; ``waits_s``: before one that is missing is looked for again."""
+    found = (_check_item_and_retry(store, record, full, waits_s) for record, full in items)
+    return [damage for damage in found if damage is not None]
+
+
+@dataclass(frozen=True)
+class ItemChunk:
+    """Some of the items of a store, from number ``first`` on."""
+
+    first: int
+    items: tuple[Checked, ...]
+
+    def __str__(self) -> str:
+        if len(self.items) == 1:
+            return f"{self.items[0][0].feature}, recording {self.items[0][0].recording!r}"
+        return f"items {self.first + 1} to {self.first + len(self.items)}"
+
+
+@dataclass(frozen=True)
+class ChunkChecker:
+    """Checks chunks of the store at a path; may be sent to another process, which opens the store once."""
+
+    path: str
+
+    def __call__(self, chunk: ItemChunk) -> list[Damage]:
+        """The damage of a chunk's items."""
+        return check_items(_open(self.path), chunk.items, _waits_s(self.path))
+
+
+@cache
+def _open(path: str) -> LocalStore:
+    return cast(LocalStore, open_store(path))
+
+
+@cache
+def _waits_s(path: str) -> Iterator[float]:
+    return iter(RETRY_WAITS_S)
 
 
 def _sample(count: int, fraction: float, seed: int | None) -> set[int]:

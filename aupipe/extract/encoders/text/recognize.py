@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -12,7 +13,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.errors import UsageError
+from aupipe.errors import RecordingError, UsageError
 from aupipe.extract.encoders.audio.vad import Vad, spoken_spans
 from aupipe.extract.encoders.pretrained import identify_model, load_model, settings
 from aupipe.extract.media.long_arrays import cut
@@ -97,6 +98,36 @@ def transcribe(
     found = recognize(waveform)
     write_transcript(out, found)
     return found
+
+
+@dataclass(frozen=True)
+class Transcribed:
+    """What came of a video: the number of its words, or why there are none."""
+
+    words: int = 0
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Transcriber:
+    """Writes the transcript of a video beside it; may be sent to another process, which loads the model once."""
+
+    model: Whisper
+    device: str
+    streams: StreamChoice = AS_PLAYED
+
+    def __call__(self, video: Path) -> Transcribed:
+        """What came of a video. Raises WeightsMissingError, UsageError where the model cannot be used."""
+        recognize = _loaded(self.model, self.device)
+        try:
+            return Transcribed(len(transcribe(video, video.with_suffix(".json"), recognize, self.streams)))
+        except (RecordingError, UsageError) as error:  # UsageError: another process has written a transcript meanwhile
+            return Transcribed(failure=str(error))
+
+
+@cache
+def _loaded(model: Whisper, device: str) -> Callable[[Waveform], Transcript]:
+    return model.load(device)
 
 
 def recognize_spans(

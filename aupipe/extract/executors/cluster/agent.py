@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from aupipe.errors import AupipeError
 from aupipe.extract.engine.events import FramesDecoded, ItemPublished
 from aupipe.extract.executors import (
     Attempt,
+    Executor,
     ExecutorEvent,
     JobEnded,
     JobHangs,
@@ -41,7 +41,7 @@ from aupipe.extract.executors.cluster.messages import (
     Refusal,
     Returned,
 )
-from aupipe.extract.executors.local import LocalExecutor, local_executor
+from aupipe.extract.executors.cluster.processes import open_processes
 from aupipe.extract.executors.messages import fatal_of
 from aupipe.extract.meter import Measured
 from aupipe.store import ItemRecord
@@ -84,7 +84,7 @@ class Agent:
         self._abandoned: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._held: dict[int, _Held] = {}  # by number; those in worker processes, and those that wait for one
         self._waiting: list[int] = []
-        self._executor: LocalExecutor | None = None
+        self._executor: Executor | None = None
         self._frames, self._measured, self._told_s = 0, dict[int, Measured](), 0.0
         self._hello: Hello | None = None
         self._began = False  # a job has come
@@ -141,14 +141,8 @@ class Agent:
     def _open(self) -> None:
         with _environment(self.order.environment):  # that of the worker processes: it says where weights are
             devices = refuse_unfit(self.order)
-        executor = local_executor(self.order.features, Path(self.order.store), devices, self.order.options)
-        environment = {**executor.config.environment, **self.order.environment}
-        config = replace(executor.config, log_level=self.order.log_level, environment=environment)
-        self._executor = replace(executor, config=config)
-        least = sum(slot.threads.decoders + 2 for slot in executor.slots)
-        most = sum(slot.jobs for slot in executor.slots)
-        slots = len(executor.slots)
-        self._hello = Hello(self.address, self.host, gpus(devices), slots, min(least, most), most)
+        self._executor, can = open_processes(self.order, devices)
+        self._hello = Hello(self.address, self.host, gpus(devices), can.slots, can.least, can.most)
 
     def _receive(self, wait: bool) -> None:
         """Take in what has come; ``wait``: until something comes, for a moment."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from aupipe.errors import AupipeError
-from aupipe.extract.executors.cluster.messages import Order
+from aupipe.extract.executors.cluster.messages import Order, WorkOrder
 from aupipe.extract.executors.devices import choose_devices
 from aupipe.extract.planning.features import FeatureSet
 from aupipe.extract.planning.plan import Job, source_paths
@@ -33,7 +35,8 @@ def weights_for(features: FeatureSet) -> dict[str, str]:
 def refuse_unfit(order: Order) -> list[str]:
     """The torch devices this machine works on. Raises AupipeError where it would not do what the run asks for."""
     _refuse_other_versions(order.versions, versions_for(order.features))
-    _refuse_other_store(order)
+    if order.store:
+        _refuse_other_store(order)
     _refuse_other_weights(order.weights, weights_for(order.features))
     return choose_devices(order.gpu, order.cpu)
 
@@ -59,6 +62,24 @@ def _refuse_other_weights(wanted: Mapping[str, str], here: Mapping[str, str]) ->
         raise AupipeError(f"other weights than where the run was started: {', '.join(other)}")
 
 
+def work_content(order: WorkOrder) -> bytes:
+    """The pickled work. Raises AupipeError where this machine cannot see the folder of its results, or write there."""
+    if not order.file:
+        return order.content
+    path = Path(order.file)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise AupipeError(
+            f"{path.parent}: not the folder that the run writes ({error.strerror}); is its file system mounted?"
+        ) from error
+    if hashlib.sha256(content).hexdigest() != order.sha256:
+        raise AupipeError(f"{path}: not what the run has written there")
+    if not os.access(path.parent, os.W_OK):
+        raise AupipeError(f"{path.parent}: this machine cannot write there")
+    return content
+
+
 def gpus(devices: Sequence[str]) -> tuple[str, ...]:
     """Names that no two GPUs have, of those among some torch devices."""
     on_gpu = [name for name in devices if name != "cpu"]
@@ -72,9 +93,9 @@ def gpus(devices: Sequence[str]) -> tuple[str, ...]:
 def unseen(job: Job, size_bytes: int) -> str:
     """Why this machine does not see a job's video as the run does, in one line; empty where it does.
 
-    ``size_bytes`` below 0: the run does not see it either, and it fails by name.
+    ``size_bytes`` below 0: the run does not see it either, and it fails by name. A job may read no video.
     """
-    if size_bytes < 0:
+    if size_bytes < 0 or not job.recordings:
         return ""
     recording = job.recordings[0]
     paths: Sequence[os.PathLike[str]] = source_paths(recording, "clock")

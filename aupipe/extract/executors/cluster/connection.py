@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 import os
@@ -17,16 +18,17 @@ from distributed import Client, Lock
 from distributed.comm import connect
 from distributed.security import Security
 
-from aupipe.errors import AupipeError, UsageError
+from aupipe.errors import AGAIN, AupipeError, UsageError
 from aupipe.extract.engine.options import ExecutionOptions
 from aupipe.extract.executors.cluster.checks import versions_for, weights_for
 from aupipe.extract.executors.cluster.executor import DaskExecutor
 from aupipe.extract.executors.cluster.machines import Machines
-from aupipe.extract.executors.cluster.messages import PLUGIN, Order
-from aupipe.extract.executors.messages import environment_of
+from aupipe.extract.executors.cluster.messages import PLUGIN, Order, WorkOrder
+from aupipe.extract.executors.messages import PROCESS_ENVIRONMENT, environment_of
 from aupipe.extract.planning.features import FeatureSet
+from aupipe.files import PRIVATE, write_file
 from aupipe.store import fs
-from aupipe.store.processes import writer_name
+from aupipe.store.processes import writer_has_ended, writer_name
 
 SCHEMES = ("tcp", "tls", "ws", "wss", "ucx", "ucxx")  # that Dask has
 HALF_WRITTEN_S = 5.0  # a file that is there may be
@@ -167,21 +169,31 @@ def _alone_on(connection: Connection, tell: Tell) -> Iterator[None]:
 
 @contextmanager
 def dask_executor(
-    connection: Connection, features: FeatureSet, store: Path, gpu: str | None, cpu: bool, options: ExecutionOptions
+    connection: Connection,
+    features: FeatureSet,
+    store: Path | None,
+    gpu: str | None,
+    cpu: bool,
+    options: ExecutionOptions,
+    work: WorkOrder | None = None,
+    again: str = AGAIN,
 ) -> Iterator[DaskExecutor]:
-    """The machines of a scheduler, for a run over a store that all of them see at its path."""
-    store = Path(os.path.realpath(store))
-    run = writer_name()
-    mark = store / "runs" / f"{run}.mark"
-    fs.make_folders(str(mark.parent), durable=False)
-    os.close(fs.create(str(mark)))
+    """The machines of a scheduler, for a run over a store that all of them see at its path.
+
+    ``work``: what they do in place of extracting ``features``, whose weights and libraries they must have; it may need
+    no store. ``again``: what the user is told to do when there is no machine any more.
+    """
+    run, root = writer_name(), os.path.realpath(store) if store is not None else ""
+    mark = _mark(Path(root), run) if root else None
     environment = {name: value for name, value in environment_of().items() if name not in MACHINES_OWN}
+    if work is not None:  # it has the threads that it sets itself, or all of the machine
+        environment = {name: value for name, value in environment.items() if name not in PROCESS_ENVIRONMENT}
     level = logging.getLogger("aupipe").getEffectiveLevel()
     order = Order(
         run=run,
         features=features,
-        store=str(store),
-        mark=str(mark),
+        store=root,
+        mark=str(mark or ""),
         gpu=gpu,
         cpu=cpu,
         options=options,
@@ -189,10 +201,43 @@ def dask_executor(
         versions=versions_for(features),
         weights=weights_for(features),
         environment=environment,
+        work=work,
     )
-    executor = DaskExecutor(connection.client, connection.address, order, Machines(connection.patience_s))
+    executor = DaskExecutor(connection.client, connection.address, order, Machines(connection.patience_s, again))
     try:
         yield executor
     finally:
         executor.kill_all()
-        mark.unlink(missing_ok=True)
+        if mark is not None:
+            mark.unlink(missing_ok=True)
+
+
+def _mark(store: Path, run: str) -> Path:
+    """Make the file by which machines know the store of a run; those of runs that have ended are removed."""
+    mark = store / "runs" / f"{run}.mark"
+    fs.make_folders(str(mark.parent), durable=False)
+    _remove_left(mark)
+    os.close(fs.create(str(mark)))
+    return mark
+
+
+def _remove_left(file: Path) -> None:
+    """Remove what runs that were killed have left beside a file of the same kind."""
+    for left in file.parent.glob(f"*{file.suffix}"):
+        if writer_has_ended(left.stem.lstrip(".")):
+            left.unlink(missing_ok=True)
+
+
+@contextmanager
+def work_order(content: bytes, folder: Path | None, processes: int) -> Iterator[WorkOrder]:
+    """An order for pickled work. ``folder``: where its results go, which all machines must see and write."""
+    if folder is None:
+        yield WorkOrder(content, processes=processes)
+        return
+    file = Path(os.path.realpath(folder)) / f".{writer_name()}.work"
+    _remove_left(file)
+    write_file(file, content, mode=PRIVATE)
+    try:
+        yield WorkOrder(b"", str(file), hashlib.sha256(content).hexdigest(), processes)
+    finally:
+        file.unlink(missing_ok=True)

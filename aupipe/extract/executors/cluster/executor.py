@@ -172,6 +172,9 @@ class DaskExecutor:
     def _returned(self, number: int, unseen: str) -> Iterator[ExecutorEvent]:
         machine = self.machines.get(self._where.get(number, ""))
         for attempt in self._take([number]):
+            if not attempt.job.recordings:
+                yield JobReturned(attempt)
+                continue
             is_here = all(path.exists() for path in source_paths(attempt.job.recordings[0], "clock"))
             size_bytes = size_of(attempt.job) if is_here else -1
             if unseen and machine is not None and size_bytes == attempt.size_bytes:
@@ -243,8 +246,7 @@ class DaskExecutor:
             present = self._present()
         except (OSError, TimeoutError) as error:
             raise AupipeError(
-                f"the Dask scheduler at {self.scheduler} is gone ({error}): start it, then run the same "
-                "command again: published items stay stored"
+                f"the Dask scheduler at {self.scheduler} is gone ({error}): start it, {self.machines.again}"
             ) from error
         for machine in [machine for machine in self.machines if machine.address not in present]:
             host = machine.hello.host

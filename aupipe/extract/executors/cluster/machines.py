@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 
-from aupipe.errors import AupipeError
+from aupipe.errors import AGAIN, AupipeError
 from aupipe.extract.executors import Attempt, MachineChanged
 from aupipe.extract.executors.cluster.messages import Hello, Refusal
 
@@ -77,8 +77,9 @@ class Machine:
 class Machines:
     """The machines of a run: those that take part, which is what is iterated over, and those that refused."""
 
-    def __init__(self, patience_s: float) -> None:
+    def __init__(self, patience_s: float, again: str = AGAIN) -> None:
         self.patience_s = patience_s  # so long a run waits when no machine takes part
+        self.again = again  # what to do then, in words
         self._joined: dict[str, Machine] = {}  # by address
         self._open: dict[
             str, Machine
@@ -176,6 +177,6 @@ class Machines:
             raise error
         if for_s > self.patience_s:
             raise AupipeError(
-                f"no Dask worker has taken part for {self.patience_s:.0f} s (--worker-timeout): start some, then run "
-                "the same command again: published items stay stored"
+                f"no Dask worker has taken part for {self.patience_s:.0f} s (--worker-timeout): start some, "
+                f"{self.again}"
             )

@@ -20,12 +20,25 @@ PLUGIN = "aupipe"  # name of the agent among the plug-ins of a Dask worker
 
 
 @dataclass(frozen=True)
+class WorkOrder:
+    """Work that is no extraction (`aupipe.extract.executors.work`): pickled, or in a file in the folder of its results.
+
+    Labels of a corpus are too much for the scheduler. Who sees that ``file``, with its ``sha256``, sees the folder.
+    """
+
+    content: bytes
+    file: str = ""
+    sha256: str = ""
+    processes: int = 1  # on each machine, shared out among its devices; one a device at least
+
+
+@dataclass(frozen=True)
 class Order:
     """What every machine is told when it joins a run."""
 
     run: str  # a name no other run has
     features: FeatureSet
-    store: str  # path, the same on all machines
+    store: str  # path, the same on all machines; empty for work that has none
     mark: str  # a file of this run in the store: who sees it sees this store
     gpu: str | None  # as in ``--gpu``
     cpu: bool
@@ -34,6 +47,7 @@ class Order:
     versions: Mapping[str, str]  # of the libraries that make numbers, where the run is
     weights: Mapping[str, str]  # SHA-256 by the name of the encoder
     environment: Mapping[str, str] = field(default_factory=dict)  # that says which weights are used
+    work: WorkOrder | None = None  # in place of the extraction of ``features``
 
 
 @dataclass(frozen=True)

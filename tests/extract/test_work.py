@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from aupipe.errors import AupipeError, UsageError
-from aupipe.train.pool import Died, run_tasks
+from aupipe.extract.executors.work import Died, run_tasks
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,8 +71,8 @@ def test_an_error_in_a_process_is_raised_here_as_it_is_and_ends_the_others(
 
 def test_worker_processes_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom tests.train.test_pool import Work, run\n"
-        "from aupipe.train.pool import run_tasks\n"
+        "import sys, time\nfrom pathlib import Path\nfrom tests.extract.test_work import Work, run\n"
+        "from aupipe.extract.executors.work import run_tasks\n"
         f"tasks = iter(run_tasks(Work(Path({str(tmp_path)!r})), ['do a'] * 3, [{{'PYTHONPATH': {str(ROOT)!r}}}]))\n"
         "next(tasks)\nprint('one', flush=True)\ntime.sleep(60)\n"
     )
@@ -91,4 +91,4 @@ def test_worker_processes_end_with_the_process_that_started_them(tmp_path: Path)
 def processes_under(pid: int) -> list[psutil.Process]:
     found = psutil.Process(pid).children()
     time.sleep(0)
-    return [child for child in found if "aupipe.train.pool_worker" in child.cmdline()]
+    return [child for child in found if "aupipe.extract.executors.work_process" in child.cmdline()]
