@@ -14,7 +14,19 @@ ROOT = Path(__file__).parent.parent
 
 # Each layer may import itself and the layers above it in this list (docs/architecture.md).
 LAYERS = [
-    {"types", "tasks", "errors", "documents", "logs", "files", "listing", "allocator", "gc_pause", "child_process"},
+    {
+        "types",
+        "tasks",
+        "errors",
+        "documents",
+        "logs",
+        "files",
+        "listing",
+        "quantities",
+        "allocator",
+        "gc_pause",
+        "child_process",
+    },
     {
         "registry",
         "tables",

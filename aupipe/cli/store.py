@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from aupipe.cli.inspect import describe_store
 from aupipe.cli.options import (
     config_options,
     duration,
@@ -20,10 +21,10 @@ from aupipe.cli.options import (
 )
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.overwrite import overwrite_option
-from aupipe.cli.status import describe_store
 from aupipe.dataset_model import nearest_recording
 from aupipe.errors import BusyError, DamageError, UsageError
 from aupipe.logs import printable
+from aupipe.quantities import counted
 from aupipe.registry import nearest
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def verify(
 
     opened = _folder_store(config_file, store)
     if rebuild:
-        echo(f"index rebuilt, {rebuild_index(opened)} items adopted", err=True)
+        echo(f"index rebuilt, {counted(rebuild_index(opened), 'item')} adopted", err=True)
     report = check(opened, quick=quick, sample=sample)
     if repair:
         repair_damage(opened, report)
@@ -157,11 +158,12 @@ def verify(
     if report.orphans and not rebuild:
         echo("adopt the complete orphans: aupipe store verify --rebuild")
     how = "sizes compared" if quick else f"checksums of {report.summed} compared"
-    echo(f"{report.items} items, {how}: {len(report.damage) or 'no'} damage")
+    echo(f"{counted(report.items, 'item')}, {how}: {len(report.damage) or 'no'} damage")
     if report.superseded or report.unfinished:
-        echo(f"{report.superseded} replaced items, {report.unfinished} unfinished files: removed by aupipe store gc")
+        unfinished = counted(report.unfinished, "unfinished file")
+        echo(f"{counted(report.superseded, 'replaced item')}, {unfinished}: removed by aupipe store gc")
     if report.requeued:
-        echo(f"{len(report.requeued)} items will be computed again: aupipe extract")
+        echo(f"to be computed again: {counted(len(report.requeued), 'item')} (aupipe extract)")
     elif report.damage:
         echo("repair: aupipe store verify --repair, then aupipe extract")
     return DamageError.exit_code if report.damage else 0
@@ -225,8 +227,8 @@ def migrate(target: Path, backend: str, config_file: Path | None, store: Path | 
         raise UsageError(f"{target} is the store itself: name another folder")
     records = list(copy(opened, target, backend))
     done = [record.nbytes for record in records if record.state == "done"]
-    failures = f", and {len(records) - len(done)} failures" if len(done) < len(records) else ""
-    echo(f"{len(done)} items, {sum(done) / 1e6:,.1f} MB{failures} copied to {target} ({backend})")
+    failures = f", and {counted(len(records) - len(done), 'failure')}" if len(done) < len(records) else ""
+    echo(f"{counted(len(done), 'item')}, {sum(done) / 1e6:,.1f} MB{failures} copied to {target} ({backend})")
     echo(f'to use it: path = "{target}", backend = "{backend}" in [store]')
 
 
@@ -262,7 +264,7 @@ def export(
         _feature_ids(opened, name)
     chosen = {"features": split_list(features), "recordings": recordings}
     files = write(opened, target, form, **chosen, overwrite=overwrite, readable_by=config.store.readable_by)
-    echo(f"wrote {len(files)} file{'s' * (len(files) != 1)}: {target}")
+    echo(f"wrote {counted(len(files), 'file')}: {target}")
 
 
 @store.command()
@@ -293,4 +295,4 @@ def purge(recordings: tuple[str, ...], yes: bool, config_file: Path | None, stor
         echo("nothing erased")
         return
     for recording in recordings:
-        echo(f"erased {recording}: {erase(opened, recording)} items")
+        echo(f"erased {recording}: {counted(erase(opened, recording), 'item')}")

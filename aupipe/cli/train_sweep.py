@@ -21,6 +21,7 @@ from aupipe.documents import read_json
 from aupipe.errors import AupipeError, UsageError
 from aupipe.files import write_file
 from aupipe.logs import repeating_nothing
+from aupipe.quantities import counted
 from aupipe.tasks import Task
 
 if TYPE_CHECKING:
@@ -131,9 +132,9 @@ def _tell_cost(cells: Sequence[Cell], data: SearchData, folds: int, jobs: int, t
     from aupipe.train.search import count_runs
 
     points = len({cell.point.name for cell in cells})
-    several = f"{points} points, each" if points > 1 else "1 point,"
+    several = counted(points, "point") + (", each" if points > 1 else ",")
     where = f"{jobs} processes" if jobs > 1 else "one process (--jobs N uses several)"
-    tell(f"{count_runs(cells, data)} runs: {several} on all {folds} folds and without each of them; {where}")
+    tell(f"{counted(count_runs(cells, data), 'run')}: {several} on all {folds} folds and without each of them; {where}")
 
 
 def run_cells(

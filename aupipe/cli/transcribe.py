@@ -11,6 +11,7 @@ from aupipe.cli.inputs import open_inputs, videos_arguments
 from aupipe.cli.options import config_options, device_options, pick_devices
 from aupipe.cli.output import echo
 from aupipe.errors import RecordingError, UsageError
+from aupipe.quantities import counted
 
 
 @click.command()
@@ -54,7 +55,7 @@ def transcribe(
     refuse_shared_transcripts(files)
     wanted = [video for video in list(files)[:limit] if find_transcript(video) is None]
     if not wanted:
-        echo(f"nothing to do: {len(files)} videos have transcripts")
+        echo(f"nothing to do: transcripts of {counted(len(files), 'video')} are there")
         return 0
     device = pick_devices(gpu, cpu)[0]
     recognize = Whisper(model, language).load(device)

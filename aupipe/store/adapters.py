@@ -68,9 +68,3 @@ def to_xarray(
     if times is not None:
         coords["time"] = ("time", times, {"units": "s"})
     return xarray.DataArray(rows, coords, dims, name, attributes)
-
-
-def describe_bytes(size: int) -> str:
-    """A size for people: ``12.3 MB``."""
-    scale = max(0, min(4, (len(str(size)) - 1) // 3))
-    return f"{size / 1000**scale:.1f} {('B', 'kB', 'MB', 'GB', 'TB')[scale]}" if scale else f"{size} B"

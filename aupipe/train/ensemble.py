@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aupipe.errors import UsageError
+from aupipe.quantities import counted
 from aupipe.store import Store
 from aupipe.tasks import Task, as_task
 from aupipe.train.combination import mean
@@ -61,7 +62,8 @@ def train_ensemble(
         for own, member in zip(runs, members, strict=True):
             folder = out / _folder_name(fold, member)
             if progress and not holds_run(folder):
-                progress(f"{folder.name}: {len(fold.train)} recordings to train on, {len(fold.validation)} held out")
+                seen = counted(len(fold.train), "recording")
+                progress(f"{folder.name}: {seen} to train on, {len(fold.validation)} held out")
             data = FitData(fold.train, fold.validation, labels, member.features, aux_labels or {}, command)
             config = FitConfig(member.recipe, as_task(task), seed, **options)
             own.append(fit(store, data, config, folder, resume=True, progress=progress))

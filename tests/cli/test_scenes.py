@@ -127,10 +127,10 @@ def test_what_has_seen_the_validation_split_is_not_said_to_be_evaluated_next(vot
 
 def test_recordings_without_a_value_are_named_where_a_model_routes(votes: Folder) -> None:
     said = votes.ask("predict", "routed", "--split", "validation", "--out", "p.csv", "--overwrite", "--cpu")
-    assert "aupipe: 1 recordings have no scene: v2" in said
+    assert "aupipe: 1 recording without a scene: v2" in said
     routes = ("--rule", "routed", "--by", "scene", "--route", "talk=1", "--out", "some")
     said = votes.ask("ensemble", "general", "reaction", *routes, code=2)
-    assert "recordings have no route (" in said
+    assert "without a route (" in said
     assert "--default names the RUN for them" in said
     assert not (votes.path / "some").exists()
 

@@ -56,7 +56,7 @@ def test_verify_names_a_flipped_byte_and_repair_queues_the_item_again(stored: Pr
     assert "b c.mp4" not in answer.out
     assert stored.run("store", "verify", "--quick").code == 0  # the size is the same
     repaired = stored.run("store", "verify", "--repair")
-    assert "1 items will be computed again" in repaired.out
+    assert "to be computed again: 1 item " in repaired.out
     assert stored.run("store", "verify").code == 0
     assert list((stored.folder / "features" / "quarantine").iterdir())
 

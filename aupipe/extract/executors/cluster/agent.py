@@ -42,6 +42,7 @@ from aupipe.extract.executors.cluster.messages import (
     Returned,
 )
 from aupipe.extract.executors.local import LocalExecutor, local_executor
+from aupipe.extract.executors.machine_usage import MachineUsage
 from aupipe.extract.executors.messages import fatal_of
 from aupipe.extract.meter import Measured
 from aupipe.store import ItemRecord
@@ -86,6 +87,7 @@ class Agent:
         self._waiting: list[int] = []
         self._executor: LocalExecutor | None = None
         self._frames, self._measured, self._told_s = 0, dict[int, Measured](), 0.0
+        self._usage: dict[str, MachineUsage] = {}  # by device
         self._hello: Hello | None = None
         self._began = False  # a job has come
         self._deaths = 0
@@ -194,6 +196,8 @@ class Agent:
         match event:
             case FramesDecoded(count):
                 self._frames += count
+            case MachineUsage():
+                self._usage[event.device] = event
             case StagesMeasured(process, measured):
                 self._measured[process] = measured
             case ItemPublished(record):
@@ -241,8 +245,8 @@ class Agent:
             assert self._hello is not None
             self._tell(self._hello)
         if self._frames or self._measured:
-            self._tell(Progress(self.address, self._frames, self._measured))
-        self._frames, self._measured, self._told_s = 0, {}, time.monotonic()
+            self._tell(Progress(self.address, self._frames, self._measured, tuple(self._usage.values())))
+        self._frames, self._measured, self._usage, self._told_s = 0, {}, {}, time.monotonic()
 
     def _refuse(self, error: BaseException) -> None:
         """Take no more jobs, and say why."""

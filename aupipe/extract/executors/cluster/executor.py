@@ -119,8 +119,9 @@ class DaskExecutor:
                         yield changed
                 case Refusal():
                     yield from self._refuse(arrival)
-                case Progress(address, frames, measured):
+                case Progress(address, frames, measured, usage):
                     yield FramesDecoded(frames)
+                    yield from usage
                     for process, each in measured.items():
                         yield StagesMeasured(self._process(address, process), each)
                 case Ended(number, result, published):
