@@ -219,7 +219,7 @@ def test_a_recording_that_lacks_a_feature_is_named_with_the_line_and_counted_whe
     assert "`aupipe extract --feature hog` computes what is missing" in said
     said = folder.ask("train", "--feature", "hog", *SMALL, "--out", "run", "--allow-missing")
     assert "66.7% of annotated frames predicted" in said
-    assert "no prediction for 1 recordings" in said
+    assert "no prediction for 1 recording" in said
     assert "v1" in folder.ask("evaluate", "run", code=2)
     assert folder.json("evaluate", "run", "--allow-missing", "--cpu")["missing"] == ["v1"]
 

@@ -5,7 +5,7 @@ Headers are read in child processes: what a broken file makes of FFmpeg ends a c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import NamedTuple
@@ -78,20 +78,16 @@ def read_length(recording: Recording) -> MediaLength | None:
         return MediaLength(seconds, stream.frames or round(seconds * rate))
 
 
-def _answers(recordings: Iterator[Recording]) -> Iterator[tuple[float, int] | tuple[()]]:
-    for recording in recordings:
-        try:
-            yield tuple(read_length(recording) or ())
-        except RecordingError:
-            yield ()
-
-
 def main() -> None:
     """Entry point of a child."""
     connection = parent_connection()
     with suppress(EOFError, OSError):  # the other side is gone
-        for answer in _answers(iter(connection.recv, None)):
-            connection.send(answer)
+        while True:
+            try:
+                found = read_length(connection.recv())
+            except RecordingError:
+                found = None
+            connection.send(tuple(found or ()))
 
 
 if __name__ == "__main__":
