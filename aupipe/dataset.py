@@ -17,6 +17,7 @@ from aupipe.errors import UsageError
 from aupipe.facs_datasets import PUBLISHED
 from aupipe.file_kinds import is_video
 from aupipe.listing import is_hidden, list_folder
+from aupipe.quantities import counted
 from aupipe.registry import nearest
 from aupipe.tasks import OFFICIAL, Task
 from aupipe.types import Recording
@@ -135,7 +136,9 @@ def dataset_of(root: Path, videos: Iterable[Path], config: DatasetConfig) -> Dat
     for path in videos:
         files, others = walk_videos(path) if path.is_dir() else ({path.name: path} if is_video(path) else {}, [])
         if not files:
-            raise UsageError(f"no videos in {path} ({len(others)} files)" if path.is_dir() else f"{path} is no video")
+            raise UsageError(
+                f"no videos in {path} ({counted(len(others), 'file')})" if path.is_dir() else f"{path} is no video"
+            )
         below = Path(os.path.relpath(path if path.is_dir() else path.parent, root))
         found |= {(below / name).as_posix(): file for name, file in files.items()}
         ignored += others

@@ -22,6 +22,7 @@ LAYERS = [
         "logs",
         "files",
         "listing",
+        "quantities",
         "allocator",
         "gc_pause",
         "child_process",

@@ -21,6 +21,7 @@ from aupipe.cli.doctor import doctor
 from aupipe.cli.ensemble import ensemble
 from aupipe.cli.extract import extract
 from aupipe.cli.imports import import_features
+from aupipe.cli.inspect import inspect
 from aupipe.cli.look import overlay, preview
 from aupipe.cli.output import close_streams, echo, echo_error, echo_traceback, open_streams
 from aupipe.cli.predict import predict
@@ -28,9 +29,10 @@ from aupipe.cli.project import config, demo, init, plugins
 from aupipe.cli.recipes import recipes
 from aupipe.cli.report import report
 from aupipe.cli.reproduce import reproduce
+from aupipe.cli.runs import runs
 from aupipe.cli.score import evaluate
 from aupipe.cli.signals import catch_signals, exit_now, release_signals, was_signalled
-from aupipe.cli.status import inspect, status
+from aupipe.cli.status import status
 from aupipe.cli.store import store
 from aupipe.cli.store_verify import verify
 from aupipe.cli.train import train
@@ -62,10 +64,21 @@ def cli(verbose: int) -> None:
     check --strict, 15 another process works on the store, 130 interrupted, 143 terminated by SIGTERM,
     SIGHUP, SIGUSR1 or SIGUSR2. After 130 and 143, published items stay stored.
     """
+    log_to_stderr(logging.WARNING)
+    _log(verbose)
+
+
+def _log(verbose: int) -> None:
     level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
-    log_to_stderr(level)
-    logging.getLogger("aupipe").setLevel(level)
+    for name in ("", "aupipe"):
+        logging.getLogger(name).setLevel(level)
     logging.getLogger("libav").setLevel(logging.CRITICAL if verbose < 2 else logging.DEBUG)
+
+
+def _log_more(context: click.Context, option: click.Parameter, verbose: int) -> None:
+    """-v behind the name of a command."""
+    if verbose:
+        _log(verbose + context.find_root().params["verbose"])
 
 
 COMMANDS = (
@@ -83,6 +96,7 @@ COMMANDS = (
     store,
     recipes,
     train,
+    runs,
     predict,
     evaluate,
     tune,
@@ -98,6 +112,18 @@ COMMANDS = (
 store.add_command(verify)
 for command in COMMANDS:
     cli.add_command(command)
+
+
+def _take_verbose(command: click.Command) -> None:
+    """Let a command and those below it take -v too: people write it at the end."""
+    names = ["-v", "--verbose"]
+    command.params.append(click.Option(names, count=True, hidden=True, expose_value=False, callback=_log_more))
+    for below in getattr(command, "commands", {}).values():
+        _take_verbose(below)
+
+
+for command in COMMANDS:
+    _take_verbose(command)
 
 
 def main() -> NoReturn:

@@ -11,6 +11,7 @@ import click
 from aupipe.cli.context import open_context
 from aupipe.cli.options import config_options, device_options, existing_store, json_option, require_config, resolve
 from aupipe.cli.output import echo, echo_json
+from aupipe.quantities import counted
 
 if TYPE_CHECKING:
     from aupipe.report.checks.corpus import CorpusReport, HeldOut
@@ -93,8 +94,6 @@ def _json(report: CorpusReport, findings: Sequence[Finding], chosen: set[str] | 
 
 
 def _lines(report: CorpusReport, findings: Sequence[Finding], show_all: bool) -> list[str]:
-    from aupipe.report.checks.judge import counted
-
     shown = list(findings) if show_all else list(findings[:SHOWN])
     head = ("recording", "fault", "value", "median", "why")
     rows = [head, *((one.recording, one.fault, one.shown, one.shown_median, one.why) for one in shown)]
@@ -137,6 +136,6 @@ def warn_flagged(recordings: Sequence[str], store: Store) -> dict[str, Sequence[
     if own:
         named = "; ".join(f"{name} ({', '.join(faults)})" for name, faults in list(own.items())[:NAMED])
         more = f" and {len(own) - NAMED} more" * (len(own) > NAMED)
-        count = f"{len(own)} of {len(recordings)} recordings"
-        echo(f"aupipe: {count} were flagged by aupipe check of {when}: {named}{more}", err=True)
+        count = f"{len(own)} of {counted(len(recordings), 'recording')}"
+        echo(f"aupipe: {count} flagged by aupipe check of {when}: {named}{more}", err=True)
     return own

@@ -11,6 +11,7 @@ from aupipe.cli.recipe_features import extract_command, with_encoders
 from aupipe.config import Config
 from aupipe.dataset import Dataset, open_dataset
 from aupipe.errors import UsageError, WeightsMissingError
+from aupipe.quantities import counted
 from aupipe.tasks import Task
 from aupipe.types import Labels, Recording
 
@@ -151,7 +152,10 @@ def keep_where(dataset: Dataset, recordings: Sequence[Recording], where: Sequenc
     """The recordings that fulfil the conditions of ``--where``; those without a value are left out, with a message."""
     kept, without = dataset.where(recordings, where)
     for column, blank in without.items():
-        echo(f"aupipe: left out {len(blank)} recordings without a {column}: {some([r.id for r in blank])}", err=True)
+        echo(
+            f"aupipe: left out {counted(len(blank), 'recording')} without a {column}: {some([r.id for r in blank])}",
+            err=True,
+        )
     return kept
 
 
@@ -173,5 +177,5 @@ def select_recordings(
     if split and not found:
         raise UsageError(f"no recording in the {split} split of task {task}")
     if not (kept := keep_where(dataset, found, where)):
-        raise UsageError(f"none of these {len(found)} recordings has {' and '.join(where)}")
+        raise UsageError(f"none of {counted(len(found), 'recording')} has {' and '.join(where)}")
     return kept

@@ -14,6 +14,7 @@ from aupipe.cli.template import template
 from aupipe.config import FILE_NAME, load_config
 from aupipe.dataset import open_dataset
 from aupipe.errors import UsageError
+from aupipe.quantities import counted
 
 CORPUS_FILE = "demo.json"  # the parameters the corpus in this folder was drawn with
 
@@ -45,7 +46,7 @@ def run_demo(folder: Path, *, recordings: int, seconds: float, seed: int) -> Non
     if plan.jobs and (code := run_plan(plan, store, executor, "cpu")):
         raise SystemExit(code)
     if not plan.jobs:
-        echo(f"nothing to do: {plan.counts['done']} items are stored", err=True)
+        echo(f"nothing to do: {counted(plan.counts['done'], 'item')} stored", err=True)
 
     runs = {}
     for number, name in ((3, "baseline"), (4, "tcn")):

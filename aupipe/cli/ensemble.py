@@ -16,6 +16,7 @@ from aupipe.cli.output import echo
 from aupipe.cli.overwrite import refuse_nonempty
 from aupipe.dataset_model import Dataset, nearest_recording
 from aupipe.errors import UsageError
+from aupipe.quantities import counted
 from aupipe.tasks import Task
 
 if TYPE_CHECKING:
@@ -204,7 +205,9 @@ def _refuse_unrouted(dataset: Dataset, by: str, routes: Mapping[str, int]) -> No
     found = [name for name, own in names.items() if own.isdisjoint(routes)]
     if found:
         shown = ", ".join(map(repr, found[:3])) + ", ..." * (len(found) > 3)
-        raise UsageError(f"{len(found)} recordings have no route ({shown}): --default names the RUN for them")
+        raise UsageError(
+            f"{counted(len(found), 'recording')} without a route ({shown}): --default names the RUN for them"
+        )
 
 
 def next_command(task: Task, trained_on: Set[str], config_file: Path | None, store: Path | None) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aupipe.cli.dry_run import show_plan
 from aupipe.cli.inputs import open_inputs, videos_arguments
 from aupipe.cli.options import (
     FiniteRange,
@@ -26,7 +27,7 @@ from aupipe.cli.options import (
 from aupipe.cli.output import echo
 from aupipe.cli.overwrite import overwrite_option
 from aupipe.cli.recipe_features import narrow_to_recipe
-from aupipe.cli.run_report import report_nothing_to_do, run_plan, show_plan
+from aupipe.cli.run_report import report_nothing_to_do, run_plan
 from aupipe.cli.selection import select, warn_duplicates
 from aupipe.config import Config
 from aupipe.errors import UsageError
@@ -87,7 +88,7 @@ ONCE = ("retry_failed", "force", "dry_run", "limit", "profile", "overwrite", "fa
 @overwrite_option("FILE of --profile")
 @click.option("--share", is_flag=True, help="Divide the videos with other runs over this store, on any machine.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N recordings.")
-@click.option("--dry-run", is_flag=True, help="Print what would run and why; compute nothing.")
+@click.option("--dry-run", is_flag=True, help="Print how much would run, and how long; compute nothing.")
 @click.option("--retry-failed", is_flag=True, help="Also process the items that failed before.")
 @click.option(
     "--force", is_flag=True, help="Compute every item again; the stored one is replaced when the new one is published."
@@ -230,7 +231,7 @@ def extract(
         opened = open_or_create(config, create=False)
         plan = make_plan(recordings, feature_set, opened, retry_failed=retry_failed, force=force)
         if dry_run:
-            show_plan(plan, as_json)
+            show_plan(plan, recordings, opened, "cpu" if cpu else "cuda" if gpu else "", as_json)
             return 0
         if opened is not None:
             remove_ended(opened.path / "runs")

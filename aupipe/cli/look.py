@@ -11,6 +11,7 @@ import click
 from aupipe.cli.options import config_options, existing_store, require_config, resolve
 from aupipe.cli.output import echo
 from aupipe.cli.overwrite import overwrite_option
+from aupipe.quantities import counted
 
 if TYPE_CHECKING:
     from aupipe.report.drawing import Faces
@@ -66,7 +67,7 @@ def overlay(
     chosen, stored = _open(recording, config_file, store)
     out = out or _default(chosen, "overlay.mp4")
     count = write_overlay(chosen, stored, out, faces, height, overwrite)
-    echo(f"wrote {out}: {count:,} frames; {describe(stored)}")
+    echo(f"wrote {out}: {counted(count, 'frame')}; {describe(stored)}")
 
 
 @click.command()
@@ -98,7 +99,7 @@ def preview(
     chosen, stored = _open(recording, config_file, store)
     out = out or _default(chosen, "preview.jpg")
     rows = write_sheet(chosen, stored, out, faces, tiles, overwrite)
-    echo(f"wrote {out}: {len(rows)} pictures; {describe(stored)}")
+    echo(f"wrote {out}: {counted(len(rows), 'picture')}; {describe(stored)}")
 
 
 def _open(name: str, config_file: Path | None, store: Path | None) -> tuple[Recording, RecordingFaces]:

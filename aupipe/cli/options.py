@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import shlex
 from collections.abc import Callable, Container, Iterable
@@ -174,7 +175,9 @@ def given_command(begin: str, leave_out: Container[str]) -> str:
     words: list[str] = []
     for one in context.command.params:
         name, value = one.name or "", context.params.get(one.name or "")
-        if name in leave_out or context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+        if name in leave_out or not one.expose_value:
+            continue
+        if context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
             continue
         each = value if isinstance(value, tuple) else (value,)
         if isinstance(one, click.Option) and one.is_flag:
@@ -216,6 +219,11 @@ def media_notes(records: Iterable[ItemRecord]) -> dict[str, list[str]]:
 def split_list(values: tuple[str, ...]) -> list[str]:
     """``-x a,b -x c`` as [a, b, c]."""
     return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
+def is_verbose() -> bool:
+    """Whether -v was given."""
+    return logging.getLogger("aupipe").isEnabledFor(logging.INFO)
 
 
 UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

@@ -27,9 +27,9 @@ def echo(*lines: str, err: bool = False) -> None:
     click.echo("\n".join(map(printable, lines)), err=err)
 
 
-def take_back(lines: int) -> None:
-    """Clear the last lines on a terminal, so that the next ones stand in their place."""
-    click.echo(f"\x1b[{lines}A\x1b[J", nl=False)
+def control(text: str, err: bool) -> None:
+    """Send text with control sequences to a terminal, as it is; names in it must be `printable`."""
+    click.echo(text, nl=False, err=err)
 
 
 _takers: list[Callable[[Any], None]] = []  # who is given JSON documents in place of stdout

@@ -17,6 +17,7 @@ from aupipe.cli.output import echo
 from aupipe.cli.overwrite import SUFFIXES, overwrite_option, refuse_lost_predictions
 from aupipe.dataset import label_name
 from aupipe.errors import UsageError
+from aupipe.quantities import counted
 from aupipe.types import Recording
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def predict(
     found = sum(int(item.face_found.sum()) for item in predictions.values())
     frames = sum(len(item) for item in predictions.values())
     checked = f"; its rows are those of {sample}" if form == "abaw" and sample else ""
-    of = f"{len(predictions)} recording{'s' * (len(predictions) != 1)}"
+    of = counted(len(predictions), "recording")
     echo(f"wrote {out}: {said} of {of}, face found in {found / max(frames, 1):.1%}{checked}")
 
 
@@ -154,7 +155,7 @@ def _write_frames(
         write_abaw(named, out, task, sample, overwrite)
     else:
         write_tracks(named, out, task, overwrite)
-    return f"{sum(len(item) for item in predictions.values()):,} frames"
+    return f"{counted(sum(len(item) for item in predictions.values()), 'frame')}"
 
 
 def _write_intervals(

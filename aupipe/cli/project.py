@@ -16,6 +16,7 @@ from aupipe.config import FILE_NAME, SECTIONS
 from aupipe.dataset import VIDEO_FOLDERS, crop_folders, is_frame, walk_videos
 from aupipe.errors import UsageError
 from aupipe.files import write_file
+from aupipe.quantities import counted
 
 
 @click.command()
@@ -82,13 +83,17 @@ def _recognise(folder: Path) -> tuple[dict, str]:
         tracks = {track for table in annotations.values() for track in table}
         videos = sum(len(walk_videos(folder / name)[0]) for name in VIDEO_FOLDERS)
         complete = bool(crops) and tracks <= {path.name for path in crops}
-        found = f"an Aff-Wild2 tree: {videos} videos, {len(tracks)} annotated tracks, {len(crops)} folders of crops"
+        found = f"{counted(videos, 'video')}, {counted(len(tracks), 'annotated track')}, crops of {len(crops)}"
         task = next((task for task in ("au", "expr", "va") if task in annotations), "au")
-        return {"layout": "affwild2", "frames": "cropped_aligned" if complete else "video", "task": task}, found
+        return {
+            "layout": "affwild2",
+            "frames": "cropped_aligned" if complete else "video",
+            "task": task,
+        }, f"an Aff-Wild2 tree: {found}"
     for name in ("videos", *VIDEO_FOLDERS, "."):
         videos = len(walk_videos(folder / name)[0])
         if videos:
-            return {"layout": "folder", "videos": name}, f"{videos} videos in {name}/"
+            return {"layout": "folder", "videos": name}, f"{counted(videos, 'video')} in {name}/"
     for root, _, files in os.walk(folder):
         if any(is_frame(file) for file in files):
             base = os.path.relpath(os.path.dirname(root), folder) if Path(root) != folder else "."

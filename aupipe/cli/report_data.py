@@ -14,6 +14,7 @@ from aupipe.cli.options import config_options, device_options, existing_store, m
 from aupipe.cli.output import echo
 from aupipe.cli.report_predictions import RunPredictions
 from aupipe.errors import UsageError
+from aupipe.quantities import counted
 
 if TYPE_CHECKING:
     from aupipe.extract.planning.features import FeatureSet
@@ -93,7 +94,6 @@ def data_report(
     from aupipe.dataset import open_dataset
     from aupipe.extract.planning.features import build_feature_set
     from aupipe.report.checks.corpus import check_corpus
-    from aupipe.report.checks.judge import counted
     from aupipe.report.data_report import DataReport, choose_pages
     from aupipe.report.page import require_extra
     from aupipe.report.recording_page import FILE, VIDEO_FILE

@@ -10,6 +10,7 @@ import click
 from aupipe.cli.output import echo
 from aupipe.cli.overwrite import overwrite_option
 from aupipe.cli.scoring import ScoreRequest, score_models, score_options
+from aupipe.quantities import counted
 
 
 @click.command()
@@ -50,4 +51,4 @@ def run(out: Path | None, figures: str | None, overwrite: bool, **asked: Any) ->
     report = make_report(scored.evaluations, split, trivial, scored.context.store)
     files = write_report(report, out, figures, overwrite)
     size = sum(path.stat().st_size for path in files)
-    echo(f"wrote {out / INDEX}: {len(files)} files, {size / 1e3:,.0f} kB")
+    echo(f"wrote {out / INDEX}: {counted(len(files), 'file')}, {size / 1e3:,.0f} kB")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence, Set
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from aupipe.cli.options import damage_lines, failure_lines
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.signals import draining, exit_code_of_warning, last_words
+from aupipe.quantities import counted, duration_of
 
 if TYPE_CHECKING:
     from aupipe.extract.engine.results import JobResult
@@ -32,46 +32,14 @@ def counts(plan: Plan) -> dict[str, int]:
     return {"already_done": plan.counts["done"], "failed_before": plan.counts["failed before"]}
 
 
-def show_plan(plan: Plan, as_json: bool) -> None:
-    """Print what a run would do, and why."""
-    if as_json:
-        for item in plan.items:
-            row = {"message_type": "plan", "recording": item.key, "feature": item.spec.id, "state": item.state}
-            echo_json(row | ({"reason": item.reason} if item.reason else {}))
-        return
-    by_feature: dict[str, Counter[str]] = {}
-    for item in plan.items:
-        by_feature.setdefault(item.spec.id, Counter())[item.state] += 1
-    sizes = bytes_per_frame(plan)
-    for feature, states in by_feature.items():
-        counted = [f"{count} {state}" for state, count in states.most_common()]
-        size = sizes.get(feature.rpartition("@")[0])
-        echo(f"{feature:32}  " + ", ".join([*counted, *([f"{size:,} bytes a frame"] if size else [])]))
-    for item in plan.items:
-        if item.state != "done":
-            echo(f"  {item.state:15} {item.spec.name:12} {item.key}" + f"  {item.reason}" * bool(item.reason))
-    echo(f"would decode {len(plan.jobs)} videos; nothing was done (--dry-run)")
-
-
-def bytes_per_frame(plan: Plan) -> dict[str, int]:
-    """Feature name -> bytes of a stored row, of visual encoders that state its shape before they are loaded."""
-    import numpy as np
-
-    from aupipe.extract.encoders.base import row_shape_of, stored_dtype_of
-
-    visual = [(config.name, encoder) for config, encoder in plan.parts.encoders if encoder.modality == "visual"]
-    shapes = {name: (row_shape_of(encoder), np.dtype(stored_dtype_of(encoder)).itemsize) for name, encoder in visual}
-    return {name: size * math.prod(shape) for name, (shape, size) in shapes.items() if shape is not None}
-
-
 def report_nothing_to_do(plan: Plan, as_json: bool, retry: str) -> int:
     """Print that no job is left, what failed before and the command that tries it again; returns the exit code."""
     failed = [item for item in plan.items if item.state == "failed before"]
     if as_json:
         echo_json({"message_type": "summary", "done": 0, **counts(plan), "failed": len(failed)})
     else:
-        counted = f", {len(failed)} failed before:" if failed else ""
-        echo(f"nothing to do: {plan.counts['done']} items are stored{counted}", *_failed_before(failed, retry))
+        before = f", {len(failed)} failed before:" if failed else ""
+        echo(f"nothing to do: {counted(plan.counts['done'], 'item')} stored{before}", *_failed_before(failed, retry))
     return 3 if failed else 0
 
 
@@ -109,7 +77,9 @@ def run_plan(
     from aupipe.cli.progress import Progress
     from aupipe.extract.executors.driver import NO_CLAIMS
     from aupipe.extract.executors.driver import extract as run
-    from aupipe.extract.executors.extraction_log import ExtractionLog, job_sizes, open_extraction_log
+    from aupipe.extract.executors.extraction_log import ExtractionLog, open_extraction_log
+    from aupipe.extract.executors.media_progress import job_media
+    from aupipe.extract.executors.plan_estimate import earlier_run
     from aupipe.extract.executors.totals import RunTotals
     from aupipe.store.maintenance.gc import collect
 
@@ -119,7 +89,9 @@ def run_plan(
     failures = []
     damaged = []
     published = set()
-    totals = RunTotals(job_sizes(plan))
+    wanted = [item for item in plan.items if item.todo]
+    earlier = earlier_run(store, {item.spec.id for item in wanted}, where)
+    totals = RunTotals(job_media(plan), earlier.costs if earlier else {})
     with (
         open_extraction_log(plan, store, where, configuration) as log_file,
         Progress(totals, quiet=as_json) as progress,
@@ -146,13 +118,12 @@ def run_plan(
                     _echo_json_result(result)
                 if fail_fast and result.failed:
                     break
-        seconds, frames = totals.seconds, totals.frames
+        seconds, frames, media_s = totals.seconds, totals.frames, totals.media.ended_s
         stages, limit, cpu_s = totals.stages(), totals.limit(), totals.cpu_s()
         log.finish(items_published=len(published), items_failed=len(failures), halted=halted())
         if profile is not None:
             progress.write_trace(profile, overwrite)
     store.refresh()  # the worker processes have published, not this one
-    wanted = [item for item in plan.items if item.todo]
     done = [item for item in wanted if (item.key, item.spec.id) in published]
     tried = {(record.recording, record.feature) for record in failures} - published
     failed = sum((item.key, item.spec.id) in tried for item in wanted)
@@ -174,13 +145,13 @@ def run_plan(
         "damaged": len(damages),
         "seconds": round(seconds, 3),
         "frames": frames,
+        "media_s": round(media_s, 3),
     }
     if as_json:
         cost = {"cpu_s": round(cpu_s, 3), "stages": stages}
         echo_json({"message_type": "summary", **summary, **cost})
         return (not_reached and exit_code_of_warning()) or (3 if missing or before else 0)
-    speed = f"{frames / max(seconds, 1e-9):.0f} frames/s, {where}"
-    rate = f"{frames:,} frames decoded in {seconds:.1f} s ({speed})"
+    rate = _rate(frames, media_s, seconds, where)
     damage = f"   damaged {len(damages)}" * bool(damages)
     echo(f"done {len(done)}   already done {plan.counts['done']}   failed {failed + before}{damage}   {rate}")
     if limit:
@@ -195,12 +166,12 @@ def run_plan(
         more = f"{len(damages) - SHOWN} more. " if len(damages) > SHOWN else ""
         echo(f"{more}list all: aupipe status --damaged; fail damaged videos: --on-damage fail")
     if before:
-        echo(f"{before} items failed in earlier runs and were not tried: aupipe status --failed")
+        echo(f"not tried, failed in earlier runs: {counted(before, 'item')} (aupipe status --failed)")
     if by_others:
-        echo(f"made by other runs: {by_others} items")
+        echo(f"made by other runs: {counted(by_others, 'item')}")
     if not_reached:
         others = ": other runs work on them; if one of those is stopped, give the same command again"
-        echo(f"{not_reached} items were not reached{others * (claims is not None)}")
+        echo(f"not reached: {counted(not_reached, 'item')}{others * (claims is not None)}")
     if failed or before:
         echo(f"retry: {retry}")
     if not_reached and (code := exit_code_of_warning()):
@@ -209,14 +180,24 @@ def run_plan(
     return 3 if missing or before else 0
 
 
+def _rate(frames: int, media_s: float, seconds: float, where: str) -> str:
+    """What was decoded, how fast and on what; sound alone has no frames."""
+    media = f"{duration_of(media_s)} of media"
+    speed = f"{media_s / max(seconds, 1e-9):.2g}x real time, {where}"
+    if not frames:
+        return f"{media} in {seconds:.1f} s ({speed})"
+    speed = f"{frames / max(seconds, 1e-9):.0f} frames/s, {speed}"
+    return f"{counted(frames, 'frame')} decoded, {media} in {seconds:.1f} s ({speed})"
+
+
 def _by_others(store: Store, wanted: Sequence[Item], tried: Set[tuple[str, str]]) -> tuple[int, int]:
     """How many items that this run has not published other runs have, and how many have failed there."""
-    counted = Counter[str]()
+    states = Counter[str]()
     for item in wanted:
         record = store.record(item.key, item.spec.id) if (item.key, item.spec.id) not in tried else None
         if record is not None and item.state in ("new", "spec changed") and not item.reason:
-            counted[record.state] += 1
-    return counted["done"], counted["failed"]
+            states[record.state] += 1
+    return states["done"], states["failed"]
 
 
 def _echo_json_result(result: JobResult) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from aupipe.cli.output import echo
 from aupipe.config import Config
 from aupipe.errors import UsageError
+from aupipe.quantities import counted
 from aupipe.registry import nearest
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def select(
     if dataset.ignored:
         suffixes = Counter(path.suffix or "no suffix" for path in dataset.ignored)
         shown = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(5))
-        echo(f"aupipe: {len(dataset.ignored)} files in the folder are not videos ({shown})", err=True)
+        echo(f"aupipe: no videos in the folder: {counted(len(dataset.ignored), 'file')} ({shown})", err=True)
     recordings = list(dataset.recordings)
     return recordings[:limit] if limit else recordings, features
 

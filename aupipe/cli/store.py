@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from aupipe.cli.inspect import describe_store
 from aupipe.cli.options import (
     config_options,
     existing_store,
@@ -17,13 +18,13 @@ from aupipe.cli.options import (
 )
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.overwrite import overwrite_option
-from aupipe.cli.status import describe_store
 from aupipe.cli.store_remove import gc, remove
 from aupipe.cli.stored import feature_ids, find_named, folder_store
 from aupipe.config import Config
 from aupipe.dataset_model import nearest_recording
 from aupipe.errors import AupipeError, UsageError
 from aupipe.logs import printable
+from aupipe.quantities import counted
 
 if TYPE_CHECKING:
     from aupipe.store.local import LocalStore
@@ -140,8 +141,8 @@ def migrate(target: Path, backend: str, config_file: Path | None, store: Path | 
         raise UsageError(f"{target} is the store itself: name another folder")
     records = list(copy(opened, target, backend))
     done = [record.nbytes for record in records if record.state == "done"]
-    failures = f", and {len(records) - len(done)} failures" if len(done) < len(records) else ""
-    echo(f"{len(done)} items, {sum(done) / 1e6:,.1f} MB{failures} copied to {target} ({backend})")
+    failures = f", and {counted(len(records) - len(done), 'failure')}" if len(done) < len(records) else ""
+    echo(f"{counted(len(done), 'item')}, {sum(done) / 1e6:,.1f} MB{failures} copied to {target} ({backend})")
     echo(f'to use it: path = "{target}", backend = "{backend}" in [store]')
 
 
@@ -177,7 +178,7 @@ def export(
         feature_ids(opened, name)
     chosen = {"features": split_list(features), "recordings": recordings}
     files = write(opened, target, form, **chosen, overwrite=overwrite, readable_by=config.store.readable_by)
-    echo(f"wrote {len(files)} file{'s' * (len(files) != 1)}: {target}")
+    echo(f"wrote {counted(len(files), 'file')}: {target}")
 
 
 @store.command()
@@ -208,4 +209,4 @@ def purge(recordings: tuple[str, ...], yes: bool, config_file: Path | None, stor
         echo("nothing erased")
         return
     for recording in recordings:
-        echo(f"erased {recording}: {erase(opened, recording)} items")
+        echo(f"erased {recording}: {counted(erase(opened, recording), 'item')}")

@@ -16,6 +16,7 @@ from aupipe.cli.options import config_options, existing_store, json_option, reso
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.work import Place, machine_options, run_on_scheduler
 from aupipe.errors import DamageError
+from aupipe.quantities import counted
 
 if TYPE_CHECKING:
     from aupipe.store.local import LocalStore
@@ -63,7 +64,7 @@ def verify(
 
     opened = existing_store(resolve(config_file, store))
     if rebuild:
-        echo(f"index rebuilt, {rebuild_index(opened)} items adopted", err=True)
+        echo(f"index rebuilt, {counted(rebuild_index(opened), 'item')} adopted", err=True)
     run = partial(_on_scheduler, place, opened) if place.scheduler is not None else None
     report = check(opened, quick=quick, sample=sample, run=run)
     if repair:
@@ -82,11 +83,12 @@ def verify(
     if report.orphans and not rebuild:
         echo("adopt the complete orphans: aupipe store verify --rebuild")
     how = "sizes compared" if quick else f"checksums of {report.summed} compared"
-    echo(f"{report.items} items, {how}: {len(report.damage) or 'no'} damage")
+    echo(f"{counted(report.items, 'item')}, {how}: {len(report.damage) or 'no'} damage")
     if report.superseded or report.unfinished:
-        echo(f"{report.superseded} replaced items, {report.unfinished} unfinished files: removed by aupipe store gc")
+        unfinished = counted(report.unfinished, "unfinished file")
+        echo(f"{counted(report.superseded, 'replaced item')}, {unfinished}: removed by aupipe store gc")
     if report.requeued:
-        echo(f"{len(report.requeued)} items will be computed again: aupipe extract")
+        echo(f"to be computed again: {counted(len(report.requeued), 'item')} (aupipe extract)")
     elif report.damage:
         echo("repair: aupipe store verify --repair, then aupipe extract")
     return DamageError.exit_code if report.damage else 0

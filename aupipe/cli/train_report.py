@@ -10,6 +10,7 @@ from aupipe.cli.context import bootstrap_scores, trivial_scores
 from aupipe.cli.data import Data
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.train_split import Worth
+from aupipe.quantities import counted
 from aupipe.tasks import Task
 from aupipe.types import Recording
 
@@ -24,7 +25,7 @@ def warn_damaged(data: Data) -> None:
     if data.damaged:
         names = ", ".join(list(data.damaged)[:3]) + ", ..." * (len(data.damaged) > 3)
         total = len(data.train) + len(data.validation)
-        text = f"{len(data.damaged)} of {total} recordings come from damaged media ({names})"
+        text = f"{len(data.damaged)} of {counted(total, 'recording')} come from damaged media ({names})"
         echo(f"aupipe: {text}: aupipe status --damaged", err=True)
 
 

@@ -21,6 +21,7 @@ from aupipe.documents import read_json
 from aupipe.errors import UsageError
 from aupipe.files import write_file
 from aupipe.logs import repeating_nothing
+from aupipe.quantities import counted
 from aupipe.tasks import Task
 
 if TYPE_CHECKING:
@@ -130,11 +131,11 @@ def _tell_cost(cells: Sequence[Cell], data: SearchData, folds: int, place: Place
     from aupipe.train.search import count_runs
 
     points = len({cell.point.name for cell in cells})
-    several = f"{points} points, each" if points > 1 else "1 point,"
+    several = counted(points, "point") + (", each" if points > 1 else ",")
     where = f"{place.jobs} processes" if place.jobs > 1 else "one process (--jobs N uses several)"
     if place.scheduler is not None:
         where = f"{where} on each machine"
-    tell(f"{count_runs(cells, data)} runs: {several} on all {folds} folds and without each of them; {where}")
+    tell(f"{counted(count_runs(cells, data), 'run')}: {several} on all {folds} folds and without each of them; {where}")
 
 
 def show_sweep(out: Path, as_json: bool) -> None:

@@ -16,6 +16,7 @@ from aupipe.cli.output import echo
 from aupipe.cli.signals import draining, exit_code_of_warning, last_words
 from aupipe.cli.work import Place, place_options, run_on_scheduler
 from aupipe.errors import RecordingError, UsageError
+from aupipe.quantities import counted
 
 if TYPE_CHECKING:
     from aupipe.extract.encoders.text.recognize import Transcribed, Transcriber
@@ -64,7 +65,7 @@ def transcribe(
     refuse_shared_transcripts(files)
     wanted = [video for video in list(files)[:limit] if find_transcript(video) is None]
     if not wanted:
-        echo(f"nothing to do: {len(files)} videos have transcripts")
+        echo(f"nothing to do: transcripts of {counted(len(files), 'video')} are there")
         return 0
     devices = place.devices()
     transcriber = Transcriber(Whisper(model, language), place.device_of_work(devices), config.dataset.streams)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-from aupipe.cli.output import echo, echo_json, take_back
+from aupipe.cli.live import LiveLines, is_terminal
+from aupipe.cli.output import echo, echo_json
+from aupipe.quantities import counted, duration_of
 
 if TYPE_CHECKING:
     from aupipe.store import Store
@@ -53,45 +55,54 @@ def describe_run(account: RunAccount) -> str:
     """A run in one line: where, how far, how fast, how long yet; or how it ended."""
     about, now = account.about, account.end or account.progress
     who = f"{about['command']} on {about['host']} (pid {about['pid']}, {about.get('where', '')})"
-    counted = f"{now.get('videos_ended', 0):,} of {about.get('videos', 0):,} videos"
-    failed = f", {now['videos_failed']:,} failed" if now.get("videos_failed") else ""
+    ended = f"{now.get('videos_ended', 0):,} of {counted(about.get('videos', 0), 'video')}"
+    failed = f"{now['videos_failed']:,} failed" if now.get("videos_failed") else ""
     if account.state == "running":
-        rate = f", {now['frames_per_s']:.0f} frames/s" if now.get("frames_per_s") else ""
-        left = f", {duration_of(now['left_s'])} left" if now.get("left_s") is not None else ""
-        busy: dict[str, float] = now.get("busy") or {}
-        most = max(busy, key=lambda name: busy[name], default="")
-        limit = f", {most} busy {busy[most]:.0%}" if most and busy[most] > 0 else ""
-        machines: dict[str, int] = now.get("machines") or {}
-        others = ", machines " + ", ".join(f"{count} {state}" for state, count in machines.items()) if machines else ""
-        return f"running: {who}: {counted}{failed}{rate}{left}{limit}{others}"
+        return f"running: {who}: {', '.join(filter(None, [ended, failed, *_how_it_goes(now)]))}"
     how = {"lost": "ended without a word (killed?)", "error": "ended with an error"}.get(account.state, account.state)
     took = f" in {duration_of(now['seconds'])}" if "seconds" in now else ""
-    return f"last run: {who}, {about['utc']}: {how}, {counted}{failed}{took}"
+    return f"last run: {who}, {about['utc']}: {how}, {', '.join(filter(None, [ended, failed]))}{took}"
 
 
-def duration_of(seconds: float) -> str:
-    """``50 s``, ``4 min``, ``2 h 10 min``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+def _how_it_goes(now: Mapping[str, Any]) -> list[str]:
+    """Of a line of progress: media, rate, time left, the busiest stage, the machines."""
+    parts = []
+    if now.get("media_total_s"):
+        share = now["media_s"] / now["media_total_s"]
+        parts.append(f"{share:.0%} of {duration_of(now['media_total_s'])} of media")
+    if now.get("frames_per_s"):
+        parts.append(f"{now['frames_per_s']:.0f} frames/s")
+    if now.get("left_s") is not None:
+        parts.append(f"{'more than ' * now.get('left_is_least', False)}{duration_of(now['left_s'])} left")
+    busy: dict[str, float] = now.get("busy") or {}
+    most = max(busy, key=lambda name: busy[name], default="")
+    if most and busy[most] > 0:
+        parts.append(f"{most} busy {busy[most]:.0%}")
+    machines: dict[str, int] = now.get("machines") or {}
+    if machines:
+        parts.append("machines " + ", ".join(f"{count} {state}" for state, count in machines.items()))
+    return parts
 
 
 def watch(store: Store, as_json: bool, sleep: Callable[[float], Any] = time.sleep) -> None:
     """Print what runs publish until none is running: in place on a terminal, else a line a minute for each run."""
-    shown = 0
-    on_terminal = sys.stdout.isatty() and not as_json
-    while True:
-        found = extractions(store)
-        running = [account for account in found if account.state == "running"]
-        if as_json:
-            echo_json({"message_type": "runs", "runs": [account.to_json() for account in running or found[-1:]]})
-        else:
-            if on_terminal and shown:
-                take_back(shown)
+    live = LiveLines(err=False) if is_terminal(err=False) and not as_json else None
+    lines: list[str] = []
+    try:
+        while True:
+            found = extractions(store)
+            running = [account for account in found if account.state == "running"]
             lines = _lines(found) or ["no run has been logged in this store"]
+            if as_json:
+                echo_json({"message_type": "runs", "runs": [account.to_json() for account in running or found[-1:]]})
+            elif live is not None:
+                live.draw([part for line in lines for part in wrap(line, live.size()[0], subsequent_indent="    ")])
+            else:
+                echo(*lines)
+            if not running:
+                return
+            sleep(EVERY_S if live is not None or as_json else LINE_EVERY_S)
+    finally:
+        if live is not None:  # what was shown last stays
+            live.clear()
             echo(*lines)
-            shown = len(lines)
-        if not running:
-            return
-        sleep(EVERY_S if on_terminal or as_json else LINE_EVERY_S)

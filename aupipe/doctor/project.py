@@ -12,6 +12,7 @@ from aupipe.doctor import Finding
 from aupipe.errors import AupipeError, NoStoreError
 from aupipe.extract.planning.features import build_feature_set
 from aupipe.extract.weights import is_random
+from aupipe.quantities import counted
 from aupipe.store import open_store
 from aupipe.types import Recording
 
@@ -38,7 +39,7 @@ def examine_project(config: Config) -> Iterator[Finding]:
 def _examine_dataset(dataset: Dataset) -> Finding:
     videos = {recording.video_id for recording in dataset.recordings}
     labelled = {task: len(tracks) for task, tracks in dataset.annotations.items() if tracks}
-    found = f"{len(dataset.recordings)} recordings of {len(videos)} videos"
+    found = f"{counted(len(dataset.recordings), 'recording')} of {counted(len(videos), 'video')}"
     labels = ", ".join(f"{count} annotated for {task}" for task, count in labelled.items())
     return Finding("PASS", "data set", f"{found}; {labels}" if labels else found)
 
@@ -77,7 +78,8 @@ def _examine_store(config: Config) -> Iterator[Finding]:
             return
         states = Counter(record.state for record in store.records())
         damaged = sum(1 for _ in store.damaged())
-    found = f"{path} ({store.backend}): {states['done']} items, {states['failed']} failed, {damaged} of damaged media"
+    items = counted(states["done"], "item")
+    found = f"{path} ({store.backend}): {items}, {states['failed']} failed, {damaged} of damaged media"
     journals = sum(1 for _ in (path / "journal").glob("*.jsonl"))
     if journals > MANY_JOURNALS:
         yield Finding("WARN", "store", f"{found}; {journals} journals", "aupipe store gc merges them")

@@ -1,4 +1,4 @@
-"""What each stage did: frames, busy time, processor time; and a trace of it where one is wanted."""
+"""What each stage did: frames, busy time, processor time; how far videos are; and a trace where one is wanted."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from dataclasses import dataclass, field, replace
 
 QUIET_S = 1.0  # steps that take less are not told of
 STAGES = ("load", "decode", "detect", "align", "encode", "write", "sound")  # in the order they come
+# What a video goes through, each time from its beginning to its end: frames, times and faces; inputs to the visual
+# encoders; sound and words.
+PHASES = ("scan", "encode", "sound")
 
 
 @dataclass
@@ -29,6 +32,12 @@ class StageTotals:
             self.at_once + other.at_once,
         )
 
+    def __sub__(self, before: StageTotals) -> StageTotals:
+        """What has been done since; ``at_once`` stays."""
+        return StageTotals(
+            self.frames - before.frames, self.busy_s - before.busy_s, self.cpu_s - before.cpu_s, self.at_once
+        )
+
 
 @dataclass
 class Step:
@@ -41,6 +50,39 @@ class Step:
     progress: Callable[[], int] = lambda: 0  # anything that changes while the step gets on
     seen: int = 0  # what `progress` gave last
     since_s: float = field(default_factory=lambda: time.monotonic())  # when that was another
+
+
+@dataclass
+class PhaseTotals:
+    """Seconds of media that a phase has gone through, all videos together, and the seconds that took them."""
+
+    media_s: float = 0.0
+    seconds: float = 0.0
+
+    def __add__(self, other: PhaseTotals) -> PhaseTotals:
+        return PhaseTotals(self.media_s + other.media_s, self.seconds + other.seconds)
+
+
+@dataclass(frozen=True)
+class PhasePosition:
+    """How far one phase of a video under way is, in seconds of media; ``length_s`` is what its header says, or 0."""
+
+    video: str
+    phase: str
+    done_s: float
+    length_s: float
+
+
+@dataclass
+class _Phase:
+    """A phase of a video; ``position`` gives (done_s, length_s)."""
+
+    position: Callable[[], tuple[float, float]]
+    began_s: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0  # once it has ended
+
+    def totals(self) -> PhaseTotals:
+        return PhaseTotals(self.position()[0], self.seconds or time.monotonic() - self.began_s)
 
 
 @dataclass(frozen=True)
@@ -76,6 +118,8 @@ class Meter:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _running: dict[str, int] = field(default_factory=dict)
     _steps: dict[int, Step] = field(default_factory=dict)  # by thread: steps do not nest
+    _phases: dict[str, dict[str, _Phase]] = field(default_factory=dict)  # of the videos under way
+    _phase_totals: dict[str, PhaseTotals] = field(default_factory=dict)  # of those that have ended
     _local: threading.local = field(default_factory=threading.local)
 
     @contextmanager
@@ -87,6 +131,33 @@ class Meter:
             yield
         finally:
             self._local.video = before
+
+    @contextmanager
+    def job(self, video_id: str) -> Iterator[None]:
+        """The phases of a video that begin inside are told of until it is left."""
+        try:
+            yield
+        finally:
+            with self._lock:
+                for name, phase in self._phases.pop(video_id, {}).items():
+                    self._phase_totals[name] = self._phase_totals.get(name, PhaseTotals()) + phase.totals()
+
+    @contextmanager
+    def phase(self, video_id: str, name: str, position: Callable[[], tuple[float, float]]) -> Iterator[None]:
+        """Count what happens inside as one of `PHASES` of a video; ``position`` says how far it is of how much.
+
+        Any thread may call ``position``, at any time: seconds of media, both.
+        """
+        phase = _Phase(position)
+        with self._lock:
+            self._phases.setdefault(video_id, {})[name] = phase
+        try:
+            yield
+        finally:
+            reached = position()
+            with self._lock:
+                phase.position = lambda: reached
+                phase.seconds = time.monotonic() - phase.began_s
 
     def _of_thread(self) -> tuple[str, float]:
         return getattr(self._local, "video", ("", 0.0))
@@ -132,7 +203,20 @@ class Meter:
                 time.process_time(),
                 tuple(events),
                 self._quiet(time.monotonic()),
+                self._sum_phases(),
+                tuple(
+                    PhasePosition(video, name, *phase.position())
+                    for video, phases in self._phases.items()
+                    for name, phase in phases.items()
+                ),
             )
+
+    def _sum_phases(self) -> dict[str, PhaseTotals]:
+        sums = dict(self._phase_totals)
+        for phases in self._phases.values():
+            for name, phase in phases.items():
+                sums[name] = sums.get(name, PhaseTotals()) + phase.totals()
+        return sums
 
     def _quiet(self, now_s: float) -> tuple[QuietStep, ...]:
         """The running steps that have not got on for a while."""
@@ -154,6 +238,8 @@ class Measured:
     cpu_s: float
     events: tuple[Event, ...] = ()
     quiet: tuple[QuietStep, ...] = ()
+    phases: dict[str, PhaseTotals] = field(default_factory=dict)
+    under_way: tuple[PhasePosition, ...] = ()
 
 
 def trace_events(worker: int, events: tuple[Event, ...]) -> list[dict[str, object]]:

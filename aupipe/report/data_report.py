@@ -16,6 +16,7 @@ from aupipe.errors import AupipeError, DamageError, UsageError
 from aupipe.extract.encoders.visual.blendshapes import NAMES
 from aupipe.extract.planning.features import FeatureSet
 from aupipe.files import PRIVATE
+from aupipe.quantities import counted
 from aupipe.report.checks.corpus import CorpusReport
 from aupipe.report.checks.judge import Finding
 from aupipe.report.drawing import Faces
@@ -110,7 +111,7 @@ class DataReport:
         lacking += [f"blendshapes ({reason})"] * bool(reason)
         notes = [f"No video: {self.clean(failure)}."] * bool(failure)
         notes += [f"Not shown: {'; '.join(lacking)}."] * bool(lacking)
-        notes += [f"{made.missing} images are missing: their rows are grey."] * bool(made.missing)
+        notes += [f"Missing: {counted(made.missing, 'image')}; their rows are grey."] * bool(made.missing)
         notes += [f"Media: {self.clean(note)}." for note in self.media.get(recording.video_id, ())]
         notes += [self.clean(each) for each in (self.predicted.get(recording.id),) if each]
         view = RecordingView(

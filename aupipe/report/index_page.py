@@ -8,9 +8,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from aupipe.quantities import counted
 from aupipe.report.checks.corpus import CorpusReport
 from aupipe.report.checks.facts import Facts
-from aupipe.report.checks.judge import counted, medians_of
+from aupipe.report.checks.judge import medians_of
 from aupipe.report.drawing import Faces
 from aupipe.report.page import render_page
 from aupipe.report.strips import draw_strips

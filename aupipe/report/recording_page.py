@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.report.checks.judge import Finding, counted
+from aupipe.quantities import counted
+from aupipe.report.checks.judge import Finding
 from aupipe.report.drawing import Faces
 from aupipe.report.faces import RecordingFaces, State, length_s
 from aupipe.report.packing import cut_rows, encode, pack_faces, pack_heat, pack_panel

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from aupipe.errors import RecordingError, UsageError
 from aupipe.files import PRIVATE, refuse_existing, staged_file
-from aupipe.report.checks.judge import counted
+from aupipe.quantities import counted
 from aupipe.report.drawing import INK, Faces, Picture, draw_row, draw_strip, write
 from aupipe.report.faces import RecordingFaces, State, length_s
 from aupipe.report.frames import pictures

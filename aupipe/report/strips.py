@@ -9,6 +9,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from aupipe.quantities import counted
 from aupipe.report.checks.facts import Facts
 from aupipe.report.checks.judge import CHECKS, Finding
 
@@ -58,7 +59,7 @@ def draw_strips(
             continue
         flagged = {one.recording: one.value for one in findings if one.check == name}
         middle = medians[name]
-        about = f"{len(values):,} recordings from {form.format(values.min())} to {form.format(values.max())}"
+        about = f"{counted(len(values), 'recording')} from {form.format(values.min())} to {form.format(values.max())}"
         about += f", median {form.format(middle)}, {len(flagged):,} flagged"
         found.append(Strip(title, about, _draw(values, middle, form, flagged, pages)))
     return found, equal

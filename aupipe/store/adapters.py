@@ -99,9 +99,3 @@ def _labelled(
         dims[-1] = "column"
         coords = coords | {"column": list(columns)}
     return xarray.DataArray(rows, coords, dims, name, about)
-
-
-def describe_bytes(size: int) -> str:
-    """A size for people: ``12.3 MB``."""
-    scale = max(0, min(4, (len(str(size)) - 1) // 3))
-    return f"{size / 1000**scale:.1f} {('B', 'kB', 'MB', 'GB', 'TB')[scale]}" if scale else f"{size} B"

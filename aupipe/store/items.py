@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from aupipe.quantities import counted
 from aupipe.store.aligned import wide_table
 from aupipe.store.formats.protocol import Layout, Rows, Sink
 from aupipe.store.log.index import Index
@@ -238,7 +239,7 @@ class ItemStore(Store, ABC):
         return len(self.features())
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {str(self.path)!r}: {len(self)} features>"
+        return f"<{type(self).__name__} {str(self.path)!r}: {counted(len(self), 'feature')}>"
 
     def __bool__(self) -> bool:
         return True  # also without features, when `__len__` is 0

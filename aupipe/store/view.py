@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aupipe.quantities import counted, describe_bytes
 from aupipe.registry import nearest
 from aupipe.store import adapters
 from aupipe.store.reader import ItemReader
@@ -107,7 +108,7 @@ class FeatureView(Mapping[str, "ItemView"]):
 
     def __repr__(self) -> str:
         sizes = [record.nbytes for record in self.store.all_published(self.spec.id)]
-        return f"<{self.spec.id}: {len(sizes)} recordings, {adapters.describe_bytes(sum(sizes))}>"
+        return f"<{self.spec.id}: {counted(len(sizes), 'recording')}, {describe_bytes(sum(sizes))}>"
 
 
 class ItemView:
@@ -270,5 +271,5 @@ class ItemView:
         return array
 
     def __repr__(self) -> str:
-        size = adapters.describe_bytes(math.prod(self.shape) * self.dtype.itemsize)
+        size = describe_bytes(math.prod(self.shape) * self.dtype.itemsize)
         return f"<{self.record.recording!r}, {self.spec.id}: {self.shape} {self.dtype}, {size}>"

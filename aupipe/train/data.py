@@ -197,7 +197,7 @@ def load_examples(
         listed = "; ".join(missing[:20]) + (f"; and {len(missing) - 20} more" if len(missing) > 20 else "")
         names = " --feature " * bool(lacked) + ",".join(lacked)
         raise UsageError(
-            f"{len(missing)} of {len(recordings)} recordings are incomplete: {listed}. "
+            f"incomplete recordings, {len(missing)} of {len(recordings)}: {listed}. "
             f"`{(lacked and command) or f'aupipe extract{names}'}` computes what is missing; "
             "--allow-missing leaves them out"
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from aupipe.errors import UsageError
+from aupipe.quantities import counted
 from aupipe.store import Store
 from aupipe.tasks import Task, as_task
 from aupipe.train.combination import mean
@@ -85,7 +86,9 @@ class RunTrainer:
         """The finished run. Raises UsageError as `fit` does."""
         fold, folder = run.fold, self.out / str(run)
         if progress and not holds_run(folder):
-            progress(f"{folder.name}: {len(fold.train)} recordings to train on, {len(fold.validation)} held out")
+            progress(
+                f"{folder.name}: {counted(len(fold.train), 'recording')} to train on, {len(fold.validation)} held out"
+            )
         data = FitData(fold.train, fold.validation, self.labels, run.member.features, self.aux_labels, self.command)
         config = FitConfig(run.member.recipe, self.task, run.seed, **self.options)
         return fit(open_once(self.store), data, config, folder, resume=True, progress=progress)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.errors import UsageError
+from aupipe.quantities import counted
 from aupipe.tasks import Task, as_task
 from aupipe.train.events import Events
 from aupipe.train.labels import check_labels, positive_rates, scored_entries, scored_rows
@@ -69,7 +70,8 @@ def check_unseen(known: Collection[str], scored: Sequence[str], what: str, on_tu
     both = set(known) & set(scored)
     if both and not on_tuned:
         raise UsageError(
-            f"{len(both)} of {len(scored)} recordings (e.g. {min(both)!r}) {what}: their score would be optimistic. "
+            f"{len(both)} of {counted(len(scored), 'recording')} (e.g. {min(both)!r}) {what}: "
+            "their score would be optimistic. "
             "Score another split, or for folds what each held out (--held-out), or give --on-tuned and report it so"
         )
 
@@ -108,7 +110,7 @@ def pooled(
         face_found.append(predicted.face_found[:shared][scored_rows(item)[:shared]])
     if not pool.frames:
         raise UsageError(
-            f"nothing to score: {annotated} annotated frames in {len(labels)} recordings, none among the "
+            f"nothing to score: {annotated} annotated frames in {counted(len(labels), 'recording')}, none among the "
             f"{len(predictions)} predicted recordings: check the annotation folder and the split"
         )
     return pool.scores(
@@ -173,7 +175,7 @@ def trivial_baseline(labels: Mapping[str, Labels], task: Task | str) -> Scores:
         check_labels(item, task, name)
     rates = positive_rates([_scored_only(item) for item in labels.values()], task)
     if not any(scored_rows(item).any() for item in labels.values()):
-        raise UsageError(f"nothing to score: no annotated frame in {len(labels)} recordings")
+        raise UsageError(f"nothing to score: no annotated frame in {counted(len(labels), 'recording')}")
     if task.kind == "multi_label":
         constant = np.ones(len(task.names))
     else:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.errors import UsageError
+from aupipe.quantities import counted
 from aupipe.tasks import Task, as_task
 from aupipe.train.labels import check_labels, scored_entries
 from aupipe.train.predictions import Predictions
@@ -83,7 +84,7 @@ def bootstrap(
     """
     sums = group_sums(predictions, labels, task, groups)
     if len(sums.groups) < 2:
-        raise UsageError(f"bootstrap: {len(sums.groups)} videos; an interval needs at least two")
+        raise UsageError(f"bootstrap: {counted(len(sums.groups), 'video')}; an interval needs at least two")
     low, high, error = _resample(sums.scores, len(sums.groups), draws, seed)
     bounds = [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
     return BootstrapInterval(float(error[-1]), bounds[-1], len(sums.groups), tuple(bounds[:-1]), sums, draws, seed)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aupipe.errors import UsageError
+from aupipe.quantities import counted
 from aupipe.store import Store
 from aupipe.train.combination import mean, vote
 from aupipe.train.model import Model
@@ -44,7 +45,7 @@ def predict_held_out(
     """
     found = predict_unseen(model, store, recordings, shot_starts, **options)
     if not found:
-        raise UsageError(f"{model.path}: no member held any of these {len(recordings)} recordings out")
+        raise UsageError(f"{model.path}: no member held any of these recordings out")
     return found
 
 
@@ -123,6 +124,8 @@ def routed_parts(model: Model, recordings: Sequence[Recording]) -> list[tuple[Mo
     if missing := [name for name, number in found.items() if number is None]:
         shown = ", ".join(map(repr, missing[:3])) + ", ..." * (len(missing) > 3)
         remedy = f"give each a {model.by} that has a route" if model.by else "name them or their video"
-        raise UsageError(f"{model.path}: {len(missing)} recordings have no route ({shown}): {remedy}, or --default")
+        raise UsageError(
+            f"{model.path}: {counted(len(missing), 'recording')} without a route ({shown}): {remedy}, or --default"
+        )
     parts = ((member, [r for r in recordings if found[r.id] == number]) for number, member in enumerate(model.members))
     return [(member, own) for member, own in parts if own]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from aupipe.documents import read_json
 from aupipe.errors import DamageError, UsageError
+from aupipe.quantities import counted
 from aupipe.tables import Natural, Positive, Share
 from aupipe.tasks import AU_NAMES, Task, as_task, task_from_json
 from aupipe.train.labels import check_labels, scored_rows
@@ -110,7 +111,7 @@ class PostProcess:
             parts.append(f"threshold {low:.2f}" if low == high else f"thresholds {low:.2f} to {high:.2f}")
         if self.gain:
             parts.append("variance matched")
-        source = f", fitted on {len(self.tuned_on)} recordings" if self.tuned_on else ""
+        source = f", fitted on {counted(len(self.tuned_on), 'recording')}" if self.tuned_on else ""
         return f"post-processing: {', '.join(parts) or 'none'}{source}"
 
     @classmethod
@@ -154,7 +155,7 @@ def fit_postprocess(
     if not tuned:
         return PostProcess(task, options, _fixed(options, task) if task.kind == "multi_label" else ())
     if not any(scored_rows(labels[name]).any() for name in names):
-        raise UsageError(f"post-processing: no annotated frame in the {len(names)} recordings to tune it on")
+        raise UsageError(f"post-processing: no annotated frame in the {counted(len(names), 'recording')} to tune it on")
     widths: Sequence[float] = (0.0,) if options.smooth == "none" else (options.width,)  # type: ignore[assignment]
     if options.smooth != "none" and options.width == "tune":
         sigmas = SIGMAS.get(task.kind, OTHER_SIGMAS)

@@ -18,6 +18,7 @@ import numpy as np
 
 from aupipe.errors import UsageError
 from aupipe.files import PRIVATE, refuse_existing, staged_file, write_file
+from aupipe.quantities import counted
 from aupipe.tasks import Task, as_task
 from aupipe.train.predictions import Predictions
 
@@ -92,7 +93,7 @@ def sample_rows(sample: Path, task: Task) -> list[str]:
         raise UsageError(f"{sample}: its header is {found!r}, expected {header!r}: is it the sample of another task?")
     rows = [line.partition(",")[0].strip() for line in lines[1:] if line.strip()]
     if len(set(rows)) != len(rows):
-        raise UsageError(f"{sample}: {len(rows) - len(set(rows))} rows occur twice")
+        raise UsageError(f"{sample}: twice in it: {counted(len(rows) - len(set(rows)), 'row')}")
     return rows
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from aupipe.errors import UsageError
+from aupipe.quantities import counted
 from aupipe.tasks import Task, task_from_json
 from aupipe.train.intervals import BootstrapInterval
 from aupipe.train.predictions import Threshold
@@ -108,10 +109,9 @@ class Scores:
     def footnote(self) -> str:
         """One line: what the numbers are, over how many frames, and what they do not cover."""
         how = {"multi_label": f"F1 at {_threshold(self.threshold)}", "classes": "F1 of the likeliest class"}
-        several = "s" * (self.recordings != 1)
         text = (
-            f"{how.get(self.task.kind, self.metric)}, pooled over {self.frames} frames of "
-            f"{self.recordings} recording{several}; "
+            f"{how.get(self.task.kind, self.metric)}, pooled over {counted(self.frames, 'frame')} of "
+            f"{counted(self.recordings, 'recording')}; "
             f"{self.coverage:.1%} of annotated frames predicted, face found in {self.face_found:.1%} of them"
         )
         if self.tuned_on_itself:
@@ -120,7 +120,7 @@ class Scores:
             text += f"; {caveat}"
         if self.absent:
             text += f"; ABSENT from the annotations, counted as 0: {', '.join(self.absent)}"
-        return text + (f"; no prediction for {len(self.missing)} recordings" if self.missing else "")
+        return text + (f"; no prediction for {counted(len(self.missing), 'recording')}" if self.missing else "")
 
 
 def _threshold(threshold: Threshold | None) -> str:

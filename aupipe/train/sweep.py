@@ -12,6 +12,7 @@ from math import prod
 from typing import Any
 
 from aupipe.errors import UsageError
+from aupipe.quantities import counted
 from aupipe.tasks import Task
 from aupipe.train.ensemble_recipe import EnsembleRecipe, ensemble_recipe_from_json
 from aupipe.train.idle_settings import settings_in_use
@@ -79,7 +80,7 @@ def read_points(texts: Sequence[str], fixed: Sequence[str], read: ReadRecipe, ta
             raise UsageError(f"--sweep {text}: {key} is given by --set too: give it once")
         axes[key] = {part: apply_overrides({}, [f"value={part}"])["value"] for part in split_values(values, text)}
     if (count := prod(map(len, axes.values()))) > MOST_POINTS:
-        raise UsageError(f"--sweep gives {count} points, more than {MOST_POINTS}: leave some values out")
+        raise UsageError(f"--sweep gives {counted(count, 'point')}, more than {MOST_POINTS}: leave some values out")
     points = []
     keys = sorted(axes)
     for chosen in product(*(sorted(axes[key].items(), key=lambda item: _order(item[1])) for key in keys)):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from aupipe.errors import UsageError
+from aupipe.quantities import counted
 from aupipe.store import Store
 from aupipe.tasks import Task
 from aupipe.train.data import (
@@ -109,12 +110,14 @@ def _check_splits(train: Sequence[Recording], validation: Sequence[Recording], r
         )
     both = {item.id for item in train} & {item.id for item in validation}
     if both:
-        raise UsageError(f"{len(both)} recordings are in training and validation, e.g. {min(both)!r}: split them")
+        raise UsageError(
+            f"in training and validation: {counted(len(both), 'recording')}, e.g. {min(both)!r}: split them"
+        )
     groups = {item.group for item in train} & {item.group for item in validation}
     if groups:
         log.warning(
-            "%d groups are in training and validation (e.g. %r): the score will be better than on new people",
-            len(groups),
+            "in training and validation: %s (e.g. %r): the score will be better than on new people",
+            counted(len(groups), "group"),
             min(groups),
         )
 

@@ -186,7 +186,7 @@ def test_planted_faults_are_flagged_and_nothing_else(project: Project) -> None:
     assert len(run_logs(project.folder / "features")) == 3
     small = ("--set", "epochs=1", "--recipe", "baseline", "--feature", "hog", "--cpu")
     said = project.run("train", *small).err
-    assert "12 of 12 recordings were flagged by aupipe check of" in said
+    assert "12 of 12 recordings flagged by aupipe check of" in said
     assert said.count("flagged") == 1
     assert project.run("store", "purge", "v0", "--yes").code == 0
     assert not any(b'"v0"' in Path(path).read_bytes() for path in run_logs(project.folder / "features"))

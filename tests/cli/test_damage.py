@@ -102,7 +102,7 @@ def test_what_is_odd_in_sound_is_in_the_record_and_every_command_says_it_once(
     notes = ["pauses between packets of sound filled with silence", "channels out of phase, their mean loses 99.9 %"]
     assert [said.err.count(note) for note in notes] == [1, 1], said.err
     monkeypatch.chdir(tmp_path)
-    assert "1 with notes on their media: aupipe status --notes" in ask("status")
+    assert "1 video with notes on the media: aupipe status --notes" in ask("status")
     lines = [line for line in ask("status", "--notes").splitlines() if line.startswith("note  ")]
     assert all(any(note in line for line in lines) for note in notes)
     assert all(line.startswith("note  odd.mkv: audio: ") for line in lines)

@@ -32,7 +32,7 @@ def test_a_sound_installation_and_project_pass_and_nothing_is_left_in_the_folder
     answer = project.run("doctor")
     assert answer.code == 0, answer.out + answer.err
     assert "FAIL" not in answer.out.replace("failed", "")
-    assert "PASS  data set: 1 recordings of 1 videos" in answer.out
+    assert "PASS  data set: 1 recording of 1 video" in answer.out
     assert "PASS  [[encoder]] hog: hog, no weights needed" in answer.out
     assert "none yet at" in answer.out
     assert sorted(project.folder.rglob("*")) == before
@@ -63,7 +63,7 @@ def test_missing_weights_a_failed_item_and_a_library_that_does_not_load_are_name
     assert said["[[encoder]] net"]["state"] == "FAIL"
     assert "none.pth" in said["[[encoder]] net"]["found"]
     assert said["store"]["state"] == "WARN"
-    assert "1 items, 1 failed" in said["store"]["found"]
+    assert "1 item, 1 failed" in said["store"]["found"]
     assert said["store"]["remedy"] == "aupipe status --failed"
 
 

@@ -204,7 +204,7 @@ def test_two_names_of_the_same_numbers_are_computed_once_and_both_are_found(fold
     assert [spec.name for spec in store.features() if spec.modality == "visual"] == ["hog"]
     store.close()
     said = ask("extract", "--cpu", "--no-face", "--feature", "again")  # found under the other name
-    assert "nothing to do: 1 items are stored" in said
+    assert "nothing to do: 1 item stored" in said
 
 
 def test_a_recipe_whose_two_names_differ_by_a_spelled_out_default_is_refused_with_the_reason(folder):

@@ -51,9 +51,8 @@ def project(tmp_path: Path) -> Folder:
 
 def planned(folder: Folder, *arguments: str) -> dict[str, str]:
     """Recording -> state of what `extract` would do."""
-    said = folder.ask("extract", *arguments, "--dry-run", "--json").splitlines()
-    rows = [json.loads(line) for line in said if line.startswith("{")]
-    return {row["recording"]: row["state"] for row in rows}
+    said = folder.ask("extract", *arguments, "--dry-run", "--json")
+    return {row["recording"]: row["state"] for row in json.loads(said[said.index("{") :])["items"]}
 
 
 def publish(folder: Folder, config: str = "aupipe.toml", store: str = "features") -> None:
@@ -80,8 +79,8 @@ def test_the_videos_of_two_folders_of_a_data_set_are_two_recordings(tmp_path: Pa
     assert answer.returncode == 0, answer.stderr
     hog = open_store(tmp_path / "features")["hog"]
     assert {name: item.record.frames for name, item in hog.items()} == {"part1/a.mp4": 5, "part2/a.mp4": 7}
-    assert "nothing to do: 2 items are stored" in folder.ask("extract", "--cpu")
-    assert "nothing to do: 1 items are stored" in folder.ask("extract", "videos/part2", "--cpu")
+    assert "nothing to do: 2 items stored" in folder.ask("extract", "--cpu")
+    assert "nothing to do: 1 item stored" in folder.ask("extract", "videos/part2", "--cpu")
 
 
 @pytest.mark.parametrize("given", ["videos/part1", "./videos/../videos/part1/", "link", "ABSOLUTE"])
@@ -203,7 +202,7 @@ def test_another_folders_file_never_takes_the_place_of_a_stored_one(
     plan = make_plan(open_dataset(config.dataset).recordings, build_feature_set(config), store)
     with pytest.raises(UsageError, match="which is not the one in"):
         next(extract(plan, store, local_executor(plan.parts, store.path, ["cpu"], ExecutionOptions())))
-    assert "items were made from other files, e.g. a.mp4" in project.ask("status", "--config", "part2.toml")
+    assert "made from other files: 1 item, e.g. a.mp4" in project.ask("status", "--config", "part2.toml")
 
 
 def test_a_moved_data_set_is_the_same_and_a_file_replaced_in_its_place_has_changed(project: Folder) -> None:

@@ -16,6 +16,7 @@ from aupipe.extract.engine.events import FramesDecoded
 from aupipe.extract.engine.results import JobResult
 from aupipe.extract.executors import MachineChanged
 from aupipe.extract.executors.extraction_log import ExtractionLog, open_extraction_log
+from aupipe.extract.executors.media_progress import JobMedia
 from aupipe.extract.executors.totals import RunTotals
 from aupipe.extract.planning.features import build_feature_set
 from aupipe.extract.planning.plan import Plan
@@ -70,7 +71,7 @@ def test_status_follows_a_run_in_another_process_and_says_when_it_was_killed(pro
             assert run.poll() is None
             time.sleep(0.05)
         said = project.run("status").out
-        assert f"(pid {run.pid}, cpu): 0 of 1 videos" in said
+        assert f"(pid {run.pid}, cpu): 0 of 1 video, " in said
     finally:
         run.send_signal(signal.SIGKILL)
         run.communicate()
@@ -81,7 +82,7 @@ def test_status_names_the_machines_and_the_last_failure_of_a_run(tmp_path: Path)
     store = create_store(tmp_path / "s")
     plan = Plan(build_feature_set(Config()), (), ())
     with open_extraction_log(plan, store, "Dask at tcp://a:1") as file:
-        log = ExtractionLog(file, RunTotals({"a.mp4": 10, "b.mp4": 30}))
+        log = ExtractionLog(file, RunTotals({"a.mp4": JobMedia(10), "b.mp4": JobMedia(30)}))
         for event in (
             MachineChanged("one", "joined", slots=2),
             MachineChanged("two", "refused", "has torch 1.0"),

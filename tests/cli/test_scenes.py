@@ -127,10 +127,10 @@ def test_what_has_seen_the_validation_split_is_not_said_to_be_evaluated_next(vot
 
 def test_recordings_without_a_value_are_named_where_a_model_routes(votes: Folder) -> None:
     said = votes.ask("predict", "routed", "--split", "validation", "--out", "p.csv", "--overwrite", "--cpu")
-    assert "aupipe: 1 recordings have no scene: v2" in said
+    assert "aupipe: 1 recording without a scene: v2" in said
     routes = ("--rule", "routed", "--by", "scene", "--route", "talk=1", "--out", "some")
     said = votes.ask("ensemble", "general", "reaction", *routes, code=2)
-    assert "recordings have no route (" in said
+    assert "without a route (" in said
     assert "--default names the RUN for them" in said
     assert not (votes.path / "some").exists()
 
@@ -197,8 +197,8 @@ def test_where_selects_recordings_in_every_command_and_names_those_without_a_val
     run = load_run(project.path / "where")
     assert (run.train, run.validation) == (("clip0", "clip1", "clip2"), ("v0",))
     assert named(said) == [
-        "aupipe: left out 1 recordings without a scene: clip4",
-        "aupipe: left out 1 recordings without a scene: v2",
+        "aupipe: left out 1 recording without a scene: clip4",
+        "aupipe: left out 1 recording without a scene: v2",
     ]
     refused = project.ask("train", *SMALL, "--where", "scene=talk", "--out", "where", code=2)
     assert "where scene=reaction, not scene=talk" in refused
@@ -206,7 +206,7 @@ def test_where_selects_recordings_in_every_command_and_names_those_without_a_val
     found = project.json("evaluate", "where", "--where", "scene=talk,reaction", "--cpu")
     assert (found["recordings"], found["where"]) == (2, ["scene=talk,reaction"])
     said = project.ask("tune", "where", "--where", "scene=talk", "--set", "threshold=tune", "--cpu")
-    assert "fitted on 1 recordings" in said
+    assert "fitted on 1 recording" in said
     both = ("--where", "scene=talk", "--where", "light=night")
     said = project.ask("predict", "where", *both, "--out", "night.csv", "--cpu")
     assert "of 2 recordings" in said

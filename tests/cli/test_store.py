@@ -56,7 +56,7 @@ def test_verify_names_a_flipped_byte_and_repair_queues_the_item_again(stored: Pr
     assert "b c.mp4" not in answer.out
     assert stored.run("store", "verify", "--quick").code == 0  # the size is the same
     repaired = stored.run("store", "verify", "--repair")
-    assert "1 items will be computed again" in repaired.out
+    assert "to be computed again: 1 item " in repaired.out
     assert stored.run("store", "verify").code == 0
     assert list((stored.folder / "features" / "quarantine").iterdir())
 
@@ -88,7 +88,7 @@ def test_gc_removes_what_was_replaced_and_verify_only_says_so(stored: Project) -
 
     before = state()
     lines = stored.run("store", "verify").out.splitlines()
-    assert lines[1] == "1 replaced items, 0 unfinished files: removed by aupipe store gc"
+    assert lines[1] == "1 replaced item, 0 unfinished files: removed by aupipe store gc"
     assert state() == before
     assert "removed 0 replaced items" in stored.run("store", "gc").out  # the grace period: an hour
     answer = stored.run("store", "gc", "--grace", "0s", "--json")
@@ -146,7 +146,7 @@ def test_migrate_and_back_is_the_same_bytes(stored: Project, arrays) -> None:
     other = "hdf5" if open_store(stored.folder / "features").backend == "zarr" else "zarr"
     answer = stored.run("store", "migrate", "copy", "--backend", other)
     assert (answer.code, answer.out.startswith("2 items, ")) == (0, True)
-    assert "and 1 failures copied to copy" in answer.out
+    assert "and 1 failure copied to copy" in answer.out
     assert open_store(stored.folder / "copy").backend == other
     assert arrays(stored.folder / "copy") == arrays(stored.folder / "features")
     back = open_store(stored.folder / "features").backend

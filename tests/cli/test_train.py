@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,6 +133,31 @@ def folds(project):
     return "runs/folds"
 
 
+def test_runs_lists_trained_models_with_their_scores_and_what_cannot_be_read(project, trained, folds):
+    bad = project.path / "runs" / "bad"
+    bad.mkdir()
+    (bad / "head.safetensors").write_bytes(b"nothing")
+    (begun := project.path / "runs" / "begun").mkdir()
+    (begun / "train.json").write_text("{}")
+    try:
+        said = project.ask("runs")
+        models = json.loads(project.ask("runs", "--json"))["models"]
+    finally:
+        shutil.rmtree(bad)
+        shutil.rmtree(begun)
+    found = {Path(one["path"]).name: one for one in models}
+    assert found.keys() == {"tcn", "folds", "bad", "begun"}  # not the folds of one
+    run = json.loads((project.path / "runs" / "tcn" / "run.json").read_text())
+    assert found["tcn"]["score"] == run["scores"]["mean"]
+    assert (found["tcn"]["recipe"], found["tcn"]["metric"], found["tcn"]["finished"]) == ("tcn", "F1", True)
+    assert (found["folds"]["runs"], found["folds"]["score_of"]) == (3, "mean of runs")
+    assert "not readable" in found["bad"]["error"]
+    (line,) = [line for line in said.splitlines() if line.endswith("runs/tcn")]
+    assert re.match(rf"20\d\d-\d\d-\d\d \d\d:\d\d +{run['scores']['mean']:.3f} F1 au +tcn ", line)
+    assert "runs/begun  " in said
+    assert project.ask("runs", "nowhere", code=2) == "nowhere: no such folder"
+
+
 def test_a_training_leaves_a_log_of_its_epochs_beside_its_run(project, trained):
     (path,) = (project.path / "runs" / "tcn").glob("*.jsonl")
     lines = list(read_lines(path))
@@ -192,7 +219,7 @@ def test_a_recording_that_lacks_a_feature_is_named_with_the_line_and_counted_whe
     assert "`aupipe extract --feature hog` computes what is missing" in said
     said = folder.ask("train", "--feature", "hog", *SMALL, "--out", "run", "--allow-missing")
     assert "66.7% of annotated frames predicted" in said
-    assert "no prediction for 1 recordings" in said
+    assert "no prediction for 1 recording" in said
     assert "v1" in folder.ask("evaluate", "run", code=2)
     assert folder.json("evaluate", "run", "--allow-missing", "--cpu")["missing"] == ["v1"]
 
@@ -361,7 +388,7 @@ def test_routes_send_each_recording_to_its_member(project, trained, folds):
     (project.path / "routes.csv").write_text("name,member\nv0,2\nv1,1\n")
     routed = ("ensemble", "runs/tcn", f"{folds}/fold1", "--rule", "routed", "--routes", "routes.csv")
     said = project.ask(*routed, "--out", "runs/routed", code=2)  # here, and not when it predicts
-    assert "recordings have no route (" in said
+    assert "recordings without a route (" in said
     project.ask(*routed, "--default", "1", "--out", "runs/by-scene")
     for model, out in (("runs/by-scene", "a.csv"), ("runs/tcn", "b.csv"), (f"{folds}/fold1", "c.csv")):
         project.ask("predict", model, "--split", "validation", "--post", "none", "--out", out, "--cpu")

@@ -36,7 +36,7 @@ def test_words_are_written_once_and_what_has_none_to_give_is_named(project: Proj
     assert (videos / "other.csv").read_text() == said
     (videos / "silent.mp4").unlink()
     again = project.run(*command)
-    assert (again.code, again.out.strip()) == (0, "nothing to do: 2 videos have transcripts")
+    assert (again.code, again.out.strip()) == (0, "nothing to do: transcripts of 2 videos are there")
 
 
 def test_a_model_that_is_not_here_is_named(project: Project) -> None:

@@ -137,7 +137,7 @@ def test_extraction_fills_the_store_and_a_changed_parameter_makes_another_featur
 
     def changed(text: str) -> set[tuple[str, ...]]:
         project.configure(text)
-        plan = project.run("extract", "--cpu", "--dry-run", *options)
+        plan = project.run("extract", "--cpu", "--dry-run", "-v", *options)
         assert plan.code == 0, plan.out + plan.err
         return {tuple(line.split()[2:4]) for line in plan.out.splitlines() if line.startswith("  spec changed")}
 

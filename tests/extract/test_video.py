@@ -244,7 +244,7 @@ def test_images_of_another_video_are_refused_and_a_frame_or_two_too_many_are_nam
         cv2.imwrite(str(tmp_path / f"{number:05d}.png"), np.zeros((8, 8, 3), np.uint8))
     reader = ImageReader(tmp_path, np.arange(9) / 25)
     assert sum(len(chunk) for chunk in reader) == 9
-    assert "1 images beyond" in reader.notes[0]
+    assert "1 image beyond" in reader.notes[0]
     with pytest.raises(RecordingError, match=r"00010\.png, but its video has 5 frames"):
         list(ImageReader(tmp_path, np.arange(5) / 25))
 

@@ -41,7 +41,7 @@ def test_recordings_without_features_or_labels_are_listed_and_refused(corpus):
     with pytest.raises(UsageError) as caught:
         examples_of(corpus, [*corpus.train, stranger, mute])
     message = str(caught.value)
-    assert message.startswith("2 of 8 recordings are incomplete: stranger (face, sound, labels); ")
+    assert message.startswith("incomplete recordings, 2 of 8: stranger (face, sound, labels); ")
     assert "video3 (sound: failed, no audio stream)" in message
     assert "--allow-missing" in message
     assert caught.value.exit_code == 2

@@ -96,7 +96,7 @@ def test_coverage_counts_annotated_frames_that_were_not_predicted():
     scores = evaluate({"a": predictions("a", np.ones((8, 12)))}, annotated, "au")
     assert (scores.frames, scores.coverage, scores.missing) == (8, 8 / 40, ("b",))
     assert "20.0% of annotated frames" in scores.footnote()
-    assert "no prediction for 1 recordings" in scores.footnote()
+    assert "no prediction for 1 recording" in scores.footnote()
 
 
 def test_thresholds_that_differ_by_recording_are_named_without_a_reason(two):

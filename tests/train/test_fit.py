@@ -173,7 +173,7 @@ def test_a_run_is_never_overwritten(corpus, trained):
 
 
 def test_trap_08_a_recording_in_both_splits_is_refused_and_a_shared_group_is_a_warning(corpus, tmp_path, caplog):
-    with pytest.raises(UsageError, match=r"1 recordings are in training and validation, e.g. 'video0_left'"):
+    with pytest.raises(UsageError, match=r"in training and validation: 1 recording, e.g. 'video0_left'"):
         train(corpus, tmp_path / "run", validation=corpus.train[:1])
     with caplog.at_level(logging.WARNING):
         train(
@@ -183,7 +183,7 @@ def test_trap_08_a_recording_in_both_splits_is_refused_and_a_shared_group_is_a_w
             train=corpus.train[1:],
             validation=corpus.train[:1],
         )
-    assert "1 groups are in training and validation (e.g. 'video0')" in caplog.text
+    assert "in training and validation: 1 group (e.g. 'video0')" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -292,7 +292,7 @@ def test_features_of_another_key_are_not_taken_for_those_of_the_run(corpus, trai
     store.publish("video2", SOUND, np.ones((60, 3), np.float32))
     with pytest.raises(UsageError, match=rf"feature 'face' \({FACE.id}\) is not in the store"):
         predict(trained[0], store, [Recording("video2")])
-    with pytest.raises(UsageError, match=r"1 of 2 recordings are incomplete: unknown \(face, sound\)"):
+    with pytest.raises(UsageError, match=r"incomplete recordings, 1 of 2: unknown \(face, sound\)"):
         predict(trained[0], corpus.store, [corpus.train[0], Recording("unknown")])
 
 

@@ -91,7 +91,7 @@ def test_siblings_are_drawn_together_and_two_groups_are_the_least():
     groups = {"v00": "v", "v01": "v", "v02": "w", "v03": "w"}
     interval = bootstrap(predicted, annotated, "au", groups=groups, draws=20)
     assert (interval.groups, interval.sums.groups) == (2, ("v", "w"))
-    with pytest.raises(UsageError, match="1 videos; an interval needs at least two"):
+    with pytest.raises(UsageError, match="1 video; an interval needs at least two"):
         bootstrap(predicted, annotated, "au", groups=dict.fromkeys(groups, "v"))
 
 

@@ -243,5 +243,5 @@ def test_fixed_settings_are_tuned_on_no_recording():
 def test_tuning_on_labels_that_are_all_invalid_is_refused():
     predicted, annotated = predicted_and_labels(names=("a",))
     blank = {"a": replace(annotated["a"], valid=np.zeros_like(annotated["a"].valid))}
-    with pytest.raises(UsageError, match="no annotated frame in the 1 recordings to tune it on"):
+    with pytest.raises(UsageError, match="no annotated frame in the 1 recording to tune it on"):
         fit_postprocess(predicted, blank, "au", Options(threshold="tune"))

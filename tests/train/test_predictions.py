@@ -107,7 +107,7 @@ def test_predictions_are_readable_by_their_owner_alone(au, tmp_path, write):
 
 
 def test_a_sample_with_a_row_twice_is_refused(au, tmp_path):
-    with pytest.raises(UsageError, match="1 rows occur twice"):
+    with pytest.raises(UsageError, match="twice in it: 1 row"):
         write_abaw(au, tmp_path / "au.txt", "au", sample=sample(tmp_path, ["video2_left/00001.jpg,"] * 2))
 
 

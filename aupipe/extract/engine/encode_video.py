@@ -22,6 +22,7 @@ from aupipe.extract.engine.scan_video import VideoScan, frame_buffer_for, publis
 from aupipe.extract.faces.face_table import FaceTable
 from aupipe.extract.faces.tracking import subject_track
 from aupipe.extract.imaging.templates import CropTemplate
+from aupipe.extract.media.clock import length_of
 from aupipe.extract.media.frame_buffer import FrameChunk
 from aupipe.extract.media.images import ImageReader
 from aupipe.extract.media.report import MediaReport
@@ -34,18 +35,27 @@ Tracks = Mapping[str, FaceTrack | None]  # recording -> its subject; None where 
 
 def encode_video(context: JobContext, resources: Resources, scan: VideoScan, rows: JobRows) -> None:
     """Hand the inputs of every open visual item to the encoders; each recording fails on its own."""
+    if not context.open_items(context.job.recordings, "visual"):
+        return
     feed = Feed(resources, rows)
     tracks: dict[str, FaceTrack | None] = {}
-    for recording in context.job.recordings:
-        with failing(context, [recording], "visual"):
-            if recording.aligned:
-                _encode_images(context, feed, recording, scan.clock)
-            elif context.open_items([recording], "visual"):
-                tracks[recording.id] = _track(context, resources, scan, rows, recording)
-    if tracks:
-        from_video = [recording for recording in context.job.recordings if recording.id in tracks]
-        with failing(context, from_video, "visual"):
-            _encode_frames(context, feed, scan, from_video, tracks)
+    with resources.meter.phase(context.job.video_id, "encode", partial(_position, feed, scan.clock)):
+        for recording in context.job.recordings:
+            with failing(context, [recording], "visual"):
+                if recording.aligned:
+                    _encode_images(context, feed, recording, scan.clock)
+                elif context.open_items([recording], "visual"):
+                    tracks[recording.id] = _track(context, resources, scan, rows, recording)
+        if tracks:
+            from_video = [recording for recording in context.job.recordings if recording.id in tracks]
+            with failing(context, from_video, "visual"):
+                _encode_frames(context, feed, scan, from_video, tracks)
+        feed.row = len(scan.clock)  # after the last face there was nothing to hand over
+
+
+def _position(feed: Feed, clock: NDArray[np.float64]) -> tuple[float, float]:
+    """Seconds of the clock behind the last picture that was handed over, and those of the whole clock."""
+    return length_of(clock[: feed.row + 1]), length_of(clock)
 
 
 class Feed:
@@ -53,6 +63,7 @@ class Feed:
 
     def __init__(self, resources: Resources, rows: JobRows) -> None:
         self.resources, self.rows = resources, rows
+        self.row = 0  # of the last picture whose crops were handed over
 
     def put(self, item: ItemRows, index: NDArray[np.int64], inputs: Any) -> None:
         """Inputs (n, ...) of rows ``index`` (n,); blocks while the encoder's queue is full."""
@@ -159,6 +170,7 @@ def _put_kept(feed: Feed, items: Sequence[ItemRows], scan: VideoScan, tracks: Tr
     for pieces in scan.kept.chosen(picked):
         for item, (index, crops) in zip(items, pieces, strict=True):
             feed.put(item, index, crops)
+            feed.row = max(feed.row, int(index[-1]) if len(index) else 0)
 
 
 def _put_decoded(
@@ -204,6 +216,7 @@ def _put_chunk(feed: Feed, items: Sequence[ItemRows], frames: FrameChunk, tracks
         if key not in made:
             made[key] = crop_chunk(frames, tracks[name], template, feed.resources.meter)
         feed.put(item, *made[key])
+    feed.row = max(feed.row, int(frames.index[-1]) if len(frames) else 0)
 
 
 def crop_chunk(

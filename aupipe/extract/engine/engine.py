@@ -27,6 +27,7 @@ from aupipe.extract.engine.resources import Resources
 from aupipe.extract.engine.results import JobResult
 from aupipe.extract.engine.scan_video import SOUND, crops_to_keep, scan_video
 from aupipe.extract.engine.tuning import Tuner
+from aupipe.extract.media.clock import length_of
 from aupipe.extract.memory import KEPT_ON_DEVICE_BYTES, Budget
 from aupipe.extract.meter import Meter
 from aupipe.extract.planning.features import FeatureSet
@@ -102,7 +103,13 @@ class Engine:
         published by then is dropped.
         """
         visual = [item.spec.id for item in job.items if item.spec.modality == "visual"]
-        with self.device.active(), self.meter.video(job.video_id), self._rows() as rows, self._sound() as sound:
+        with (
+            self.device.active(),
+            self.meter.job(job.video_id),
+            self.meter.video(job.video_id),
+            self._rows() as rows,
+            self._sound() as sound,
+        ):
             with self.resources.batcher.producing(visual):
                 self._warm_up(job)
                 with self._decoding:
@@ -169,7 +176,7 @@ class Engine:
         with failing(context, context.job.recordings, "visual", *SOUND):
             try:
                 scan = scan_video(context, self.resources, kept, rows)
-                context.result.frames = len(scan.clock)
+                context.result.frames, context.result.media_s = len(scan.clock), length_of(scan.clock)
                 if context.open_items(context.job.recordings, *SOUND):
                     sound.append(self._audio.submit(self._process_audio, context, scan.clock, scan.publish_clock))
                 encode_video(context, self.resources, scan, rows)
@@ -179,8 +186,7 @@ class Engine:
     def _process_audio(
         self, context: JobContext, clock: NDArray[np.float64], publish_clock: Callable[[], None]
     ) -> None:
-        media_s = float(clock[-1] - clock[0]) if len(clock) else 0.0
-        with self.device.active(), self.meter.video(context.job.video_id, media_s=media_s):
+        with self.device.active(), self.meter.video(context.job.video_id, media_s=length_of(clock)):
             with self.meter.timed("write"):
                 publish_clock()
             process_audio(context, self.resources, clock)

@@ -20,6 +20,7 @@ class JobResult:
 
     video_id: str
     frames: int = 0
+    media_s: float = 0.0  # from the first frame to the last
     faces: dict[str, int] = field(default_factory=dict)  # recording -> frames with the subject's face
     published: list[ItemRecord] = field(default_factory=list)
     failed: list[ItemRecord] = field(default_factory=list)
@@ -31,6 +32,7 @@ class JobResult:
         return JobResult(
             self.video_id,
             max(self.frames, other.frames),
+            max(self.media_s, other.media_s),
             self.faces | other.faces,
             self.published + other.published,
             self.failed + other.failed,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,7 +26,7 @@ from aupipe.extract.faces.face_table import FaceTable
 from aupipe.extract.faces.sparse_detection import SparseDetection
 from aupipe.extract.imaging.templates import CropTemplate, is_cut_on_host
 from aupipe.extract.media.frame_buffer import FrameBuffer, FrameChunk, HostFrameBuffer
-from aupipe.extract.media.images import image_length
+from aupipe.extract.media.images import ImageReader, image_length
 from aupipe.extract.media.video import VideoReader
 from aupipe.extract.meter import Meter
 from aupipe.types import FeatureSpec, Recording
@@ -140,12 +141,23 @@ def _count(context: JobContext, resources: Resources, kept: KeptCrops) -> NDArra
     reader = VideoReader(first.video, stream=first.streams.video)
     keep = bool(kept.templates) and context.features.graph(first).faces is None
     reader.wanted = lambda row: keep and not kept.full
-    with resources.chunks(reader, context.job.video_id, context.on_frames) as chunks:
+    with _scanning(context, resources, reader) as chunks:
         for frames in chunks:
             with resources.meter.timed("align", len(frames)):
                 kept.add_whole(frames)
     context.note_media("video", reader.report)
     return reader.ordered_clock()
+
+
+@contextmanager
+def _scanning(context: JobContext, resources: Resources, reader: VideoReader | ImageReader) -> Iterator[Any]:
+    """The chunks of a reader, and the phase in which they are read."""
+    video = context.job.video_id
+    with (
+        resources.meter.phase(video, "scan", reader.position),
+        resources.chunks(reader, video, context.on_frames) as chunks,
+    ):
+        yield chunks
 
 
 def _detect(
@@ -159,7 +171,7 @@ def _detect(
     with resources.models.face_detector() as detector:
         sparse = SparseDetection(every, detector) if every > 1 else None
         rows, table = np.zeros(0, np.int64), FaceTable.joined([])
-        with resources.chunks(reader, context.job.video_id, context.on_frames) as chunks:
+        with _scanning(context, resources, reader) as chunks:
             if sparse is None:
                 rows, table = detect_chunks(chunks, detector, meter, kept)
             else:

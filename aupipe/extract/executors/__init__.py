@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 from aupipe.extract.engine.events import EngineEvent
 from aupipe.extract.engine.results import JobResult
+from aupipe.extract.executors.machine_usage import MachineUsage
 from aupipe.extract.meter import Measured
 from aupipe.extract.planning.plan import Job
 
@@ -75,7 +76,9 @@ class MachineChanged:
     slots: int = 0
 
 
-ExecutorEvent = EngineEvent | StagesMeasured | JobEnded | JobHangs | WorkerDied | JobReturned | MachineChanged
+ExecutorEvent = (
+    EngineEvent | StagesMeasured | MachineUsage | JobEnded | JobHangs | WorkerDied | JobReturned | MachineChanged
+)
 
 
 class Executor(Protocol):

@@ -54,15 +54,18 @@ class ExtractionLog:
 
     def progress(self) -> dict[str, Any]:
         """The content of a line of progress."""
-        totals, left_s = self.totals, self.totals.left_s()
+        totals, state = self.totals, self.totals.media_state()
         return {
             "seconds": round(totals.seconds, 1),
             "videos_ended": totals.ended,
             "videos_failed": totals.failed,
             "frames": totals.frames,
             "frames_per_s": round(totals.frames_per_s, 1),
-            "left_s": None if left_s is None else round(left_s),
-            "busy": {stage: content["busy"] for stage, content in totals.stages().items()},
+            "media_s": round(state.done_s, 1),
+            "media_total_s": None if state.total_s is None else round(state.total_s, 1),
+            "left_s": None if state.left_s is None else round(state.left_s),
+            **({"left_is_least": True} if state.is_least else {}),
+            "busy": {stage: content["busy"] for stage, content in totals.recent_stages().items()},
             **({"machines": dict(self._machines)} if self._machines else {}),
         }
 
@@ -73,6 +76,12 @@ class ExtractionLog:
             "videos_ended": totals.ended,
             "videos_failed": totals.failed,
             "frames": totals.frames,
+            "media_s": round(totals.media.ended_s, 3),
+            "working_s": round(totals.working_s, 3),
+            "phases": {
+                name: {"media_s": round(one.media_s, 3), "seconds": round(one.seconds, 3)}
+                for name, one in totals.phases().items()
+            },
             "cpu_s": round(totals.cpu_s(), 3),
             "stages": totals.stages(),
             **counts,
@@ -89,7 +98,7 @@ def open_extraction_log(plan: Plan, store: Store, where: str, configuration: str
         features=sorted({item.spec.id for item in plan.items if item.todo}),
         videos=len(plan.jobs),
         items=sum(item.todo for item in plan.items),
-        size_bytes=sum(job_sizes(plan).values()),
+        size_bytes=sum(map(size_of, plan.jobs)),
         **about_this_process(),
     )
 
@@ -97,8 +106,3 @@ def open_extraction_log(plan: Plan, store: Store, where: str, configuration: str
 def about_this_process() -> dict[str, Any]:
     """The versions that a log states."""
     return {"python": platform.python_version(), "system": platform.platform(), "versions": library_versions()}
-
-
-def job_sizes(plan: Plan) -> dict[str, int]:
-    """Video id -> size of its file in bytes."""
-    return {job.video_id: size_of(job) for job in plan.jobs}

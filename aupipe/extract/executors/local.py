@@ -26,6 +26,7 @@ from aupipe.extract.executors import (
     WorkerDied,
 )
 from aupipe.extract.executors.devices import processes_on, thread_counts
+from aupipe.extract.executors.machine_usage import MachineUsage
 from aupipe.extract.executors.messages import Exhausted, Fatal, Message, Ready, WorkerConfig, environment_of
 from aupipe.extract.executors.worker_process import Slot, WorkerProcess, start_worker
 from aupipe.extract.memory import oom_kills
@@ -120,6 +121,8 @@ class LocalExecutor:
             if worker.frames != (frames := sum(stage.frames for stage in message.stages.values())):
                 worker.frames, worker.moved_s = frames, now_s
             return StagesMeasured(worker.number, message)
+        if isinstance(message, MachineUsage):
+            return message
         worker.moved_s = now_s
         if isinstance(message, FramesDecoded | ItemPublished):
             return message

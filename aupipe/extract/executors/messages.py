@@ -15,6 +15,7 @@ from aupipe.extract.engine.events import FramesDecoded, ItemPublished
 from aupipe.extract.engine.options import ExecutionOptions, ThreadCounts
 from aupipe.extract.engine.results import JobResult
 from aupipe.extract.executors.devices import available_cores
+from aupipe.extract.executors.machine_usage import MachineUsage
 from aupipe.extract.meter import Measured
 from aupipe.extract.planning.features import FeatureSet
 
@@ -69,7 +70,7 @@ class Exhausted:
     reason: str  # one line
 
 
-Message = Ready | Measured | FramesDecoded | ItemPublished | JobResult | Fatal | Exhausted
+Message = Ready | Measured | MachineUsage | FramesDecoded | ItemPublished | JobResult | Fatal | Exhausted
 
 
 def environment_of(variables: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,23 +11,36 @@ from typing import Any
 from aupipe.extract.engine.events import FramesDecoded
 from aupipe.extract.engine.results import JobResult
 from aupipe.extract.executors import ExecutorEvent, StagesMeasured
-from aupipe.extract.meter import STAGES, Measured, StageTotals
+from aupipe.extract.executors.machine_usage import MachineUsage
+from aupipe.extract.executors.media_progress import JobMedia, MediaProgress, MediaState
+from aupipe.extract.meter import PHASES, STAGES, Measured, PhaseTotals, StageTotals
+from aupipe.store import ItemRecord
 
 BUSY = 0.85  # a stage that is busy for this share of the time limits the run
+MARK_EVERY_S, RECENT_S = 2.0, 20.0  # what a stage does now is what it did in the last seconds
+
+StageTable = dict[str, dict[str, Any]]
 
 
 @dataclass
 class RunTotals:
-    """Counts of one run. ``size_bytes``: video id -> size of its file, a measure of what is left."""
+    """Counts of one run. ``jobs``: what it has to do, by video id; ``costs``: as `MediaProgress` has them."""
 
-    size_bytes: Mapping[str, int]
+    jobs: Mapping[str, JobMedia]
+    costs: Mapping[str, float] = field(default_factory=dict)
     frames: int = 0  # a frame that is decoded twice counts twice
     ended: int = 0  # videos, whatever came of them
     failed: int = 0  # of those, with an item that failed
+    last_failure: ItemRecord | None = None
     measured: dict[int, Measured] = field(default_factory=dict)  # by worker process, the newest
-    _ended_frames: int = 0
-    _ended_bytes: int = 0
+    usage: dict[tuple[str, str], MachineUsage] = field(default_factory=dict)  # by host and device, the newest
+    media: MediaProgress = field(init=False)
     _began_s: float = field(default_factory=time.monotonic)
+    _first_s: float | None = None  # when the first video was opened
+    _marks: deque[tuple[float, dict[str, StageTotals]]] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self.media = MediaProgress(self.jobs, self.costs)
 
     @property
     def seconds(self) -> float:
@@ -34,67 +48,112 @@ class RunTotals:
         return time.monotonic() - self._began_s
 
     @property
+    def working_s(self) -> float:
+        """Since the first video was opened; before that the worker processes start."""
+        return 0.0 if self._first_s is None else self.seconds - self._first_s
+
+    @property
     def frames_per_s(self) -> float:
         return self.frames / max(self.seconds, 1e-9)
 
     def add_event(self, event: ExecutorEvent) -> None:
         """Take in an event of the executor."""
-        if isinstance(event, FramesDecoded):
-            self.frames += event.count
-        elif isinstance(event, StagesMeasured):
-            self.measured[event.process] = event.measured
+        match event:
+            case FramesDecoded(count):
+                self.frames += count
+                self._note_work(0.0)
+            case MachineUsage():
+                self.usage[event.host, event.device] = event
+            case StagesMeasured(process, measured):
+                self.measured[process] = measured
+                if measured.phases:
+                    self._note_work(0.0)
+                if not self._marks or self.seconds - self._marks[-1][0] > MARK_EVERY_S:
+                    self._marks.append((self.seconds, self._sums()))
+                    while len(self._marks) > 2 and self.seconds - self._marks[1][0] > RECENT_S:
+                        self._marks.popleft()
+
+    def _note_work(self, since_s: float) -> None:
+        if self._first_s is None:
+            self._first_s = self.seconds - since_s
 
     def add_result(self, result: JobResult) -> None:
         """Take in what came of a video."""
+        self._note_work(result.seconds)
         self.ended += 1
         self.failed += bool(result.failed)
-        self._ended_frames += result.frames
-        self._ended_bytes += self.size_bytes.get(result.video_id, 0)
+        self.last_failure = result.failed[0] if result.failed else self.last_failure
+        self.media.end(result.video_id, result.media_s)
 
-    def left_s(self) -> float | None:
-        """How long the rest will take at the rate so far; None while nothing is known of it.
+    def media_state(self) -> MediaState:
+        """How much of the media is done, and how long the rest takes."""
+        positions = (one for measured in self.measured.values() for one in measured.under_way)
+        return self.media.state(positions, self.phases(), self.working_s)
 
-        By frames, where the videos that have ended say how many a byte holds: then a long video counts while it is
-        under way. Else by the bytes of the videos that have ended.
-        """
-        total = sum(self.size_bytes.values())
-        if not self._ended_bytes or not total:
-            return None
-        done = self._ended_bytes / total
-        if self._ended_frames and self.frames:
-            done = max(done, min(self.frames / (self._ended_frames / self._ended_bytes * total), 0.999))
-        return self.seconds * (1 - done) / done
+    def phases(self) -> dict[str, PhaseTotals]:
+        """Media that went through each phase, and what that took, over all worker processes."""
+        found = {}
+        for name in PHASES:
+            totals = [measured.phases[name] for measured in self.measured.values() if name in measured.phases]
+            if totals:
+                found[name] = sum(totals, PhaseTotals())
+        return found
 
     def cpu_s(self) -> float:
         """CPU time of all worker processes in seconds, including their start."""
         return sum(measured.cpu_s for measured in self.measured.values())
 
-    def stages(self) -> dict[str, dict[str, Any]]:
+    def _sums(self) -> dict[str, StageTotals]:
         """Totals of each stage over all worker processes, in the order in which a frame passes them."""
-        table = {}
+        found = {}
         for stage in STAGES:
             totals = [measured.stages[stage] for measured in self.measured.values() if stage in measured.stages]
-            if not totals:
-                continue
-            total = sum(totals, StageTotals())
-            table[stage] = {
-                "frames": total.frames,
-                "busy_s": round(total.busy_s, 3),
-                "cpu_s": round(total.cpu_s, 3),
-                "busy": round(total.busy_s / max(self.seconds * total.at_once, 1e-9), 3),
-                "frames_per_s": round(total.frames / max(total.busy_s, 1e-9) * total.at_once, 1),
-            }
-        return table
+            if totals:
+                found[stage] = sum(totals, StageTotals())
+        return found
+
+    def stages(self) -> StageTable:
+        """What each stage has done since the run began."""
+        return {stage: _described(total, self.seconds) for stage, total in self._sums().items()}
+
+    def recent_stages(self) -> StageTable:
+        """What each stage has done in the last seconds; since the run began while that is not long ago."""
+        if not self._marks:
+            return {}
+        since_s, before = self._marks[0]
+        if self.seconds - since_s < MARK_EVERY_S:
+            return self.stages()
+        return {
+            stage: _described(total - before.get(stage, StageTotals()), self.seconds - since_s)
+            for stage, total in self._sums().items()
+        }
 
     def limit(self) -> str:
         """The load of each stage and the busiest one, as text; empty where nothing was measured."""
         stages = self.stages()
         if not stages:
             return ""
-        busiest = max(stages, key=lambda stage: stages[stage]["busy"])
-        rates = ", ".join(
-            f"{stage} {content['busy']:.0%}" + (f" ({content['frames_per_s']:.0f}/s)" if content["frames"] else "")
-            for stage, content in stages.items()
-        )
+        busiest = busiest_of(stages)
+        rates = ", ".join(describe_stage(stage, content) for stage, content in stages.items())
         summary = f"{busiest} was the limit" if stages[busiest]["busy"] >= BUSY else f"{busiest} was busiest"
         return f"stages busy: {rates}; {summary}"
+
+
+def busiest_of(stages: StageTable) -> str:
+    """The stage that is busy for the largest share of the time; '' of none."""
+    return max(stages, key=lambda stage: stages[stage]["busy"], default="")
+
+
+def describe_stage(stage: str, content: Mapping[str, Any]) -> str:
+    """``detect 88% (19/s)``: how busy, and the frames a second it would do if it never waited."""
+    return f"{stage} {content['busy']:.0%}" + (f" ({content['frames_per_s']:.0f}/s)" if content["frames"] else "")
+
+
+def _described(total: StageTotals, seconds: float) -> dict[str, Any]:
+    return {
+        "frames": total.frames,
+        "busy_s": round(total.busy_s, 3),
+        "cpu_s": round(total.cpu_s, 3),
+        "busy": round(total.busy_s / max(seconds * total.at_once, 1e-9), 3),
+        "frames_per_s": round(total.frames / max(total.busy_s, 1e-9) * total.at_once, 1),
+    }

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, NoReturn
 
 from aupipe.child_process import parent_connection
 from aupipe.errors import is_exhausted
+from aupipe.extract.executors.machine_usage import UsageMeter
 from aupipe.extract.executors.messages import Exhausted, Message, Ready, WorkerConfig, fatal_of
 from aupipe.extract.meter import Meter
 from aupipe.extract.planning.plan import Job
 from aupipe.logs import log_to_stderr
 
 REPORT_S = 0.5
+USAGE_S = 2.0
 SHARED = 0.9  # of a GPU's memory, by all its worker processes: each needs some that torch does not count
 
 if TYPE_CHECKING:
@@ -90,6 +92,7 @@ def serve(connection: Connection, sender: MessageSender) -> None:
     jobs: queue.Queue[Job | None] = queue.Queue()
     threading.Thread(target=_receive, args=(connection, jobs), name="receive", daemon=True).start()
     threading.Thread(target=_report_stages, args=(sender, engine), name="report", daemon=True).start()
+    threading.Thread(target=_report_usage, args=(sender, config), name="usage", daemon=True).start()
     threads = [
         threading.Thread(target=_process_jobs, args=(engine, jobs, sender), name=f"job-{number}", daemon=True)
         for number in range(config.jobs)
@@ -131,6 +134,16 @@ def _report_stages(sender: MessageSender, engine: Engine) -> None:
         try:
             sender.send(engine.meter.snapshot())
         except OSError:
+            return
+
+
+def _report_usage(sender: MessageSender, config: WorkerConfig) -> None:
+    """Report how much of the machine is in use. A thread of its own: a file system that hangs silences nothing else."""
+    usage, pause = UsageMeter(config.device, config.store), threading.Event()
+    while not pause.wait(USAGE_S):
+        try:
+            sender.send(usage.measure())
+        except OSError:  # of the disk, or of a pipe whose other side is gone
             return
 
 

@@ -74,3 +74,8 @@ def in_order(times_s: NDArray[np.float64], path: Path, by_decoding_time: bool = 
             "several files joined into one? Remux or re-encode it"
         )
     return clock.times_s
+
+
+def length_of(clock: NDArray[np.float64]) -> float:
+    """Seconds from the first to the last of the times (T,) of a video; 0 for none."""
+    return float(clock[-1] - clock[0]) if len(clock) else 0.0

@@ -18,6 +18,7 @@ from aupipe.dataset import frame_files
 from aupipe.errors import RecordingError
 from aupipe.extract.limits import FREE_ROWS, MAX_PIXELS, MAX_ROWS_PER_IMAGE
 from aupipe.extract.media.frame_buffer import chunk_length
+from aupipe.quantities import counted
 from aupipe.types import Frames
 
 log = logging.getLogger(__name__)
@@ -78,16 +79,24 @@ class ImageReader:
         self.notes: list[str] = []
         self.decoded = 0
 
+    def position(self) -> tuple[float, float]:
+        """Seconds of the clock behind the last image read, and those of the whole clock."""
+        length_s = float(self.clock_s[-1] - self.clock_s[0]) if len(self.clock_s) else 0.0
+        return length_s * min(1.0, self.decoded / max(1, len(self.clock_s))), length_s
+
     def __iter__(self) -> Iterator[Frames]:
         self.decoded = 0
         rows = image_rows(self.folder)
         beyond = [row for row in rows if row >= len(self.clock_s)]
         if len(beyond) > max(2, len(self.clock_s) // 100):
             raise RecordingError(
-                f"{self.folder}: numbers run to {rows[beyond[-1]].name}, but its video has {len(self.clock_s)} frames"
+                f"{self.folder}: numbers run to {rows[beyond[-1]].name}, but its video has "
+                f"{counted(len(self.clock_s), 'frame')}"
             )
         if beyond:
-            self.notes = [f"{len(beyond)} images beyond the video's last frame left out: {rows[beyond[0]].name} ..."]
+            self.notes = [
+                f"{counted(len(beyond), 'image')} beyond the video's last frame left out: {rows[beyond[0]].name} ..."
+            ]
             log.warning("%s: %s", self.folder, self.notes[0])
         pictures: list[NDArray[np.uint8]] = []
         index: list[int] = []

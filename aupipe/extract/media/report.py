@@ -20,6 +20,7 @@ from aupipe.extract.media.container import BROADCAST, StreamFrames
 from aupipe.extract.media.file_end import missing_end
 from aupipe.extract.media.gaps import gaps_in, is_even
 from aupipe.extract.media.streams import candidates, stated_end_s
+from aupipe.quantities import counted
 
 INDEXED = ("mov", "avi")  # containers with a table of every packet
 ONE_TO_ONE = ("h264", "hevc", "av1", "mjpeg", "png", "prores", "dnxhd")  # each packet of these codecs gives a frame
@@ -81,24 +82,24 @@ class MediaReport:
         """What is wrong, each in a few words."""
         found = []
         if self.missing:
-            found.append(f"{_many(self.missing, 'frame')} of {self.listed} missing")
+            found.append(f"{counted(self.missing, 'frame')} of {self.listed} missing")
         if self.declared_end_s:
             found.append(f"truncated: ends at {self.end_s:.2f} s of {self.declared_end_s:.2f} s declared")
         if self.cut:
             found.append(f"file ends early: {self.cut}")
         if self.surplus:
-            found.append(f"{self.frames} frames where the header says {self.declared_frames}")
+            found.append(f"{counted(self.frames, 'frame')} where the header says {self.declared_frames}")
         if self.undecodable:
-            found.append(f"{_many(self.undecodable, 'packet')} not decodable")
+            found.append(f"{counted(self.undecodable, 'packet')} not decodable")
         if self.dropped:
-            found.append(f"{_many(self.dropped, 'packet')} without a frame")
+            found.append(f"{counted(self.dropped, 'packet')} without a frame")
         if self.corrupt_frames:
-            found.append(f"{_many(self.corrupt_frames, 'frame')} corrupt")
+            found.append(f"{counted(self.corrupt_frames, 'frame')} corrupt")
         if self.corrupt_packets and not self.is_only_joined:
-            found.append(f"{_many(self.corrupt_packets, 'packet')} corrupt")
+            found.append(f"{counted(self.corrupt_packets, 'packet')} corrupt")
         if self.gaps:
             where = f"{self.gap_s:.2f} s without frames, first at {self.first_gap_s:.2f} s"
-            found.append(f"{_many(self.gaps, 'gap')} in the times ({where})")
+            found.append(f"{counted(self.gaps, 'gap')} in the times ({where})")
         if self.overlap_s > SHORT_OVERLAP_S:
             found.append(f"times overlap by {self.overlap_s:.2f} s at {self.first_overlap_s:.2f} s: joined from parts?")
         if self.errors:
@@ -131,10 +132,10 @@ class MediaReport:
             found.append(f"the codec changes on the way ({self.codecs}): each part is decoded by its own")
         if self.holes:
             where = f"{self.hole_s:.2f} s, first at {self.first_hole_s:.2f} s"
-            found.append(f"{_many(self.holes, 'pause')} between packets of sound filled with silence ({where})")
+            found.append(f"{counted(self.holes, 'pause')} between packets of sound filled with silence ({where})")
         if self.trims:
             where = f"{self.trim_s:.2f} s, first at {self.first_trim_s:.2f} s"
-            found.append(f"{_many(self.trims, 'overlap')} of packets of sound cut ({where})")
+            found.append(f"{counted(self.trims, 'overlap')} of packets of sound cut ({where})")
         if self.drift_s:
             pace = f"{100 * abs(self.drift):.2g} % {'slow' if self.drift > 0 else 'fast'}"
             found.append(f"the clock of the sound is {pace} ({abs(self.drift_s):.2f} s in all): resampled")
@@ -146,13 +147,15 @@ class MediaReport:
         if self.clipped:
             found.append(f"the sound is clipped: {100 * self.clipped:.2g} % of its samples are at full scale")
         if self.untimed:
-            found.append(f"{self.untimed} frames without a timestamp, timed by the frame rate")
+            found.append(f"{counted(self.untimed, 'frame')} without a timestamp, timed by the frame rate")
         if self.leading:
-            found.append(f"begins within a group of pictures: {self.leading} packets before its first frame left out")
+            found.append(
+                f"begins within a group of pictures: {counted(self.leading, 'packet')} before its first frame left out"
+            )
         if self.corrupt_packets and self.is_only_joined and not self.overlap_s:
             found.append("the count of its packets breaks and nothing is lost: joined from parts")
         if self.repeats:
-            found.append(f"{_many(self.repeats, 'frame')} at the time of the frame before")
+            found.append(f"{counted(self.repeats, 'frame')} at the time of the frame before")
         if 0 < self.overlap_s <= SHORT_OVERLAP_S:
             found.append(f"times overlap by {self.overlap_s:.2f} s at {self.first_overlap_s:.2f} s, brought in order")
         if self.pixel_aspect:
@@ -277,7 +280,3 @@ def truncation_of(read: StreamFrames, decoded_to_s: float = -math.inf) -> dict[s
         declared_s = ((container.start_time or 0) + container.duration) / 1e6
         tolerance_s = max(0.5, 0.02 * declared_s)
     return {"end_s": end_s, "declared_end_s": declared_s} if declared_s - end_s > tolerance_s else {}
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"

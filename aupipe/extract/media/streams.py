@@ -58,6 +58,15 @@ def stated_end_s(stream: Any) -> float | None:
     return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3]) if found else None
 
 
+def stated_length_s(container: Any, stream: Any) -> float:
+    """How long a stream is by its header, or by that of its container; 0 where neither says."""
+    if stream.duration and stream.time_base:
+        return max(0.0, float(stream.duration * stream.time_base))
+    if (end_s := stated_end_s(stream)) is not None:
+        return end_s
+    return max(0.0, (container.duration or 0) / 1e6)  # in microseconds
+
+
 def _is_one_picture(stream: Any) -> bool:
     end_s = stated_end_s(stream)
     period_s = float(1 / stream.average_rate) if stream.average_rate else 0.0

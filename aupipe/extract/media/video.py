@@ -27,7 +27,7 @@ from aupipe.extract.media.display import Display, display_of, pixel_aspect_of
 from aupipe.extract.media.ffmpeg_log import ErrorLog
 from aupipe.extract.media.frame_buffer import FrameBuffer, FrameChunk, Hardware, HostFrameBuffer, plane_pixels
 from aupipe.extract.media.report import MediaReport, joined, report_on
-from aupipe.extract.media.streams import pick_stream
+from aupipe.extract.media.streams import pick_stream, stated_length_s
 from aupipe.extract.media.ts_parts import WHOLE, Part, parts_of
 
 logger = logging.getLogger(__name__)
@@ -67,11 +67,18 @@ class VideoReader:
         self.report = MediaReport()
         self.times_s = array("d")
         self._by_decoding_time = False
+        self._stated_s = 0.0
 
     @property
     def decoded(self) -> int:
         """Frames decoded so far, wanted or not."""
         return len(self.times_s)
+
+    def position(self) -> tuple[float, float]:
+        """Seconds decoded, and how long the video is by its header: a hint, 0 where it says nothing."""
+        times_s = self.times_s
+        done_s = max(0.0, times_s[-1] - times_s[0]) if times_s else 0.0
+        return done_s, max(done_s, self._stated_s)
 
     def __iter__(self) -> Iterator[FrameChunk]:
         frame_buffer = self.frame_buffer()
@@ -147,6 +154,7 @@ class VideoReader:
             if part is not WHOLE and not container.streams.video:
                 return
             stream = _video_stream(container, self.path, self.stream)
+            self._stated_s = stated_length_s(container, stream) if part is WHOLE else 0.0
             period_s = float(1 / stream.average_rate) if stream.average_rate else 0.04
             aspect = pixel_aspect_of(stream)
             shown: dict[str, Any] | None = None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from aupipe.errors import DamageError
 from aupipe.extract.planning.features import FeatureSet
+from aupipe.quantities import counted
 from aupipe.report.checks.lag import GRADUAL_EVIDENCE, LEAST_EVIDENCE, LagEstimate, estimate_lag, fit_at_0
 from aupipe.report.checks.signals import LabelSignals, Signals, label_columns
 from aupipe.report.faces import RecordingFaces, State, overlap_of, read_faces, read_rows
@@ -187,7 +188,7 @@ def _where_silent(store: Store, recording: Recording, record: ItemRecord) -> str
     valid = store.read_valid(record.recording, record.feature)
     first, last = np.flatnonzero(valid)[[0, -1]] if valid.any() else (0, -1)
     before, after = int(first), len(valid) - 1 - int(last)
-    ends = [f"{before} rows before it begins"] * bool(before) + [f"{after} after it has ended"] * bool(after)
+    ends = [f"{counted(before, 'row')} before it begins"] * bool(before) + [f"{after} after it has ended"] * bool(after)
     return " and ".join(ends) or "in the middle"
 
 
@@ -199,7 +200,9 @@ def _measure_labels(
         surplus = len(labels) - rows
         if abs(surplus) >= abs(facts.values.get("surplus_labels", 0)):
             facts.values["surplus_labels"] = float(surplus)
-            facts.words["surplus_labels"] = f"{task}: {len(labels)} rows of labels for {rows} frames"
+            facts.words["surplus_labels"] = (
+                f"{task}: {counted(len(labels), 'row')} of labels for {counted(rows, 'frame')}"
+            )
     if given.signals is None:
         return
     signals = given.signals.of(recording)

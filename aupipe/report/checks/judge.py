@@ -77,11 +77,6 @@ class Finding:
         return {name: found[name] for name in ("recording", "check", "fault", "value", "median", "why")}
 
 
-def counted(number: float, noun: str) -> str:
-    """A number of things in words: "1 recording", "1,000 recordings"."""
-    return f"{number:,.0f} {noun}{'s' * (number != 1)}"
-
-
 def judge(corpus: Sequence[Facts]) -> list[Finding]:
     """The faults of all recordings, worst first: by what a fault spoils, then by how far it goes."""
     medians = medians_of(corpus)

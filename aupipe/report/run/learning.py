@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from aupipe.report.checks.judge import counted
+from aupipe.quantities import counted
 from aupipe.report.figures import LIGHT, Panel, Plot
 from aupipe.train.model import Model
 from aupipe.train.run import Run

@@ -11,6 +11,7 @@ from typing import Any
 
 from aupipe.errors import UsageError
 from aupipe.files import refuse_existing
+from aupipe.quantities import counted
 from aupipe.report.figures import to_file, to_svgs
 from aupipe.report.page import make_folder, render_page, write_page
 from aupipe.report.report_folder import listed_files
@@ -156,7 +157,7 @@ def _index_page(report: RunReport, comparison: Sequence[Section]) -> str:
     return render_page(
         "run.html.j2",
         title=f"{len(report.names)} models of {first.model.task}",
-        facts=f"{report.split}; {first.scores.frames:,} frames of {first.scores.recordings} recordings",
+        facts=f"{report.split}; {_extent(first.scores)}",
         styles=["run.css"],
         headline=None,
         note="",
@@ -176,7 +177,7 @@ def _index_page(report: RunReport, comparison: Sequence[Section]) -> str:
 def _facts(evaluation: Evaluation, split: str) -> str:
     scores = evaluation.scores
     post = evaluation.post.describe() if evaluation.post else "no post-processing"
-    return f"{evaluation.model.name}; {split}; {scores.frames:,} frames of {scores.recordings} recordings; {post}"
+    return f"{evaluation.model.name}; {split}; {_extent(scores)}; {post}"
 
 
 def _caveats(scores: Scores) -> list[str]:
@@ -252,3 +253,7 @@ def _events(evaluation: Evaluation) -> dict[str, dict[str, int]] | None:
         return None
     counts = zip(evaluation.model.task.names, measures.count_events(evaluation), strict=True)
     return {name: dict(zip(("found", "missed", "false"), each, strict=True)) for name, each in counts}
+
+
+def _extent(scores: Scores) -> str:
+    return f"{counted(scores.frames, 'frame')} of {counted(scores.recordings, 'recording')}"

@@ -42,6 +42,7 @@ from aupipe.extract.executors.cluster.messages import (
     Returned,
 )
 from aupipe.extract.executors.cluster.processes import open_processes
+from aupipe.extract.executors.machine_usage import MachineUsage
 from aupipe.extract.executors.messages import fatal_of
 from aupipe.extract.meter import Measured
 from aupipe.store import ItemRecord
@@ -86,6 +87,7 @@ class Agent:
         self._waiting: list[int] = []
         self._executor: Executor | None = None
         self._frames, self._measured, self._told_s = 0, dict[int, Measured](), 0.0
+        self._usage: dict[str, MachineUsage] = {}  # by device
         self._hello: Hello | None = None
         self._began = False  # a job has come
         self._deaths = 0
@@ -188,6 +190,8 @@ class Agent:
         match event:
             case FramesDecoded(count):
                 self._frames += count
+            case MachineUsage():
+                self._usage[event.device] = event
             case StagesMeasured(process, measured):
                 self._measured[process] = measured
             case ItemPublished(record):
@@ -240,8 +244,8 @@ class Agent:
 
     def _take_progress(self) -> Progress:
         """What has been done since the last time."""
-        progress = Progress(self.address, self._frames, self._measured)
-        self._frames, self._measured, self._told_s = 0, {}, time.monotonic()
+        progress = Progress(self.address, self._frames, self._measured, tuple(self._usage.values()))
+        self._frames, self._measured, self._usage, self._told_s = 0, {}, {}, time.monotonic()
         return progress
 
     def _refuse(self, error: BaseException) -> None:

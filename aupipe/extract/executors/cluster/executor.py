@@ -147,6 +147,7 @@ class DaskExecutor:
 
     def _progress(self, progress: Progress) -> Iterator[ExecutorEvent]:
         yield FramesDecoded(progress.frames)
+        yield from progress.usage
         for process, each in progress.measured.items():
             yield StagesMeasured(self._process(progress.address, process), each)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from aupipe.extract.engine.options import ExecutionOptions
 from aupipe.extract.engine.results import JobResult
+from aupipe.extract.executors.machine_usage import MachineUsage
 from aupipe.extract.meter import Measured
 from aupipe.extract.planning.features import FeatureSet
 from aupipe.store import ItemRecord
@@ -74,11 +75,13 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a machine has done since it last told: frames, and the totals of its worker processes by number."""
+    """What a machine has done since it last told: frames, the totals of its worker processes by number, and how much
+    of it is in use."""
 
     address: str
     frames: int
     measured: Mapping[int, Measured] = field(default_factory=dict)
+    usage: tuple[MachineUsage, ...] = ()
 
 
 @dataclass(frozen=True)
