@@ -232,7 +232,7 @@ NEW_FOLDERS = {
     "reproduce",
     "report data",
 }  # which begin in a new folder, or go on with their own
-OUTPUTS = {"out", "profile", "target"}
+OUTPUTS = {"out", "outs", "profile", "target"}
 
 
 def commands(group: click.Group, lead: str = "") -> dict[str, click.Command]:
