@@ -163,6 +163,17 @@ def test_export_writes_what_other_tools_read(stored: Project, form: str) -> None
     assert "make it first" in stored.run("store", "export", "no/where", "--format", form).err
 
 
+def test_export_of_a_name_that_two_features_have_names_their_ids(stored: Project) -> None:
+    other = FeatureSpec("hog", "visual", "hog", 1, {"cell_px": 28})
+    with open_store(stored.folder / "features") as store:
+        store.publish("a.mp4", other, np.zeros((5, 4), np.float32))
+    answer = stored.run("store", "export", "out", "--feature", "hog")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert SPEC.id in answer.err
+    assert other.id in answer.err
+    assert stored.run("store", "export", "out", "--feature", other.id).code == 0
+
+
 def test_purge_leaves_no_trace_of_the_recording(stored: Project) -> None:
     assert stored.run("store", "purge", "a.mp3", "--yes").code == 2
     answer = stored.run("store", "purge", "b c.mp4", "--yes")

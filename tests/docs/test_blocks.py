@@ -18,9 +18,9 @@ from aupipe.cli import cli
 from aupipe.config import load_config
 from tests.docs.blocks import PAGES, ROOT, Block, all_blocks, blocks_of, commands_in, fault_of
 
-LANGUAGES = {"bash", "sh", "python", "toml", "text"}
+LANGUAGES = {"bash", "sh", "python", "toml", "text", "yaml"}  # yaml: read by tests/cli/test_cluster_page.py
 OTHERS = {"project", "build-system"}  # tables of a pyproject.toml
-CONFIGURED = {"dataset", "store", "faces", "detector", "encoder", "train", "task"}
+CONFIGURED = {"dataset", "store", "weights", "faces", "detector", "encoder", "train", "task"}
 OF_A_RECIPE = {"head", "loss", "aux_tasks", "optimiser", "postprocess", "task", "extends", "member", "paper"}
 
 

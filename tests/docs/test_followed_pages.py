@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from aupipe.demo import draw_corpus
+from aupipe.store import open_store
 from aupipe.tasks import AU_NAMES
 from tests.docs.blocks import ROOT, Block, Reader, blocks_of, shape_of
 
@@ -130,16 +131,16 @@ def test_wrong_person_and_sharing_work_as_they_stand(reader: Reader, project: Pa
     (project / "videos" / "demo-001.mp4").rename(project / "videos" / "clip.mp4")
     shutil.rmtree(project / "annotations")
     reader.follow([Block("", 0, "bash", "aupipe init\naupipe extract --cpu\n")], project)
-    text = (project / "aupipe.toml").read_text()
+    reader.follow(typed(DOCS / "howto" / "share.md", 1), project)
+    shown = {path.suffix for path in (project / "shared").rglob("*") if path.is_file()}
+    assert not shown & {".jpg", ".mp4", ".png"}
     page = DOCS / "howto" / "wrong-person.md"
     first, second = typed(page, 2)
     reader.follow([first], project)
     configure(project, one(page, "toml"))
-    assert "4 items" not in reader.follow([second], project)
-    (project / "aupipe.toml").write_text(text)
-    reader.follow(typed(DOCS / "howto" / "share.md", 1), project)
-    shown = {path.suffix for path in (project / "shared").rglob("*") if path.is_file()}
-    assert not shown & {".jpg", ".mp4", ".png"}
+    reader.follow([second], project)
+    names = [spec.name for spec in open_store(project / "features").features()]
+    assert (names.count("detections"), names.count("faces"), names.count("hog"), names.count("mfcc")) == (1, 2, 2, 1)
 
 
 def test_an_offline_machine_works_as_it_stands(reader: Reader, tmp_path: Path) -> None:
@@ -150,4 +151,5 @@ def test_an_offline_machine_works_as_it_stands(reader: Reader, tmp_path: Path) -
 def test_an_executor_works_as_it_stands(reader: Reader, project: Path) -> None:
     reader.follow([Block("", 0, "bash", "aupipe init\n")], project)
     said = reader.follow(typed(DOCS / "howto" / "executor.md", 1), project)
-    assert [line for line in said.splitlines() if line.startswith("demo-")] == [f"demo-00{n} done" for n in (1, 2, 3)]
+    lines = sorted(line for line in said.splitlines() if line.startswith("demo-"))  # the largest video is the first
+    assert lines == [f"demo-00{n} done" for n in (1, 2, 3)]

@@ -53,8 +53,8 @@ def export(
     ``webdataset``: a folder of shards, a sample per recording (`aupipe.store.maintenance.webdataset`); of a person it
     has the sound of the video too.
 
-    Raises UsageError for an unknown format, for Parquet without pyarrow, and for a target that exists or whose folder
-    does not; ``overwrite`` replaces a file, never a folder.
+    Raises UsageError for an unknown format, for Parquet without pyarrow, for a name of no feature or of several, and
+    for a target that exists or whose folder does not; ``overwrite`` replaces a file, never a folder.
     """
     if format not in WRITERS:
         raise UsageError(f"unknown export format {format!r}.{nearest(format, WRITERS)} Available: {', '.join(WRITERS)}")
@@ -66,7 +66,10 @@ def export(
     refuse_existing(Path(root), overwrite)
     if not os.path.isdir(os.path.dirname(root)):
         raise UsageError(f"no folder {os.path.dirname(root)} to export into: make it first")
-    views = [feature_view(store, name) for name in features or [spec.id for spec in store.features()]]
+    try:
+        views = [feature_view(store, name) for name in features or [spec.id for spec in store.features()]]
+    except KeyError as error:  # no such feature, or several of that name
+        raise UsageError(error.args[0]) from None
     wanted = set(recordings)
     items = [(view, [name for name in view if not wanted or name in wanted]) for view in views]
     missing = wanted - {name for _, names in items for name in names}
