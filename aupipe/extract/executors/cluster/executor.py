@@ -50,6 +50,7 @@ POLL_S = 1.0
 LOOK_S = 2.0  # between looks at which machines are still there
 LOST_WITH = 3  # machines: a job that was lost with so many is tried alone
 CALL_S = 10.0  # a call that all machines answer waits so long for one that does not
+SILENT_S = 60.0  # a scheduler on a busy machine may take long to answer; one that has ended is noticed at once
 TOUCH_S = 3600.0  # between signs of life on the file that marks the store
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class DaskExecutor:
     _losses: Counter[str] = field(default_factory=Counter)  # video -> machines it was lost with
     _died_on: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # video -> addresses
     _looked_s: float = field(default_factory=time.monotonic)
+    _answered_s: float = field(default_factory=time.monotonic)
     _touched_s: float = field(default_factory=time.monotonic)
     _is_open: bool = True
 
@@ -242,10 +244,13 @@ class DaskExecutor:
         try:
             present = self._present()
         except (OSError, TimeoutError) as error:
+            if isinstance(error, TimeoutError) and time.monotonic() - self._answered_s < SILENT_S:
+                return
             raise AupipeError(
                 f"the Dask scheduler at {self.scheduler} is gone ({error}): start it, then run the same "
                 "command again: published items stay stored"
             ) from error
+        self._answered_s = time.monotonic()
         for machine in [machine for machine in self.machines if machine.address not in present]:
             host = machine.hello.host
             log.warning("%s (%s) is gone; its %d jobs go back", host, machine.address, len(machine.held))
