@@ -137,7 +137,8 @@ def test_a_machine_that_says_hello_again_keeps_its_jobs_and_one_that_refused_sta
     one.give(0, attempt())
     machines.join(hello("one"))
     assert list(machines) == [one]
-    machines.refuse(Refusal("tcp://two", "two", "no store there"))
+    changed = [machines.refuse(Refusal("tcp://two", "two", "no store there")) for _ in range(2)]
+    assert [change and change.state for change in changed] == ["refused", None], "agents say it every two seconds"
     machines.join(hello("two"))
     assert list(machines) == [one]
 

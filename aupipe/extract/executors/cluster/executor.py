@@ -216,8 +216,8 @@ class DaskExecutor:
 
     def _refuse(self, refusal: Refusal) -> Iterator[ExecutorEvent]:
         """A machine takes no part, or no longer: its jobs go back."""
-        self.machines.refuse(refusal)
-        yield MachineChanged(refusal.host, "refused", refusal.reason)
+        if (changed := self.machines.refuse(refusal)) is not None:
+            yield changed
         yield from self._drop(refusal.address)
 
     def _drop(self, address: str, reason: str = "") -> Iterator[ExecutorEvent]:
