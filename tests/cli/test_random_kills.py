@@ -113,12 +113,12 @@ def test_a_run_on_dask_whose_processes_are_killed_at_random_ends_as_an_undisturb
             killed.append(what)
             strike(what, cluster, run, chance, f"{kill}", more)
             if what in ("scheduler", "run"):
-                end(run)
+                end(run, within_s=300)
             if run.poll() is not None:
                 run = project.start(*command)
-        code, err = end(run)
+        code, err = end(run, within_s=300)
         if code not in (0, 3):  # the run was ended by the last kill, or by too many in a row: the same command again
-            code, err = end(project.start(*command))
+            code, err = end(project.start(*command), within_s=300)
     assert code in (0, 3), f"{killed}: {err}"
     confirm(project, prepared[1], arrays)
 

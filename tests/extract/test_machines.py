@@ -8,6 +8,7 @@ import pytest
 
 from aupipe.errors import AupipeError
 from aupipe.extract.executors import Attempt
+from aupipe.extract.executors.cluster import executor as executors
 from aupipe.extract.executors.cluster import machines as module
 from aupipe.extract.executors.cluster.machines import AHEAD_S, REFUSERS_S, Machine, Machines
 from aupipe.extract.executors.cluster.messages import Hello, Refusal
@@ -136,7 +137,8 @@ def test_a_machine_that_says_hello_again_keeps_its_jobs_and_one_that_refused_sta
     one.give(0, attempt())
     machines.join(hello("one"))
     assert list(machines) == [one]
-    machines.refuse(Refusal("tcp://two", "two", "no store there"))
+    changed = [machines.refuse(Refusal("tcp://two", "two", "no store there")) for _ in range(2)]
+    assert [change and change.state for change in changed] == ["refused", None], "agents say it every two seconds"
     machines.join(hello("two"))
     assert list(machines) == [one]
 
@@ -158,6 +160,39 @@ def test_the_reason_of_machines_that_refuse_is_told_however_short_a_run_waits(cl
     clock.now_s += 6
     with pytest.raises(AupipeError, match="torch sees no GPU"):
         machines.raise_if_none({"tcp://one"})
+
+
+def test_a_scheduler_that_is_slow_to_answer_is_waited_for_and_one_that_is_silent_is_not(
+    clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executors, "time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    monkeypatch.setattr(executors, "POLL_S", 0.01)
+    answers: list[Exception | dict[str, int]] = [TimeoutError("10 s"), {}, TimeoutError("10 s"), TimeoutError("10 s")]
+
+    def sync(*arguments: object, **more: object) -> dict[str, int]:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    client = SimpleNamespace(
+        subscribe_topic=lambda *a: None, register_plugin=lambda *a, **k: None, scheduler=SimpleNamespace(ncores=0)
+    )
+    client.sync = sync
+    order = SimpleNamespace(run="run", mark="mark")
+    executor = executors.DaskExecutor(client, "tcp://there", order, Machines(PATIENCE_S))  # type: ignore[arg-type]
+    executor._looked_s = executor._answered_s = clock.now_s
+    for _ in range(3):
+        clock.now_s += executors.SILENT_S - 1
+        assert list(executor.poll()) == []
+    clock.now_s += 3
+    with pytest.raises(AupipeError, match="the Dask scheduler at tcp://there is gone"):
+        list(executor.poll())
+    answers.append(OSError("closed"))
+    executor._answered_s = clock.now_s
+    clock.now_s += 3
+    with pytest.raises(AupipeError, match="is gone"):
+        list(executor.poll())
 
 
 def test_a_run_without_any_machine_waits_and_then_ends(clock: SimpleNamespace) -> None:

@@ -50,6 +50,7 @@ POLL_S = 1.0
 LOOK_S = 2.0  # between looks at which machines are still there
 LOST_WITH = 3  # machines: a job that was lost with so many is tried alone
 CALL_S = 10.0  # a call that all machines answer waits so long for one that does not
+SILENT_S = 60.0  # a scheduler on a busy machine may take long to answer; one that has ended is noticed at once
 TOUCH_S = 3600.0  # between signs of life on the file that marks the store
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class DaskExecutor:
     _losses: Counter[str] = field(default_factory=Counter)  # video -> machines it was lost with
     _died_on: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # video -> addresses
     _looked_s: float = field(default_factory=time.monotonic)
+    _answered_s: float = field(default_factory=time.monotonic)
     _touched_s: float = field(default_factory=time.monotonic)
     _is_open: bool = True
 
@@ -218,8 +220,8 @@ class DaskExecutor:
 
     def _refuse(self, refusal: Refusal) -> Iterator[ExecutorEvent]:
         """A machine takes no part, or no longer: its jobs go back."""
-        self.machines.refuse(refusal)
-        yield MachineChanged(refusal.host, "refused", refusal.reason)
+        if (changed := self.machines.refuse(refusal)) is not None:
+            yield changed
         yield from self._drop(refusal.address)
 
     def _drop(self, address: str, reason: str = "") -> Iterator[ExecutorEvent]:
@@ -246,9 +248,12 @@ class DaskExecutor:
         try:
             present = self._present()
         except (OSError, TimeoutError) as error:
+            if isinstance(error, TimeoutError) and time.monotonic() - self._answered_s < SILENT_S:
+                return
             raise AupipeError(
                 f"the Dask scheduler at {self.scheduler} is gone ({error}): start it, {self.machines.again}"
             ) from error
+        self._answered_s = time.monotonic()
         for machine in [machine for machine in self.machines if machine.address not in present]:
             host = machine.hello.host
             log.warning("%s (%s) is gone; its %d jobs go back", host, machine.address, len(machine.held))

@@ -109,19 +109,21 @@ class Machines:
         if twice:
             reason = f"GPU {twice[0]} is that of another Dask worker: give each its own by CUDA_VISIBLE_DEVICES"
             self._crowded.add(hello.address)
-            self.refuse(Refusal(hello.address, hello.host, reason, 2))
-            return MachineChanged(hello.host, "refused", reason)
+            return self.refuse(Refusal(hello.address, hello.host, reason, 2))
         self._crowded.discard(hello.address)
         self._refused.pop(hello.address, None)
         self._joined[hello.address] = self._open[hello.address] = Machine(hello)
         log.info("%s (%s) takes part: %d worker processes", hello.host, hello.address, hello.slots)
         return MachineChanged(hello.host, "joined", slots=hello.slots)
 
-    def refuse(self, refusal: Refusal) -> None:
-        """Note that a machine takes no part, or no longer; it is named once."""
-        if refusal.address not in self._refused:
-            log.warning("%s (%s) takes no part: %s", refusal.host, refusal.address, refusal.reason)
+    def refuse(self, refusal: Refusal) -> MachineChanged | None:
+        """Note that a machine takes no part, or no longer; it may say so several times, and is named once."""
+        is_known = refusal.address in self._refused
         self._refused[refusal.address] = refusal
+        if is_known:
+            return None
+        log.warning("%s (%s) takes no part: %s", refusal.host, refusal.address, refusal.reason)
+        return MachineChanged(refusal.host, "refused", refusal.reason)
 
     def remove(self, address: str) -> None:
         """Forget a machine."""
