@@ -32,6 +32,8 @@ class Work:
         tried.touch()
         if what == "die" or (what == "stumble" and first):
             os.kill(os.getpid(), signal.SIGKILL)
+        if what == "freeze" and first:
+            os.kill(os.getpid(), signal.SIGSTOP)
         if what == "refuse":
             raise UsageError(f"{name}: refused")
         if what == "fail":
@@ -55,6 +57,17 @@ def test_a_killed_process_is_replaced_its_task_tried_once_more_and_then_named(tm
     assert {result[1] for task, result in found.items() if task != "die b"} <= {"0", "1"}
     killed = "its process was killed by signal 9; tried again"
     assert sorted(said) == [f"die b: {killed}", f"stumble c: {killed}"]
+
+
+@pytest.mark.slow
+def test_a_process_that_stands_still_is_ended_and_its_task_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aupipe.extract.executors.work.SILENCE_S", 25.0)
+    found, said = run(tmp_path, ["freeze a", "do b"])
+    assert {task: result[0] for task, result in found.items()} == {"freeze a": "freeze a", "do b": "do b"}
+    assert said == ["freeze a: its process stood still for 25 s; tried again"]
+    assert not processes_under(os.getpid())
 
 
 @pytest.mark.parametrize(
