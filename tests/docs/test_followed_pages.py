@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from aupipe.demo import draw_corpus
 from aupipe.store import open_store
@@ -86,7 +87,16 @@ def test_the_tutorial_works_as_it_stands_and_its_pictures_are_what_it_makes(read
     for picture, name in PICTURES.items():
         assert (made / name).stat().st_size > 5000, name
         if PUBLISH in os.environ:
-            shutil.copyfile(made / name, DOCS / "pictures" / picture)
+            publish(made / name, DOCS / "pictures" / picture)
+
+
+def publish(made: Path, picture: Path) -> None:
+    """Copy a file as a picture of the docs; photographs are made small."""
+    if picture.suffix != ".jpg":
+        shutil.copyfile(made, picture)
+        return
+    whole = Image.open(made)
+    whole.resize((whole.width * 3 // 4, whole.height * 3 // 4)).save(picture, quality=60, optimize=True)
 
 
 def test_own_data_works_as_it_stands(reader: Reader, project: Path) -> None:
