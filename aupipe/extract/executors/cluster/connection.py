@@ -187,7 +187,8 @@ def dask_executor(
     mark = _mark(Path(root), run) if root else None
     environment = {name: value for name, value in environment_of().items() if name not in MACHINES_OWN}
     if work is not None:  # it has the threads that it sets itself, or all of the machine
-        environment = {name: value for name, value in environment.items() if name not in PROCESS_ENVIRONMENT}
+        own = [name for name in PROCESS_ENVIRONMENT if name.startswith(("OMP_", "MALLOC_"))]
+        environment = {name: value for name, value in environment.items() if name not in own}
     level = logging.getLogger("aupipe").getEffectiveLevel()
     order = Order(
         run=run,
