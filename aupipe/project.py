@@ -89,8 +89,11 @@ class Project:
     def labels(self, task: str, split: str | None = None) -> dict[str, Labels]:
         """Recording id -> its annotations, of all annotated recordings or those of a split.
 
-        Row k is of decoded frame k. Raises UsageError for an unknown task.
+        Row k is of decoded frame k. ``split``: train, validation or test. Raises UsageError for another, and for an
+        unknown task.
         """
+        if split not in (None, "train", "validation", "test"):
+            raise UsageError(f"no split {split!r}: train, validation or test")
         recordings = self.dataset.split(task, split) if split else self.recordings
         self.dataset.task(task)
         found = {recording.id: self.dataset.labels(recording, task) for recording in recordings}

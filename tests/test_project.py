@@ -114,6 +114,8 @@ def test_a_project_gives_its_recordings_labels_and_store(project: Path) -> None:
     assert len(found.recordings) == 10
     labels = found.labels("au", "validation")
     assert sorted(labels) == ["v0", "v1", "v2"]
+    with pytest.raises(UsageError, match="no split 'training': train, validation or test"):
+        found.labels("au", "training")
     assert len(labels["v0"]) == len(found.store["hog"]["v0"])
     assert aupipe.load_project(project / "aupipe.toml").config == found.config
     with pytest.raises(UsageError, match="aupipe init"):

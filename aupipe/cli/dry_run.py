@@ -58,7 +58,7 @@ def _lines(plan: Plan, found: PlanEstimate) -> list[str]:
         by = f"as in the run of {run.utc} here ({run.where}, {duration_of(run.media_s)} of media)"
         lines.append(f"time: about {duration_of(found.seconds)}, {by}")
     else:
-        lines.append("time: no earlier run of these features on this machine to measure by")
+        lines.append("time: no earlier run of all these features on this machine to measure by")
     return lines
 
 

@@ -178,6 +178,9 @@ def gc(
     nbytes = sum(int(str(row["bytes"])) for row in rows)
     question = f"remove these {nbytes / 1e6:,.1f} MB from {opened.path} for good?"
     go = bool(rows) and _confirmed(question, dry_run, yes, as_json)
+    if rows and not go and not dry_run:  # "no" is an answer to all of it
+        echo("nothing was removed")
+        return 0
     if go:
         for feature in features:
             remove_feature(opened, feature)
@@ -193,7 +196,8 @@ def gc(
         echo(f"removed {nbytes / 1e6:,.1f} MB for good")
     collected = f"{found.items} replaced items ({found.nbytes / 1e6:,.1f} MB), {found.unfinished} unfinished files"
     if dry_run:
-        echo(f"would remove {collected}; nothing was removed (--dry-run)")
+        listed = f"the {nbytes / 1e6:,.1f} MB above, and " if rows else ""
+        echo(f"would remove {listed}{collected}; nothing was removed (--dry-run)")
         return 0
     echo(f"removed {collected}, {found.journals} merged journals")
     if found.index:

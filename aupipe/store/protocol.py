@@ -155,9 +155,11 @@ class Store(ItemReader, Protocol):
     def to_frame(self, features: Sequence[str], recordings: Iterable[str] = (), *, allow_missing: bool = False) -> Any:
         """One wide `pandas.DataFrame`: a row per frame, of several features of all recordings, or of these.
 
-        Columns: ``recording``; ``frame``, counted from 0 as everywhere in aupipe but in files of ABAW; ``time_s``, NaN
-        where the store does not know it; then a column ``<feature>.<name>`` for each value, ``hog.0`` where values have
-        no names. An invalid row is NaN; features of whole numbers have a column ``<feature>.valid``. float16 becomes
+        Columns: ``recording``; ``frame``, counted from 0 as rows are; ``time_s``, NaN where the store does not know it;
+        then a column ``<feature>.<name>`` for each value, ``hog.0`` where values have no names. Files of `aupipe predict`
+        and `analyse` count frames from 1, as ABAW does: join by the time, or by ``frame + 1``.
+
+        An invalid row is NaN; features of whole numbers have a column ``<feature>.valid``. float16 becomes
         float32. Everything is in memory: for a corpus, `aupipe store export --format parquet`.
 
         Raises UsageError for a recording that lacks one of the features, or where their numbers of frames differ;

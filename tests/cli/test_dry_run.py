@@ -35,7 +35,7 @@ def test_a_dry_run_says_how_much_how_large_and_how_long_by_a_measured_run(projec
         "media: 6 s in 2 videos, by their headers",
         "length not known: 1 video (text.mp4), left out below",
         "store: grows by about 530.4 kB",
-        "time: no earlier run of these features on this machine to measure by",
+        "time: no earlier run of all these features on this machine to measure by",
         "nothing was done (--dry-run); -v lists the items, and why",
     ]
     assert not (project.folder / "features").exists()

@@ -67,7 +67,8 @@ def find_file(name: str, known: KnownWeights | None = None) -> Path:
         digest = f" (sha256 {known.sha256})" if known and known.sha256 else ""
         then = "set AUPIPE_WEIGHTS to its folder" + " and `aupipe weights import` it" * _is_pickle(path)
         if known and known.url:
-            how, then = f"`aupipe weights pull {shlex.quote(name)}` fetches it, or {how}", then
+            first = "" if folder else "set AUPIPE_WEIGHTS to a folder, then "
+            how = f"{first}`aupipe weights pull {shlex.quote(name)}` fetches it; or {how}"
         raise MissingFileError(name, f"weights {name!r} not found {where}: {how}{digest}, then {then}")
     _refuse_unpublished(path, file_sha256(path), known)
     return path
