@@ -156,7 +156,7 @@ class Store(ItemReader, Protocol):
         """One wide `pandas.DataFrame`: a row per frame, of several features of all recordings, or of these.
 
         Columns: ``recording``; ``frame``, counted from 0 as rows are; ``time_s``, NaN where the store does not know it;
-        then a column ``<feature>.<name>`` for each value, ``hog.0`` where values have no names. Files of `aupipe predict`
+        then a column ``<feature>.<name>`` for each value, ``hog.0`` where they have no names. Files of `aupipe predict`
         and `analyse` count frames from 1, as ABAW does: join by the time, or by ``frame + 1``.
 
         An invalid row is NaN; features of whole numbers have a column ``<feature>.valid``. float16 becomes
