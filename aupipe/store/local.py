@@ -36,6 +36,7 @@ from aupipe.store.log.index_file import JournalPart, Revision
 from aupipe.store.log.journal import Journal
 from aupipe.store.map_cache import MapCache
 from aupipe.store.processes import writer_name
+from aupipe.store.reader import Prefer
 from aupipe.store.record_json import parse_metadata
 from aupipe.store.records import ItemRecord
 from aupipe.store.writer import now_utc
@@ -91,14 +92,15 @@ class LocalStore(ItemStore):
         self.folder.make_durable(target)
 
     def _name_columns(self, spec: FeatureSpec) -> None:
-        """Add the names of the columns to a ``spec.json`` that was written without; they are not part of the key.
+        """Put the names of the columns into a ``spec.json`` with none, or others; they are not part of the key.
 
         It stays as it is where it is damaged, a link or not ours to replace: no item is lost for names.
         """
         path = os.path.join(self.root, spec.id, "spec.json")
         with suppress(DamageError, PermissionError):
             stored = read_spec(self.root, spec.id)
-            if not stored.columns and not os.path.islink(path):
+            if stored.columns != spec.columns and not os.path.islink(path):
+                self._say_renamed(stored, spec)
                 document = spec_document(read_json(Path(path)) | {"columns": list(spec.columns)})
                 self.folder.replace_document(path, document)
                 stored = replace(stored, columns=spec.columns)
@@ -269,13 +271,15 @@ class LocalStore(ItemStore):
         self._journal.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (type(self), self.root)
+        return _reopen, (type(self), self.root, self.prefer)
 
 
-def _reopen(kind: type[LocalStore], root: str) -> LocalStore:
+def _reopen(kind: type[LocalStore], root: str, prefer: Prefer | None) -> LocalStore:
     """A pickled store in another process. Errors as `aupipe.store.documents.read_backend`."""
     read_backend(root)
-    return kind(root)
+    store = kind(root)
+    store.prefer = prefer
+    return store
 
 
 class ZarrStore(LocalStore):

@@ -62,7 +62,8 @@ class MemoryStore(ItemStore):
 
     def _make_feature(self, spec: FeatureSpec) -> None:
         stored = self._specs.setdefault(spec.id, spec)
-        if spec.columns and not stored.columns:
+        if spec.columns and spec.columns != stored.columns:
+            self._say_renamed(stored, spec)
             self._specs[spec.id] = spec
 
     def acknowledge(self, record: ItemRecord) -> ItemRecord:
