@@ -86,23 +86,22 @@ class LocalStore(ItemStore):
         if spec.id not in self._specs and not os.path.exists(os.path.join(target, "spec.json")):
             self.folder.make_feature_folder(spec.id, spec_document(spec.to_json()))
             self._specs[spec.id] = spec
-        elif spec.columns and spec.id not in self._named:
-            self._named.add(spec.id)
-            self._name_columns(spec)
+        else:
+            self.name_columns(spec)
         self.folder.make_durable(target)
 
-    def _name_columns(self, spec: FeatureSpec) -> None:
-        """Put the names of the columns into a ``spec.json`` with none, or others; they are not part of the key.
-
-        It stays as it is where it is damaged, a link or not ours to replace: no item is lost for names.
-        """
+    def name_columns(self, spec: FeatureSpec) -> None:
+        """See `Store`. A ``spec.json`` that is damaged, a link or not ours to replace stays as it is."""
+        if not spec.columns or spec.id in self._named:
+            return
+        self._named.add(spec.id)
         path = os.path.join(self.root, spec.id, "spec.json")
-        with suppress(DamageError, PermissionError):
+        with suppress(DamageError, PermissionError):  # no item is lost for names
             stored = read_spec(self.root, spec.id)
             if stored.columns != spec.columns and not os.path.islink(path):
-                self._say_renamed(stored, spec)
                 document = spec_document(read_json(Path(path)) | {"columns": list(spec.columns)})
                 self.folder.replace_document(path, document)
+                self._say_renamed(stored, spec)
                 stored = replace(stored, columns=spec.columns)
             self._specs[spec.id] = stored
 
