@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aupipe.config import FILE_NAME, Config, find_config, load_config
 from aupipe.errors import UsageError, WeightsMissingError
@@ -33,7 +33,7 @@ def open_store(path: str | os.PathLike[str] = "features") -> Store:
     store = open_store(path)
     file = find_config(Path(path).absolute().parent)
     if file is not None:
-        store.prefer = partial(_id_in_project, file, Path(path))
+        store.prefer = _Meaning(partial(_project_of, file, Path(path).absolute()))
     return store
 
 
@@ -83,7 +83,8 @@ class Project:
         from aupipe.cli.options import existing_store
 
         store: Store = existing_store(self.config)
-        store.prefer = partial(_configured_id, self)
+        store.prefer = meaning = _Meaning(partial(Project, self.config))
+        meaning.project = self
         return store
 
     def labels(self, task: str, split: str | None = None) -> dict[str, Labels]:
@@ -100,14 +101,39 @@ class Project:
         return {name: labels for name, labels in found.items() if labels is not None}
 
 
-def _id_in_project(file: Path, store: Path, name: str, stored: Sequence[FeatureSpec]) -> str | None:
-    """`_configured_id` of the project of ``file``, where that has the store at this path."""
+@dataclass
+class _Meaning:
+    """Which of the stored features that have a name a project means: `aupipe.store.reader.ItemReader.prefer`.
+
+    What was found is kept, also in other processes, since it takes the list of the data set, which stays here.
+    """
+
+    find_project: Callable[[], Project | None]
+    found: dict[tuple[str, ...], str] = field(default_factory=dict)  # name, ids of the stored features -> id
+
+    @cached_property
+    def project(self) -> Project | None:
+        return self.find_project()
+
+    def __call__(self, name: str, stored: Sequence[FeatureSpec]) -> str | None:
+        key = (name, *(spec.id for spec in stored))
+        if key not in self.found and self.project is not None:
+            chosen = _configured_id(self.project, name, stored)
+            if chosen is not None:
+                self.found[key] = chosen
+        return self.found.get(key)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Meaning, (self.find_project, self.found)
+
+
+def _project_of(file: Path, store: Path) -> Project | None:
+    """The project of ``file``, where that has the store at this path."""
     try:
         project = Project(load_config(file))
     except UsageError:
         return None
-    same = os.path.realpath(project.config.store.path) == os.path.realpath(store)
-    return _configured_id(project, name, stored) if same else None
+    return project if os.path.realpath(project.config.store.path) == os.path.realpath(store) else None
 
 
 def _configured_id(project: Project, name: str, stored: Sequence[FeatureSpec]) -> str | None:

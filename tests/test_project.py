@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -122,7 +123,9 @@ def test_a_project_gives_its_recordings_labels_and_store(project: Path) -> None:
         aupipe.load_project("/")
 
 
-def test_a_name_that_several_features_have_is_that_of_the_project(project: Path) -> None:
+def test_a_name_that_several_features_have_is_that_of_the_project(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (project / "aupipe.toml").write_text(NO_FACES + HOG)
     write_video(project / "videos" / "a.mp4", frames=3)
     opened = aupipe.load_project()
@@ -136,6 +139,10 @@ def test_a_name_that_several_features_have_is_that_of_the_project(project: Path)
         assert reader.to_frame(["hog"])["hog.0"].tolist() == [1, 1, 1]
         assert reader[old.id]["a.mp4"][0, 0] == 2
         assert set(reader) == {spec.id, old.id}
+        monkeypatch.setattr("aupipe.dataset.open_dataset", None)  # is not listed again, nor in another process
+        assert pickle.loads(pickle.dumps(reader))["hog"].spec == reader["hog"].spec == spec
+        monkeypatch.undo()
+        monkeypatch.chdir(project)
     with pytest.raises(KeyError, match="several features are named 'hog'"):
         store["hog"]
     (project / "aupipe.toml").write_text(NO_FACES + HOG + "cell_px = 28\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -235,6 +235,9 @@ def extract(
             return 0
         if opened is not None:
             remove_ended(opened.path / "runs")
+            for spec in {item.spec.id: item.spec for item in plan.items if item.state == "done"}.values():
+                with suppress(OSError):  # a store that can only be read
+                    opened.name_columns(spec)
         plan.refuse_others()
         if not plan.jobs:
             return report_nothing_to_do(plan, as_json, retry)

@@ -41,13 +41,15 @@ for command in (remove, gc):
 
 @store.command("ls")
 @click.argument("feature", required=False)
+@click.option("--orphans", is_flag=True, help="Also items on disk that no journal names, and features nothing names.")
 @config_options
 @json_option
-def list_items(feature: str | None, config_file: Path | None, store: Path | None, as_json: bool) -> None:
+def list_items(feature: str | None, orphans: bool, config_file: Path | None, store: Path | None, as_json: bool) -> None:
     """List the items of every feature, or of FEATURE.
 
-    FEATURE is a name or a full id. Columns: feature, shape, type, valid frames, recording. Orphans, which are on disk
-    and in no journal, come last. Features that neither aupipe.toml nor a run names are said on stderr.
+    FEATURE is a name or a full id. Columns: feature, shape, type, valid frames, recording. With --orphans, orphans come
+    last, and features that neither aupipe.toml nor a run names are said on stderr; that reads every folder of the store
+    and lists the data set.
 
     \b
     Example:
@@ -70,8 +72,9 @@ def list_items(feature: str | None, config_file: Path | None, store: Path | None
         else:
             failure = f"{record.recording}  {record.reason}"
             echo(f"{record.feature:32} {record.state.upper():>16} {'':17} {failure}")
-    _show_orphans(opened, ids, as_json)
-    _say_unnamed(resolve(config_file, store), opened, ids)
+    if orphans:
+        _show_orphans(opened, ids, as_json)
+        _say_unnamed(resolve(config_file, store), opened, ids)
 
 
 def _show_orphans(store: LocalStore, ids: set[str], as_json: bool) -> None:

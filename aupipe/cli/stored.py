@@ -39,17 +39,20 @@ def find_named(config: Config, store: Store, keep: Iterable[str] = ()) -> dict[s
     """Id of each stored feature that is still named -> by what, in words.
 
     Named is what the configuration gives its recordings, what the recipe of its [train] table does, what the trained
-    runs in ``runs`` beside the configuration were trained on, and what these are computed from. ``keep`` names more:
-    features, other configuration files, folders of runs. Raises UsageError for what cannot be read: then it is not
-    known what is named.
+    runs in ``runs`` beside the configuration were trained on, every imported feature, and what these are computed from.
+    ``keep`` names more: features, other configuration files, folders of runs. Raises UsageError for what cannot be
+    read: then it is not known what is named.
     """
+    from aupipe.extract.planning.features import imported_features
+
     stored = store.features()
     found: dict[str, str] = {}
     if config.file is not None:
         _note(found, store, _by_config(config, store), str(config.file))
         _note(found, store, _by_runs(config.file.parent / "runs"), f"a run in {config.file.parent / 'runs'}")
-        if any(spec.id not in found for spec in stored):  # to read a recipe is to import torch
-            _note(found, store, _by_recipe(config, store), f"recipe {config.train.recipe} of {config.file}")
+    _note(found, store, [spec.id for spec in imported_features(stored)], "its import: it cannot be computed again")
+    if config.file is not None and any(spec.id not in found for spec in stored):  # reading a recipe imports torch
+        _note(found, store, _by_recipe(config, store), f"recipe {config.train.recipe} of {config.file}")
     for name in keep:
         path = Path(name)
         if path.is_dir():

@@ -73,15 +73,18 @@ def to_xarray(
 
 
 def join_to_xarray(items: Sequence[Any], name: str, feature: str, columns: Sequence[str]) -> Any:
-    """A data array over the rows of several items (`aupipe.store.view.ItemView`), one after another."""
+    """A data array over the rows of several items (`aupipe.store.view.ItemView`), one after another.
+
+    The recording of a row is a number, since a text in each row would need far more memory than the other coordinates.
+    """
     dask_array = optional_package("dask.array", "to_xarray")
     if not items:
         raise UsageError(f"{feature} has no items")
-    frames = [len(item) for item in items]
+    names, frames = [item.record.recording for item in items], [len(item) for item in items]
     times = [item.known_times() for item in items]
     known = [np.full(n, np.nan) if t is None else t for n, t in zip(frames, times, strict=True)]
     coords: dict[str, Any] = {
-        "recording": ("row", np.repeat([item.record.recording for item in items], frames)),
+        "recording": ("row", np.repeat(np.arange(len(items), dtype=np.int32), frames), {"names": names}),
         "frame": ("row", np.concatenate([np.arange(n) for n in frames])),
         "time": ("row", np.concatenate(known), {"units": "s"}),
         "valid": ("row", np.concatenate([item.valid for item in items])),

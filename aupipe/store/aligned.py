@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,23 @@ from aupipe.types import PER_VIDEO
 def stored_items(views: Sequence[FeatureView], recording: str) -> list[ItemView | None]:
     """The items of these features of one recording; what a video has for all its recordings is found by the video."""
     found = [view.get(recording) for view in views]
-    video = next((item.record.video_id for item in found if item is not None and item.record.video_id), recording)
+    if all(item is not None or view.spec.modality not in PER_VIDEO for view, item in zip(views, found, strict=True)):
+        return found
+    video = next((item.record.video_id for item in found if item is not None and item.record.video_id), "")
+    video = video or _video_of(views[0].store, recording)
     return [
         item if item is not None or view.spec.modality not in PER_VIDEO else view.get(video)
         for view, item in zip(views, found, strict=True)
     ]
+
+
+def _video_of(store: ItemReader, recording: str) -> str:
+    """The video that the items of a recording are of; the recording itself where none says."""
+    for spec in store.features():
+        with suppress(KeyError):
+            if video := store.published(recording, spec.id).video_id:
+                return video
+    return recording
 
 
 def aligned_items(views: Sequence[FeatureView], recording: str) -> list[ItemView]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Callable
 
 from aupipe.store import fs
 from aupipe.store.formats.protocol import Format
@@ -75,12 +76,15 @@ class StoreFolder:
         finally:
             fs.try_remove(path)
 
-    def remove_item(self, path: str) -> None:
-        """Remove an item, if it exists, by moving it to ``tmp/`` first: no reader sees a part of it."""
+    def remove_item(self, path: str, beat: Callable[[], None] = lambda: None) -> None:
+        """Remove an item, if it exists, by moving it to ``tmp/`` first: no reader sees a part of it.
+
+        ``beat``: see `fs.remove`.
+        """
         staged = self.staging_path(self.format.suffix)
         with contextlib.suppress(FileNotFoundError):
             fs.rename(self.checked(path), staged)
-        fs.remove(staged)
+        fs.remove(staged, beat)
 
     def make_item_folder(self, path: str) -> None:
         """Make a folder for items, with the documents of the format; not durable, see `make_durable`."""

@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 FLUSH_AHEAD_BYTES = 4 << 20
@@ -235,8 +235,9 @@ def link(source: str, target: str) -> bool:
     return True
 
 
-def remove(path: str) -> None:
-    """Remove a file or a whole folder, if it exists; links are removed, never followed."""
+def remove(path: str, beat: Callable[[], None] = lambda: None) -> None:
+    """Remove a file or a whole folder, if it exists; links are removed, never followed. ``beat``: called at each."""
+    beat()
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
@@ -245,7 +246,7 @@ def remove(path: str) -> None:
         disk.unlink(path)
         return
     for name in os.listdir(path):
-        remove(os.path.join(path, name))
+        remove(os.path.join(path, name), beat)
     disk.rmdir(path)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -17,10 +18,13 @@ from aupipe.store.aligned import wide_table
 from aupipe.store.formats.protocol import Layout, Rows, Sink
 from aupipe.store.log.index import Index
 from aupipe.store.protocol import Store
+from aupipe.store.reader import Prefer
 from aupipe.store.records import ItemRecord, ItemState
 from aupipe.store.view import FeatureView, derive_valid_in_blocks, feature_names, feature_view, has_feature
 from aupipe.store.writer import StagedItem, now_utc
 from aupipe.types import FeatureSpec, SourceIdentity
+
+log = logging.getLogger(__name__)
 
 
 class ItemStore(Store, ABC):
@@ -31,7 +35,7 @@ class ItemStore(Store, ABC):
     def __init__(self, path: str | os.PathLike[str], index: Index) -> None:
         self.path = Path(path)
         self.index = index
-        self.prefer: Callable[[str, Sequence[FeatureSpec]], str | None] | None = None
+        self.prefer: Prefer | None = None
         self._specs: dict[str, FeatureSpec] = {}
         self._row_shapes: dict[str, tuple[int, ...]] = {}  # feature id -> shape of a row, where an item has one
 
@@ -152,6 +156,12 @@ class ItemStore(Store, ABC):
         return self.acknowledge(
             ItemRecord(recording, spec.id, "failed", source=source, seconds=seconds, reason=reason, time_utc=now_utc())
         )
+
+    def _say_renamed(self, stored: FeatureSpec, spec: FeatureSpec) -> None:
+        """Warn where a feature's columns had other names than ``spec`` gives them."""
+        if stored.columns:
+            old, new = ", ".join(stored.columns), ", ".join(spec.columns)
+            log.warning("%s: the columns were named %s; now they are named %s", spec.id, old, new)
 
     # Records ---------------------------------------------------------------------------------------------------------
 

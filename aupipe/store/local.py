@@ -36,6 +36,7 @@ from aupipe.store.log.index_file import JournalPart, Revision
 from aupipe.store.log.journal import Journal
 from aupipe.store.map_cache import MapCache
 from aupipe.store.processes import writer_name
+from aupipe.store.reader import Prefer
 from aupipe.store.record_json import parse_metadata
 from aupipe.store.records import ItemRecord
 from aupipe.store.writer import now_utc
@@ -85,22 +86,22 @@ class LocalStore(ItemStore):
         if spec.id not in self._specs and not os.path.exists(os.path.join(target, "spec.json")):
             self.folder.make_feature_folder(spec.id, spec_document(spec.to_json()))
             self._specs[spec.id] = spec
-        elif spec.columns and spec.id not in self._named:
-            self._named.add(spec.id)
-            self._name_columns(spec)
+        else:
+            self.name_columns(spec)
         self.folder.make_durable(target)
 
-    def _name_columns(self, spec: FeatureSpec) -> None:
-        """Add the names of the columns to a ``spec.json`` that was written without; they are not part of the key.
-
-        It stays as it is where it is damaged, a link or not ours to replace: no item is lost for names.
-        """
+    def name_columns(self, spec: FeatureSpec) -> None:
+        """See `Store`. A ``spec.json`` that is damaged, a link or not ours to replace stays as it is."""
+        if not spec.columns or spec.id in self._named:
+            return
+        self._named.add(spec.id)
         path = os.path.join(self.root, spec.id, "spec.json")
-        with suppress(DamageError, PermissionError):
+        with suppress(DamageError, PermissionError):  # no item is lost for names
             stored = read_spec(self.root, spec.id)
-            if not stored.columns and not os.path.islink(path):
+            if stored.columns != spec.columns and not os.path.islink(path):
                 document = spec_document(read_json(Path(path)) | {"columns": list(spec.columns)})
                 self.folder.replace_document(path, document)
+                self._say_renamed(stored, spec)
                 stored = replace(stored, columns=spec.columns)
             self._specs[spec.id] = stored
 
@@ -269,13 +270,15 @@ class LocalStore(ItemStore):
         self._journal.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (type(self), self.root)
+        return _reopen, (type(self), self.root, self.prefer)
 
 
-def _reopen(kind: type[LocalStore], root: str) -> LocalStore:
+def _reopen(kind: type[LocalStore], root: str, prefer: Prefer | None) -> LocalStore:
     """A pickled store in another process. Errors as `aupipe.store.documents.read_backend`."""
     read_backend(root)
-    return kind(root)
+    store = kind(root)
+    store.prefer = prefer
+    return store
 
 
 class ZarrStore(LocalStore):

@@ -61,8 +61,13 @@ class MemoryStore(ItemStore):
         pass
 
     def _make_feature(self, spec: FeatureSpec) -> None:
-        stored = self._specs.setdefault(spec.id, spec)
-        if spec.columns and not stored.columns:
+        self._specs.setdefault(spec.id, spec)
+        self.name_columns(spec)
+
+    def name_columns(self, spec: FeatureSpec) -> None:
+        stored = self._specs[spec.id]
+        if spec.columns and spec.columns != stored.columns:
+            self._say_renamed(stored, spec)
             self._specs[spec.id] = spec
 
     def acknowledge(self, record: ItemRecord) -> ItemRecord:

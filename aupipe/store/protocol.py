@@ -132,6 +132,13 @@ class Store(ItemReader, Protocol):
         """The spec of a feature id. Raises KeyError when the store does not know it."""
         ...
 
+    def name_columns(self, spec: FeatureSpec) -> None:
+        """Give a stored feature the names of columns that ``spec`` has, if any; names it had before are logged.
+
+        They are not part of its key. Publishing does the same.
+        """
+        ...
+
     def delete(self, recording: str, feature: str) -> None:
         """Remove an item and its bytes. Raises KeyError when there is none."""
         ...

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from aupipe.store.records import ItemRecord
 from aupipe.types import FeatureSpec
 
+Prefer = Callable[[str, Sequence[FeatureSpec]], str | None]
+
 
 class ItemReader(Protocol):
     """What a view needs of a store: the part of `aupipe.store.protocol.Store` that lists and reads items.
@@ -18,7 +20,7 @@ class ItemReader(Protocol):
     ``prefer``: for a name that several features have, the id of the one that it means, of these specs; None: no one.
     """
 
-    prefer: Callable[[str, Sequence[FeatureSpec]], str | None] | None
+    prefer: Prefer | None
 
     def features(self) -> list[FeatureSpec]:
         """Every feature that the store has a spec of, by id."""

@@ -101,8 +101,8 @@ class FeatureView(Mapping[str, "ItemView"]):
     def to_xarray(self) -> xarray.DataArray:
         """All items one after another, read when they are computed with: the dimension ``row``.
 
-        Its coordinates are ``recording``, ``frame`` (from 0), ``valid`` and ``time`` in s (NaN where it is not known).
-        Raises UsageError without xarray.
+        Its coordinates are ``recording`` (a number: the id is ``array.recording.names[number]``), ``frame`` (from 0),
+        ``valid`` and ``time`` in s (NaN where it is not known). Raises UsageError without xarray.
         """
         return adapters.join_to_xarray(list(self.values()), self.spec.name, self.spec.id, self.spec.columns)
 

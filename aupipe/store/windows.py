@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from aupipe.errors import UsageError
 from aupipe.store.aligned import aligned_items, recordings_of
 from aupipe.store.formats.rows import padding_value
 from aupipe.store.view import feature_view
@@ -39,12 +40,14 @@ def cut_windows(
 
     The last one of a recording may be shorter; no frame is left out where ``hop <= length``. ``recordings``: their ids;
     () for all that have one of the features. Raises ValueError unless 0 < hop <= length, UsageError for a recording
-    that lacks a feature, KeyError for an unknown feature.
+    that lacks a feature or without features, KeyError for an unknown feature.
     """
     hop = length if hop is None else hop
     if not 0 < hop <= length:
         raise ValueError(f"{length = }, {hop = }: expected 0 < hop <= length")
     views = [feature_view(store, name) for name in features]
+    if not views:
+        raise UsageError("cut_windows: name the features of the windows")
     windows: list[Window] = []
     for recording in list(recordings) or recordings_of(views):
         frames = len(aligned_items(views, recording)[0])

@@ -224,15 +224,59 @@ def test_ls_lists_orphans_and_says_what_nothing_names(stored: Stored) -> None:
     path = Path(store.item_path(store.published("lost.mp4", lost.id)))  # type: ignore[attr-defined]
     other = path.with_name(path.name.replace(".1-", ".2-"))
     path.rename(other)
-    result = CliRunner().invoke(cli, ["store", "ls", "--json"])
+    assert "orphan" not in CliRunner().invoke(cli, ["store", "ls", "--json"]).stdout
+    result = CliRunner().invoke(cli, ["store", "ls", "--json", "--orphans"])
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     (orphan,) = [row for row in rows if row["state"] == "orphan"]
     assert (orphan["feature"], orphan["recording"], orphan["path"]) == (lost.id, "lost.mp4", str(other))
-    listed = CliRunner().invoke(cli, ["store", "ls", stored.old.id])
+    listed = CliRunner().invoke(cli, ["store", "ls", "--orphans", stored.old.id])
     assert "ORPHAN" not in listed.stdout
     assert f"nothing names {stored.old.id}: `aupipe store rm {stored.old.id}`" in listed.stderr
     assert stored.now.id not in listed.stderr
-    assert "ORPHAN" in CliRunner().invoke(cli, ["store", "ls", lost.id]).stdout
+    assert "ORPHAN" in CliRunner().invoke(cli, ["store", "ls", "--orphans", lost.id]).stdout
+
+
+def test_what_is_published_while_the_disk_is_listed_is_no_orphan(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from aupipe.store.maintenance import inventory
+
+    opened, other = open_store(stored.folder / "features"), open_store(stored.folder / "features")
+    other.publish("b.mp4", stored.now, ROWS)  # before the listing, and not seen by the first one yet
+    assert inventory.unrecorded_items(opened) == []  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("encoder", ["", '[[encoder]]\nname = "id"\nkind = "arcface"\nmodality = "visual"\n'])
+def test_imported_features_and_clocks_stay_without_weights_and_without_encoders(
+    stored: Stored, encoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from aupipe.cli import stored as named
+
+    store = open_store(stored.folder / "features")
+    elsewhere = replace(stored.clock, version=9)
+    other = FeatureSpec("openface", "visual", "imported", 1, inputs={"clock": elsewhere.id})
+    for spec in (elsewhere, other):
+        store.publish("a.mp4", spec, ROWS if spec is other else np.arange(400.0))
+    config = load_project(stored.folder).config
+    encoders = read_encoders(parse_toml(encoder.encode()).get("encoder", []), "") if encoder else ()
+    monkeypatch.setattr(named, "_by_recipe", lambda config, store: set())
+    found = named.find_named(replace(config, encoders=encoders), store)
+    assert found.keys() == {stored.clock.id, other.id, elsewhere.id}
+    code, text = stored.run("rm", other.id, "--yes")
+    assert code == 2
+    assert f"{other.id} is named by its import: it cannot be computed again: --force" in text
+    assert stored.run("rm", other.id, "--yes", "--force")[0] == 0
+    assert other.id not in stored.ids()
+
+
+def test_a_removal_shows_that_it_still_runs_at_each_file(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    from aupipe.store.maintenance import lease, remove
+
+    beats: list[None] = []
+    monkeypatch.setattr(lease.Lease, "beat", lambda self: beats.append(None))
+    files = sum(len(names) for _, _, names in os.walk(stored.folder / "features" / stored.now.id))
+    remove.remove_feature(open_store(stored.folder / "features"), stored.now.id)  # type: ignore[arg-type]
+    assert len(beats) > files
 
 
 def test_a_feature_that_others_are_computed_from_is_named_by_them(stored: Stored) -> None:

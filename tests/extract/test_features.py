@@ -153,6 +153,18 @@ def test_what_was_stored_under_a_key_with_the_name_of_a_weight_file_is_still_fou
     assert feature_ids(build_feature_set(yunet(mine), known=store.features()), [recording])["hog"] in old
 
 
+def test_columns_that_were_renamed_have_their_new_names_also_when_they_are_stored(
+    recording: Recording, store: Store
+) -> None:
+    parts = build_feature_set(CONFIG)
+    publish(store, recording, parts)
+    spec = parts.graph(recording).named["mfcc"]
+    store.name_columns(replace(spec, columns=tuple(f"before_{name}" for name in spec.columns)))
+    plan = make_plan([recording], parts, store)
+    assert [item.spec.columns for item in plan.items if item.spec.id == spec.id] == [spec.columns]
+    assert {item.state for item in plan.items} == {"done"}
+
+
 def test_the_names_of_columns_are_had_from_a_stored_spec(recording: Recording) -> None:
     encoders = (
         EncoderConfig("g", "geometry", "visual"),

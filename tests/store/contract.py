@@ -343,6 +343,14 @@ class StoreContract:
         assert store.spec(SPEC.id).columns == named.columns
         assert damage_in(store) == []
 
+    def test_names_of_columns_that_were_changed_are_those_of_the_feature_and_the_log_says_both(self, store, caplog):
+        old, new = (replace(SPEC, columns=columns) for columns in (("x", "y", "z"), ("yaw", "pitch", "roll")))
+        store.publish("a", old, random_rows(2, 3))
+        store.publish("b", new, random_rows(2, 3))
+        assert store[SPEC.id]["a"].spec.columns == new.columns
+        assert "named x, y, z; now they are named yaw, pitch, roll" in caplog.text
+        assert damage_in(store) == []
+
     def test_records_are_those_of_one_feature_or_of_all(self, store):
         store.publish("a", SPEC, random_rows(2, 3))
         store.publish("b", WIDE, random_rows(2, 3))

@@ -78,7 +78,8 @@ def test_all_recordings_are_one_labelled_array_that_is_read_when_it_is_needed(st
     assert (array.name, array.dims, array.shape) == ("pose", ("row", "column"), (17, 2))
     assert list(array["column"].values) == ["yaw", "pitch"]
     assert array.chunks is not None
-    left = array[array.recording == "video2_left"]
+    assert (array.recording.dtype, array.recording.names) == (np.int32, list(SIZES))
+    left = array[array.recording == 1]
     assert same(left.values, random_rows(5, 2, seed=1, invalid=[1]))
     assert left.frame.values.tolist() == list(range(5))
     assert np.array_equal(left.time.values, np.arange(5) / 25)
@@ -112,6 +113,20 @@ def test_windows_cover_every_frame_as_those_of_training_do(store, length, hop):
         cut_windows(store, ["pose"], 3, 4)
     store.publish("empty", FACE, random_rows(0, 2))
     assert cut_windows(store, ["pose"], 3, recordings=["empty"]) == []
+    with pytest.raises(UsageError, match="name the features"):
+        cut_windows(store, [], 3, recordings=["a.mp4"])
+
+
+def test_the_sound_of_a_person_is_found_by_the_video_also_alone(store):
+    pytest.importorskip("pandas")
+    sound = random_rows(5, 3, seed=10).astype(np.float16)
+    table = store.to_frame(["mfcc"], ["video2_left"])
+    assert set(table["recording"]) == {"video2_left"}
+    assert np.array_equal(table[["mfcc.0", "mfcc.1", "mfcc.2"]].to_numpy(np.float16), sound)
+    (window,) = cut_windows(store, ["mfcc"], 5, recordings=["video2_left"])
+    assert window == Window("video2_left", 0, 5)
+    with pytest.raises(UsageError, match="'nobody' has no mfcc@"):
+        store.to_frame(["mfcc"], ["nobody"])
 
 
 def expected_windows(dataset):

@@ -177,7 +177,7 @@ class FeatureSet:
     def _with_weights(self, bare: FeatureSpec, part: Detector | Encoder) -> FeatureSpec:
         """The spec with the weights that are here, or that of the stored feature which is the same (`as_stored`).
 
-        A feature that is stored under another name alone is the same too.
+        A feature that is stored under another name alone is the same too. Columns have the names they have now.
         """
         try:
             weights = part.identify_weights()
@@ -191,7 +191,8 @@ class FeatureSet:
             (weights,) = stored.values()
         found = as_stored(replace(bare, weights=weights), part, self.known)
         alike = [spec for spec in self.known if (spec.modality, spec.key) == (found.modality, found.key)]
-        return alike[0] if alike and found.id not in {spec.id for spec in alike} else found
+        found = alike[0] if alike and found.id not in {spec.id for spec in alike} else found
+        return replace(found, columns=bare.columns or found.columns)
 
 
 def build_feature_set(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from aupipe.config import Config
 from aupipe.errors import WeightsMissingError
@@ -13,15 +14,16 @@ from aupipe.types import FeatureSpec, Recording
 def named_features(config: Config, recordings: Sequence[Recording], stored: Sequence[FeatureSpec]) -> set[str]:
     """The ids of the stored features that a configuration gives these recordings, and of what they are computed from.
 
-    Of an encoder or a detector whose weights are not on this machine, every stored feature of its name or its kind is
-    named: which one it is cannot be said. Raises UsageError for a configuration with an error.
+    The clocks are, also without encoders. Of an encoder or a detector whose weights are not on this machine, every
+    stored feature of its name or its kind is named, and every subject's track: which one it is cannot be said. Raises
+    UsageError for a configuration with an error.
     """
-    found: set[str] = set()
+    found = _ids(build_feature_set(replace(config, encoders=()), known=stored), recordings)
     for encoder in config.encoders:
         try:
             found |= _ids(build_feature_set(config, names=[encoder.name], known=stored), recordings)
         except WeightsMissingError:
-            kinds = {encoder.kind, config.faces.detector}
+            kinds = {encoder.kind, config.faces.detector, "subject"}
             found |= {spec.id for spec in stored if spec.name == encoder.name or spec.kind in kinds}
     return with_inputs(found, stored) & {spec.id for spec in stored}
 

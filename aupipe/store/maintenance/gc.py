@@ -18,7 +18,7 @@ from aupipe.store.documents import STAGED_PREFIX
 from aupipe.store.local import LocalStore
 from aupipe.store.log.index_file import IndexFile, JournalPart, Revision, index_paths
 from aupipe.store.log.journal import damaged_lines, read_lines
-from aupipe.store.maintenance.inventory import items_on_disk, names_in, refuse_links, size_on_disk
+from aupipe.store.maintenance.inventory import items_on_disk, names_in, recorded_paths, refuse_links, size_on_disk
 from aupipe.store.maintenance.lease import Lease, hold_lease
 from aupipe.store.processes import is_of_this_machine, writer_has_ended
 from aupipe.store.record_json import parse_metadata
@@ -186,8 +186,7 @@ def _orphans(store: LocalStore, on_disk: list[str]) -> list[Revision]:
     An orphan without that is kept: it may be all that is left when a journal was lost.
     """
     found = []
-    known = {store.item_path(record) for record in store.all_published()} if on_disk else set()
-    known |= {store.folder.revision_path(*revision) for revision in store.index.garbage(0)}
+    known = set().union(*recorded_paths(store)) if on_disk else set()
     for path in on_disk:
         item = store.item_at(path) if path not in known else None
         seq, _, writer = item.revision.partition("-") if item else ("", "", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from aupipe.errors import BusyError
 from aupipe.store.folders import FOLDERS
@@ -78,15 +79,26 @@ def refuse_writers(store: LocalStore, then: str) -> None:
 
 def unrecorded_items(store: LocalStore) -> list[str]:
     """The paths of orphans: items on disk that no journal line is of, neither published nor replaced."""
-    known = {store.item_path(record) for record in store.all_published()}
-    known |= {store.folder.revision_path(*revision) for revision in store.index.garbage(0)}
-    return [path for path in items_on_disk(store) if path not in known]
+    on_disk = items_on_disk(store)
+    store.refresh()  # after looking: the line of an item is written after the item
+    published, replaced = recorded_paths(store)
+    return [path for path in on_disk if path not in published and path not in replaced]
 
 
-def size_on_disk(path: str) -> int:
-    """The bytes of a file, or of all files in a folder; 0 where there is nothing."""
+def recorded_paths(store: LocalStore) -> tuple[set[str], set[str]]:
+    """The paths of the items that are published, and of those that were replaced or deleted and may be there still."""
+    published = {store.item_path(record) for record in store.all_published()}
+    return published, {store.folder.revision_path(*revision) for revision in store.index.garbage(0)} - published
+
+
+def size_on_disk(path: str, beat: Callable[[], None] = lambda: None) -> int:
+    """The bytes of a file, or of all files in a folder; 0 where there is nothing. ``beat``: called at each folder."""
     if not os.path.lexists(path):
         return 0
     if not os.path.isdir(path) or os.path.islink(path):
         return os.lstat(path).st_size
-    return sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names)
+    total = 0
+    for folder, _, names in os.walk(path):
+        beat()
+        total += sum(os.lstat(os.path.join(folder, name)).st_size for name in names)
+    return total

@@ -43,8 +43,8 @@ def remove_feature(store: LocalStore, feature: str) -> int:
             lease.beat()
             _record_deletion(store, record.recording, feature)
         path = os.path.join(store.root, feature)
-        freed = size_on_disk(path)
-        store.folder.remove_item(path)
+        freed = size_on_disk(path, lease.beat)
+        store.folder.remove_item(path, lease.beat)
         store.reload()
         if any(store.records(feature)):
             raise BusyError(f"{store.path}: items of {feature} were published meanwhile: stop that run, and try again")

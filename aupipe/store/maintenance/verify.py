@@ -20,7 +20,14 @@ from aupipe.store.local import LocalStore
 from aupipe.store.log.index_file import index_paths, is_intact
 from aupipe.store.log.journal import damaged_lines
 from aupipe.store.maintenance.gc import list_abandoned
-from aupipe.store.maintenance.inventory import feature_folders, find_links, group_folders, items_on_disk, names_in
+from aupipe.store.maintenance.inventory import (
+    feature_folders,
+    find_links,
+    group_folders,
+    items_on_disk,
+    names_in,
+    recorded_paths,
+)
 from aupipe.store.records import ItemRecord
 
 # Before items that are not at their path are called missing, all together: see `aupipe.store.local.RETRY_WAITS_S`.
@@ -85,9 +92,8 @@ def check(
     report.items, report.summed = len(records), len(chosen)
     on_disk = items_on_disk(store)
     store.refresh()
-    known = {store.item_path(record) for record in store.all_published()}
-    replaced = {store.folder.revision_path(*revision) for revision in store.index.garbage(0)} - known
-    report.orphans = [path for path in on_disk if path not in known | replaced]
+    published, replaced = recorded_paths(store)
+    report.orphans = [path for path in on_disk if path not in published and path not in replaced]
     report.superseded = len(replaced.intersection(on_disk))
     report.unfinished = len(list_abandoned(store))
     return report
