@@ -120,10 +120,9 @@ def extract(
     Raises UsageError for what cannot be asked for, WeightsMissingError before anything is decoded, OSError where the
     disk is full.
     """
+    from aupipe.cli.extract import STORE
     from aupipe.cli.extract import extract as command
-    from aupipe.cli.inputs import open_inputs
 
-    named = _listed(videos)
     given: dict[str, Any] = {
         "modality": modality,
         "feature": feature,
@@ -141,11 +140,8 @@ def extract(
             text = f"{row['state']}  {row['recording']}  {row['feature']}  {row.get('reason', '')}"
             log.log(logging.WARNING if row["state"] == "failed" else logging.INFO, text.rstrip())
 
-    code = _run(command, given | options, named, take)
-    listed = options.get("from_list")
-    paths = [Path(one) if one is not None else None for one in (config, store, listed)]
-    where, _ = open_inputs(paths[0], paths[1], [Path(name) for name in named], paths[2])
-    return Extraction(where.store.path, tuple(rows), code)
+    code, meta = _run(command, given | options, _listed(videos), take)
+    return Extraction(meta[STORE], tuple(rows), code)
 
 
 def train(
@@ -194,16 +190,23 @@ def train(
     return Training(Path(document.get("model") or document["run"]), document)
 
 
-def _run(command: click.Command, values: Mapping[str, Any], words: Sequence[str], take: Callable[[Any], None]) -> int:
-    """Run a command with these values of its options; its JSON documents go to ``take``. Returns its exit code."""
+def _run(
+    command: click.Command, values: Mapping[str, Any], words: Sequence[str], take: Callable[[Any], None]
+) -> tuple[int, Mapping[str, Any]]:
+    """Run a command with these values of its options; its JSON documents go to ``take``.
+
+    Returns its exit code, and the ``meta`` of its context.
+    """
     import click
 
     from aupipe.cli.output import json_given_to
 
     arguments = [*_to_arguments(command, {"json": True, **values}), *(["--", *words] if words else [])]
+    around = click.Context(click.Command(None))  # its ``meta`` is that of the command's own context
     with json_given_to(take):
         try:
-            return command.main(arguments, prog_name=f"aupipe {command.name}", standalone_mode=False) or 0
+            name = f"aupipe {command.name}"
+            return command.main(arguments, prog_name=name, standalone_mode=False, parent=around) or 0, around.meta
         except click.ClickException as error:
             raise UsageError(error.format_message()) from None
         except click.Abort:  # what click makes of an interrupt

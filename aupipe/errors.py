@@ -50,6 +50,9 @@ class WeightsMissingError(AupipeError):
         heading = f"{len(self.lines)} of the weights are missing:"
         super().__init__(self.lines[0] if len(self.lines) == 1 else "\n  ".join([heading, *self.lines]))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), self.lines  # not the text of all of them, as one line
+
 
 class DamageError(AupipeError):
     """Stored data differs from what was published."""

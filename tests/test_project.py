@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import pickle
 import subprocess
@@ -61,7 +62,7 @@ def test_extract_does_what_the_command_does_and_prints_nothing(project: Path, ca
     write_video(project / "videos" / "a.mp4", frames=5, tone_hz=440)
     (project / "videos" / "broken.mp4").write_text("no video")
     planned = aupipe.extract(feature=["hog", "mfcc"], cpu=True, dry_run=True)
-    assert {row["state"] for row in planned.rows} == {"new"}
+    assert {item["state"] for item in planned.rows[0]["items"]} == {"new"}
     with pytest.raises(NoStoreError):
         planned.store  # noqa: B018
     done = aupipe.extract(feature=["hog", "mfcc"], cpu=True)
@@ -73,6 +74,16 @@ def test_extract_does_what_the_command_does_and_prints_nothing(project: Path, ca
     again = aupipe.extract(project / "videos" / "a.mp4", cpu=True)
     assert (again.exit_code, again.summary["already_done"], again.failed) == (0, 2, {})
     assert capsys.readouterr().out == ""
+
+
+def test_a_list_that_can_be_read_only_once_is_read_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video(project / "videos" / "a.mp4", frames=5)
+    config = project / "other.toml"
+    config.write_text('[dataset]\nvideos = "videos"\n[store]\npath = "elsewhere"\n' + NO_FACES + HOG)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("videos/a.mp4\n"))
+    planned = aupipe.extract(from_list="-", cpu=True, dry_run=True, config=config)
+    assert planned.path == project / "elsewhere"
+    assert {item["recording"] for item in planned.rows[0]["items"]} == {"a.mp4"}
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from aupipe.extract.executors import Executor
 
 # Options of one call, which the command that tries again what failed does not repeat.
+STORE = "aupipe.store"  # in the ``meta`` of the context: the path of the store
 ONCE = ("retry_failed", "force", "dry_run", "limit", "profile", "overwrite", "fail_fast", "as_json")
 
 
@@ -200,6 +201,7 @@ def extract(
     if no_face:
         overrides["faces.detector"] = "none"
     config, opener = open_inputs(config_file, store, videos, from_list, **overrides)
+    click.get_current_context().meta[STORE] = config.store.path
     wanted = split_list(features)
     if recipe is not None:
         config, wanted = narrow_to_recipe(config, recipe, task, wanted)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LINE_EVERY_S = 60.0  # without a terminal
 DRAW_EVERY_S = 0.5  # on one
+REST = 20  # after a drawing, this many times as long as it took: of a run on many machines it takes a while
 NARROW = 60  # columns, below which lines are shortened
 
 
@@ -34,7 +35,12 @@ class Progress:
         self.totals, self.quiet = totals, quiet
         self.events: list[dict[str, object]] = []
         self.live = LiveLines(err=True) if is_terminal(err=True) and not quiet else None
-        self._shown_s = time.monotonic()
+        self._lines: list[str] = []
+        self._due_s = time.monotonic() + self._every_s
+
+    @property
+    def _every_s(self) -> float:
+        return LINE_EVERY_S if self.live is None else DRAW_EVERY_S
 
     def __enter__(self) -> Self:
         if self.live is not None:
@@ -52,7 +58,7 @@ class Progress:
 
         if isinstance(event, StagesMeasured):
             self.events += trace_events(event.process, event.measured.events)
-        if time.monotonic() - self._shown_s > (LINE_EVERY_S if self.live is None else DRAW_EVERY_S):
+        if time.monotonic() > self._due_s:
             self._show()
 
     def on_result(self, result: JobResult) -> None:
@@ -72,8 +78,10 @@ class Progress:
             names_of.setdefault(failure.reason, []).append(failure.feature.partition("@")[0])
         for reason, names in names_of.items():
             self._print(f"    FAILED {', '.join(names)}: {reason}")
-        if self.live is not None:
+        if self.live is not None and time.monotonic() > self._due_s:
             self._show()
+        elif self.live is not None:  # the lines were cleared for the ones above
+            self.live.draw(self._lines)
 
     def write_trace(self, path: Path, overwrite: bool = False) -> None:
         """Write the steps of all stages in Chrome's trace format. Raises UsageError for a file that exists."""
@@ -86,11 +94,14 @@ class Progress:
             echo(text, err=True)
 
     def _show(self) -> None:
-        self._shown_s = time.monotonic()
+        began_s = time.monotonic()
         if self.live is not None:
-            self.live.draw(block(self.totals, self.live.size()[0]))
+            self._lines = block(self.totals, self.live.size()[0])
+            self.live.draw(self._lines)
         elif not self.quiet:
             echo(line(self.totals), err=True)
+        ended_s = time.monotonic()
+        self._due_s = max(began_s + self._every_s, ended_s + REST * (ended_s - began_s))
 
 
 def block(totals: RunTotals, columns: int) -> list[str]:
@@ -177,12 +188,14 @@ def _under_way(state: MediaState, columns: int) -> str:
     return _fitting(texts, columns, "now: ", ", and {} more")
 
 
-def _fitting(parts: list[str], columns: int, before: str = "", more: str = "") -> str:
+def _fitting(parts: Sequence[str], columns: int, before: str = "", more: str = "") -> str:
     """As many parts as fit, at least one; ``more`` says how many do not."""
-    if not parts:
-        return ""
-    for count in range(len(parts), 0, -1):
-        text = before + ", ".join(parts[:count]) + (more.format(len(parts) - count) if count < len(parts) else "")
-        if len(text) <= columns or count == 1:
+    text = shown = ""
+    for count, part in enumerate(parts, 1):
+        shown += f", {part}" if shown else before + part
+        if text and len(shown) > columns:
             break
+        whole = shown + (more.format(len(parts) - count) if count < len(parts) else "")
+        if not text or len(whole) <= columns:
+            text = whole
     return text

@@ -83,6 +83,39 @@ def test_a_block_says_how_far_how_long_what_limits_what_is_in_use_and_what_faile
     assert "busy: [detect 85% (76/s)]" in progress.block(example_run(), 40)
 
 
+def test_as_many_videos_are_named_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"{number}.mp4" for number in range(20_000)]
+    texts = [progress._fitting(names, columns, "now: ", ", and {} more") for columns in range(2, 90)]
+    assert texts[0] == "now: 0.mp4, and 19999 more"
+    assert texts[-2] == "now: " + ", ".join(names[:9]) + ", and 19991 more"
+    assert all(len(text) <= columns for columns, text in enumerate(texts, 2) if ", 1.mp4" in text)
+    assert progress._fitting(names[:2], 18, "now: ", ", and {} more") == "now: 0.mp4, 1.mp4"
+    assert progress._fitting([], 18) == ""
+
+
+def test_a_run_on_many_machines_is_not_held_up_by_what_a_terminal_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """200 machines with 16 videos each: 2,000 results take a moment, and the lines are there after each of them."""
+    names = [f"{number}.mp4" for number in range(3200)]
+    totals = RunTotals({name: JobMedia(10**6) for name in names})
+    for machine in range(200):
+        under_way = tuple(PhasePosition(name, "scan", 5.0, 60.0) for name in names[machine * 16 : machine * 16 + 16])
+        phases = {"scan": PhaseTotals(80.0, 80.0)}
+        totals.measured[machine] = Measured({"decode": StageTotals(9, 1.0, 1.0, 1)}, {}, 1.0, (), (), phases, under_way)
+    drawn: list[Sequence[str]] = []
+    monkeypatch.setattr(progress, "is_terminal", lambda err: True)
+    monkeypatch.setattr(LiveLines, "print", lambda self, text: None)
+    monkeypatch.setattr(LiveLines, "draw", lambda self, lines: drawn.append(lines))
+    began_s = time.process_time()
+    with progress.Progress(totals) as shown:
+        for name in names[:2000]:
+            totals.add_result(JobResult(name))
+            shown.on_result(JobResult(name))
+    assert time.process_time() - began_s < 1.0
+    assert len(drawn) == 2001
+    assert len({id(lines) for lines in drawn}) <= 3
+    assert any(line.startswith("now: 0.mp4 8%") for line in drawn[0])
+
+
 def test_the_limit_is_that_of_the_last_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks load for a minute; after that another stage is the limit, long before it is busy for longer in all."""
     totals = RunTotals({"a": JobMedia()})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,7 @@ from aupipe.extract.executors.cluster.connection import (
 from aupipe.extract.executors.driver import extract
 from aupipe.extract.executors.local import local_executor
 from aupipe.extract.executors.work import Died, run_work
+from aupipe.extract.executors.worker_process import WorkerProcess
 from aupipe.extract.faces.tracking import TrackParams
 from aupipe.extract.planning.features import FeatureSet, build_feature_set
 from aupipe.extract.planning.plan import Plan, make_plan
@@ -270,6 +273,26 @@ def test_a_process_that_dies_without_a_job_is_replaced_and_no_video_is_to_blame(
             worker.process.wait()
     finally:
         executor.kill_all()
+
+
+def test_a_process_that_is_killed_while_it_starts_is_started_once_more(planned: tuple[Plan, Store]) -> None:
+    """Its jobs are given back, and none is to blame."""
+    plan, store = planned
+    executor = local_executor(plan.parts, store.path, ["cpu"], ExecutionOptions())
+    attempt = Attempt(plan.jobs[0])
+
+    def begin_and_kill() -> list[ExecutorEvent]:
+        near, far = Pipe()
+        worker = WorkerProcess(0, subprocess.Popen(["sleep", "60"]), near, executor.slots[0], {"0.mp4": attempt})
+        executor.workers.append(worker)
+        worker.process.kill()
+        far.close()
+        return list(executor.poll())
+
+    assert begin_and_kill() == [JobReturned(attempt)]
+    assert not executor.busy
+    with pytest.raises(AupipeError, match=r"could not start \(SIGKILL"):
+        begin_and_kill()
 
 
 # What the driver makes of accidents ------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -276,6 +277,40 @@ def test_a_pickle_is_imported_and_only_what_was_imported_stays(folder: Path, ser
     assert left(folder) == {"mobilenet0.25_Final.safetensors", NOTES}  # nothing of it, and no digest to compare with
     server.files["/Resnet50_Final.pth"] = checkpoint()
     assert run("pull", "Resnet50_Final.pth")[0] == 0
+
+
+def test_a_pickle_that_lies_in_the_folder_is_checked_and_imported(
+    folder: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Put there by hand, or left by a call that was killed after the download."""
+    (folder / FREE).write_bytes(b"no checkpoint")
+    assert run("pull", FREE)[0] == 12
+    content = checkpoint()
+    (folder / FREE).write_bytes(content)
+    with monkeypatch.context() as other:
+        other.setitem(KNOWN_WEIGHTS, FREE, KnownWeights("0" * 64, "MIT", "x", True))
+        code, _, err = run("pull", FREE)
+        assert code == 12
+        assert f"{folder / FREE} is not the published {FREE}: sha256 " in err
+    assert run("pull", FREE)[:2] == (0, f"wrote {folder / 'mobilenet0.25_Final.safetensors'}\n")
+    assert left(folder) == {FREE, "mobilenet0.25_Final.safetensors"}
+    assert "there already" in run("pull", FREE)[2]
+    assert not server.asked
+
+
+def test_a_full_disk_is_no_fault_of_the_network(folder: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that fails names no file."""
+    server.files = {f"/{NC}": CONTENT}
+
+    class Full(io.BytesIO):
+        def write(self, content: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(download, "open", lambda path, mode: Full(), raising=False)
+    with pytest.raises(OSError, match="No space left on device") as found:
+        run("pull", NC, "--accept-license")
+    assert found.value.filename == str(folder / f"{NC}.part")
+    assert len(server.asked) == 1
 
 
 def test_a_recipe_says_what_is_pulled_and_what_has_to_come_by_hand(folder: Path, server: Server) -> None:

@@ -8,13 +8,15 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from multiprocessing import Pipe
 from pathlib import Path
 
 import psutil
 import pytest
 
 from aupipe.errors import AupipeError, UsageError
-from aupipe.extract.executors.work import Died, run_tasks
+from aupipe.extract.executors import Attempt, JobEnded, WorkerDied
+from aupipe.extract.executors.work import Died, WorkItem, WorkProcesses, _Process, run_tasks
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,6 +70,30 @@ def test_a_process_that_stands_still_is_ended_and_its_task_tried_again(
     assert {task: result[0] for task, result in found.items()} == {"freeze a": "freeze a", "do b": "do b"}
     assert said == ["freeze a: its process stood still for 25 s; tried again"]
     assert not processes_under(os.getpid())
+
+
+def test_a_process_is_not_silent_while_its_signs_of_life_are_in_the_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever takes the results may pause for minutes between two of them."""
+    monkeypatch.setattr("aupipe.extract.executors.work.SILENCE_S", 0.05)
+    executor = WorkProcesses(b"", [{}, {}])
+    far = []
+    for number in range(2):
+        near, end = Pipe()
+        far.append(end)
+        attempt = Attempt(WorkItem(str(number), []))
+        executor._processes[number] = _Process(subprocess.Popen(["sleep", "60"]), near, attempt)
+    far[0].send((None, b""))
+    events = executor.poll()
+    assert isinstance(next(events), JobEnded)
+    far[1].send(None)
+    time.sleep(0.1)
+    assert list(events) == []
+    assert list(executor.poll()) == []
+    time.sleep(0.1)
+    assert [event.reason for event in executor.poll() if isinstance(event, WorkerDied)] == [
+        "its process stood still for 0 s"
+    ]
+    executor.kill_all()
 
 
 @pytest.mark.parametrize(

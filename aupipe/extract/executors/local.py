@@ -52,6 +52,7 @@ class LocalExecutor:
     slots: Sequence[Slot]
     workers: list[WorkerProcess] = field(default_factory=list)
     spawned: int = 0
+    failed_starts: int = 0  # since a process has started
     _oom_kills: int = field(default_factory=oom_kills)
 
     @property
@@ -102,8 +103,9 @@ class LocalExecutor:
                 try:
                     message = worker.connection.recv()
                 except (EOFError, OSError):
+                    reason = self.reap(worker)
                     attempts = tuple(worker.attempts.values())
-                    yield WorkerDied(attempts, self.reap(worker))
+                    yield from [WorkerDied(attempts, reason)] if worker.ready else map(JobReturned, attempts)
                     continue
                 if isinstance(message, Exhausted):
                     yield self._end_for(worker, message.reason)
@@ -132,7 +134,7 @@ class LocalExecutor:
                 return JobEnded(attempt, message)
             worker.hung -= 1  # it had been given up
         elif isinstance(message, Ready):
-            worker.ready = True
+            worker.ready, self.failed_starts = True, 0
         return None
 
     # What does not advance ----------------------------------------------------------------------------------------
@@ -192,7 +194,10 @@ class LocalExecutor:
         self.workers.remove(worker)
 
     def reap(self, worker: WorkerProcess) -> str:
-        """Let go of a worker that has ended; of what it died, in words. Raises AupipeError when it never started."""
+        """Let go of a worker that has ended; of what it died, in words.
+
+        Raises AupipeError when it never started, nor did the one before it: one may be killed by accident.
+        """
         self.workers.remove(worker)
         worker.connection.close()
         code = worker.process.wait()
@@ -200,7 +205,8 @@ class LocalExecutor:
         if code == -signal.SIGKILL:
             kills, self._oom_kills = oom_kills() - self._oom_kills, oom_kills()
             how += " (killed by the kernel: out of memory)" if kills > 0 else " (out of memory?)"
-        if not worker.ready:
+        self.failed_starts += not worker.ready
+        if self.failed_starts > 1:
             raise AupipeError(
                 f"a worker process could not start ({how}): its output is above; too little memory is the usual reason"
             )

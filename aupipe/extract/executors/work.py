@@ -211,7 +211,7 @@ class WorkProcesses:
                     one.heard_s = time.monotonic()
                 except (EOFError, OSError):
                     reason = _end(self._processes.pop(number))
-            elif attempt is not None and time.monotonic() - one.heard_s > SILENCE_S:
+            elif attempt is not None and time.monotonic() - one.heard_s > SILENCE_S and not one.connection.poll():
                 _end(self._processes.pop(number))
                 reason = f"its process stood still for {SILENCE_S:.0f} s"
             if attempt is None:

@@ -51,6 +51,9 @@ class MissingFileError(WeightsMissingError):
         super().__init__(*lines)
         self.name = name
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.name, *self.lines)
+
 
 def find_file(name: str, known: KnownWeights | None = None) -> Path:
     """The file of this name: an absolute path as it is, else in AUPIPE_WEIGHTS.

@@ -5,6 +5,7 @@ Proxies are those of the environment (``https_proxy``, ``no_proxy``), as Python'
 
 from __future__ import annotations
 
+import errno
 import http.client
 import json
 import os
@@ -27,6 +28,7 @@ TRIES = 5  # without a new byte in between
 WAITS_S = (0.5, 1.0, 2.0, 4.0)
 TIMEOUT_S = 60.0  # without a byte
 BLOCK_BYTES = 1 << 20
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 FOR_NOW = (408, 425, 429, 500, 502, 503, 504)  # answers after which it is tried again
 
 
@@ -74,7 +76,8 @@ def download(url: str, target: Path, check: Callable[[Path], None], progress: Pr
                 raise WeightsMissingError(f"{url}: the server answered {error.code} {error.reason}") from None
             why = f"the server answered {error.code} {error.reason}"
         except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, OSError) and error.filename is not None:  # of the disk
+            if isinstance(error, OSError) and (error.filename is not None or error.errno in OF_THE_DISK):
+                error.filename = error.filename or str(part.path)  # that of a write names no file
                 raise
             why = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
         here = part.path.stat().st_size if part.path.exists() else 0

@@ -38,7 +38,8 @@ def pull_weights(
     """Fetch a known checkpoint into the folder (AUPIPE_WEIGHTS unless given), and return the file that is read.
 
     A pickle is imported as `import_weights` does, and only what was imported is kept. A file that is there already is
-    not fetched again. ``accept_license``: of files whose licence does not allow all uses; accepted once for a licence.
+    not fetched again; a pickle that was put there is checked, imported and kept.
+    ``accept_license``: of files whose licence does not allow all uses; accepted once for a licence.
     ``progress``: called with the bytes that are here and those in all. ``tell``: lines about licence and digest.
 
     Raises UsageError for an unknown name and for a licence that was not accepted, WeightsMissingError with the way to
@@ -50,14 +51,22 @@ def pull_weights(
         raise UsageError(f"no known weights {name!r}.{nearest(name, KNOWN_WEIGHTS)} `aupipe weights list` lists them")
     folder = needed_folder(folder)
     target, imported = folder / name, folder / imported_name(Path(name))
-    if there := next((path for path in (imported, target) if path.is_file()), None):
+    is_pickle = target.suffix.lower() in PICKLES
+    there = imported if is_pickle or imported.is_file() else target
+    if there.is_file():
         tell(f"{name}: there already, {there}")
         return there
-    url = address_of(name, known)
-    _accept(folder, name, known, accept_license, tell)
+    is_here = target.is_file()
+    if not is_here:
+        url = address_of(name, known)
+        _accept(folder, name, known, accept_license, tell)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(f"{target}.lock", timeout=0):
+            if is_here:  # put there by hand, or by a call that was killed before it had imported it
+                tell(f"{name}: there already, {target}; it is imported")
+                _check(name, known, target, str(target), read_notes(folder)["sha256"].get(name, ""))
+                return import_weights(target, folder=folder)
             digest = _fetch(name, known, url, target, folder, progress)
             made = _imported(target, folder)
             if not known.sha256:

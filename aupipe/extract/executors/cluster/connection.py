@@ -20,6 +20,7 @@ from distributed.security import Security
 
 from aupipe.errors import AGAIN, AupipeError, UsageError
 from aupipe.extract.engine.options import ExecutionOptions
+from aupipe.extract.executors.claims import remove_ended
 from aupipe.extract.executors.cluster.checks import versions_for, weights_for
 from aupipe.extract.executors.cluster.executor import DaskExecutor
 from aupipe.extract.executors.cluster.machines import Machines
@@ -217,16 +218,9 @@ def _mark(store: Path, run: str) -> Path:
     """Make the file by which machines know the store of a run; those of runs that have ended are removed."""
     mark = store / "runs" / f"{run}.mark"
     fs.make_folders(str(mark.parent), durable=False)
-    _remove_left(mark)
+    remove_ended(mark.parent)
     os.close(fs.create(str(mark)))
     return mark
-
-
-def _remove_left(file: Path) -> None:
-    """Remove what runs that were killed have left beside a file of the same kind."""
-    for left in file.parent.glob(f"*{file.suffix}"):
-        if writer_has_ended(left.stem.lstrip(".")):
-            left.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -236,7 +230,9 @@ def work_order(content: bytes, folder: Path | None, processes: int) -> Iterator[
         yield WorkOrder(content, processes=processes)
         return
     file = Path(os.path.realpath(folder)) / f".{writer_name()}.work"
-    _remove_left(file)
+    for left in file.parent.glob("*.work"):  # by runs that were killed
+        if writer_has_ended(left.stem.lstrip(".")):
+            left.unlink(missing_ok=True)
     write_file(file, content, mode=PRIVATE)
     try:
         yield WorkOrder(b"", str(file), hashlib.sha256(content).hexdigest(), processes)
