@@ -22,7 +22,7 @@ from aupipe.cli.options import (
 )
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.overwrite import overwrite_option
-from aupipe.cli.run_report import run_plan
+from aupipe.cli.run_report import STOPPED, run_plan
 from aupipe.cli.selection import select
 from aupipe.config import Config, EncoderConfig
 from aupipe.errors import RecordingError, UsageError, WeightsMissingError
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from aupipe.report.analysis.tiers import Rules
     from aupipe.store import Store
     from aupipe.types import Recording
-
-STOPPED = (130, 143)  # exit codes
 
 
 @dataclass(frozen=True)

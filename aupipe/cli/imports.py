@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aupipe.cli.data import some
-from aupipe.cli.options import config_options, json_option, open_or_create, require_config, resolve
+from aupipe.cli.options import config_options, given_command, json_option, open_or_create, require_config, resolve
 from aupipe.cli.output import echo, echo_json
-from aupipe.cli.run_report import run_plan
+from aupipe.cli.run_report import STOPPED, run_plan
 from aupipe.config import NO_DETECTOR, RESERVED_NAMES, Config, EncoderConfig
 from aupipe.dataset import open_dataset
 from aupipe.errors import RecordingError, UsageError
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from aupipe.store import Store
     from aupipe.types import FeatureSpec, Recording
 
-COUNTER = EncoderConfig("level", "level", "audio")  # the cheapest feature: its rows are counted by decoding once
+# A plan makes a clock only for what is computed on it: this is the cheapest. Under a name that no user's feature has.
+COUNTER = EncoderConfig("import-level", "level", "audio")
 
 
 @click.command("import")
@@ -49,24 +50,25 @@ def import_features(
     from aupipe.imported.publish import find_files, import_files
 
     config = require_config(resolve(config_file, store))
-    if not FEATURE_NAME.fullmatch(name) or name in (*RESERVED_NAMES, *(one.name for one in config.encoders)):
-        raise UsageError(
-            f"--name {name}: use a-z, 0-9, '_', '.', '-', at most 64 characters, and no name of a feature of "
-            f"{config.file}"
-        )
+    if not FEATURE_NAME.fullmatch(name):
+        raise UsageError(f"--name {name}: use a-z, 0-9, '_', '.', '-', at most 64 characters")
+    if name in (*RESERVED_NAMES, COUNTER.name, *(one.name for one in config.encoders)):
+        raise UsageError(f"--name {name}: aupipe or {config.file} has a feature of this name: choose another")
     if not folder.is_dir():
         raise UsageError(f"no folder {folder}")
     recordings = list(open_dataset(config.dataset).recordings)
     files, others = find_files(folder, recordings)
     wanted = [one for one in recordings if one.id in files]
-    opened, clock = _with_clocks(config, wanted, as_json)
-    found = import_files(files, wanted, opened, clock, name, key=key, made_by=made_by)
+    opened, clock, uncounted, code = _with_clocks(config, wanted, as_json)
+    if code in STOPPED:
+        return code
+    found = import_files(files, wanted, opened, clock, name, key=key, made_by=made_by, uncounted=uncounted)
     without = [one.id for one in recordings if one.id not in files]
     if as_json:
         about: dict[str, Any] = {"message_type": "summary", "feature": found.spec.id if found.spec else None}
         about |= {"done": len(found.done), "fitted": {one: how for one, how in found.done.items() if how}}
         about |= {"failed": found.failed, "no_file": without, "no_recording": list(map(str, others))}
-        about |= {"dropped_columns": found.dropped}
+        about |= {"dropped_columns": found.dropped, "replaced": found.replaced}
         echo_json(about)
         return RecordingError.exit_code if found.failed else 0
     if found.spec:
@@ -75,6 +77,8 @@ def import_features(
     for one, how in found.done.items():
         if how:
             echo(f"note  {one}: {how}")
+    if found.replaced:
+        echo(f"replaced, as the files have other content than before: {some(found.replaced)}")
     if found.dropped:
         echo(f"columns that are no numbers were left out: {', '.join(found.dropped)}")
     for one, reason in found.failed.items():
@@ -82,28 +86,54 @@ def import_features(
     if without:
         echo(f"{len(without)} recordings have no file in {folder}: {some(without)}")
     if others:
-        echo(f"{len(others)} files are of no recording: {some([str(path) for path in others])}")
+        echo(f"{len(others)} files are of no recording, or of several: {some([str(path) for path in others])}")
     return RecordingError.exit_code if found.failed else 0
 
 
-def _with_clocks(config: Config, recordings: Sequence[Recording], as_json: bool) -> tuple[Store, FeatureSpec]:
-    """The store with the clocks of these recordings, and the feature that those are; videos without one are decoded."""
+def _with_clocks(
+    config: Config, recordings: Sequence[Recording], as_json: bool
+) -> tuple[Store, FeatureSpec, dict[str, str], int]:
+    """The store with the clocks of these recordings, and the feature that those are; recording -> why it has none; and
+    the exit code of decoding. Videos without a clock are decoded, and those that are other files by now."""
     from aupipe.extract.engine.options import ExecutionOptions
     from aupipe.extract.executors.local import local_executor
     from aupipe.extract.planning.features import build_feature_set
     from aupipe.extract.planning.plan import make_plan
 
-    bare = replace(config, encoders=(COUNTER,), faces=replace(config.faces, detector=NO_DETECTOR), detector={})
+    counter = next((one for one in config.encoders if one.kind == COUNTER.kind), COUNTER)
+    bare = replace(config, encoders=(counter,), faces=replace(config.faces, detector=NO_DETECTOR), detector={})
     features = replace(build_feature_set(bare), mask_missing_audio=True)
     opened = open_or_create(config, create=True)
     assert opened is not None
     clocks = {one.id: features.graph(one).clock for one in recordings}
     if len({clock.id for clock in clocks.values()}) > 1:
         raise UsageError("videos and folders of images have other clocks: import their features by a name each")
-    stored = {record.recording for record in opened.all_published(next(iter(clocks.values())).id)}
-    plan = make_plan([one for one in recordings if one.key_for("clock") not in stored], features, opened)
+    clock = next(iter(clocks.values()))
+    missing = _without_clock(opened, recordings, clock)
+    plan = make_plan(missing, features, opened, retry_failed=True)
+    plan.refuse_others()
+    code = 0
     if plan.jobs:
         echo(f"aupipe: decoding {len(plan.jobs)} videos to count their frames", err=True)
         executor = local_executor(plan.parts, opened.path, ["cpu"], ExecutionOptions(), False)
-        run_plan(plan, opened, executor, "cpu", as_json=as_json, configuration=bare.digest, retry="aupipe import")
-    return opened, next(iter(clocks.values()))
+        retry = given_command("aupipe import", leave_out=("as_json",))
+        code = run_plan(plan, opened, executor, "cpu", as_json=as_json, configuration=bare.digest, retry=retry)
+    records = ((item.key, opened.record(item.key, item.spec.id)) for item in plan.items)
+    reasons = {key: record.reason for key, record in records if record is not None and record.reason}
+    without = _without_clock(opened, missing, clock)
+    return opened, clock, {one.id: reasons.get(one.key_for("audio"), "aupipe extract --force") for one in without}, code
+
+
+def _without_clock(store: Store, recordings: Sequence[Recording], clock: FeatureSpec) -> list[Recording]:
+    """Those whose clock is not stored, or is of a file that has changed since."""
+    from aupipe.extract.planning.plan import source_paths
+    from aupipe.sources import source_changed
+
+    known = {record.recording: record.source for record in store.all_published(clock.id)}
+
+    def is_missing(one: Recording) -> bool:
+        key = one.key_for(clock.modality)
+        source = known.get(key)
+        return key not in known or (source is not None and source_changed(source_paths(one, clock.modality), source))
+
+    return [one for one in recordings if is_missing(one)]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from aupipe.store import Store
     from aupipe.store.local import LocalStore
 
+STOPPED = (130, 143)  # exit codes of `run_plan`
 SHOWN = 10  # failed or damaged recordings
 DRAINING = (
     "aupipe: finishing the videos under way, and those that a worker process holds; once more: stop now (what is "

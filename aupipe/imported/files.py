@@ -7,6 +7,8 @@ py-feat (Cheong et al. 2023) numbers them from 0 and writes a row for each face.
 from __future__ import annotations
 
 import csv
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +17,20 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.errors import UsageError
+from aupipe.errors import RecordingError, UsageError
 
 Format = Literal["array", "csv", "openface", "pyfeat"]
 ARRAYS, TABLES = (".npy", ".npz"), (".csv",)
 PICKLES = (".pkl", ".pickle", ".p", ".joblib")
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    csv.Error,
+    zipfile.BadZipFile,
+    zlib.error,
+)  # a damaged file is one of these
+NO_VALUE = ("", "na", "n/a", "#n/a", "null", "none")  # as R, spreadsheets and data bases write it
 TIMES = ("timestamp", "time_s", "pts_s", "time")  # columns that are the clock of a table
 OPENFACE = ("frame", "face_id", "timestamp", "confidence", "success")  # beside its features
 WHY_NO_PICKLE = (
@@ -49,15 +60,17 @@ class ForeignRows:
 def read_file(path: Path, key: str = "") -> ForeignRows:
     """Read a file of features by its suffix and header. ``key``: the array of an .npz.
 
-    Raises UsageError for pickles, and for what is no table of numbers with one row per frame.
+    Raises UsageError for pickles and for a ``key`` that an .npz does not have or needs; RecordingError for damage and
+    for what is no table of numbers with one row per frame.
     """
     suffix = path.suffix.lower()
     if suffix in PICKLES:
         raise UsageError(f"{path}: {WHY_NO_PICKLE}")
     try:
         return _read_table(path) if suffix in TABLES else _read_array(path, key)
-    except (OSError, ValueError, csv.Error) as error:
-        raise UsageError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+    except UNREADABLE as error:
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise RecordingError(f"{path}: cannot be read: {why}") from None
 
 
 def _read_array(path: Path, key: str) -> ForeignRows:
@@ -76,7 +89,7 @@ def _read_array(path: Path, key: str) -> ForeignRows:
             if f"{key}.columns" in loaded.files:
                 columns = tuple(map(str, loaded[f"{key}.columns"]))
     if found.dtype.kind not in "fiub" or not found.ndim:
-        raise UsageError(f"{path}: {found.dtype} of shape {found.shape}: expected numbers, a row per frame")
+        raise RecordingError(f"{path}: {found.dtype} of shape {found.shape}: expected numbers, a row per frame")
     rows = found.reshape(len(found), -1).astype(np.float32)
     return ForeignRows(_whole(rows), "array", columns if len(columns) == rows.shape[1] else ())
 
@@ -87,9 +100,9 @@ def _read_table(path: Path) -> ForeignRows:
         header = [name.strip() for name in next(reader, [])]
         cells = [row for row in reader if row]
     if not header or len(set(header)) < len(header):
-        raise UsageError(f"{path}: expected a header of column names that differ")
+        raise RecordingError(f"{path}: expected a header of column names that differ")
     if wrong := next((n for n, row in enumerate(cells, 2) if len(row) != len(header)), None):
-        raise UsageError(f"{path}: line {wrong} has {len(cells[wrong - 2])} fields, the header {len(header)}")
+        raise RecordingError(f"{path}: line {wrong} has {len(cells[wrong - 2])} fields, the header {len(header)}")
     values = {name: _numbers([row[k] for row in cells]) for k, name in enumerate(header) if name}
     numbers = {name: column for name, column in values.items() if column is not None}
     dropped = tuple(name for name in values if name not in numbers)
@@ -107,7 +120,7 @@ def _read_table(path: Path) -> ForeignRows:
         _refuse_several(frames, None, path)
     kept = {name: column for name, column in numbers.items() if form != "openface" or name not in OPENFACE}
     if not kept:
-        raise UsageError(f"{path}: no column of numbers beside the clock")
+        raise RecordingError(f"{path}: no column of numbers beside the clock")
     rows = np.stack(list(kept.values()), axis=1).astype(np.float32)
     if form == "openface":
         rows[np.isnan(numbers["success"])] = np.nan
@@ -116,9 +129,9 @@ def _read_table(path: Path) -> ForeignRows:
 
 
 def _numbers(cells: Sequence[str]) -> NDArray[np.float64] | None:
-    """A column as numbers, NaN for an empty field; None where it is text."""
+    """A column as numbers, NaN for a field without a value; None where it is text."""
     try:
-        return np.array([float(cell) if cell.strip() else np.nan for cell in cells])
+        return np.array([np.nan if cell.strip().lower() in NO_VALUE else float(cell) for cell in cells])
     except ValueError:
         return None
 
@@ -127,17 +140,17 @@ def _frame_numbers(column: NDArray[np.float64] | None, path: Path) -> NDArray[np
     if column is None:
         return None
     if not np.isfinite(column).all() or (column != np.round(column)).any():
-        raise UsageError(f"{path}: column frame: expected whole numbers")
+        raise RecordingError(f"{path}: column frame: expected whole numbers")
     return column.astype(np.int64)
 
 
 def _refuse_several(frames: NDArray[np.int64] | None, faces: NDArray[np.float64] | None, path: Path) -> None:
-    """Raises UsageError where a frame has rows of several faces: which of them is the subject's, nobody can tell."""
+    """Raises RecordingError where a frame has rows of several faces: which is the subject's, nobody can tell."""
     if frames is not None and len(np.unique(frames)) < len(frames):
         values, counts = np.unique(frames, return_counts=True)
         several = f"frame {values[counts > 1][0]} has {counts.max()} rows"
         ids = f" of {len(np.unique(faces))} faces" if faces is not None else ""
-        raise UsageError(f"{path}: {several}{ids}: keep the rows of one face, and import that")
+        raise RecordingError(f"{path}: {several}{ids}: keep the rows of one face, and import that")
 
 
 def _whole(rows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -12,40 +12,78 @@ from aupipe.imported.files import ForeignRows
 def fit_rows(found: ForeignRows, times_s: NDArray[np.float64]) -> tuple[NDArray[np.float32], str]:
     """Rows (T, D) for the frames at ``times_s`` (T,), NaN where there is none; and what was done, '' for nothing.
 
-    A row per frame is taken as it is. Otherwise the file's own frame numbers place its rows, where all are frames of
-    this video; else its own times do, where every frame has a row within half a step. Raises RecordingError where
-    neither explains another number of rows.
+    The file's own frame numbers place its rows, where all are frames of this video; else its own times do, where every
+    frame has a row within half a step. A file without either has a row per frame. Raises RecordingError where the
+    numbers or times contradict the video, and for another number of rows that neither explains.
     """
     total, count = len(times_s), len(found.rows)
-    offsets = _offsets(found, total)
-    if count == total and (offsets is None or (offsets == np.arange(total)).all()):
+    numbered = found.frames is not None and count > 0
+    timed = found.times_s is not None and count > 1 and bool(np.isfinite(found.times_s).any())
+    if count == total and not numbered and not timed:
         return found.rows, ""
+    offsets = _offsets(found, total)
     if offsets is not None:
+        if count == total and (offsets == np.arange(total)).all():
+            return found.rows, ""
         rows = np.full((total, found.rows.shape[1]), np.nan, np.float32)
         rows[offsets] = found.rows
         return rows, f"placed by frame numbers: {total - count} of {total} frames have no row"
-    if (nearest := _by_time(found, times_s)) is not None:
-        return found.rows[nearest], f"placed by times: {count} rows for {total} frames"
-    clock = "its frame numbers and times do not fit" if found.times_s is not None else "it has no clock that fits"
-    raise RecordingError(
-        f"{count} rows, the video has {total} decoded frames, and {clock}: it was made from another file, or frames "
-        "were dropped or doubled before"
-    )
+    if timed and count == total and not numbered and _agree(found, times_s):
+        return found.rows, _start(found, times_s)
+    # Where the numbers begin later, so do the times. As many rows as frames, at other times, are no rows of the frames.
+    begins = not numbered or (found.frames is not None and found.frames[0] == _first_frame(found, total))
+    if count != total and begins and (nearest := _by_time(found, times_s)) is not None:
+        notes = f"placed by times: {count} rows for {total} frames", _start(found, times_s)
+        return found.rows[nearest], "; ".join(filter(None, notes))
+    raise RecordingError(_why_not(found, total, numbered, timed))
+
+
+def _why_not(found: ForeignRows, total: int, numbered: bool, timed: bool) -> str:
+    counts = f"{len(found.rows)} rows, the video has {total} decoded frames"
+    own = []
+    if numbered and found.frames is not None:
+        own.append(f"frame numbers ({found.frames.min()} to {found.frames.max()})")
+    if timed and found.times_s is not None:
+        own.append(f"times ({np.nanmin(found.times_s):.3f} to {np.nanmax(found.times_s):.3f}, expected in seconds)")
+    clock = f"its {' and '.join(own)} do not fit" if own else "it has no clock that fits"
+    why = "it was made from another file, or frames were dropped or doubled before"
+    if len(found.rows) == total:
+        why += "; if its rows are these frames in their order, remove the column"
+    return f"{counts}, and {clock}: {why}"
+
+
+def _agree(found: ForeignRows, times_s: NDArray[np.float64]) -> bool:
+    """Is each row within half a step of its frame? Both clocks begin at their first frame, as in `_by_time`."""
+    assert found.times_s is not None
+    own, wanted = found.times_s - found.times_s[0], times_s - times_s[0]
+    return bool((np.abs(own - wanted) <= np.median(np.diff(wanted)) / 2 + 1e-3).all())
+
+
+def _start(found: ForeignRows, times_s: NDArray[np.float64]) -> str:
+    """A note where the file's times begin neither at 0 nor when the video does: its first row is taken as frame 1."""
+    assert found.times_s is not None
+    first, step = float(found.times_s[0]), float(np.median(np.diff(found.times_s)))
+    if min(abs(first), abs(first - times_s[0])) <= step / 2 + 1e-3:
+        return ""
+    return f"its times begin at {first:.3f} s: its first row was taken as the first frame"
 
 
 def _offsets(found: ForeignRows, total: int) -> NDArray[np.int64] | None:
     """(n,) the frame, from 0, of each row, by the file's own numbers; None where these are not all of this video."""
-    if found.frames is None or not len(found.frames):
-        return None
-    first = found.first_frame
-    if first is None:  # of a table of unknown origin: only what is sure
-        low, high = int(found.frames.min()), int(found.frames.max())
-        first = 0 if low == 0 else 1 if high == total else None
-    if first is None:
+    first = _first_frame(found, total)
+    if found.frames is None or first is None:
         return None
     offsets = found.frames - first
     fits = offsets.min() >= 0 and offsets.max() < total and len(np.unique(offsets)) == len(offsets)
     return offsets if fits else None
+
+
+def _first_frame(found: ForeignRows, total: int) -> int | None:
+    """The number of the first frame of the video; None where the file does not tell."""
+    if found.first_frame is not None or found.frames is None or not len(found.frames):
+        return found.first_frame
+    low, high = int(found.frames.min()), int(found.frames.max())  # of a table of unknown origin: only what is sure
+    return 0 if low == 0 else 1 if high == total else None
 
 
 def _by_time(found: ForeignRows, times_s: NDArray[np.float64]) -> NDArray[np.int64] | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -22,12 +24,16 @@ from aupipe.types import FeatureSpec, Recording
 
 @dataclass
 class Imported:
-    """What came of an import. ``done``: recording -> what was done to fit its rows; ``failed``: recording -> why."""
+    """What came of an import. ``done``: recording -> what was done to fit its rows; ``failed``: recording -> why.
+
+    ``replaced``: recordings of which the store had rows from a file of other content.
+    """
 
     spec: FeatureSpec | None = None
     done: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     dropped: tuple[str, ...] = ()
+    replaced: list[str] = field(default_factory=list)
 
 
 def find_files(folder: Path, recordings: Sequence[Recording]) -> tuple[dict[str, Path], list[Path]]:
@@ -56,7 +62,11 @@ def find_files(folder: Path, recordings: Sequence[Recording]) -> tuple[dict[str,
             raise UsageError(f"{other} and {path} are both of {owners[0]}: remove one of them")
     if not found:
         kinds = ", ".join((*ARRAYS, *TABLES))
-        raise UsageError(f"{folder}: no file ({kinds}) with the name of a recording; {len(others)} with other names")
+        example = f"; a recording is named {Path(label_name(recordings[0])).name}" if recordings else ""
+        such = f", as {others[0].name}" if others else ""
+        raise UsageError(
+            f"{folder}: no file ({kinds}) with the name of a recording; {len(others)} with other names{such}{example}"
+        )
     return found, others
 
 
@@ -78,10 +88,12 @@ def import_files(
     *,
     key: str = "",
     made_by: str = "",
+    uncounted: Mapping[str, str] = MappingProxyType({}),
 ) -> Imported:
-    """Publish a file for each recording, one row per decoded frame; those that do not fit fail by name.
+    """Publish a file for each recording, one row per decoded frame; what is damaged or does not fit fails by name.
 
-    ``clock``: its rows are the decoded frames. Raises UsageError where the store has another feature of this name.
+    ``clock``: its rows are the decoded frames. ``uncounted``: recording -> why the store has no clock of its video.
+    Raises UsageError where the store has another feature of this name, and for a wrong ``key`` of the first file.
     """
     found = Imported()
     for recording in recordings:
@@ -89,16 +101,15 @@ def import_files(
             continue
         path = files[recording.id]
         try:
+            if recording.id in uncounted:
+                raise RecordingError(f"its frames could not be counted: {uncounted[recording.id]}")
             content = read_file(path, key)
             spec = spec_of(name, content, clock, made_by)
             if found.spec is not None and spec.id != found.spec.id:
-                raise UsageError(f"{path}: other columns or another format than the files before it")
+                raise RecordingError(f"{path}: {_differ(spec, found.spec)} than the files before it")
             _refuse_another(store, spec)
             times = np.asarray(store.read(recording.key_for("clock"), clock.id), np.float64).reshape(-1)
             rows, how = fit_rows(content, times)
-        except KeyError:
-            found.failed[recording.id] = "its frames could not be counted: aupipe status --failed"
-            continue
         except (UsageError, RecordingError) as error:
             if isinstance(error, UsageError) and found.spec is None:
                 raise
@@ -106,6 +117,9 @@ def import_files(
             continue
         source = recording.video or recording.images
         about = {"file": path.name, "sha256": _digest(path.read_bytes()), "notes": [how] if how else []}
+        with suppress(KeyError):
+            before = store.published(recording.id, spec.id).media.get(IMPORTED, {})
+            found.replaced += [recording.id] * (before.get("sha256") != about["sha256"])
         with store.writer(
             recording.id,
             spec,
@@ -118,6 +132,15 @@ def import_files(
             writer.commit(media={IMPORTED: about})
         found.spec, found.done[recording.id], found.dropped = spec, how, content.dropped
     return found
+
+
+def _differ(spec: FeatureSpec, before: FeatureSpec) -> str:
+    """In what two files of one import differ."""
+    new, old = spec.columns, before.columns
+    more = [name for name in new if name not in old]
+    less = [name for name in old if name not in new]
+    words = [f"{what} {', '.join(names[:5])}" for what, names in (("has", more), ("lacks", less)) if names]
+    return "other columns or another format" + (f" ({'; '.join(words)})" if words else "")
 
 
 def _refuse_another(store: Store, spec: FeatureSpec) -> None:

@@ -19,7 +19,8 @@ ONLY_ROW_S = 0.04  # how long the picture of a recording of one row is shown
 class Occurrence:
     """Rows [first, stop) of a recording show a label, from ``start_s`` until ``end_s``, when the next row begins.
 
-    ``probability``: the mean score of the label over these rows. ``face_found``: the share of them with a face.
+    ``probability``: the mean score of the label over these rows, of those that have one (a closed gap may have none).
+    ``face_found``: the share of them with a face.
     """
 
     label: str
@@ -91,7 +92,7 @@ def occurrences_of(
                 left_out += 1
                 continue
             rows = slice(first, stop)
-            share, face = float(scores[rows, k].mean()), float(face_found[rows].mean())
+            share, face = float(np.nanmean(scores[rows, k])), float(face_found[rows].mean())
             found.append(Occurrence(name, first, stop, float(edges[first]), float(edges[stop]), share, face))
     order = {name: k for k, name in enumerate(names)}
     found.sort(key=lambda one: (one.first, order[one.label]))

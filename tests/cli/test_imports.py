@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from aupipe.cli import cli
 from aupipe.config import IMPORTED, load_config
 from aupipe.dataset import open_dataset
 from aupipe.errors import RecordingError, UsageError
@@ -59,19 +61,30 @@ def test_rows_of_a_constant_rate_are_placed_by_their_times_where_frames_come_at_
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (
-            openface(list(range(1, 10))),
-            "9 rows, the video has 6 decoded frames, and its frame numbers",
-        ),
+        (openface(list(range(1, 10))), "9 rows, the video has 6 decoded frames, and its frame numbers"),
+        (openface(list(range(2, 8))), r"6 rows, .* its frame numbers \(2 to 7\) and times .* remove the column"),
+        (openface(list(range(2, 11))), "9 rows, .* its frame numbers"),  # their times are as late as they are
+        ("frame,a\n" + "".join(f"{k},1\n" for k in range(2, 8)), r"its frame numbers \(2 to 7\) do not fit"),
+        ("time,a\n" + "".join(f"{k * 40},1\n" for k in range(6)), r"times \(0.000 to 200.000, expected in seconds\)"),
         ("a,b\n1,2\n3,4\n", "2 rows, the video has 6 decoded frames, and it has no clock that fits"),
-        ("time_s,a\n0,1\n0.04,1\n0.2,1\n", "3 rows, the video has 6 decoded frames, and its frame numbers and times"),
+        ("time_s,a\n0,1\n0.04,1\n0.2,1\n", "3 rows, the video has 6 decoded frames, and its times"),
         ("frame,a\n2,1\n3,1\n4,1\n", "3 rows, the video has 6"),  # from 0 or from 1? nobody can tell
     ],
 )
-def test_another_number_of_rows_is_refused_unless_a_clock_explains_it(tmp_path: Path, text: str, words: str) -> None:
+def test_rows_are_refused_where_their_clock_or_their_number_contradicts_the_video(
+    tmp_path: Path, text: str, words: str
+) -> None:
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(RecordingError, match=words):
         fit_rows(read_file(tmp_path / "a.csv"), CLOCK_S)
+
+
+def test_times_at_the_frames_confirm_rows_and_a_later_start_is_said(tmp_path: Path) -> None:
+    for start_s, note in ((0.0, ""), (0.8, ""), (0.4, "its times begin at 0.400 s: its first row was taken as the")):
+        (tmp_path / "a.csv").write_text("time,a\n" + "".join(f"{start_s + k / 25:.3f},{k}\n" for k in range(6)))
+        rows, how = fit_rows(read_file(tmp_path / "a.csv"), CLOCK_S)
+        assert list(rows[:, 0]) == list(range(6))
+        assert (how.startswith(note), bool(how)) == (True, bool(note))
 
 
 def test_arrays_and_tables_are_read_with_their_names_and_without_what_is_no_number(tmp_path: Path) -> None:
@@ -87,7 +100,7 @@ def test_arrays_and_tables_are_read_with_their_names_and_without_what_is_no_numb
     assert (found.format, found.columns) == ("pyfeat", ("FaceRectX", "FaceScore", "AU01", "anger"))
     assert found.dropped == ("input", "approx_time")
     assert fit_rows(found, CLOCK_S)[1] == ""
-    (tmp_path / "a.csv").write_text("x,y\n1,2\n,3\nnan,4\n5,inf\n6,7\n8,9\n")
+    (tmp_path / "a.csv").write_text("x,y\n1,2\n,3\nNA,4\n5,inf\n6,7\n8,9\n")
     assert list(np.isnan(read_file(tmp_path / "a.csv").rows).all(axis=1)) == [False, True, True, True, False, False]
 
 
@@ -106,25 +119,32 @@ def test_files_that_are_no_rows_of_one_face_are_refused_with_the_reason(tmp_path
         ("faces.csv", "frame 1 has 2 rows of 2 faces: keep the rows of one face"),
         ("short.csv", "line 3 has 1 fields, the header 2"),
     ):
-        with pytest.raises(UsageError, match=words):
+        with pytest.raises((UsageError, RecordingError), match=words):
             read_file(tmp_path / name)
     assert not (tmp_path / "ran").exists()
 
 
-def test_imported_features_are_trained_on_reported_and_named_in_the_status(tmp_path: Path) -> None:
+def test_imported_features_are_trained_on_reported_and_named_in_the_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In a store that is filled without decoding: what is imported is used as what was computed is."""
     fill(tmp_path)
     config = load_config(tmp_path / "aupipe.toml")
     recordings = open_dataset(config.dataset).recordings
     store = open_store(tmp_path / "features")
-    clock = build_feature_set(config).graph(recordings[0]).clock
-    for one in recordings:
-        store.publish(one.video_id, clock, np.arange(FRAMES) / 25, source=source_identity(one.video))
-    store.close()
     (tmp_path / "openface").mkdir()
     for one in recordings[1:]:
         (tmp_path / "openface" / f"{Path(one.id).stem}.csv").write_text(openface(list(range(1, FRAMES + 1))))
     folder = Folder(tmp_path)
+    with monkeypatch.context() as stopped:  # by Ctrl-C, while frames are counted
+        stopped.setattr("aupipe.cli.imports.run_plan", lambda *args, **options: 130)
+        stopped.chdir(tmp_path)
+        answer = CliRunner().invoke(cli, ["import", "openface", "--name", "of"], standalone_mode=False)
+        assert (answer.return_value, "FAILED" in answer.output) == (130, False)
+    clock = build_feature_set(config).graph(recordings[0]).clock
+    for one in recordings:
+        store.publish(one.video_id, clock, np.arange(FRAMES) / 25, source=source_identity(one.video))
+    store.close()
     said = folder.ask("import", "openface", "--name", "of", "--made-by", "OpenFace 2.2.0")
     assert f"of {len(recordings) - 1} recordings, 2 named columns" in said
     assert "1 recordings have no file in openface" in said
@@ -145,25 +165,55 @@ def test_imported_features_are_trained_on_reported_and_named_in_the_status(tmp_p
     assert "AU1 " in folder.ask("evaluate", "run", "--cpu")
     assert list(load_run(tmp_path / "run").specs["of"].columns) == ["gaze_0_x", "AU01_r"]
     folder.ask("store", "export", "out", "--format", "parquet", "--feature", "of")
+    (tmp_path / "openface" / f"{Path(recordings[0].id).stem}.csv").write_text(openface(list(range(1, FRAMES))))
+    said = folder.ask("import", "openface", "--name", "of", "--made-by", "OpenFace 2.2.0")
+    assert f"replaced, as the files have other content than before: {recordings[0].id}\n" in said
     assert "another feature 'of'" in folder.ask("import", "openface", "--name", "of", code=2)
-    assert "no name of a feature of" in folder.ask("import", "openface", "--name", "hog", code=2)
+    assert "has a feature of this name" in folder.ask("import", "openface", "--name", "hog", code=2)
 
 
-def test_a_video_without_a_clock_is_decoded_and_one_that_does_not_fit_fails_by_name(project: Project) -> None:
+def damage(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_damaged_files_fail_by_name(tmp_path: Path) -> None:
+    (tmp_path / "empty.npy").write_bytes(b"")
+    np.save(tmp_path / "cut.npy", np.ones((6, 3)))
+    np.savez(tmp_path / "cut.npz", np.ones((6, 3)))
+    for name in ("cut.npy", "cut.npz"):
+        damage(tmp_path / name)
+    np.savez_compressed(tmp_path / "bits.npz", np.random.default_rng(0).random((600, 3)))
+    content = bytearray((tmp_path / "bits.npz").read_bytes())
+    content[2000:2400] = bytes(400)
+    (tmp_path / "bits.npz").write_bytes(content)
+    (tmp_path / "empty.csv").write_bytes(b"")
+    for name in ("empty.npy", "cut.npy", "cut.npz", "bits.npz", "empty.csv"):
+        with pytest.raises(RecordingError, match=name):
+            read_file(tmp_path / name)
+
+
+def test_damaged_files_and_videos_fail_by_name_and_the_others_are_imported(project: Project) -> None:
+    """Videos without a clock are decoded; the reasons of all that fails are told."""
     project.configure('[dataset]\nvideos = "videos"\n')
-    for name, frames in (("a.mp4", 20), ("b.mp4", 24)):
-        write_video(project.folder / "videos" / name, frames)
-        folder = project.folder / "made"
-        folder.mkdir(exist_ok=True)
-        np.save(folder / f"{Path(name).stem}.npy", np.ones((20, 3)))
-    (folder / "stranger.npy").write_bytes(b"")
+    made = project.folder / "made"
+    made.mkdir()
+    for name, frames in (("a clip", 20), ("b", 24), ("c", 20), ("d", 20)):
+        write_video(project.folder / "videos" / f"{name}.mp4", frames)
+        np.save(made / f"{name}.npy", np.ones((20, 3)))
+    damage(made / "c.npy")
+    (project.folder / "videos" / "d.mp4").write_bytes(b"no video")
+    (made / "stranger.npy").write_bytes(b"")
     answer = project.run("import", "made", "--name", "made", "--json")
     assert answer.code == 3, answer.err
     summary = json.loads(answer.out.splitlines()[-1])
     assert summary["done"] == 1
     assert "20 rows, the video has 24 decoded frames" in summary["failed"]["b.mp4"]
+    assert "c.npy: cannot be read: " in summary["failed"]["c.mp4"]
+    assert "its frames could not be counted: decode: " in summary["failed"]["d.mp4"]
     assert summary["no_recording"] == ["made/stranger.npy"]
-    assert list(open_store(project.folder / "features")["made"]) == ["a.mp4"]
+    store = open_store(project.folder / "features")
+    assert list(store["made"]) == ["a clip.mp4"]
+    assert "level" not in {spec.name for spec in store.features()}
     pickles = project.folder / "pickles"
     pickles.mkdir()
     (pickles / "a.pkl").write_bytes(b"")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from aupipe.errors import UsageError
 from aupipe.tasks import AU_NAMES, EXPR_NAMES, Task
 from aupipe.train.occurrence_files import eaf_text, events_table, textgrid_text, tiers_of
-from aupipe.train.occurrences import Occurrences, find_occurrences
+from aupipe.train.occurrences import Occurrences, find_occurrences, occurrences_of
 from aupipe.train.predictions import Predictions
 
 VFR_S = np.cumsum(np.random.default_rng(1).uniform(0.0137, 0.0417, 200)) + 0.852
@@ -60,6 +60,13 @@ def test_gaps_are_closed_before_short_intervals_are_left_out_and_both_are_counte
     assert [(one.first, one.stop) for one in found.found] == [(0, 6)]
     assert (found.joined, found.left_out) == (1, 1)
     assert [(one.first, one.stop) for one in find_occurrences(of("au", scores)).found] == [(0, 2), (4, 6), (20, 21)]
+
+
+def test_a_closed_gap_without_values_leaves_the_mean_to_the_rows_that_have_one() -> None:
+    scores = np.array([[0.6], [np.nan], [0.8], [0.0]])
+    shown = scores > 0.5
+    (one,) = occurrences_of(shown, scores, ("AU1",), np.arange(4) / 25, shown[:, 0], max_gap_s=0.04).found
+    assert (one.first, one.stop, one.probability) == (0, 3, pytest.approx(0.7))
 
 
 def test_every_row_shows_one_class_and_classes_share_a_tier() -> None:
