@@ -13,8 +13,9 @@ def fit_rows(found: ForeignRows, times_s: NDArray[np.float64]) -> tuple[NDArray[
     """Rows (T, D) for the frames at ``times_s`` (T,), NaN where there is none; and what was done, '' for nothing.
 
     The file's own frame numbers place its rows, where all are frames of this video; else its own times do, where every
-    frame has a row within half a step. A file without either has a row per frame. Raises RecordingError where the
-    numbers or times contradict the video, and for another number of rows that neither explains.
+    frame has a row within half a step, or every row the time of a frame. A file without either has a row per frame.
+    Raises RecordingError where the numbers or times contradict the video, and for another number of rows that neither
+    explains.
     """
     total, count = len(times_s), len(found.rows)
     numbered = found.frames is not None and count > 0
@@ -25,9 +26,7 @@ def fit_rows(found: ForeignRows, times_s: NDArray[np.float64]) -> tuple[NDArray[
     if offsets is not None:
         if count == total and (offsets == np.arange(total)).all():
             return found.rows, ""
-        rows = np.full((total, found.rows.shape[1]), np.nan, np.float32)
-        rows[offsets] = found.rows
-        return rows, f"placed by frame numbers: {total - count} of {total} frames have no row"
+        return _placed(found, offsets, total), f"placed by frame numbers: {total - count} of {total} frames have no row"
     if timed and count == total and not numbered and _agree(found, times_s):
         return found.rows, _start(found, times_s)
     # Where the numbers begin later, so do the times. As many rows as frames, at other times, are no rows of the frames.
@@ -35,7 +34,15 @@ def fit_rows(found: ForeignRows, times_s: NDArray[np.float64]) -> tuple[NDArray[
     if count != total and begins and (nearest := _by_time(found, times_s)) is not None:
         notes = f"placed by times: {count} rows for {total} frames", _start(found, times_s)
         return found.rows[nearest], "; ".join(filter(None, notes))
+    if timed and count <= total and not numbered and (offsets := _frames_at(found, times_s)) is not None:
+        return _placed(found, offsets, total), f"placed by times: {total - count} of {total} frames have no row"
     raise RecordingError(_why_not(found, total, numbered, timed))
+
+
+def _placed(found: ForeignRows, offsets: NDArray[np.int64], total: int) -> NDArray[np.float32]:
+    rows = np.full((total, found.rows.shape[1]), np.nan, np.float32)
+    rows[offsets] = found.rows
+    return rows
 
 
 def _why_not(found: ForeignRows, total: int, numbered: bool, timed: bool) -> str:
@@ -101,5 +108,22 @@ def _by_time(found: ForeignRows, times_s: NDArray[np.float64]) -> NDArray[np.int
     right = np.clip(np.searchsorted(own, wanted), 1, len(own) - 1)
     nearest = np.where(wanted - own[right - 1] <= own[right] - wanted, right - 1, right)
     near = np.abs(own[nearest] - wanted) <= step / 2 + 1e-3
-    ends_together = abs(own[-1] - wanted[-1]) <= step + 1e-3
+    ends_together = abs(own[-1] - wanted[-1]) <= max(step, float(np.median(np.diff(wanted)))) + 1e-3
     return nearest.astype(np.int64) if near.all() and ends_together else None
+
+
+def _frames_at(found: ForeignRows, times_s: NDArray[np.float64]) -> NDArray[np.int64] | None:
+    """(n,) the frame at the time of each row; None where a row is at no frame's time, or it is not sure which.
+
+    The times are those of the video's clock, or begin at 0 with its first frame.
+    """
+    assert found.times_s is not None
+    near = float(np.median(np.diff(times_s))) / 4
+    fitting = []
+    for start in {0.0, float(times_s[0])}:
+        wanted = found.times_s + start
+        right = np.clip(np.searchsorted(times_s, wanted), 1, len(times_s) - 1)
+        offsets = np.where(wanted - times_s[right - 1] <= times_s[right] - wanted, right - 1, right)
+        if (np.abs(times_s[offsets] - wanted) <= near).all() and len(np.unique(offsets)) == len(offsets):
+            fitting.append(offsets.astype(np.int64))
+    return fitting[0] if len(fitting) == 1 else None

@@ -67,7 +67,7 @@ def test_rows_of_a_constant_rate_are_placed_by_their_times_where_frames_come_at_
         ("frame,a\n" + "".join(f"{k},1\n" for k in range(2, 8)), r"its frame numbers \(2 to 7\) do not fit"),
         ("time,a\n" + "".join(f"{k * 40},1\n" for k in range(6)), r"times \(0.000 to 200.000, expected in seconds\)"),
         ("a,b\n1,2\n3,4\n", "2 rows, the video has 6 decoded frames, and it has no clock that fits"),
-        ("time_s,a\n0,1\n0.04,1\n0.2,1\n", "3 rows, the video has 6 decoded frames, and its times"),
+        ("time_s,a\n0,1\n0.055,1\n0.2,1\n", "3 rows, the video has 6 decoded frames, and its times"),
         ("frame,a\n2,1\n3,1\n4,1\n", "3 rows, the video has 6"),  # from 0 or from 1? nobody can tell
     ],
 )
@@ -77,6 +77,23 @@ def test_rows_are_refused_where_their_clock_or_their_number_contradicts_the_vide
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(RecordingError, match=words):
         fit_rows(read_file(tmp_path / "a.csv"), CLOCK_S)
+
+
+@pytest.mark.parametrize("start_s", [0.8, 0.0])
+@pytest.mark.parametrize("frames", [[0, 1, 2, 4, 5], [0, 1, 2, 3, 4], [3, 1, 0, 2, 5, 4]])
+def test_rows_at_the_times_of_frames_are_placed_there(tmp_path: Path, start_s: float, frames: list[int]) -> None:
+    lines = ["time_s,x", *(f"{start_s + frame / 25:.3f},{frame}" for frame in frames)]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    rows, how = fit_rows(read_file(tmp_path / "a.csv"), CLOCK_S)
+    np.testing.assert_array_equal(rows[:, 0], [frame if frame in frames else np.nan for frame in range(6)])
+    assert how == f"placed by times: {6 - len(frames)} of 6 frames have no row"
+
+
+def test_times_that_fit_two_clocks_are_refused(tmp_path: Path) -> None:
+    """0.8 s of a video that begins at 0.8 s: its first frame, or that 0.8 s later?"""
+    (tmp_path / "a.csv").write_text("time_s,x\n0.8,1\n0.84,2\n0.92,3\n")
+    with pytest.raises(RecordingError, match="do not fit"):
+        fit_rows(read_file(tmp_path / "a.csv"), 0.8 + np.arange(60) / 25)
 
 
 def test_times_at_the_frames_confirm_rows_and_a_later_start_is_said(tmp_path: Path) -> None:
