@@ -15,6 +15,11 @@ from aupipe.store.view import FeatureView, ItemView, feature_view
 from aupipe.types import PER_VIDEO
 
 
+def views_of(store: ItemReader, features: str | Iterable[str]) -> list[FeatureView]:
+    """The features of these names, or of the one. Raises KeyError for an unknown one."""
+    return [feature_view(store, name) for name in ([features] if isinstance(features, str) else features)]
+
+
 def stored_items(views: Sequence[FeatureView], recording: str) -> list[ItemView | None]:
     """The items of these features of one recording; what a video has for all its recordings is found by the video."""
     found = [view.get(recording) for view in views]
@@ -72,7 +77,7 @@ def wide_table(
 ) -> Any:
     """See `aupipe.store.protocol.Store.to_frame`."""
     pandas = optional_package("pandas", "to_frame")
-    views = [feature_view(store, name) for name in features]
+    views = views_of(store, features)
     if not views:
         raise UsageError("to_frame: name the features of the table")
     names = [view.spec.name for view in views]

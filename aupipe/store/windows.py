@@ -22,9 +22,8 @@ import numpy as np
 import torch
 
 from aupipe.errors import UsageError
-from aupipe.store.aligned import aligned_items, recordings_of
+from aupipe.store.aligned import aligned_items, recordings_of, views_of
 from aupipe.store.formats.rows import padding_value
-from aupipe.store.view import feature_view
 from aupipe.types import Window
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def cut_windows(
     hop = length if hop is None else hop
     if not 0 < hop <= length:
         raise ValueError(f"{length = }, {hop = }: expected 0 < hop <= length")
-    views = [feature_view(store, name) for name in features]
+    views = views_of(store, features)
     if not views:
         raise UsageError("cut_windows: name the features of the windows")
     windows: list[Window] = []
@@ -79,7 +78,7 @@ class WindowDataset(torch.utils.data.Dataset[Batch]):
         self.store, self.windows, self.length = store, list(windows), length
         if too_long := next((window for window in self.windows if len(window) > length), None):
             raise ValueError(f"{too_long} has {len(too_long)} frames, at most {length} fit")
-        views = [feature_view(store, name) for name in features]
+        views = views_of(store, features)
         self.features = {name: view.spec.id for name, view in zip(features, views, strict=True)}
         self._rows: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
         self._keys: dict[str, list[str]] = {}  # recording -> the id that each feature is stored under

@@ -43,7 +43,7 @@ def test_a_wide_table_has_a_named_column_for_each_value_of_each_feature(store):
     assert np.array_equal(right["time_s"], np.arange(5) / 25)
     expected = np.hstack([random_rows(5, 2, seed=2, invalid=[1]), random_rows(5, 3, seed=10)])
     assert np.array_equal(right[named].to_numpy(np.float16), expected, equal_nan=True)
-    assert store.to_frame(["pose"], ["a.mp4"])["recording"].unique().tolist() == ["a.mp4"]
+    assert store.to_frame("pose", ["a.mp4"])["recording"].unique().tolist() == ["a.mp4"]
 
 
 def test_a_recording_that_lacks_a_feature_is_named_or_left_out(store):
