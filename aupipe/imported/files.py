@@ -22,14 +22,7 @@ from aupipe.errors import RecordingError, UsageError
 Format = Literal["array", "csv", "openface", "pyfeat"]
 ARRAYS, TABLES = (".npy", ".npz"), (".csv",)
 PICKLES = (".pkl", ".pickle", ".p", ".joblib")
-UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    csv.Error,
-    zipfile.BadZipFile,
-    zlib.error,
-)  # a damaged file is one of these
+UNREADABLE = (OSError, EOFError, ValueError, csv.Error, zipfile.BadZipFile, zlib.error)  # a damaged file's
 NO_VALUE = ("", "na", "n/a", "#n/a", "null", "none")  # as R, spreadsheets and data bases write it
 TIMES = ("timestamp", "time_s", "pts_s", "time")  # columns that are the clock of a table
 OPENFACE = ("frame", "face_id", "timestamp", "confidence", "success")  # beside its features

@@ -106,7 +106,7 @@ def import_files(
             content = read_file(path, key)
             spec = spec_of(name, content, clock, made_by)
             if found.spec is not None and spec.id != found.spec.id:
-                raise RecordingError(f"{path}: {_differ(spec, found.spec)} than the files before it")
+                raise RecordingError(f"{path}: {_differ(spec, found.spec, content.dropped)} than the files before it")
             _refuse_another(store, spec)
             times = np.asarray(store.read(recording.key_for("clock"), clock.id), np.float64).reshape(-1)
             rows, how = fit_rows(content, times)
@@ -134,12 +134,14 @@ def import_files(
     return found
 
 
-def _differ(spec: FeatureSpec, before: FeatureSpec) -> str:
+def _differ(spec: FeatureSpec, before: FeatureSpec, dropped: Sequence[str]) -> str:
     """In what two files of one import differ."""
     new, old = spec.columns, before.columns
     more = [name for name in new if name not in old]
-    less = [name for name in old if name not in new]
-    words = [f"{what} {', '.join(names[:5])}" for what, names in (("has", more), ("lacks", less)) if names]
+    text = [name for name in old if name in dropped]
+    less = [name for name in old if name not in (*new, *text)]
+    named = (("has", more), ("lacks", less), ("has text in", text))
+    words = [f"{what} {', '.join(names[:5])}" for what, names in named if names]
     return "other columns or another format" + (f" ({'; '.join(words)})" if words else "")
 
 
@@ -148,7 +150,7 @@ def _refuse_another(store: Store, spec: FeatureSpec) -> None:
         if other.name == spec.name and other.id != spec.id:
             raise UsageError(
                 f"the store has another feature {other.name!r}, {other.id} (columns, format or --made-by differ): "
-                "choose another --name"
+                f"choose another --name, or remove that one: aupipe store rm {other.id}"
             )
 
 
