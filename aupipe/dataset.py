@@ -136,9 +136,11 @@ def dataset_of(root: Path, videos: Iterable[Path], config: DatasetConfig) -> Dat
     for path in videos:
         files, others = walk_videos(path) if path.is_dir() else ({path.name: path} if is_video(path) else {}, [])
         if not files:
-            raise UsageError(
-                f"no videos in {path} ({counted(len(others), 'file')})" if path.is_dir() else f"{path} is no video"
-            )
+            if not path.is_dir():
+                raise UsageError(f"{path} is no video")
+            has_images = any(is_frame(one.name) for one in others)
+            images = "; numbered images need a frame rate: `aupipe init` in the folder above, then this again there"
+            raise UsageError(f"no videos in {path} ({counted(len(others), 'file')}){images * has_images}")
         below = Path(os.path.relpath(path if path.is_dir() else path.parent, root))
         found |= {(below / name).as_posix(): file for name, file in files.items()}
         ignored += others

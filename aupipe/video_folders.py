@@ -14,6 +14,9 @@ from aupipe.listing import is_hidden
 STORE_FILE = "store.json"  # marks a feature store, which may be in the folder of the videos
 REPORT_FILE, REPORT_FORMAT = "report.json", "aupipe-data-report"  # mark a report of a data set
 RUN_FILE = "run.json"  # marks a trained run
+ABOUT_SUFFIX = ".columns.csv"  # beside a table of `aupipe analyse`: what its columns are
+ABOUT_HEADER = ("column", "unit", "kind", "by", "trained_on")
+OF_AUPIPE = {".png": b"Software\0aupipe", ".eaf": b'AUTHOR="aupipe"'}  # marks in the first bytes of an analysis
 MARKED = 4096  # first bytes of a document that say whose it is
 OVERLAY = "-overlay.mp4"  # what `aupipe overlay` writes, perhaps among the videos
 log = logging.getLogger(__name__)
@@ -24,9 +27,9 @@ def walk_videos(folder: Path) -> tuple[dict[str, Path], list[Path]]:
 
     Files with a suffix that says nothing (.mod, .dat, none) are videos where their first bytes are a video's. A folder
     with such a suffix is listed too: it fails by name later, instead of being skipped silently. Hidden entries and
-    files of aupipe (configuration, stores, runs, reports) are left out, and overlays are among the other files. Links
-    to folders elsewhere are followed, each once; links to folders that are walked anyway are not, so that there are no
-    loops. A folder that cannot be listed is logged as a warning.
+    files of aupipe (configuration, stores, runs, reports, analyses) are left out, and overlays are among the other
+    files. Links to folders elsewhere are followed, each once; links to folders that are walked anyway are not, so that
+    there are no loops. A folder that cannot be listed is logged as a warning.
     """
     found: dict[str, Path] = {}
     ignored = []
@@ -44,7 +47,7 @@ def walk_videos(folder: Path) -> tuple[dict[str, Path], list[Path]]:
         for name in videos:
             if not is_hidden(name):
                 found[(here / name).relative_to(folder).as_posix()] = here / name
-        own = files if RUN_FILE in files else (FILE_NAME,)
+        own = files if RUN_FILE in files else (FILE_NAME, *_analyses(here, files))
         ignored += [here / name for name in files if name not in (*videos, *own) and not is_hidden(name)]
     return dict(sorted(found.items())), ignored
 
@@ -72,6 +75,16 @@ def is_own(folder: Path, files: Collection[str]) -> bool:
     """
     marks = {STORE_FILE: b"aupipe-store", REPORT_FILE: REPORT_FORMAT.encode()}
     return any(name in files and _says(folder / name, mark) for name, mark in marks.items())
+
+
+def _analyses(folder: Path, files: Collection[str]) -> set[str]:
+    """The files of `aupipe analyse`: a table with the file that explains it, and what is marked of the same name."""
+    mark = ",".join(ABOUT_HEADER).encode()
+    about = {name for name in files if name.endswith(ABOUT_SUFFIX) and _says(folder / name, mark)}
+    tables = tuple(name.removesuffix(ABOUT_SUFFIX) for name in about)
+    others = (name for name in files if name.startswith(tables) and Path(name).suffix in OF_AUPIPE)
+    marked = {name for name in others if _says(folder / name, OF_AUPIPE[Path(name).suffix])}
+    return about | marked | {f"{name}{suffix}" for name in tables for suffix in (".csv", ".parquet")}
 
 
 def _says(file: Path, mark: bytes) -> bool:

@@ -173,9 +173,16 @@ def test_what_aupipe_wrote_is_not_among_the_files_left_out_but_videos_beside_it_
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "other" / "store.json").write_text('{"format": "a shop"}')
+    (tmp_path / "faces.columns.csv").write_text("column,unit,kind,by,trained_on\n")
+    (tmp_path / "faces-b.png").write_bytes(b"\x89PNG...tEXtSoftware\0aupipe")
+    (tmp_path / "faces-b.eaf").write_text('<ANNOTATION_DOCUMENT AUTHOR="aupipe">')
+    (tmp_path / "own.columns.csv").write_text("column,meaning\n")
+    for name in ("faces.csv", "faces-mine.png", "own.csv"):
+        (tmp_path / name).touch()
     found, ignored = walk_videos(tmp_path)
     assert list(found) == ["other/b.mp4", "runs/1/a.mp4"]
-    assert [path.name for path in ignored] == ["store.json"]
+    others = ["faces-mine.png", "own.columns.csv", "own.csv", "store.json"]
+    assert sorted(path.name for path in ignored) == others
 
 
 def test_a_folder_that_cannot_be_listed_is_warned_of(tmp_path: Path, monkeypatch, caplog) -> None:

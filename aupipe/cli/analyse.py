@@ -152,6 +152,7 @@ def _open(
     config_file: Path | None,
     store: Path | None,
 ) -> Analysis:
+    from aupipe.extract.planning.features import build_feature_set
     from aupipe.report.analysis.columns import FEATURES
 
     config, opener = open_inputs(config_file, store, videos, from_list, **{"faces.detector": detector})
@@ -163,6 +164,10 @@ def _open(
     recordings, features = select(config, opener, [], [])
     if aligned := next((one for one in recordings if one.aligned), None):
         raise UsageError(f"{aligned.id} has aligned crops and no whole pictures, in which faces could be looked for")
+    if all(one.video is None for one in recordings):
+        silent = [one.name for one in encoders if one.modality == "audio"]
+        missing |= dict.fromkeys(silent, "images have no sound")
+        features = build_feature_set(config, ["visual"], [])
     features = replace(features, mask_missing_audio=True)
     return Analysis(config, recordings, features, missing, frozenset(hidden), chosen)
 
@@ -207,9 +212,10 @@ def _compute(asked: Analysis, gpu: str | None, cpu: bool, as_json: bool) -> tupl
     from aupipe.extract.executors.local import local_executor
 
     executor = local_executor(plan.parts, opened.path, devices, ExecutionOptions(), False)
-    retry = given_command("aupipe analyse", leave_out=("as_json",))
-    digest = asked.config.digest
-    code = run_plan(plan, opened, executor, ", ".join(devices), as_json=as_json, configuration=digest, retry=retry)
+    retry = given_command("aupipe analyse", leave_out=("as_json", "overwrite"))
+    retry += " --overwrite"  # the other videos are written now
+    about: dict[str, Any] = {"configuration": asked.config.digest, "retry": retry, "damage_hint": ""}
+    code = run_plan(plan, opened, executor, ", ".join(devices), as_json=as_json, **about)
     return code, opened, devices[0]
 
 

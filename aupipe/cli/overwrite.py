@@ -19,7 +19,7 @@ SUFFIXES = {"tracks": ".txt", "eaf": ".eaf", "textgrid": ".TextGrid"}  # formats
 
 def overwrite_option(what: str, *names: str) -> Callable[[Any], Any]:
     """``--overwrite``, for commands that write a file the user names."""
-    return click.option(*names, "--overwrite", "overwrite", is_flag=True, help=f"Replace {what} if it exists.")
+    return click.option(*names, "--overwrite", "overwrite", is_flag=True, help=f"Replace {what} if already there.")
 
 
 def refuse_nonempty(folder: Path, why: str = "") -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -178,13 +177,11 @@ def _write_intervals(
     for recording in selected if form != "events" else ():
         if recording.id not in found:
             continue
-        name, media = label_name(recording), recording.video
+        name = label_name(recording)
         if form == "textgrid":
             texts[name] = textgrid_text(found[recording.id], task.name)
         else:
-            beside = track_file(out, name).parent
-            shown = Path(os.path.relpath(media, beside)).as_posix() if media is not None else ""
-            texts[name] = eaf_text(found[recording.id], task.name, shown)
+            texts[name] = eaf_text(found[recording.id], task.name, track_file(out, name).parent, recording.video)
     if form == "events":
         write_file(out, events_table(found), overwrite, PRIVATE)
     else:

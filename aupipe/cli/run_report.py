@@ -64,10 +64,11 @@ def run_plan(
     claims: FileClaims | None = None,
     configuration: str = "",
     retry: str = "aupipe extract --retry-failed",
+    damage_hint: str = "list all: aupipe status --damaged; fail damaged videos: --on-damage fail",
 ) -> int:
     """Run a plan and print its results; ``where`` says on what, in words, ``configuration`` is a digest for the log.
 
-    ``retry``: the command that tries again what failed.
+    ``retry``: the command that tries again what failed. ``damage_hint``: what to do about damaged media, if anything.
 
     The exit code is 3 where an item of the plan was not published, else 0; 130 or 143 after Ctrl-C or the warning of a
     batch system, when the videos under way have been finished.
@@ -164,7 +165,8 @@ def run_plan(
         echo(f"damaged  {line}")
     if damages:
         more = f"{len(damages) - SHOWN} more. " if len(damages) > SHOWN else ""
-        echo(f"{more}list all: aupipe status --damaged; fail damaged videos: --on-damage fail")
+        if more or damage_hint:
+            echo(more + damage_hint)
     if before:
         echo(f"not tried, failed in earlier runs: {counted(before, 'item')} (aupipe status --failed)")
     if by_others:

@@ -44,7 +44,7 @@ def select(
     if dataset.ignored:
         suffixes = Counter(path.suffix or "no suffix" for path in dataset.ignored)
         shown = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(5))
-        echo(f"aupipe: no videos in the folder: {counted(len(dataset.ignored), 'file')} ({shown})", err=True)
+        echo(f"aupipe: not videos: {counted(len(dataset.ignored), 'file')} ({shown})", err=True)
     recordings = list(dataset.recordings)
     return recordings[:limit] if limit else recordings, features
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from mimetypes import guess_type
+from pathlib import Path
 from types import MappingProxyType
 from xml.etree import ElementTree
 
@@ -19,6 +20,14 @@ from aupipe.train.occurrences import Occurrence, Occurrences
 
 SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
 TYPE = "label"  # of ELAN's tiers
+MIME_TYPES = {  # of video files, by suffix, as registered at IANA or as ELAN writes them; others are "video/*"
+    **dict.fromkeys((".mp4", ".m4v"), "video/mp4"),
+    **dict.fromkeys((".mpg", ".mpeg", ".vob"), "video/mpeg"),
+    **dict.fromkeys((".ts", ".mts", ".m2ts"), "video/mp2t"),
+    **{".mov": "video/quicktime", ".avi": "video/x-msvideo", ".mkv": "video/x-matroska", ".webm": "video/webm"},
+    **{".ogv": "video/ogg", ".3gp": "video/3gpp", ".flv": "video/x-flv"},
+    **{".wmv": "video/x-ms-wmv", ".asf": "video/x-ms-asf"},
+}
 COLUMNS = ("recording", "label", "start_s", "end_s", "frame", "rows", "mean_probability", "face_found")
 
 
@@ -49,9 +58,9 @@ def tiers_of(own: Occurrences, task: str) -> dict[str, list[Occurrence]]:
     return {name: [one for one in found if one.label == name] for name in own.names}
 
 
-def eaf_text(own: Occurrences, task: str, media: str = "") -> str:
+def eaf_text(own: Occurrences, task: str, folder: Path = Path(), video: Path | None = None) -> str:
     """The ELAN document of one task; see `eaf_document`."""
-    return eaf_document(tiers_of(own, task), media)
+    return eaf_document(tiers_of(own, task), folder, video)
 
 
 def textgrid_text(own: Occurrences, task: str) -> str:
@@ -59,10 +68,15 @@ def textgrid_text(own: Occurrences, task: str) -> str:
     return textgrid_document(tiers_of(own, task), own.end_s)
 
 
-def eaf_document(tiers: Tiers, media: str = "", annotators: Mapping[str, str] = MappingProxyType({})) -> str:
+def eaf_document(
+    tiers: Tiers,
+    folder: Path = Path(),
+    video: Path | None = None,
+    annotators: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """An ELAN document (.eaf): times in whole milliseconds, as ELAN has them.
 
-    ``media``: path of the video, relative to the document; '' for none. ``annotators``: who says what is in a tier.
+    ``folder``: where the document will be. ``video``: what it links to. ``annotators``: who says what is in a tier.
     """
     xsi = "http://www.w3.org/2001/XMLSchema-instance"
     document = ElementTree.Element(
@@ -77,10 +91,8 @@ def eaf_document(tiers: Tiers, media: str = "", annotators: Mapping[str, str] = 
         },
     )
     header = ElementTree.SubElement(document, "HEADER", {"MEDIA_FILE": "", "TIME_UNITS": "milliseconds"})
-    if media:
-        kind = guess_type(media)[0] or "video/mp4"
-        about = {"MEDIA_URL": media, "MIME_TYPE": kind, "RELATIVE_MEDIA_URL": media}
-        ElementTree.SubElement(header, "MEDIA_DESCRIPTOR", about)
+    if video is not None:
+        ElementTree.SubElement(header, "MEDIA_DESCRIPTOR", _link(folder, video))
     order = ElementTree.SubElement(document, "TIME_ORDER")
     slots: list[tuple[int, str]] = []
     for name, occurrences in tiers.items():
@@ -101,6 +113,16 @@ def eaf_document(tiers: Tiers, media: str = "", annotators: Mapping[str, str] = 
     ElementTree.SubElement(document, "LINGUISTIC_TYPE", about)
     ElementTree.indent(document)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{ElementTree.tostring(document, encoding="unicode")}\n'
+
+
+def _link(folder: Path, video: Path) -> dict[str, str]:
+    """Where ELAN looks for the video: at its URL, in which ELAN escapes nothing, then relative to the document."""
+    place = Path(os.path.abspath(video)).as_posix()
+    return {
+        "MEDIA_URL": f"file://{place}" if place.startswith("/") else f"file:///{place}",
+        "MIME_TYPE": MIME_TYPES.get(video.suffix.lower(), "video/*"),
+        "RELATIVE_MEDIA_URL": Path(os.path.relpath(video, folder)).as_posix(),
+    }
 
 
 def textgrid_document(tiers: Tiers, end_s: float) -> str:

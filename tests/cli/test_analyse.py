@@ -22,9 +22,10 @@ from aupipe.dataset import open_dataset
 from aupipe.errors import WeightsMissingError
 from aupipe.extract.encoders.visual.blendshapes import NAMES
 from aupipe.extract.planning.features import build_feature_set
-from aupipe.report.analysis import table_files
-from aupipe.report.analysis.columns import FEATURES, clock_columns
-from aupipe.report.analysis.table import Layout, Table
+from aupipe.report.analysis import picture, table_files
+from aupipe.report.analysis.columns import FEATURES, Column, clock_columns
+from aupipe.report.analysis.table import Block, Layout, Table
+from aupipe.report.analysis.tiers import Tiers
 from aupipe.sources import source_identity
 from aupipe.store import open_store
 from aupipe.tasks import AU_NAMES
@@ -33,6 +34,7 @@ from tests.cli.test_train import FRAMES as TRAINED_FRAMES
 from tests.cli.test_train import SMALL, Folder, fill
 from tests.made import spoken_s, talking, write_media
 from tests.made_bundle import write_bundle
+from tests.test_listing import write_frames
 
 PAGE = Path(__file__).parents[2] / "docs" / "analyse.md"
 DATA = Path(__file__).parents[1] / "extract" / "data"
@@ -127,7 +129,10 @@ def test_what_cannot_be_computed_is_named_with_what_to_do_and_the_rest_is_given(
     assert "note  silent/grey.mp4: speech: no row has values: the file has no sound" in answer.out.replace(
         "vad", "speech"
     )
-    assert "note  silent/grey.mp4: mesh: no row has values: no face was found" in answer.out
+    assert "silent/grey.mp4: mesh: no row has values: the subject's face was found in none of 12 frames" in answer.out
+    assert re.search(
+        r"eye distances,guess,.*eye_left is the person's right eye", (root / "out.columns.csv").read_text()
+    )
     assert f"rows are kept in {root / 'clips' / 'features'}" in answer.err
 
 
@@ -167,10 +172,22 @@ def test_each_video_has_a_picture_of_one_page(analysed: tuple[Path, Answer]) -> 
 
     root, _ = analysed
     for name in ("out-talks.png", "out-silent_grey.png"):
-        picture = cv2.imread(str(root / name))
-        height, width, _ = picture.shape
+        drawn = cv2.imread(str(root / name))
+        height, width, _ = drawn.shape
         assert height / width == pytest.approx(2**0.5, rel=0.01)
-        assert (picture < 128).any(axis=2).mean() > 0.005
+        assert (drawn < 128).any(axis=2).mean() > 0.005
+
+
+def test_a_panel_without_values_says_why_and_has_no_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = []
+    monkeypatch.setattr(picture.Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    level = Block("level", "level", (Column("level_dbfs", "dB of full scale", "measurement", "a formula"),))
+    notes = ("level: no row has values: the file has no sound",)
+    table = Table("a.mp4", np.arange(2) / 25, {"level": np.full((2, 1), np.nan, np.float32)}, notes)
+    picture.draw_picture(Layout(tuple(clock_columns()), (level,)), table, Tiers("a.mp4", {}, {}, 0.08))
+    panel = figures[0].axes[0]
+    assert [text.get_text() for text in panel.texts] == ["no row has values: the file has no sound"]
+    assert not len(panel.get_yticks())
 
 
 def test_a_second_call_computes_nothing_and_says_it_all_as_json(analysed: tuple[Path, Answer]) -> None:
@@ -190,7 +207,7 @@ def test_a_second_call_computes_nothing_and_says_it_all_as_json(analysed: tuple[
     assert "face_landmarker" in summary["not_computed"]["blendshapes"]
     assert [Path(path).name for path in summary["files"]] == ["again.csv", "again.columns.csv"]
     assert {column["kind"] for column in summary["columns"]} == {"measurement", "guess"}
-    assert any("no face" in line for line in summary["recordings"]["silent/grey.mp4"])
+    assert any("face was found in none" in line for line in summary["recordings"]["silent/grey.mp4"])
     assert (root / "again.csv").read_bytes() == (root / "out.csv").read_bytes()
     store.refresh()
     assert {(record.recording, record.feature): record.revision for record in store.records()} == before
@@ -209,6 +226,8 @@ def test_a_workbook_of_more_rows_than_a_sheet_holds_is_refused_before_anything_i
 
 def test_what_cannot_be_written_or_found_is_refused_before_anything_is_decoded(tmp_path: Path) -> None:
     write_media(tmp_path / "a.mp4", np.full((6, 96, 128, 3), 128, np.uint8))
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / "00001.png").touch()
     (tmp_path / "none.toml").write_text("[store]\n")
     (tmp_path / "lacks.toml").write_text('[[encoder]]\nname = "x"\nmodality = "visual"\nkind = "dan"\n')
     folder = Folder(tmp_path)
@@ -219,7 +238,8 @@ def test_what_cannot_be_written_or_found_is_refused_before_anything_is_decoded(t
             ("a.mp4", "--out", "a.cvs"),
             "--out a.cvs: unknown suffix. Did you mean '.csv'? Accepted: .csv, .parquet",
         ),
-        (("a.mp4", "--out", "there/a.csv"), "there is no folder"),
+        (("a.mp4", "--out", "a.mp4/there/a.csv"), "a.mp4 is no folder"),
+        (("frames",), "no videos in frames (1 file); numbered images need a frame rate: `aupipe init`"),
         (("a.mp4", "--out", "a.csv", "--out", "a.csv"), "--out a.csv is named twice"),
         (("a.mp4", "--classifier", "happiness"), "--classifier happiness: no trained run, no .toml file and no"),
         (("a.mp4", "--classifier", "none.toml"), "none.toml: it has no [[encoder]] table"),
@@ -228,7 +248,39 @@ def test_what_cannot_be_written_or_found_is_refused_before_anything_is_decoded(t
         assert words in folder.ask("analyse", *arguments, code=2), arguments
     with pytest.raises(WeightsMissingError, match="affecnet8_epoch5_acc0"):
         folder.ask("analyse", "a.mp4", "--classifier", "lacks.toml")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "lacks.toml", "none.toml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "frames", "lacks.toml", "none.toml"]
+
+
+def test_the_line_that_says_how_to_try_again_works_as_printed_and_names_no_option_of_another_command(
+    tmp_path: Path,
+) -> None:
+    whole = write_media(
+        tmp_path / "bad" / "a.mkv", np.random.default_rng(0).integers(0, 255, (30, 96, 128, 3), np.uint8)
+    )
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    (tmp_path / "bad" / "b.mp4").write_bytes(b"no video" * 100)
+    (tmp_path / "bad" / "notes.txt").touch()
+    folder = Folder(tmp_path)
+    out = ("--out", "new/bad.csv", "--out", "new/bad.eaf")
+    said = folder.ask("analyse", "bad", "--cpu", "--detector", "none", "--no-picture", *out)
+    assert (tmp_path / "new" / "bad.csv").exists()
+    assert "aupipe: not videos: 1 file (1 .txt)" in said
+    assert "damaged  a.mkv" in said
+    assert "--on-damage" not in said
+    assert "aupipe status" not in said
+    assert "left out b.mp4: decode: bad/b.mp4 is text" in said
+    (retry,) = re.findall(r"retry: aupipe (.*)", said)
+    assert "wrote new/bad.csv" in folder.ask(*shlex.split(retry))
+
+
+def test_numbered_images_of_a_project_are_analysed_without_looking_for_sound(tmp_path: Path) -> None:
+    write_frames(tmp_path / "clip")
+    (tmp_path / "aupipe.toml").write_text('[dataset]\nlayout = "images"\nvideos = "."\nfps = 25\n')
+    said = Folder(tmp_path).ask("analyse", "clip", "--cpu", "--detector", "none", "--no-picture", "--out", "a.csv")
+    assert "not computed: level: images have no sound" in said
+    assert "no audio" not in said
+    table = pandas.read_csv(tmp_path / "a.csv")
+    np.testing.assert_allclose(table.time_s, np.arange(len(table)) / 25, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -243,7 +295,7 @@ def test_a_broken_video_is_left_out_by_name_and_the_others_are_given(project: Pr
     (project.folder / "videos" / "a.mp4").unlink()
     alone = project.run("analyse", "videos/b.mp4", "--cpu", "--no-picture", "--out", "b.csv")
     assert alone.code == 3
-    assert "none of the 1 videos could be analysed: b.mp4: " in alone.err
+    assert "b.mp4 could not be analysed: " in alone.err
     assert not (project.folder / "b.csv").exists()
 
 

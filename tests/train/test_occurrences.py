@@ -123,7 +123,7 @@ def test_elan_s_file_is_read_back_within_a_millisecond(task: str, columns: int, 
     pympi = pytest.importorskip("pympi", reason="pip install pympi-ling")
     found = find_occurrences(of(task, dwelling(columns), VFR_S))
     path = tmp_path / "clip.eaf"
-    path.write_text(eaf_text(found, task, "../videos/a.mp4"), encoding="utf-8")
+    path.write_text(eaf_text(found, task, tmp_path, tmp_path.parent / "videos" / "a b.ts"), encoding="utf-8")
     read = pympi.Eaf(str(path))
     assert set(read.get_tier_names()) == (set(AU_NAMES) if task == "au" else {"expr"})
     for tier in read.get_tier_names():
@@ -135,8 +135,9 @@ def test_elan_s_file_is_read_back_within_a_millisecond(task: str, columns: int, 
             assert abs(start / 1000 - start_s) < 1e-3
             assert abs(end / 1000 - end_s) < 1e-3
     (media,) = read.get_linked_files()
-    assert media["RELATIVE_MEDIA_URL"] == "../videos/a.mp4"
-    assert media["MIME_TYPE"] == "video/mp4"
+    assert media["MEDIA_URL"] == f"file://{tmp_path.parent.as_posix()}/videos/a b.ts"
+    assert media["RELATIVE_MEDIA_URL"] == "../videos/a b.ts"
+    assert media["MIME_TYPE"] == "video/mp2t"
 
 
 @pytest.mark.parametrize(("task", "columns"), CASES)

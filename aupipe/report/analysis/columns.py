@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import Literal
 
 from aupipe.config import EncoderConfig
+from aupipe.video_folders import ABOUT_HEADER
 
 Kind = Literal["measurement", "guess"]
 
@@ -33,6 +34,7 @@ WEIGHTS = {  # file, or kind of encoder where none is named -> training data
     "fer2013_mini_xception.onnx": "FER-2013: 35,887 grey 48 px faces of a web search (Goodfellow et al. 2013)",
 }
 UNKNOWN = "not known here: ask who published it"
+SIDES = "left and right in the picture: eye_left is the person's right eye"  # of geometry; not of blendshapes
 FORMULAS = {"level": "a formula on the samples of the sound"}
 UNITS = {"time_s": "s", "frame": "counted from 1", "level_dbfs": "dB of full scale", "speech": "0 to 1"}
 
@@ -55,7 +57,7 @@ class Column:
         return (self.name, self.unit, self.kind, self.by, self.trained_on)
 
 
-HEADER = ("column", "unit", "kind", "by", "trained_on")
+HEADER = ABOUT_HEADER
 
 
 def clock_columns() -> list[Column]:
@@ -86,7 +88,8 @@ def encoder_columns(config: EncoderConfig, names: Sequence[str], detector: str) 
     if config.kind in FORMULAS:
         return [Column(name, UNITS.get(name, ""), "measurement", FORMULAS[config.kind]) for name in names]
     if config.kind == "geometry":
-        by, trained_on = f"a formula on five points of detector {detector}", DETECTORS.get(detector, UNKNOWN)
+        by = f"a formula on five points of detector {detector} ({SIDES})"
+        trained_on = DETECTORS.get(detector, UNKNOWN)
         return [Column(n, "rad" if n == "roll_rad" else "eye distances", "guess", by, trained_on) for n in names]
     weights = PurePath(str(config.params.get("weights", ""))).name
     by = f"{config.kind} {weights}".strip()

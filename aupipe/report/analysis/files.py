@@ -23,9 +23,9 @@ from aupipe.store.adapters import optional_package
 from aupipe.train.occurrence_files import eaf_document, textgrid_document
 from aupipe.train.predictions import Predictions
 from aupipe.types import Recording
+from aupipe.video_folders import ABOUT_SUFFIX
 
 INTERVALS = {".eaf": "eaf", ".textgrid": "textgrid"}  # by the suffix in small letters
-COLUMNS = ".columns.csv"
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Written:
 def find_targets(outs: Sequence[Path], recordings: Sequence[Recording], pictures: bool) -> Targets:
     """The files that these names ask for; pictures beside the first of them, where ``pictures``.
 
-    Raises UsageError for a suffix that is no format, a folder that is not there, a package that is not installed, and
+    Raises UsageError for a suffix that is no format, a folder that is a file, a package that is not installed, and
     where two recordings would be one file.
     """
     tables: list[Path] = []
@@ -73,15 +73,16 @@ def find_targets(outs: Sequence[Path], recordings: Sequence[Recording], pictures
         if suffix not in (*TABLES, *INTERVALS):
             known = (*TABLES, ".eaf", ".TextGrid")
             raise UsageError(f"--out {out}: unknown suffix.{nearest(out.suffix, known)} Accepted: {', '.join(known)}")
-        if not out.absolute().parent.is_dir():
-            raise UsageError(f"--out {out}: there is no folder {out.absolute().parent}; make it first")
+        there = next(folder for folder in out.absolute().parents if os.path.lexists(folder))
+        if not there.is_dir():
+            raise UsageError(f"--out {out}: {there} is no folder")
         require_packages(out)
         if suffix in TABLES:
             tables.append(out)
         else:
             for name, path in _each(out, recordings).items():
                 intervals.setdefault(name, []).append(path)
-    about = dict.fromkeys(out.with_suffix(COLUMNS) for out in tables if out.suffix.lower() != ".xlsx")
+    about = dict.fromkeys(out.with_suffix(ABOUT_SUFFIX) for out in tables if out.suffix.lower() != ".xlsx")
     no_picture = ""
     drawn: dict[str, Path] = {}
     if pictures:
@@ -171,18 +172,22 @@ def write_analysis(
                 write_file(path, draw_picture(layout, table, tiers), overwrite, PRIVATE)
                 written.files.append(path)
         if not written.rows:
-            name, reason = next(iter(written.left_out.items()))
-            raise RecordingError(f"none of the {len(written.left_out)} videos could be analysed: {name}: {reason}")
+            raise RecordingError(_none_written(written.left_out))
     for path in targets.about:
         write_file(path, columns_csv(layout), overwrite, PRIVATE)
     written.files[:0] = [*targets.tables, *targets.about]
     return written
 
 
+def _none_written(left_out: Mapping[str, str]) -> str:
+    name, reason = next(iter(left_out.items()))
+    if len(left_out) == 1:
+        return f"{name} could not be analysed: {reason}"
+    return f"none of the {len(left_out)} videos could be analysed; the first is {name}: {reason}"
+
+
 def _document(path: Path, recording: Recording, tiers: Tiers) -> str:
     """The intervals of a recording as the file name asks: for ELAN or for Praat."""
     if path.suffix.lower() == ".textgrid":
         return textgrid_document(tiers.from_zero(), tiers.end_s)
-    video = recording.video
-    shown = Path(os.path.relpath(video, path.parent)).as_posix() if video is not None else ""
-    return eaf_document(tiers.from_zero(), shown, tiers.said_by)
+    return eaf_document(tiers.from_zero(), path.parent, recording.video, tiers.said_by)

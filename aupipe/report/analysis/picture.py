@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from aupipe.train.occurrences import Occurrence
 
 INCHES = (8.27, 11.69)  # A4, upright
-DPI = 130
+DPI = 180
 WRAP = 200  # characters of a line of the foot
 CAVEAT = (
     "A guess may be wrong for people, light and cameras that its network was not trained on. "
@@ -39,7 +39,7 @@ def draw_picture(layout: Layout, table: Table, tiers: Tiers) -> bytes:
     """A PNG of one page: faces, sound, each further block, and the intervals, over the same seconds."""
     blocks = [block for block in layout.blocks if block.kind != "geometry" and block.columns]
     shown = {tier: own for tier, own in tiers.found.items() if own}
-    heights = [2.6 if len(block.columns) > 20 else 1.0 for block in blocks]
+    heights = [5.5 if len(block.columns) > 20 else 1.0 for block in blocks]
     heights.append(0.25 + 0.16 * min(len(_lanes(shown)), LANES))
     settings: Any = {**STYLE, "figure.facecolor": "white", "savefig.facecolor": "white", "text.parse_math": False}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
@@ -61,7 +61,7 @@ def draw_picture(layout: Layout, table: Table, tiers: Tiers) -> bytes:
         axes.set_xlabel("s")
         figure.text(0.04, 0.155, _foot(layout, table), fontsize=5.6, va="top", linespacing=1.35)
         content = io.BytesIO()
-        figure.savefig(content, format="png", dpi=DPI, metadata={"Software": None})
+        figure.savefig(content, format="png", dpi=DPI, metadata={"Software": "aupipe"})
     return content.getvalue()
 
 
@@ -74,15 +74,30 @@ def _draw_block(axes: Axes, block: Block, table: Table, span: tuple[float, float
         )
         axes.set_ylabel("faces", color=LIGHT["grey"])
         axes.set_ylim(0, max(2.0, float(np.nanmax(values[:, 0], initial=0.0)) + 0.5))
+        if np.isnan(values[:, 3]).all():
+            return
         beside = axes.twinx()
         beside.plot(table.times_s, values[:, 5] - values[:, 3], color=LIGHT["blue"])
         beside.set_ylabel("height, px", color=LIGHT["blue"])
         beside.set_xlim(*span)
         return
+    if np.isnan(values).all():
+        why = next((note for note in table.notes if note.startswith(f"{block.name}: ")), "no values")
+        axes.set_yticks([])
+        axes.text(
+            0.5,
+            0.5,
+            _clip(why.removeprefix(f"{block.name}: "), 100),
+            transform=axes.transAxes,
+            ha="center",
+            va="center",
+            fontsize=7,
+        )
+        return
     if len(names) > 20:
         heat = resample(table.times_s, span[1], np.asarray(values, np.float32))
         axes.imshow(heat, aspect="auto", cmap="magma", vmin=0, extent=(*span, len(names) - 0.5, -0.5))
-        axes.set_yticks(range(len(names)), names, fontsize=3.6)
+        axes.set_yticks(range(len(names)), names, fontsize=5)
         axes.tick_params(axis="y", length=0)
         return
     colours, lines = ("blue", "orange", "green", "grey"), ("-", "--", ":")

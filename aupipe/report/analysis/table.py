@@ -12,6 +12,7 @@ from aupipe.config import EncoderConfig
 from aupipe.errors import DamageError
 from aupipe.extract.encoders import column_names_of
 from aupipe.extract.planning.features import FeatureSet
+from aupipe.quantities import counted
 from aupipe.report.analysis.columns import Column, clock_columns, distinct, encoder_columns, face_columns
 from aupipe.report.faces import read_faces, read_rows
 from aupipe.store import Store
@@ -109,8 +110,9 @@ def read_table(
     """The table of a recording; why there is none, where its clock is not stored. ``predictions``: by model and id."""
     graph = features.graph(recording)
     clock, why = _stored(store, recording, graph.clock)
-    if clock is None:
-        return why
+    if clock is None:  # the reason stands with the features that were asked for
+        tried = (store.record(recording.key_for(spec.modality), spec.id) for spec in graph.named.values())
+        return next((record.reason for record in tried if record is not None and record.reason), why)
     times = np.asarray(clock, np.float64).reshape(-1)
     values: dict[str, NDArray[np.floating]] = {}
     notes: list[str] = []
@@ -127,7 +129,7 @@ def read_table(
         found = rows.reshape(shape)
         values[block.name] = found if found.dtype.itemsize > 2 else found.astype(np.float32)
         if len(times) and np.isnan(values[block.name]).all() and block.columns:
-            notes.append(f"{block.name}: no row has values: {_reason(block, graph.named.get(block.name))}")
+            notes.append(f"{block.name}: no row has values: {_reason(block, graph.named.get(block.name), values)}")
     return Table(recording.id, times, values, tuple(notes))
 
 
@@ -141,16 +143,24 @@ def _block_rows(
     """The rows of a block, and else why there are none."""
     if block.kind == "model":
         own = predictions[block.name].get(recording.id)
-        return (own.scores, "") if own is not None else (None, "its features are not stored")
+        return (own.scores, "") if own is not None else (None, "features that it reads could not be computed")
     if block.name == FACES:
         return _face_rows(store, features, recording)
     return _stored(store, recording, features.graph(recording).named[block.name])
 
 
-def _reason(block: Block, spec: FeatureSpec | None) -> str:
+def _reason(block: Block, spec: FeatureSpec | None, values: Mapping[str, NDArray[np.floating]]) -> str:
     if spec is not None and spec.modality == "audio":
         return "the file has no sound while its pictures are shown"
-    return "no face was found"
+    if FACES not in values or block.name == FACES:
+        return "no face was found"
+    found = values[FACES][:, 1] > 0
+    if not found.any():
+        others = int((values[FACES][:, 0] > 0).sum())
+        return f"the subject's face was found in none of {counted(len(found), 'frame')}" + (
+            f" (other faces in {others})" if others else ""
+        )
+    return f"the subject's face was found in {found.sum()} of {counted(len(found), 'frame')}, which gave no values"
 
 
 def _stored(store: Store, recording: Recording, spec: FeatureSpec) -> tuple[NDArray | None, str]:
@@ -161,7 +171,7 @@ def _stored(store: Store, recording: Recording, spec: FeatureSpec) -> tuple[NDAr
     except DamageError as error:
         return None, str(error)
     record = store.record(key, spec.id) if rows is None else None
-    return rows, record.reason if record is not None and record.reason else "it is not stored"
+    return rows, record.reason if record is not None and record.reason else "nothing was stored for it"
 
 
 def _face_rows(store: Store, features: FeatureSet, recording: Recording) -> tuple[NDArray | None, str]:

@@ -18,7 +18,10 @@ PAIRS = tuple((i, j) for i in range(5) for j in range(i + 1, 5))
 @dataclass(frozen=True)
 class Geometry:
     """(B, 21): five points (10) with the eyes' middle at 0, level and one eye distance apart; the ten distances between
-    them in eye distances; the roll of the eye line in radians."""
+    them in eye distances; the roll of the eye line in radians.
+
+    Left and right are those of the picture, in the detectors' order of points: ``eye_left`` is the person's right eye,
+    unless the video is mirrored. Blendshapes are named by the person's own sides."""
 
     modality: ClassVar[Modality] = "visual"
     shareable: ClassVar[bool] = True
