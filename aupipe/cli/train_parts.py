@@ -33,26 +33,27 @@ def run_parts(
 
     Raises AupipeError at the end, naming the parts whose process died twice.
     """
-    from aupipe.extract.executors.work import Died
+    from aupipe.extract.executors.work import Died, ListedTask, ListedWork
 
     out, store = trainer.out, Path(str(trainer.store if isinstance(trainer.store, str) else trainer.store.path))
     options = {**trainer.options, "device": place.device_of_work(devices)}
     work: Any = replace(trainer, store=str(seen_elsewhere(store)), out=seen_elsewhere(out), options=options)
+    work, tasks = ListedWork(work, parts), [ListedTask(number, str(part)) for number, part in enumerate(parts)]
     resume = f"`aupipe train --resume {out}`"
     if place.scheduler is None:
-        running = run_here(work, parts, devices, place.jobs, tell)
+        running = run_here(work, tasks, devices, place.jobs, tell)
     else:
         there: dict[str, Any] = {"store": store, "results": out, "tell": tell}
         again = f"then {resume}: what is trained is kept"
-        running = run_on_scheduler(place, work, parts, again=again, **there)
+        running = run_on_scheduler(place, work, tasks, again=again, **there)
     dead: list[str] = []
     with closing(running) as results:
-        for part, found in results:
+        for task, found in results:
             if isinstance(found, Died):
-                dead.append(f"{part}: {found.reason}")
+                dead.append(f"{task}: {found.reason}")
                 tell(f"{dead[-1]}, twice; left out")
             else:
-                yield part, found
+                yield parts[task.number], found
     if dead:
         raise AupipeError(
             f"{len(dead)} of {len(parts)} parts of the training were not trained ({dead[0]}, twice): {resume} tries "

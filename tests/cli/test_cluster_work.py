@@ -7,18 +7,26 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import shlex
 import signal
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from safetensors.numpy import load_file
 
-from aupipe.store import open_store
+from aupipe.cli import store_verify
+from aupipe.cli.work import Place
+from aupipe.extract.executors.work import Died
+from aupipe.store import create_store, open_store
+from aupipe.store.maintenance.verify import check
+from aupipe.types import FeatureSpec
 from tests.cli.conftest import Project
 from tests.cli.test_cluster import end, wait_for
 from tests.cli.test_train import SMALL, fill
@@ -71,6 +79,35 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
+def test_chunks_of_a_store_that_are_checked_elsewhere_give_the_same_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pickled as for another process; a chunk that kills its process is divided, and the item that does is named."""
+    spec = FeatureSpec("hog", "visual", "hog", 1, {"cell_px": 14})
+    store = create_store(tmp_path / "features")
+    for number in range(6):
+        store.publish(f"{number}.mp4", spec, np.zeros((2, 8), np.float32))
+    flip(max(Path(store.item_path(store.published("1.mp4", spec.id))).rglob("c.*"), key=lambda p: p.stat().st_size))
+    killer: list[str] = []
+
+    def run(place: Place, work: object, chunks: list, **more: object) -> Iterator[tuple[object, object]]:
+        for chunk in reversed(chunks):
+            if any(record.recording in killer for record, _ in chunk.items):
+                yield chunk, Died("killed")
+            else:
+                yield chunk, pickle.loads(pickle.dumps(work))(pickle.loads(pickle.dumps(chunk)))
+
+    monkeypatch.setattr(store_verify, "run_on_scheduler", run)
+    monkeypatch.setattr(store_verify, "CHUNK", 2)
+    elsewhere = partial(store_verify._on_scheduler, Place(cpu=True, scheduler="s"), store)
+    report = check(store)
+    assert [damage.recording for damage in report.damage] == ["1.mp4"]
+    assert check(store, run=elsewhere) == report
+    killer.append("4.mp4")
+    assert [damage.recording for damage in check(store, run=elsewhere).damage] == ["1.mp4", "4.mp4"]
+
+
+@pytest.mark.slow
 def test_a_store_is_verified_on_machines_with_the_same_report(
     project: Project, cluster: Cluster, tmp_path: Path
 ) -> None:

@@ -67,6 +67,29 @@ class WorkResult(JobResult):
     error: Exception | None = None
 
 
+@dataclass(frozen=True)
+class ListedTask:
+    """A task of `ListedWork`: its place in the list, and its name."""
+
+    number: int
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class ListedWork:
+    """Work that brings its tasks along: what they share, as the recordings of folds, is sent once to each machine."""
+
+    work: Callable[[Any], Any]
+    tasks: Sequence[Any]
+
+    def __call__(self, task: ListedTask) -> Any:
+        """What the work returns for the task of this place."""
+        return self.work(self.tasks[task.number])
+
+
 def run_work(
     executor: Executor,
     tasks: Sequence[T],
