@@ -33,8 +33,8 @@ Names = str | Sequence[str]
 class Extraction:
     """What `extract` has done.
 
-    ``rows``: the objects that `aupipe extract --json` prints; the last one sums up, except of a dry run. ``exit_code``:
-    that of the command: 0, or 3 where an item that was asked for is not stored.
+    ``rows``: the objects that `aupipe extract --json` prints; the last one sums up; of a dry run one object, with
+    ``items``. ``exit_code``: that of the command: 0, or 3 where an item that was asked for is not stored.
     """
 
     path: Path  # of the store
