@@ -177,8 +177,13 @@ def test_names_of_columns_are_added_to_a_stored_spec_and_nothing_else_of_it_is_c
     assert reader.spec(SPEC.id).columns == NAMED.columns
     before = file.stat()
     with open_store(path) as store:
-        store.publish("a", replace(SPEC, columns=("x", "y", "z")), random_rows(5, 3))
+        store.publish("a", NAMED, random_rows(5, 3))
     assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    with open_store(path) as store:
+        store.publish("a", replace(SPEC, columns=("x", "y", "z")), random_rows(5, 3))
+    renamed = json.loads(file.read_bytes())
+    assert renamed.pop("columns") == ["x", "y", "z"]
+    assert {**renamed, "crc32c": 0} == {**content, "crc32c": 0}
     assert check(store).damage == []
 
 
