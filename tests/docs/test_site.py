@@ -117,7 +117,9 @@ def test_public_names_have_their_docstrings(pages: dict[str, Page]) -> None:
     import aupipe
 
     named = {name for name in aupipe.__all__ if not name.startswith("__")}
-    assert {f"aupipe.{name}" for name in named} <= pages["reference/python.html"].ids
+    called = {"extract", "train"}  # packages that are functions too: described where the functions are
+    described = {f"aupipe.{name}" for name in named - called} | {f"aupipe.commands.{name}" for name in called}
+    assert described <= pages["reference/python.html"].ids
     assert "aupipe.store.open_store" in pages["reference/store.html"].ids
     assert "aupipe.train.fit.fit" in pages["reference/train.html"].ids
 
