@@ -114,7 +114,7 @@ def extract(
     ``config``: the configuration file; None: the nearest `aupipe.toml`, from the current folder up.
     ``store``: another store than the configured one.
     ``dry_run``: compute nothing; ``rows`` say what would run, and why. ``retry_failed``: also what failed before.
-    ``options``: every other option of `aupipe extract --help`, with ``_`` for ``-``: ``detect_every=5``,
+    ``options``: every other option of `aupipe extract` (``--help``), with ``_`` for ``-``: ``detect_every=5``,
     ``on_missing_audio="mask"``.
 
     Raises UsageError for what cannot be asked for, WeightsMissingError before anything is decoded, OSError where the
@@ -172,7 +172,7 @@ def train(
     name. ``out``: the folder of the run; None: a new one in ``runs``. ``seed``: several train one run each, and their
     mean. ``folds``: cross-validation by video: the number of folds, or a JSON file. ``dev``: the share of the training
     recordings that the epoch is chosen on. ``gpu``, ``cpu``, ``config``, ``store``: as for `extract`.
-    ``options``: every other option of `aupipe train --help`, with ``_`` for ``-``: ``per_feature=True``,
+    ``options``: every other option of `aupipe train` (``--help``), with ``_`` for ``-``: ``per_feature=True``,
     ``resume="runs/x"``.
 
     Raises UsageError for what cannot be asked for, and for features that are not stored; NoStoreError;

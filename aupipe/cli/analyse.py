@@ -27,6 +27,7 @@ from aupipe.cli.selection import select
 from aupipe.config import Config, EncoderConfig
 from aupipe.errors import RecordingError, UsageError, WeightsMissingError
 from aupipe.files import refuse_existing
+from aupipe.quantities import counted
 
 if TYPE_CHECKING:
     from aupipe.extract.planning.features import FeatureSet
@@ -203,7 +204,7 @@ def _compute(asked: Analysis, gpu: str | None, cpu: bool, as_json: bool) -> tupl
     assert opened is not None
     if not as_json:
         kept = f"rows are kept in {Path(opened.path).absolute()}; what is there is not computed again"
-        echo(f"aupipe: {kept} ({plan.counts['done']} of {len(plan.items)} items are there)", err=True)
+        echo(f"aupipe: {kept} ({plan.counts['done']} of {counted(len(plan.items), 'item')} there)", err=True)
     if not plan.jobs:
         return 0, opened, devices[0]
     from aupipe.extract.engine.options import ExecutionOptions

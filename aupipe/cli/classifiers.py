@@ -11,6 +11,7 @@ from aupipe.cli.context import choose_postprocess
 from aupipe.config import Config, EncoderConfig, read_encoders
 from aupipe.documents import parse_toml
 from aupipe.errors import UsageError, WeightsMissingError
+from aupipe.quantities import counted
 from aupipe.registry import nearest
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def _columns_of(name: str, model: Model) -> list[Column]:
 
     unit = "probability" if model.task.whole else f"{model.task.low:g} to {model.task.high:g}"
     by = f"the trained model {name} ({model.name}, task {model.task})"
-    trained_on = f"{len(model.trained_on)} recordings of its own data set"
+    trained_on = f"{counted(len(model.trained_on), 'recording')} of its own data set"
     return [Column(column, unit, "guess", by, trained_on) for column in model.task.names]
 
 

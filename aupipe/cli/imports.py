@@ -16,6 +16,7 @@ from aupipe.cli.run_report import STOPPED, run_plan
 from aupipe.config import NO_DETECTOR, RESERVED_NAMES, Config, EncoderConfig
 from aupipe.dataset import open_dataset
 from aupipe.errors import RecordingError, UsageError
+from aupipe.quantities import counted
 from aupipe.types import FEATURE_NAME
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def import_features(
         return RecordingError.exit_code if found.failed else 0
     if found.spec:
         columns = f", {len(found.spec.columns)} named columns" if found.spec.columns else ""
-        echo(f"imported {found.spec.id} of {len(found.done)} recordings{columns}: aupipe train --feature {name}")
+        of = counted(len(found.done), "recording")
+        echo(f"imported {found.spec.id} of {of}{columns}: aupipe train --feature {name}")
     for one, how in found.done.items():
         if how:
             echo(f"note  {one}: {how}")
@@ -84,9 +86,9 @@ def import_features(
     for one, reason in found.failed.items():
         echo(f"FAILED  {one}: {reason}")
     if without:
-        echo(f"{len(without)} recordings have no file in {folder}: {some(without)}")
+        echo(f"without a file in {folder}: {counted(len(without), 'recording')}: {some(without)}")
     if others:
-        echo(f"{len(others)} files are of no recording, or of several: {some([str(path) for path in others])}")
+        echo(f"of no recording, or of several: {counted(len(others), 'file')}: {some([str(path) for path in others])}")
     return RecordingError.exit_code if found.failed else 0
 
 
@@ -114,7 +116,7 @@ def _with_clocks(
     plan.refuse_others()
     code = 0
     if plan.jobs:
-        echo(f"aupipe: decoding {len(plan.jobs)} videos to count their frames", err=True)
+        echo(f"aupipe: decoding {counted(len(plan.jobs), 'video')} to count frames", err=True)
         executor = local_executor(plan.parts, opened.path, ["cpu"], ExecutionOptions(), False)
         retry = given_command("aupipe import", leave_out=("as_json",))
         code = run_plan(plan, opened, executor, "cpu", as_json=as_json, configuration=bare.digest, retry=retry)

@@ -164,7 +164,7 @@ def test_imported_features_are_trained_on_reported_and_named_in_the_status(
     store.close()
     said = folder.ask("import", "openface", "--name", "of", "--made-by", "OpenFace 2.2.0")
     assert f"of {len(recordings) - 1} recordings, 2 named columns" in said
-    assert "1 recordings have no file in openface" in said
+    assert "without a file in openface: 1 recording: " in said
     opened = open_store(tmp_path / "features")
     view = opened["of"]
     assert (view.spec.kind, view.spec.columns) == (IMPORTED, ("gaze_0_x", "AU01_r"))

@@ -97,7 +97,7 @@ def test_status_names_the_machines_and_the_last_failure_of_a_run(tmp_path: Path)
         log._next_s = 0.0
         log.on_event(FramesDecoded(0))
         lines = describe_runs(store)
-    assert re.search(r"running: extract on .*1 of 0 videos, 1 failed.* left, machines 1 joined, 1 refused", lines[0])
+    assert re.search(r"running: extract on .*1 of 0 videos, 1 failed.*, machines 1 joined, 1 refused", lines[0])
     assert lines[1:] == [
         "    last failure: a.mp4: no frame could be decoded",
         "    machine refused: two: has torch 1.0",

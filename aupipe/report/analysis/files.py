@@ -14,6 +14,7 @@ from aupipe.dataset import label_name
 from aupipe.errors import RecordingError, UsageError
 from aupipe.extract.planning.features import FeatureSet
 from aupipe.files import PRIVATE, write_file
+from aupipe.quantities import counted
 from aupipe.registry import nearest
 from aupipe.report.analysis.table import Layout, read_table
 from aupipe.report.analysis.table_files import TABLES, columns_csv, open_table, refuse_long, require_packages
@@ -183,7 +184,7 @@ def _none_written(left_out: Mapping[str, str]) -> str:
     name, reason = next(iter(left_out.items()))
     if len(left_out) == 1:
         return f"{name} could not be analysed: {reason}"
-    return f"none of the {len(left_out)} videos could be analysed; the first is {name}: {reason}"
+    return f"nothing could be analysed of {counted(len(left_out), 'video')}; the first is {name}: {reason}"
 
 
 def _document(path: Path, recording: Recording, tiers: Tiers) -> str:
