@@ -171,6 +171,7 @@ def test_a_bar_moves_within_a_video_on_a_narrow_terminal_and_is_cleared(project:
     assert any(line.startswith("done 1 ") for line in after), after
 
 
+@pytest.mark.slow
 def test_elsewhere_lines_come_now_and_then_without_control_characters(project: Project, long_video: Path) -> None:
     shutil.copy(long_video, project.folder / "videos" / "long.mp4")
     project.configure(CONFIG)

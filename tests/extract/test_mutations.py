@@ -35,6 +35,7 @@ def assert_said(verdicts: list[Verdict]) -> None:
     assert not strange  # every reason names its file
 
 
+@pytest.mark.slow
 def test_a_few_damaged_files_of_every_container_are_told_from_whole_ones(tmp_path: Path) -> None:
     verdicts = judged(tmp_path, 24, seed=1)
     assert_said(verdicts)

@@ -62,7 +62,7 @@ assert peak[0] - before < CAP
 """
 
 
-@pytest.mark.parametrize("backend", ["zarr", "hdf5"])
+@pytest.mark.parametrize("backend", ["zarr", pytest.param("hdf5", marks=pytest.mark.slow)])
 def test_a_corpus_three_times_the_memory_limit_trains(tmp_path, backend):
     environment = os.environ | {"MALLOC_ARENA_MAX": "1"}  # what glibc keeps for each thread is not what is measured
     command = [sys.executable, "-c", FIT, str(tmp_path), backend]
