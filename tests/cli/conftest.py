@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.cli.mounts import mounting  # noqa: F401 - a fixture
+
 # Pieces of configurations.
 NO_FACES = '[faces]\ndetector = "none"\n'
 HOG = '[[encoder]]\nname = "hog"\nmodality = "visual"\nkind = "hog"\n'

@@ -21,7 +21,8 @@ from aupipe.store import create_store
 from aupipe.store.processes import writer_name
 from aupipe.store.run_log import read_lines
 from tests.cli.conftest import HOG, MFCC, NO_FACES, Answer, Project, install_plugin, workers_of
-from tests.cli.test_worker_failures import PLUGIN, can_mount
+from tests.cli.mounts import Mounting
+from tests.cli.test_worker_failures import PLUGIN
 from tests.conftest import write_video
 from tests.extract.dask_cluster import Cluster, dask_cluster
 
@@ -231,19 +232,19 @@ def test_a_machine_with_another_version_of_a_library_takes_no_part_and_is_named_
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not can_mount(),
-    reason="one Dask worker must not see a folder that all others on this machine see: only a mount in a namespace of "
-    "its own does that, and this kernel or container refuses `unshare -rm` (allow user namespaces, or run as root)",
-)
 def test_machines_that_do_not_see_the_store_or_the_videos_refuse_by_name(
-    project: Project, cluster: Cluster, videos: Path, expected: dict[tuple[str, str], bytes], arrays: Arrays
+    project: Project,
+    cluster: Cluster,
+    videos: Path,
+    expected: dict[tuple[str, str], bytes],
+    arrays: Arrays,
+    mounting: Mounting,
 ) -> None:
     create_store(project.folder / "features", "zarr").close()
     hidden = {"no-store": project.folder / "features", "no-videos": videos}
     for name, folder in hidden.items():
         mount = f'mount -t tmpfs none {folder} && exec "$@"'
-        cluster.start_worker(name, prefix=("unshare", "-rm", "sh", "-c", mount, "sh"))
+        cluster.start_worker(name, prefix=(*mounting(mount), "sh"))
         wait_for(lambda name=name: "Registered to" in cluster.log(name))  # type: ignore[misc]
     answer = project.run(*extract_on(cluster))
     assert answer.code == 0, answer.err

@@ -16,6 +16,7 @@ from distributed import Client
 
 from aupipe.extract.executors.cluster.executor import LOST_WITH
 from tests.cli.conftest import Project, install_plugin, workers_of
+from tests.cli.mounts import Mounting
 from tests.cli.test_cluster import (
     Arrays,
     cluster,
@@ -29,7 +30,7 @@ from tests.cli.test_cluster import (
     wait_for,
     worker_processes,
 )
-from tests.cli.test_worker_failures import PLUGIN, can_mount
+from tests.cli.test_worker_failures import PLUGIN
 from tests.conftest import write_video
 from tests.extract.dask_cluster import Cluster, dask_cluster
 
@@ -94,13 +95,8 @@ def test_videos_that_were_lost_with_three_machines_are_tried_alone(
     assert err.count("it is tried once more, alone") > 0, err
 
 
-@pytest.mark.skipif(
-    not can_mount(),
-    reason="one Dask worker must not see a folder that all others on this machine see: only a mount in a namespace of "
-    "its own does that, and this kernel or container refuses `unshare -rm` (allow user namespaces, or run as root)",
-)
 def test_where_no_machine_is_fit_the_run_ends_with_the_host_and_what_it_lacks(
-    project: Project, videos: Path, tmp_path: Path
+    project: Project, videos: Path, tmp_path: Path, mounting: Mounting
 ) -> None:
     other = tmp_path / "other" / "soxr-0.0.1.dist-info"
     other.mkdir(parents=True)
@@ -108,7 +104,7 @@ def test_where_no_machine_is_fit_the_run_ends_with_the_host_and_what_it_lacks(
     (tmp_path / "unfit").mkdir()
     with dask_cluster(tmp_path / "unfit", workers=0) as cluster:
         mount = f'mount -t tmpfs none {videos} && exec "$@"'
-        cluster.start_worker("no-videos", prefix=("unshare", "-rm", "sh", "-c", mount, "sh"))
+        cluster.start_worker("no-videos", prefix=(*mounting(mount), "sh"))
         path = os.pathsep.join([str(other.parent), str(Path(__file__).parents[2])])
         cluster.start_worker("other-version", PYTHONPATH=path)
         answer = project.run(*extract_on(cluster))

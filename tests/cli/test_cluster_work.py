@@ -28,10 +28,10 @@ from aupipe.store import create_store, open_store
 from aupipe.store.maintenance.verify import check
 from aupipe.types import FeatureSpec
 from tests.cli.conftest import Project
+from tests.cli.mounts import Mounting
 from tests.cli.test_cluster import end, wait_for
 from tests.cli.test_train import SMALL, fill
 from tests.cli.test_transcribe import CONFIG as TALKS
-from tests.cli.test_worker_failures import can_mount
 from tests.extract.dask_cluster import Cluster, dask_cluster
 from tests.extract.test_transcript import save_tiny_whisper
 from tests.made import write_talking
@@ -178,12 +178,11 @@ def test_folds_and_seeds_on_machines_are_those_of_one_process(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not can_mount(), reason="`unshare -rm` hides the folder of the results from one Dask worker")
 def test_a_machine_that_cannot_write_the_results_takes_no_part_and_is_named(
-    project: Project, cluster: Cluster, tmp_path: Path
+    project: Project, cluster: Cluster, tmp_path: Path, mounting: Mounting
 ) -> None:
     hide = f'mount -t tmpfs none {tmp_path} && exec "$@"'
-    cluster.start_worker("blind", prefix=("unshare", "-rm", "sh", "-c", hide, "sh"))
+    cluster.start_worker("blind", prefix=(*mounting(hide), "sh"))
     wait_for(lambda: "Registered to" in cluster.log("blind"))
     answer = project.run("train", *FAST, "--folds", "3", "--out", tmp_path / "out", "--scheduler", cluster.file)
     cluster.kill_worker("blind")

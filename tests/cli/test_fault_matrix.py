@@ -123,35 +123,39 @@ def test_numbers_that_are_none_are_refused_by_name_and_never_stored(plugged: Pro
     assert "done 1 " in answer.out
 
 
-def memory_group() -> Path | None:
-    """A control group of one's own with a limit, where this machine lets one make it (version 1, as root)."""
-    try:
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if controllers == "memory":
-                group = Path(f"/sys/fs/cgroup/memory{path}", f"aupipe-test-{os.getpid()}")
-                group.mkdir()
-                return group
-    except OSError:
-        pass
-    return None
+def memory_group() -> tuple[Path, str]:
+    """A control group of this test's own that has a limit, and the limit's file, of version 1 or 2.
+
+    Raises OSError where this machine lets us make none.
+    """
+    groups = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    first = next((path for _, controllers, path in groups if controllers == "memory"), None)
+    folder = Path(f"/sys/fs/cgroup/memory{first}" if first is not None else "/sys/fs/cgroup")
+    limit = "memory.limit_in_bytes" if first is not None else "memory.max"
+    group = folder / f"aupipe-test-{os.getpid()}"
+    group.mkdir()
+    if not (group / limit).exists():
+        group.rmdir()
+        raise OSError(f"{folder} gives its groups no {limit}")
+    return group, limit
 
 
 @pytest.mark.slow
 def test_a_worker_killed_for_want_of_memory_says_so_and_the_others_end(plugged: Project) -> None:
-    group = memory_group()
-    if group is None:
+    try:
+        group, limit = memory_group()
+    except OSError as error:
         pytest.skip(
-            "the kernel has to kill one process for want of memory and leave this machine alone: that takes root and "
-            "the memory limit of a control group of version 1 (/sys/fs/cgroup/memory); a process that ends by the same "
-            "signal is tested in test_worker_failures.py, everywhere"
+            "the kernel has to kill one process for want of memory and leave this machine alone, which takes a control "
+            f"group with a limit; this machine gives none ({error}): run as root, where /sys/fs/cgroup can be written. "
+            "A process that ends by the same signal is tested in test_worker_failures.py, everywhere"
         )
     hungry = "\nimport faulty\ndef fail():\n    import numpy as np\n    kept = [np.ones(1 << 27) for _ in range(40)]\n"
     (plugged.folder / "site" / "faulty.py").open("a").write(hungry.replace("import faulty\n", ""))
     add_tracks(plugged, dark=10, bright=200, dim=20)
     plugged.configure(TREE + PICTURES)
     try:
-        (group / "memory.limit_in_bytes").write_text(str(2 << 30))
+        (group / limit).write_text(str(2 << 30))
         script = f"echo $$ > {group}/cgroup.procs; exec {sys.executable} -c 'from aupipe.cli import main; main()' "
         result = subprocess.run(
             ["sh", "-c", script + "extract --cpu --batch-size 5"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.cli.conftest import Answer, Project, install_plugin
+from tests.cli.mounts import Mounting
 from tests.conftest import write_video
 
 # Encoders somebody else wrote, which break as they are told to (FAIL) on bright pictures or loud sound.
@@ -164,23 +164,6 @@ def test_the_store_is_tried_before_workers_start(plugged: Project) -> None:
     assert not (plugged.folder / "loaded").exists()
 
 
-def can_mount() -> bool:
-    """Whether small file systems can be had here, in a mount namespace of one's own."""
-    script = "mount -t tmpfs -o size=1m none /mnt"
-    return (
-        bool(shutil.which("unshare"))
-        and not subprocess.run(
-            ["unshare", "-rm", "sh", "-c", script], capture_output=True, timeout=60, check=False
-        ).returncode
-    )
-
-
-@pytest.mark.skipif(
-    not can_mount(),
-    reason="a disk that is really full, and is not this machine's, is a small file system mounted in a namespace of "
-    "its own: this kernel or container refuses `unshare -rm` (allow user namespaces, or run as root); the same "
-    "errors are simulated above, everywhere",
-)
 @pytest.mark.parametrize(
     ("options", "after", "words"),
     [
@@ -191,7 +174,7 @@ def can_mount() -> bool:
     ids=["full", "no inodes", "read-only"],
 )
 def test_a_real_file_system_that_takes_no_more_is_named(
-    plugged: Project, options: str, after: str, words: list[str]
+    plugged: Project, mounting: Mounting, options: str, after: str, words: list[str]
 ) -> None:
     add_tracks(plugged, dark=10)
     plugged.configure(TREE + PICTURES + "width=65536\n")
@@ -200,7 +183,7 @@ def test_a_real_file_system_that_takes_no_more_is_named(
     run = f"{sys.executable} -c 'from aupipe.cli import main; main()' extract --cpu"
     script = f"mount -t tmpfs -o {options} none features && {make} && {after} && {run}"
     result = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", script],
+        mounting(script),
         cwd=plugged.folder, env=plugged.environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     answer = Answer(result.returncode, result.stdout, result.stderr)
