@@ -5,10 +5,8 @@ import json
 import tarfile
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
-import webdataset
 
 from aupipe.store import create_store
 from aupipe.store.maintenance import webdataset as shards
@@ -78,6 +76,8 @@ def test_only_the_recordings_that_are_asked_for_are_in_shards(store, tmp_path):
 
 
 def test_webdataset_reads_the_shards(store, tmp_path):
+    import webdataset
+
     files = export(store, tmp_path / "out", "webdataset", features=["pose"])
     samples = list(webdataset.WebDataset(files, shardshuffle=False).decode())
     assert len(samples) == 3
@@ -86,6 +86,8 @@ def test_webdataset_reads_the_shards(store, tmp_path):
 
 
 def test_datasets_reads_the_parquet_export(store, tmp_path):
+    import datasets
+
     files = export(store, tmp_path / "out", "parquet", features=["pose"])
     found = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))
     assert found.column_names == ["recording", "frame", "time_s", "valid", "yaw", "pitch"]
