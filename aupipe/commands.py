@@ -48,7 +48,10 @@ class Extraction:
 
     @property
     def summary(self) -> Mapping[str, Any]:
-        """The numbers of items done, already done and failed, seconds and frames; empty after a dry run."""
+        """The numbers of items done, already done and failed, seconds and frames; empty after a dry run.
+
+        Without seconds and frames where nothing was to do.
+        """
         return next((row for row in reversed(self.rows) if row["message_type"] == "summary"), {})
 
     @property
@@ -183,7 +186,7 @@ def train(
 
     given: dict[str, Any] = {"recipe": recipe, "task": task, "feature": feature, "out": out, "folds": folds, "dev": dev}
     given |= {"set": [table_text({key: value}) for key, value in (set or {}).items()], "gpu": gpu, "cpu": cpu}
-    given |= {"seed": seed if seed != 0 else None, "config": config, "store": store}
+    given |= {"seed": seed, "config": config, "store": store}
     documents: list[Mapping[str, Any]] = []
     _run(command, given | options, (), documents.append)
     (document,) = documents
@@ -201,7 +204,7 @@ def _run(
 
     from aupipe.cli.output import json_given_to
 
-    arguments = [*_to_arguments(command, {"json": True, **values}), *(["--", *words] if words else [])]
+    arguments = [*_to_arguments(command, {**values, "json": True}), *(["--", *words] if words else [])]
     around = click.Context(click.Command(None))  # its ``meta`` is that of the command's own context
     with json_given_to(take):
         try:

@@ -251,7 +251,7 @@ def _report(asked: Analysis, written: Written, layout: Layout, targets: Targets,
         about |= {"not_computed": asked.missing, "left_out": written.left_out, "no_picture": targets.no_picture}
         echo_json(about | {"recordings": notes})
         return
-    recordings = f"{len(written.rows)} recording{'s' * (len(written.rows) != 1)}"
+    recordings = counted(len(written.rows), "recording")
     for path in written.files:
         rows = f"{sum(written.rows.values()):,} rows of {recordings}, {len(layout.columns)} columns"
         said = {"table": f": {rows}", "columns": ": what each column is"}.get(targets.kind(path), "")

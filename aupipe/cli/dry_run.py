@@ -27,8 +27,9 @@ def show_plan(plan: Plan, recordings: Iterable[Recording], store: Store | None, 
     if as_json:
         echo_json(_to_json(plan, found, states), indent=1)
         return
+    sizes = _row_bytes(plan)
     for feature, counts in _by_feature(plan).items():
-        size = _row_bytes(plan).get(feature.rpartition("@")[0])
+        size = sizes.get(feature.rpartition("@")[0])
         texts = [f"{count:,} {state}" for state, count in counts.most_common()]
         echo(f"{feature:32}  " + ", ".join([*texts, *([f"{size:,.0f} bytes a frame"] if size else [])]))
     if is_verbose():

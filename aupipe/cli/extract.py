@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from aupipe.extract.engine.options import ExecutionOptions
     from aupipe.extract.executors import Executor
 
-# Options of one call, which the command that tries again what failed does not repeat.
 STORE = "aupipe.store"  # in the ``meta`` of the context: the path of the store
+# Options of one call, which the command that tries again what failed does not repeat.
 ONCE = ("retry_failed", "force", "dry_run", "limit", "profile", "overwrite", "fail_fast", "as_json")
 
 

@@ -1,4 +1,4 @@
-"""Reports of `aupipe extract`: what a plan would do, the progress of a run, its results and exit code."""
+"""The results of running a plan, as they are printed, and the exit code."""
 
 from __future__ import annotations
 

@@ -108,7 +108,6 @@ def _read_table(path: Path) -> ForeignRows:
     times = next((numbers.pop(name) for name in TIMES if name in numbers), None)
     if form == "openface":
         _refuse_several(frames, numbers.get("face_id"), path)
-        numbers["success"] = np.where(numbers["success"] > 0, numbers["success"], np.nan)  # makes the row invalid
     elif form == "pyfeat":
         _refuse_several(frames, None, path)
     kept = {name: column for name, column in numbers.items() if form != "openface" or name not in OPENFACE}
@@ -116,7 +115,7 @@ def _read_table(path: Path) -> ForeignRows:
         raise RecordingError(f"{path}: no column of numbers beside the clock")
     rows = np.stack(list(kept.values()), axis=1).astype(np.float32)
     if form == "openface":
-        rows[np.isnan(numbers["success"])] = np.nan
+        rows[~(numbers["success"] > 0)] = np.nan  # no face was found
     first = {"openface": 1, "pyfeat": 0}.get(form)
     return ForeignRows(_whole(rows), form, tuple(kept), frames, first, times, dropped)
 

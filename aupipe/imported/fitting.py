@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.errors import RecordingError
+from aupipe.extract.encoders.frame_alignment import nearest_row
 from aupipe.imported.files import ForeignRows
 
 
@@ -105,11 +106,10 @@ def _by_time(found: ForeignRows, times_s: NDArray[np.float64]) -> NDArray[np.int
     if (np.diff(own) <= 0).any() or step <= 0:
         return None
     wanted = times_s - times_s[0]
-    right = np.clip(np.searchsorted(own, wanted), 1, len(own) - 1)
-    nearest = np.where(wanted - own[right - 1] <= own[right] - wanted, right - 1, right)
+    nearest = nearest_row(own, wanted)
     near = np.abs(own[nearest] - wanted) <= step / 2 + 1e-3
     ends_together = abs(own[-1] - wanted[-1]) <= max(step, float(np.median(np.diff(wanted)))) + 1e-3
-    return nearest.astype(np.int64) if near.all() and ends_together else None
+    return nearest if near.all() and ends_together else None
 
 
 def _frames_at(found: ForeignRows, times_s: NDArray[np.float64]) -> NDArray[np.int64] | None:
@@ -122,8 +122,7 @@ def _frames_at(found: ForeignRows, times_s: NDArray[np.float64]) -> NDArray[np.i
     fitting = []
     for start in {0.0, float(times_s[0])}:
         wanted = found.times_s + start
-        right = np.clip(np.searchsorted(times_s, wanted), 1, len(times_s) - 1)
-        offsets = np.where(wanted - times_s[right - 1] <= times_s[right] - wanted, right - 1, right)
+        offsets = nearest_row(times_s, wanted)
         if (np.abs(times_s[offsets] - wanted) <= near).all() and len(np.unique(offsets)) == len(offsets):
-            fitting.append(offsets.astype(np.int64))
+            fitting.append(offsets)
     return fitting[0] if len(fitting) == 1 else None

@@ -107,7 +107,8 @@ def import_files(
             spec = spec_of(name, content, clock, made_by)
             if found.spec is not None and spec.id != found.spec.id:
                 raise RecordingError(f"{path}: {_differ(spec, found.spec, content.dropped)} than the files before it")
-            _refuse_another(store, spec)
+            if found.spec is None:
+                _refuse_another(store, spec)
             times = np.asarray(store.read(recording.key_for("clock"), clock.id), np.float64).reshape(-1)
             rows, how = fit_rows(content, times)
         except (UsageError, RecordingError) as error:

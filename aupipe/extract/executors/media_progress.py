@@ -40,8 +40,9 @@ class MediaState:
     """Where a run stands.
 
     ``done_s`` of ``total_s`` seconds of media, where a phase of a video counts by what it costs. ``left_s``: how long
-    the rest takes; ``is_least``: at least, as a phase is still to come that was never measured, and counts as nothing.
-    None where nothing is known yet. ``under_way``: videos, and the share of each that is done.
+    the rest takes; ``is_least``: at least, as a phase is still to come that was never measured, and counts as nothing
+    (said until the first video has ended). None where nothing is known yet. ``under_way``: videos, and the share of
+    each that is done.
     """
 
     done_s: float = 0.0

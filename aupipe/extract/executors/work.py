@@ -1,7 +1,7 @@
 """Independent items of work in supervised processes: runs of a training, videos to transcribe, stored items to check.
 
-`run_work` is for them what `aupipe.extract.executors.driver.extract` is for the jobs of a plan. It runs on any
-executor: `WorkProcesses` of this machine, or the machines of a `DaskExecutor`.
+`run_work` is for them what `aupipe.extract.executors.driver.extract` is for the jobs of a plan. It runs on
+`WorkProcesses` of this machine, or on the machines of a `DaskExecutor` whose order has the work.
 """
 
 from __future__ import annotations

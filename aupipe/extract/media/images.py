@@ -17,6 +17,7 @@ from PIL import Image
 from aupipe.dataset import frame_files
 from aupipe.errors import RecordingError
 from aupipe.extract.limits import FREE_ROWS, MAX_PIXELS, MAX_ROWS_PER_IMAGE
+from aupipe.extract.media.clock import length_of
 from aupipe.extract.media.frame_buffer import chunk_length
 from aupipe.quantities import counted
 from aupipe.types import Frames
@@ -81,7 +82,7 @@ class ImageReader:
 
     def position(self) -> tuple[float, float]:
         """Seconds of the clock behind the last image read, and those of the whole clock."""
-        length_s = float(self.clock_s[-1] - self.clock_s[0]) if len(self.clock_s) else 0.0
+        length_s = length_of(self.clock_s)
         return length_s * min(1.0, self.decoded / max(1, len(self.clock_s))), length_s
 
     def __iter__(self) -> Iterator[Frames]:

@@ -1,4 +1,4 @@
-"""Fetch known checkpoints into the folder of weights: the one module that uses a network.
+"""Fetch known checkpoints into the folder of weights: with `download`, all that fetches.
 
 An address is that of the table (`aupipe.extract.weights.known`), or below AUPIPE_MIRROR, where files have the names of
 the table. What the folder holds and no file says of itself is in its ``aupipe-weights.json``: licences that were

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from aupipe.report.analysis.columns import in_words
 from aupipe.report.analysis.table import FACES, Block, Layout, Table
@@ -38,9 +37,9 @@ LANES = 24  # tiers in a picture
 def draw_picture(layout: Layout, table: Table, tiers: Tiers) -> bytes:
     """A PNG of one page: faces, sound, each further block, and the intervals, over the same seconds."""
     blocks = [block for block in layout.blocks if block.kind != "geometry" and block.columns]
-    shown = {tier: own for tier, own in tiers.found.items() if own}
     heights = [5.5 if len(block.columns) > 20 else 1.0 for block in blocks]
-    heights.append(0.25 + 0.16 * min(len(_lanes(shown)), LANES))
+    lanes = _lanes(tiers.found)
+    heights.append(0.25 + 0.16 * min(len(lanes), LANES))
     settings: Any = {**STYLE, "figure.facecolor": "white", "savefig.facecolor": "white", "text.parse_math": False}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a name in letters that the font lacks
@@ -49,7 +48,7 @@ def draw_picture(layout: Layout, table: Table, tiers: Tiers) -> bytes:
             len(heights), 1, height_ratios=heights, left=0.15, right=0.92, top=0.93, bottom=0.2, hspace=0.35
         )
         figure.text(0.04, 0.972, _clip(table.recording, 90), fontsize=11, weight="bold")
-        figure.text(0.04, 0.952, _facts(table, layout), fontsize=8, color=LIGHT["muted"])
+        figure.text(0.04, 0.952, _facts(table), fontsize=8, color=LIGHT["muted"])
         span = float(table.times_s[0]), max(end_of(table.times_s), float(table.times_s[0]) + 0.04)
         for number, block in enumerate(blocks):
             axes = figure.add_subplot(grid[number])
@@ -57,7 +56,7 @@ def draw_picture(layout: Layout, table: Table, tiers: Tiers) -> bytes:
             axes.set_xlim(*span)
             axes.tick_params(labelbottom=False)
         axes = figure.add_subplot(grid[len(blocks)])
-        _draw_tiers(axes, shown, span)
+        _draw_tiers(axes, lanes, span)
         axes.set_xlabel("s")
         figure.text(0.04, 0.155, _foot(layout, table), fontsize=5.6, va="top", linespacing=1.35)
         content = io.BytesIO()
@@ -112,8 +111,7 @@ def _draw_block(axes: Axes, block: Block, table: Table, span: tuple[float, float
         axes.legend(loc="upper left", ncols=min(len(names), 7), fontsize=5)
 
 
-def _draw_tiers(axes: Axes, shown: Mapping[str, Sequence[Occurrence]], span: tuple[float, float]) -> None:
-    lanes = _lanes(shown)
+def _draw_tiers(axes: Axes, lanes: Mapping[str, Sequence[Occurrence]], span: tuple[float, float]) -> None:
     more = f", the first {LANES} of {len(lanes)}" if len(lanes) > LANES else ""
     axes.set_title(f"intervals{more}", loc="left")
     names = list(lanes)[:LANES]
@@ -125,28 +123,24 @@ def _draw_tiers(axes: Axes, shown: Mapping[str, Sequence[Occurrence]], span: tup
     axes.set_xlim(*span)
 
 
-def _lanes(shown: Mapping[str, Sequence[Occurrence]]) -> dict[str, list[Occurrence]]:
+def _lanes(tiers: Mapping[str, Sequence[Occurrence]]) -> dict[str, list[Occurrence]]:
     """A lane for each tier, and for each label of a tier that has several."""
     lanes: dict[str, list[Occurrence]] = {}
-    for tier, own in shown.items():
+    for tier, own in tiers.items():
         several = len({one.label for one in own}) > 1
         for one in own:
             lanes.setdefault(f"{one.label}, {tier}" if several else tier, []).append(one)
     return lanes
 
 
-def _facts(table: Table, layout: Layout) -> str:
+def _facts(table: Table) -> str:
     seconds = length_s(table.times_s)
     rate = f", {len(table) / seconds:.4g} frames a second in the mean" if seconds else ""
     facts = f"{len(table):,} frames, {seconds:.2f} s{rate}"
     if FACES in table.values:
-        found = table.values[FACES][:, 1]
-        facts += f"; the subject's face in {share(found > 0):.1%} of them"
+        found = table.values[FACES][:, 1] > 0
+        facts += f"; the subject's face in {found.mean() if len(found) else 0.0:.1%} of them"
     return facts
-
-
-def share(which: NDArray[np.bool_]) -> float:
-    return float(which.mean()) if len(which) else 0.0
 
 
 def _foot(layout: Layout, table: Table) -> str:
