@@ -1,4 +1,4 @@
-"""An encoder trained along against the same one frozen: ``python benchmarks/tail.py PROJECT [--epochs 8]``.
+"""An encoder trained along against the same one frozen: ``python -m benchmarks.tail PROJECT [--epochs 8]``.
 
 ``--make ROOT --every 5`` makes PROJECT first: every fifth frame of the videos and the labels of an Aff-Wild2 tree, and
 an `aupipe.toml` with two encoders of 32 px, `crops32` and `regnet32` (random weights), which `aupipe extract` computes.

@@ -1,4 +1,4 @@
-"""How fast windows reach torch: ``python benchmarks/windows.py``. `WindowDataset` against the feed of `aupipe train`.
+"""How fast windows reach torch: ``python -m benchmarks.windows``. `WindowDataset` against the feed of `aupipe train`.
 
 The same windows in the same order, without a head: as `fit` streams them from the store (standardised, as float32, with
 labels and masks), by `WindowDataset.gather` into one batch, and by a `DataLoader` without worker processes, and with

@@ -67,7 +67,7 @@ def list_known(as_json: bool) -> None:
 @click.option("--accept-license", is_flag=True, help="Accept licences that do not allow all uses: once for each.")
 @json_option
 def pull(names: tuple[str, ...], recipe: str | None, task: str | None, accept_license: bool, as_json: bool) -> int:
-    """Download known checkpoints into the folder. No other command uses the network.
+    """Download known checkpoints into the folder. No other command downloads anything.
 
     A download that was stopped goes on when it is run again. Proxies are those of the environment (https_proxy). With
     AUPIPE_MIRROR, an address, files come from there, under their names. Files with an address: see `aupipe weights

@@ -94,7 +94,7 @@ def names_in(file: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("block", all_blocks("python"), ids=str)
-def test_every_python_name_in_the_docs_is_one_that_is_there(block: Block) -> None:
+def test_every_name_that_the_docs_import_is_there(block: Block) -> None:
     for node in ast.walk(ast.parse(block.text)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "aupipe":
             file = module_file(str(node.module))

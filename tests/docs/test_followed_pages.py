@@ -80,7 +80,7 @@ def test_the_first_part_of_the_readme_works_as_it_stands(reader: Reader, tmp_pat
     assert (clone / "aupipe-demo" / "demo-003-preview.jpg").is_file()
 
 
-def test_the_tutorial_works_as_it_stands_and_its_pictures_are_what_it_makes(reader: Reader, tmp_path: Path) -> None:
+def test_the_tutorial_works_as_it_stands_and_makes_each_of_its_pictures(reader: Reader, tmp_path: Path) -> None:
     reader.follow(typed(DOCS / "tutorial.md", 10), tmp_path)
     made = tmp_path / "aupipe-demo"
     assert (made / "eaf").is_dir()
