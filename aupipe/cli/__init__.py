@@ -34,7 +34,6 @@ from aupipe.cli.score import evaluate
 from aupipe.cli.signals import catch_signals, exit_now, release_signals, was_signalled
 from aupipe.cli.status import status
 from aupipe.cli.store import store
-from aupipe.cli.store_verify import verify
 from aupipe.cli.train import train
 from aupipe.cli.transcribe import transcribe
 from aupipe.cli.tune import tune
@@ -109,9 +108,6 @@ COMMANDS = (
     plugins,
     doctor,
 )
-store.add_command(verify)
-for command in COMMANDS:
-    cli.add_command(command)
 
 
 def _take_verbose(command: click.Command) -> None:
@@ -123,6 +119,7 @@ def _take_verbose(command: click.Command) -> None:
 
 
 for command in COMMANDS:
+    cli.add_command(command)
     _take_verbose(command)
 
 

@@ -15,6 +15,7 @@ from aupipe.cli.options import (
     config_options,
     device_options,
     given_command,
+    interval_options,
     json_option,
     media_notes,
     open_or_create,
@@ -76,20 +77,7 @@ class Analysis:
     show_default=True,
     help="Of intervals: the blendshape from which an AU is active.",
 )
-@click.option(
-    "--min-duration",
-    type=FiniteRange(0),
-    default=0.0,
-    metavar="SECONDS",
-    help="Of intervals: leave out shorter ones.",
-)
-@click.option(
-    "--max-gap",
-    type=FiniteRange(0),
-    default=0.0,
-    metavar="SECONDS",
-    help="Of intervals: join those with at most this gap between them, before --min-duration.",
-)
+@interval_options
 @click.option("--no-picture", is_flag=True, help="Write no picture of each video.")
 @overwrite_option("the files")
 @device_options
@@ -178,15 +166,15 @@ def _computable(asked: tuple[EncoderConfig, ...]) -> tuple[tuple[EncoderConfig, 
 
     found, missing = list(asked), dict[str, str]()
     for one in FEATURES:
-        same = [other for other in asked if (other.kind, dict(other.params)) == (one.kind, dict(one.params))]
-        taken = any(other.name == one.name for other in asked)
+        if any((other.kind, dict(other.params)) == (one.kind, dict(one.params)) for other in asked):
+            continue
         try:
             build_encoder(one).identify_weights()
         except WeightsMissingError as error:
             missing[one.name] = str(error)
             continue
-        if not same:
-            found.append(replace(one, name=f"analyse-{one.name}") if taken else one)
+        taken = any(other.name == one.name for other in asked)
+        found.append(replace(one, name=f"analyse-{one.name}") if taken else one)
     return tuple(found), missing
 
 

@@ -62,6 +62,27 @@ def device_options(command: Command) -> Command:
     return functools.reduce(lambda done, option: option(done), reversed(options), command)
 
 
+def interval_options(command: Command) -> Command:
+    """``--min-duration`` and ``--max-gap``."""
+    options = [
+        click.option(
+            "--min-duration",
+            type=FiniteRange(0),
+            default=0.0,
+            metavar="SECONDS",
+            help="Of intervals: leave out shorter ones.",
+        ),
+        click.option(
+            "--max-gap",
+            type=FiniteRange(0),
+            default=0.0,
+            metavar="SECONDS",
+            help="Of intervals: join those of a label with at most this gap between them, before --min-duration.",
+        ),
+    ]
+    return functools.reduce(lambda done, option: option(done), reversed(options), command)
+
+
 def scheduler_options(command: Command) -> Command:
     """``--scheduler``, how long to wait for it, and the files of TLS."""
     options = [
@@ -229,8 +250,10 @@ def is_verbose() -> bool:
 UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def duration(context: click.Context, option: click.Parameter, value: str) -> float:
-    """``90s``, ``30m``, ``1h`` or ``2d`` in seconds."""
+def duration(context: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    """``90s``, ``30m``, ``1h`` or ``2d`` in seconds; None where the option was not given."""
+    if value is None:
+        return None
     number, unit = value[:-1], UNITS_S.get(value[-1:])
     if unit is None or not number.isdecimal():
         raise click.BadParameter(f"{value!r}: expected a time such as 90s, 30m, 1h or 2d")

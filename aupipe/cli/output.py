@@ -55,7 +55,7 @@ def echo_json(content: Any, indent: int | None = None) -> None:
 
 
 def echo_error(message: str, *items: str) -> None:
-    """Print an error as one line on stderr; ``items``: what it lists, a line each."""
+    """Print an error, or what else is to be known, as one line on stderr; ``items``: what it lists, a line each."""
     echo(f"aupipe: {message}", *items, err=True)
 
 

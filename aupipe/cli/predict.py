@@ -11,7 +11,7 @@ import click
 
 from aupipe.cli.context import POST, SHOT_STARTS, SPLITS, WHERE, choose_postprocess, open_context
 from aupipe.cli.data import select_recordings
-from aupipe.cli.options import FiniteRange, config_options, device_options
+from aupipe.cli.options import config_options, device_options, interval_options
 from aupipe.cli.output import echo
 from aupipe.cli.overwrite import SUFFIXES, overwrite_option, refuse_lost_predictions
 from aupipe.dataset import label_name
@@ -50,20 +50,7 @@ DEFAULT |= {"tracks": "predictions", "eaf": "eaf", "textgrid": "textgrid"}  # fo
     type=click.Choice(["model", "interpolate"]),
     help="Frames without a face: the model's score (default), or linear interpolation between frames with a face.",
 )
-@click.option(
-    "--min-duration",
-    type=FiniteRange(0),
-    default=0.0,
-    metavar="SECONDS",
-    help="Of intervals: leave out shorter ones.",
-)
-@click.option(
-    "--max-gap",
-    type=FiniteRange(0),
-    default=0.0,
-    metavar="SECONDS",
-    help="Of intervals: join those of a label with at most this gap between them, before --min-duration.",
-)
+@interval_options
 @POST
 @SHOT_STARTS
 @click.option("--allow-missing", is_flag=True, help="Leave out recordings that lack features.")

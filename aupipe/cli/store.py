@@ -19,6 +19,7 @@ from aupipe.cli.options import (
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.overwrite import overwrite_option
 from aupipe.cli.store_remove import gc, remove
+from aupipe.cli.store_verify import verify
 from aupipe.cli.stored import feature_ids, find_named, folder_store
 from aupipe.config import Config
 from aupipe.dataset_model import nearest_recording
@@ -35,7 +36,7 @@ def store() -> None:
     """List, check, copy, export and erase the content of a feature store."""
 
 
-for command in (remove, gc):
+for command in (remove, gc, verify):
     store.add_command(command)
 
 

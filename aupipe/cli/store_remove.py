@@ -123,7 +123,7 @@ def _report(rows: list[dict[str, object]], freed: int, dry_run: bool, as_json: b
 @click.option(
     "--quarantine",
     "quarantine_s",
-    callback=lambda context, option, value: None if value is None else duration(context, option, value),
+    callback=duration,
     metavar="TIME",
     help="Also what `store verify --repair` moved to quarantine/ at least so long ago: 30d.",
 )

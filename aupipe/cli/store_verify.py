@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aupipe.cli.options import config_options, existing_store, json_option, resolve, share
-from aupipe.cli.output import echo, echo_json
+from aupipe.cli.output import echo, echo_error, echo_json
 from aupipe.cli.work import Place, machine_options, run_on_scheduler
 from aupipe.errors import DamageError
 from aupipe.quantities import counted
@@ -123,7 +123,7 @@ def _check_chunks(
     asked: dict[str, Any] = {
         "store": store.path,
         "again": AGAIN,
-        "tell": lambda line: echo(f"aupipe: {line}", err=True),
+        "tell": echo_error,
     }
     with closing(run_on_scheduler(place, checker, chunks, **asked)) as results:
         for chunk, damage in results:

@@ -12,7 +12,7 @@ import click
 
 from aupipe.cli.inputs import open_inputs, videos_arguments
 from aupipe.cli.options import config_options
-from aupipe.cli.output import echo
+from aupipe.cli.output import echo, echo_error
 from aupipe.cli.signals import draining, exit_code_of_warning, last_words
 from aupipe.cli.work import Place, place_options, run_on_scheduler
 from aupipe.errors import RecordingError, UsageError
@@ -98,13 +98,10 @@ def _on_scheduler(
     from aupipe.extract.faces.tracking import TrackParams
     from aupipe.extract.planning.features import FeatureSet
 
-    def tell(line: str) -> None:
-        echo(f"aupipe: {line}", err=True)
-
     parts: Any = ((EncoderConfig("whisper", "whisper", "text"), transcriber.model),)
     needed = FeatureSet(None, TrackParams(), FacesConfig(), parts)
     by_path = {video.absolute(): video for video in videos}
-    asked: dict[str, Any] = {"features": needed, "again": AGAIN, "tell": tell, "halted": halted}
+    asked: dict[str, Any] = {"features": needed, "again": AGAIN, "tell": echo_error, "halted": halted}
     running = run_on_scheduler(place, transcriber, list(by_path), video_of=lambda video: video, **asked)
     with closing(running) as results:
         for path, found in results:
