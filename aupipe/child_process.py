@@ -6,9 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
+from typing import Any
 
 
 def start_child(module: str, environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], Connection]:
@@ -29,6 +30,15 @@ def start_child(module: str, environment: Mapping[str, str]) -> tuple[subprocess
     )
     theirs.close()
     return process, ours
+
+
+def receive(connection: Connection, put: Callable[[Any], None]) -> None:
+    """In a child: hand on what comes through the pipe. When its other side is gone, this process ends at once."""
+    try:
+        while True:
+            put(connection.recv())
+    except (EOFError, OSError):
+        os._exit(0)  # the run is gone; what was being written was never published
 
 
 def parent_connection() -> Connection:

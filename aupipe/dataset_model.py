@@ -57,6 +57,11 @@ class Dataset:
             raise UsageError(f"{entry[1]} fits {' and '.join(self._named[name])}: remove one of them")
         return self.read(entry[1], self.task(task), recording) if entry else None
 
+    def labels_of(self, recordings: Iterable[Recording], task: str) -> dict[str, Labels]:
+        """Recording id -> labels; recordings without annotations are left out."""
+        found = {recording.id: self.labels(recording, task) for recording in recordings}
+        return {name: labels for name, labels in found.items() if labels is not None}
+
     @cached_property
     def _named(self) -> dict[str, list[str]]:
         """Name in annotation files -> ids of the recordings it fits."""

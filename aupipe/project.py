@@ -97,8 +97,7 @@ class Project:
             raise UsageError(f"no split {split!r}: train, validation or test")
         recordings = self.dataset.split(task, split) if split else self.recordings
         self.dataset.task(task)
-        found = {recording.id: self.dataset.labels(recording, task) for recording in recordings}
-        return {name: labels for name, labels in found.items() if labels is not None}
+        return self.dataset.labels_of(recordings, task)
 
 
 @dataclass

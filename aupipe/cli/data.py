@@ -76,9 +76,9 @@ def gather(
     features = _stored_ids(config, store, all_recordings, asked, command)
     splits = {name: keep_current(config, store, found, features, allow_missing) for name, found in splits.items()}
     aux_tasks = [dataset.task(other).name for other in recipe.aux_tasks_for(task)]
-    aux_labels = {other: read_labels(dataset, all_recordings, other) for other in aux_tasks}
+    aux_labels = {other: dataset.labels_of(all_recordings, other) for other in aux_tasks}
     damaged = find_damage(store, [*splits["train"], *splits["validation"]], features)
-    labels = read_labels(dataset, all_recordings, task)
+    labels = dataset.labels_of(all_recordings, task)
     return Data(label_set, splits["train"], splits["validation"], labels, features, aux_labels, damaged, command)
 
 
@@ -140,12 +140,6 @@ def keep_current(
         why = stale.get(recording.id) or stale[recording.video_id]
         echo(f"aupipe: left out {recording.id}: {why}", err=True)
     return [recording for recording in recordings if recording not in left_out]
-
-
-def read_labels(dataset: Dataset, recordings: Sequence[Recording], task: str) -> dict[str, Labels]:
-    """Recording id -> labels; recordings without annotations are left out."""
-    found = {recording.id: dataset.labels(recording, task) for recording in recordings}
-    return {name: labels for name, labels in found.items() if labels is not None}
 
 
 def keep_where(dataset: Dataset, recordings: Sequence[Recording], where: Sequence[str]) -> list[Recording]:

@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from aupipe.cli.data import gather, read_labels
+from aupipe.cli.data import gather
 from aupipe.cli.options import open_or_create
 from aupipe.cli.output import echo
 from aupipe.cli.run_report import run_plan
@@ -65,7 +65,7 @@ def run_demo(folder: Path, *, recordings: int, seconds: float, seed: int) -> Non
             )
     predictions = predict(runs["tcn"], store, dataset.split("au", "validation"))
     write_csv(predictions, folder / "runs" / "tcn-au" / "predictions.csv", overwrite=True)  # its own of an earlier run
-    labels = read_labels(dataset, dataset.split("au", "validation"), "au")
+    labels = dataset.labels_of(dataset.split("au", "validation"), "au")
     scores = {name: run.scores for name, run in runs.items() if run.scores is not None}
     others = {"linear": scores["baseline"], "always 1": trivial_baseline(labels, "au")}
     echo()

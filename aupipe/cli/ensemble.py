@@ -10,7 +10,6 @@ import click
 from click.core import ParameterSource
 
 from aupipe.cli.context import Context, open_context, read_pairs
-from aupipe.cli.data import read_labels
 from aupipe.cli.options import config_options, device_options
 from aupipe.cli.output import echo
 from aupipe.cli.overwrite import refuse_nonempty
@@ -157,7 +156,7 @@ def _fit_weights(context: Context, members: Sequence[Model], member_post: bool) 
     from aupipe.train.member_weights import choose_weights
 
     task = members[0].task
-    labels = read_labels(context.dataset, context.dataset.recordings, task.name)
+    labels = context.dataset.labels_of(context.dataset.recordings, task.name)
     annotated = [r for r in context.dataset.recordings if r.id in labels]
     options: dict[str, Any] = {"device": context.device, "allow_missing": context.allow_missing}
     held = held_out_of_all(members, context.store, annotated, member_post, **options)

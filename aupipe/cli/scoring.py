@@ -22,7 +22,7 @@ from aupipe.cli.context import (
     random_features,
     trivial_scores,
 )
-from aupipe.cli.data import read_labels, select_recordings
+from aupipe.cli.data import select_recordings
 from aupipe.cli.options import config_options, device_options
 from aupipe.errors import UsageError
 from aupipe.types import Labels, Recording
@@ -113,7 +113,7 @@ def score_models(request: ScoreRequest) -> Scored:
         request.config_file, request.store, request.gpu, request.cpu, request.allow_missing, request.cuts_file
     )
     selected = select_recordings(context.dataset, task.name, request.split, (), request.where)
-    labels = read_labels(context.dataset, selected, task.name)
+    labels = context.dataset.labels_of(selected, task.name)
     if not labels:
         raise UsageError(f"none of the {len(selected)} selected recordings has annotations of task {task}")
     selected = [item for item in selected if item.id in labels]

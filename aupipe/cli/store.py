@@ -80,9 +80,9 @@ def list_items(feature: str | None, orphans: bool, config_file: Path | None, sto
 
 def _show_orphans(store: LocalStore, ids: set[str], as_json: bool) -> None:
     """List items on disk that no journal line is of; `store verify --rebuild` adopts those that are whole."""
-    from aupipe.store.maintenance.inventory import size_on_disk, unrecorded_items
+    from aupipe.store.maintenance.inventory import find_unpublished, size_on_disk
 
-    for path in unrecorded_items(store):
+    for path in find_unpublished(store)[0]:
         feature = Path(path).relative_to(store.root).parts[0]
         item = store.item_at(path) if feature in ids else None
         recording = item.recording if item is not None else ""

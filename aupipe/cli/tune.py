@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from aupipe.cli.context import SHOT_STARTS, SPLITS, WHERE, open_context
-from aupipe.cli.data import read_labels, select_recordings
+from aupipe.cli.data import select_recordings
 from aupipe.cli.options import config_options, device_options, json_option
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.overwrite import overwrite_option
@@ -102,7 +102,7 @@ def tune(
     _name_repeated(model, options)
     context = open_context(config_file, store, gpu, cpu, allow_missing, cuts_file)
     selected = select_recordings(context.dataset, model.task.name, None if held_out else split, (), where)
-    labels = read_labels(context.dataset, selected, model.task.name)
+    labels = context.dataset.labels_of(selected, model.task.name)
     predictions = context.predict(model, [item for item in selected if item.id in labels], held_out)
     labels = {name: item for name, item in labels.items() if name in predictions}
     fitted = fit_postprocess(predictions, labels, model.task, options, context.shot_starts)

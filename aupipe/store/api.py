@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 
 from aupipe.errors import UsageError
 from aupipe.registry import Registry
@@ -69,3 +70,13 @@ def open_store(path: str | os.PathLike[str]) -> Store:
     """
     store: Store = STORES.get(read_backend(path))(path)
     return store
+
+
+def open_once(store: Store | str) -> Store:
+    """A store; one that is given by its path is opened once in a process."""
+    return _open(store) if isinstance(store, str) else store
+
+
+@cache
+def _open(path: str) -> Store:
+    return open_store(path)

@@ -13,6 +13,11 @@ _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\.|$)")  # Windows o
 _UNSAFE = re.compile(r"[^a-z0-9._-]+")
 
 
+def name_as_text(name: str) -> str:
+    """A name as text that every format takes: bytes that are not UTF-8 become ``\\udcXX``."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def recording_bytes(recording: str) -> bytes:
     """The bytes of the recording's relative path, as `os.fsencode` gives them on a UTF-8 system.
 

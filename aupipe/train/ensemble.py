@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from aupipe.errors import UsageError
 from aupipe.quantities import counted
 from aupipe.store import Store
+from aupipe.store.api import open_once
 from aupipe.tasks import Task, as_task
 from aupipe.train.combination import mean
 from aupipe.train.crossval import Fold
@@ -92,18 +92,6 @@ class RunTrainer:
         data = FitData(fold.train, fold.validation, self.labels, run.member.features, self.aux_labels, self.command)
         config = FitConfig(run.member.recipe, self.task, run.seed, **self.options)
         return fit(open_once(self.store), data, config, folder, resume=True, progress=progress)
-
-
-def open_once(store: Store | str) -> Store:
-    """A store; one that is given by its path is opened once in a process."""
-    return _open(store) if isinstance(store, str) else store
-
-
-@cache
-def _open(path: str) -> Store:
-    from aupipe.store import open_store
-
-    return open_store(path)
 
 
 def train_ensemble(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,12 +47,17 @@ def events_table(found: Mapping[str, Occurrences]) -> str:
 Tiers = Mapping[str, Sequence[Occurrence]]  # by the name of the tier
 
 
+def cut_at_zero(found: Iterable[Occurrence]) -> list[Occurrence]:
+    """Without what lies before 0 s."""
+    return [replace(one, start_s=max(0.0, one.start_s)) for one in found if one.end_s > 0]
+
+
 def tiers_of(own: Occurrences, task: str) -> dict[str, list[Occurrence]]:
     """The tiers of a recording: one for each label, also for one that is not shown; of classes one for all.
 
     What lies before 0 s is cut off: ELAN has no such times, and readers of Praat's files read them wrong.
     """
-    found = [replace(one, start_s=max(0.0, one.start_s)) for one in own.found if one.end_s > 0]
+    found = cut_at_zero(own.found)
     if own.exclusive:
         return {task: found}
     return {name: [one for one in found if one.label == name] for name in own.names}

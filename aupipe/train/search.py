@@ -21,9 +21,10 @@ from aupipe.documents import read_json
 from aupipe.errors import AupipeError, DivergedError, UsageError
 from aupipe.files import write_file
 from aupipe.store import Store
+from aupipe.store.api import open_once
 from aupipe.tasks import Task
 from aupipe.train.crossval import Fold, summarise
-from aupipe.train.ensemble import LOST_S, open_once, train_ensemble
+from aupipe.train.ensemble import LOST_S, train_ensemble
 from aupipe.train.ensemble_recipe import expand_members
 from aupipe.train.evaluate import evaluate, pooled
 from aupipe.train.folder_lock import lock_folder

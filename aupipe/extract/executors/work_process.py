@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 import queue
 import threading
@@ -13,7 +12,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from aupipe.allocator import keep_freed_memory
-from aupipe.child_process import parent_connection
+from aupipe.child_process import parent_connection, receive
 from aupipe.errors import AupipeError, explain
 from aupipe.extract.executors.work import portable
 from aupipe.logs import log_to_stderr, repeating_nothing
@@ -40,7 +39,7 @@ def main() -> None:
 
 def _serve(connection: Connection, work: bytes) -> None:
     tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(connection, tasks), daemon=True).start()
+    threading.Thread(target=receive, args=(connection, tasks.put), daemon=True).start()
     open_work = cache(lambda: pickle.loads(work))  # imports what it needs, which may fail
     while True:
         content = tasks.get()
@@ -65,15 +64,6 @@ def _tell_alive(connection: Connection) -> None:
                 connection.send(None)
         except OSError:
             return
-
-
-def _receive(connection: Connection, tasks: queue.SimpleQueue[bytes]) -> None:
-    """Hand on what comes through the pipe. When its other side is gone, this process ends at once."""
-    try:
-        while True:
-            tasks.put(connection.recv())
-    except (EOFError, OSError):
-        os._exit(0)
 
 
 if __name__ == "__main__":

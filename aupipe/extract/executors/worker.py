@@ -14,7 +14,7 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, NoReturn
 
-from aupipe.child_process import parent_connection
+from aupipe.child_process import parent_connection, receive
 from aupipe.errors import is_exhausted
 from aupipe.extract.executors.machine_usage import UsageMeter
 from aupipe.extract.executors.messages import Exhausted, Message, Ready, WorkerConfig, fatal_of
@@ -90,7 +90,7 @@ def serve(connection: Connection, sender: MessageSender) -> None:
     sender.send(Ready())
     sender.is_ready = True
     jobs: queue.Queue[Job | None] = queue.Queue()
-    threading.Thread(target=_receive, args=(connection, jobs), name="receive", daemon=True).start()
+    threading.Thread(target=receive, args=(connection, jobs.put), name="receive", daemon=True).start()
     threading.Thread(target=_report_stages, args=(sender, engine), name="report", daemon=True).start()
     threading.Thread(target=_report_usage, args=(sender, config), name="usage", daemon=True).start()
     threads = [
@@ -115,15 +115,6 @@ def _process_jobs(engine: Engine, jobs: queue.Queue[Job | None], sender: Message
     except BaseException as error:
         sender.give_up(error)
     jobs.put(None)  # for the next thread
-
-
-def _receive(connection: Connection, jobs: queue.Queue[Job | None]) -> None:
-    """Hand on what comes through the pipe. When its other side is gone, this process ends at once."""
-    try:
-        while True:
-            jobs.put(connection.recv())
-    except (EOFError, OSError):
-        os._exit(0)  # the run is gone; what was being written was never published
 
 
 def _report_stages(sender: MessageSender, engine: Engine) -> None:

@@ -18,6 +18,7 @@ from aupipe.report.analysis.tiers import Tiers
 from aupipe.report.faces import length_s
 from aupipe.report.figures import LIGHT, STYLE
 from aupipe.report.panels import end_of, resample
+from aupipe.store.keys import name_as_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -150,5 +151,5 @@ def _foot(layout: Layout, table: Table) -> str:
 
 
 def _clip(text: str, length: int) -> str:
-    text = text.encode("utf-8", "backslashreplace").decode()
+    text = name_as_text(text)
     return text if len(text) <= length else f"{text[: length - 1]}…"

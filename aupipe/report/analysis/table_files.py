@@ -18,6 +18,7 @@ from aupipe.files import PRIVATE, staged_file
 from aupipe.report.analysis.columns import HEADER
 from aupipe.report.analysis.table import Layout, Table
 from aupipe.store.adapters import optional_package
+from aupipe.store.keys import name_as_text
 
 XLSX_ROWS = 1_048_576  # of a sheet, its header among them (ECMA-376; Excel's limits)
 XLSX_COLUMNS = 16_384
@@ -37,7 +38,8 @@ def csv_table(path: Path, layout: Layout, overwrite: bool) -> Iterator[Append]:
         def append(table: Table) -> None:
             for start, stop in _blocks(table):
                 times = [f"{value:.6f}" for value in table.times_s[start:stop].tolist()]
-                columns: list[Sequence[Any]] = [[printable(table.recording)] * len(times), range(start + 1, stop + 1)]
+                name = name_as_text(table.recording)
+                columns: list[Sequence[Any]] = [[name] * len(times), range(start + 1, stop + 1)]
                 parts = (values[start:stop].tolist() for values in _values(table, layout))
                 columns += [["" if v != v else f"{v:.6g}" for v in part] for part in parts]
                 writer.writerows(zip(columns[0], columns[1], times, *columns[2:], strict=True))
@@ -59,7 +61,7 @@ def parquet_table(path: Path, layout: Layout, overwrite: bool) -> Iterator[Appen
     with staged_file(path, overwrite, PRIVATE) as staged, parquet.ParquetWriter(staged, schema) as writer:
 
         def append(table: Table) -> None:
-            arrays = [arrow.array([printable(table.recording)] * len(table), arrow.string())]
+            arrays = [arrow.array([name_as_text(table.recording)] * len(table), arrow.string())]
             arrays.append(arrow.array(np.arange(1, len(table) + 1), arrow.int32()))
             arrays.append(arrow.array(table.times_s))
             for values, field in zip(_values(table, layout), fields[3:], strict=True):
@@ -84,7 +86,7 @@ def xlsx_table(path: Path, layout: Layout, overwrite: bool, events: Callable[[],
     sheet.append([column.name for column in layout.columns])
 
     def text(value: str) -> Any:
-        cell = cells.WriteOnlyCell(sheet, printable(value))
+        cell = cells.WriteOnlyCell(sheet, name_as_text(value))
         cell.data_type = "s"  # a name that begins with = is no formula
         return cell
 
@@ -139,11 +141,6 @@ def columns_csv(layout: Layout) -> str:
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows([HEADER, *(column.row() for column in layout.columns)])
     return out.getvalue()
-
-
-def printable(name: str) -> str:
-    """A file name as text that every format takes: bytes that are not UTF-8 become ``\\udcXX``."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _blocks(table: Table) -> Iterator[tuple[int, int]]:

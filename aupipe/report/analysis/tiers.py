@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from aupipe.report.analysis.columns import Column
 from aupipe.report.analysis.table import FACES, Block, Layout, Table
 from aupipe.report.checks.signals import BLENDSHAPES_OF
 from aupipe.report.panels import end_of
-from aupipe.train.occurrence_files import tiers_of
+from aupipe.train.occurrence_files import cut_at_zero, tiers_of
 from aupipe.train.occurrences import Occurrence, find_occurrences, occurrences_of
 from aupipe.train.predictions import Predictions
 
@@ -34,7 +34,8 @@ class Rules:
 
 @dataclass(frozen=True)
 class Tiers:
-    """``found``: the intervals of each tier, by their start, at the times of the rows. ``said_by``: what says them."""
+    """``found``: the intervals of each tier, by their start, at the times of the rows; those of a model without what
+    lies before 0 s. ``said_by``: what says them."""
 
     recording: str
     found: Mapping[str, tuple[Occurrence, ...]]
@@ -54,8 +55,7 @@ class Tiers:
 
     def from_zero(self) -> Mapping[str, tuple[Occurrence, ...]]:
         """The tiers without what lies before 0 s, which annotation tools do not have."""
-        cut = ((tier, [one for one in own if one.end_s > 0]) for tier, own in self.found.items())
-        return {tier: tuple(replace(one, start_s=max(0.0, one.start_s)) for one in own) for tier, own in cut}
+        return {tier: tuple(cut_at_zero(own)) for tier, own in self.found.items()}
 
 
 def find_tiers(

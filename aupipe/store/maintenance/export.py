@@ -18,7 +18,7 @@ from aupipe.store import fs
 from aupipe.store.adapters import optional_package
 from aupipe.store.formats.hdf5 import MAX_NAMES
 from aupipe.store.formats.rows import row_blocks
-from aupipe.store.keys import recording_key
+from aupipe.store.keys import name_as_text, recording_key
 from aupipe.store.maintenance.webdataset import write_shards
 from aupipe.store.permissions import folder_mode, set_modes
 from aupipe.store.processes import writer_name
@@ -110,9 +110,8 @@ def _to_npz(folder: str, items: Selection) -> None:
         of_it = [view[recording] for view, names_of in items if recording in names_of]
         arrays: dict[str, Any] = {names[item.spec.id]: item[:] for item in of_it}
         arrays |= {f"{names[i.spec.id]}.columns": np.array(i.spec.columns) for i in of_it if i.spec.columns}
-        np.savez(
-            os.path.join(folder, f"{recording_key(recording)}.npz"), recording=np.array(_printable(recording)), **arrays
-        )
+        name = np.array(name_as_text(recording))
+        np.savez(os.path.join(folder, f"{recording_key(recording)}.npz"), recording=name, **arrays)
 
 
 def _to_hdf5(path: str, items: Selection) -> None:
@@ -128,7 +127,7 @@ def _to_hdf5(path: str, items: Selection) -> None:
             for recording in recordings:
                 item = view[recording]
                 dataset = group.create_dataset(recording_key(recording), item.shape, item.dtype)
-                dataset.attrs["recording"] = _printable(recording)
+                dataset.attrs["recording"] = name_as_text(recording)
                 for start, stop in row_blocks(item.shape, item.dtype):
                     dataset[start:stop] = item[start:stop]
 
@@ -155,7 +154,7 @@ def _table(arrow: Any, item: ItemView, name: str, times: NDArray[np.float64] | N
     rows = item[start:stop]
     flat = np.ascontiguousarray(rows.reshape(len(rows), -1))  # (n, ...) -> (n, D)
     columns = {
-        "recording": arrow.array([_printable(item.record.recording)] * len(rows)),
+        "recording": arrow.array([name_as_text(item.record.recording)] * len(rows)),
         "frame": arrow.array(np.arange(start, stop)),
         "time_s": arrow.nulls(len(rows), arrow.float64()) if times is None else arrow.array(times[start:stop]),
         "valid": arrow.array(item.valid[start:stop]),
@@ -166,11 +165,6 @@ def _table(arrow: Any, item: ItemView, name: str, times: NDArray[np.float64] | N
         return arrow.table(columns | {column: arrow.array(np.ascontiguousarray(values)) for column, values in named})
     values = arrow.FixedSizeListArray.from_arrays(arrow.array(flat.reshape(-1)), flat.shape[1])
     return arrow.table(columns | {name: values})
-
-
-def _printable(recording: str) -> str:
-    """A name as text that every format takes: bytes that are not UTF-8 become ``\\udcXX``."""
-    return recording.encode("utf-8", "backslashreplace").decode()
 
 
 def _pyarrow() -> Any:

@@ -63,10 +63,8 @@ def _collect(store: LocalStore, lease: Lease, grace_ns: int, full: bool) -> Coll
     on_disk = items_on_disk(store) if full else []
     gone = {name for name in names_in(store.folder.journals) if _has_ended(store, name, now_ns)}
     store.refresh()  # after looking: what a writer had written before it ended is read
-    garbage = store.index.garbage(now_ns)
-    for orphan in _orphans(store, on_disk):
-        garbage.setdefault(orphan, now_ns)
-    for revision in [key for key, since_ns in garbage.items() if now_ns - since_ns >= grace_ns]:
+    garbage, due = _due(store, on_disk, now_ns, grace_ns)
+    for revision in due:
         lease.beat()
         path = store.folder.revision_path(*revision)
         if os.path.lexists(path):
@@ -85,13 +83,21 @@ def _collect(store: LocalStore, lease: Lease, grace_ns: int, full: bool) -> Coll
 def preview(store: LocalStore, grace_s: float = GRACE_S) -> Collected:
     """What `collect` would remove of items and of ``tmp/``; nothing is removed. Journals are not counted."""
     now_ns = store.folder.now_ns()
+    on_disk = items_on_disk(store)
     store.refresh()
-    garbage = store.index.garbage(now_ns)
-    for orphan in _orphans(store, items_on_disk(store)):
-        garbage.setdefault(orphan, now_ns)
-    due = [key for key, since_ns in garbage.items() if now_ns - since_ns >= grace_s * 1e9]
+    _, due = _due(store, on_disk, now_ns, int(grace_s * 1e9))
     paths = [path for path in (store.folder.revision_path(*key) for key in due) if os.path.lexists(path)]
     return Collected(len(paths), sum(map(size_on_disk, paths)), len(list_abandoned(store, now_ns)))
+
+
+def _due(
+    store: LocalStore, on_disk: list[str], now_ns: int, grace_ns: int
+) -> tuple[dict[Revision, int], list[Revision]]:
+    """The revisions that nothing needs, orphans among them, and since when; those of them whose grace has passed."""
+    garbage = store.index.garbage(now_ns)
+    for orphan in _orphans(store, on_disk):
+        garbage.setdefault(orphan, now_ns)
+    return garbage, [key for key, since_ns in garbage.items() if now_ns - since_ns >= grace_ns]
 
 
 def forget(store: LocalStore, recording: str) -> None:

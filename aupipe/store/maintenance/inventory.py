@@ -77,12 +77,13 @@ def refuse_writers(store: LocalStore, then: str) -> None:
             raise BusyError(f"process {pid} is writing to {store.path}: stop it, then {then}")
 
 
-def unrecorded_items(store: LocalStore) -> list[str]:
-    """The paths of orphans: items on disk that no journal line is of, neither published nor replaced."""
+def find_unpublished(store: LocalStore) -> tuple[list[str], list[str]]:
+    """The paths of items on disk that are not published: orphans, which no journal line is of, and replaced ones."""
     on_disk = items_on_disk(store)
     store.refresh()  # after looking: the line of an item is written after the item
     published, replaced = recorded_paths(store)
-    return [path for path in on_disk if path not in published and path not in replaced]
+    orphans = [path for path in on_disk if path not in published and path not in replaced]
+    return orphans, [path for path in on_disk if path in replaced]
 
 
 def recorded_paths(store: LocalStore) -> tuple[set[str], set[str]]:

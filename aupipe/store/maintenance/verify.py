@@ -14,7 +14,7 @@ from functools import cache
 from typing import Literal, cast
 
 from aupipe.errors import DamageError
-from aupipe.store.api import open_store
+from aupipe.store.api import open_once
 from aupipe.store.documents import STORE_FILE, VERSION, read_spec, store_document
 from aupipe.store.local import LocalStore
 from aupipe.store.log.index_file import index_paths, is_intact
@@ -23,10 +23,9 @@ from aupipe.store.maintenance.gc import list_abandoned
 from aupipe.store.maintenance.inventory import (
     feature_folders,
     find_links,
+    find_unpublished,
     group_folders,
-    items_on_disk,
     names_in,
-    recorded_paths,
 )
 from aupipe.store.records import ItemRecord
 
@@ -90,11 +89,8 @@ def check(
     items = [(record, number in chosen) for number, record in enumerate(records)]
     report.damage += run(items) if run is not None else check_items(store, items, iter(RETRY_WAITS_S))
     report.items, report.summed = len(records), len(chosen)
-    on_disk = items_on_disk(store)
-    store.refresh()
-    published, replaced = recorded_paths(store)
-    report.orphans = [path for path in on_disk if path not in published and path not in replaced]
-    report.superseded = len(replaced.intersection(on_disk))
+    report.orphans, replaced = find_unpublished(store)
+    report.superseded = len(replaced)
     report.unfinished = len(list_abandoned(store))
     return report
 
@@ -126,12 +122,7 @@ class ChunkChecker:
 
     def __call__(self, chunk: ItemChunk) -> list[Damage]:
         """The damage of a chunk's items."""
-        return check_items(_open(self.path), chunk.items, _waits_s(self.path))
-
-
-@cache
-def _open(path: str) -> LocalStore:
-    return cast(LocalStore, open_store(path))
+        return check_items(cast(LocalStore, open_once(self.path)), chunk.items, _waits_s(self.path))
 
 
 @cache

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from aupipe.store.aligned import stored_items
-from aupipe.store.keys import recording_key
+from aupipe.store.keys import name_as_text, recording_key
 from aupipe.store.view import FeatureView
 
 SHARD_BYTES = 1_000_000_000  # after which a new shard is begun; a sample is never divided
@@ -57,8 +57,7 @@ def _sample(views: Sequence[FeatureView], names: Mapping[str, str], recording: s
     """Member -> its bytes."""
     items = {names[item.spec.id]: item for item in stored_items(views, recording) if item is not None}
     about = {name: {"id": item.spec.id, "columns": list(item.spec.columns)} for name, item in items.items()}
-    printable = recording.encode("utf-8", "backslashreplace").decode()
-    members = {"json": json.dumps({"recording": printable, "features": about}).encode()}
+    members = {"json": json.dumps({"recording": name_as_text(recording), "features": about}).encode()}
     for name, item in items.items():
         members[f"{name}.npy"] = _npy(item.to_numpy())
         members[f"{name}.valid.npy"] = _npy(item.valid)
