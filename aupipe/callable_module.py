@@ -10,9 +10,7 @@ from typing import Any
 
 
 class CallableModule(ModuleType):
-    """A module that calls a function of another one, which is imported at the first call."""
-
-    __called__ = ("", "")  # module and name of the function
+    """A module that calls the function of its own name in `aupipe.commands`, which is imported at the first call."""
 
     @property
     def __signature__(self) -> inspect.Signature:
@@ -23,11 +21,9 @@ class CallableModule(ModuleType):
         return self._called_function()(*args, **options)
 
     def _called_function(self) -> Any:
-        module, name = self.__called__
-        return getattr(import_module(module), name)
+        return getattr(import_module("aupipe.commands"), self.__name__.rpartition(".")[2])
 
 
-def make_callable(module: str, called: str, name: str) -> None:
-    """Make the module named ``module`` call the function ``name`` of the module ``called``."""
-    kind = type(name, (CallableModule,), {"__called__": (called, name)})
-    sys.modules[module].__class__ = kind
+def make_callable(module: str) -> None:
+    """Make the module of this name a `CallableModule`."""
+    sys.modules[module].__class__ = CallableModule

@@ -29,6 +29,7 @@ from aupipe.config import Config, EncoderConfig
 from aupipe.errors import RecordingError, UsageError, WeightsMissingError
 from aupipe.files import refuse_existing
 from aupipe.quantities import counted
+from aupipe.video_folders import ABOUT_HEADER
 
 if TYPE_CHECKING:
     from aupipe.extract.planning.features import FeatureSet
@@ -221,7 +222,7 @@ def _write(
 
 def _report(asked: Analysis, written: Written, layout: Layout, targets: Targets, store: Store, as_json: bool) -> None:
     """Print what was written, what of it is measured and what is guessed, and what could not be given."""
-    from aupipe.report.analysis.columns import HEADER, in_words
+    from aupipe.report.analysis.columns import in_words
 
     own = {name for one in asked.recordings for name in (one.id, one.video_id)}
     found = media_notes(record for record in store.records() if record.recording in own)
@@ -233,7 +234,7 @@ def _report(asked: Analysis, written: Written, layout: Layout, targets: Targets,
     for name, damage in damaged.items():
         notes.setdefault(name, []).append(f"damaged: {damage}")
     if as_json:
-        columns = [dict(zip(HEADER, column.row(), strict=True)) for column in layout.columns]
+        columns = [dict(zip(ABOUT_HEADER, column.row(), strict=True)) for column in layout.columns]
         about: dict[str, Any] = {"message_type": "analysis", "store": str(Path(store.path).absolute())}
         about |= {"files": list(map(str, written.files)), "rows": written.rows, "columns": columns}
         about |= {"not_computed": asked.missing, "left_out": written.left_out, "no_picture": targets.no_picture}

@@ -2,4 +2,4 @@
 
 from aupipe.callable_module import make_callable
 
-make_callable(__name__, "aupipe.commands", "extract")
+make_callable(__name__)

@@ -143,7 +143,12 @@ MUTANTS = [
     ("maintenance/gc.py", "            store.folder.remove_item(path)\n", "            pass\n", L),
     ("maintenance/gc.py", "    if is_of_this_machine(name):\n        return writer_has_ended(name)\n", "", S),
     ("maintenance/gc.py", "    return now_ns - changed_ns > ABANDONED_AFTER_S * 1e9", "    return True", S),
-    ("maintenance/gc.py", "now_ns = store.folder.now_ns()\n    found =", "now_ns = __import__('time').time_ns()\n    found =", S),
+    (
+        "maintenance/gc.py",
+        "now_ns = store.folder.now_ns()\n    found =",
+        "now_ns = __import__('time').time_ns()\n    found =",
+        S,
+    ),
     ("maintenance/gc.py", "    if len(paths) < 2 or _changed_ns(paths[1]) > long_ago_ns:", "    if len(paths) < 2:", R),
     ("maintenance/gc.py", "all(part.merged for part in parts)", "True", R),
     ("maintenance/gc.py", "not any(damaged_lines(journal))", "True", R),

@@ -120,8 +120,8 @@ def still_to_do(store: Store, features: FeatureSet, retry_failed: bool, attempts
 
 
 def size_of(job: Job) -> int:
-    """Bytes of a job's video; 0 for images, and for a video that cannot be read: it will fail by name."""
-    video = job.recordings[0].video
+    """Bytes of a job's video; 0 for images, for work without a video, and for one that cannot be read: it will fail."""
+    video = job.recordings[0].video if job.recordings else None
     try:
         return video.stat().st_size if video is not None else 0
     except OSError:

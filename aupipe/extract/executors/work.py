@@ -147,7 +147,7 @@ def run_work(
 
 def _attempt(name: str, task: Any, video: Path | None) -> Attempt:
     item = WorkItem(name, [Recording(name, video)] if video is not None else [], content=pickle.dumps(task))
-    return Attempt(item, size_bytes=size_of(item) if video is not None else 0)
+    return Attempt(item, size_bytes=size_of(item))
 
 
 def run_tasks(

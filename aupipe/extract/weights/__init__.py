@@ -68,7 +68,7 @@ def find_file(name: str, known: KnownWeights | None = None) -> Path:
         where = f"in {folder} (AUPIPE_WEIGHTS)" if folder else "because AUPIPE_WEIGHTS names no folder"
         how = known.how if known else "put it there"
         digest = f" (sha256 {known.sha256})" if known and known.sha256 else ""
-        then = "set AUPIPE_WEIGHTS to its folder" + " and `aupipe weights import` it" * _is_pickle(path)
+        then = "set AUPIPE_WEIGHTS to its folder" + " and `aupipe weights import` it" * is_pickle(path)
         if known and known.url:
             first = "" if folder else "set AUPIPE_WEIGHTS to a folder, then "
             how = f"{first}`aupipe weights pull {shlex.quote(name)}` fetches it; or {how}"
@@ -84,7 +84,7 @@ def find_weights(name: str, known: KnownWeights | None = None) -> Path:
     """
     if is_random(name):
         raise WeightsMissingError("weights = 'random': here the file is the network, so there is none; name a file")
-    if not _is_pickle(Path(name)):
+    if not is_pickle(Path(name)):
         return find_file(name, known)
     path, others = _path(name), []
     for folder in (path.parent, weights_folder()):
@@ -116,7 +116,7 @@ def identify(name: str, licence: str = "unknown") -> Weights:
     origin = safetensors_metadata(path) if path.suffix == ".safetensors" else {}
     if known:
         licence = known.licence
-    if _is_pickle(Path(name)):
+    if is_pickle(Path(name)):
         return Weights(Path(name).name, origin["source_sha256"], licence)
     return Weights(path.name, file_sha256(path), licence if known else origin.get("licence", licence))
 
@@ -132,7 +132,8 @@ def _path(name: str) -> Path:
     return folder / path if folder and not path.is_absolute() else path
 
 
-def _is_pickle(path: Path) -> bool:
+def is_pickle(path: Path) -> bool:
+    """Whether a file's name is that of a pickle, which is only read to import it."""
     return path.suffix.lower() in PICKLES
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from aupipe.errors import BusyError, UsageError, WeightsMissingError
-from aupipe.extract.weights import PICKLES, RefusedWeightsError, file_sha256, imported_name
+from aupipe.extract.weights import RefusedWeightsError, file_sha256, imported_name, is_pickle
 from aupipe.extract.weights.download import Progress, download
 from aupipe.extract.weights.folder import NOTES, import_weights, needed_folder, read_notes
 from aupipe.extract.weights.known import KNOWN_WEIGHTS, KnownWeights
@@ -51,8 +51,7 @@ def pull_weights(
         raise UsageError(f"no known weights {name!r}.{nearest(name, KNOWN_WEIGHTS)} `aupipe weights list` lists them")
     folder = needed_folder(folder)
     target, imported = folder / name, folder / imported_name(Path(name))
-    is_pickle = target.suffix.lower() in PICKLES
-    there = imported if is_pickle or imported.is_file() else target
+    there = imported if is_pickle(target) or imported.is_file() else target
     if there.is_file():
         tell(f"{name}: there already, {there}")
         return there
@@ -160,7 +159,7 @@ def _check(name: str, known: KnownWeights, path: Path, url: str, before: str) ->
 
 def _imported(target: Path, folder: Path) -> Path:
     """The file that is read: of a pickle what is imported from it, which replaces it."""
-    if target.suffix.lower() not in PICKLES:
+    if not is_pickle(target):
         return target
     try:
         return import_weights(target, folder=folder)

@@ -8,7 +8,6 @@ from pathlib import PurePath
 from typing import Literal
 
 from aupipe.config import EncoderConfig
-from aupipe.video_folders import ABOUT_HEADER
 
 Kind = Literal["measurement", "guess"]
 
@@ -55,9 +54,6 @@ class Column:
 
     def row(self) -> tuple[str, ...]:
         return (self.name, self.unit, self.kind, self.by, self.trained_on)
-
-
-HEADER = ABOUT_HEADER
 
 
 def clock_columns() -> list[Column]:

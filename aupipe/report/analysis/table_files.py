@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from aupipe.errors import UsageError
 from aupipe.files import PRIVATE, staged_file
-from aupipe.report.analysis.columns import HEADER
 from aupipe.report.analysis.table import Layout, Table
 from aupipe.store.adapters import optional_package
 from aupipe.store.keys import name_as_text
+from aupipe.video_folders import ABOUT_HEADER
 
 XLSX_ROWS = 1_048_576  # of a sheet, its header among them (ECMA-376; Excel's limits)
 XLSX_COLUMNS = 16_384
@@ -55,7 +55,7 @@ def parquet_table(path: Path, layout: Layout, overwrite: bool) -> Iterator[Appen
     fields = []
     for column in layout.columns:
         kind = types.get(column.name) or (arrow.int32() if column.whole else arrow.float32())
-        about = {key: text for key, text in zip(HEADER[1:], column.row()[1:], strict=True) if text}
+        about = {key: text for key, text in zip(ABOUT_HEADER[1:], column.row()[1:], strict=True) if text}
         fields.append(arrow.field(column.name, kind, metadata=about))
     schema = arrow.schema(fields)
     with staged_file(path, overwrite, PRIVATE) as staged, parquet.ParquetWriter(staged, schema) as writer:
@@ -99,7 +99,7 @@ def xlsx_table(path: Path, layout: Layout, overwrite: bool, events: Callable[[],
     with staged_file(path, overwrite, PRIVATE) as staged:
         yield append
         about = book.create_sheet("columns")
-        for line in (HEADER, *(column.row() for column in layout.columns)):
+        for line in (ABOUT_HEADER, *(column.row() for column in layout.columns)):
             about.append(line)
         intervals = book.create_sheet("events")
         for recording, *rest in events():
@@ -139,7 +139,7 @@ def refuse_long(path: Path, rows: int, columns: int) -> None:
 def columns_csv(layout: Layout) -> str:
     """What every column is, as CSV: a line each."""
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([HEADER, *(column.row() for column in layout.columns)])
+    csv.writer(out, lineterminator="\n").writerows([ABOUT_HEADER, *(column.row() for column in layout.columns)])
     return out.getvalue()
 
 

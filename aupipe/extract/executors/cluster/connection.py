@@ -25,7 +25,7 @@ from aupipe.extract.executors.cluster.checks import versions_for, weights_for
 from aupipe.extract.executors.cluster.executor import DaskExecutor
 from aupipe.extract.executors.cluster.machines import Machines
 from aupipe.extract.executors.cluster.messages import PLUGIN, Order, WorkOrder
-from aupipe.extract.executors.messages import PROCESS_ENVIRONMENT, environment_of
+from aupipe.extract.executors.messages import NAMED, PROCESS_ENVIRONMENT, environment_of
 from aupipe.extract.planning.features import FeatureSet
 from aupipe.files import PRIVATE, write_file
 from aupipe.store import fs
@@ -35,7 +35,7 @@ SCHEMES = ("tcp", "tls", "ws", "wss", "ucx", "ucxx")  # that Dask has
 HALF_WRITTEN_S = 5.0  # a file that is there may be
 CONNECT_S = 30.0
 WAIT_S = 2.0  # between looks at whether another run on the scheduler has ended
-MACHINES_OWN = ("XDG_CACHE_HOME", "TMPDIR", "TORCH_HOME", "CUDA_VISIBLE_DEVICES", "MALLOC_ARENA_MAX")
+MACHINES_OWN = (*NAMED, "MALLOC_ARENA_MAX")
 LOOPBACK = ("127.", "localhost", "[::1]", "::1")
 
 Tell = Callable[[str], None]  # shows the user a line
