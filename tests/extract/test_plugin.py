@@ -16,7 +16,7 @@ def settings(worker: Worker) -> dict[str, float]:
 
 
 def test_a_dask_worker_looks_at_itself_less_often_during_a_run_and_as_before_afterwards() -> None:
-    options = {"processes": False, "n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"processes": False, "n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"}
     with LocalCluster(**options) as cluster, Client(cluster, set_as_default=False) as client:
         (worker,) = cluster.workers.values()
         before = settings(worker)

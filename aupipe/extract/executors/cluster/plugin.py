@@ -23,7 +23,7 @@ MANY = 1_000_000  # tasks that Dask runs at once: they only wait
 # Milliseconds between two looks of a Dask worker at itself, for its dashboard: at its threads, the delay of its event
 # loop (a delay of 3 s is logged), its memory and network. At Dask's 10, 20 and 500 ms an idle worker wakes up 150 times
 # a second for them.
-SLOWED_MS = {"profile": 10_000.0, "profile-cycle": 10_000.0, "tick": 1_000.0, "ticks": 10_000.0, "monitor": 2_000.0}
+SLOWED_MS = {"profile": 10_000.0, "profile-cycle": 10_000.0, "tick": 2_000.0, "ticks": 10_000.0, "monitor": 5_000.0}
 
 
 class AgentPlugin(WorkerPlugin):
