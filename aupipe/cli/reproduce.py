@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from aupipe.cli.options import config_options, device_options, json_option, require_config, resolve, split_list
+from aupipe.cli.options import config_options, json_option, require_config, resolve, split_list
 from aupipe.cli.output import echo
 from aupipe.cli.signals import say_how_to_continue
+from aupipe.cli.work import Place, place_options
 from aupipe.config import Config
 from aupipe.documents import read_json
 from aupipe.errors import AupipeError, UsageError, WeightsMissingError
@@ -46,7 +47,7 @@ STARTED = "reproduce.json"  # the choices that a reproduction was begun with
     "--sample", type=click.Path(path_type=Path, exists=True), help="The organisers' sample file, for submissions."
 )
 @click.option("--dry-run", is_flag=True, help="Print the commands and the rows; write recipe files alone.")
-@device_options
+@place_options
 @config_options
 @json_option
 def reproduce(
@@ -60,8 +61,7 @@ def reproduce(
     on_missing_text: str,
     sample: Path | None,
     dry_run: bool,
-    gpu: str | None,
-    cpu: bool,
+    place: Place,
     config_file: Path | None,
     store: Path | None,
     as_json: bool,
@@ -76,6 +76,7 @@ def reproduce(
     Examples:
       aupipe reproduce s4 --task expr --dry-run
       aupipe reproduce s4 --task expr --rows t1-expr,t7
+      aupipe reproduce s5 --task au --gpu all --scheduler scheduler.json
     """
     from aupipe.cli.reproduce_report import report
     from aupipe.cli.reproduce_steps import Choices, build_steps, runs_of, write_recipes
@@ -100,7 +101,7 @@ def reproduce(
         overrides,
         weights == "random",
         tuple(part for name, value in masks if value != "fail" for part in (name, value)),
-        ("--cpu",) if cpu else ("--gpu", gpu) if gpu is not None else (),
+        place,
         tuple(
             part
             for name, value in (("--config", config_file), ("--store", store))

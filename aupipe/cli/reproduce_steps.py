@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aupipe.cli.recipe_features import encoder_text, recipe_file_text, table_text
 from aupipe.cli.train_request import is_finished, read_request
+from aupipe.cli.work import Place
 from aupipe.config import Config, EncoderConfig, encoder_table
 from aupipe.errors import UsageError
 from aupipe.extract.planning.random_weights import randomised
@@ -23,12 +24,15 @@ from aupipe.train.run import POST_FILE
 
 @dataclass(frozen=True)
 class Choices:
-    """What the user chose for all commands: changes of recipes, random weights, the device and the configuration."""
+    """What the user chose for all commands: changes of recipes, random weights, the place and the configuration.
+
+    With a scheduler its machines extract and train; the rest, which is short, is computed by this process.
+    """
 
     overrides: tuple[str, ...] = ()
     random: bool = False
     mask: tuple[str, ...] = ()  # options of `extract` for recordings without sound or words
-    device: tuple[str, ...] = ()
+    place: Place = field(default_factory=Place)
     config: tuple[str, ...] = ()  # --config and --store
     sample: Path | None = None
     split: str = "validation"  # of submissions: test, where the data set has one
@@ -65,6 +69,7 @@ class Step:
     command: tuple[str, ...]
     makes: Path | None = None
     captures: bool = False
+    kept: tuple[str, ...] = ()  # options that the command which continues it has too
 
     @property
     def done(self) -> bool:
@@ -78,11 +83,7 @@ class Step:
         begun = self.what == "train" and self.makes is not None and (self.makes / REQUEST_FILE).is_file()
         if not begun:
             return self.command
-        keep = [name for name in ("--cpu",) if name in self.command]
-        for name in ("--gpu", "--config", "--store"):
-            if name in self.command:
-                keep += [name, self.command[self.command.index(name) + 1]]
-        return ("train", "--resume", str(self.makes), *keep)
+        return ("train", "--resume", str(self.makes), *self.kept)
 
 
 def _has_post(folder: Path) -> bool:
@@ -99,7 +100,7 @@ def build_steps(paper: Reproduction, rows: Sequence[Row], out: Path, choices: Ch
     """The steps of the rows that can be had: extract, train, tune, join, evaluate, predict; each once."""
     wanted = [row for row in rows if row.model]
     runs = runs_of(paper, wanted)
-    common = (*choices.device, *choices.config)
+    common = (*choices.place.here().arguments(), *choices.config)
     steps = [_extract(out, choices)] if runs else []
     steps += [_train(run, out, choices) for run in runs]
     for run in (run for run in runs if run.post_from):
@@ -192,7 +193,8 @@ def scores_file(out: Path, row: Row) -> Path:
 def _extract(out: Path, choices: Choices) -> Step:
     features = ("--recipe", str(_features_file(out)), "--task", "au")
     # What failed is tried again by the same command: its video may be another one now, or its sound be masked.
-    return Step("extract", ("extract", *features, "--retry-failed", *choices.mask, *choices.device, *choices.config))
+    where = (*choices.place.arguments(), *choices.config)
+    return Step("extract", ("extract", *features, "--retry-failed", *choices.mask, *where))
 
 
 def _train(run: PaperRun, out: Path, choices: Choices) -> Step:
@@ -200,7 +202,8 @@ def _train(run: PaperRun, out: Path, choices: Choices) -> Step:
     folds = ("--folds", str(run.folds)) if run.folds else ()
     sets = [part for change in choices.changes(run) for part in ("--set", change)]
     command = ("train", "--recipe", str(_recipe(out, run, choices)), "--task", run.task, *folds, *run.args, *sets)
-    return Step("train", (*command, "--out", str(folder), *choices.device, *choices.config), folder)
+    where = (*choices.place.arguments(), *choices.config)
+    return Step("train", (*command, "--out", str(folder), *where), folder, kept=where)
 
 
 def _recipe(out: Path, run: PaperRun, choices: Choices) -> str | Path:

@@ -14,9 +14,7 @@ from aupipe.errors import AupipeError
 
 if TYPE_CHECKING:
     from aupipe.store import Store
-    from aupipe.train.crossval import Fold
-    from aupipe.train.ensemble import RunTrainer
-    from aupipe.train.ensemble_recipe import EnsembleRecipe
+    from aupipe.train.ensemble import EnsembleRun, RunTrainer
     from aupipe.train.search import CellTrainer
 
 T = TypeVar("T")
@@ -38,7 +36,8 @@ def run_parts(
     out, store = trainer.out, Path(str(trainer.store if isinstance(trainer.store, str) else trainer.store.path))
     options = {**trainer.options, "device": place.device_of_work(devices)}
     work: Any = replace(trainer, store=str(seen_elsewhere(store)), out=seen_elsewhere(out), options=options)
-    work, tasks = ListedWork(work, parts), [ListedTask(number, str(part)) for number, part in enumerate(parts)]
+    tasks = [ListedTask(number, str(part) or out.name) for number, part in enumerate(parts)]
+    work = ListedWork(work, parts)
     resume = f"`aupipe train --resume {out}`"
     if place.scheduler is None:
         running = run_here(work, tasks, devices, place.jobs, tell)
@@ -62,8 +61,7 @@ def run_parts(
 
 
 def train_runs(
-    recipe: EnsembleRecipe,
-    folds: Sequence[tuple[Fold, int]],
+    runs: Sequence[EnsembleRun],
     data: Data,
     store: Store,
     out: Path,
@@ -72,13 +70,12 @@ def train_runs(
     devices: Sequence[str],
     tell: Callable[[str], None],
 ) -> None:
-    """Train the runs of an ensemble beside each other, into folders below ``out``; they are combined afterwards.
+    """Train runs beside each other, into folders below ``out``, or one without a name into ``out`` itself.
 
     Raises AupipeError as `run_parts` does.
     """
-    from aupipe.train.ensemble import RunTrainer, plan_runs
+    from aupipe.train.ensemble import RunTrainer
 
-    runs = plan_runs(recipe, folds, data.features)
     trainer = RunTrainer(store, data.task, data.labels, out, data.aux_labels, data.command, options)
     for number, (run, line) in enumerate(run_parts(trainer, runs, place, devices, tell), 1):
-        tell(f"{number}/{len(runs)} runs  {run}: {line}")
+        tell(f"{number}/{len(runs)} runs  {str(run) or out.name}: {line}")

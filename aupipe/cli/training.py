@@ -53,6 +53,7 @@ def run_request(
     ``extend``: ``out`` holds a finished search, which gets the points of the request besides its own.
     """
     keep_freed_memory()
+    from aupipe.train.ensemble import EnsembleRun, plan_runs, train_ensemble
     from aupipe.train.ensemble_recipe import ensemble_recipe_from_json, expand_members
     from aupipe.train.fit import fit
     from aupipe.train.fit_config import FitConfig, FitData
@@ -91,8 +92,8 @@ def run_request(
     for point in points:
         expand_members(point.recipe, data.features)  # refuses what is not there
     folds, several = divide(data, request), bool(points) or request.folds is not None
-    if not (several := several or len(request.seeds) * len(members) > 1) and place.is_elsewhere:
-        raise UsageError("--jobs and --scheduler are for several runs: --sweep, --folds, several --seed or members")
+    if not (several := several or len(request.seeds) * len(members) > 1) and place.jobs > 1:
+        raise UsageError("--jobs is for several runs: --sweep, --folds, several --seed or members")
     request = replace(request, data=identify_data(data, store))
     refuse_other_data(begun, request, out, "train into another folder" if resumed else "choose another --out")
     fresh = out is None or not out.exists()
@@ -118,15 +119,17 @@ def run_request(
                 splits = FitData(fold.train, fold.validation, **shared | {"features": members[0].features})
                 how = FitConfig(members[0].recipe, data.task, seed, **options)
                 with training_log(out, config, request, data, flagged, place.words(devices)) as tell:
+                    if place.is_elsewhere:
+                        alone = EnsembleRun(fold, seed, replace(members[0], name=""))
+                        train_runs([alone], data, store, out, options, place, devices, tell)
                     run = fit(store, splits, how, out, resume=True, progress=tell)
             worth = describe_worth(data, request, len(run.validation), False)
             show_run(run, store, data, fold.validation, worth, as_json)
         else:
-            from aupipe.train.ensemble import train_ensemble
-
             with lock_folder(out), training_log(out, config, request, data, flagged, place.words(devices)) as tell:
                 if place.is_elsewhere and not is_finished(out):
-                    train_runs(ensemble, folds, data, store, out, options, place, devices, tell)
+                    runs = plan_runs(ensemble, folds, data.features)
+                    train_runs(runs, data, store, out, options, place, devices, tell)
                 shared |= {"task": data.task, "out": out, "progress": tell}
                 model = train_ensemble(store, ensemble, folds, **shared, **options)
             held_out = len({name for run in model.runs for name in run.validation})

@@ -38,6 +38,19 @@ class Place:
         if self.scheduler is not None and not self.cpu and self.gpu is None:
             raise UsageError("--scheduler: say what its machines compute on: --cpu, --gpu 0, or --gpu all (of each)")
 
+    def here(self) -> Place:
+        """For what is computed without the machines of a scheduler, whose GPUs say nothing of those here."""
+        return self if self.scheduler is None else Place(cpu=self.cpu)
+
+    def arguments(self) -> tuple[str, ...]:
+        """The options of a command line that say the same, but for ``--jobs``."""
+        given = {"--gpu": self.gpu, "--scheduler": self.scheduler}
+        if self.worker_timeout != Place.worker_timeout:
+            given["--worker-timeout"] = str(self.worker_timeout)
+        files = {"--tls-ca": self.tls_ca, "--tls-cert": self.tls_cert, "--tls-key": self.tls_key}
+        words = [word for name, value in {**given, **files}.items() if value is not None for word in (name, str(value))]
+        return (*("--cpu",) * self.cpu, *words)
+
     @property
     def is_elsewhere(self) -> bool:
         """Whether the work is done in other processes than this one."""

@@ -1,4 +1,4 @@
-"""train, transcribe and store verify with --scheduler: what a local run gives, whatever is killed meanwhile.
+"""train, transcribe, reproduce and store verify with --scheduler: what a local run gives, whatever is killed meanwhile.
 
 A real Dask cluster in processes, as in `test_cluster.py`. The machinery itself is tested in `test_executors.py`.
 """
@@ -10,9 +10,10 @@ import os
 import pickle
 import re
 import shlex
+import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from safetensors.numpy import load_file
 
 from aupipe.cli import store_verify
 from aupipe.cli.work import Place
+from aupipe.demo import draw_corpus
 from aupipe.extract.executors.work import Died
 from aupipe.store import create_store, open_store
 from aupipe.store.maintenance.verify import check
@@ -36,6 +38,7 @@ from tests.extract.dask_cluster import Cluster, dask_cluster
 from tests.extract.test_transcript import save_tiny_whisper
 from tests.made import write_talking
 
+Arrays = Callable[[Path], dict[tuple[str, str], bytes]]
 FAST = ("--recipe", "baseline", "--feature", "hog", *SMALL, "--set", "predict_hop=32")
 SEARCH = ("train", *FAST, "--sweep", "lr=0.01,0.1", "--folds", "3")
 BLOCK = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text(encoding="utf-8").partition("## More than")[2]
@@ -246,6 +249,42 @@ def test_ctrl_c_finishes_the_videos_under_way(cluster: Cluster, tmp_path: Path) 
     assert 1 <= len(list(tmp_path.glob("videos/*.json"))) < 8
     assert project.run(*command).code == 0
     assert len(list(tmp_path.glob("videos/*.json"))) == 8
+
+
+@pytest.mark.slow
+def test_a_paper_is_reproduced_on_machines_as_here(cluster: Cluster, tmp_path: Path, arrays: Arrays) -> None:
+    """One run and folds: the features, weights, rows and submissions."""
+    draw_corpus(tmp_path / "here", recordings=5, seconds=1.0, fps=8, seed=5)
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    command = ["reproduce", "s4", "--task", "expr", "--rows", "t1-expr,t5-expr.2", "--cpu", "--json"]
+    command += [
+        "--weights",
+        "random",
+        "--set",
+        "epochs=1",
+        "--set",
+        "batch=4",
+        "--set",
+        'features=["affectnet8"]',
+        "--set",
+        "head.layers=1",
+    ]
+    rows, files = {}, {}
+    for place, more in (("here", ()), ("there", ("--scheduler", cluster.file))):
+        project = Project(tmp_path / place, dict(os.environ))
+        assert project.run("init").code == 0
+        answer = project.run(*command, *more)
+        assert answer.code == 0, answer.err
+        rows[place] = json.loads(answer.out)["rows"]
+        assert all(row["ours"] is not None for row in rows[place])
+        out = project.folder / "runs" / "s4"
+        submissions = {path.name: path.read_bytes() for path in out.glob("submissions/*")}
+        files[place] = weights(out), submissions, arrays(project.folder / "features")
+        assert all(files[place])
+    assert files["here"] == files["there"]
+    assert rows["here"] == rows["there"]
+    assert re.search(r"^1/1 runs  \S+: epoch 1", answer.err, re.MULTILINE), answer.err
+    assert re.search(r"^(\d)/\1 runs  fold\d: epoch 1", answer.err, re.MULTILINE), answer.err
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from aupipe.cli.recipe_features import narrow_to_recipe, with_encoders
 from aupipe.cli.reproduce_steps import Choices, Step, build_steps, runs_of, write_recipes
 from aupipe.cli.signals import last_words
 from aupipe.cli.train_request import TrainRequest, write_request
+from aupipe.cli.work import Place
 from aupipe.config import load_config
 from aupipe.demo import draw_corpus
 from aupipe.errors import UsageError
@@ -106,7 +107,7 @@ def test_a_paper_s_rows_are_reproduced_from_videos_and_continue_where_they_stopp
 
 def test_a_training_that_was_stopped_is_continued_and_choices_are_kept(tmp_path: Path) -> None:
     paper = load_reproduction("s2")
-    choices = Choices(("epochs=2",), random=True, device=("--cpu",), config=("--store", "f"))
+    choices = Choices(("epochs=2",), random=True, place=Place(cpu=True), config=("--store", "f"))
     train, *_ = (
         step for step in build_steps(paper, paper.select(None, ["t2.9"]), tmp_path, choices) if step.what == "train"
     )
@@ -119,6 +120,27 @@ def test_a_training_that_was_stopped_is_continued_and_choices_are_kept(tmp_path:
     (folder / "train.json").write_text("{}")
     assert train.arguments == ("train", "--resume", str(folder), "--cpu", "--store", "f")
     assert not train.done
+
+
+def test_a_scheduler_is_for_extraction_and_training_and_the_device_of_its_machines_is_none_of_this_one(
+    tmp_path: Path,
+) -> None:
+    paper = load_reproduction("s4")
+    rows = paper.select("expr", ["t1-expr", "t5-expr.2"])
+    there = ("--gpu", "all", "--scheduler", "s.json", "--worker-timeout", "60.0", "--tls-ca", "ca.pem")
+    place = Place(gpu="all", scheduler="s.json", worker_timeout=60.0, tls_ca=Path("ca.pem"))
+    steps = build_steps(paper, rows, tmp_path, Choices(place=place, config=("--store", "f")))
+    for step in steps:
+        options = step.command[step.command.index("--gpu") :] if "--gpu" in step.command else ()
+        assert options == ((*there, "--store", "f") if step.what in ("extract", "train") else ()), step
+    assert {step.what for step in steps} > {"extract", "train", "evaluate"}
+    train = next(step for step in steps if step.what == "train")
+    assert train.makes is not None
+    train.makes.mkdir(parents=True)
+    (train.makes / "train.json").write_text("{}")
+    assert train.arguments == ("train", "--resume", str(train.makes), *there, "--store", "f")
+    assert Place(cpu=True, scheduler="s.json").here().arguments() == ("--cpu",)
+    assert Place(gpu="0,1").here().arguments() == Place(gpu="0,1").arguments() == ("--gpu", "0,1")
 
 
 def test_a_resumed_training_without_its_features_names_the_file_of_its_recipe(folder: Path) -> None:

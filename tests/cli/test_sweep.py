@@ -185,7 +185,7 @@ def test_another_sweep_does_not_mix_with_a_finished_one(project: Folder, searche
         ("--sweep momentum=0.1,0.2 --set lr=0.1 --folds 3", "unknown key 'lr'. Did you mean 'optimiser.lr'?"),
         ("--sweep lr --folds 3", "expected key=value,value"),
         ('--sweep features=["hog"],["swin"] --folds 3', "'swin'"),
-        ("--jobs 2", "--jobs and --scheduler are for several runs: --sweep, --folds, several --seed or members"),
+        ("--jobs 2", "--jobs is for several runs: --sweep, --folds, several --seed or members"),
         ("--folds 3 --scheduler nowhere", "expected an address such as tcp://host:8786, or the file"),
         ("--folds 9 --sweep lr=1", "9 folds of 6 groups"),
     ],

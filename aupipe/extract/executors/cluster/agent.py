@@ -150,7 +150,7 @@ class Agent:
         """Take in what has come; ``wait``: until something comes, for a moment."""
         while True:
             try:
-                received = self._inbox.get(timeout=1.0) if wait else self._inbox.get_nowait()
+                received = self._inbox.get(timeout=TELL_S) if wait else self._inbox.get_nowait()
             except queue.Empty:
                 break
             wait = False

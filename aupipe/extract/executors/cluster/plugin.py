@@ -9,7 +9,7 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING, Any
 
-from distributed import Status, WorkerPlugin, get_worker
+from distributed import WorkerPlugin, get_worker
 
 from aupipe.extract.executors import Attempt
 from aupipe.extract.executors.cluster.agent import Agent
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from distributed import Worker
 
 MANY = 1_000_000  # tasks that Dask runs at once: they only wait
+# Milliseconds between two looks of a Dask worker at itself, for its dashboard: at its threads, the delay of its event
+# loop (a delay of 3 s is logged), its memory and network. At Dask's 10, 20 and 500 ms an idle worker wakes up 150 times
+# a second for them.
+SLOWED_MS = {"profile": 10_000.0, "profile-cycle": 10_000.0, "tick": 2_000.0, "ticks": 10_000.0, "monitor": 5_000.0}
 
 
 class AgentPlugin(WorkerPlugin):
@@ -31,13 +35,14 @@ class AgentPlugin(WorkerPlugin):
         self.order, self.topic = order, topic
         self.agent: Agent | None = None
         self._numbers: dict[str, int] = {}  # key of a task -> number of its job
+        self._periods_ms: dict[str, float] = {}  # what `SLOWED_MS` has replaced
 
     def setup(self, worker: Worker) -> None:
         """Start the agent. Never raises: what is wrong is told as a `Refusal`."""
         self._threads, worker.state.nthreads = worker.state.nthreads, MANY
-        self._profiler = worker.periodic_callbacks.get("profile")
-        if self._profiler is not None:  # 100 times a second it would look for threads of tasks, and these have none
-            self._profiler.stop()
+        for name in SLOWED_MS.keys() & worker.periodic_callbacks.keys():
+            callback = worker.periodic_callbacks[name]
+            self._periods_ms[name], callback.callback_time = callback.callback_time, SLOWED_MS[name]
 
         def tell(message: AgentMessage) -> None:
             worker.log_event(self.topic, sealed(message))
@@ -54,8 +59,8 @@ class AgentPlugin(WorkerPlugin):
     def teardown(self, worker: Worker) -> Any:
         """End the worker processes."""
         worker.state.nthreads = self._threads
-        if self._profiler is not None and worker.status == Status.running:
-            self._profiler.start()
+        for name, period_ms in self._periods_ms.items():
+            worker.periodic_callbacks[name].callback_time = period_ms
         if self.agent is not None:
             return asyncio.to_thread(self.agent.close)
         return None
