@@ -2,6 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
 DEMO ?= demo
+# A file's tests stay together, for the fixtures they share; files begin in their order, whose last ones are short.
+AT_ONCE := -n auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-assets test-browser docs lint slow clean
 
@@ -9,11 +11,11 @@ demo: .venv/installed
 	$(BIN)/aupipe demo $(DEMO)
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest $(AT_ONCE)
 
 # The tests that need real clips, photos and weights, which are no part of the project. None of them may skip.
 test-assets: .venv/installed
-	AUPIPE_FORBID_SKIPS=1 $(BIN)/python -m pytest -m assets -n auto --dist loadfile
+	AUPIPE_FORBID_SKIPS=1 $(BIN)/python -m pytest -m assets $(AT_ONCE)
 
 # Pages in Chromium (Debian: apt-get install chromium); what axe-core checks where node_modules has it (npm install axe-core).
 test-browser: .venv/installed
@@ -32,11 +34,13 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# A few minutes and a few GB the first time: torch is large.
+# A few minutes and a few GB the first time: torch is large. Compiled here: where Python is told to write no bytecode,
+# each process would do it anew.
 .venv/installed: pyproject.toml
 	@echo "installing into .venv with $(PYTHON) (a few minutes the first time)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --progress-bar off --disable-pip-version-check -e '.[dev]'
+	$(BIN)/python -m compileall -q aupipe
 	@touch $@
 
 clean:

@@ -20,6 +20,10 @@ for _name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE"):
     os.environ.pop(_name, None)
 os.environ["HF_HOME"] = os.environ["TORCH_HOME"] = str(Path(tempfile.gettempdir()) / "aupipe-tests-without-downloads")
 
+# One thread in each library: as many tests run at a time as there are cores. Processes that tests start inherit it.
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+os.environ |= dict.fromkeys(THREADS, "1")
+
 REPOSITORY = Path(__file__).parent.parent
 
 pytest_plugins = ["tests.asset_mark"]

@@ -35,6 +35,11 @@ def module_of(distribution: str) -> str:
     return MODULES.get(distribution, distribution.replace("-", "_"))
 
 
+def name_called(call: ast.Call) -> str:
+    """The last part of the name of what is called; '' where it has none."""
+    return getattr(call.func, "attr", None) or getattr(call.func, "id", "")
+
+
 def names_imported(source: str) -> set[str]:
     """Top-level modules that a file imports, or names to `import_module` or `find_spec`."""
     found = []
@@ -43,7 +48,7 @@ def names_imported(source: str) -> set[str]:
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level:
             found.append(node.module or "")
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "find_spec")):
+        elif isinstance(node, ast.Call) and name_called(node) in ("import_module", "find_spec"):
             found += [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
     return {name.partition(".")[0] for name in found}
 

@@ -20,7 +20,7 @@ from aupipe.commands import extract, train
 from aupipe.errors import NoStoreError, UsageError, WeightsMissingError
 from aupipe.extract.planning.features import build_feature_set
 from aupipe.store import create_store
-from tests.cli.conftest import HOG, MFCC, NO_FACES
+from tests.cli.conftest import HOG, LEVEL, NO_FACES
 from tests.cli.test_train import CONFIG, fill
 from tests.conftest import write_video
 
@@ -58,14 +58,14 @@ def test_every_named_argument_is_an_option_of_the_command(function: object, comm
 
 
 def test_extract_does_what_the_command_does_and_prints_nothing(project: Path, capsys: pytest.CaptureFixture) -> None:
-    (project / "aupipe.toml").write_text(NO_FACES + HOG + MFCC)
+    (project / "aupipe.toml").write_text(NO_FACES + HOG + LEVEL)
     write_video(project / "videos" / "a.mp4", frames=5, tone_hz=440)
     (project / "videos" / "broken.mp4").write_text("no video")
-    planned = aupipe.extract(feature=["hog", "mfcc"], cpu=True, dry_run=True)
+    planned = aupipe.extract(feature=["hog", "level"], cpu=True, dry_run=True)
     assert {item["state"] for item in planned.rows[0]["items"]} == {"new"}
     with pytest.raises(NoStoreError):
         planned.store  # noqa: B018
-    done = aupipe.extract(feature=["hog", "mfcc"], cpu=True)
+    done = aupipe.extract(feature=["hog", "level"], cpu=True)
     assert (done.exit_code, done.summary["done"], done.summary["failed"]) == (3, 2, 2)
     assert {recording for recording, _ in done.failed} == {"broken.mp4"}
     assert all(done.failed.values())

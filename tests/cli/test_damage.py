@@ -31,9 +31,9 @@ name = "hog"
 modality = "visual"
 kind = "hog"
 [[encoder]]
-name = "mfcc"
+name = "level"
 modality = "audio"
-kind = "mfcc"
+kind = "level"
 """
 NAME, SHOWN = "cut\x1b[1m.mp4", "cut\\x1b[1m.mp4"  # a name that would steer a terminal
 
@@ -66,7 +66,7 @@ def test_every_command_says_which_items_come_from_damaged_media(bare: Project, m
 
     store = open_store(bare.folder / "features")
     damaged = {(record.recording, record.feature.partition("@")[0]) for record in store.damaged()}
-    assert damaged == {(NAME, "clock"), (NAME, "hog"), (NAME, "mfcc")}
+    assert damaged == {(NAME, "clock"), (NAME, "hog"), (NAME, "level")}
     monkeypatch.chdir(bare.folder)
     lines = ask("status", "--damaged").splitlines()
     assert [line.split()[-1] for line in lines[1:4]] == ["damaged", "1", "1"]
@@ -84,7 +84,7 @@ def test_what_is_odd_in_sound_is_in_the_record_and_every_command_says_it_once(
 ) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AUPIPE_")}
     project = Project(tmp_path, environment)
-    encoders = [("mfcc", ""), ("mfcc", 'align = "mean"\nalign_s = 2.0')]  # they read the sound up to different ends
+    encoders = [("level", ""), ("level", 'align = "mean"\nalign_s = 2.0')]  # they read the sound up to different ends
     tables = (
         f'[[encoder]]\nname = "a{number}"\nmodality = "audio"\nkind = "{kind}"\n{more}\n'
         for number, (kind, more) in enumerate(encoders)
@@ -116,7 +116,7 @@ def test_what_is_odd_in_sound_is_in_the_record_and_every_command_says_it_once(
 def test_damage_is_a_failure_where_the_user_says_so_and_can_be_taken_back(bare: Project) -> None:
     refused = bare.run("extract", "--cpu", "--on-damage", "fail")
     assert refused.code == 3, refused.err
-    assert f"FAILED  {SHOWN}  hog, mfcc: " in refused.out
+    assert f"FAILED  {SHOWN}  hog, level: " in refused.out
     assert "frames of 60 missing" in refused.out
     store = open_store(bare.folder / "features")
     assert {record.recording for record in store.all_published()} == {"whole.mp4"}

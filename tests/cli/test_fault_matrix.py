@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Project, workers_of
+from tests.cli.conftest import LEVEL, Project, workers_of
 from tests.cli.test_worker_failures import PICTURES, SOUND, TREE, add_tracks, failed_lines, one_line, plugged
 from tests.conftest import write_video
 
@@ -26,10 +26,12 @@ from faulty import FrameChunk
 
 @dataclass(frozen=True)
 class Numbers(FrameChunk):
+    value: str = "inf"
+
     def load(self, device):
         def encode(crops):
             rows = crops.reshape(len(crops), -1)[:, :4].astype(np.float32)
-            rows[crops.reshape(len(crops), -1).max(axis=1) > 100, 1] = %s
+            rows[crops.reshape(len(crops), -1).max(axis=1) > 100, 1] = float(self.value)
             return rows
         return encode
 """
@@ -108,19 +110,24 @@ def test_links_loops_and_vanished_videos_are_one_row_each(plugged: Project) -> N
     assert status  # what was made of a video that is gone stays
 
 
-@pytest.mark.parametrize(("value", "words"), [("np.inf", "infinite"), ("np.nan", "NaN"), ("1e6", "float16")])
-def test_numbers_that_are_none_are_refused_by_name_and_never_stored(plugged: Project, value: str, words: str) -> None:
-    (plugged.folder / "site" / "numbers_.py").write_text(BROKEN_NUMBERS % value)
+def test_numbers_that_are_none_are_refused_by_name_and_never_stored(plugged: Project) -> None:
+    (plugged.folder / "site" / "numbers_.py").write_text(BROKEN_NUMBERS)
     entries = plugged.folder / "site" / "faulty-1.0.dist-info" / "entry_points.txt"
     entries.write_text(entries.read_text() + "numbers = numbers_:Numbers\n")
     add_tracks(plugged, dark=10, bright=200)
-    plugged.configure(TREE + PICTURES.replace('"pictures"', '"numbers"'))
+    words = {"inf": "infinite", "nan": "NaN", "1e6": "float16"}
+    tables = [
+        f'[[encoder]]\nname="as_{value}"\nkind="numbers"\nmodality="visual"\nvalue="{value}"\n' for value in words
+    ]
+    plugged.configure(TREE + "".join(tables))
     answer = plugged.run("extract", "--cpu")
     assert answer.code == 3, answer.err
-    (line,) = failed_lines(answer)
-    assert line.startswith("FAILED  bright  mine: ")
-    assert words in line
-    assert "done 1 " in answer.out
+    lines = failed_lines(answer)
+    assert len(lines) == len(words)
+    for value, said in words.items():
+        (line,) = [line for line in lines if line.startswith(f"FAILED  bright  as_{value}: ")]
+        assert said in line
+    assert "done 3 " in answer.out
 
 
 def memory_group() -> tuple[Path, str]:
@@ -210,7 +217,7 @@ def test_a_request_for_another_store_kind_or_place_touches_nothing(plugged: Proj
 def test_a_network_that_kills_every_worker_stops_the_run_though_sound_succeeds(plugged: Project) -> None:
     for number in range(4):
         write_video(plugged.folder / "videos" / f"{number}.mp4", frames=60, tone_hz=300)  # bright from frame 45 on
-    plugged.configure(WHOLE + PICTURES + '[[encoder]]\nname="mfcc"\nkind="mfcc"\nmodality="audio"\n')
+    plugged.configure(WHOLE + PICTURES + LEVEL)
     answer = plugged.run("extract", "--cpu", FAIL="SIGKILL")
     assert answer.code == 1, answer.out
     assert "none is marked failed" in one_line(answer)

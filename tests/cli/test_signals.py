@@ -6,6 +6,7 @@ import ast
 import json
 import logging
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -138,8 +139,9 @@ def test_a_signal_that_a_library_loses_still_ends_the_command(tmp_path: Path) ->
 
 def test_a_warning_of_slurm_ends_extraction_with_its_workers_and_nothing_half_published(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
+    made = write_video(tmp_path / "made.mp4", frames=800)
     for i in range(16):  # more than the worker process holds
-        write_video(tmp_path / "videos" / f"{i:02}.mp4", frames=800)
+        shutil.copy(made, tmp_path / "videos" / f"{i:02}.mp4")
     (tmp_path / "aupipe.toml").write_text(CONFIG)
     process = start(tmp_path, "extract", "--cpu", "--workers", "1")
     deadline = time.monotonic() + 100

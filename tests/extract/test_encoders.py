@@ -87,14 +87,14 @@ def batch_for(encoder, n: int, seed: int = 0):
 
 
 def test_one_finite_row_per_input_float32_or_of_the_whole_numbers_it_stores(encoder, encode) -> None:
-    found = encode(batch_for(encoder, 5))
+    found = encode(batch_for(encoder, 3))
     if isinstance(encoder.reads, AudioInput | WordsInput):
         assert found.times_s[0] >= 1.5
         assert (np.diff(found.times_s) >= 0).all()
         assert len(found.data) == len(found.times_s)
         found = found.data
     else:
-        assert len(found) == 5
+        assert len(found) == 3
     stored = np.dtype(stored_dtype_of(encoder))
     assert found.dtype == (stored if stored.kind == "u" else np.float32)
     assert np.isfinite(found).all()
@@ -103,9 +103,9 @@ def test_one_finite_row_per_input_float32_or_of_the_whole_numbers_it_stores(enco
 
 @pytest.mark.parametrize("encoder", VISUAL, indirect=True, scope="module")
 def test_a_row_does_not_depend_on_its_batch(encoder, encode) -> None:
-    batch = batch_for(encoder, 6)
+    batch = batch_for(encoder, 3)
     together = encode(batch)
-    alone = np.concatenate([encode(batch[i : i + 1]) for i in range(6)])
+    alone = np.concatenate([encode(batch[i : i + 1]) for i in range(3)])
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-4)
 
 
@@ -123,7 +123,7 @@ def test_the_shape_of_a_row_and_the_names_of_its_columns_are_what_the_encoder_de
 
 
 def test_an_encoder_keeps_nothing_from_one_call_to_the_next(encoder, encode) -> None:
-    first, between, again = (encode(batch_for(encoder, n, seed)) for n, seed in ((3, 0), (7, 1), (3, 0)))
+    first, between, again = (encode(batch_for(encoder, n, seed)) for n, seed in ((2, 0), (3, 1), (2, 0)))
     assert len(getattr(between, "data", between)) >= 1
     np.testing.assert_array_equal(getattr(first, "data", first), getattr(again, "data", again))
 
@@ -131,7 +131,7 @@ def test_an_encoder_keeps_nothing_from_one_call_to_the_next(encoder, encode) -> 
 def test_several_threads_may_call_a_shareable_encoder_at_once(encoder, encode) -> None:
     if not is_shareable(encoder, encode):
         return  # one thread at a time calls it
-    batches = [batch_for(encoder, 1 + seed, seed) for seed in range(3)]
+    batches = [batch_for(encoder, 1 + seed, seed) for seed in range(2)]
     expected = [encode(batch) for batch in batches]
     with ThreadPoolExecutor(len(batches)) as pool:
         for found, alone in zip(pool.map(encode, batches), expected, strict=True):
@@ -146,8 +146,8 @@ def test_the_packages_an_encoder_requires_are_in_the_provenance_of_its_items(nam
     assert found or not requires_of(kind)
 
 
-def test_loading_twice_gives_the_same_numbers(encoder, lit_yunet: Lit) -> None:
-    first, second = (encoder.load("cpu")(batch_for(encoder, 3)) for _ in range(2))
+def test_loading_twice_gives_the_same_numbers(encoder, encode, lit_yunet: Lit) -> None:
+    first, second = encode(batch_for(encoder, 2)), encoder.load("cpu")(batch_for(encoder, 2))
     np.testing.assert_array_equal(getattr(first, "data", first), getattr(second, "data", second))
 
 

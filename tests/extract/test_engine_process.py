@@ -197,7 +197,7 @@ from pathlib import Path
 def tell(event):
     print(event, flush=True)
 
-encoders = (EncoderConfig("hog", "hog", "visual"), EncoderConfig("mfcc", "mfcc", "audio"))
+encoders = (EncoderConfig("hog", "hog", "visual"), EncoderConfig("level", "level", "audio"))
 features = build_feature_set(Config(faces=FacesConfig(detector="none"), encoders=encoders))
 store = open_store(Path(sys.argv[1]))
 recordings = [Recording(str(n), video=Path(sys.argv[2])) for n in range(40)]
@@ -225,7 +225,7 @@ def test_killed_in_the_middle_nothing_is_published_in_part(tmp_path: Path, backe
             process.send_signal(signal.SIGKILL)
         store = open_store(tmp_path / "features")
         assert check(store).damage == []  # type: ignore[arg-type]
-    whole = {"clock": 30, "hog": 30, "mfcc": 30}
+    whole = {"clock": 30, "hog": 30, "level": 30}
     found = [(record.feature.partition("@")[0], record.frames) for record in store.all_published()]
     assert found
     assert all(frames == whole[name] for name, frames in found)

@@ -53,7 +53,7 @@ from tests.extract.test_work import Work
 
 CONFIG = Config(
     faces=FacesConfig(detector="none"),
-    encoders=(EncoderConfig("hog", "hog", "visual"), EncoderConfig("mfcc", "mfcc", "audio")),
+    encoders=(EncoderConfig("hog", "hog", "visual"), EncoderConfig("level", "level", "audio")),
 )
 FRAMES = {f"{number}.mp4": 4 + number for number in range(5)}
 
@@ -320,11 +320,11 @@ def test_a_death_costs_nobody_when_the_second_try_succeeds(
 
 @pytest.mark.parametrize(
     ("accident", "made"),
-    [("dies on audio", {"clock", "hog"}), ("dies on visual", {"clock", "mfcc"})],
+    [("dies on audio", {"clock", "hog"}), ("dies on visual", {"clock", "level"})],
 )
 def test_what_one_modality_kills_is_made_without_it(planned: tuple[Plan, Store], accident: str, made: set[str]) -> None:
     _, outcomes = run_with(planned, v3=[accident])
-    lost = ({"hog", "mfcc"} - made).pop()
+    lost = ({"hog", "level"} - made).pop()
     assert failed(outcomes) == [("3.mp4", lost)]
     assert {record.feature.partition("@")[0] for record in outcomes["3.mp4"].published} == made
     assert "died" in outcomes["3.mp4"].failed[0].reason
@@ -332,7 +332,7 @@ def test_what_one_modality_kills_is_made_without_it(planned: tuple[Plan, Store],
 
 def test_a_video_that_hangs_in_every_part_fails_alone(planned: tuple[Plan, Store]) -> None:
     _, outcomes = run_with(planned, v1=["hangs"] * 3)
-    assert failed(outcomes) == [("1.mp4", "hog"), ("1.mp4", "mfcc")]
+    assert failed(outcomes) == [("1.mp4", "hog"), ("1.mp4", "level")]
     assert set(outcomes) == set(FRAMES)
 
 
