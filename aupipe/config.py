@@ -13,17 +13,17 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from aupipe.config_values import coerce
 from aupipe.documents import parse_toml
+from aupipe.encoder_tables import EncoderConfig, read_encoders, right_form
 from aupipe.errors import UsageError
 from aupipe.local_models import WeightsConfig
 from aupipe.registry import nearest
 from aupipe.tables import Count, Range, Share, check_range
 from aupipe.task_tables import read_tasks
 from aupipe.tasks import Task
-from aupipe.types import FEATURE_NAME, StreamChoice
+from aupipe.types import StreamChoice
 
 FILE_NAME = "aupipe.toml"
 NO_DETECTOR = "none"  # the value of [faces] detector with which whole frames are encoded
-RESERVED_NAMES = ("clock", "detections", "faces")  # features that aupipe computes itself
 IMPORTED = "imported"  # the kind of features that another program has computed: no [[encoder]] makes them
 RESERVED_ENVIRONMENT = {"AUPIPE_WEIGHTS", "AUPIPE_MIRROR", "AUPIPE_TEST_ASSETS"}
 
@@ -71,16 +71,6 @@ class FacesConfig:
     max_faces: Count = 8  # stored per frame, largest first
     min_score: Share | None = None  # None: the detector's default; short for [detector] min_score
     detect_every: Count = 1  # frames; faces are interpolated between them, never across a cut
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """One feature: its name, its encoder, and every further key as a parameter of the encoder."""
-
-    name: str
-    kind: str
-    modality: Literal["visual", "audio", "text"]
-    params: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -167,6 +157,10 @@ def load_config(
         raise UsageError(f"no config file at {path}: write one with `aupipe init`")
     content = _read_toml(file) if file else {}
     where = str(file) if file else ""
+    if "encoders" in content:
+        raise UsageError(f"{where}: {right_form('encoders', content['encoders'])}")
+    if "detectors" in content:
+        raise UsageError(f"{where}: {_right_detector('detectors', content['detectors'])}")
     _refuse_unknown(content, [*SECTIONS, "detector", "encoder", "task"], "section", where)
     base = file.resolve().parent if file else Path.cwd()
     origin: dict[str, str] = {}
@@ -248,8 +242,8 @@ def _detector(
     Raises UsageError for settings that contradict each other, and for what is no table.
     """
     table = content.get("detector", {})
-    if not isinstance(table, dict):
-        raise UsageError(f"{where}: [detector] must be a table, not {table!r}")
+    if not isinstance(table, dict) or "name" in table or any(isinstance(value, dict) for value in table.values()):
+        raise UsageError(f"{where}: {_right_detector('detector', table)}")
     for key, short in (("kind", "detector"), ("min_score", "min_score")):
         said = content.get("faces", {}).get(short, table.get(key))
         if key in table and said != table[key]:
@@ -270,30 +264,15 @@ def _detector(
     return faces, params
 
 
-def encoder_table(encoder: EncoderConfig) -> dict[str, Any]:
-    """The ``[[encoder]]`` table that `read_encoders` turns back into this encoder."""
-    return {"name": encoder.name, "modality": encoder.modality, "kind": encoder.kind, **encoder.params}
-
-
-def read_encoders(tables: Any, where: str) -> tuple[EncoderConfig, ...]:
-    """The encoders of ``[[encoder]]`` tables. Raises UsageError, which begins with ``where``, for what is none."""
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise UsageError(f"{where}: encoders are written as [[encoder]] tables")
-    encoders: list[EncoderConfig] = []
-    for number, table in enumerate(tables, 1):
-        for key in ("name", "kind", "modality"):
-            if key not in table:
-                raise UsageError(f"{where}: [[encoder]] number {number} has no {key!r}")
-        if not FEATURE_NAME.fullmatch(str(table["name"])) or table["name"] in RESERVED_NAMES:
-            raise UsageError(
-                f"{where}: [[encoder]] name {table['name']!r}: use a-z, 0-9, '_', '.', '-', at most 64 characters, "
-                f"and none of {', '.join(RESERVED_NAMES)}"
-            )
-        params = {key: value for key, value in table.items() if key not in ("name", "kind", "modality")}
-        modality = coerce(
-            table["modality"], Literal["visual", "audio", "text"], Path(), f"modality of [[encoder]] {table['name']!r}"
-        )
-        encoders.append(EncoderConfig(str(table["name"]), str(table["kind"]), modality, params))
-        if [e.name for e in encoders].count(encoders[-1].name) > 1:
-            raise UsageError(f"{where}: two [[encoder]] tables are named {encoders[-1].name!r}; names must differ")
-    return tuple(encoders)
+def _right_detector(key: str, given: Any) -> str:
+    """What to write in place of ``given``, which stands under ``key`` and is no [detector] table."""
+    first = given[0] if isinstance(given, list) and given else given
+    if not isinstance(first, Mapping):
+        kind, heading = first, f"{key} = {given!r}"
+    else:
+        below = next((name for name, value in first.items() if isinstance(value, Mapping)), "")
+        kind = first.get("kind", below or first.get("name"))
+        heading = f"[[{key}]]" if isinstance(given, list) else f"[{key}.{below}]" if below else f"[{key}]"
+        heading += " name" * ("name" in first)
+    kind = kind if isinstance(kind, str) and kind else "yunet"
+    return f'{heading}: there is one detector: write [detector], and below it kind = "{kind}"'

@@ -33,6 +33,8 @@ LAYERS = [
         "tables",
         "task_tables",
         "config_values",
+        "encoder_kinds",
+        "encoder_tables",
         "config",
         "annotations",
         "facs_datasets",

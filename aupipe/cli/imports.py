@@ -13,8 +13,9 @@ from aupipe.cli.data import some
 from aupipe.cli.options import config_options, given_command, json_option, open_or_create, require_config, resolve
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.run_report import STOPPED, run_plan
-from aupipe.config import NO_DETECTOR, RESERVED_NAMES, Config, EncoderConfig
+from aupipe.config import NO_DETECTOR, Config
 from aupipe.dataset import open_dataset
+from aupipe.encoder_tables import RESERVED_NAMES, EncoderConfig
 from aupipe.errors import RecordingError, UsageError
 from aupipe.quantities import counted
 from aupipe.types import FEATURE_NAME
