@@ -18,7 +18,7 @@ from aupipe.errors import UsageError
 from aupipe.local_models import WeightsConfig
 from aupipe.registry import nearest
 from aupipe.tables import Count, Range, Share, check_range
-from aupipe.task_tables import read_tasks
+from aupipe.task_tables import LabelSource, read_tasks
 from aupipe.tasks import Task
 from aupipe.types import StreamChoice
 
@@ -35,13 +35,14 @@ class DatasetConfig:
     layout: Literal["folder", "images", "affwild2", "disfa", "bp4d", "joint"] = "folder"
     root: Path = Path(".")  # of Aff-Wild2, DISFA, BP4D; folder that relative `parts` are in
     parts: tuple[str, ...] = ()  # layout joint: configurations, or their folders, whose data sets are one here
-    validation: tuple[str, ...] = ()  # layouts disfa, bp4d: subjects of that split; empty: every third one
+    # Layouts disfa, bp4d: subjects of that split; recordings, of a [[task]] with a file; empty: every third one.
+    validation: tuple[str, ...] = ()
     videos: Path = Path("videos")  # layout folder: video files; images: one folder of numbered images per recording
     annotations: Path | None = None  # folder of AU_Detection_Challenge/...; searched for in an Aff-Wild2 tree
     columns: Path | None = None  # CSV recording,<column>,...: values, such as a scene, for --where and routes
     frames: Literal["video", "cropped_aligned"] = "video"  # source of the frames of an Aff-Wild2 track
     fps: Annotated[float, Range(0, 1e6, open="both")] | None = None  # of image folders, which have no timestamps
-    tasks: tuple[tuple[Task, str], ...] = ()  # further label sets and the folders of their annotations: [[task]]
+    tasks: tuple[tuple[Task, LabelSource], ...] = ()  # further label sets, and where their labels are: [[task]]
     video_stream: Annotated[int, Range(0, 999)] | None = None  # counted from 0, as FFmpeg's v:0; None: as players do
     audio_stream: Annotated[int, Range(0, 999)] | None = None
     audio_channels: Literal["mix", "left", "right", "first"] = "mix"  # the mean of all, or one
@@ -191,7 +192,7 @@ def load_config(
             values[f.name] = coerce(raw, hints[f.name], folder, what)
             check_range(values[f.name], ranges[f.name], what)
         sections[name] = section(**values)
-    sections["dataset"] = replace(sections["dataset"], tasks=read_tasks(content.get("task", []), where))
+    sections["dataset"] = replace(sections["dataset"], tasks=read_tasks(content.get("task", []), where, base))
     sections["faces"], detector = _detector(content, sections["faces"], origin, where)
     encoders = read_encoders(content["encoder"], where) if "encoder" in content else DEFAULT_ENCODERS
     origin["encoder"] = where if "encoder" in content else "default"

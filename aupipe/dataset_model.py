@@ -154,6 +154,18 @@ def label_name(recording: Recording) -> str:
     return str(path.with_suffix("")) if is_file_name or path.suffix.lower() in VIDEO_SUFFIXES else recording.id
 
 
+def divide(recordings: Sequence[Recording], held_out: Sequence[str]) -> dict[str, str]:
+    """Recording id -> train or validation: the groups ``held_out``, or every third one, are for validation.
+
+    Raises UsageError for one of ``held_out`` that is no group of these recordings.
+    """
+    groups = sorted({recording.group for recording in recordings})
+    if unknown := sorted(set(held_out) - set(groups)):
+        raise UsageError(f"[dataset] validation: no subject {unknown[0]!r}.{nearest(unknown[0], groups)}")
+    chosen = set(held_out or groups[2::3])
+    return {r.id: "validation" if r.group in chosen else "train" for r in recordings}
+
+
 def _spellings(path: Path) -> tuple[str, str]:
     """A path as written, and with links resolved."""
     return os.path.abspath(path), os.path.realpath(path)

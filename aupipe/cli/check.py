@@ -58,10 +58,11 @@ def check(
     from aupipe.dataset import open_dataset
     from aupipe.extract.planning.features import build_feature_set
     from aupipe.report.checks.corpus import check_corpus
+    from aupipe.store.clocks import clock_of
 
     config = require_config(resolve(config_file, store))
     opened = existing_store(config)
-    dataset = open_dataset(config.dataset)
+    dataset = open_dataset(config.dataset, clock_of(opened))
     features = build_feature_set(config, known=opened.features())
     held_out = _held_out(run, config_file, store, gpu, cpu) if run is not None else None
     chosen = {recording.id for recording in dataset.select(recordings)} if recordings else None
