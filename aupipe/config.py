@@ -46,6 +46,11 @@ class DatasetConfig:
     video_stream: Annotated[int, Range(0, 999)] | None = None  # counted from 0, as FFmpeg's v:0; None: as players do
     audio_stream: Annotated[int, Range(0, 999)] | None = None
     audio_channels: Literal["mix", "left", "right", "first"] = "mix"  # the mean of all, or one
+    # Of `aupipe extract`: without sound or words, rows are all invalid (mask), or the features fail; of a damaged file
+    # the rows that can be decoded are stored (keep), or it fails.
+    on_missing_audio: Literal["fail", "mask"] = "fail"
+    on_missing_text: Literal["fail", "mask"] = "fail"
+    on_damage: Literal["fail", "keep"] = "keep"
 
     @property
     def streams(self) -> StreamChoice:

@@ -17,7 +17,7 @@ from aupipe.encoder_kinds import ENCODERS
 from aupipe.encoder_tables import EncoderConfig, encoder_table, read_encoders
 from aupipe.errors import UsageError
 from aupipe.extract.weights import is_random
-from aupipe.files import write_file
+from aupipe.files import as_argument, write_file
 from aupipe.registry import nearest
 from aupipe.tasks import OFFICIAL, Task, as_task
 
@@ -167,7 +167,7 @@ def add_recipe(target: Path, recipe: str, task: str | None) -> list[str]:
     kind = _detector_of(recipe, chosen).get("kind", config.faces.detector)
     if kind != config.faces.detector:
         lines.append(f"faces stay with {config.faces.detector}; recipe {recipe} names {kind}: [faces] detector")
-    return [*lines, f"next: aupipe extract --recipe {recipe}{f' --task {task}' if task else ''}"]
+    return [*lines, f"next: aupipe extract --recipe {as_argument(recipe)}{f' --task {task}' if task else ''}"]
 
 
 def configured_by(recipe: str, task: str | None) -> tuple[dict[str, str], str]:

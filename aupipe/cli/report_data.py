@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from aupipe.cli.completion import RECORDING
 from aupipe.cli.look import FACES
 from aupipe.cli.options import config_options, device_options, existing_store, media_notes, require_config, resolve
 from aupipe.cli.output import echo
@@ -35,7 +36,7 @@ def page_count(context: click.Context, option: click.Parameter, value: str) -> i
 
 
 @click.command("data")
-@click.argument("recordings", nargs=-1)
+@click.argument("recordings", nargs=-1, type=RECORDING)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aupipe.cli.data import Data
 from aupipe.cli.work import Place, run_here, run_on_scheduler, seen_elsewhere
 from aupipe.errors import AupipeError
+from aupipe.files import as_argument
 
 if TYPE_CHECKING:
     from aupipe.store import Store
@@ -39,7 +40,7 @@ def run_parts(
     options = {**trainer.options, "device": place.device_of_work(devices)}
     work: Any = replace(trainer, store=str(seen_elsewhere(store)), out=seen_elsewhere(out), options=options)
     work, tasks = ListedWork(work, parts), [ListedTask(number, str(part)) for number, part in enumerate(parts)]
-    resume = f"`aupipe train --resume {out}`"
+    resume = f"`aupipe train --resume {as_argument(out)}`"
     if place.scheduler is None:
         running = run_here(work, tasks, devices, place.jobs, tell)
     else:

@@ -94,7 +94,7 @@ def watch(store: Store, as_json: bool, sleep: Callable[[float], Any] = time.slee
             running = [account for account in found if account.state == "running"]
             lines = _lines(found) or ["no run has been logged in this store"]
             if as_json:
-                echo_json({"message_type": "runs", "runs": [account.to_json() for account in running or found[-1:]]})
+                echo_json("runs", {"runs": [account.to_json() for account in running or found[-1:]]})
             elif live is not None:
                 live.draw([part for line in lines for part in wrap(line, live.size()[0], subsequent_indent="    ")])
             else:
