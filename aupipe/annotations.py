@@ -42,7 +42,7 @@ def read_annotation(path: Path, task: Task) -> Labels:
             f"expected {','.join(task.names)!r}"
         )
     values = _parse_rows(lines[1:], task.columns, path)
-    return Labels(task, task.names, *_split_invalid(values, task, path))
+    return Labels(task, task.names, *split_invalid(values, task, path))
 
 
 def _parse_rows(lines: list[str], columns: int, path: Path) -> np.ndarray:
@@ -67,8 +67,13 @@ def _parse_rows(lines: list[str], columns: int, path: Path) -> np.ndarray:
     raise UsageError(f"{path}: rows of different lengths")
 
 
-def _split_invalid(values: np.ndarray, task: Task, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Targets and validity of raw rows. Raises UsageError for a value outside the task's range."""
+def split_invalid(
+    values: np.ndarray, task: Task, path: Path, lines: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Targets and validity of raw rows; ``lines``: their lines in the file, where they do not begin in the second one.
+
+    Raises UsageError for a value outside of the task's range.
+    """
     import numpy as np
 
     valid = values != task.invalid
@@ -80,7 +85,8 @@ def _split_invalid(values: np.ndarray, task: Task, path: Path) -> tuple[np.ndarr
         name = "the class" if task.kind == "classes" else task.names[column]
         expected = f"expected {'a whole number of ' if task.whole else ''}{task.low:g} to {task.high:g}"
         remedy = f"or {task.invalid:g} where it is not annotated"
-        raise UsageError(f"{path}, line {row + 2}: {name} is {values[row, column]:g}: {expected}, {remedy}")
+        line = row + 2 if lines is None else lines[row]
+        raise UsageError(f"{path}, line {line}: {name} is {values[row, column]:g}: {expected}, {remedy}")
     if task.official and task.kind == "regression":
         valid[:] = valid.all(axis=1, keepdims=True)  # a row without one of the two values is invalid
     return np.where(valid, values, 0).astype(np.float32), valid

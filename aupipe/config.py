@@ -13,17 +13,17 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from aupipe.config_values import coerce
 from aupipe.documents import parse_toml
+from aupipe.encoder_tables import EncoderConfig, read_encoders, right_form
 from aupipe.errors import UsageError
 from aupipe.local_models import WeightsConfig
 from aupipe.registry import nearest
 from aupipe.tables import Count, Range, Share, check_range
-from aupipe.task_tables import read_tasks
+from aupipe.task_tables import LabelSource, read_tasks
 from aupipe.tasks import Task
-from aupipe.types import FEATURE_NAME, StreamChoice
+from aupipe.types import StreamChoice
 
 FILE_NAME = "aupipe.toml"
 NO_DETECTOR = "none"  # the value of [faces] detector with which whole frames are encoded
-RESERVED_NAMES = ("clock", "detections", "faces")  # features that aupipe computes itself
 IMPORTED = "imported"  # the kind of features that another program has computed: no [[encoder]] makes them
 RESERVED_ENVIRONMENT = {"AUPIPE_WEIGHTS", "AUPIPE_MIRROR", "AUPIPE_TEST_ASSETS"}
 
@@ -35,16 +35,22 @@ class DatasetConfig:
     layout: Literal["folder", "images", "affwild2", "disfa", "bp4d", "joint"] = "folder"
     root: Path = Path(".")  # of Aff-Wild2, DISFA, BP4D; folder that relative `parts` are in
     parts: tuple[str, ...] = ()  # layout joint: configurations, or their folders, whose data sets are one here
-    validation: tuple[str, ...] = ()  # layouts disfa, bp4d: subjects of that split; empty: every third one
+    # Layouts disfa, bp4d: subjects of that split; recordings, of a [[task]] with a file; empty: every third one.
+    validation: tuple[str, ...] = ()
     videos: Path = Path("videos")  # layout folder: video files; images: one folder of numbered images per recording
     annotations: Path | None = None  # folder of AU_Detection_Challenge/...; searched for in an Aff-Wild2 tree
     columns: Path | None = None  # CSV recording,<column>,...: values, such as a scene, for --where and routes
     frames: Literal["video", "cropped_aligned"] = "video"  # source of the frames of an Aff-Wild2 track
     fps: Annotated[float, Range(0, 1e6, open="both")] | None = None  # of image folders, which have no timestamps
-    tasks: tuple[tuple[Task, str], ...] = ()  # further label sets and the folders of their annotations: [[task]]
+    tasks: tuple[tuple[Task, LabelSource], ...] = ()  # further label sets, and where their labels are: [[task]]
     video_stream: Annotated[int, Range(0, 999)] | None = None  # counted from 0, as FFmpeg's v:0; None: as players do
     audio_stream: Annotated[int, Range(0, 999)] | None = None
     audio_channels: Literal["mix", "left", "right", "first"] = "mix"  # the mean of all, or one
+    # Of `aupipe extract`: without sound or words, rows are all invalid (mask), or the features fail; of a damaged file
+    # the rows that can be decoded are stored (keep), or it fails.
+    on_missing_audio: Literal["fail", "mask"] = "fail"
+    on_missing_text: Literal["fail", "mask"] = "fail"
+    on_damage: Literal["fail", "keep"] = "keep"
 
     @property
     def streams(self) -> StreamChoice:
@@ -71,16 +77,6 @@ class FacesConfig:
     max_faces: Count = 8  # stored per frame, largest first
     min_score: Share | None = None  # None: the detector's default; short for [detector] min_score
     detect_every: Count = 1  # frames; faces are interpolated between them, never across a cut
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """One feature: its name, its encoder, and every further key as a parameter of the encoder."""
-
-    name: str
-    kind: str
-    modality: Literal["visual", "audio", "text"]
-    params: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -167,6 +163,10 @@ def load_config(
         raise UsageError(f"no config file at {path}: write one with `aupipe init`")
     content = _read_toml(file) if file else {}
     where = str(file) if file else ""
+    if "encoders" in content:
+        raise UsageError(f"{where}: {right_form('encoders', content['encoders'])}")
+    if "detectors" in content:
+        raise UsageError(f"{where}: {_right_detector('detectors', content['detectors'])}")
     _refuse_unknown(content, [*SECTIONS, "detector", "encoder", "task"], "section", where)
     base = file.resolve().parent if file else Path.cwd()
     origin: dict[str, str] = {}
@@ -197,7 +197,7 @@ def load_config(
             values[f.name] = coerce(raw, hints[f.name], folder, what)
             check_range(values[f.name], ranges[f.name], what)
         sections[name] = section(**values)
-    sections["dataset"] = replace(sections["dataset"], tasks=read_tasks(content.get("task", []), where))
+    sections["dataset"] = replace(sections["dataset"], tasks=read_tasks(content.get("task", []), where, base))
     sections["faces"], detector = _detector(content, sections["faces"], origin, where)
     encoders = read_encoders(content["encoder"], where) if "encoder" in content else DEFAULT_ENCODERS
     origin["encoder"] = where if "encoder" in content else "default"
@@ -248,8 +248,8 @@ def _detector(
     Raises UsageError for settings that contradict each other, and for what is no table.
     """
     table = content.get("detector", {})
-    if not isinstance(table, dict):
-        raise UsageError(f"{where}: [detector] must be a table, not {table!r}")
+    if not isinstance(table, dict) or "name" in table or any(isinstance(value, dict) for value in table.values()):
+        raise UsageError(f"{where}: {_right_detector('detector', table)}")
     for key, short in (("kind", "detector"), ("min_score", "min_score")):
         said = content.get("faces", {}).get(short, table.get(key))
         if key in table and said != table[key]:
@@ -270,30 +270,15 @@ def _detector(
     return faces, params
 
 
-def encoder_table(encoder: EncoderConfig) -> dict[str, Any]:
-    """The ``[[encoder]]`` table that `read_encoders` turns back into this encoder."""
-    return {"name": encoder.name, "modality": encoder.modality, "kind": encoder.kind, **encoder.params}
-
-
-def read_encoders(tables: Any, where: str) -> tuple[EncoderConfig, ...]:
-    """The encoders of ``[[encoder]]`` tables. Raises UsageError, which begins with ``where``, for what is none."""
-    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise UsageError(f"{where}: encoders are written as [[encoder]] tables")
-    encoders: list[EncoderConfig] = []
-    for number, table in enumerate(tables, 1):
-        for key in ("name", "kind", "modality"):
-            if key not in table:
-                raise UsageError(f"{where}: [[encoder]] number {number} has no {key!r}")
-        if not FEATURE_NAME.fullmatch(str(table["name"])) or table["name"] in RESERVED_NAMES:
-            raise UsageError(
-                f"{where}: [[encoder]] name {table['name']!r}: use a-z, 0-9, '_', '.', '-', at most 64 characters, "
-                f"and none of {', '.join(RESERVED_NAMES)}"
-            )
-        params = {key: value for key, value in table.items() if key not in ("name", "kind", "modality")}
-        modality = coerce(
-            table["modality"], Literal["visual", "audio", "text"], Path(), f"modality of [[encoder]] {table['name']!r}"
-        )
-        encoders.append(EncoderConfig(str(table["name"]), str(table["kind"]), modality, params))
-        if [e.name for e in encoders].count(encoders[-1].name) > 1:
-            raise UsageError(f"{where}: two [[encoder]] tables are named {encoders[-1].name!r}; names must differ")
-    return tuple(encoders)
+def _right_detector(key: str, given: Any) -> str:
+    """What to write in place of ``given``, which stands under ``key`` and is no [detector] table."""
+    first = given[0] if isinstance(given, list) and given else given
+    if not isinstance(first, Mapping):
+        kind, heading = first, f"{key} = {given!r}"
+    else:
+        below = next((name for name, value in first.items() if isinstance(value, Mapping)), "")
+        kind = first.get("kind", below or first.get("name"))
+        heading = f"[[{key}]]" if isinstance(given, list) else f"[{key}.{below}]" if below else f"[{key}]"
+        heading += " name" * ("name" in first)
+    kind = kind if isinstance(kind, str) and kind else "yunet"
+    return f'{heading}: there is one detector: write [detector], and below it kind = "{kind}"'

@@ -12,13 +12,13 @@ from pathlib import Path
 from aupipe.annotations import find_annotations, find_test_tracks
 from aupipe.config import FILE_NAME, DatasetConfig, load_config
 from aupipe.dataset_columns import read_columns
-from aupipe.dataset_model import Dataset, is_inside, join_datasets, label_name
+from aupipe.dataset_model import Dataset, divide, is_inside, join_datasets, label_name
 from aupipe.errors import UsageError
 from aupipe.facs_datasets import PUBLISHED
 from aupipe.file_kinds import is_video
+from aupipe.label_tables import Clock, add_label_tables, no_clock, part_clock
 from aupipe.listing import is_hidden, list_folder
 from aupipe.quantities import counted
-from aupipe.registry import nearest
 from aupipe.tasks import OFFICIAL, Task
 from aupipe.types import Recording
 from aupipe.video_folders import is_own, walk_videos
@@ -37,21 +37,27 @@ def is_in_dataset(folder: Path, config: DatasetConfig) -> bool:
     return is_inside(folder, root)
 
 
-def open_dataset(config: DatasetConfig) -> Dataset:
+def open_dataset(config: DatasetConfig, clock: Clock = no_clock) -> Dataset:
     """The data set a configuration describes.
+
+    ``clock``: the times of the frames of a recording, which labels with times are matched to
+    (`aupipe.store.clocks.clock_of`).
 
     Raises UsageError with the folder that is missing or has no recordings of the layout, and for a file of columns that
     is not readable.
     """
-    found = _find_dataset(config)
-    return replace(found, recordings=read_columns(config.columns, found.recordings)) if config.columns else found
+    found = _find_dataset(config, clock)
+    if config.columns:
+        found = replace(found, recordings=read_columns(config.columns, found.recordings))
+    return add_label_tables(found, config.tasks, config.validation, clock)
 
 
-def _find_dataset(config: DatasetConfig) -> Dataset:
+def _find_dataset(config: DatasetConfig, clock: Clock) -> Dataset:
     if config.layout == "affwild2":
         return _find_affwild2(config)
     if config.layout == "joint":
-        return join_datasets({name: open_dataset(part) for name, part in _part_configs(config).items()})
+        parts = _part_configs(config)
+        return join_datasets({name: open_dataset(part, part_clock(name, clock)) for name, part in parts.items()})
     if config.layout in PUBLISHED:
         return _find_published(config)
     if config.videos.is_file():
@@ -75,7 +81,7 @@ def _label_sets(config: DatasetConfig) -> dict[str, Task]:
 
 def _folders(config: DatasetConfig) -> dict[str, str]:
     """Name of a [[task]] -> the folder of its annotations."""
-    return {task.name: folder for task, folder in config.tasks}
+    return {task.name: source.folder for task, source in config.tasks if source.folder}
 
 
 def _part_configs(config: DatasetConfig) -> dict[str, DatasetConfig]:
@@ -105,11 +111,7 @@ def _find_published(config: DatasetConfig) -> Dataset:
         )
     found = (published.recording(config.root, name, config.fps) for name in sorted(files))
     recordings = [replace(recording, streams=config.streams) for recording in found]
-    groups = sorted({recording.group for recording in recordings})
-    if unknown := sorted(set(config.validation) - set(groups)):
-        raise UsageError(f"[dataset] validation: no subject {unknown[0]!r}.{nearest(unknown[0], groups)}")
-    held_out = set(config.validation or groups[2::3])
-    splits = {r.id: "validation" if r.group in held_out else "train" for r in recordings}
+    splits = divide(recordings, config.validation)
     annotations = {task: {r.id: (splits[r.id], files[r.id]) for r in recordings} for task in published.tasks}
     return Dataset(tuple(recordings), annotations, tasks=published.tasks, read=published.read)
 

@@ -137,14 +137,23 @@ class Dataset:
         return kept, without
 
     def select(self, ids: Iterable[str]) -> list[Recording]:
-        """The recordings of these ids, in this order, each once. Raises UsageError for an unknown id."""
+        """The recordings of these ids, or of these files and folders, in this order, each once.
+
+        Raises UsageError for what is neither.
+        """
         by_id = {recording.id: recording for recording in self.recordings}
-        chosen = []
-        for name in dict.fromkeys(ids):
-            if name not in by_id:
+        chosen: dict[str, Recording] = {}
+        for name in ids:
+            found = [by_id[name]] if name in by_id else self._of_file(name)
+            if not found:
                 raise UsageError(f"no recording {name!r} in this dataset.{nearest_recording(name, by_id)}")
-            chosen.append(by_id[name])
-        return chosen
+            chosen |= {one.id: one for one in found}
+        return list(chosen.values())
+
+    def _of_file(self, name: str) -> list[Recording]:
+        """The recordings of a video, or of a folder of images."""
+        wanted = {*_spellings(Path(name))}
+        return [r for r in self.recordings if any(p and wanted & {*_spellings(p)} for p in (r.video, r.images))]
 
 
 def label_name(recording: Recording) -> str:
@@ -152,6 +161,18 @@ def label_name(recording: Recording) -> str:
     path = Path(recording.id)
     is_file_name = recording.video is not None and recording.video.name == path.name  # whatever its suffix
     return str(path.with_suffix("")) if is_file_name or path.suffix.lower() in VIDEO_SUFFIXES else recording.id
+
+
+def divide(recordings: Sequence[Recording], held_out: Sequence[str]) -> dict[str, str]:
+    """Recording id -> train or validation: the groups ``held_out``, or every third one, are for validation.
+
+    Raises UsageError for one of ``held_out`` that is no group of these recordings.
+    """
+    groups = sorted({recording.group for recording in recordings})
+    if unknown := sorted(set(held_out) - set(groups)):
+        raise UsageError(f"[dataset] validation: no subject {unknown[0]!r}.{nearest(unknown[0], groups)}")
+    chosen = set(held_out or groups[2::3])
+    return {r.id: "validation" if r.group in chosen else "train" for r in recordings}
 
 
 def _spellings(path: Path) -> tuple[str, str]:

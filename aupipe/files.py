@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +12,12 @@ from pathlib import Path
 from aupipe.errors import UsageError
 
 PRIVATE = 0o600  # the mode of files about the people of a video: for their owner alone
+
+
+def as_argument(path: Path | str) -> str:
+    """A path as a command line takes it: quoted, and never taken for an option."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def refuse_existing(path: Path, overwrite: bool = False) -> None:

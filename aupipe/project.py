@@ -69,8 +69,9 @@ class Project:
     def dataset(self) -> Dataset:
         """The data set. Raises UsageError where a folder is missing or has no recordings."""
         from aupipe.dataset import open_dataset
+        from aupipe.store.clocks import clock_of
 
-        return open_dataset(self.config.dataset)
+        return open_dataset(self.config.dataset, lambda recording: clock_of(self.store)(recording))
 
     @property
     def recordings(self) -> tuple[Recording, ...]:

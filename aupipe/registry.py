@@ -1,4 +1,4 @@
-"""Tables of named classes that are imported on demand and extended by entry points of other packages."""
+"""Tables of named classes that are imported on demand and extended by entry points of other packages; such packages."""
 
 from __future__ import annotations
 
@@ -17,6 +17,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` for the known name nearest to ``name``, or an empty string."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" Did you mean {match[0]!r}?" if match else ""
+
+
+def optional_package(name: str, what: str) -> Any:
+    """A package that only ``what`` needs. Raises UsageError, saying what to install, where it is missing."""
+    try:
+        return import_module(name)
+    except ImportError:
+        package = name.partition(".")[0]
+        raise UsageError(f"{what} needs {package}: pip install {package}") from None
 
 
 class Registry:

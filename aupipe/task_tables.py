@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from aupipe.errors import UsageError
-from aupipe.tables import build
+from aupipe.tables import NotNegative, build
 from aupipe.tasks import OFFICIAL, Kind, Metric, Task
 
 METRICS: dict[str, Metric] = {"multi_label": "F1", "classes": "F1", "regression": "CCC", "intensity": "ICC"}
@@ -14,23 +15,47 @@ METRICS: dict[str, Metric] = {"multi_label": "F1", "classes": "F1", "regression"
 
 @dataclass(frozen=True)
 class TaskTable:
-    """One table: the fields of `aupipe.tasks.Task`, and the ``folder`` that has Train_Set and Validation_Set in it."""
+    """One table: the fields of `aupipe.tasks.Task`, and where the labels are (`LabelSource`)."""
 
     name: str
     kind: Literal["multi_label", "classes", "regression", "intensity"]
     names: tuple[str, ...]
-    folder: str
-    invalid: float = -1.0
+    folder: str = ""
+    file: str = ""
+    column: str = ""
+    tolerance_s: NotNegative | None = None
+    invalid: float | None = None
     low: float = 0.0
     high: float = 1.0
     metric: Literal["", "F1", "CCC", "ICC", "PCC"] = ""
 
 
-def read_tasks(tables: Any, where: str) -> tuple[tuple[Task, str], ...]:
-    """The label sets of [[task]] tables, each with the folder of its annotations. Raises UsageError for others."""
+@dataclass(frozen=True)
+class LabelSource:
+    """Where the labels of a label set are: a ``folder`` of annotations, or one ``file`` for all recordings.
+
+    ``folder``: its name; it has Train_Set and Validation_Set in it. ``column``: that of the class in ``file``; '': the
+    one called as the label set. ``tolerance_s``: how far a row of ``file`` may be from the frame that it labels; None:
+    half a frame.
+    """
+
+    folder: str = ""
+    file: Path | None = None
+    column: str = ""
+    tolerance_s: float | None = None
+
+    def __str__(self) -> str:
+        return str(self.file or self.folder)
+
+
+def read_tasks(tables: Any, where: str, base: Path) -> tuple[tuple[Task, LabelSource], ...]:
+    """The label sets of [[task]] tables, each with where its labels are. Raises UsageError for others.
+
+    ``base``: the folder that a relative ``file`` is in.
+    """
     if not isinstance(tables, list):
         raise UsageError(f"{where}: label sets are written as [[task]] tables")
-    found: dict[str, tuple[Task, str]] = {}
+    found: dict[str, tuple[Task, LabelSource]] = {}
     for table in tables:
         one = build(TaskTable, table, f"{where}: [[task]]")
         if one.name in found or one.name in OFFICIAL or not one.name.isidentifier():
@@ -38,8 +63,17 @@ def read_tasks(tables: Any, where: str) -> tuple[tuple[Task, str], ...]:
             raise UsageError(f"{where}: [[task]] name {one.name!r}: use letters, digits and '_', and none of {taken}")
         kind: Kind = one.kind
         metric: Metric = one.metric or METRICS[kind]
-        if not one.low < one.high or (kind not in ("classes",) and one.low <= one.invalid <= one.high):
+        if bool(one.folder) == bool(one.file):
+            raise UsageError(
+                f'{where}: [[task]] {one.name}: give file = "labels.csv", one table for all recordings, or the folder '
+                "of a file for each"
+            )
+        invalid = -1.0 if one.invalid is None else one.invalid
+        if one.invalid is None and one.file and one.low <= invalid <= one.high:
+            invalid = one.low - 1  # an empty cell is not annotated, so that no mark is needed
+        if not one.low < one.high or (kind not in ("classes",) and one.low <= invalid <= one.high):
             raise UsageError(f"{where}: [[task]] {one.name}: low < high and invalid outside of them, please")
-        task = Task(one.name, kind, one.names, one.invalid, metric, one.low, one.high)
-        found[one.name] = task, one.folder
+        task = Task(one.name, kind, one.names, invalid, metric, one.low, one.high)
+        file = (base / Path(one.file).expanduser()).absolute() if one.file else None
+        found[one.name] = task, LabelSource(one.folder, file, one.column, one.tolerance_s)
     return tuple(found.values())

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
 from aupipe.cli.template import template
 from aupipe.config import DEFAULT_ENCODERS, FILE_NAME, Config, find_config, load_config
+from aupipe.encoder_kinds import ENCODERS, modality_of
 from aupipe.errors import UsageError
 
 
@@ -43,10 +47,33 @@ def test_relative_paths_resolve_against_the_file(tmp_path: Path, monkeypatch: py
         ('[faces]\ndetectr = "mtcnn"', r"unknown key in \[faces\] 'detectr'\. Did you mean 'detector'\?"),
         ('[faces]\nsubject = "biggest"', r"faces\.subject .* is 'biggest'.* Accepted: largest, center, left, right"),
         ('[faces]\ndetect_px = "big"', r"faces\.detect_px .* is 'big': expected int"),
-        ('[[encoder]]\nname = "a"\nkind = "hog"', r"\[\[encoder\]\] number 1 has no 'modality'"),
+        (
+            '[[encoder]]\nkind = "hog"\n[[encoder]]\nname = "mfcc"',
+            r'\[\[encoder\]\] number 2 has no kind: add one, such as kind = "mfcc" \(`aupipe plugins` lists them\); '
+            "name and modality may be left out$",
+        ),
+        ("[[encoder]]\ncell_px = 8", r'number 1 has no kind: add one, such as kind = "hog" '),
+        ('[[encoder]]\nkind = "hg"', r"unknown encoder 'hg'\. Did you mean 'hog'\? Available: "),
+        (
+            '[[encoder]]\nkind = "hog"\nmodality = "video"',
+            "modality of .* 'hog' is 'video'.*Accepted: visual, audio, text",
+        ),
+        ("[encoder.hog]\ncell_px = 8", r'\[encoder\.hog\]: write \[\[encoder\]\].* below it kind = "hog"$'),
+        ('[encoders.swin_t]\nkind = "timm"', r'\[encoders\.swin_t\]: .* below it name = "swin_t", kind = "timm"$'),
+        ('[encoder]\nkind = "mfcc"', r'\[encoder\]: write \[\[encoder\]\].* below it kind = "mfcc"$'),
+        ('[[encoders]]\nkind = "mfcc"', r'\[\[encoders\]\]: write \[\[encoder\]\].* below it kind = "mfcc"$'),
+        ('encoder = ["hog", "mfcc"]', r"encoder = \['hog', 'mfcc'\]: write \[\[encoder\]\].* kind = \"hog\"$"),
+        (
+            "[detector.retinaface]",
+            r'\[detector\.retinaface\]: .* write \[detector\], and below it kind = "retinaface"$',
+        ),
+        ("[detectors.yunet]\nmin_score = 0.5", r'\[detectors\.yunet\]: .* below it kind = "yunet"$'),
+        ('[[detector]]\nkind = "mtcnn"', r'\[\[detector\]\]: there is one .* below it kind = "mtcnn"$'),
+        ('[detector]\nname = "scrfd"', r'\[detector\] name: there is one .* below it kind = "scrfd"$'),
+        ('detector = "yunet"', r"detector = 'yunet': there is one .* below it kind = \"yunet\"$"),
         (
             '[[encoder]]\nname="a"\nkind="hog"\nmodality="visual"\n[[encoder]]\nname="a"\nkind="hog"\nmodality="visual"',
-            r"two \[\[encoder\]\] tables are named 'a'",
+            r"two \[\[encoder\]\] tables are named 'a': give each a name of its own, such as name = \"a-2\"",
         ),
         ("[store", "not valid TOML"),
     ],
@@ -56,6 +83,49 @@ def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, message: str
     with pytest.raises(UsageError, match=message) as error:
         load_config(file)
     assert str(file) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_encoder_with_a_kind_alone_is_the_one_with_name_and_modality(tmp_path: Path) -> None:
+    short = load_config(write(tmp_path, '[[encoder]]\nkind = "hog"\ncell_px = 8\n[[encoder]]\nkind = "mfcc"\n'))
+    whole = load_config(
+        write(
+            tmp_path,
+            '[[encoder]]\nname = "hog"\nmodality = "visual"\nkind = "hog"\ncell_px = 8\n'
+            '[[encoder]]\nname = "mfcc"\nmodality = "audio"\nkind = "mfcc"\n',
+        )
+    )
+    assert short.encoders == whole.encoders
+    assert short.digest == whole.digest
+
+
+@pytest.mark.parametrize("kind", ENCODERS.names())
+def test_the_modality_that_a_kind_is_given_is_that_of_its_encoder(kind: str) -> None:
+    assert modality_of(kind) == ENCODERS.get(kind).modality
+
+
+def test_the_modality_of_a_kind_of_another_package_is_that_of_its_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "their_package.py").write_text("class Loud:\n    modality = 'audio'\nclass Vague:\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    points = {name: EntryPoint(name, f"their_package:{name.title()}", "aupipe.encoders") for name in ("loud", "vague")}
+    monkeypatch.setitem(ENCODERS.__dict__, "plugins", points)
+    (loud,) = load_config(write(tmp_path, '[[encoder]]\nkind = "loud"\n')).encoders
+    assert (loud.name, loud.modality) == ("loud", "audio")
+    with pytest.raises(UsageError, match=r"encoder 'vague'.* states no modality: give one, such as modality = "):
+        load_config(write(tmp_path, '[[encoder]]\nkind = "vague"\n'))
+
+
+def test_a_configuration_is_read_without_loading_an_encoder(tmp_path: Path) -> None:
+    file = write(tmp_path, '[[encoder]]\nkind = "timm"\nmodel = "x"\n[[encoder]]\nkind = "speech"\n')
+    code = (
+        "import sys, pathlib; from aupipe.config import load_config; "
+        "print(*(one.modality for one in load_config(pathlib.Path(sys.argv[1])).encoders)); "
+        "print(sorted({'torch', 'numpy', 'aupipe.extract'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["visual audio", "[]"]
 
 
 def test_an_unknown_encoder_is_named_without_a_file_where_there_is_none(tmp_path: Path) -> None:

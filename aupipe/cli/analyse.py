@@ -235,10 +235,10 @@ def _report(asked: Analysis, written: Written, layout: Layout, targets: Targets,
         notes.setdefault(name, []).append(f"damaged: {damage}")
     if as_json:
         columns = [dict(zip(ABOUT_HEADER, column.row(), strict=True)) for column in layout.columns]
-        about: dict[str, Any] = {"message_type": "analysis", "store": str(Path(store.path).absolute())}
+        about: dict[str, Any] = {"store": str(Path(store.path).absolute())}
         about |= {"files": list(map(str, written.files)), "rows": written.rows, "columns": columns}
         about |= {"not_computed": asked.missing, "left_out": written.left_out, "no_picture": targets.no_picture}
-        echo_json(about | {"recordings": notes})
+        echo_json("analysis", about | {"recordings": notes})
         return
     recordings = counted(len(written.rows), "recording")
     for path in written.files:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aupipe.cli.completion import MODEL, RECORDING
 from aupipe.cli.context import open_context
 from aupipe.cli.options import config_options, device_options, existing_store, json_option, require_config, resolve
 from aupipe.cli.output import echo, echo_json
@@ -24,10 +25,8 @@ NAMED = 3  # recordings, in the line of `aupipe train`
 
 
 @click.command()
-@click.argument("recordings", nargs=-1)
-@click.option(
-    "--run", type=click.Path(path_type=Path), metavar="RUN", help="Hold labels against RUN's held-out predictions."
-)
+@click.argument("recordings", nargs=-1, type=RECORDING)
+@click.option("--run", type=MODEL, metavar="RUN", help="Hold labels against RUN's held-out predictions.")
 @click.option("--strict", is_flag=True, help=f"End with exit code {FLAGGED} where something is flagged.")
 @click.option("--all", "show_all", is_flag=True, help=f"List all findings, not only the worst {SHOWN}.")
 @device_options
@@ -58,10 +57,11 @@ def check(
     from aupipe.dataset import open_dataset
     from aupipe.extract.planning.features import build_feature_set
     from aupipe.report.checks.corpus import check_corpus
+    from aupipe.store.clocks import clock_of
 
     config = require_config(resolve(config_file, store))
     opened = existing_store(config)
-    dataset = open_dataset(config.dataset)
+    dataset = open_dataset(config.dataset, clock_of(opened))
     features = build_feature_set(config, known=opened.features())
     held_out = _held_out(run, config_file, store, gpu, cpu) if run is not None else None
     chosen = {recording.id for recording in dataset.select(recordings)} if recordings else None
@@ -69,7 +69,7 @@ def check(
     remember(report, opened)
     findings = [finding for finding in report.findings if chosen is None or finding.recording in chosen]
     if as_json:
-        echo_json(_json(report, findings, chosen), indent=1)
+        echo_json("check", _json(report, findings, chosen), indent=1)
     else:
         echo(*_lines(report, findings, show_all))
     return FLAGGED if strict and findings else 0

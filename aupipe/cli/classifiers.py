@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aupipe.cli.context import choose_postprocess
-from aupipe.config import Config, EncoderConfig, read_encoders
+from aupipe.config import Config
 from aupipe.documents import parse_toml
+from aupipe.encoder_tables import EncoderConfig, read_encoders
 from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.quantities import counted
 from aupipe.registry import nearest

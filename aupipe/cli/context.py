@@ -99,10 +99,13 @@ def open_context(
     config_file: Path | None, store: Path | None, gpu: str | None, cpu: bool, missing: bool, cuts: Path | None
 ) -> Context:
     """The context that the options of a command describe."""
+    from aupipe.store.clocks import clock_of
+
     config = require_config(resolve(config_file, store))
-    dataset = open_dataset(config.dataset)
+    opened = existing_store(config)
+    dataset = open_dataset(config.dataset, clock_of(opened))
     shots = read_shot_starts(cuts, dataset) if cuts else {}
-    return Context(config, dataset, existing_store(config), pick_devices(gpu, cpu)[0], missing, shots)
+    return Context(config, dataset, opened, pick_devices(gpu, cpu)[0], missing, shots)
 
 
 def choose_postprocess(model: Model, choice: str) -> PostProcess | None:

@@ -53,6 +53,7 @@ def gather(
     is empty, and for a feature that is not configured or not stored, with the command that makes it.
     """
     from aupipe.extract.planning.features import imported_features
+    from aupipe.store.clocks import clock_of
     from aupipe.train.recipe import describe_missing
 
     asked = tuple(names) or recipe.features
@@ -62,13 +63,14 @@ def gather(
     if missing := describe_missing(recipe, available, asked, command):
         raise UsageError(missing)
     command = command if set(recipe.features).issuperset(asked) else ""
-    dataset = open_dataset(config.dataset)
+    dataset = open_dataset(config.dataset, clock_of(store))
     label_set = dataset.task(task)
     splits = {name: dataset.split(task, name) for name in ("train", "validation")}
     for name, found in splits.items():
         if not found and name in needed:
-            folder = config.dataset.annotations or config.dataset.root
-            raise UsageError(f"no recording of the {name} split has {task} annotations in {folder}")
+            files = {own.name: source.file for own, source in config.dataset.tasks}
+            place = files.get(task) or config.dataset.annotations or config.dataset.root
+            raise UsageError(f"no recording of the {name} split has {task} annotations in {place}")
     splits = {name: keep_where(dataset, found, where) for name, found in splits.items()}
     if empty := next((name for name in needed if not splits[name]), None):
         raise UsageError(f"no recording of the {empty} split of task {task} has {' and '.join(where)}")

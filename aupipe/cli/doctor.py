@@ -48,7 +48,8 @@ def doctor(config_file: Path | None, store: Path | None, as_json: bool) -> int:
                 echo(f"      -> {finding.remedy}")
     states = Counter(finding.state for finding in findings)
     if as_json:
-        echo_json({"findings": [asdict(finding) for finding in findings], "states": dict(states)}, indent=1)
+        content = {"findings": [asdict(finding) for finding in findings], "states": dict(states)}
+        echo_json("findings", content, indent=1)
     else:
         echo(f"{states['PASS']} passed, {states['WARN']} warnings, {states['FAIL']} failed")
     return UsageError.exit_code if states["FAIL"] else 0

@@ -25,7 +25,7 @@ def show_plan(plan: Plan, recordings: Iterable[Recording], store: Store | None, 
 
     found, states = estimate(plan, store, device), _recording_states(plan, recordings)
     if as_json:
-        echo_json(_to_json(plan, found, states), indent=1)
+        echo_json("plan", _to_json(plan, found, states), indent=1)
         return
     sizes = _row_bytes(plan)
     for feature, counts in _by_feature(plan).items():
@@ -69,7 +69,6 @@ def _to_json(plan: Plan, found: PlanEstimate, states: Counter[str]) -> dict[str,
     run = found.earlier
     measured_by = {"utc": run.utc, "where": run.where, "media_s": run.media_s} if run and found.seconds else None
     return {
-        "message_type": "plan",
         "recordings": {
             name.replace(" ", "_"): states[name] for name in ("to do", "done", "failed before", "other file")
         },

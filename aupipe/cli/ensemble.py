@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from aupipe.cli.completion import MODEL
 from aupipe.cli.context import Context, open_context, read_pairs
 from aupipe.cli.options import config_options, device_options
 from aupipe.cli.output import echo
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=MODEL)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the ensemble.")
 @click.option(
     "--rule",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aupipe.cli.completion import CONFIGURED_FEATURES, RECIPE, TASK
 from aupipe.cli.dry_run import show_plan
 from aupipe.cli.inputs import open_inputs, videos_arguments
 from aupipe.cli.options import (
@@ -50,9 +51,9 @@ ONCE = ("retry_failed", "force", "dry_run", "limit", "profile", "overwrite", "fa
     multiple=True,
     help="visual, audio or text; several separated by commas. Default: all.",
 )
-@click.option("--feature", "features", multiple=True, help="Only these [[encoder]] names; several separated by commas.")
-@click.option("--recipe", metavar="NAME|FILE", help="Exactly this recipe's features; tables of aupipe.toml go first.")
-@click.option("--task", help="With --recipe: the task. Default: all tasks of the recipe's paper.")
+@click.option("--feature", "features", multiple=True, type=CONFIGURED_FEATURES, help="Only these, separated by commas.")
+@click.option("--recipe", type=RECIPE, help="Exactly this recipe's features; tables of aupipe.toml go first.")
+@click.option("--task", type=TASK, help="With --recipe: the task. Default: all tasks of the recipe's paper.")
 @device_options
 @scheduler_options
 @config_options
@@ -106,23 +107,17 @@ ONCE = ("retry_failed", "force", "dry_run", "limit", "profile", "overwrite", "fa
 @click.option(
     "--on-missing-audio",
     type=click.Choice(["fail", "mask"]),
-    default="fail",
-    show_default=True,
-    help="Videos without an audio stream: fail them, or store rows that are all invalid.",
+    help="Without sound: fail, or store rows that are all invalid. Default: [dataset] on_missing_audio, else fail.",
 )
 @click.option(
     "--on-missing-text",
     type=click.Choice(["fail", "mask"]),
-    default="fail",
-    show_default=True,
-    help="Videos without a transcript: fail them, or store rows that are all invalid.",
+    help="Without words: fail, or store rows that are all invalid. Default: [dataset] on_missing_text, else fail.",
 )
 @click.option(
     "--on-damage",
     type=click.Choice(["fail", "keep"]),
-    default="keep",
-    show_default=True,
-    help="Damaged videos: store the rows that can be decoded and list the damage, or fail them.",
+    help="Damaged videos: keep the rows that can be decoded, or fail. Default: [dataset] on_damage, else keep.",
 )
 @click.option("--weights", type=click.Choice(["random"]), help="random: untrained encoders, for tests and benchmarks.")
 @json_option
@@ -159,9 +154,9 @@ def extract(
     force: bool,
     stall_timeout: float,
     fail_fast: bool,
-    on_missing_audio: str,
-    on_missing_text: str,
-    on_damage: str,
+    on_missing_audio: str | None,
+    on_missing_text: str | None,
+    on_damage: str | None,
     weights: str | None,
     as_json: bool,
 ) -> int:
@@ -197,7 +192,8 @@ def extract(
     if profile is not None:
         refuse_existing(profile, overwrite)
     overrides: dict[str, Any] = {"store.backend": backend, "faces.detect_every": detect_every}
-    overrides["store.readable_by"] = readable_by
+    overrides |= {"store.readable_by": readable_by, "dataset.on_missing_audio": on_missing_audio}
+    overrides |= {"dataset.on_missing_text": on_missing_text, "dataset.on_damage": on_damage}
     if no_face:
         overrides["faces.detector"] = "none"
     config, opener = open_inputs(config_file, store, videos, from_list, **overrides)
@@ -218,9 +214,9 @@ def extract(
     warn_duplicates(recordings, feature_set)
     feature_set = replace(
         feature_set,
-        mask_missing_audio=on_missing_audio == "mask",
-        mask_missing_text=on_missing_text == "mask",
-        fail_on_damage=on_damage == "fail",
+        mask_missing_audio=config.dataset.on_missing_audio == "mask",
+        mask_missing_text=config.dataset.on_missing_text == "mask",
+        fail_on_damage=config.dataset.on_damage == "fail",
     )
     with ExitStack() as stack:
         connection = None

@@ -13,8 +13,9 @@ from aupipe.cli.data import some
 from aupipe.cli.options import config_options, given_command, json_option, open_or_create, require_config, resolve
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.run_report import STOPPED, run_plan
-from aupipe.config import NO_DETECTOR, RESERVED_NAMES, Config, EncoderConfig
+from aupipe.config import NO_DETECTOR, Config
 from aupipe.dataset import open_dataset
+from aupipe.encoder_tables import RESERVED_NAMES, EncoderConfig
 from aupipe.errors import RecordingError, UsageError
 from aupipe.quantities import counted
 from aupipe.types import FEATURE_NAME
@@ -66,11 +67,11 @@ def import_features(
     found = import_files(files, wanted, opened, clock, name, key=key, made_by=made_by, uncounted=uncounted)
     without = [one.id for one in recordings if one.id not in files]
     if as_json:
-        about: dict[str, Any] = {"message_type": "summary", "feature": found.spec.id if found.spec else None}
+        about: dict[str, Any] = {"feature": found.spec.id if found.spec else None}
         about |= {"done": len(found.done), "fitted": {one: how for one, how in found.done.items() if how}}
         about |= {"failed": found.failed, "no_file": without, "no_recording": list(map(str, others))}
         about |= {"dropped_columns": found.dropped, "replaced": found.replaced}
-        echo_json(about)
+        echo_json("import", about)
         return RecordingError.exit_code if found.failed else 0
     if found.spec:
         columns = f", {len(found.spec.columns)} named columns" if found.spec.columns else ""

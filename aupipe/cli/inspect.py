@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from aupipe.cli.completion import RECORDING
 from aupipe.cli.options import config_options, existing_store, json_option, media_notes, resolve
 from aupipe.cli.output import echo, echo_json
+from aupipe.config import Config
+from aupipe.dataset import open_dataset
 from aupipe.dataset_model import nearest_recording
 from aupipe.errors import UsageError
 
@@ -17,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("recording", required=False)
+@click.argument("recording", required=False, type=RECORDING)
 @config_options
 @json_option
 def inspect(recording: str | None, config_file: Path | None, store: Path | None, as_json: bool) -> int:
@@ -31,14 +36,31 @@ def inspect(recording: str | None, config_file: Path | None, store: Path | None,
     """
     config = resolve(config_file, store)
     opened = existing_store(config)
+    recording = _stored_name(opened, config, recording) if recording else None
     content = describe_recording(opened, recording) if recording else describe_store(opened)
     if as_json:
-        echo_json(content["rows"], indent=1)
+        about = {"recording": recording} if recording else {}
+        about |= {"store": str(opened.path), "backend": opened.backend, "features": content["rows"]}
+        echo_json("recording" if recording else "store", about, indent=1)
         return 0
     echo(content["title"])
     for line in content["lines"]:
         echo(line)
     return 0
+
+
+def _stored_name(store: Store, config: Config, name: str) -> str:
+    """The name of a recording in the store: ``name``, or that of the file of this path; else ``name`` as it is."""
+    known = {record.recording for record in store.records()}
+    if name in known:
+        return name
+    with suppress(UsageError):  # no data set here, or not one of its files
+        found = open_dataset(config.dataset).select([name])
+        if len(found) == 1 and (found[0].id in known):
+            return found[0].id
+    # A store without a configuration is in the folder of its videos.
+    below = Path(os.path.relpath(name, Path(store.path).parent)).as_posix()
+    return below if below in known else name
 
 
 def describe_store(store: Store) -> dict[str, Any]:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from aupipe.cli.completion import RECORDING
 from aupipe.cli.options import config_options, existing_store, require_config, resolve
 from aupipe.cli.output import echo
 from aupipe.cli.overwrite import overwrite_option
+from aupipe.errors import UsageError
 from aupipe.quantities import counted
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ FACES = click.option(
 
 
 @click.command()
-@click.argument("recording")
+@click.argument("recording", type=RECORDING)
 @click.option(
     "--out", type=click.Path(path_type=Path), help="File to write. Default: NAME-overlay.mp4, in this folder."
 )
@@ -71,7 +73,7 @@ def overlay(
 
 
 @click.command()
-@click.argument("recording")
+@click.argument("recording", type=RECORDING)
 @click.option(
     "--out", type=click.Path(path_type=Path), help="File to write. Default: NAME-preview.jpg, in this folder."
 )
@@ -109,7 +111,9 @@ def _open(name: str, config_file: Path | None, store: Path | None) -> tuple[Reco
 
     config = require_config(resolve(config_file, store))
     opened = existing_store(config)
-    (recording,) = open_dataset(config.dataset).select([name])
+    recording, *others = open_dataset(config.dataset).select([name])
+    if others:
+        raise UsageError(f"{name} has several recordings, name one: {', '.join(r.id for r in (recording, *others))}")
     return recording, stored_faces(opened, build_feature_set(config, known=opened.features()), recording)
 
 

@@ -16,6 +16,7 @@ from click.core import ParameterSource
 from aupipe.cli.output import echo
 from aupipe.config import Config, load_config
 from aupipe.errors import NoStoreError, UsageError
+from aupipe.files import as_argument
 from aupipe.local_models import configure_weights
 from aupipe.registry import nearest
 
@@ -151,13 +152,32 @@ def existing_store(config: Config, command: str = "") -> Any:
 
     if not config.store.path.exists():
         raise NoStoreError(f"no store at {config.store.path}: `{command or 'aupipe extract'}` creates it")
-    return open_store(config.store.path)
+    opened = open_store(config.store.path)
+    _refuse_other_backend(opened, config)
+    return opened
+
+
+def _refuse_other_backend(opened: Store, config: Config) -> None:
+    """Raises UsageError where the backend that is asked for is another one than that of the store.
+
+    That of the file is not asked for of a store that is named elsewhere.
+    """
+    by, place = (config.origin.get(f"store.{key}", "default") for key in ("backend", "path"))
+    if opened.backend == config.store.backend or by == "default":
+        return
+    if by == str(config.file) and place not in ("default", by):
+        return
+    copy = f"aupipe store migrate NEW --backend {config.store.backend} --store {as_argument(config.store.path)}"
+    raise UsageError(
+        f'{config.store.path} is a {opened.backend} store, and backend = "{config.store.backend}" ({by}): set '
+        f'"{opened.backend}", or `{copy}` makes another'
+    )
 
 
 def open_or_create(config: Config, create: bool) -> Store | None:
     """The store of a configuration; where there is none, a new one if ``create``, else None.
 
-    Raises UsageError where the command line or the environment asks for another backend than the store has.
+    Raises UsageError where another backend is asked for than the store has (`_refuse_other_backend`).
     """
     from aupipe.store import create_store, open_store
     from aupipe.store.documents import STORE_FILE
@@ -169,12 +189,7 @@ def open_or_create(config: Config, create: bool) -> Store | None:
         except NoStoreError:  # its folder is there; another run may be about to create it
             return None
         warn_of_mode(config.store.path, config.store.readable_by)
-        is_explicit = config.origin.get("store.backend", "default") not in ("default", str(config.file))
-        if is_explicit and opened.backend != config.store.backend:
-            raise UsageError(
-                f"{config.store.path} is a {opened.backend} store, not {config.store.backend}: "
-                f"`aupipe store migrate NEW --backend {config.store.backend}` copies it"
-            )
+        _refuse_other_backend(opened, config)
         return opened
     return create_store(config.store.path, config.store.backend, config.store.readable_by) if create else None
 
@@ -194,6 +209,7 @@ def given_command(begin: str, leave_out: Container[str]) -> str:
     """``begin`` with the arguments that the running command was given, but for the options named in ``leave_out``."""
     context = click.get_current_context()
     words: list[str] = []
+    arguments: list[str] = []
     for one in context.command.params:
         name, value = one.name or "", context.params.get(one.name or "")
         if name in leave_out or not one.expose_value:
@@ -206,8 +222,10 @@ def given_command(begin: str, leave_out: Container[str]) -> str:
         elif isinstance(one, click.Option):
             words += [word for item in each for word in (one.opts[0], str(item))]
         else:
-            words += map(str, each)
-    return " ".join([begin, *map(shlex.quote, words)])
+            arguments += map(str, each)
+    if any(word.startswith("-") for word in arguments):  # none of them is an option
+        words, arguments = [*words, "--", *arguments], []
+    return " ".join([begin, *map(shlex.quote, [*arguments, *words])])
 
 
 def failure_lines(failures: Iterable[tuple[str, str, str]]) -> list[str]:

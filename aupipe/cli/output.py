@@ -11,7 +11,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
@@ -45,9 +45,12 @@ def json_given_to(taker: Callable[[Any], None]) -> Iterator[None]:
         _takers.remove(taker)
 
 
-def echo_json(content: Any, indent: int | None = None) -> None:
-    """Print a JSON document on stdout."""
-    text = json.dumps(content, indent=indent, default=str)
+def echo_json(message_type: str, content: Mapping[str, Any], indent: int | None = None) -> None:
+    """Print a JSON object on stdout; ``message_type`` says which keys it has (docs/reference/json.md).
+
+    Without ``indent`` it is one line, as a command prints it that prints several.
+    """
+    text = json.dumps({"message_type": message_type, **content}, indent=indent, default=str)
     if _takers:
         _takers[-1](json.loads(text))
     else:

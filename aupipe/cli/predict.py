@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aupipe.cli.completion import MODEL, RECORDING
 from aupipe.cli.context import POST, SHOT_STARTS, SPLITS, WHERE, choose_postprocess, open_context
-from aupipe.cli.data import select_recordings
+from aupipe.cli.data import select_recordings, some
 from aupipe.cli.options import config_options, device_options, interval_options
 from aupipe.cli.output import echo
 from aupipe.cli.overwrite import SUFFIXES, overwrite_option, refuse_lost_predictions
 from aupipe.dataset import label_name
 from aupipe.errors import UsageError
+from aupipe.files import as_argument
 from aupipe.quantities import counted
 from aupipe.types import Recording
 
@@ -29,8 +31,8 @@ DEFAULT |= {"tracks": "predictions", "eaf": "eaf", "textgrid": "textgrid"}  # fo
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.argument("recordings", nargs=-1)
+@click.argument("run", type=MODEL)
+@click.argument("recordings", nargs=-1, type=RECORDING)
 @click.option("--split", type=SPLITS, help="Predict the recordings of a split, instead of named ones.")
 @WHERE
 @click.option("--format", "form", type=click.Choice(list(DEFAULT)), default="csv", show_default=True)
@@ -91,7 +93,11 @@ def predict(
     """
     from aupipe.train.model import load_model
     from aupipe.train.postprocess import Options, PostProcess, apply_postprocess
+    from aupipe.train.run import RUN_FILE
 
+    if not run.is_dir() and run.name != RUN_FILE:
+        asked = " ".join(as_argument(name) for name in (run, *recordings))
+        raise UsageError(f"{run}: no trained model, which stands first: `aupipe predict RUN {asked}`{_trained()}")
     model = load_model(run)
     if form in INTERVALS and not model.task.whole:
         raise UsageError(f"{', '.join(model.task.names)} are numbers, which have no intervals: use --format csv")
@@ -118,6 +124,14 @@ def predict(
     checked = f"; its rows are those of {sample}" if form == "abaw" and sample else ""
     of = counted(len(predictions), "recording")
     echo(f"wrote {out}: {said} of {of}, face found in {found / max(frames, 1):.1%}{checked}")
+
+
+def _trained() -> str:
+    """The models in ``runs``, for a message."""
+    from aupipe.train.model_listing import model_folders
+
+    found = [str(folder) for folder in model_folders(Path("runs"))] if Path("runs").is_dir() else []
+    return f"; trained: {some(found)}" if found else "; `aupipe train` makes one"
 
 
 def _write_frames(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from aupipe.cli.completion import RECIPE, TASK
 from aupipe.cli.options import FiniteRange, json_option, resolve
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.overwrite import overwrite_option
@@ -15,14 +16,19 @@ from aupipe.cli.template import template
 from aupipe.config import FILE_NAME, SECTIONS
 from aupipe.dataset import VIDEO_FOLDERS, crop_folders, is_frame, walk_videos
 from aupipe.errors import UsageError
-from aupipe.files import write_file
+from aupipe.files import as_argument, write_file
 from aupipe.quantities import counted
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), default=".")
-@click.option("--recipe", metavar="NAME|FILE", help="Write the features of this recipe, or add them to an aupipe.toml.")
-@click.option("--task", help="With --recipe: the task. Default: all tasks of the recipe's paper.")
+@click.option(
+    "--recipe",
+    type=RECIPE,
+    metavar="NAME|FILE",
+    help="Write the features of this recipe, or add them to an aupipe.toml.",
+)
+@click.option("--task", type=TASK, help="With --recipe: the task. Default: all tasks of the recipe's paper.")
 @overwrite_option("an aupipe.toml", "--force")
 def init(folder: Path, recipe: str | None, task: str | None, overwrite: bool) -> None:
     """Write an aupipe.toml for the data set in FOLDER.
@@ -53,7 +59,7 @@ def init(folder: Path, recipe: str | None, task: str | None, overwrite: bool) ->
     write_file(target, template(detector=detector, **options | more), overwrite)
     echo(f"wrote {target}: {found}")
     echo(f"faces by {detector}: {why}")
-    of_recipe = f"--recipe {recipe}" + (f" --task {task}" if task else "")
+    of_recipe = f"--recipe {as_argument(recipe or '')}" + (f" --task {task}" if task else "")
     echo(f"next: aupipe extract {of_recipe if recipe else '--modality visual'}")
 
 
@@ -132,7 +138,7 @@ def show(config_file: Path | None, as_json: bool) -> None:
     if as_json:
         encoders = [{"name": e.name, "kind": e.kind, "modality": e.modality, **e.params} for e in found.encoders]
         content = {key: {"value": _plain(value), "origin": origins[key]} for key, value in values.items()}
-        echo_json(content | {"encoder": encoders}, indent=1)
+        echo_json("configuration", content | {"encoder": encoders}, indent=1)
         return
     width = max(map(len, values))
     for key, value in values.items():
@@ -166,7 +172,7 @@ def plugins(as_json: bool) -> None:
     registries = (ENCODERS, DETECTORS, HEADS, STORES)
     if as_json:
         content = {registry.noun: {name: registry.origin(name) for name in registry.names()} for registry in registries}
-        echo_json(content, indent=1)
+        echo_json("plugins", content, indent=1)
         return
     for registry in registries:
         echo(f"{registry.noun}s")

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aupipe.cli.output import echo
-from aupipe.config import DEFAULT_ENCODERS, Config, EncoderConfig, encoder_table, load_config, read_encoders
+from aupipe.config import DEFAULT_ENCODERS, Config, load_config
 from aupipe.dataset import open_dataset
 from aupipe.documents import parse_toml
+from aupipe.encoder_kinds import ENCODERS
+from aupipe.encoder_tables import EncoderConfig, encoder_table, read_encoders
 from aupipe.errors import UsageError
 from aupipe.extract.weights import is_random
-from aupipe.files import write_file
+from aupipe.files import as_argument, write_file
 from aupipe.registry import nearest
 from aupipe.tasks import OFFICIAL, Task, as_task
 
@@ -165,7 +167,7 @@ def add_recipe(target: Path, recipe: str, task: str | None) -> list[str]:
     kind = _detector_of(recipe, chosen).get("kind", config.faces.detector)
     if kind != config.faces.detector:
         lines.append(f"faces stay with {config.faces.detector}; recipe {recipe} names {kind}: [faces] detector")
-    return [*lines, f"next: aupipe extract --recipe {recipe}{f' --task {task}' if task else ''}"]
+    return [*lines, f"next: aupipe extract --recipe {as_argument(recipe)}{f' --task {task}' if task else ''}"]
 
 
 def configured_by(recipe: str, task: str | None) -> tuple[dict[str, str], str]:
@@ -187,8 +189,16 @@ def _detector_of(recipe: str, task: Task | None) -> Mapping[str, Any]:
 
 
 def encoder_text(encoder: EncoderConfig) -> str:
-    """An ``[[encoder]]`` table as TOML."""
-    return "[[encoder]]\n" + table_text(encoder_table(encoder))
+    """An ``[[encoder]]`` table as TOML, without what follows from its kind.
+
+    A kind of another package keeps its modality: the file is then read without importing that package.
+    """
+    table = encoder_table(encoder)
+    if encoder.kind in ENCODERS.table:
+        del table["modality"]
+    if encoder.name == encoder.kind:
+        del table["name"]
+    return "[[encoder]]\n" + table_text(table)
 
 
 def recipe_file_text(tables: Mapping[str, Any]) -> str:

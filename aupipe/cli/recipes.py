@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aupipe.cli.completion import RECIPE, TASK
 from aupipe.cli.options import json_option
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.recipe_features import recipe_file_text
@@ -33,10 +34,11 @@ def recipes(context: click.Context, as_json: bool) -> None:
         return
     from aupipe.train.recipe_tables import recipe_names
 
-    for row in map(_row, recipe_names()):
-        if as_json:
-            echo_json(row)
-            continue
+    rows = list(map(_row, recipe_names()))
+    if as_json:
+        echo_json("recipes", {"recipes": rows}, indent=1)
+        return
+    for row in rows:
         code = f"code {row['code']}" if row["code"] else "no published code"
         echo(f"{row['recipe']:28}{row['paper'] or OURS}{'; ' + code if row['paper'] else ''}")
         for task, features in row["features"].items():
@@ -81,8 +83,8 @@ def _row(name: str) -> dict[str, Any]:
 
 
 @recipes.command()
-@click.argument("name", metavar="NAME|FILE")
-@click.option("--task", default="au", show_default=True, help="au, expr, va, or a kind of task.")
+@click.argument("name", metavar="NAME|FILE", type=RECIPE)
+@click.option("--task", type=TASK, default="au", show_default=True, help="au, expr, va, or a kind of task.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace a value, as `train --set` does.")
 @json_option
 def show(name: str, task: str, overrides: tuple[str, ...], as_json: bool) -> None:
@@ -102,7 +104,7 @@ def show(name: str, task: str, overrides: tuple[str, ...], as_json: bool) -> Non
     lines = departures(chosen.members[0].recipe, paper, task) if paper else []
     if as_json:
         said = {"cite": paper.cite, "title": paper.title, "code": paper.code} if paper else None
-        echo_json({"recipe": chosen.to_json(), "task": task, "paper": said, "departures": lines})
+        echo_json("recipe", {"recipe": chosen.to_json(), "task": task, "paper": said, "departures": lines})
         return
     for member in chosen.members:
         if len(chosen.members) > 1:

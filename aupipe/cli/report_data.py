@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from aupipe.cli.completion import RECORDING
 from aupipe.cli.look import FACES
 from aupipe.cli.options import config_options, device_options, existing_store, media_notes, require_config, resolve
 from aupipe.cli.output import echo
@@ -35,7 +36,7 @@ def page_count(context: click.Context, option: click.Parameter, value: str) -> i
 
 
 @click.command("data")
-@click.argument("recordings", nargs=-1)
+@click.argument("recordings", nargs=-1, type=RECORDING)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -99,12 +100,13 @@ def data_report(
     from aupipe.report.recording_page import FILE, VIDEO_FILE
     from aupipe.report.redaction import without_folders
     from aupipe.report.report_folder import refuse_other_content
+    from aupipe.store.clocks import clock_of
 
     require_extra()
     refuse_other_content(out)
     config = require_config(resolve(config_file, store))
     opened = existing_store(config)
-    dataset = open_dataset(config.dataset)
+    dataset = open_dataset(config.dataset, clock_of(opened))
     features = build_feature_set(config, known=opened.features())
     chosen = dataset.select(recordings) if recordings else list(dataset.recordings)
     clocks = {features.graph(recording).clock.id for recording in chosen}
@@ -116,12 +118,14 @@ def data_report(
     names, paged = choose_pages(checks, [recording.id for recording in chosen], pages)
     wanted = set(paged)
     shown = [recording for recording in dataset.recordings if recording.id in wanted]
+    folders = [config.dataset.videos, config.dataset.root, config.dataset.annotations, config.store.path]
+    folders += [source.file.parent for _, source in config.dataset.tasks if source.file]
     made = DataReport(
         dataset,
         features,
         opened,
         checks,
-        without_folders([config.dataset.videos, config.dataset.root, config.dataset.annotations, config.store.path]),
+        without_folders(folders),
         predicted.of(shown) if predicted else {},
         predicted.notes(shown) if predicted else {},
         _media_notes(opened, features, shown),

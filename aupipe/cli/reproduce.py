@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from aupipe.cli.completion import TASK
 from aupipe.cli.options import config_options, json_option, require_config, resolve, split_list
 from aupipe.cli.output import echo
 from aupipe.cli.signals import say_how_to_continue
@@ -34,7 +35,7 @@ STARTED = "reproduce.json"  # the choices that a reproduction was begun with
 
 @click.command()
 @click.argument("paper", metavar="PAPER")
-@click.option("--task", help="Only the rows of this task. Default: all tasks of the paper.")
+@click.option("--task", type=TASK, help="Only the rows of this task. Default: all tasks of the paper.")
 @click.option("--rows", "ids", multiple=True, metavar="ROW,...", help="Only these rows or tables, by their ids.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the reproduction. Default: runs/PAPER.")
 @click.option(

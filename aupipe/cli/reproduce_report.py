@@ -28,7 +28,7 @@ def report(
     notes: dict[str, int] = {}  # text -> its number
     found = [_row(paper, row, recipes, out, choices, config) for row in rows]
     if as_json:
-        echo_json({"paper": paper.name, "cite": paper.cite, "rows": found}, indent=1)
+        echo_json("reproduction", {"paper": paper.name, "cite": paper.cite, "rows": found}, indent=1)
         return
     width = max((len(row["row"]) for row in found), default=0)
     echo(f"{paper.cite}: {paper.title}")

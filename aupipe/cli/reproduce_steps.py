@@ -9,7 +9,8 @@ from pathlib import Path
 from aupipe.cli.recipe_features import encoder_text, recipe_file_text, table_text
 from aupipe.cli.train_request import is_finished, read_request
 from aupipe.cli.work import Place
-from aupipe.config import Config, EncoderConfig, encoder_table
+from aupipe.config import Config, EncoderConfig
+from aupipe.encoder_tables import encoder_table
 from aupipe.errors import UsageError
 from aupipe.extract.planning.random_weights import randomised
 from aupipe.files import write_file

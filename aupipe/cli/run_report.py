@@ -38,7 +38,7 @@ def report_nothing_to_do(plan: Plan, as_json: bool, retry: str) -> int:
     """Print that no job is left, what failed before and the command that tries it again; returns the exit code."""
     failed = [item for item in plan.items if item.state == "failed before"]
     if as_json:
-        echo_json({"message_type": "summary", "done": 0, **counts(plan), "failed": len(failed)})
+        echo_json("summary", {"done": 0, **counts(plan), "failed": len(failed)})
     else:
         before = f", {len(failed)} failed before:" if failed else ""
         echo(f"nothing to do: {counted(plan.counts['done'], 'item')} stored{before}", *_failed_before(failed, retry))
@@ -158,7 +158,7 @@ def run_plan(
     }
     if as_json:
         cost = {"cpu_s": round(cpu_s, 3), "stages": stages}
-        echo_json({"message_type": "summary", **summary, **cost})
+        echo_json("summary", {**summary, **cost})
         return (not_reached and exit_code_of_warning()) or (3 if missing or before else 0)
     rate = _rate(frames, media_s, seconds, where)
     damage = f"   damaged {len(damages)}" * bool(damages)
@@ -213,7 +213,6 @@ def _by_others(store: Store, wanted: Sequence[Item], tried: Set[tuple[str, str]]
 def _echo_json_result(result: JobResult) -> None:
     for record in (*result.published, *result.failed):
         row: dict[str, Any] = {
-            "message_type": "item",
             "recording": record.recording,
             "feature": record.feature,
             "state": record.state,
@@ -221,4 +220,4 @@ def _echo_json_result(result: JobResult) -> None:
             "valid_frames": record.valid_frames,
         }
         more = {"reason": record.reason, "damage": record.damage, "media": dict(record.media)}
-        echo_json(row | {name: value for name, value in more.items() if value})
+        echo_json("item", row | {name: value for name, value in more.items() if value})

@@ -39,7 +39,7 @@ def runs(folders: tuple[Path, ...], config_file: Path | None, as_json: bool) -> 
         elif folders:
             raise UsageError(f"{folder}: no such folder")
     if as_json:
-        echo_json({"message_type": "models", "models": [one.to_json() for one in found]}, indent=1)
+        echo_json("models", {"models": [one.to_json() for one in found]}, indent=1)
         return
     if not found:
         echo(f"no trained models in {', '.join(map(str, folders or (default,)))}: aupipe train")

@@ -36,7 +36,10 @@ def evaluate(as_json: bool, **asked: Any) -> None:
             {"run": str(one.model.path), **one.to_json()} | ({"where": request.where} if request.where else {})
             for one in scored.evaluations
         ]
-        echo_json(lines[0] if len(lines) == 1 else lines)
+        if len(lines) == 1:
+            echo_json("scores", lines[0])
+        else:
+            echo_json("comparison", {"models": lines})
         return
     first, *rest = scored.evaluations
     models = [one.model for one in scored.evaluations]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aupipe.cli.completion import MODEL
 from aupipe.cli.context import (
     POST,
     SHOT_STARTS,
@@ -69,7 +70,7 @@ class Scored:
 def score_options(command: Command) -> Command:
     """The runs, what they are scored on, and how: the fields of `ScoreRequest`."""
     options: list[Callable[[Command], Command]] = [
-        click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path)),
+        click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=MODEL),
         click.option("--split", type=SPLITS, default="validation", show_default=True),
         WHERE,
         POST,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from aupipe.cli.completion import RECORDING, STORED_FEATURE, STORED_FEATURES
 from aupipe.cli.inspect import describe_store
 from aupipe.cli.options import (
     config_options,
@@ -41,7 +43,7 @@ for command in (remove, gc, verify):
 
 
 @store.command("ls")
-@click.argument("feature", required=False)
+@click.argument("feature", required=False, type=STORED_FEATURE)
 @click.option("--orphans", is_flag=True, help="Also items on disk that no journal names, and features nothing names.")
 @config_options
 @json_option
@@ -60,11 +62,13 @@ def list_items(feature: str | None, orphans: bool, config_file: Path | None, sto
 
     opened = folder_store(config_file, store)
     ids = feature_ids(opened, feature)
+    states = Counter[str]()
     for record in opened.records():
         if record.feature not in ids:
             continue
+        states[record.state] += 1
         if as_json:
-            echo_json(record_row(record))
+            echo_json("item", record_row(record))
         elif record.state == "done":
             shape = "x".join(map(str, record.shape))
             numbers = f"{shape:>16} {record.dtype:8} {record.valid_frames:>8}"
@@ -74,23 +78,31 @@ def list_items(feature: str | None, orphans: bool, config_file: Path | None, sto
             failure = f"{record.recording}  {record.reason}"
             echo(f"{record.feature:32} {record.state.upper():>16} {'':17} {failure}")
     if orphans:
-        _show_orphans(opened, ids, as_json)
+        states["orphan"] = _show_orphans(opened, ids, as_json)
         _say_unnamed(resolve(config_file, store), opened, ids)
+    if as_json:
+        echo_json("summary", {"store": str(opened.path), "features": len(ids), **states})
 
 
-def _show_orphans(store: LocalStore, ids: set[str], as_json: bool) -> None:
-    """List items on disk that no journal line is of; `store verify --rebuild` adopts those that are whole."""
+def _show_orphans(store: LocalStore, ids: set[str], as_json: bool) -> int:
+    """List items on disk that no journal line is of, and return their number.
+
+    `store verify --rebuild` adopts those that are whole.
+    """
     from aupipe.store.maintenance.inventory import find_unpublished, size_on_disk
 
+    found = 0
     for path in find_unpublished(store)[0]:
         feature = Path(path).relative_to(store.root).parts[0]
+        found += feature in ids
         item = store.item_at(path) if feature in ids else None
         recording = item.recording if item is not None else ""
         if feature in ids and as_json:
-            echo_json({"recording": recording, "feature": feature, "state": "orphan", "path": path})
+            echo_json("item", {"recording": recording, "feature": feature, "state": "orphan", "path": path})
         elif feature in ids:
             size = f"{size_on_disk(path) / 1e6:,.1f} MB"
             echo(f"{feature:32} {'ORPHAN':>16} {size:>17} {recording or '(unreadable)'}  {path}")
+    return found
 
 
 def _say_unnamed(config: Config, store: LocalStore, ids: set[str]) -> None:
@@ -115,9 +127,11 @@ def info(config_file: Path | None, store: Path | None, as_json: bool) -> None:
     Example:
       aupipe store info
     """
-    content = describe_store(folder_store(config_file, store))
+    opened = folder_store(config_file, store)
+    content = describe_store(opened)
     if as_json:
-        echo_json(content["rows"], indent=1)
+        about = {"store": str(opened.path), "backend": opened.backend, "features": content["rows"]}
+        echo_json("store", about, indent=1)
         return
     echo(content["title"])
     for line in content["lines"]:
@@ -153,8 +167,14 @@ def migrate(target: Path, backend: str, config_file: Path | None, store: Path | 
 @store.command()
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--format", "form", default="npz", show_default=True, help="npz, hdf5 (one file), parquet or webdataset.")
-@click.option("--feature", "features", multiple=True, help="Only these features; several separated by commas.")
-@click.option("--recording", "recordings", multiple=True, help="Only these recordings.")
+@click.option(
+    "--feature",
+    "features",
+    multiple=True,
+    type=STORED_FEATURES,
+    help="Only these features; several separated by commas.",
+)
+@click.option("--recording", "recordings", multiple=True, type=RECORDING, help="Only these recordings.")
 @overwrite_option("a TARGET that is one file")
 @readable_by_option("TARGET")
 @config_options
@@ -186,7 +206,7 @@ def export(
 
 
 @store.command()
-@click.argument("recordings", nargs=-1, required=True)
+@click.argument("recordings", nargs=-1, required=True, type=RECORDING)
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @config_options
 def purge(recordings: tuple[str, ...], yes: bool, config_file: Path | None, store: Path | None) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from aupipe.cli.completion import STORED_FEATURE
 from aupipe.cli.options import config_options, duration, json_option, require_config, resolve
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.stored import feature_ids, find_named, folder_store
@@ -30,7 +31,7 @@ YES = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
 @click.command("rm")
-@click.argument("features", nargs=-1, required=True)
+@click.argument("features", nargs=-1, required=True, type=STORED_FEATURE)
 @click.option("--force", is_flag=True, help="Also a feature that the configuration or a trained run names.")
 @KEEP
 @DRY_RUN
@@ -101,7 +102,7 @@ def _confirmed(question: str, dry_run: bool, yes: bool, as_json: bool) -> bool:
 
 def _report(rows: list[dict[str, object]], freed: int, dry_run: bool, as_json: bool) -> None:
     if as_json:
-        echo_json({"dry_run": dry_run, "features": rows, "bytes_freed": freed})
+        echo_json("removal", {"dry_run": dry_run, "features": rows, "bytes_freed": freed})
     elif dry_run:
         echo("nothing was removed (--dry-run)")
     else:
@@ -190,7 +191,8 @@ def gc(
     if found.busy:
         raise BusyError(f"{opened.path}: another process is running `aupipe store gc`: wait until it has ended")
     if as_json:
-        echo_json({**asdict(found), "dry_run": dry_run, "removed": rows if go or dry_run else []}, indent=1)
+        removed = rows if go or dry_run else []
+        echo_json("collection", {**asdict(found), "dry_run": dry_run, "removed": removed}, indent=1)
         return 0
     if go:
         echo(f"removed {nbytes / 1e6:,.1f} MB for good")

@@ -70,7 +70,7 @@ def verify(
     if repair:
         repair_damage(opened, report)
     if as_json:
-        echo_json(asdict(report), indent=1)
+        echo_json("verification", asdict(report), indent=1)
         return DamageError.exit_code if report.damage else 0
     for damage in report.damage:
         echo(f"DAMAGED  {damage}")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 GEOMETRY = """[[encoder]]
-name = "geometry"
-modality = "visual"
 kind = "geometry"
 
 """
@@ -15,21 +13,17 @@ DETECTOR = """# Parameters of the detector, or another one with its parameters.
 # model = "resnet50"
 """
 
-DEFAULT = """[[encoder]]
-name = "hog"                      # the feature's name
-modality = "visual"
+DEFAULT = """# A feature is called as its kind, unless it has a `name`.
+[[encoder]]
 kind = "hog"
 
 GEOMETRY[[encoder]]
-name = "mfcc"
-modality = "audio"
 kind = "mfcc"
 
 # A pretrained backbone: any timm name.
 # [[encoder]]
-# name = "swin_t"
-# modality = "visual"
 # kind = "timm"
+# name = "swin_t"                 # the feature's name
 # model = "swin_tiny_patch4_window7_224.ms_in1k"
 """
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from aupipe.cli.completion import FEATURES, RECIPE, TASK
 from aupipe.cli.context import WHERE
 from aupipe.cli.options import (
     FiniteRange,
@@ -28,12 +29,15 @@ from aupipe.errors import UsageError
 
 @click.command(cls=SweepCommand)
 @click.option(
-    "--recipe", metavar="NAME|FILE", help="Recipe: a name such as tcn or best, or a TOML file. Default: [train] recipe."
+    "--recipe",
+    type=RECIPE,
+    help="Recipe: a name such as tcn or best, or a TOML file. Default: [train] recipe.",
 )
-@click.option("--task", help="au, expr, va, or another label set of the data set. Default: [train] task.")
+@click.option("--task", type=TASK, help="au, expr, va, or another label set of the data set. Default: [train] task.")
 @click.option(
     "--feature",
     "features",
+    type=FEATURES,
     multiple=True,
     help="Features to train on; several separated by commas. Default: the recipe's.",
 )

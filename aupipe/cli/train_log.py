@@ -11,6 +11,7 @@ from aupipe.cli.output import echo
 from aupipe.cli.signals import say_how_to_continue
 from aupipe.cli.train_request import TrainRequest
 from aupipe.errors import AupipeError
+from aupipe.files import as_argument
 from aupipe.train.folder_lock import REQUEST_FILE
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def unfinished(out: Path, fresh: bool, is_new: bool) -> Iterator[None]:
             remove_untrained(out, fresh)
         raise
     except KeyboardInterrupt:
-        say_how_to_continue(f"to continue: aupipe train --resume {out}")
+        say_how_to_continue(f"to continue: aupipe train --resume {as_argument(out)}")
         raise
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aupipe.cli.data import Data
 from aupipe.cli.work import Place, run_here, run_on_scheduler, seen_elsewhere
 from aupipe.errors import AupipeError
+from aupipe.files import as_argument
 
 if TYPE_CHECKING:
     from aupipe.store import Store
@@ -38,7 +39,7 @@ def run_parts(
     work: Any = replace(trainer, store=str(seen_elsewhere(store)), out=seen_elsewhere(out), options=options)
     tasks = [ListedTask(number, str(part) or out.name) for number, part in enumerate(parts)]
     work = ListedWork(work, parts)
-    resume = f"`aupipe train --resume {out}`"
+    resume = f"`aupipe train --resume {as_argument(out)}`"
     if place.scheduler is None:
         running = run_here(work, tasks, devices, place.jobs, tell)
     else:

@@ -57,7 +57,7 @@ def show_run(run: Run, store: Store, data: Data, held_out: Sequence[Recording], 
         scores = run.scores.to_json() if run.scores is not None else None
         document: dict[str, Any] = {"run": str(run.path), "best_epoch": run.best_epoch, "scores": scores}
         document |= {"worth": worth.text, "damaged": data.damaged}
-        echo_json(document | {"spread": interval.to_json() if interval else None})
+        echo_json("run", document | {"spread": interval.to_json() if interval else None})
         return
     if run.scores is not None:
         trivial = trivial_scores(labels, run.task)
@@ -96,7 +96,7 @@ def show_ensemble(
         }
         document |= {"summary": asdict(summary) if summary else None}
         document |= {"scores": scores.to_json() if scores else None, "worth": worth.text, "damaged": data.damaged}
-        echo_json(document | {"spread": interval.to_json() if interval else None})
+        echo_json("ensemble", document | {"spread": interval.to_json() if interval else None})
         return
     if scores is not None:
         echo(*scores.table(trivial_scores(labels, model.task), name=name, interval=interval).split("\n"))

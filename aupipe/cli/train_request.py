@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from aupipe.cli.overwrite import refuse_nonempty
 from aupipe.documents import read_json
 from aupipe.errors import UsageError
-from aupipe.files import write_file
+from aupipe.files import as_argument, write_file
 from aupipe.train.folder_lock import REQUEST_FILE
 
 if TYPE_CHECKING:
@@ -135,7 +135,8 @@ def find_finished(out: Path, request: TrainRequest, extend: bool = False) -> Tra
     before = read_request(out)
     if not is_finished(out):
         refuse_running(out)
-        raise UsageError(f"{out} holds a run that is not finished: `aupipe train --resume {out}`, or another --out")
+        resume = f"`aupipe train --resume {as_argument(out)}`"
+        raise UsageError(f"{out} holds a run that is not finished: {resume}, or another --out")
     before = replace(
         before, recipe=ensemble_recipe_from_json(before.recipe).to_json()
     )  # adds keys that its version did not have

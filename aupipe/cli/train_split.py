@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from aupipe.cli.data import Data
 from aupipe.cli.train_request import TrainRequest
 from aupipe.errors import UsageError
+from aupipe.files import as_argument
 from aupipe.registry import nearest
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Worth:
 
     def next_command(self, model: Path) -> str:
         """The line that names the command to go on with."""
-        return f"next: aupipe {'evaluate' if self.unused else 'predict'} {model}"
+        return f"next: aupipe {'evaluate' if self.unused else 'predict'} {as_argument(model)}"
 
 
 def leaves_validation(data: Data, request: TrainRequest) -> bool:

@@ -148,7 +148,7 @@ def show_sweep(out: Path, as_json: bool) -> None:
     except (OSError, ValueError) as error:
         raise UsageError(f"{out / RESULT_FILE}: not readable ({error}): train into another folder") from error
     if as_json:
-        echo_json({"model": str(out), **document})
+        echo_json("search", {"model": str(out), **document})
         return
     echo(*_table(document), "")
     nested, naive = (Scores.from_json(document[key]["scores"]) for key in ("nested", "naive"))

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from aupipe.cli.completion import MODEL
 from aupipe.cli.context import SHOT_STARTS, SPLITS, WHERE, open_context
 from aupipe.cli.data import select_recordings
 from aupipe.cli.options import config_options, device_options, json_option
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.overwrite import overwrite_option
 from aupipe.errors import UsageError
-from aupipe.files import refuse_existing, write_file
+from aupipe.files import as_argument, refuse_existing, write_file
 
 if TYPE_CHECKING:
     from aupipe.train.model import Model
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=MODEL)
 @click.option("--split", type=SPLITS, default="validation", show_default=True, help="Split to fit on.")
 @WHERE
 @click.option("--held-out", is_flag=True, help="Fit on the held-out predictions of a cross-validation.")
@@ -94,7 +95,7 @@ def tune(
         _name_repeated(model, fitted.options)
         _save(model, fitted, out, overwrite)
         if as_json:
-            echo_json({"post": fitted.to_json(), "from": str(source)})
+            echo_json("postprocess", {"post": fitted.to_json(), "from": str(source)})
         else:
             echo(f"{fitted.describe()}, taken from {source}", f"wrote {target}; {use}")
         return
@@ -109,7 +110,7 @@ def tune(
     _save(model, fitted, out, overwrite)
     scores = evaluate_post(predictions, labels, fitted, context.shot_starts, on_tuned=True)
     if as_json:
-        echo_json({"post": fitted.to_json(), "scores": scores.to_json()})
+        echo_json("postprocess", {"post": fitted.to_json(), "scores": scores.to_json()})
         return
     echo(f"{fitted.describe()}: {scores.metric} {scores.mean:.3f} on the recordings of the fit, which is optimistic")
     if options.smooth != "none" and fitted.options.smooth == "none":
@@ -158,7 +159,7 @@ def _taken_from(source: Path, model: Model) -> PostProcess:
 
     found = load_model(source).post if source.is_dir() else read_postprocess(source)
     if found is None:
-        raise UsageError(f"{source} has no post-processing: `aupipe tune {source}` fits one")
+        raise UsageError(f"{source} has no post-processing: `aupipe tune {as_argument(source)}` fits one")
     if found.task != model.task:
         raise UsageError(f"{source} is a post-processing for {found.task}, and {model.path} is for {model.task}")
     return found

@@ -99,7 +99,7 @@ def watch(store: Store, as_json: bool) -> None:
         while running:
             lines = describe_runs(running)
             if as_json:
-                echo_json({"message_type": "runs", "runs": [account.to_json() for account in running]})
+                echo_json("runs", {"runs": [account.to_json() for account in running]})
             elif live is not None:
                 live.draw([part for line in lines for part in wrap(line, live.size()[0], subsequent_indent="    ")])
             elif time.monotonic() >= next_s:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from aupipe.cli.completion import RECIPE, TASK
 from aupipe.cli.options import json_option
 from aupipe.cli.output import echo, echo_json
 from aupipe.config import load_config
@@ -33,6 +34,7 @@ def list_known(as_json: bool) -> None:
     """
     from aupipe.extract.weights.folder import list_weights
 
+    rows = []
     for line in list_weights():
         known = line.known
         row = {
@@ -47,8 +49,8 @@ def list_known(as_json: bool) -> None:
             "size": known.size or None,
             "tried": known.tried,
         }
+        rows.append(row)
         if as_json:
-            echo_json(row)
             continue
         commercial = {True: "commercial use yes", False: "commercial use no", None: "commercial use not stated"}
         echo(f"{'here   ' if row['here'] else 'missing'}  {line.name}")
@@ -58,12 +60,14 @@ def list_known(as_json: bool) -> None:
             digest = f"sha256 {known.sha256[:12]}" if known.sha256 else "sha256 not known"
             tried = "" if known.tried else "; address not tried"
             echo(f"         pull: {known.url} ({size}, {digest}{tried})")
+    if as_json:
+        echo_json("weights", {"weights": rows}, indent=1)
 
 
 @weights.command()
 @click.argument("names", nargs=-1)
-@click.option("--recipe", metavar="NAME|FILE", help="What this recipe's encoders and detector need.")
-@click.option("--task", help="With --recipe: the task. Default: all tasks of the recipe's paper.")
+@click.option("--recipe", type=RECIPE, help="What this recipe's encoders and detector need.")
+@click.option("--task", type=TASK, help="With --recipe: the task. Default: all tasks of the recipe's paper.")
 @click.option("--accept-license", is_flag=True, help="Accept licences that do not allow all uses: once for each.")
 @json_option
 def pull(names: tuple[str, ...], recipe: str | None, task: str | None, accept_license: bool, as_json: bool) -> int:
@@ -85,11 +89,14 @@ def pull(names: tuple[str, ...], recipe: str | None, task: str | None, accept_li
     if not names and recipe is None:
         raise UsageError("name the weights to pull (`aupipe weights list`), or --recipe NAME")
 
+    fetched: list[str] = []
+
     def fetch(name: str) -> None:
         with _bar(name, as_json) as progress:
             path = pull_weights(name, accept_license=accept_license, progress=progress, tell=_tell)
+        fetched.append(str(path))
         if as_json:
-            echo_json({"name": name, "path": str(path)})
+            echo_json("item", {"name": name, "path": str(path)})
         else:
             echo(f"wrote {path}")
 
@@ -98,6 +105,8 @@ def pull(names: tuple[str, ...], recipe: str | None, task: str | None, accept_li
     missing = pull_recipe(recipe, task, fetch) if recipe is not None else []
     for line in missing:
         echo(f"aupipe: not fetched: {line}", err=True)
+    if as_json:
+        echo_json("summary", {"fetched": len(fetched), "missing": missing})
     return WeightsMissingError.exit_code if missing else 0
 
 
@@ -162,12 +171,12 @@ def verify(as_json: bool) -> int:
     """
     from aupipe.extract.weights.folder import verify_weights
 
-    wrong = 0
+    wrong, rows = 0, []
     for found in verify_weights():
         wrong += found.check in ("not the published file", "changed", "unreadable")
-        if as_json:
-            row = {"path": str(found.path), "sha256": found.sha256, "check": found.check, "licence": found.licence}
-            echo_json(row)
-        else:
+        rows.append({"path": str(found.path), "sha256": found.sha256, "check": found.check, "licence": found.licence})
+        if not as_json:
             echo(f"{found.check:22}  {found.sha256[:12]}  {found.licence:24}  {found.path}")
+    if as_json:
+        echo_json("verified", {"files": rows, "wrong": wrong}, indent=1)
     return WeightsMissingError.exit_code if wrong else 0

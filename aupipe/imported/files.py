@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.errors import RecordingError, UsageError
+from aupipe.table_rows import NO_VALUE
 
 Format = Literal["array", "csv", "openface", "pyfeat"]
 ARRAYS, TABLES = (".npy", ".npz"), (".csv",)
 PICKLES = (".pkl", ".pickle", ".p", ".joblib")
 UNREADABLE = (OSError, EOFError, ValueError, csv.Error, zipfile.BadZipFile, zlib.error)  # a damaged file's
-NO_VALUE = ("", "na", "n/a", "#n/a", "null", "none")  # as R, spreadsheets and data bases write it
 TIMES = ("timestamp", "time_s", "pts_s", "time")  # columns that are the clock of a table
 OPENFACE = ("frame", "face_id", "timestamp", "confidence", "success")  # beside its features
 WHY_NO_PICKLE = (

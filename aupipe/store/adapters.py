@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.errors import UsageError
-
-
-def optional_package(name: str, what: str) -> Any:
-    """A package that only ``what`` needs. Raises UsageError, saying what to install, where it is missing."""
-    try:
-        return import_module(name)
-    except ImportError:
-        package = name.partition(".")[0]
-        raise UsageError(f"{what} needs {package}: pip install {package}") from None
+from aupipe.registry import optional_package
 
 
 def to_torch(rows: NDArray[Any], dtype: Any) -> Any:

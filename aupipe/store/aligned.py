@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from aupipe.errors import UsageError
-from aupipe.store.adapters import flat_rows, optional_package
+from aupipe.registry import optional_package
+from aupipe.store.adapters import flat_rows
 from aupipe.store.reader import ItemReader
 from aupipe.store.view import FeatureView, ItemView, feature_view
 from aupipe.types import PER_VIDEO

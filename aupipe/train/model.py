@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from aupipe.documents import read_json
 from aupipe.errors import DamageError, UsageError
-from aupipe.files import write_file
+from aupipe.files import as_argument, write_file
 from aupipe.tasks import Task, task_from_json
 from aupipe.train.combination import Ties
 from aupipe.train.folder_lock import REQUEST_FILE
@@ -120,7 +120,7 @@ def load_model(path: str | Path) -> Model:
     file = folder / FILE
     if not file.is_file():
         if (folder / REQUEST_FILE).is_file() and not holds_run(folder):
-            raise UsageError(f"{folder}: unfinished: `aupipe train --resume {folder}`")
+            raise UsageError(f"{folder}: unfinished: `aupipe train --resume {as_argument(folder)}`")
         return of_run(load_run(folder))
     try:
         content = read_json(file)
@@ -188,7 +188,7 @@ def save_ensemble(
         raise UsageError(f"{' and '.join(task.names)} cannot be voted on: use the mean")
     for run in (run for model in models for run in model.runs):
         if not run.finished:
-            raise UsageError(f"{run.path}: not finished: `aupipe train --resume {run.path}`")
+            raise UsageError(f"{run.path}: not finished: `aupipe train --resume {as_argument(run.path)}`")
     if weights and (rule != "mean" or len(weights) != len(members)):
         raise UsageError(f"{len(weights)} weights for {len(members)} members by {rule}: one each, for the mean")
     if not _valid_weights(weights):

@@ -47,17 +47,17 @@ class ModelSummary:
 
 def list_models(folder: Path) -> list[ModelSummary]:
     """The models in a folder and below, oldest first; not the members inside of one. Raises OSError."""
-    return sorted((_summary(path) for path in _model_folders(folder)), key=lambda one: (one.written_utc, one.path))
+    return sorted((_summary(path) for path in model_folders(folder)), key=lambda one: (one.written_utc, one.path))
 
 
-def _model_folders(folder: Path) -> Iterator[Path]:
-    """Links are not followed: the same model is not listed twice, and no circle is walked."""
+def model_folders(folder: Path) -> Iterator[Path]:
+    """The folders of models in a folder and below. Links are not followed: no model is listed twice."""
     if holds_run(folder) or any((folder / name).is_file() for name in (ENSEMBLE_FILE, REQUEST_FILE, RESULT_FILE)):
         yield folder
         return
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.is_dir(follow_symlinks=False):
-            yield from _model_folders(Path(entry.path))
+            yield from model_folders(Path(entry.path))
 
 
 def _summary(path: Path) -> ModelSummary:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
-from aupipe.config import EncoderConfig, encoder_table, read_encoders
+from aupipe.encoder_tables import EncoderConfig, encoder_table, read_encoders
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
 from aupipe.tables import build

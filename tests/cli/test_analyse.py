@@ -30,6 +30,7 @@ from aupipe.sources import source_identity
 from aupipe.store import open_store
 from aupipe.tasks import AU_NAMES
 from tests.cli.conftest import Answer, Project
+from tests.cli.test_json import check_shapes
 from tests.cli.test_train import FRAMES as TRAINED_FRAMES
 from tests.cli.test_train import SMALL, Folder, fill
 from tests.made import spoken_s, talking, write_media
@@ -201,7 +202,7 @@ def test_a_second_call_computes_nothing_and_says_it_all_as_json(analysed: tuple[
     assert "out.csv is there already" in refused.err
     answer = project.run(*arguments, "--out", "again.csv", "--json")
     assert answer.code == 0, answer.err
-    (summary,) = answer.json()  # no item was made
+    (summary,) = check_shapes("analyse", answer.out)  # no item was made
     assert summary["message_type"] == "analysis"
     assert summary["rows"] == FRAMES
     assert "face_landmarker" in summary["not_computed"]["blendshapes"]

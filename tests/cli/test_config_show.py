@@ -36,5 +36,5 @@ def test_every_value_in_use_is_shown_with_where_it_is_from(tmp_path: Path, text:
     assert shown["dataset.videos"]["origin"] == (str(file) if text else "default")
     assert shown["dataset.tasks"]["origin"] == (str(file) if text else "default")
     assert shown["store.backend"] == {"value": "zarr", "origin": "default"}
-    assert {line.split()[0] for line in lines} >= set(shown) - {"encoder"}
+    assert {line.split()[0] for line in lines} >= set(shown) - {"encoder", "message_type"}
     assert [encoder["name"] for encoder in shown["encoder"]][:1] == ["hog"]

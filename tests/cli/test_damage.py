@@ -74,9 +74,9 @@ def test_every_command_says_which_items_come_from_damaged_media(bare: Project, m
     features = json.loads(ask("status", "--json"))["features"].values()
     assert [[entry["recording"] for entry in feature["damaged"]] for feature in features] == [[NAME], [NAME]]
     assert ["damaged: video" in line for line in ask("store", "ls", "hog").splitlines()] == [True, False]
-    assert [row["damaged"] for row in json.loads(ask("inspect", "--json"))] == [1, 1, 1]
+    assert [row["damaged"] for row in json.loads(ask("inspect", "--json"))["features"]] == [1, 1, 1]
     assert "damaged  video: " in ask("inspect", NAME)
-    assert all("damage" in row for row in json.loads(ask("inspect", NAME, "--json")))
+    assert all("damage" in row for row in json.loads(ask("inspect", NAME, "--json"))["features"])
 
 
 def test_what_is_odd_in_sound_is_in_the_record_and_every_command_says_it_once(
@@ -108,7 +108,8 @@ def test_what_is_odd_in_sound_is_in_the_record_and_every_command_says_it_once(
     assert all(line.startswith("note  odd.mkv: audio: ") for line in lines)
     assert list(json.loads(ask("status", "--json"))["notes"]) == ["odd.mkv"]
     assert "note  audio: channels out of phase" in ask("inspect", "odd.mkv")
-    (row, _) = [row for row in json.loads(ask("inspect", "odd.mkv", "--json")) if row["feature"].startswith("a")]
+    rows = json.loads(ask("inspect", "odd.mkv", "--json"))["features"]
+    (row, _) = [row for row in rows if row["feature"].startswith("a")]
     assert row["media"]["audio"]["cancelled"] == 1.0
 
 

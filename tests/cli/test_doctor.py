@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from aupipe.doctor.folders import examine_folder, file_system_of
 from aupipe.store import create_store
 from aupipe.types import FeatureSpec
 from tests.cli.conftest import HOG, NO_FACES, Project
+from tests.cli.test_json import check_shapes
 from tests.conftest import write_video
 
 CONFIG = NO_FACES + HOG
@@ -22,7 +22,7 @@ def findings(project: Project, *arguments: str, code: int = 0, **environment: st
     """What `doctor` says, by subject."""
     answer = project.run("doctor", "--json", *arguments, **environment)
     assert answer.code == code, answer.out + answer.err
-    return {found["subject"]: found for found in json.loads(answer.out)["findings"]}
+    return {found["subject"]: found for found in check_shapes("doctor", answer.out)[0]["findings"]}
 
 
 def test_a_sound_installation_and_project_pass_and_nothing_is_left_in_the_folder(project: Project) -> None:

@@ -20,6 +20,7 @@ from aupipe.errors import UsageError
 from aupipe.extract.engine.options import ExecutionOptions
 from aupipe.store.maintenance.verify import check
 from tests.cli.conftest import HOG, LEVEL, NO_FACES, Project
+from tests.cli.test_json import check_shapes
 from tests.conftest import write_video
 from tests.made import talking, write_talking
 
@@ -83,19 +84,19 @@ def test_modalities_are_extracted_apart_and_only_what_changed_is_made_again(proj
 
 
 def test_the_command_that_tries_again_what_failed_has_the_options_that_were_given(project: Project) -> None:
-    write_video(project.folder / "videos" / "silent one.mp4", frames=5)
+    write_video(project.folder / "videos" / "silent $one.mp4", frames=5)
     project.configure("")
     (project.folder / "my.toml").write_text(
         "extends = 'baseline'\nfeatures = ['sound']\n[[encoder]]\nname = 'sound'\nmodality = 'audio'\nkind = 'level'\n"
     )
-    given = ("--recipe", "my.toml", "--task", "au", "--cpu", "--weights", "random", "videos/silent one.mp4")
-    retry = (
-        "retry: aupipe extract --retry-failed 'videos/silent one.mp4' --recipe my.toml --task au --cpu --weights random"
-    )
+    given = ("--recipe", "my.toml", "--task", "au", "--cpu", "--weights", "random", "videos/silent $one.mp4")
+    own = "'videos/silent $one.mp4' --recipe my.toml --task au --cpu --weights random"
+    retry = f"retry: aupipe extract --retry-failed {own}"
     for more in (), ("--fail-fast",):  # tried; failed before
         answer = project.run("extract", *given, *more)
         assert (answer.code, answer.out.splitlines()[-1]) == (3, retry)
-    again = project.run(*shlex.split(retry)[2:], "--on-missing-audio", "mask")
+    project.configure("[dataset]\non_missing_audio = 'mask'\n")
+    again = project.run(*shlex.split(retry)[2:])
     assert (again.code, again.out[:7]) == (0, "done 1 ")
 
 
@@ -342,7 +343,7 @@ def test_json_is_one_object_a_line_with_the_stages_of_the_run_and_inspect_knows_
     assert (nowhere.code, "no folder" in nowhere.err) == (2, True)
     answer = project.run("extract", "--cpu", "--json", "--profile", "trace.json")
     assert answer.code == 0, answer.err
-    *rows, summary = answer.json()
+    *rows, summary = check_shapes("extract", answer.out)
     assert (summary["message_type"], summary["done"]) == ("summary", 3)
     assert {row["state"] for row in rows} == {"done"}
     stages = summary["stages"]

@@ -21,6 +21,7 @@ from aupipe.sources import source_identity
 from aupipe.store import open_store
 from aupipe.train.run import load_run
 from tests.cli.conftest import Project
+from tests.cli.test_json import check_shapes
 from tests.cli.test_train import FRAMES, SMALL, Folder, fill
 from tests.conftest import write_video
 
@@ -222,7 +223,7 @@ def test_damaged_files_and_videos_fail_by_name_and_the_others_are_imported(proje
     (made / "stranger.npy").write_bytes(b"")
     answer = project.run("import", "made", "--name", "made", "--json")
     assert answer.code == 3, answer.err
-    summary = json.loads(answer.out.splitlines()[-1])
+    summary = check_shapes("import", answer.out)[-1]
     assert summary["done"] == 1
     assert "20 rows, the video has 24 decoded frames" in summary["failed"]["b.mp4"]
     assert "c.npy: cannot be read: " in summary["failed"]["c.mp4"]

@@ -56,7 +56,7 @@ def ask(*arguments: object, code: int = 0) -> str:
 
 
 def test_recipes_lists_every_recipe_with_paper_features_per_task_and_code():
-    rows = {row["recipe"]: row for row in map(json.loads, ask("recipes", "--json").splitlines())}
+    rows = {row["recipe"]: row for row in json.loads(ask("recipes", "--json"))["recipes"]}
     assert list(rows) == recipe_names()
     assert rows["tcn-transformer"]["features"]["va"][-1] == "wav2vec2_emotion"
     assert rows["regnet-vivit"]["code"] == ""

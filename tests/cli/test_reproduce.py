@@ -24,6 +24,7 @@ from aupipe.store import open_store
 from aupipe.tasks import OFFICIAL
 from aupipe.train.ensemble_recipe import load_ensemble_recipe
 from aupipe.train.reproduction import load_reproduction, reproduction_from
+from tests.cli.test_json import check_shapes
 from tests.cli.test_recipes import ask
 
 SMALL = ("--cpu", "--weights", "random", "--set", "epochs=1", "--set", "batch=4")
@@ -50,7 +51,7 @@ def folder(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def report(*arguments: object) -> dict[str, dict]:
     """The rows of the report by id."""
     text = ask("reproduce", *arguments, "--json")
-    return {row["id"]: row for row in json.loads(text[text.index('{\n "paper"') :])["rows"]}
+    return {row["id"]: row for row in json.loads(text[text.index('{\n "message_type"') :])["rows"]}
 
 
 def check_submissions(folder: Path, names: list[str]) -> None:
@@ -182,7 +183,8 @@ def test_a_value_that_no_recording_has_and_a_sample_of_other_tasks_are_said_befo
     (folder / "aupipe.toml").write_text(text.replace("[dataset]", '[dataset]\ncolumns = "scenes.csv"', 1))
     (folder / "scenes.csv").write_text("recording,scene\ndemo-001,talk\n")
     run = CliRunner().invoke(cli, ["reproduce", "s5", "--task", "au", "--dry-run", "--json", "--weights", "random"])
-    rows = {row["id"]: row for row in json.loads(run.stdout)["rows"]}  # the commands stand on stderr
+    (found,) = check_shapes("reproduce", run.stdout)
+    rows = {row["id"]: row for row in found["rows"]}  # the commands stand on stderr
     assert rows["ensemble-au.2"]["why"] == "no recording has scene = 'reaction'"
     assert "[1/" in run.stderr
     (folder / "va.txt").write_text("image_location,valence,arousal\n")

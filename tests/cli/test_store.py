@@ -37,7 +37,7 @@ def test_ls_and_info_show_every_item(stored: Project) -> None:
     assert [line.split()[1] for line in listed.out.splitlines()] == ["400x8", "400x8", "FAILED"]
     assert "no video stream" in listed.out
     assert "Did you mean 'hog'" in stored.run("store", "ls", "hogg").err
-    rows = json.loads(stored.run("store", "info", "--json").out)
+    rows = json.loads(stored.run("store", "info", "--json").out)["features"]
     assert (rows[0]["recordings"], rows[0]["failed"], rows[0]["frames"]) == (2, 1, 800)
 
 

@@ -224,10 +224,10 @@ def test_ls_lists_orphans_and_says_what_nothing_names(stored: Stored) -> None:
     path = Path(store.item_path(store.published("lost.mp4", lost.id)))  # type: ignore[attr-defined]
     other = path.with_name(path.name.replace(".1-", ".2-"))
     path.rename(other)
-    assert "orphan" not in CliRunner().invoke(cli, ["store", "ls", "--json"]).stdout
+    assert '"orphan"' not in CliRunner().invoke(cli, ["store", "ls", "--json"]).stdout
     result = CliRunner().invoke(cli, ["store", "ls", "--json", "--orphans"])
     rows = [json.loads(line) for line in result.stdout.splitlines()]
-    (orphan,) = [row for row in rows if row["state"] == "orphan"]
+    (orphan,) = [row for row in rows if row.get("state") == "orphan"]
     assert (orphan["feature"], orphan["recording"], orphan["path"]) == (lost.id, "lost.mp4", str(other))
     listed = CliRunner().invoke(cli, ["store", "ls", "--orphans", stored.old.id])
     assert "ORPHAN" not in listed.stdout

@@ -22,6 +22,7 @@ from aupipe.extract.executors.work import visible
 from aupipe.report.search_plot import _ticks
 from aupipe.train.folder_lock import REQUEST_FILE, lock_folder, refuse_running
 from aupipe.train.model import load_model
+from tests.cli.test_json import check_shapes
 from tests.cli.test_train import SMALL, Folder, fill
 
 ROOT = Path(__file__).parents[2]
@@ -95,7 +96,7 @@ def test_the_winner_is_evaluated_on_the_validation_split_and_the_same_command_re
     again = project.ask(*SEARCH, "--out", "search")
     assert "search is trained already" in again
     assert searched[searched.index("point ") :] in again
-    found = project.json("train", "--resume", "search", "--cpu")
+    (found,) = check_shapes("train", project.out("train", "--resume", "search", "--cpu", "--json"))
     assert found["model"] == "search"
     assert found["optimism"] == result_of(project, "search")["optimism"]
     assert content(project.path / "search") == before

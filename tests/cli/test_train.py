@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -65,6 +66,13 @@ class Folder:
             raise error
         assert result.exit_code == code, result.output
         return result.output
+
+    def out(self, *arguments: object) -> str:
+        """What a command prints on stdout alone; it ends with 0."""
+        with contextlib.chdir(self.path):
+            result = CliRunner().invoke(cli, [*map(str, arguments)], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.stdout
 
     def json(self, *arguments: object) -> dict:
         return json.loads(self.ask(*arguments, "--json").splitlines()[-1])
@@ -356,9 +364,9 @@ def test_runs_stand_side_by_side_with_the_interval_of_their_difference(project, 
     assert "95%" in line
     one, both = (
         project.json("evaluate", "runs/tcn", "--cpu"),
-        json.loads(project.ask("evaluate", "runs/tcn", folds, "--cpu", "--json").splitlines()[-1]),
+        project.json("evaluate", "runs/tcn", folds, "--cpu")["models"],
     )
-    assert both[0] == one
+    assert {"message_type": "scores", **both[0]} == one
     low, high = one["spread"]["interval"]
     assert low < one["mean"] < high
 

@@ -13,7 +13,7 @@ from tests.cli.conftest import Project
 
 
 def test_list_says_licence_source_and_presence(project: Project) -> None:
-    rows = [json.loads(line) for line in project.run("weights", "list", "--json").out.splitlines()]
+    rows = json.loads(project.run("weights", "list", "--json").out)["weights"]
     assert not any(row["here"] for row in rows)
     assert all(row["licence"] and row["how"] for row in rows)
 
@@ -24,7 +24,7 @@ def test_verify_finds_a_file_that_is_not_what_its_name_says(project: Project, as
     folder.mkdir()
     shutil.copy(assets / "weights" / "face_detection_yunet_2023mar.onnx", folder)
     assert project.run("weights", "verify", AUPIPE_WEIGHTS=str(folder)).code == 0
-    rows = project.run("weights", "list", "--json", AUPIPE_WEIGHTS=str(folder)).json()
+    rows = json.loads(project.run("weights", "list", "--json", AUPIPE_WEIGHTS=str(folder)).out)["weights"]
     assert [row["name"] for row in rows if row["here"]] == ["face_detection_yunet_2023mar.onnx"]
     with (folder / "face_detection_yunet_2023mar.onnx").open("ab") as file:
         file.write(b"x")

@@ -46,6 +46,13 @@ def all_blocks(*languages: str) -> list[Block]:
     return [block for path in PAGES for block in blocks_of(path) if block.language in languages]
 
 
+def inline_code(path: Path) -> list[str]:
+    """The code in the sentences and tables of a page; brackets, which mark what may be left out, are not part of it."""
+    text = FENCE.sub("", path.read_text(encoding="utf-8"))
+    spans = (" ".join(code.split()) for code in re.findall(r"`([^`]+)`", text))
+    return [span.translate(str.maketrans("", "", "[]\\")) for span in spans]
+
+
 def commands_in(text: str) -> Iterator[list[str]]:
     """The words after ``aupipe`` of each command in lines of a shell."""
     for line in text.replace("\\\n", " ").splitlines():

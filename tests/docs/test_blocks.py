@@ -16,7 +16,7 @@ import pytest
 
 from aupipe.cli import cli
 from aupipe.config import load_config
-from tests.docs.blocks import PAGES, ROOT, Block, all_blocks, blocks_of, commands_in, fault_of
+from tests.docs.blocks import PAGES, ROOT, Block, all_blocks, blocks_of, commands_in, fault_of, inline_code
 
 LANGUAGES = {"bash", "sh", "python", "toml", "text", "yaml"}  # yaml: read by tests/cli/test_cluster_page.py
 OTHERS = {"project", "build-system"}  # tables of a pyproject.toml
@@ -48,6 +48,16 @@ def test_every_command_and_option_in_the_docs_and_in_help_is_one_that_is_there()
     found = [(place, words) for place, text in texts.items() for words in commands_in(text)]
     assert len(found) > 100
     assert [f"{place}: {fault}" for place, words in found if (fault := fault_of(words, cli))] == []
+
+
+NAMED_ALONE = ("Missing argument", "Missing option", "requires an argument")  # a command in a sentence
+
+
+def test_every_command_that_a_sentence_of_the_docs_names_is_one_that_is_there() -> None:
+    found = [(path.name, words) for path in PAGES for text in inline_code(path) for words in commands_in(text)]
+    assert len(found) > 200
+    faults = [(name, words, fault_of(words, cli)) for name, words in found if words and "COMMAND" not in words]
+    assert [one for one in faults if one[2] and not any(part in one[2] for part in NAMED_ALONE)] == []
 
 
 def test_a_command_that_is_not_there_is_found() -> None:

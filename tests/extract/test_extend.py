@@ -97,7 +97,7 @@ def test_the_names_of_the_package_are_listed_with_it(installed: str) -> None:
 def test_extraction_with_the_package_fills_the_store(installed: str, folder: Folder) -> None:
     extract, inspect = commands()[1].text.splitlines()
     folder.shell(extract)
-    found = {row["kind"]: row for row in json.loads(folder.shell(inspect))}
+    found = {row["kind"]: row for row in json.loads(folder.shell(inspect))["features"]}
     zones, stem = found["zones"], found["stem"]
     assert (zones["row_shape"], zones["frames"], zones["valid_frames"]) == ([12], FRAMES, FRAMES)
     assert zones["columns"][:4] == ["red_0_0", "green_0_0", "blue_0_0", "red_0_1"]

@@ -24,6 +24,7 @@ from aupipe.extract.executors.messages import environment_of
 from aupipe.extract.weights import KNOWN_WEIGHTS, KnownWeights, download
 from aupipe.extract.weights.folder import NOTES
 from aupipe.local_models import WeightsConfig, configure_weights, weights_folder
+from tests.cli.test_json import check_shapes
 
 CONTENT = bytes(range(256)) * 2000
 NC = "det_10g.onnx"  # non-commercial, no digest stated
@@ -271,12 +272,13 @@ def test_a_pickle_is_imported_and_only_what_was_imported_stays(folder: Path, ser
     code, out, _ = run("pull", FREE)
     assert (code, out) == (0, f"wrote {folder / 'mobilenet0.25_Final.safetensors'}\n")
     assert left(folder) == {"mobilenet0.25_Final.safetensors", NOTES}
-    listed = {row["name"]: row for row in map(json.loads, run("list", "--json")[1].splitlines())}
+    listed = {row["name"]: row for row in json.loads(run("list", "--json")[1])["weights"]}
     assert listed[FREE]["here"]
     assert run("pull", "Resnet50_Final.pth")[0] == 12
     assert left(folder) == {"mobilenet0.25_Final.safetensors", NOTES}  # nothing of it, and no digest to compare with
     server.files["/Resnet50_Final.pth"] = checkpoint()
-    assert run("pull", "Resnet50_Final.pth")[0] == 0
+    code, out, _ = run("pull", "Resnet50_Final.pth", "--json")
+    assert (code, check_shapes("weights pull", out)[-1]["fetched"]) == (0, 1)
 
 
 def test_a_pickle_that_lies_in_the_folder_is_checked_and_imported(

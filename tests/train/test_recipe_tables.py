@@ -101,7 +101,7 @@ def test_a_change_of_one_member_leaves_the_tables_that_others_share_with_it(tmp_
         ("task = 1", r"expected a table per task, \[task.au\]"),
         ("extends = 1", "expected the name of a recipe"),
         ("extends = 'tcm'", "unknown recipe 'tcm'. Did you mean 'tcn'"),
-        ("[[encoder]]\nname = 'a'", r"recipe 'bad': \[\[encoder\]\] number 1 has no 'kind'"),
+        ("[[encoder]]\nname = 'a'", r"recipe 'bad': \[\[encoder\]\] number 1 has no kind"),
         (
             "[[encoder]]\nname = 'a'\nkind = 'hog'\nmodality = 'visual'\n"
             "[[encoder]]\nname = 'b'\nkind = 'hog'\nmodality = 'visual'",

@@ -20,6 +20,7 @@ frames were decoded to it. ``start`` returns the rows as a tensor, which may not
 from __future__ import annotations
 
 from aupipe.config import EncoderConfig
+from aupipe.encoder_kinds import ENCODERS
 from aupipe.errors import UsageError
 from aupipe.extract.contract import WeightFile, check_members
 from aupipe.extract.encoders.base import (
@@ -38,7 +39,6 @@ from aupipe.extract.encoders.base import (
     rows_of,
     stored_dtype_of,
 )
-from aupipe.registry import Registry
 from aupipe.tables import build
 
 __all__ = [
@@ -60,34 +60,6 @@ __all__ = [
     "rows_of",
     "stored_dtype_of",
 ]
-
-ENCODERS = Registry(
-    "encoder",
-    {
-        "hog": "aupipe.extract.encoders.visual.hog:Hog",
-        "geometry": "aupipe.extract.encoders.visual.geometry:Geometry",
-        "timm": "aupipe.extract.encoders.visual.timm:Timm",
-        "arcface": "aupipe.extract.encoders.visual.arcface:ArcFace",
-        "blendshapes": "aupipe.extract.encoders.visual.blendshapes:Blendshapes",
-        "crops": "aupipe.extract.encoders.visual.crops:Crops",
-        "dan": "aupipe.extract.encoders.visual.dan:Dan",
-        "ghfeat": "aupipe.extract.encoders.visual.ghfeat:GhFeat",
-        "hsemotion": "aupipe.extract.encoders.visual.hsemotion:HsEmotion",
-        "mae": "aupipe.extract.encoders.visual.mae:Mae",
-        "onnx": "aupipe.extract.encoders.visual.onnx:Onnx",
-        "regnet": "aupipe.extract.encoders.visual.regnet:RegNet",
-        "swin": "aupipe.extract.encoders.visual.swin:Swin",
-        "transformers": "aupipe.extract.encoders.visual.transformers:Transformers",
-        "mfcc": "aupipe.extract.encoders.audio.mfcc:Mfcc",
-        "logmel": "aupipe.extract.encoders.audio.logmel:LogMel",
-        "vggish": "aupipe.extract.encoders.audio.vggish:Vggish",
-        "speech": "aupipe.extract.encoders.audio.speech:Speech",
-        "level": "aupipe.extract.encoders.audio.level:Level",
-        "egemaps": "aupipe.extract.encoders.audio.egemaps:Egemaps",
-        "vad": "aupipe.extract.encoders.audio.vad:Vad",
-        "text": "aupipe.extract.encoders.text.text:Text",
-    },
-)
 
 
 def build_encoder(config: EncoderConfig) -> Encoder:

@@ -15,12 +15,11 @@ from aupipe.errors import RecordingError, UsageError
 from aupipe.extract.planning.features import FeatureSet
 from aupipe.files import PRIVATE, write_file
 from aupipe.quantities import counted
-from aupipe.registry import nearest
+from aupipe.registry import nearest, optional_package
 from aupipe.report.analysis.table import Layout, read_table
 from aupipe.report.analysis.table_files import TABLES, columns_csv, open_table, refuse_long, require_packages
 from aupipe.report.analysis.tiers import EVENT_COLUMNS, Rules, Tiers, find_tiers
 from aupipe.store import Store
-from aupipe.store.adapters import optional_package
 from aupipe.train.occurrence_files import eaf_document, textgrid_document
 from aupipe.train.predictions import Predictions
 from aupipe.types import Recording

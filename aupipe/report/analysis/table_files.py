@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from aupipe.errors import UsageError
 from aupipe.files import PRIVATE, staged_file
+from aupipe.registry import optional_package
 from aupipe.report.analysis.table import Layout, Table
-from aupipe.store.adapters import optional_package
 from aupipe.store.keys import name_as_text
 from aupipe.video_folders import ABOUT_HEADER
 

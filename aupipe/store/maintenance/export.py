@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from aupipe.errors import UsageError
 from aupipe.files import refuse_existing
-from aupipe.registry import nearest
+from aupipe.registry import nearest, optional_package
 from aupipe.store import fs
-from aupipe.store.adapters import optional_package
 from aupipe.store.formats.hdf5 import MAX_NAMES
 from aupipe.store.formats.rows import row_blocks
 from aupipe.store.keys import name_as_text, recording_key

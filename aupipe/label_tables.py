@@ -1,0 +1,168 @@
+"""Label sets with one table for all recordings: its rows as the labels of a recording, frame by frame."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aupipe.dataset_model import Dataset, divide, label_name, nearest_recording
+from aupipe.errors import UsageError
+from aupipe.quantities import counted
+from aupipe.task_tables import LabelSource
+from aupipe.tasks import Task
+from aupipe.types import Labels, Recording
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from aupipe.label_rows import LabelFile, LabelRows
+
+log = logging.getLogger(__name__)
+
+Clock = Callable[[Recording], "NDArray[np.float64] | None"]  # (T,) times of the frames in s; None: not known
+SHOWN = 3  # unknown recordings
+
+
+def no_clock(recording: Recording) -> None:
+    """Of no recording are the times of its frames known."""
+
+
+def part_clock(name: str, clock: Clock) -> Clock:
+    """``clock`` for the data set ``name`` of a joint one: there its recordings have other names."""
+    return lambda one: clock(replace(one, id=f"{name}/{one.id}", video_id=f"{name}/{one.video_id}"))
+
+
+def add_label_tables(
+    dataset: Dataset, tasks: Sequence[tuple[Task, LabelSource]], held_out: Sequence[str], clock: Clock
+) -> Dataset:
+    """The data set with the label sets that have a file for all recordings. A file is read when it is first asked for.
+
+    ``held_out``: groups of the validation split, where a file has no column of splits; () for every third one.
+    """
+    tables = {
+        task.name: LabelTable(task, source, source.file, dataset.recordings, tuple(held_out), clock)
+        for task, source in tasks
+        if source.file is not None
+    }
+    if not tables:
+        return dataset
+
+    def read(path: Path, task: Task, recording: Recording) -> Labels:
+        table = tables.get(task.name)
+        return dataset.read(path, task, recording) if table is None else table.labels(recording)
+
+    annotations = {**dataset.annotations, **{name: _Tracks(table) for name, table in tables.items()}}
+    own = {name: table.task for name, table in tables.items()}
+    return replace(dataset, annotations=annotations, tasks={**dataset.tasks, **own}, read=read)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelTable:
+    """The labels of a task in one file. Raises UsageError, naming file and line, where it holds none of it."""
+
+    task: Task
+    source: LabelSource
+    file: Path
+    recordings: tuple[Recording, ...]
+    held_out: tuple[str, ...]
+    clock: Clock
+
+    @cached_property
+    def tracks(self) -> dict[str, tuple[str, Path]]:
+        """Name of a recording in annotations -> its split, and the file."""
+        found = [recording for recording in self.recordings if label_name(recording) in self._rows]
+        stated = self._content.splits
+        if stated:
+            splits = {one.id: stated.get(one.id) or stated[label_name(one)] for one in found}
+        else:
+            splits = divide(found, self.held_out)
+        return {label_name(one): (splits[one.id], self.file) for one in found}
+
+    def labels(self, recording: Recording) -> Labels:
+        """The labels of an annotated recording: a row for each of its frames, as far as they are known."""
+        import numpy as np
+
+        rows, times = self._rows[label_name(recording)], self.clock(recording)
+        if self._content.timed:
+            at = self._nearest_rows(rows, times, recording.id)  # (T,)
+            valid = rows.valid[at] & (at >= 0)[:, None]
+            return Labels(self.task, self.task.names, np.where(valid, rows.targets[at], np.float32(0)), valid)
+        frames = int(rows.at[-1]) if times is None else len(times)
+        within = int(np.searchsorted(rows.at, frames, side="right"))
+        self._warn(rows, slice(within, None), recording.id, f"for frames after its last, {frames}")
+        shape = (frames, self.task.columns)
+        targets, valid = np.zeros(shape, np.float32), np.zeros(shape, bool)
+        at = rows.at[:within].astype(np.int64) - 1
+        targets[at], valid[at] = rows.targets[:within], rows.valid[:within]
+        return Labels(self.task, self.task.names, targets, valid)
+
+    def _nearest_rows(self, rows: LabelRows, times: NDArray[np.float64] | None, name: str) -> NDArray[np.int64]:
+        """(T,) the row nearest in time to each frame, the earlier of two; -1 where none is near enough."""
+        import numpy as np
+
+        if times is None or not len(times):
+            self._warn(rows, slice(None), name, "as the times of its frames are not stored (`aupipe extract`)")
+            return np.zeros(0, np.int64)
+        half = float(np.median(np.diff(times))) * 0.501 if len(times) > 1 else 0.5  # s; times are often rounded
+        most = half if self.source.tolerance_s is None else self.source.tolerance_s
+        beyond = max(most, half)
+        outside = (rows.at < times[0] - beyond) | (rows.at > times[-1] + beyond)
+        self._warn(rows, outside, name, f"outside of its times, {times[0]:.3f} to {times[-1]:.3f} s")
+        after = np.minimum(np.searchsorted(rows.at, times), len(rows.at) - 1)
+        before = np.maximum(after - 1, 0)
+        near = np.where(abs(times - rows.at[before]) <= abs(rows.at[after] - times), before, after)
+        return np.where(abs(rows.at[near] - times) <= most, near, -1)
+
+    def _warn(self, rows: LabelRows, chosen: Any, name: str, why: str) -> None:
+        """Log how many of a recording's rows are left out, and why."""
+        if len(lines := rows.lines[chosen]):
+            several = f"{counted(len(lines), 'row')} of {name} left out"
+            log.warning("%s: %s, %s: the first in line %d", self.file, several, why, min(lines))
+
+    @cached_property
+    def _content(self) -> LabelFile:
+        from aupipe.label_rows import read_label_file
+
+        return read_label_file(self.file, self.task, self.source.column)
+
+    @cached_property
+    def _rows(self) -> dict[str, LabelRows]:
+        """Name of a recording in annotations -> its rows. Those of unknown recordings are counted in a warning."""
+        names = {label_name(one): label_name(one) for one in self.recordings}
+        names |= {one.id: label_name(one) for one in self.recordings}
+        given = self._content.rows
+        if unknown := [name for name in given if name not in names]:
+            shown = ", ".join(unknown[:SHOWN]) + f" and {len(unknown) - SHOWN} more" * (len(unknown) > SHOWN)
+            why = f"no recording of this data set is {shown}.{nearest_recording(unknown[0], names)}"
+            if len(unknown) == len(given):
+                raise UsageError(f"{self.file}: none of its rows is used: {why}")
+            log.warning("%s: %s left out: %s", self.file, counted(sum(len(given[n].at) for n in unknown), "row"), why)
+        found: dict[str, LabelRows] = {}
+        for name in given.keys() & names.keys():
+            if found.setdefault(names[name], given[name]) is not given[name]:
+                first, then = sorted((found[names[name]], given[name]), key=lambda rows: int(min(rows.lines)))
+                raise UsageError(
+                    f"{self.file}, line {min(then.lines)}: line {min(first.lines)} has another name of {names[name]}"
+                )
+        return found
+
+
+class _Tracks(Mapping[str, tuple[str, Path]]):
+    """The tracks of a table, which is read when they are asked for."""
+
+    def __init__(self, table: LabelTable) -> None:
+        self.table = table
+
+    def __getitem__(self, name: str) -> tuple[str, Path]:
+        return self.table.tracks[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.table.tracks)
+
+    def __len__(self) -> int:
+        return len(self.table.tracks)
