@@ -42,7 +42,7 @@ def test_relative_paths_resolve_against_the_file(tmp_path: Path, monkeypatch: py
         ('[stor]\npath = "x"', r"unknown section 'stor'\. Did you mean 'store'\?"),
         ('[faces]\ndetectr = "mtcnn"', r"unknown key in \[faces\] 'detectr'\. Did you mean 'detector'\?"),
         ('[faces]\nsubject = "biggest"', r"faces\.subject .* is 'biggest'.* Accepted: largest, center, left, right"),
-        ('[faces]\ndetect_px = "big"', r"faces\.detect_px .* is 'big': expected int"),
+        ('[faces]\ndetect_px = "big"', r"faces\.detect_px .* is 'big': expected a whole number"),
         ('[[encoder]]\nname = "a"\nkind = "hog"', r"\[\[encoder\]\] number 1 has no 'modality'"),
         (
             '[[encoder]]\nname="a"\nkind="hog"\nmodality="visual"\n[[encoder]]\nname="a"\nkind="hog"\nmodality="visual"',
