@@ -157,7 +157,7 @@ def existing_store(config: Config, command: str = "") -> Any:
 def open_or_create(config: Config, create: bool) -> Store | None:
     """The store of a configuration; where there is none, a new one if ``create``, else None.
 
-    Raises UsageError where the command line or the environment asks for another backend than the store has.
+    Raises UsageError where another backend is asked for than the store has.
     """
     from aupipe.store import create_store, open_store
     from aupipe.store.documents import STORE_FILE
@@ -169,11 +169,12 @@ def open_or_create(config: Config, create: bool) -> Store | None:
         except NoStoreError:  # its folder is there; another run may be about to create it
             return None
         warn_of_mode(config.store.path, config.store.readable_by)
-        is_explicit = config.origin.get("store.backend", "default") not in ("default", str(config.file))
-        if is_explicit and opened.backend != config.store.backend:
+        origin = config.origin.get("store.backend", "default")
+        if origin != "default" and opened.backend != config.store.backend:
             raise UsageError(
-                f"{config.store.path} is a {opened.backend} store, not {config.store.backend}: "
-                f"`aupipe store migrate NEW --backend {config.store.backend}` copies it"
+                f"{config.store.path} is a {opened.backend} store, and store.backend ({origin}) is "
+                f"{config.store.backend!r}: leave that out, or `aupipe store migrate NEW --backend "
+                f"{config.store.backend}` copies it"
             )
         return opened
     return create_store(config.store.path, config.store.backend, config.store.readable_by) if create else None
