@@ -9,6 +9,8 @@ import click
 
 from aupipe.cli.options import config_options, existing_store, json_option, media_notes, resolve
 from aupipe.cli.output import echo, echo_json
+from aupipe.config import Config
+from aupipe.dataset import open_dataset
 from aupipe.dataset_model import nearest_recording
 from aupipe.errors import UsageError
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 def inspect(recording: str | None, config_file: Path | None, store: Path | None, as_json: bool) -> int:
     """Show the content of the store: shapes, types, sizes and numbers of valid frames.
 
-    With RECORDING, the features of that recording, with the range of their values.
+    With RECORDING, the features of that recording, with the range of their values. The path of its video will do.
 
     \b
     Example:
@@ -31,7 +33,7 @@ def inspect(recording: str | None, config_file: Path | None, store: Path | None,
     """
     config = resolve(config_file, store)
     opened = existing_store(config)
-    content = describe_recording(opened, recording) if recording else describe_store(opened)
+    content = describe_recording(opened, _stored_as(recording, config, opened)) if recording else describe_store(opened)
     if as_json:
         echo_json(content["rows"], indent=1)
         return 0
@@ -39,6 +41,21 @@ def inspect(recording: str | None, config_file: Path | None, store: Path | None,
     for line in content["lines"]:
         echo(line)
     return 0
+
+
+def _stored_as(name: str, config: Config, store: Store) -> str:
+    """The name that the store has for a recording: ``name``, or of a video of the data set its id."""
+    known = {record.recording for record in store.records()}
+    if name in known or config.file is None or not Path(name).exists():
+        return name
+    try:
+        found = open_dataset(config.dataset).within([name]).recordings
+    except UsageError:  # a file of another place
+        return name
+    ids = {one for recording in found for one in (recording.id, recording.video_id)} & known
+    if len(ids) > 1:
+        raise UsageError(f"{name} is of {', '.join(sorted(ids))}: name one of them")
+    return ids.pop() if ids else name
 
 
 def describe_store(store: Store) -> dict[str, Any]:
@@ -111,7 +128,8 @@ def describe_recording(store: Store, recording: str) -> dict[str, Any]:
         rows.append(row)
     if not rows:
         names = {record.recording for record in store.records()}
-        raise UsageError(f"no item of {recording!r} in {store.path}.{nearest_recording(recording, names)}")
+        hint = nearest_recording(recording, names) or " `aupipe store ls` lists what is there"
+        raise UsageError(f"no item of {recording!r} in {store.path}.{hint}")
     rows.sort(key=lambda row: row["feature"])
     lines = [f"{'feature':32} {'shape':>18} {'type':8} {'valid':>7} {'min':>10} {'mean':>10} {'max':>10}"]
     for row in rows:
