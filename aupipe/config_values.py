@@ -8,6 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from aupipe.errors import UsageError
 from aupipe.registry import nearest
+from aupipe.tables import type_in_words
 
 
 def coerce(raw: Any, hint: Any, folder: Path, what: str) -> Any:
@@ -38,4 +39,4 @@ def coerce(raw: Any, hint: Any, folder: Path, what: str) -> Any:
             raise ValueError
         return hint(raw)
     except (TypeError, ValueError, OverflowError):
-        raise UsageError(f"{what} is {raw!r}: expected {hint.__name__}") from None
+        raise UsageError(f"{what} is {raw!r}: expected {type_in_words(hint)}") from None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from aupipe.dataset_model import label_name
 from aupipe.errors import UsageError
+from aupipe.quantities import counted
 from aupipe.types import Recording
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,8 @@ def read_columns(file: Path, recordings: Iterable[Recording]) -> tuple[Recording
     try:
         rows = list(csv.reader(file.read_text(encoding="utf-8-sig").splitlines()))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"[dataset] columns: {file}: not readable ({error})") from error
+        why = getattr(error, "strerror", "") or "it is no UTF-8 text" * isinstance(error, UnicodeDecodeError) or error
+        raise UsageError(f"[dataset] columns: {file} cannot be read: {why}") from error
     header = [cell.strip() for cell in rows[0]] if rows else []
     if header[:1] != ["recording"] or len(header) < 2 or not all(header) or len(set(header)) < len(header):
         raise UsageError(f"{file}, line 1: {','.join(header)!r}: expected recording,<column>, such as recording,scene")
@@ -45,5 +47,6 @@ def read_columns(file: Path, recordings: Iterable[Recording]) -> tuple[Recording
         own = tuple((dict(recording.columns) | dict(values[names[0]])).items()) if names else recording.columns
         found.append(replace(recording, columns=own))
     if unknown := [name for name in values if name not in known]:
-        log.warning("%s: %d names are no recording of this data set, e.g. %s", file, len(unknown), unknown[0])
+        many = counted(len(unknown), "name")
+        log.warning("%s: %s of no recording of this data set, e.g. %s", file, many, unknown[0])
     return tuple(found)

@@ -89,10 +89,11 @@ class Dataset:
                 folders.append(folder)
                 found = [r for r in self.recordings if any(p and is_inside(p, folder) for p in (r.video, r.images))]
             if not found:
-                what = (
-                    f"in {name}: check [dataset]" if Path(name).is_dir() else f"{name}.{nearest_recording(name, by_id)}"
-                )
-                raise UsageError(f"no recording of this data set is {what}")
+                if Path(name).is_dir():
+                    raise UsageError(f"no recording of this data set is in {name}: check [dataset]")
+                missing = "" if Path(name).exists() else ", nor is there such a file"
+                hint = nearest_recording(name, by_id)
+                raise UsageError(f"no recording of this data set is {name}{missing}.{hint}")
             chosen |= {one.id: one for one in found}
         ignored = tuple(path for path in self.ignored if any(is_inside(path, folder) for folder in folders))
         return replace(self, recordings=tuple(one for one in self.recordings if one.id in chosen), ignored=ignored)

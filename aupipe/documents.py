@@ -35,6 +35,8 @@ def parse_toml(content: bytes) -> dict[str, Any]:
         return tomllib.loads(content.decode("utf-8-sig"))
     except tomllib.TOMLDecodeError:
         raise
+    except UnicodeDecodeError as error:
+        raise tomllib.TOMLDecodeError(f"byte {error.start + 1} is not UTF-8: save it as UTF-8 text") from None
     except RecursionError:
         raise tomllib.TOMLDecodeError("nested too deeply") from None
     except ValueError as error:

@@ -129,5 +129,16 @@ def _fit(value: Any, hint: Any, where: str) -> Any:
             if option is int and abs(value) > LARGEST:
                 raise UsageError(f"{where} = {reprlib.repr(value)}: expected a whole number of at most {LARGEST}")
             return value
-    name = getattr(hint, "__name__", str(hint)) if get_origin(hint) is None else str(hint)
-    raise UsageError(f"{where} = {reprlib.repr(value)}: expected {name}")
+    raise UsageError(f"{where} = {reprlib.repr(value)}: expected {type_in_words(hint)}")
+
+
+def type_in_words(hint: Any) -> str:
+    """What a value of a type is called in messages, such as ``a whole number``."""
+    origin, inner = get_origin(hint), [one for one in get_args(hint) if one not in (Ellipsis, types.NoneType)]
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(map(type_in_words, inner)))
+    if origin is Annotated:
+        return type_in_words(inner[0])
+    if origin is tuple:
+        return f"a list, each {type_in_words(inner[0])}"
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}.get(hint, "a table")

@@ -46,7 +46,7 @@ def test_relative_paths_resolve_against_the_file(tmp_path: Path, monkeypatch: py
         ('[stor]\npath = "x"', r"unknown section 'stor'\. Did you mean 'store'\?"),
         ('[faces]\ndetectr = "mtcnn"', r"unknown key in \[faces\] 'detectr'\. Did you mean 'detector'\?"),
         ('[faces]\nsubject = "biggest"', r"faces\.subject .* is 'biggest'.* Accepted: largest, center, left, right"),
-        ('[faces]\ndetect_px = "big"', r"faces\.detect_px .* is 'big': expected int"),
+        ('[faces]\ndetect_px = "big"', r"faces\.detect_px .* is 'big': expected a whole number"),
         (
             '[[encoder]]\nkind = "hog"\n[[encoder]]\nname = "mfcc"',
             r'\[\[encoder\]\] number 2 has no kind: add one, such as kind = "mfcc" \(`aupipe plugins` lists them\); '

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -224,21 +222,3 @@ def test_odd_metadata_of_a_runs_tensors_are_refused_in_one_line(
         with pytest.raises(AupipeError, match="safetensors") as caught:
             read()
         assert "\n" not in str(caught.value)
-
-
-def test_a_cell_of_no_pixels_is_refused_by_the_command_line_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "videos").mkdir()
-    (tmp_path / "aupipe.toml").write_text(
-        "[[encoder]]\nname = 'hog'\nkind = 'hog'\nmodality = 'visual'\ncell_px = 0\n", encoding="utf-8"
-    )
-    answer = subprocess.run(
-        [sys.executable, "-c", "from aupipe.cli import main; main()", "extract", "--dry-run"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert answer.returncode == 2, answer.stderr
-    assert answer.stderr.splitlines() == [
-        f"aupipe: {tmp_path / 'aupipe.toml'}: encoder 'hog' (hog): cell_px = 0: expected 1 to 8,192"
-    ]

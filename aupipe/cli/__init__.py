@@ -5,7 +5,6 @@ Only this package prints. Heavy libraries are imported by the command that needs
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import sys
@@ -144,15 +143,24 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
+def _in_one_line(said: str, error: click.ClickException) -> str:
+    """A message of click as those of aupipe are: without the usage, with the command that prints it."""
+    said = " ".join((said[:1].lower() + said[1:].removesuffix(".")).split())
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{said}: see `{context.command_path} --help`" if context else said
+
+
 def _run() -> int:
     """Run the command that the arguments name, print its error on stderr, and return the exit code."""
     try:
         code = cli.main(prog_name="aupipe", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
-        message = io.StringIO()
-        error.show(message)
-        echo(*message.getvalue().rstrip("\n").split("\n"), err=True)
+        said = error.format_message()
+        if said.startswith("Usage: "):  # the help of a group that was given no command
+            echo(*said.split("\n"), err=True)
+        else:
+            echo_error(_in_one_line(said, error))
         return error.exit_code
     except WeightsMissingError as error:
         echo_error(*str(error).split("\n"))

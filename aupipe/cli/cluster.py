@@ -8,6 +8,7 @@ from string import Template
 
 import click
 
+from aupipe.cli.extract import extract
 from aupipe.cli.output import echo
 from aupipe.cli.overwrite import overwrite_option
 from aupipe.errors import UsageError
@@ -126,6 +127,8 @@ def script(
     """
     if way == "allocation" and system != "slurm":
         raise UsageError("--way allocation starts workers by srun, which is Slurm's: use share or workers")
+    # What the jobs would refuse is refused now.
+    extract.make_context("extract", list(options), parent=click.get_current_context().find_root())
     text = script_of(system, way, options, tasks, cpus, gpus, time_limit)
     if out is not None:
         write_file(out, text, overwrite)

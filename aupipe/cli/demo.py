@@ -9,6 +9,7 @@ from pathlib import Path
 from aupipe.cli.data import gather
 from aupipe.cli.options import open_or_create
 from aupipe.cli.output import echo
+from aupipe.cli.overwrite import refuse_nonempty
 from aupipe.cli.run_report import run_plan
 from aupipe.cli.template import template
 from aupipe.config import FILE_NAME, load_config
@@ -17,10 +18,13 @@ from aupipe.errors import UsageError
 from aupipe.quantities import counted
 
 CORPUS_FILE = "demo.json"  # the parameters the corpus in this folder was drawn with
+DRAWING = ".drawing"  # marks a corpus that was stopped while drawing, and may be drawn again
 
 
 def run_demo(folder: Path, *, recordings: int, seconds: float, seed: int) -> None:
     """Draw a corpus, extract, train a linear head and a TCN, and score both on the validation split."""
+    wanted = {"recordings": recordings, "seconds": seconds, "seed": seed}
+    is_drawn = _is_drawn(folder, wanted)  # before libraries are loaded: what cannot be done is said at once
     from aupipe.extract.engine.options import ExecutionOptions
     from aupipe.extract.executors.local import local_executor
     from aupipe.extract.planning.features import build_feature_set
@@ -34,7 +38,11 @@ def run_demo(folder: Path, *, recordings: int, seconds: float, seed: int) -> Non
     from aupipe.train.run import holds_run, load_run
 
     began = time.monotonic()
-    _draw(folder, {"recordings": recordings, "seconds": seconds, "seed": seed})
+    _step(1, "draw talking faces")
+    if is_drawn:
+        echo(f"{folder} is drawn already", err=True)
+    else:
+        _draw(folder, wanted)
     config = load_config(folder / FILE_NAME)
     dataset = open_dataset(config.dataset)
 
@@ -88,21 +96,25 @@ def _step(number: int, what: str) -> None:
     echo("", f"[{number}/4] {what}", err=True)
 
 
+def _is_drawn(folder: Path, wanted: dict[str, float]) -> bool:
+    """Whether this corpus is in the folder already. Raises UsageError for a folder with other content."""
+    stamp = folder / CORPUS_FILE
+    if stamp.is_file():
+        if (drawn := stamp.read_text()) != json.dumps(wanted):
+            how = " ".join(drawn.translate(str.maketrans("", "", '{}"')).split())
+            raise UsageError(f"{folder} holds another demo ({how}): choose another folder")
+        return True
+    if not (folder / DRAWING).exists():
+        refuse_nonempty(folder, " and holds no demo")
+    return False
+
+
 def _draw(folder: Path, wanted: dict[str, float]) -> None:
-    """Draw the corpus unless it is drawn already. Raises UsageError for a folder with other content."""
+    """Draw the corpus, and write its configuration."""
     from aupipe.demo import draw_corpus
 
-    _step(1, "draw talking faces")
-    stamp = folder / CORPUS_FILE
-    if stamp.exists():
-        if json.loads(stamp.read_text()) != wanted:
-            raise UsageError(f"{folder} holds another demo ({stamp.read_text()}): choose another folder")
-        echo(f"{folder} is drawn already", err=True)
-        return
-    if folder.exists() and any(folder.iterdir()) and not (folder / ".drawing").exists():
-        raise UsageError(f"{folder} is not empty and holds no demo: choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / ".drawing").touch()  # marks a corpus that was stopped while drawing, and may be drawn again
+    (folder / DRAWING).touch()
     draw_corpus(
         folder,
         recordings=int(wanted["recordings"]),
@@ -111,8 +123,8 @@ def _draw(folder: Path, wanted: dict[str, float]) -> None:
         progress=lambda line: echo(line, err=True),
     )
     (folder / FILE_NAME).write_text(template("affwild2"), encoding="utf-8")
-    stamp.write_text(json.dumps(wanted))
-    (folder / ".drawing").unlink()
+    (folder / CORPUS_FILE).write_text(json.dumps(wanted))
+    (folder / DRAWING).unlink()
 
 
 def _clear(out: Path) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def inspect(recording: str | None, config_file: Path | None, store: Path | None, as_json: bool) -> int:
     """Show the content of the store: shapes, types, sizes and numbers of valid frames.
 
-    With RECORDING, the features of that recording, with the range of their values.
+    With RECORDING, the features of that recording, with the range of their values. The path of its video will do.
 
     \b
     Example:
@@ -133,7 +133,8 @@ def describe_recording(store: Store, recording: str) -> dict[str, Any]:
         rows.append(row)
     if not rows:
         names = {record.recording for record in store.records()}
-        raise UsageError(f"no item of {recording!r} in {store.path}.{nearest_recording(recording, names)}")
+        hint = nearest_recording(recording, names) or " `aupipe store ls` lists what is there"
+        raise UsageError(f"no item of {recording!r} in {store.path}.{hint}")
     rows.sort(key=lambda row: row["feature"])
     lines = [f"{'feature':32} {'shape':>18} {'type':8} {'valid':>7} {'min':>10} {'mean':>10} {'max':>10}"]
     for row in rows:

@@ -14,7 +14,7 @@ from aupipe.cli.context import POST, SHOT_STARTS, SPLITS, WHERE, choose_postproc
 from aupipe.cli.data import select_recordings, some
 from aupipe.cli.options import config_options, device_options, interval_options
 from aupipe.cli.output import echo
-from aupipe.cli.overwrite import SUFFIXES, overwrite_option, refuse_lost_predictions
+from aupipe.cli.overwrite import SUFFIXES, TABLES, overwrite_option, refuse_lost_predictions
 from aupipe.dataset import label_name
 from aupipe.errors import UsageError
 from aupipe.files import as_argument
@@ -98,6 +98,10 @@ def predict(
     if not run.is_dir() and run.name != RUN_FILE:
         asked = " ".join(as_argument(name) for name in (run, *recordings))
         raise UsageError(f"{run}: no trained model, which stands first: `aupipe predict RUN {asked}`{_trained()}")
+    if out is not None and form in TABLES and out.suffix.lower() != (suffix := Path(DEFAULT[form]).suffix):
+        other = next((one for one in TABLES if Path(DEFAULT[one]).suffix == out.suffix.lower()), "")
+        remedy = f"give --format {other}" if other else "give it that suffix"
+        raise UsageError(f"--out {out}: --format {form} writes a {suffix} file: {remedy}")
     model = load_model(run)
     if form in INTERVALS and not model.task.whole:
         raise UsageError(f"{', '.join(model.task.names)} are numbers, which have no intervals: use --format csv")

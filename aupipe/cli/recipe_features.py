@@ -75,7 +75,9 @@ def recipe_encoders(name_or_path: str, tasks: Sequence[Task], config: Config) ->
         found |= {one.name: one for one in recipe.encoders}
         found |= {name: config.encoder(name) for name in recipe.features if name not in found}
     if not found:
-        raise UsageError(f"recipe {name_or_path!r} names no features: it trains on those of aupipe.toml")
+        raise UsageError(
+            f"recipe {name_or_path!r} names no features: it trains on those of aupipe.toml, so leave it out"
+        )
     refuse_same(found.values(), f"recipe {name_or_path!r}")
     return tuple(found.values())
 

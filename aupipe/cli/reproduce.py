@@ -6,8 +6,9 @@ import hashlib
 import io
 import json
 import shlex
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import redirect_stdout
+import shutil
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,12 +113,13 @@ def reproduce(
         sample,
         "test" if has_test else "validation",
     )
-    if not dry_run:
-        tasks = dict.fromkeys(row.task for row in rows)
-        _refuse_other_choices(out, choices.to_json() | {"store": str(config.store.path)}, _digests(dataset, tasks))
-    recipes = write_recipes(runs_of(chosen, rows), out, choices, config)
-    if not dry_run:
-        _refuse_missing_weights(config, recipes, choices)
+    with _nothing_left(out):
+        if not dry_run:
+            tasks = dict.fromkeys(row.task for row in rows)
+            _refuse_other_choices(out, choices.to_json() | {"store": str(config.store.path)}, _digests(dataset, tasks))
+        recipes = write_recipes(runs_of(chosen, rows), out, choices, config)
+        if not dry_run:
+            _refuse_missing_weights(config, recipes, choices)
     steps = build_steps(chosen, rows, out, choices)
     for number, step in enumerate(steps, 1):
         echo(
@@ -141,6 +143,21 @@ def reproduce(
         as_json,
     )
     return 0
+
+
+@contextmanager
+def _nothing_left(out: Path) -> Iterator[None]:
+    """Inside, a reproduction is begun in ``out``: an error leaves nothing of a new one."""
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        yield
+    except AupipeError:
+        if made:
+            shutil.rmtree(out, ignore_errors=True)
+        with suppress(OSError):  # a folder that others have begun to use
+            for folder in made[1:]:
+                folder.rmdir()
+        raise
 
 
 def _lacks(dataset: Dataset, paper: Reproduction, row: Row) -> str:

@@ -75,7 +75,8 @@ def status(
     plan = make_plan(recordings, features, opened)
     imported = _imported({recording.id for recording in recordings}, opened)
     if as_json:
-        echo_json("status", _status_json(plan, opened, config.store.path, recordings, imported), indent=None if watched else 1)
+        content = _status_json(plan, opened, config.store.path, recordings, imported)
+        echo_json("status", content, indent=None if watched else 1)
     else:
         _show_status(plan, opened, recordings, imported, failed, damaged, notes)
     if opened is None:

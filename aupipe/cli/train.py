@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from aupipe.cli.options import (
 )
 from aupipe.cli.recipe_features import extract_command, task_of
 from aupipe.cli.train_report import warn_idle
-from aupipe.cli.train_request import TrainRequest, parse_folds, parse_seeds, resumed_request
+from aupipe.cli.train_request import TrainRequest, parse_folds, parse_seeds, refuse_other_content, resumed_request
+from aupipe.cli.train_split import check_split_options
 from aupipe.cli.train_sweep import SweepCommand, read_sweep
 from aupipe.cli.training import run_request
 from aupipe.cli.work import Place, place_options
@@ -168,11 +170,8 @@ def train(
         config = require_config(resolve(config_file, store, **kept))
     else:
         config = require_config(resolve(config_file, store, **{"train.recipe": recipe, "train.task": task}))
-        changes, label_set = [*overrides, *(["amp=true"] if amp else [])], task_of(config, config.train.task)
-        chosen = load_ensemble_recipe(config.train.recipe, changes, per_feature, label_set)
-        warn_idle(config.train.recipe, changes, per_feature, label_set)
         request = TrainRequest(
-            chosen.to_json(),
+            {},
             config.train.task,
             tuple(split_list(features) or config.train.features),
             parse_seeds(seeds),
@@ -185,8 +184,13 @@ def train(
             dev or 0.0,
             where,
             recipe_file=str(Path(file).absolute()) if (file := config.train.recipe).endswith(".toml") else "",
-            sweep=read_sweep(sweep, config.train.recipe, changes, per_feature, label_set),
         )
+        check_split_options(request, bool(sweep))  # this, and what is at --out, before libraries are loaded
+        refuse_other_content(out)
+        how = [*overrides, *(["amp=true"] if amp else [])], per_feature, task_of(config, config.train.task)
+        chosen = load_ensemble_recipe(config.train.recipe, *how)
+        warn_idle(config.train.recipe, *how)
+        request = replace(request, recipe=chosen.to_json(), sweep=read_sweep(sweep, config.train.recipe, *how))
     command = extract_command(config, ensemble_recipe_from_json(request.recipe), request.task)
     opened = existing_store(config, command)
     run_request(config, opened, request, out, resume is not None, place, compiled, extend, as_json)

@@ -67,13 +67,18 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 def parse_folds(text: str | None) -> int | dict[str, list[str]] | None:
     """The value of ``--folds``: a number, or the content of a JSON file. Raises UsageError for anything else."""
-    if text is None or text.isdigit():
-        return None if text is None else int(text)
+    if text is None:
+        return None
+    if text.isdecimal():
+        if int(text) < 2:
+            raise UsageError(f"--folds {text}: give 2 or more; without --folds the validation split is held out")
+        return int(text)
     try:
         content = read_json(Path(text))
         return {str(name): [str(one) for one in ids] for name, ids in content.items()}
     except (OSError, json.JSONDecodeError, AttributeError, TypeError) as error:
-        raise UsageError(f"--folds {text}: expected a number, or a JSON file {{fold: [ids]}} ({error})") from error
+        why = getattr(error, "strerror", "") or error
+        raise UsageError(f"--folds {text}: expected a number, or a JSON file {{fold: [ids]}} ({why})") from error
 
 
 def refuse_repeated(features: Sequence[str]) -> None:
@@ -120,6 +125,12 @@ def resumed_request(folder: Path) -> TrainRequest:
     return request
 
 
+def refuse_other_content(out: Path | None) -> None:
+    """Raises UsageError for a folder that is not empty, and in which no training has begun."""
+    if out is not None and not (out / REQUEST_FILE).is_file():
+        refuse_nonempty(out, " and holds no run of `aupipe train`")
+
+
 def find_finished(out: Path, request: TrainRequest, extend: bool = False) -> TrainRequest | None:
     """The request of the finished run in ``out``, where it equals ``request``; None where the folder is new or empty.
 
@@ -129,8 +140,8 @@ def find_finished(out: Path, request: TrainRequest, extend: bool = False) -> Tra
     from aupipe.train.ensemble_recipe import ensemble_recipe_from_json
     from aupipe.train.folder_lock import refuse_running
 
+    refuse_other_content(out)
     if not (out / REQUEST_FILE).is_file():
-        refuse_nonempty(out, " and holds no run of `aupipe train`")
         return None
     before = read_request(out)
     if not is_finished(out):
@@ -154,7 +165,8 @@ def extended_request(out: Path | None, before: TrainRequest | None, request: Tra
     from aupipe.train.sweep import merge_points, point_from_json
 
     if before is None or not before.sweep or not request.sweep:
-        raise UsageError(f"--extend adds values of --sweep to a finished search, which --out names, not {out}")
+        of = f", not {out}" if out else ": give --sweep and --out"
+        raise UsageError(f"--extend adds values of --sweep to a finished search, which --out names{of}")
     own, more = ([point_from_json(content) for content in each.sweep] for each in (before, request))
     return replace(request, sweep=tuple(point.to_json() for point in merge_points(own, more, task)))
 

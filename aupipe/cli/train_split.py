@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from aupipe.train.crossval import Fold
 
 
-def check_split_options(request: TrainRequest) -> None:
+def check_split_options(request: TrainRequest, is_search: bool) -> None:
     """Raise UsageError for options of a request that contradict each other."""
-    if request.sweep and request.folds is None:
+    if is_search and request.folds is None:
         raise UsageError("--sweep needs --folds, of which it holds out each: give --folds 5")
-    if request.sweep and request.only:
+    if is_search and request.only:
         raise UsageError("--sweep holds out each of the --folds: leave out --fold")
-    if request.folds is not None and len(request.seeds) > 1 and not request.sweep:
+    if request.folds is not None and len(request.seeds) > 1 and not is_search:
         raise UsageError("--folds and several --seed cannot be combined")
     if request.folds is not None and request.dev:
         raise UsageError("--folds and --dev cannot be combined: each fold holds out its own part")

@@ -27,7 +27,7 @@ from aupipe.cli.train_request import (
     reopen_search,
     write_request,
 )
-from aupipe.cli.train_split import check_split_options, describe_worth, divide, needed_splits
+from aupipe.cli.train_split import describe_worth, divide, needed_splits
 from aupipe.cli.train_sweep import points_of, run_sweep, show_sweep, with_points
 from aupipe.cli.work import Place
 from aupipe.config import Config
@@ -61,7 +61,6 @@ def run_request(
     from aupipe.train.run import load_run
 
     devices = place.devices()
-    check_split_options(request)
     refuse_repeated(request.features)
     begun = request if resumed else find_finished(out, request, extend) if out is not None else None
     if extend:

@@ -16,6 +16,7 @@ from aupipe.cli.output import echo, echo_error
 from aupipe.cli.signals import draining, exit_code_of_warning, last_words
 from aupipe.cli.work import Place, place_options, run_on_scheduler
 from aupipe.errors import RecordingError, UsageError
+from aupipe.local_models import model_folder
 from aupipe.quantities import counted
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ def transcribe(
     if not wanted:
         echo(f"nothing to do: transcripts of {counted(len(files), 'video')} are there")
         return 0
+    if place.scheduler is None:
+        model_folder(model)  # a model that is not here is said before libraries are loaded
     devices = place.devices()
     transcriber = Transcriber(Whisper(model, language), place.device_of_work(devices), config.dataset.streams)
     failed = ended = 0

@@ -62,6 +62,9 @@ def is_current(root: str) -> bool:
 def refuse_other_content(root: str) -> None:
     """Raises UsageError when there is a file at ``root``, or a folder with anything but a store being created."""
     if not os.path.lexists(root):
+        above = next(str(one) for one in Path(root).parents if os.path.lexists(one))
+        if not os.path.isdir(above):
+            raise UsageError(f"{root} cannot be a feature store: {above} is a file: choose another path")
         return
     if not os.path.isdir(root):
         raise UsageError(f"{root} is a file, not a folder for a feature store: choose another path")

@@ -116,6 +116,7 @@ def recipe_from(tables: Mapping[str, Any], name: str) -> Recipe:
             hint = _with_table(key, tables) or nearest(key, known)
             raise UsageError(f"{where}: unknown key {key!r}.{hint} Known: {', '.join(sorted(known))}")
     settings = build(Settings, plain, where)
+    optimiser = build(Optimiser, tables.get("optimiser", {}), f"{where}: [optimiser]")
 
     kind, params = _kind(tables.get("head", {}), f"{where}: [head]")
     head = Component(kind, asdict(head_config(kind, params)))
@@ -135,7 +136,6 @@ def recipe_from(tables: Mapping[str, Any], name: str) -> Recipe:
         if task in OFFICIAL and task not in loss:
             raise UsageError(f"{where}: aux_tasks.{task} needs a [loss.{task}] table")
         aux_tasks[task] = float(weight)
-    optimiser = build(Optimiser, tables.get("optimiser", {}), f"{where}: [optimiser]")
     post = {}
     for task, table in tables.get("postprocess", {}).items():
         check_task(task)
@@ -192,12 +192,15 @@ def describe_missing(recipe: DataNeeds, available: Sequence[str], asked: Sequenc
         return ""
     own = {encoder.name for encoder in recipe.encoders}
     command = command or f"aupipe extract --recipe {shlex.quote(recipe.name)}"
-    makes = command if own.issuperset(missing) else f"aupipe extract --feature {','.join(missing)}"
-    first = f"recipe {recipe.name!r} needs feature {missing[0]!r}.{nearest(missing[0], available)}"
     them = "them" if len(missing) > 1 else "it"
-    return (
-        f"{first} Available: {', '.join(available) or 'none'}. Missing: {', '.join(missing)}; `{makes}` computes {them}"
-    )
+    makes = f"`{command}` computes {them}"
+    if not own.issuperset(missing):
+        makes = (
+            f"`aupipe extract --feature {','.join(missing)}` computes {them}, from [[encoder]] tables of aupipe.toml"
+        )
+    needs = f"recipe {recipe.name!r} needs" if missing[0] in recipe.features else "there is no"
+    first = f"{needs} feature {missing[0]!r}.{nearest(missing[0], available)}"
+    return f"{first} Available: {', '.join(available) or 'none'}. Missing: {', '.join(missing)}; {makes}"
 
 
 def _encoders(tables: Any, features: Sequence[str], where: str) -> tuple[EncoderConfig, ...]:

@@ -134,7 +134,8 @@ class Reproduction:
         known = [row.id for row in rows] + list(dict.fromkeys(row.table_id for row in rows))
         for one in ids:
             if one not in known:
-                raise UsageError(f"{self.name} has no row {one!r}.{nearest(one, known)} Rows: {', '.join(known)}")
+                tables = ", ".join(name for name in known if name not in {row.id for row in rows})
+                raise UsageError(f"{self.name} has no row {one!r}.{nearest(one, known)} Tables of rows: {tables}")
         return [row for row in rows if (row.id in ids or row.table_id in ids if ids else not row.optional)]
 
     def optional(self, task: str | None) -> list[str]:

@@ -157,7 +157,7 @@ def load_run(path: str | Path) -> Run:
     try:
         document = read_document(folder)
         return run_from(read_json(folder / RUN_FILE) if document is None else document["run"], folder)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UsageError(f"{folder}: no {RUN_FILE} there: give the folder that `aupipe train` wrote") from None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamageError(f"{folder / RUN_FILE}: not readable as a run ({error!r}); train it again") from error

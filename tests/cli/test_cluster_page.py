@@ -169,13 +169,6 @@ def test_scripts_for_other_systems_hold_the_same_run(project: Project, system: s
     assert "1-3" in answer.out
 
 
-def test_a_script_that_cannot_be_is_refused_in_one_line(project: Project) -> None:
-    answer = project.run("cluster", "script", "pbs", "--way", "allocation")
-    assert (answer.code, answer.err.count("\n")) == (2, 1)
-    answer = project.run("cluster", "script", "slurm", "--time", "8 hours")
-    assert (answer.code, answer.err.count("\n")) == (2, 1)
-
-
 # Slurm
 
 

@@ -78,6 +78,3 @@ def test_training_on_what_is_not_stored_says_which_line_makes_it(demo: tuple[Pro
     assert answer.code == 2
     assert "fine" in answer.err
     assert "aupipe extract" in answer.err
-    assert project.run("train", "--recipe", "tcnn").code == 2
-    assert "Did you mean" in project.run("train", "--set", "epoch=3").err
-    assert project.run("predict", "nowhere").code == 2

@@ -232,9 +232,3 @@ def test_damaged_files_and_videos_fail_by_name_and_the_others_are_imported(proje
     store = open_store(project.folder / "features")
     assert list(store["made"]) == ["a clip.mp4"]
     assert "level" not in {spec.name for spec in store.features()}
-    pickles = project.folder / "pickles"
-    pickles.mkdir()
-    (pickles / "a.pkl").write_bytes(b"")
-    refused = project.run("import", "pickles", "--name", "more")
-    assert refused.code == 2
-    assert "a pickle runs code when it is read" in refused.err

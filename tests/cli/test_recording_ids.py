@@ -23,6 +23,7 @@ from aupipe.extract.planning.features import build_feature_set
 from aupipe.extract.planning.plan import make_plan
 from aupipe.sources import source_identity
 from aupipe.store import create_store, open_store
+from aupipe.types import FeatureSpec
 from tests.cli.test_train import Folder, write_annotations
 from tests.conftest import write_video
 from tests.store.contract import without_revisions
@@ -227,3 +228,16 @@ def test_where_a_file_lay_is_no_part_of_the_item(project: Folder) -> None:
     first, second = (without_revisions(project.path / name) for name in ("features", "other"))
     assert first == second
     assert any(name.startswith("hog@") for name in first)
+
+
+def test_inspect_knows_a_recording_by_the_path_of_its_video(project: Folder) -> None:
+    file = project.path / "videos" / "part1" / "a.mp4"
+    spec = FeatureSpec("hog", "visual", "hog", 1, {})
+    with create_store(project.path / "features", "zarr") as store:
+        store.publish("part1/a.mp4", spec, np.ones((4, 3), np.float32), source=source_identity(file))
+        store.publish("part2/a.mp4", spec, np.zeros((4, 3), np.float32), source=source_identity(file))
+    said = project.ask("inspect", "part1/a.mp4")
+    for path in ("videos/part1/a.mp4", "./videos/part1/a.mp4", file):
+        assert project.ask("inspect", path) == said
+    assert "videos is of part1/a.mp4, part2/a.mp4: name one of them" in project.ask("inspect", "videos", code=2)
+    assert "no item of 'elsewhere/a.mp4'" in project.ask("inspect", "elsewhere/a.mp4", code=2)

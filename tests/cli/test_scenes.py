@@ -254,11 +254,11 @@ def test_names_of_columns_that_are_no_recording_are_said_and_a_missing_file_is_r
     file.write_text(SCENES + "clip77,talk,\n")
     recordings = open_dataset(load_config(project.path / "aupipe.toml").dataset).recordings
     values = {r.id: (r.value("scene"), r.value("light")) for r in read_columns(file, recordings)}
-    assert "1 names are no recording of this data set, e.g. clip77" in caplog.text
+    assert "1 name of no recording of this data set, e.g. clip77" in caplog.text
     assert values["duo_left"] == values["duo_right"] == ("talk", "night")  # by their video
     assert (values["clip1"], values["clip4"]) == (("reaction", ""), ("", ""))
     file.unlink()
-    with pytest.raises(UsageError, match=r"columns: .*more\.csv: not readable"):
+    with pytest.raises(UsageError, match=r"columns: .*more\.csv cannot be read: No such file"):
         read_columns(file, recordings)
 
 

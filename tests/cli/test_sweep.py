@@ -177,7 +177,7 @@ def test_another_sweep_does_not_mix_with_a_finished_one(project: Folder, searche
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--sweep lr=0.01,fast --folds 3", "lr = 'fast': expected float"),
+        ("--sweep lr=0.01,fast --folds 3", "lr = 'fast': expected a number"),
         ("--sweep lrr=0.01 --folds 3", "unknown key 'lrr'"),
         ("--sweep lr=0.01", "--sweep needs --folds, of which it holds out each: give --folds 5"),
         ("--sweep lr=0.01 --folds 2", "a search needs 3 folds or more, not 2"),

@@ -37,11 +37,3 @@ def test_words_are_written_once_and_what_has_none_to_give_is_named(project: Proj
     (videos / "silent.mp4").unlink()
     again = project.run(*command)
     assert (again.code, again.out.strip()) == (0, "nothing to do: transcripts of 2 videos are there")
-
-
-def test_a_model_that_is_not_here_is_named(project: Project) -> None:
-    write_talking(project.folder / "videos" / "talk.mpg")
-    project.configure(CONFIG)
-    answer = project.run("transcribe", "--cpu", "--model", "openai/whisper-small")
-    assert answer.code == 12
-    assert "hf download openai/whisper-small" in answer.err

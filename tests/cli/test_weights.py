@@ -68,9 +68,3 @@ def test_a_pickle_that_would_run_something_is_refused_and_runs_nothing(project: 
     assert len(answer.err.strip().splitlines()) == 1
     assert not (project.folder / "executed").exists()
     assert not list(folder.iterdir())
-
-
-def test_without_a_folder_it_says_what_to_set(project: Project) -> None:
-    answer = project.run("weights", "verify", AUPIPE_WEIGHTS="")
-    assert answer.code == 2
-    assert "AUPIPE_WEIGHTS" in answer.err

@@ -21,15 +21,15 @@ def choose_devices(gpu: str | None, cpu: bool) -> list[str]:
         raise UsageError("--cpu and --gpu exclude each other")
     if cpu:
         return ["cpu"]
+    names = [name.strip().removeprefix("cuda:") for name in ("0" if gpu is None else gpu).split(",")]
+    if gpu != "all" and not all(name.isascii() and name.isdigit() for name in names):
+        raise UsageError(f"--gpu {gpu}: expected a number such as 0, several such as 0,1, cuda:0, or all")
     import torch
 
     if gpu is None:
         return ["cuda:0" if torch.cuda.is_available() else "cpu"]
-    names = [name.strip().removeprefix("cuda:") for name in gpu.split(",")]
     if gpu == "all":
         names = [str(number) for number in range(max(1, torch.cuda.device_count()))]
-    if not all(name.isascii() and name.isdigit() for name in names):
-        raise UsageError(f"--gpu {gpu}: expected a number such as 0, several such as 0,1, cuda:0, or all")
     if torch.version.cuda is None and torch.version.hip is None:
         raise UsageError(f"--gpu {gpu}: this torch ({torch.__version__}) has no CUDA; install one that has, or --cpu")
     count = torch.cuda.device_count()

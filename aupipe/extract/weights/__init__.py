@@ -65,7 +65,9 @@ def find_file(name: str, known: KnownWeights | None = None) -> Path:
     path = _path(name)
     if not path.is_absolute() or not path.is_file():
         folder = weights_folder()
-        where = f"in {folder} (AUPIPE_WEIGHTS)" if folder else "because AUPIPE_WEIGHTS names no folder"
+        where = "because AUPIPE_WEIGHTS names no folder"
+        if folder:
+            where = f"in {folder} (AUPIPE_WEIGHTS or [weights] path{'' if folder.is_dir() else ': no such folder'})"
         how = known.how if known else "put it there"
         digest = f" (sha256 {known.sha256})" if known and known.sha256 else ""
         then = "set AUPIPE_WEIGHTS to its folder" + " and `aupipe weights import` it" * is_pickle(path)

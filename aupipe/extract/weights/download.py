@@ -79,12 +79,15 @@ def download(url: str, target: Path, check: Callable[[Path], None], progress: Pr
             if isinstance(error, OSError) and (error.filename is not None or error.errno in OF_THE_DISK):
                 error.filename = error.filename or str(part.path)  # that of a write names no file
                 raise
-            why = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
+            reason = getattr(error, "reason", error)
+            reason = reason.strerror if isinstance(reason, OSError) and reason.strerror else reason
+            why = " ".join(str(reason).split()) or type(error).__name__
         here = part.path.stat().st_size if part.path.exists() else 0
         failures = 1 if here > before else failures + 1
         if failures >= TRIES:
             kept = f"; {here:,} bytes are kept, the same command goes on from there" if here else ""
-            raise WeightsMissingError(f"{url}: {why}{kept}")
+            remedy = "check the network and https_proxy, or name a mirror by AUPIPE_MIRROR"
+            raise WeightsMissingError(f"{url} cannot be fetched: {why}: {remedy}{kept}")
         time.sleep(WAITS_S[failures - 1])
     with open(part.path, "rb") as file:
         os.fsync(file.fileno())

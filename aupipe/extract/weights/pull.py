@@ -95,13 +95,13 @@ def has_address(known: KnownWeights) -> bool:
 
 def _accept(folder: Path, name: str, known: KnownWeights, accept: bool, tell: Callable[[str], None]) -> None:
     """Show the licence. Raises UsageError where it has to be accepted and was not."""
-    tell(f"{name}: licence {known.licence}")
-    if known.commercial or known.licence in read_notes(folder)["accepted"]:
-        return
-    if not accept:
+    is_free = bool(known.commercial) or known.licence in read_notes(folder)["accepted"]
+    if not is_free and not accept:
         limits = "allows no commercial use" if known.commercial is False else "does not say what it allows"
         raise UsageError(f"{name}: its licence, {known.licence}, {limits}: --accept-license, once, if you keep to it")
-    _note(folder, "accepted", known.licence, _today())
+    tell(f"{name}: licence {known.licence}")
+    if not is_free:
+        _note(folder, "accepted", known.licence, _today())
 
 
 def _fetch(name: str, known: KnownWeights, url: str, target: Path, folder: Path, progress: Progress) -> str:
