@@ -52,7 +52,7 @@ def status(
 ) -> int:
     """Count what is stored, missing, stale or failed, per feature. May run during an extraction, on any machine.
 
-    Exit code 10 where nothing has been extracted yet: then everything is missing.
+    Exit code 3 where items failed, 10 where nothing has been extracted yet: then everything is missing.
 
     \b
     Examples:
@@ -208,6 +208,8 @@ def _show_status(
         for video, said in noted.items():
             for line in said:
                 echo(f"note  {video}: {line}")
+        if not noted:
+            echo("no notes on the media")
     elif noted:
         echo(f"{counted(len(noted), 'video')} with notes on the media: aupipe status --notes")
     for line in describe_runs(store) if store else ():
