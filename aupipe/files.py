@@ -20,15 +20,15 @@ def as_argument(path: Path | str) -> str:
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
-def refuse_existing(path: Path, overwrite: bool = False) -> None:
-    """Raises UsageError where a file at ``path`` would replace something.
+def refuse_existing(path: Path, overwrite: bool = False, also: str = "") -> None:
+    """Raises UsageError where a file at ``path`` would replace something; ``also``: what else may be done.
 
     A folder is never replaced, anything else only with ``overwrite``.
     """
     if path.is_dir():
         raise UsageError(f"{path} is a folder: name a file to write")
     if os.path.lexists(path) and not overwrite:
-        raise UsageError(f"{path} is there already: choose another name, or --overwrite to replace it")
+        raise UsageError(f"{path} is there already: choose another name, or --overwrite to replace it{also}")
 
 
 @contextmanager

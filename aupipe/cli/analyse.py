@@ -122,7 +122,7 @@ def analyse(
     asked = _open(videos, from_list, classifiers, detector, config_file, store)
     targets = find_targets(outs or (Path("analysis.csv"),), asked.recordings, pictures=not no_picture)
     for path in targets.files:
-        refuse_existing(path, overwrite)
+        refuse_existing(path, overwrite, ", or --no-picture" if path in targets.pictures.values() else "")
     code, opened, device = _compute(asked, gpu, cpu, as_json)
     if code in STOPPED:
         return code

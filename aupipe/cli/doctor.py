@@ -12,6 +12,7 @@ import click
 from aupipe.cli.options import config_options, json_option, resolve
 from aupipe.cli.output import echo, echo_json
 from aupipe.errors import AupipeError, UsageError
+from aupipe.quantities import counted
 
 
 @click.command()
@@ -51,5 +52,5 @@ def doctor(config_file: Path | None, store: Path | None, as_json: bool) -> int:
         content = {"findings": [asdict(finding) for finding in findings], "states": dict(states)}
         echo_json("findings", content, indent=1)
     else:
-        echo(f"{states['PASS']} passed, {states['WARN']} warnings, {states['FAIL']} failed")
+        echo(f"{states['PASS']} passed, {counted(states['WARN'], 'warning')}, {states['FAIL']} failed")
     return UsageError.exit_code if states["FAIL"] else 0

@@ -68,8 +68,8 @@ def overlay(
 
     chosen, stored = _open(recording, config_file, store)
     out = out or _default(chosen, "overlay.mp4")
-    count = write_overlay(chosen, stored, out, faces, height, overwrite)
-    echo(f"wrote {out}: {counted(count, 'frame')}; {describe(stored)}")
+    write_overlay(chosen, stored, out, faces, height, overwrite)
+    echo(f"wrote {out}: {describe(stored)}")
 
 
 @click.command()

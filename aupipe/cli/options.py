@@ -229,11 +229,11 @@ def given_command(begin: str, leave_out: Container[str]) -> str:
 
 
 def failure_lines(failures: Iterable[tuple[str, str, str]]) -> list[str]:
-    """One line per recording and reason, with all its features, from (recording, feature name, reason)."""
+    """One line per recording and reason, in their order, with all its features, from (recording, feature, reason)."""
     names_of: dict[tuple[str, str], list[str]] = {}
     for recording, name, reason in failures:
         names_of.setdefault((recording, reason), []).append(name)
-    return [f"{recording}  {', '.join(names)}: {reason}" for (recording, reason), names in names_of.items()]
+    return [f"{recording}  {', '.join(names)}: {reason}" for (recording, reason), names in sorted(names_of.items())]
 
 
 def damage_lines(damaged: Iterable[ItemRecord]) -> list[str]:

@@ -68,10 +68,11 @@ def _detector() -> tuple[str, str]:
     from aupipe.errors import WeightsMissingError
     from aupipe.extract.faces.detectors.yunet import YuNet
 
+    yunet = YuNet()
     try:
-        weights = YuNet().identify_weights()
-    except WeightsMissingError as error:
-        return "mtcnn", f"its weights are bundled; yunet is ten times faster, but {error}"
+        weights = yunet.identify_weights()
+    except WeightsMissingError:
+        return "mtcnn", f"its weights are bundled; yunet is ten times faster: aupipe weights pull {yunet.weights_file}"
     return "yunet", f"{weights.name} is in {os.environ['AUPIPE_WEIGHTS']} (AUPIPE_WEIGHTS)"
 
 
@@ -89,7 +90,8 @@ def _recognise(folder: Path) -> tuple[dict, str]:
         tracks = {track for table in annotations.values() for track in table}
         videos = sum(len(walk_videos(folder / name)[0]) for name in VIDEO_FOLDERS)
         complete = bool(crops) and tracks <= {path.name for path in crops}
-        found = f"{counted(videos, 'video')}, {counted(len(tracks), 'annotated track')}, crops of {len(crops)}"
+        found = f"{counted(videos, 'video')}, {counted(len(tracks), 'annotated track')}"
+        found += f", crops of {len(crops)}" if crops else ""
         task = next((task for task in ("au", "expr", "va") if task in annotations), "au")
         return {
             "layout": "affwild2",

@@ -214,6 +214,8 @@ def _show_status(
         for video, said in noted.items():
             for line in said:
                 echo(f"note  {video}: {line}")
+        if not noted:
+            echo("no notes on the media")
     elif noted:
         echo(f"{counted(len(noted), 'video')} with notes on the media: aupipe status --notes")
     found = extractions(store) if store else []

@@ -27,7 +27,7 @@ from aupipe.config import Config
 from aupipe.dataset_model import nearest_recording
 from aupipe.errors import AupipeError, UsageError
 from aupipe.logs import printable
-from aupipe.quantities import counted
+from aupipe.quantities import counted, describe_bytes
 
 if TYPE_CHECKING:
     from aupipe.store.local import LocalStore
@@ -100,7 +100,7 @@ def _show_orphans(store: LocalStore, ids: set[str], as_json: bool) -> int:
         if feature in ids and as_json:
             echo_json("item", {"recording": recording, "feature": feature, "state": "orphan", "path": path})
         elif feature in ids:
-            size = f"{size_on_disk(path) / 1e6:,.1f} MB"
+            size = describe_bytes(size_on_disk(path))
             echo(f"{feature:32} {'ORPHAN':>16} {size:>17} {recording or '(unreadable)'}  {path}")
     return found
 
@@ -160,13 +160,15 @@ def migrate(target: Path, backend: str, config_file: Path | None, store: Path | 
     records = list(copy(opened, target, backend))
     done = [record.nbytes for record in records if record.state == "done"]
     failures = f", and {counted(len(records) - len(done), 'failure')}" if len(done) < len(records) else ""
-    echo(f"{counted(len(done), 'item')}, {sum(done) / 1e6:,.1f} MB{failures} copied to {target} ({backend})")
+    echo(f"{counted(len(done), 'item')}, {describe_bytes(sum(done))}{failures} copied to {target} ({backend})")
     echo(f'to use it: path = "{target}", backend = "{backend}" in [store]')
 
 
 @store.command()
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option("--format", "form", default="npz", show_default=True, help="npz, hdf5 (one file), parquet or webdataset.")
+@click.option(
+    "--format", "form", default="npz", show_default=True, help="npz, hdf5 (one file), csv, parquet or webdataset."
+)
 @click.option(
     "--feature",
     "features",

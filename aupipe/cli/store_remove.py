@@ -16,6 +16,7 @@ from aupipe.cli.stored import feature_ids, find_named, folder_store
 from aupipe.config import Config
 from aupipe.dataset import open_dataset
 from aupipe.errors import BusyError, UsageError
+from aupipe.quantities import describe_bytes
 
 if TYPE_CHECKING:
     from aupipe.store.local import LocalStore
@@ -76,7 +77,7 @@ def remove(
         items, nbytes = feature_size(opened, feature)
         rows.append({"feature": feature, "items": items, "bytes": nbytes})
         if not as_json:
-            echo(f"{feature:32} {items:>6} items {nbytes / 1e6:>12,.1f} MB")
+            echo(f"{feature:32} {items:>6} items {describe_bytes(nbytes):>15}")
     if not _confirmed(f"remove this from {opened.path} for good?", dry_run, yes, as_json):
         _report(rows, 0, dry_run, as_json)
         return
@@ -106,7 +107,7 @@ def _report(rows: list[dict[str, object]], freed: int, dry_run: bool, as_json: b
     elif dry_run:
         echo("nothing was removed (--dry-run)")
     else:
-        echo(f"{freed / 1e6:,.1f} MB freed" if freed else "nothing removed")
+        echo(f"{describe_bytes(freed)} freed" if freed else "nothing removed")
 
 
 @click.command()
@@ -175,9 +176,9 @@ def gc(
     for row in rows if not as_json else ():
         name = row.get("feature") or row.get("recording") or row["path"]
         many = f"{row['items']:>6} items" if "items" in row else " " * 12
-        echo(f"{row['what']:>10}  {many} {int(str(row['bytes'])) / 1e6:>12,.1f} MB  {name}")
+        echo(f"{row['what']:>10}  {many} {describe_bytes(int(str(row['bytes']))):>15}  {name}")
     nbytes = sum(int(str(row["bytes"])) for row in rows)
-    question = f"remove these {nbytes / 1e6:,.1f} MB from {opened.path} for good?"
+    question = f"remove these {describe_bytes(nbytes)} from {opened.path} for good?"
     go = bool(rows) and _confirmed(question, dry_run, yes, as_json)
     if rows and not go and not dry_run:  # "no" is an answer to all of it
         echo("nothing was removed")
@@ -195,10 +196,10 @@ def gc(
         echo_json("collection", {**asdict(found), "dry_run": dry_run, "removed": removed}, indent=1)
         return 0
     if go:
-        echo(f"removed {nbytes / 1e6:,.1f} MB for good")
-    collected = f"{found.items} replaced items ({found.nbytes / 1e6:,.1f} MB), {found.unfinished} unfinished files"
+        echo(f"removed {describe_bytes(nbytes)} for good")
+    collected = f"{found.items} replaced items ({describe_bytes(found.nbytes)}), {found.unfinished} unfinished files"
     if dry_run:
-        listed = f"the {nbytes / 1e6:,.1f} MB above, and " if rows else ""
+        listed = f"the {describe_bytes(nbytes)} above, and " if rows else ""
         echo(f"would remove {listed}{collected}; nothing was removed (--dry-run)")
         return 0
     echo(f"removed {collected}, {found.journals} merged journals")

@@ -73,7 +73,7 @@ def faces_of(root: Path) -> RecordingFaces:
 
 def test_the_frames_of_an_overlay_are_the_rows_at_their_own_times(run, tmp_path: Path, looked: Path) -> None:
     said = run("overlay", "clips/a.mp4")
-    assert "40 frames; 40 frames, 2.0 s; subject 50.0%, other faces only 25.0%, nobody 25.0%; 0 jumps" in said
+    assert ": 40 frames, 2.0 s; subject 50.0%, other faces only 25.0%, nobody 25.0%; 0 jumps" in said
     assert "clips_a.mp4-overlay.mp4 is there already" in run("overlay", "clips/a.mp4", code=2)
     path = tmp_path / "clips_a.mp4-overlay.mp4"
     assert path.stat().st_mode & 0o077 == 0

@@ -19,6 +19,7 @@ from aupipe.config import read_encoders
 from aupipe.documents import parse_toml
 from aupipe.errors import AupipeError
 from aupipe.project import load_project
+from aupipe.quantities import describe_bytes
 from aupipe.store import create_store, open_store
 from aupipe.store.maintenance.inventory import size_on_disk
 from aupipe.store.maintenance.verify import check
@@ -118,7 +119,7 @@ def test_as_a_user_types_it_a_refusal_is_one_line_and_a_removal_ends_with_0(tmp_
     refused, done = typed(stored.now.id), typed(stored.old.id)
     assert (refused.returncode, refused.stdout, len(refused.stderr.splitlines())) == (2, "", 1)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1].endswith(" MB freed")
+    assert done.stdout.splitlines()[-1].endswith("B freed")
     assert stored.ids() == {stored.now.id, stored.clock.id}
 
 
@@ -174,7 +175,7 @@ def test_gc_says_what_would_go_and_how_many_bytes_and_then_removes_just_that(sto
     assert all(size > ROWS.nbytes / 2 for size in sizes)
     code, text = stored.run("gc", "--unused", "--vanished", answer="y\n")
     assert code == 0, text
-    assert f"removed {sum(sizes) / 1e6:,.1f} MB for good" in text
+    assert f"removed {describe_bytes(sum(sizes))} for good" in text
     assert stored.items() == {("a.mp4", stored.now.id), ("a.mp4", stored.clock.id)}
     assert check(open_store(stored.folder / "features")).damage == []
     assert stored.run("gc", "--unused", "--vanished", "--yes")[0] == 0

@@ -227,9 +227,11 @@ def test_a_video_without_a_transcript_is_masked_where_that_is_asked_for_until_it
     video.with_suffix(".csv").write_text("frame, timestamp, AU01_r\n1, 0.0, 0.12\n")  # of another program
     (words,) = (record for record in run(store, [recording], parts).published if record.feature.startswith("words"))
     assert (words.frames, words.valid_frames) == (75, 0)
+    assert words.media["text"]["notes"] == ["no transcript: all rows are invalid"]
     video.with_suffix(".srt").write_text("")  # nobody speaks
     (words,) = (record for record in run(store, [recording], parts).published if record.feature.startswith("words"))
     assert (words.frames, words.valid_frames) == (75, 0)
+    assert "text" not in words.media
     video.with_suffix(".srt").write_text("1\n00:00:00,200 --> 00:00:01,000\nset white\n")
     (words,) = (record for record in run(store, [recording], parts).published if record.feature.startswith("words"))
     assert words.valid_frames > 0

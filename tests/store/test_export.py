@@ -1,13 +1,16 @@
 """Out of a store and back, bit for bit."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas
 import pytest
 
 from aupipe.errors import DamageError, UsageError
 from aupipe.store import create_store, open_store
+from aupipe.store.keys import name_as_text
 from aupipe.store.maintenance.export import export
 from aupipe.store.maintenance.migrate import migrate
 from aupipe.store.maintenance.verify import check
@@ -176,6 +179,28 @@ def test_names_that_something_else_has_too_replace_nothing_in_parquet(tmp_path, 
         (values,) = table.column_names[4:]
         assert values.partition("@")[0] in ("pose", "valid")
         assert np.array_equal(np.array(table[values].to_pylist(), np.float16), rows)
+
+
+def test_csv_has_a_row_per_frame_that_is_read_back_exactly(store, tmp_path):
+    """Float16 and float64 as short as they are exact, nothing where a row is invalid, names that clash told apart."""
+    wide = random_rows(3, 2, 2)
+    store.publish("a.mp4", WIDE, wide, source=SOURCE)
+    clashing = FeatureSpec("pose", "visual", "geometry", 1, columns=("frame", "yaw"))
+    store.publish("a.mp4", clashing, random_rows(3, 2))
+    files = export(store, tmp_path / "out", "csv", features=[SPEC.id, CLOCK.id, WIDE.id, clashing.id])
+    tables = {Path(file).stem: pandas.read_csv(file, dtype={"recording": str}) for file in files}
+    hog = tables[SPEC.name]
+    assert list(hog.columns) == ["recording", "frame", "time_s", "valid", "hog.0", "hog.1", "hog.2"]
+    assert hog["recording"].unique().tolist() == [name_as_text(name) for name in sorted(NAMES)]
+    for name in NAMES:
+        of_it = hog[hog["recording"] == name_as_text(name)]
+        assert of_it["frame"].tolist() == list(range(700))
+        assert same(of_it.iloc[:, 4:].to_numpy(np.float16), store.read(name, SPEC.id))
+        assert np.flatnonzero(of_it["valid"] == 0).tolist() == [5]
+    clock = tables[CLOCK.name]
+    assert np.array_equal(clock.iloc[:700, 4], store.read(clock["recording"][0], CLOCK.id))
+    assert list(tables["pose"].columns[4:]) == ["pose.frame", "pose.yaw"]
+    assert same(tables[WIDE.name].iloc[:, 4:].to_numpy(np.float16), wide.reshape(3, 4))
 
 
 def test_a_feature_that_is_called_recording_is_exported_under_its_id(tmp_path):

@@ -128,7 +128,7 @@ class JobContext:
 
     # What decoding found ----------------------------------------------------------------------------------------------
 
-    def note_media(self, stream: Literal["video", "audio"], report: MediaReport) -> None:
+    def note_media(self, stream: Literal["video", "audio", "text"], report: MediaReport) -> None:
         """Take note of what decoding a stream found: it goes into the record of every item computed from it.
 
         Raises RecordingError for damage where that is to be a failure.
@@ -149,8 +149,7 @@ class JobContext:
 
     def _about_media(self, modality: str) -> dict[str, Any]:
         """``damage`` and ``media`` of an item's record: the rows are the picture's, whatever they are computed from."""
-        streams = ("video", "audio") if modality == "audio" else ("video",)
-        reports = {stream: self.reports[stream] for stream in streams if stream in self.reports}
+        reports = {stream: self.reports[stream] for stream in ("video", modality) if stream in self.reports}
         damage = [f"{stream}: {report.summary}" for stream, report in reports.items() if report.is_damaged]
         return {
             "damage": "; ".join(damage),

@@ -19,6 +19,7 @@ from aupipe.extract.engine.scan_video import SOUND
 from aupipe.extract.limits import SOUND_REACH_S
 from aupipe.extract.media.audio import NoAudioError, read_audio_and_report
 from aupipe.extract.media.clock import length_of
+from aupipe.extract.media.report import MediaReport
 from aupipe.extract.media.transcript import NoTranscriptError, spoken_words
 from aupipe.types import AS_PLAYED
 
@@ -77,6 +78,8 @@ def _process_item(
             is_sound = isinstance(error, NoAudioError)
             if not (features.mask_missing_audio if is_sound else features.mask_missing_text):
                 raise
+            what = "no audio stream" if is_sound else "no transcript"
+            context.note_media("audio" if is_sound else "text", MediaReport(absent=what))
             blocks = masked_blocks(item.encoder, encode, clock)
     with meter.timed("write"):
         context.publish(item.recording, item.spec, blocks, len(clock), began_s)

@@ -69,6 +69,7 @@ class MediaReport:
     first_trim_s: float = 0.0  # where the first begins
     drift: float = 0.0  # share by which sound lasts longer by its timestamps than by its rate: its clock is slow
     drift_s: float = 0.0  # in all
+    absent: str = ""  # "no audio stream": what was asked for and is not there, so that all rows are invalid
     silent: bool = False  # throughout
     cancelled: float = 0.0  # share of the channels' energy that is lost in their mean, where that is much
     clipped: float = 0.0  # share of samples at full scale, where they are many
@@ -124,7 +125,7 @@ class MediaReport:
     @property
     def notes(self) -> list[str]:
         """What is odd and no damage."""
-        found = []
+        found = [f"{self.absent}: all rows are invalid"] if self.absent else []
         if self.streams:
             which = "[dataset] video_stream and audio_stream pick another"
             found.append(f"{self.streams} streams, number {self.stream} is read; {which}")

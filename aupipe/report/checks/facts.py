@@ -166,7 +166,7 @@ def _measure_media(facts: Facts, store: Store, features: FeatureSet, recording: 
     if done:
         # Windows of some encoders are invalid at the ends of the sound: the one that reaches furthest counts.
         covered = max(record.valid_frames / max(record.frames, 1) for record in done)
-        is_absent = covered == 0 and not media
+        is_absent = covered == 0 and (not media or "absent" in media)
         if not is_absent:
             facts.values["no_sound"] = 1 - covered
             facts.words["no_sound"] = _where_silent(store, recording, max(done, key=lambda r: r.valid_frames))

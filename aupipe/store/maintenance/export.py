@@ -1,7 +1,8 @@
-"""Write features to files for other programs: npz, HDF5, Parquet or WebDataset."""
+"""Write features to files for other programs: npz, HDF5, CSV, Parquet or WebDataset."""
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -15,6 +16,7 @@ from aupipe.errors import UsageError
 from aupipe.files import refuse_existing
 from aupipe.registry import nearest, optional_package
 from aupipe.store import fs
+from aupipe.store.adapters import flat_rows
 from aupipe.store.formats.hdf5 import MAX_NAMES
 from aupipe.store.formats.rows import row_blocks
 from aupipe.store.keys import name_as_text, recording_key
@@ -49,6 +51,8 @@ def export(
     recording with its name in the attribute ``recording``. ``parquet``: a folder, one file per feature, a row per frame
     with its recording, its number, its time in s (null where that is not known), whether it is valid, and its values:
     a column each where they have names of their own, else one list; Hugging Face `datasets` reads it (docs/store.md).
+    ``csv``: the same as text, ``valid`` as 0 or 1, a column for each value (``hog.0`` where it has no name of its own);
+    fields without data are empty, and numbers are as short as the stored type needs to be read back exactly.
     ``webdataset``: a folder of shards, a sample per recording (`aupipe.store.maintenance.webdataset`); of a person it
     has the sound of the video too.
 
@@ -131,6 +135,31 @@ def _to_hdf5(path: str, items: Selection) -> None:
                     dataset[start:stop] = item[start:stop]
 
 
+def _to_csv(folder: str, items: Selection) -> None:
+    names = _names([view for view, _ in items])
+    for view, recordings in items:
+        name = names[view.spec.id]
+        with open(os.path.join(folder, f"{name}.csv"), "x", newline="", encoding="utf-8") as file:
+            lines = csv.writer(file)
+            for number, recording in enumerate(recordings):
+                item = view[recording]
+                if number == 0:
+                    own = _has_own_names(item)
+                    lines.writerow([*FIXED, *(item.columns if own else [f"{name}.{c}" for c in item.columns])])
+                valid, times = item.valid, item.known_times()
+                for start, stop in row_blocks(item.shape, item.dtype):
+                    rows = np.where(valid[start:stop, None], flat_rows(item[start:stop]).astype(str), "")
+                    for k, values in enumerate(rows, start):
+                        time_s = "" if times is None else float(times[k])
+                        lines.writerow([name_as_text(recording), k, time_s, int(valid[k]), *values])
+
+
+def _has_own_names(item: ItemView) -> bool:
+    """Whether the values of a row have names, all different and none of them one of `FIXED`."""
+    columns = item.spec.columns
+    return item.shape[1:] == (len(columns),) and len({*FIXED, *columns}) == len(FIXED) + len(columns)
+
+
 def _to_parquet(folder: str, items: Selection) -> None:
     arrow, parquet = _pyarrow(), import_module("pyarrow.parquet")
     names = _names([view for view, _ in items])
@@ -158,8 +187,7 @@ def _table(arrow: Any, item: ItemView, name: str, times: NDArray[np.float64] | N
         "time_s": arrow.nulls(len(rows), arrow.float64()) if times is None else arrow.array(times[start:stop]),
         "valid": arrow.array(item.valid[start:stop]),
     }
-    all_names = {*FIXED, *item.spec.columns}
-    if rows.shape[1:] == (len(item.spec.columns),) and len(all_names) == len(FIXED) + len(item.spec.columns):
+    if _has_own_names(item):
         named = zip(item.spec.columns, flat.T, strict=True)
         return arrow.table(columns | {column: arrow.array(np.ascontiguousarray(values)) for column, values in named})
     values = arrow.FixedSizeListArray.from_arrays(arrow.array(flat.reshape(-1)), flat.shape[1])
@@ -180,6 +208,7 @@ def _to_webdataset(folder: str, items: Selection) -> None:
 WRITERS: dict[str, Callable[[str, Selection], None]] = {
     "npz": _to_npz,
     "hdf5": _to_hdf5,
+    "csv": _to_csv,
     "parquet": _to_parquet,
     "webdataset": _to_webdataset,
 }
