@@ -96,7 +96,7 @@ def predict(
     from aupipe.train.run import RUN_FILE
 
     if not run.is_dir() and run.name != RUN_FILE:
-        asked = " ".join(as_argument(name) for name in (run, *recordings))
+        asked = " ".join([as_argument(run), *map(as_argument, recordings)])
         raise UsageError(f"{run}: no trained model, which stands first: `aupipe predict RUN {asked}`{_trained()}")
     model = load_model(run)
     if form in INTERVALS and not model.task.whole:
