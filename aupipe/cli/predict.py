@@ -96,7 +96,7 @@ def predict(
     from aupipe.train.run import RUN_FILE
 
     if not run.is_dir() and run.name != RUN_FILE:
-        asked = " ".join(as_argument(name) for name in (run, *recordings))
+        asked = " ".join([as_argument(run), *map(as_argument, recordings)])
         raise UsageError(f"{run}: no trained model, which stands first: `aupipe predict RUN {asked}`{_trained()}")
     if out is not None and form in TABLES and out.suffix.lower() != (suffix := Path(DEFAULT[form]).suffix):
         other = next((one for one in TABLES if Path(DEFAULT[one]).suffix == out.suffix.lower()), "")

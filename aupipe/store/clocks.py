@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.store.api import Store
+from aupipe.store.protocol import Store
 from aupipe.types import Recording
 
 

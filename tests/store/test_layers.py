@@ -17,7 +17,7 @@ LAYERS = [
     {"protocol"},
     {"formats", "log"},
     {"writer", "items", "folders", "map_cache", "memory", "local"},
-    {"api", "windows"},
+    {"api", "clocks", "windows"},
     {"maintenance"},
     {""},
 ]
