@@ -29,7 +29,7 @@ PICTURES = {
     "scores.svg": "runs/tcn-au/report/figures/scores.svg",
     "predictions.svg": "predictions.svg",
 }
-PUBLISH = "AUPIPE_PUBLISH_PICTURES"
+PUBLISH = bool(os.environ.get("AUPIPE_PUBLISH_PICTURES"))  # read now: tests see no such variable
 
 
 def typed(path: Path, count: int) -> list[Block]:
@@ -86,7 +86,7 @@ def test_the_tutorial_works_as_it_stands_and_makes_each_of_its_pictures(reader: 
     assert (made / "eaf").is_dir()
     for picture, name in PICTURES.items():
         assert (made / name).stat().st_size > 5000, name
-        if PUBLISH in os.environ:
+        if PUBLISH:
             publish(made / name, DOCS / "pictures" / picture)
 
 
