@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.conftest import Project
 
-SIZE = ("--recordings", "4", "--seconds", "3")
+SIZE = ("--recordings", "4", "--seconds", "2")
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +61,10 @@ def test_a_run_predicts_every_frame_and_its_score_can_be_had_again(demo: tuple[P
     lines = (project.folder / "sub.txt").read_text().splitlines()
     assert lines[0].startswith("image_location,AU1,")
     assert len(lines) == 1 + sum(1 for line in lines[1:] if "/00" in line)
-    assert len(lines) - 1 == 75 * len(trained["validation"])
+    assert len(lines) - 1 == 50 * len(trained["validation"])
     assert project.run("predict", run, "--format", "tracks", "--out", "tracks").code == 0
     for track in Path(project.folder / "tracks").iterdir():
-        assert len(track.read_text().splitlines()) == 76
+        assert len(track.read_text().splitlines()) == 51
 
 
 def test_training_on_what_is_not_stored_says_which_line_makes_it(demo: tuple[Project, str]) -> None:

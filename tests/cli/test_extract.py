@@ -365,14 +365,16 @@ def test_json_is_one_object_a_line_with_the_stages_of_the_run_and_inspect_knows_
 
 @pytest.mark.assets
 @pytest.mark.slow
-@pytest.mark.parametrize("detector", ["mtcnn", "yunet"])
+@pytest.mark.parametrize(
+    "faces", ['detector = "mtcnn"\ndetect_every = 5', 'detector = "yunet"'], ids=["mtcnn", "yunet"]
+)
 def test_all_twenty_clips_are_done_or_failed_with_a_reason(
-    project: Project, assets: Path, clips: dict[str, int], detector: str
+    project: Project, assets: Path, clips: dict[str, int], faces: str
 ) -> None:
     project.environment["AUPIPE_WEIGHTS"] = str(assets / "weights")
     (project.folder / "videos").rmdir()
     (project.folder / "videos").symlink_to(assets / "videos")
-    project.configure(f'[faces]\ndetector = "{detector}"\n')
+    project.configure(f"[faces]\n{faces}\n")
     rows = project.run("extract", "--cpu", "--json").json()
     items = [row for row in rows if row["message_type"] == "item"]
     for row in items:
