@@ -84,7 +84,8 @@ def test_status_follows_a_run_in_another_process_and_says_when_it_was_killed(pro
     finally:
         run.send_signal(signal.SIGKILL)
         run.communicate()
-    assert "ended without a word" in project.run("status").out
+    (killed,) = (account for account in accounts(store) if account.about["pid"] == run.pid)
+    assert "ended without a word" in describe_runs([killed])[0]
 
 
 def test_status_names_the_machines_and_the_last_failure_of_a_run(tmp_path: Path) -> None:
