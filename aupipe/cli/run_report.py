@@ -180,8 +180,8 @@ def run_plan(
     if by_others:
         echo(f"made by other runs: {counted(by_others, 'item')}")
     if not_reached:
-        others = ": other runs work on them; if one of those is stopped, give the same command again"
-        echo(f"not reached: {counted(not_reached, 'item')}{others * (claims is not None)}")
+        why = ": other runs work on them; if one of those is stopped, give the same command again"
+        echo(f"not reached: {counted(not_reached, 'item')}{why * (claims is not None)}")
     if failed or before:
         echo(f"retry: {retry}")
     if not_reached and (code := exit_code_of_warning()):
