@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from aupipe.cli.output import echo
-from aupipe.config import Config, load_config
+from aupipe.config import Config, StoreConfig, load_config
 from aupipe.errors import NoStoreError, UsageError
 from aupipe.local_models import configure_weights
 from aupipe.registry import nearest
@@ -170,7 +170,9 @@ def open_or_create(config: Config, create: bool) -> Store | None:
             return None
         warn_of_mode(config.store.path, config.store.readable_by)
         origin = config.origin.get("store.backend", "default")
-        if origin != "default" and opened.backend != config.store.backend:
+        # `aupipe init` writes the default into the file: there it is nobody's wish.
+        is_default = origin in ("default", str(config.file)) and config.store.backend == StoreConfig.backend
+        if opened.backend != config.store.backend and not is_default:
             raise UsageError(
                 f"{config.store.path} is a {opened.backend} store, and store.backend ({origin}) is "
                 f"{config.store.backend!r}: leave that out, or `aupipe store migrate NEW --backend "
