@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from aupipe.cli.output import echo
-from aupipe.config import Config, load_config
+from aupipe.config import Config, StoreConfig, load_config
 from aupipe.errors import NoStoreError, UsageError
 from aupipe.files import as_argument
 from aupipe.local_models import configure_weights
@@ -160,12 +160,12 @@ def existing_store(config: Config, command: str = "") -> Any:
 def _refuse_other_backend(opened: Store, config: Config) -> None:
     """Raises UsageError where the backend that is asked for is another one than that of the store.
 
-    That of the file is not asked for of a store that is named elsewhere.
+    That of the file is not asked for of a store that is named elsewhere, nor is the default, which `aupipe init` writes.
     """
     by, place = (config.origin.get(f"store.{key}", "default") for key in ("backend", "path"))
     if opened.backend == config.store.backend or by == "default":
         return
-    if by == str(config.file) and place not in ("default", by):
+    if by == str(config.file) and (place not in ("default", by) or config.store.backend == StoreConfig.backend):
         return
     copy = f"aupipe store migrate NEW --backend {config.store.backend} --store {as_argument(config.store.path)}"
     raise UsageError(

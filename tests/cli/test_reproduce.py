@@ -227,6 +227,9 @@ def test_another_store_and_other_data_are_refused_and_samples_are_read_anew(fold
     assert [(step.done, "--overwrite" in step.command) for step in steps if step.what == "predict"] == [(False, True)]
     command = ("reproduce", "s2", "--rows", "t2.9", "--cpu")  # ends at missing weights
     ask(*command, code=12)
+    assert not (folder / "runs").exists()
+    (folder / "runs" / "s2").mkdir(parents=True)  # of a reproduction that was begun before
+    ask(*command, code=12)
     ask(*command, code=12)
     assert "was begun with" in ask(*command, "--store", "other", code=2)
     labels = next(one for one in folder.rglob("*.txt") if "AU" in str(one.parent.parent))
