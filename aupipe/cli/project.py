@@ -72,7 +72,8 @@ def _detector() -> tuple[str, str]:
     try:
         weights = yunet.identify_weights()
     except WeightsMissingError:
-        return "mtcnn", f"its weights are bundled; yunet is ten times faster: aupipe weights pull {yunet.weights_file}"
+        faster = f"those of yunet, ten times faster, are not found: aupipe weights pull {yunet.weights_file}"
+        return "mtcnn", f"its weights are bundled; {faster}"
     return "yunet", f"{weights.name} is in {os.environ['AUPIPE_WEIGHTS']} (AUPIPE_WEIGHTS)"
 
 

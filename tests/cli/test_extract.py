@@ -186,8 +186,8 @@ def test_init_takes_the_bundled_detector_where_yunet_cannot_be_had_and_says_why(
     answer = project.run("init", AUPIPE_WEIGHTS="")
     assert answer.code == 0
     assert 'detector = "mtcnn"' in (project.folder / "aupipe.toml").read_text()
-    assert "faces by mtcnn: " in answer.out
-    assert "weights 'face_detection_yunet_2023mar.onnx' not found because AUPIPE_WEIGHTS names no folder" in answer.out
+    assert "faces by mtcnn: its weights are bundled; those of yunet" in answer.out
+    assert "are not found: aupipe weights pull face_detection_yunet_2023mar.onnx" in answer.out
 
 
 @pytest.mark.assets
