@@ -17,6 +17,7 @@ RUN_FILE = "run.json"  # marks a trained run
 ABOUT_SUFFIX = ".columns.csv"  # beside a table of `aupipe analyse`: what its columns are
 ABOUT_HEADER = ("column", "unit", "kind", "by", "trained_on")
 OF_AUPIPE = {".png": b"Software\0aupipe", ".eaf": b'AUTHOR="aupipe"'}  # marks in the first bytes of an analysis
+BATCH_SUFFIXES = (".sbatch", ".log")  # scripts of `aupipe cluster script`, and what their jobs print
 MARKED = 4096  # first bytes of a document that say whose it is
 OVERLAY = "-overlay.mp4"  # what `aupipe overlay` writes, perhaps among the videos
 log = logging.getLogger(__name__)
@@ -27,9 +28,9 @@ def walk_videos(folder: Path) -> tuple[dict[str, Path], list[Path]]:
 
     Files with a suffix that says nothing (.mod, .dat, none) are videos where their first bytes are a video's. A folder
     with such a suffix is listed too: it fails by name later, instead of being skipped silently. Hidden entries and
-    files of aupipe (configuration, stores, runs, reports, analyses) are left out, and overlays are among the other
-    files. Links to folders elsewhere are followed, each once; links to folders that are walked anyway are not, so that
-    there are no loops. A folder that cannot be listed is logged as a warning.
+    files of aupipe (configuration, stores, runs, reports, analyses, batch scripts and logs) are left out, and overlays
+    are among the other files. Links to folders elsewhere are followed, each once; links to folders that are walked
+    anyway are not, so that there are no loops. A folder that cannot be listed is logged as a warning.
     """
     found: dict[str, Path] = {}
     ignored = []
@@ -47,7 +48,8 @@ def walk_videos(folder: Path) -> tuple[dict[str, Path], list[Path]]:
         for name in videos:
             if not is_hidden(name):
                 found[(here / name).relative_to(folder).as_posix()] = here / name
-        own = files if RUN_FILE in files else (FILE_NAME, *_analyses(here, files))
+        batch = (name for name in files if name.endswith(BATCH_SUFFIXES))
+        own = files if RUN_FILE in files else (FILE_NAME, *batch, *_analyses(here, files))
         ignored += [here / name for name in files if name not in (*videos, *own) and not is_hidden(name)]
     return dict(sorted(found.items())), ignored
 

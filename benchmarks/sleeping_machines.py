@@ -61,7 +61,7 @@ class SleepingExecutor:
             yield FramesDecoded(100)
             for item in job.items:
                 yield ItemPublished(ItemRecord(item.key, item.spec.id, "done", 100, 100, (100, 8), "float16", 2000))
-            yield JobEnded(each[1], JobResult(job.video_id, 100, {job.video_id: 100}, seconds=1.0))
+            yield JobEnded(each[1], JobResult(job.video_id, 100, 4.0, {job.video_id: 100}, seconds=1.0))
 
     def shutdown(self) -> Iterator[ExecutorEvent]:
         """End; there are no processes."""

@@ -24,7 +24,7 @@ $gpu#SBATCH --gres=gpu:$gpus
 #SBATCH --requeue                 # after a preemption or a lost node
 #SBATCH --open-mode=append
 $warning#SBATCH --signal=B:USR1@300       # five minutes before the end: the videos under way are finished
-#SBATCH --output=aupipe-%j.log
+#SBATCH --output=aupipe-$log.log
 """,
     "pbs": """#!/bin/bash
 #PBS -N aupipe
@@ -41,10 +41,11 @@ $warning#SBATCH --signal=B:USR1@300       # five minutes before the end: the vid
 $gpu#BSUB -gpu num=$gpus
 #BSUB -W $minutes
 #BSUB -r
-#BSUB -o aupipe-%J.log
+#BSUB -o aupipe-%J_%I.log
 """,
 }
 ARRAYS = {"slurm": "array=1-$tasks", "pbs": "-J 1-$tasks", "lsf": '"aupipe[1-$tasks]"'}
+SUBMIT = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub <"}
 SINGLE = {"slurm": "nodes=$tasks --ntasks-per-node=1", "pbs": "-q workq", "lsf": "aupipe"}
 SETUP = """
 # What your site needs goes here: module load ..., source .../bin/activate
@@ -57,15 +58,20 @@ exec aupipe extract $options --share
 """,
     "workers": """
 # Workers for a run elsewhere, such as on the login node:
-#   dask scheduler --no-dashboard --scheduler-file $file &
+#   dask scheduler --no-dashboard --port 0 --scheduler-file $file & scheduler=$$!
 #   aupipe extract $options --scheduler $file
+#   kill $$scheduler              # then these jobs end, too
 exec dask worker --scheduler-file $file --no-dashboard --no-nanny --nthreads 1 --death-timeout 600
 """,
     "allocation": """
 # Scheduler, workers and run in one allocation; all end with it.
 rm -f $file
 log=dask-$$SLURM_JOB_ID.log
-dask scheduler --no-dashboard --scheduler-file $file >> $$log 2>&1 & scheduler=$$!
+dask scheduler --no-dashboard --port 0 --scheduler-file $file >> $$log 2>&1 & scheduler=$$!
+until [ -e $file ]; do
+    kill -0 $$scheduler 2> /dev/null || { echo "the Dask scheduler did not start: see $$log" >&2; exit 1; }
+    sleep 1
+done
 srun dask worker --scheduler-file $file --no-dashboard --no-nanny --nthreads 1 --death-timeout 600 >> $$log 2>&1 &
 workers=$$!
 trap 'kill -USR1 $$run' USR1
@@ -123,6 +129,7 @@ def script(
     text = script_of(system, way, options, tasks, cpus, gpus, time_limit)
     if out is not None:
         write_file(out, text, overwrite)
+        echo(f"wrote {out}; next: {SUBMIT[system]} {shlex.quote(str(out))}")
     else:
         echo(*text.rstrip("\n").split("\n"))
 
@@ -141,6 +148,7 @@ def script_of(
         "array": Template(array).substitute(tasks=tasks),
         "tasks": tasks,
         "nodes": 1,
+        "log": "%j" if way == "allocation" else "%A_%a",
         "cpus": cpus,
         "gpus": gpus,
         "gpu": "" if gpus else "#",

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from aupipe.cli.options import damage_lines, failure_lines
-from aupipe.cli.output import echo, echo_json
+from aupipe.cli.output import echo, echo_error, echo_json
 from aupipe.cli.signals import draining, exit_code_of_warning, last_words
+from aupipe.cli.watch import extractions
 from aupipe.quantities import counted, duration_of
 
 if TYPE_CHECKING:
@@ -85,6 +86,10 @@ def run_plan(
     from aupipe.extract.executors.totals import RunTotals
     from aupipe.store.maintenance.gc import collect
 
+    if claims is None and (others := [one for one in extractions(store) if one.state == "running"]):
+        who = f"{others[-1].about['host']}, pid {others[-1].about['pid']}"
+        echo_error(f"another extraction is running in this store ({who}): --share in both divides the videos")
+
     # Removes what killed runs left unfinished. A link in the store is one error here, not one per recording.
     collect(cast("LocalStore", store), full=False, wait=False)
 
@@ -107,22 +112,24 @@ def run_plan(
 
         # Closing the generator ends the workers on an interrupt, without waiting for the garbage collector.
         running = run(plan, store, executor, halted=halted, on_event=on_event, claims=claims or NO_CLAIMS)
-        with closing(running) as results:
-            for result in results:
-                for listener in (totals.add_result, progress.on_result, log.on_result):
-                    listener(result)
-                if claims is not None:
-                    claims.note_ended(result.video_id)
-                failures += result.failed
-                damaged += [record for record in result.published if record.damage]
-                published |= {(record.recording, record.feature) for record in result.published}
-                if as_json:
-                    _echo_json_result(result)
-                if fail_fast and result.failed:
-                    break
+        try:
+            with closing(running) as results:
+                for result in results:
+                    for listener in (totals.add_result, progress.on_result, log.on_result):
+                        listener(result)
+                    if claims is not None:
+                        claims.note_ended(result.video_id)
+                    failures += result.failed
+                    damaged += [record for record in result.published if record.damage]
+                    published |= {(record.recording, record.feature) for record in result.published}
+                    if as_json:
+                        _echo_json_result(result)
+                    if fail_fast and result.failed:
+                        break
+        finally:
+            log.finish(items_published=len(published), items_failed=len(failures), halted=halted())
         seconds, frames, media_s = totals.seconds, totals.frames, totals.media.ended_s
         stages, limit, cpu_s = totals.stages(), totals.limit(), totals.cpu_s()
-        log.finish(items_published=len(published), items_failed=len(failures), halted=halted())
         if profile is not None:
             progress.write_trace(profile, overwrite)
     store.refresh()  # the worker processes have published, not this one

@@ -39,7 +39,12 @@ SHOWN_RUNS = 20  # the newest, with --json
 @click.option("--failed", is_flag=True, help="List the failed items, with the reason.")
 @click.option("--damaged", is_flag=True, help="List the recordings with damaged media, and the damage.")
 @click.option("--notes", is_flag=True, help="List what is odd in media and no damage, such as silent sound.")
-@click.option("--watch", "watched", is_flag=True, help="Show the extractions that are running, until all have ended.")
+@click.option(
+    "--watch",
+    "watched",
+    is_flag=True,
+    help="Follow the extractions that are running until all have ended.",
+)
 @json_option
 def status(
     config_file: Path | None,
@@ -52,7 +57,7 @@ def status(
 ) -> int:
     """Count what is stored, missing, stale or failed, per feature. May run during an extraction, on any machine.
 
-    Exit code 10 where nothing has been extracted yet: then everything is missing.
+    Exit code 3 where an item has failed, 10 where nothing has been extracted yet, else 0: items may be missing.
 
     \b
     Examples:
@@ -65,12 +70,12 @@ def status(
     opened = open_or_create(config, create=False)
     if watched:
         watch(existing_store(config), as_json)
-        return 0
+        opened = existing_store(config)  # with what they have stored
     recordings, features = select(config, lambda: open_dataset(config.dataset), [], [])
     plan = make_plan(recordings, features, opened)
     imported = _imported({recording.id for recording in recordings}, opened)
     if as_json:
-        echo_json(_status_json(plan, opened, config.store.path, recordings, imported), indent=1)
+        echo_json(_status_json(plan, opened, config.store.path, recordings, imported), indent=None if watched else 1)
     else:
         _show_status(plan, opened, recordings, imported, failed, damaged, notes)
     if opened is None:
@@ -210,12 +215,13 @@ def _show_status(
                 echo(f"note  {video}: {line}")
     elif noted:
         echo(f"{counted(len(noted), 'video')} with notes on the media: aupipe status --notes")
-    for line in describe_runs(store) if store else ():
-        echo(line)
+    found = extractions(store) if store else []
+    echo(*describe_runs(found))
+    working = any(account.state == "running" for account in found)
     todo = sum(item.todo for item in plan.items)
-    if todo:
+    if todo and not working:
         echo(f"next: aupipe extract ({counted(todo, 'item')} to compute)")
-    if failures:
+    if failures and not working:
         echo("retry: aupipe extract --retry-failed")
     replaced = [item for item in plan.items if item.state == "other file"]
     if replaced:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +20,11 @@ EVERY_S = 2.0  # between looks, on a terminal
 LINE_EVERY_S = 60.0  # elsewhere
 
 
-def describe_runs(store: Store) -> list[str]:
+def describe_runs(found: Sequence[RunAccount]) -> list[str]:
     """A line for each extraction that is running, else for the last one; what stopped without an end is said too."""
-    return _lines(extractions(store))
-
-
-def _lines(found: Sequence[RunAccount]) -> list[str]:
     running = [account for account in found if account.state == "running"]
     lines = []
-    for account in running or found[-1:]:
+    for account in running or last_ended(found):
         lines.append(describe_run(account))
         if account.state == "running":
             lines += [f"    {line}" for line in troubles(account)]
@@ -51,9 +48,14 @@ def extractions(store: Store) -> list[RunAccount]:
     return accounts(store.path, "extract")
 
 
+def last_ended(found: Sequence[RunAccount]) -> list[RunAccount]:
+    """The run of which the last line is the latest; none without a run."""
+    return [max(found, key=lambda account: (account.end or account.progress or account.about)["utc"])] if found else []
+
+
 def describe_run(account: RunAccount) -> str:
     """A run in one line: where, how far, how fast, how long yet; or how it ended."""
-    about, now = account.about, account.end or account.progress
+    about, now = account.about, {**account.progress, **account.end}
     who = f"{about['command']} on {about['host']} (pid {about['pid']}, {about.get('where', '')})"
     ended = f"{now.get('videos_ended', 0):,} of {counted(about.get('videos', 0), 'video')}"
     failed = f"{now['videos_failed']:,} failed" if now.get("videos_failed") else ""
@@ -84,25 +86,33 @@ def _how_it_goes(now: Mapping[str, Any]) -> list[str]:
     return parts
 
 
-def watch(store: Store, as_json: bool, sleep: Callable[[float], Any] = time.sleep) -> None:
-    """Print what runs publish until none is running: in place on a terminal, else a line a minute for each run."""
+def watch(store: Store, as_json: bool) -> None:
+    """Print what runs publish until none is running: in place on a terminal, else a line a minute for each run.
+
+    Raises SystemExit at Ctrl-C: the runs go on.
+    """
     live = LiveLines(err=False) if is_terminal(err=False) and not as_json else None
-    lines: list[str] = []
+    running, next_s = _running(store), time.monotonic()
+    if not running and not as_json:
+        echo("no extraction is running")
     try:
-        while True:
-            found = extractions(store)
-            running = [account for account in found if account.state == "running"]
-            lines = _lines(found) or ["no run has been logged in this store"]
+        while running:
+            lines = describe_runs(running)
             if as_json:
-                echo_json({"message_type": "runs", "runs": [account.to_json() for account in running or found[-1:]]})
+                echo_json({"message_type": "runs", "runs": [account.to_json() for account in running]})
             elif live is not None:
                 live.draw([part for line in lines for part in wrap(line, live.size()[0], subsequent_indent="    ")])
-            else:
+            elif time.monotonic() >= next_s:
                 echo(*lines)
-            if not running:
-                return
-            sleep(EVERY_S if live is not None or as_json else LINE_EVERY_S)
+                next_s = time.monotonic() + LINE_EVERY_S
+            time.sleep(EVERY_S)
+            running = _running(store)
+    except KeyboardInterrupt:
+        sys.exit(130)
     finally:
-        if live is not None:  # what was shown last stays
+        if live is not None:
             live.clear()
-            echo(*lines)
+
+
+def _running(store: Store) -> list[RunAccount]:
+    return [account for account in extractions(store) if account.state == "running"]

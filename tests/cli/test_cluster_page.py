@@ -147,6 +147,20 @@ def test_a_script_of_the_page_is_one_that_bash_reads(project: Project, block: st
     assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
 
 
+def test_an_allocation_whose_scheduler_does_not_start_ends_and_names_its_log(project: Project) -> None:
+    answer = project.run("cluster", "script", "slurm", "--way", "allocation", "--out", "job.sbatch")
+    assert answer.out == "wrote job.sbatch; next: sbatch job.sbatch\n"
+    for name in ("dask", "srun", "aupipe"):
+        (project.folder / name).write_text("#!/bin/sh\necho no port\nexit 1\n")
+        (project.folder / name).chmod(0o755)
+    environment = {"PATH": f"{project.folder}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    ended = subprocess.run(
+        ["bash", "job.sbatch"], cwd=project.folder, env=environment, capture_output=True, text=True, timeout=30
+    )
+    assert (ended.returncode, ended.stderr) == (1, "the Dask scheduler did not start: see dask-7.log\n")
+    assert (project.folder / "dask-7.log").read_text() == "no port\n"
+
+
 @pytest.mark.parametrize("system", ["pbs", "lsf"])
 def test_scripts_for_other_systems_hold_the_same_run(project: Project, system: str) -> None:
     answer = project.run("cluster", "script", system, "--tasks", 3, "--gpus", 2, "--", "--modality", "audio")

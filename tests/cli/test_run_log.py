@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from aupipe.cli.watch import describe_runs, watch
+from aupipe.cli.watch import describe_runs, extractions, watch
 from aupipe.config import Config
 from aupipe.extract.engine.events import FramesDecoded
 from aupipe.extract.engine.results import JobResult
@@ -54,7 +54,7 @@ def test_an_extraction_leaves_an_account_that_status_reads(project: Project) -> 
     assert "done, 2 of 2 videos, 1 failed" in said
     assert json.loads(project.run("status", "--json").out)["runs"][0]["end"]["videos_failed"] == 1
     watched = project.run("status", "--watch")
-    assert (watched.code, watched.out.count("\n")) == (0, 1)
+    assert (watched.code, watched.out) == (3, f"no extraction is running\n{said}"), "then what the store holds"
     assert project.run("store", "purge", "bad.mp4", "--yes").code == 0
     assert not any(b"bad.mp4" in file.read_bytes() for file in Path(path).parent.iterdir())
 
@@ -72,6 +72,15 @@ def test_status_follows_a_run_in_another_process_and_says_when_it_was_killed(pro
             time.sleep(0.05)
         said = project.run("status").out
         assert f"(pid {run.pid}, cpu): 0 of 1 video, " in said
+        assert "next: " not in said
+        second = project.start("extract", "--cpu", "--workers", "1")
+        assert any(b"another extraction is running in this store" in line for line in second.stderr)
+        while not any(account.about["pid"] == second.pid for account in accounts(store)):
+            time.sleep(0.05)
+        second.terminate()
+        second.communicate()
+        (stopped,) = (account for account in accounts(store) if account.about["pid"] == second.pid)
+        assert (stopped.state, stopped.end["videos_ended"]) == ("stopped", 0)
     finally:
         run.send_signal(signal.SIGKILL)
         run.communicate()
@@ -96,13 +105,13 @@ def test_status_names_the_machines_and_the_last_failure_of_a_run(tmp_path: Path)
         log.on_result(result)
         log._next_s = 0.0
         log.on_event(FramesDecoded(0))
-        lines = describe_runs(store)
+        lines = describe_runs(extractions(store))
     assert re.search(r"running: extract on .*1 of 0 videos, 1 failed.*, machines 1 joined, 1 refused", lines[0])
     assert lines[1:] == [
         "    last failure: a.mp4: no frame could be decoded",
         "    machine refused: two: has torch 1.0",
     ]
-    assert describe_runs(store)[0].startswith("last run: ")
+    assert describe_runs(extractions(store))[0].startswith("last run: ")
 
 
 def test_a_look_reads_each_log_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +164,7 @@ class MediaReport:
 
     def to_json(self) -> dict[str, Any]:
         """The counts that are not 0, and the notes in words."""
-        found = {name: value for name, value in asdict(self).items() if value}
+        found = {name: value for name, value in vars(self).items() if value}
         found = {name: round(value, 6) if isinstance(value, float) else value for name, value in found.items()}
         lists = {"messages": list(self.messages), "notes": self.notes}
         return found | {name: lines for name, lines in lists.items() if lines}
