@@ -60,7 +60,7 @@ def test_an_extraction_leaves_an_account_that_status_reads(project: Project) -> 
 
 
 def test_status_follows_a_run_in_another_process_and_says_when_it_was_killed(project: Project) -> None:
-    write_video(project.folder / "videos" / "long.mp4", 3000, (640, 480))
+    write_video(project.folder / "videos" / "long.mp4", 3000, (160, 120))
     project.configure(CONFIG)
     run = project.start("extract", "--cpu", "--workers", "1")
     store = project.folder / "features"

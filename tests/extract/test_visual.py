@@ -74,9 +74,9 @@ def test_taps_have_the_shapes_of_the_spec(kind: str, params: dict[str, Any], siz
     encoder = build(kind, weights="random", **params)
     assert encoder.reads.size_px == size
     assert encoder.identify_weights().name.startswith("random:0:")
-    rows = encoder.load("cpu")(crops(encoder, 1))
-    assert rows.shape == (1, *shape)
-    assert encoder.load("cpu")(crops(encoder, 0)).shape == (0, *shape)
+    encode = encoder.load("cpu")
+    assert encode(crops(encoder, 1)).shape == (1, *shape)
+    assert encode(crops(encoder, 0)).shape == (0, *shape)
 
 
 @pytest.mark.parametrize("kind", ["arcface", "dan", "hsemotion", "mae", "regnet", "swin", "ghfeat", "blendshapes"])
