@@ -160,7 +160,7 @@ def existing_store(config: Config, command: str = "") -> Any:
 def _refuse_other_backend(opened: Store, config: Config) -> None:
     """Raises UsageError where the backend that is asked for is another one than that of the store.
 
-    That of the file is not asked for of a store that is named elsewhere, nor is the default, which `aupipe init` writes.
+    That of the file is not asked for of a store that is named elsewhere, nor is the default: `aupipe init` writes it.
     """
     by, place = (config.origin.get(f"store.{key}", "default") for key in ("backend", "path"))
     if opened.backend == config.store.backend or by == "default":
