@@ -95,13 +95,13 @@ def predict(
     from aupipe.train.postprocess import Options, PostProcess, apply_postprocess
     from aupipe.train.run import RUN_FILE
 
-    if not run.is_dir() and run.name != RUN_FILE:
-        asked = " ".join([as_argument(run), *map(as_argument, recordings)])
-        raise UsageError(f"{run}: no trained model, which stands first: `aupipe predict RUN {asked}`{_trained()}")
     if out is not None and form in TABLES and out.suffix.lower() != (suffix := Path(DEFAULT[form]).suffix):
         other = next((one for one in TABLES if Path(DEFAULT[one]).suffix == out.suffix.lower()), "")
         remedy = f"give --format {other}" if other else "give it that suffix"
         raise UsageError(f"--out {out}: --format {form} writes a {suffix} file: {remedy}")
+    if not run.is_dir() and run.name != RUN_FILE:
+        asked = " ".join([as_argument(run), *map(as_argument, recordings)])
+        raise UsageError(f"{run}: no trained model, which stands first: `aupipe predict RUN {asked}`{_trained()}")
     model = load_model(run)
     if form in INTERVALS and not model.task.whole:
         raise UsageError(f"{', '.join(model.task.names)} are numbers, which have no intervals: use --format csv")
