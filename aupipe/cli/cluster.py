@@ -12,7 +12,7 @@ from aupipe.cli.extract import extract
 from aupipe.cli.output import echo
 from aupipe.cli.overwrite import overwrite_option
 from aupipe.errors import UsageError
-from aupipe.files import write_file
+from aupipe.files import as_argument, write_file
 
 # What a batch system calls: its comment, an array of jobs, one job, the number of a job in its array.
 HEADS = {
@@ -132,7 +132,7 @@ def script(
     text = script_of(system, way, options, tasks, cpus, gpus, time_limit)
     if out is not None:
         write_file(out, text, overwrite)
-        echo(f"wrote {out}; next: {SUBMIT[system]} {shlex.quote(str(out))}")
+        echo(f"wrote {out}; next: {SUBMIT[system]} {as_argument(out)}")
     else:
         echo(*text.rstrip("\n").split("\n"))
 

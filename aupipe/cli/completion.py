@@ -14,11 +14,10 @@ import click
 from click.shell_completion import CompletionItem
 
 from aupipe.config import Config, load_config
+from aupipe.encoder_tables import RESERVED_NAMES
 from aupipe.errors import AupipeError
 from aupipe.logs import printable
 from aupipe.tasks import OFFICIAL
-
-SETTLED = ("clock", "detections", "faces")  # stored features that no option takes
 
 
 class Name(click.ParamType):
@@ -69,7 +68,7 @@ def _configured(config: Config) -> Iterable[str]:
 def _stored(config: Config) -> list[str]:
     """Names of stored features, then their ids: the folders of the store."""
     ids = sorted(path.name for path in config.store.path.iterdir() if "@" in path.name)
-    return [*(name for one in ids if (name := one.partition("@")[0]) not in SETTLED), *ids]
+    return [*(name for one in ids if (name := one.partition("@")[0]) not in RESERVED_NAMES), *ids]
 
 
 def _usable(config: Config) -> Iterable[str]:

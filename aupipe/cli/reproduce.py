@@ -43,8 +43,8 @@ STARTED = "reproduce.json"  # the choices that a reproduction was begun with
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace a value of every recipe, e.g. epochs=2."
 )
 @click.option("--weights", type=click.Choice(["random"]), help="random: untrained encoders, for a trial run.")
-@click.option("--on-missing-audio", type=click.Choice(["fail", "mask"]), default="fail", show_default=True)
-@click.option("--on-missing-text", type=click.Choice(["fail", "mask"]), default="fail", show_default=True)
+@click.option("--on-missing-audio", type=click.Choice(["fail", "mask"]), help="As of extract.")
+@click.option("--on-missing-text", type=click.Choice(["fail", "mask"]), help="As of extract.")
 @click.option(
     "--sample", type=click.Path(path_type=Path, exists=True), help="The organisers' sample file, for submissions."
 )
@@ -59,8 +59,8 @@ def reproduce(
     out: Path | None,
     overrides: tuple[str, ...],
     weights: str | None,
-    on_missing_audio: str,
-    on_missing_text: str,
+    on_missing_audio: str | None,
+    on_missing_text: str | None,
     sample: Path | None,
     dry_run: bool,
     place: Place,
@@ -98,11 +98,14 @@ def reproduce(
     if sample is not None:
         _refuse_sample(sample, {row.task for row in rows if row.submission})
     has_test = all(dataset.split(one, "test") for one in {row.task for row in rows if row.submission})
-    masks = [("--on-missing-audio", on_missing_audio), ("--on-missing-text", on_missing_text)]
+    masks = [
+        ("--on-missing-audio", on_missing_audio, config.dataset.on_missing_audio),
+        ("--on-missing-text", on_missing_text, config.dataset.on_missing_text),
+    ]
     choices = Choices(
         overrides,
         weights == "random",
-        tuple(part for name, value in masks if value != "fail" for part in (name, value)),
+        tuple(part for name, given, own in masks if "mask" in (given, own) for part in (name, given or own)),
         place,
         tuple(
             part

@@ -11,6 +11,7 @@ from pathlib import Path
 from aupipe.documents import parse_json
 from aupipe.errors import WeightsMissingError
 from aupipe.extract.weights.known import KNOWN_WEIGHTS, KnownWeights, known_weights
+from aupipe.files import as_argument
 from aupipe.local_models import imported_name, weights_folder
 from aupipe.types import Weights
 
@@ -125,7 +126,7 @@ def identify(name: str, licence: str = "unknown") -> Weights:
 
 def refused_pickle(path: Path) -> RefusedWeightsError:
     """The error for a pickle that was named where weights are read."""
-    command = f"aupipe weights import {shlex.quote(str(path))}"
+    command = f"aupipe weights import {as_argument(path)}"
     return RefusedWeightsError(f"{path} is a pickle, which extraction does not read: run `{command}` once")
 
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from distributed import Worker
 
 MANY = 1_000_000  # tasks that Dask runs at once: they only wait
-# Milliseconds between two looks of a Dask worker at itself, for its dashboard: at its threads, the delay of its event
-# loop (a delay of 3 s is logged), its memory and network. At Dask's 10, 20 and 500 ms an idle worker wakes up 150 times
-# a second for them.
+# Milliseconds between two looks of a Dask worker at itself, for its dashboard: at its threads, its event loop (3 s
+# between two ticks are logged), its memory and network. At Dask's 10, 20 and 500 ms an idle worker wakes up 150 times a
+# second for them.
 SLOWED_MS = {"profile": 10_000.0, "profile-cycle": 10_000.0, "tick": 2_000.0, "ticks": 10_000.0, "monitor": 5_000.0}
 
 
@@ -60,7 +60,8 @@ class AgentPlugin(WorkerPlugin):
         """End the worker processes."""
         worker.state.nthreads = self._threads
         for name, period_ms in self._periods_ms.items():
-            worker.periodic_callbacks[name].callback_time = period_ms
+            if name in worker.periodic_callbacks:
+                worker.periodic_callbacks[name].callback_time = period_ms
         if self.agent is not None:
             return asyncio.to_thread(self.agent.close)
         return None
