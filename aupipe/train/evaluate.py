@@ -127,6 +127,7 @@ class Pool:
 
     def __init__(self, task: Task) -> None:
         self.task, self.frames = task, 0
+        self.annotated: NDArray[np.int64] | int = 0  # (K,), or (1,) for classes
         self.sums: NDArray[np.float64] | float = 0.0
         self.events = Events(len(task.names)) if task.kind == "multi_label" else None
 
@@ -135,6 +136,7 @@ class Pool:
         scored = scored_entries(labels)[: len(decided)]
         targets = labels.targets[: len(decided)]
         self.frames += int(scored.any(axis=1).sum())
+        self.annotated = self.annotated + scored.sum(axis=0)
         self.sums = self.sums + statistics(targets, decided, scored, self.task)
         if self.events is not None:
             self.events.add(targets > 0.5, decided > 0.5, scored)
@@ -152,6 +154,7 @@ class Pool:
             mean=float(values.mean()),
             frames=self.frames,
             support=tuple(int(count) for count in counts),
+            annotated=tuple(np.broadcast_to(self.annotated, len(task.names)).tolist()),
             absent=tuple(name for name, count in zip(task.names, counts, strict=True) if not count),
             others={name: tuple(map(float, each)) for name, each in self._others(sums).items()},
             **about,

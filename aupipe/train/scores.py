@@ -21,8 +21,9 @@ class Scores:
     """The score of one task over all valid frames together, each counted once.
 
     ``support``: positives per AU, or frames per class or dimension; names in ``absent`` have none, so that their F1 of
-    0 has no meaning. ``coverage``: share of annotated frames that were predicted. ``face_found``: share of scored
-    frames in which the face was found; in JSON its name is ``seen``. ``others``: further scores, with a value per name.
+    0 has no meaning. ``annotated``: scored frames of each name; runs of older versions do not hold them. ``coverage``:
+    share of annotated frames that were predicted. ``face_found``: share of scored frames in which the face was found;
+    in JSON its name is ``seen``. ``others``: further scores, with a value per name.
     """
 
     task: Task
@@ -34,6 +35,7 @@ class Scores:
     coverage: float
     face_found: float
     support: tuple[int, ...]
+    annotated: tuple[int, ...] = ()
     absent: tuple[str, ...] = ()
     tuned_on_itself: bool = False  # thresholds or smoothing were fitted on these recordings: the score is optimistic
     caveats: tuple[str, ...] = ()  # other reasons why it is optimistic
@@ -74,12 +76,14 @@ class Scores:
                 raise UsageError(f"{title}: scores of task {scores.task.name!r} next to scores of {self.task.name!r}")
         counted = self.task.metric == "F1"
         others = {name: values for name, values in self.others.items() if name not in HIDDEN}
+        is_partial = any(count != self.frames for count in self.annotated)
         titles = [
             self.metric,
             *columns,
             "95% by video" if interval else "",
             *others,
             "positive" if counted else "",
+            "frames" if is_partial else "",
         ]
         bounds = (*interval.each, interval.bounds) if interval else ((),) * (len(self.names) + 1)
         within = ["{:.3f} to {:.3f}".format(*bound) if bound else "" for bound in bounds]
@@ -89,22 +93,27 @@ class Scores:
                 *(f"{scores.values[k]:.3f}" for scores in columns.values()),
                 within[k],
                 *(f"{values[k]:.3f}" for values in others.values()),
-                self._share(k),
+                self._describe_share(k),
+                str(self.annotated[k]) if is_partial else "",
             ]
             for k, label in enumerate(self.names)
         ]
         means = [f"{sum(values) / len(values):.3f}" for values in others.values()]
-        rows.append(["mean", *(f"{scores.mean:.3f}" for scores in columns.values()), within[-1], *means, ""])
+        rows.append(["mean", *(f"{scores.mean:.3f}" for scores in columns.values()), within[-1], *means, "", ""])
         widths = [max(len(row[column]) for row in (titles, *rows)) for column in range(len(titles))]
         lines = [_line(titles, widths), *(_line(row, widths) for row in rows[:-1])]
         note = f"; {interval.caveat}" if interval and interval.caveat else ""
         lines += ["-" * len(lines[0]), _line(rows[-1], widths), "", self.footnote() + note]
         return "\n".join(line.rstrip() for line in lines)
 
-    def _share(self, k: int) -> str:
+    def share(self, k: int) -> float:
+        """The share of positives of a name, or of a class, among the frames in which it is annotated."""
+        return self.support[k] / max(self.annotated[k] if self.annotated else self.frames, 1)
+
+    def _describe_share(self, k: int) -> str:
         if self.task.metric != "F1":
             return ""
-        return "none" if not self.support[k] else f"{self.support[k] / max(self.frames, 1):.3f}"
+        return f"{self.share(k):.3f}" if self.support[k] else "none"
 
     def footnote(self) -> str:
         """One line: what the numbers are, over how many frames, and what they do not cover."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from aupipe.errors import UsageError
+from aupipe.tasks import Task
 from aupipe.train.evaluate import evaluate, trivial_baseline
 from aupipe.train.labels import NAMES
 from aupipe.train.metrics import binary_f1, ccc
@@ -163,3 +164,20 @@ def test_scores_survive_json(two):
     content = json.loads(json.dumps(scores.to_json()))
     assert content["seen"] == scores.face_found  # the name in every saved run
     assert Scores.from_json(content) == scores
+
+
+def test_the_share_of_positives_is_of_the_frames_in_which_a_name_is_annotated():
+    targets, valid = np.zeros((36, 12)), np.ones((36, 12), bool)
+    targets[:3, 4] = 1
+    valid[6:, 4] = False
+    own = Task("own", "multi_label", NAMES["au"], -1, "F1")
+    scores = evaluate(
+        {"a": replace(predictions("a", targets), task=own)}, {"a": replace(labels(targets, valid=valid), task=own)}, own
+    )
+    assert (scores.frames, scores.annotated[4], scores.annotated[5]) == (36, 6, 36)
+    assert scores.share(4) == 0.5
+    table = scores.table().splitlines()
+    assert table[0].split()[-2:] == ["positive", "frames"]
+    assert table[5].split()[-2:] == ["0.500", "6"]
+    assert Scores.from_json(json.loads(json.dumps(scores.to_json()))) == scores
+    assert replace(scores, annotated=()).share(4) == 3 / 36, "of a run that does not hold the counts"

@@ -54,7 +54,7 @@ def scores_plot(evaluation: Evaluation, trivial: Scores) -> Plot:
 def _named(scores: Scores, k: int) -> str:
     if scores.metric != "F1":
         return scores.names[k]
-    return f"{scores.names[k]} ({scores.support[k] / max(scores.frames, 1):.0%})"
+    return f"{scores.names[k]} ({scores.share(k):.0%})"
 
 
 def errors_plot(evaluation: Evaluation, pooled: measures.Pooled) -> Plot:

@@ -82,7 +82,7 @@ def scores_section(evaluation: Evaluation, trivial: Scores) -> Section:
     for k, name in enumerate(scores.names):
         row = [name, f"{scores.values[k]:z.3f}", bounds[k] if bounds else "", f"{trivial.values[k]:z.3f}"]
         row += [f"{values[k]:z.3f}" for values in others.values()]
-        row += [f"{scores.support[k] / max(scores.frames, 1):.1%}"] * is_f1
+        row += [f"{scores.share(k):.1%}"] * is_f1
         rows.append([*row, *([_threshold(thresholds[name])] if thresholds else [])])
     foot = ["mean", f"{scores.mean:z.3f}", bounds[-1] if bounds else "", f"{trivial.mean:z.3f}"]
     foot += [f"{sum(values) / len(values):z.3f}" for values in others.values()]
