@@ -70,7 +70,9 @@ def gather(
         if not found and name in needed:
             files = {own.name: source.file for own, source in config.dataset.tasks}
             place = files.get(task) or config.dataset.annotations or config.dataset.root
-            raise UsageError(f"no recording of the {name} split has {task} annotations in {place}")
+            own = ", ".join(files)
+            others = f"; --task or [train] task names another label set: {own}" if own and task not in files else ""
+            raise UsageError(f"no recording of the {name} split has {task} annotations in {place}{others}")
     splits = {name: keep_where(dataset, found, where) for name, found in splits.items()}
     if empty := next((name for name in needed if not splits[name]), None):
         raise UsageError(f"no recording of the {empty} split of task {task} has {' and '.join(where)}")

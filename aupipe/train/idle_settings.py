@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from aupipe.errors import UsageError
+from aupipe.quantities import counted
 from aupipe.tasks import Task
 from aupipe.train.postprocess import Options
 from aupipe.train.recipe import Recipe
@@ -79,7 +80,7 @@ def options_in_use(options: Options, task: Task) -> Mapping[str, Any]:
 def warn_unreached(options: Optimiser, steps: int, epochs: int) -> None:
     """Log what of a schedule a run does not reach (`unreached`)."""
     for line in unreached(options, steps, epochs):
-        log.warning("the run of %d epochs is shorter than its schedule: %s", epochs, line)
+        log.warning("the run of %s is shorter than its schedule: %s", counted(epochs, "epoch"), line)
 
 
 def unreached(options: Optimiser, steps: int, epochs: int) -> list[str]:

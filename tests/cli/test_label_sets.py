@@ -259,6 +259,8 @@ def test_a_label_set_of_ones_own_is_a_table_of_the_configuration(tmp_path: Path)
     assert "unknown task 'mod'. Did you mean 'mood'? This data set has au, expr, va, mood, basic" in folder.ask(
         "train", "--task", "mod", "--out", "no", code=2
     )
+    said = folder.ask("train", "--recipe", "baseline", "--task", "expr", "--out", "no", code=2)
+    assert said.endswith("; --task or [train] task names another label set: mood, basic")
 
 
 @pytest.mark.parametrize(
