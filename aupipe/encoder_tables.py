@@ -59,11 +59,6 @@ def _read_encoder(table: Mapping[str, Any], number: int, where: str) -> EncoderC
         )
     kind = str(table["kind"])
     name = str(table.get("name", kind))
-    if not FEATURE_NAME.fullmatch(name) or name in RESERVED_NAMES:
-        raise UsageError(
-            f"{where}: [[encoder]] name {name!r}: use a-z, 0-9, '_', '.', '-', at most 64 characters, and none of "
-            f"{', '.join(RESERVED_NAMES)}"
-        )
     try:
         modality = coerce(
             table["modality"] if "modality" in table else modality_of(kind),
@@ -73,6 +68,11 @@ def _read_encoder(table: Mapping[str, Any], number: int, where: str) -> EncoderC
         )
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
+    if not FEATURE_NAME.fullmatch(name) or name in RESERVED_NAMES:
+        raise UsageError(
+            f"{where}: [[encoder]] name {name!r}: use a-z, 0-9, '_', '.', '-', at most 64 characters, and none of "
+            f"{', '.join(RESERVED_NAMES)}"
+        )
     params = {key: value for key, value in table.items() if key not in ("name", "kind", "modality")}
     return EncoderConfig(name, kind, modality, params)
 

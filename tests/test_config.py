@@ -54,6 +54,7 @@ def test_relative_paths_resolve_against_the_file(tmp_path: Path, monkeypatch: py
         ),
         ("[[encoder]]\ncell_px = 8", r'number 1 has no kind: add one, such as kind = "hog" '),
         ('[[encoder]]\nkind = "hg"', r"unknown encoder 'hg'\. Did you mean 'hog'\? Available: "),
+        ('[[encoder]]\nkind = "HOG"', "unknown encoder 'HOG'"),
         (
             '[[encoder]]\nkind = "hog"\nmodality = "video"',
             "modality of .* 'hog' is 'video'.*Accepted: visual, audio, text",
