@@ -76,7 +76,7 @@ def split_invalid(
     """
     import numpy as np
 
-    valid = values != task.invalid
+    valid = ~np.isnan(values) if np.isnan(task.invalid) else values != task.invalid
     legal = ~valid | ((values >= task.low) & (values <= task.high))
     if task.whole:
         legal &= ~valid | (values == np.floor(values))
@@ -84,7 +84,7 @@ def split_invalid(
         row, column = np.argwhere(~legal)[0].tolist()
         name = "the class" if task.kind == "classes" else task.names[column]
         expected = f"expected {'a whole number of ' if task.whole else ''}{task.low:g} to {task.high:g}"
-        remedy = f"or {task.invalid:g} where it is not annotated"
+        remedy = f"or {'an empty cell' if np.isnan(task.invalid) else f'{task.invalid:g}'} where it is not annotated"
         line = row + 2 if lines is None else lines[row]
         raise UsageError(f"{path}, line {line}: {name} is {values[row, column]:g}: {expected}, {remedy}")
     if task.official and task.kind == "regression":

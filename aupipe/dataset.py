@@ -70,7 +70,7 @@ def _find_dataset(config: DatasetConfig, clock: Clock) -> Dataset:
         what = "videos" if config.layout == "folder" else "folders of images"
         raise UsageError(f"no {what} in {config.videos} ({len(ignored)} other files there): check [dataset]")
     annotations = find_annotations(config.annotations, _folders(config)) if config.annotations else {}
-    _warn_unmatched({label_name(recording) for recording in recordings}, annotations, config.videos)
+    _warn_unmatched({name for one in recordings for name in (one.id, label_name(one))}, annotations, config.videos)
     return Dataset(tuple(recordings), annotations, tasks=_label_sets(config), ignored=tuple(ignored))
 
 

@@ -21,6 +21,7 @@ from aupipe.types import Labels, Recording
 class Dataset:
     """The recordings of a data set, and their annotations: task -> track -> (split, file).
 
+    A track is the id of a recording, or its name in annotation files (`label_name`).
     ``read``: the labels of a file, for a task and a recording.
     """
 
@@ -44,7 +45,9 @@ class Dataset:
             wanted = set(self.tests[task])
         else:
             wanted = {track for track, (split, _) in self.annotations.get(task, {}).items() if split == name}
-        return [recording for recording in self.recordings if label_name(recording) in wanted]
+        return [
+            recording for recording in self.recordings if not wanted.isdisjoint((recording.id, label_name(recording)))
+        ]
 
     def labels(self, recording: Recording, task: str) -> Labels | None:
         """The annotations of one recording, or None.
@@ -52,7 +55,10 @@ class Dataset:
         Raises UsageError where the annotated name fits two recordings.
         """
         name = label_name(recording)
-        entry = self.annotations.get(task, {}).get(name)
+        tracks = self.annotations.get(task, {})
+        if recording.id in tracks:
+            return self.read(tracks[recording.id][1], self.task(task), recording)
+        entry = tracks.get(name)
         if entry and len(self._named[name]) > 1:
             raise UsageError(f"{entry[1]} fits {' and '.join(self._named[name])}: remove one of them")
         return self.read(entry[1], self.task(task), recording) if entry else None
@@ -164,14 +170,15 @@ def label_name(recording: Recording) -> str:
     return str(path.with_suffix("")) if is_file_name or path.suffix.lower() in VIDEO_SUFFIXES else recording.id
 
 
-def divide(recordings: Sequence[Recording], held_out: Sequence[str]) -> dict[str, str]:
+def divide(recordings: Sequence[Recording], held_out: Sequence[str], known: Sequence[Recording] = ()) -> dict[str, str]:
     """Recording id -> train or validation: the groups ``held_out``, or every third one, are for validation.
 
-    Raises UsageError for one of ``held_out`` that is no group of these recordings.
+    Raises UsageError for one of ``held_out`` that is no group of these recordings, nor of ``known``.
     """
     groups = sorted({recording.group for recording in recordings})
-    if unknown := sorted(set(held_out) - set(groups)):
-        raise UsageError(f"[dataset] validation: no subject {unknown[0]!r}.{nearest(unknown[0], groups)}")
+    named = {*groups, *(recording.group for recording in known)}
+    if unknown := sorted(set(held_out) - named):
+        raise UsageError(f"[dataset] validation: no subject or recording {unknown[0]!r}.{nearest(unknown[0], named)}")
     chosen = set(held_out or groups[2::3])
     return {r.id: "validation" if r.group in chosen else "train" for r in recordings}
 

@@ -52,7 +52,8 @@ def read_encoders(tables: Any, where: str) -> tuple[EncoderConfig, ...]:
 
 def _read_encoder(table: Mapping[str, Any], number: int, where: str) -> EncoderConfig:
     if "kind" not in table:
-        kind = table["name"] if table.get("name") in ENCODERS.table else "hog"
+        name = table.get("name")
+        kind = name if isinstance(name, str) and name in ENCODERS.table else "hog"
         raise UsageError(
             f'{where}: [[encoder]] number {number} has no kind: add one, such as kind = "{kind}" (`aupipe plugins` '
             "lists them); name and modality may be left out"

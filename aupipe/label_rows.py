@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -55,16 +55,16 @@ class _Header:
     values: list[int]
 
 
-def read_label_file(file: Path, task: Task, column: str = "") -> LabelFile:
+def read_label_file(file: Path, task: Task, column: str = "", marked: bool = True) -> LabelFile:
     """Read a file of the labels of a task. ``column``: that of the class; '': the one called as the task.
 
-    An empty cell, and the mark of the task, is not annotated; other columns are not read. Raises UsageError, naming the
-    file and the line, for a missing column, for a cell that is no value of its column, and for a frame or time that a
-    recording has twice.
+    An empty cell is not annotated, nor is, where ``marked``, the mark of the task; other columns are not read. Raises
+    UsageError, naming the file and the line, for a missing column, for a cell that is no value of its column, and for a
+    frame or time that a recording has twice.
     """
     numbered = enumerate(read_rows(file), 1)
     header = _read_header(next(numbered, (1, ()))[1], task, column, file)
-    classes = {name.lower(): k for k, name in enumerate(task.names)} if task.kind == "classes" else {}
+    classes = {name.strip().lower(): k for k, name in enumerate(task.names)} if task.kind == "classes" else {}
     codes: dict[str, int] = {}
     splits: dict[str, str] = {}
     parts = []
@@ -82,7 +82,8 @@ def read_label_file(file: Path, task: Task, column: str = "") -> LabelFile:
         raise UsageError(f"{file}: no row below the header")
     own, all_lines, at, table = (np.concatenate(each) for each in zip(*parts, strict=True))
     _check_clock(at, all_lines, header.timed, file)
-    targets, valid = split_invalid(np.where(np.isnan(table), task.invalid, table), task, file, all_lines)
+    own_task = task if marked else replace(task, invalid=float("nan"))
+    targets, valid = split_invalid(np.where(np.isnan(table), own_task.invalid, table), own_task, file, all_lines)
     order = np.lexsort((all_lines, at, own))
     own, at, all_lines, targets, valid = own[order], at[order], all_lines[order], targets[order], valid[order]
     if (same := np.flatnonzero((own[1:] == own[:-1]) & (at[1:] == at[:-1]))).size:
@@ -139,17 +140,24 @@ def _add_splits(
 def _numbers(
     cells: Sequence[Any], lines: Sequence[int], column: str, classes: Mapping[str, int], file: Path
 ) -> NDArray[np.float64]:
-    """A column as numbers, NaN for a cell without a value; ``classes``: the numbers of names in it."""
-    try:
-        return np.array([np.nan if cell is None or cell == "" else cell for cell in cells], np.float64)
-    except (TypeError, ValueError):
-        pass
+    """A column as numbers, NaN for a cell without a value; ``classes``: the numbers of names in it.
+
+    Each cell is a class by its name first: a class may be called ``none``, or by its number.
+    """
+    if not classes:
+        try:
+            return np.array([np.nan if cell is None or cell == "" else cell for cell in cells], np.float64)
+        except (TypeError, ValueError):
+            pass
     found = []
     for cell, line in zip(cells, lines, strict=True):
         text = _text(cell).lower()
         try:
-            found.append(np.nan if text in NO_VALUE else float(classes.get(text, text)))
-        except ValueError:
+            if text in classes:
+                found.append(float(classes[text]))
+            else:
+                found.append(np.nan if text in NO_VALUE else float(text if isinstance(cell, str) else cell))
+        except (TypeError, ValueError):
             accepted = f".{nearest(text, classes)} Accepted: {', '.join(classes)}" if classes else ": expected a number"
             raise UsageError(f"{file}, line {line}: {column} is {_text(cell)!r}{accepted}") from None
     return np.array(found, np.float64)

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 Clock = Callable[[Recording], "NDArray[np.float64] | None"]  # (T,) times of the frames in s; None: not known
 SHOWN = 3  # unknown recordings
+MOST_FRAMES = 10_000_000  # of a recording whose frames are not counted: 46 hours at 60 frames a second
 
 
 def no_clock(recording: Recording) -> None:
@@ -74,24 +75,24 @@ class LabelTable:
 
     @cached_property
     def tracks(self) -> dict[str, tuple[str, Path]]:
-        """Name of a recording in annotations -> its split, and the file."""
-        found = [recording for recording in self.recordings if label_name(recording) in self._rows]
-        stated = self._content.splits
-        if stated:
-            splits = {one.id: stated.get(one.id) or stated[label_name(one)] for one in found}
-        else:
-            splits = divide(found, self.held_out)
-        return {label_name(one): (splits[one.id], self.file) for one in found}
+        """Id of a recording -> its split, and the file."""
+        found = [recording for recording in self.recordings if recording.id in self._rows]
+        splits = {self._ids[name]: split for name, split in self._content.splits.items() if name in self._ids}
+        splits = splits or divide(found, self.held_out, self.recordings)
+        return {one.id: (splits[one.id], self.file) for one in found}
 
     def labels(self, recording: Recording) -> Labels:
         """The labels of an annotated recording: a row for each of its frames, as far as they are known."""
         import numpy as np
 
-        rows, times = self._rows[label_name(recording)], self.clock(recording)
+        rows, times = self._rows[recording.id], self.clock(recording)
         if self._content.timed:
             at = self._nearest_rows(rows, times, recording.id)  # (T,)
             valid = rows.valid[at] & (at >= 0)[:, None]
             return Labels(self.task, self.task.names, np.where(valid, rows.targets[at], np.float32(0)), valid)
+        if times is None and rows.at[-1] > MOST_FRAMES:
+            most = f"frame is {rows.at[-1]:.0f}: a recording has at most {MOST_FRAMES}"
+            raise UsageError(f"{self.file}, line {rows.lines[-1]}: {most}")
         frames = int(rows.at[-1]) if times is None else len(times)
         within = int(np.searchsorted(rows.at, frames, side="right"))
         self._warn(rows, slice(within, None), recording.id, f"for frames after its last, {frames}")
@@ -116,7 +117,13 @@ class LabelTable:
         after = np.minimum(np.searchsorted(rows.at, times), len(rows.at) - 1)
         before = np.maximum(after - 1, 0)
         near = np.where(abs(times - rows.at[before]) <= abs(rows.at[after] - times), before, after)
-        return np.where(abs(rows.at[near] - times) <= most, near, -1)
+        at = np.where(abs(rows.at[near] - times) <= most, near, -1)
+        taken = np.isin(np.arange(len(rows.at)), at)
+        if not taken.any():
+            given = f"its times are {rows.at[0]:.3f} to {rows.at[-1]:.3f} s"
+            log.warning("%s: no frame of %s is annotated: %s", self.file, name, given)
+        self._warn(rows, ~outside & ~taken, name, f"as no frame within {most:.3f} s takes them")
+        return at
 
     def _warn(self, rows: LabelRows, chosen: Any, name: str, why: str) -> None:
         """Log how many of a recording's rows are left out, and why."""
@@ -128,13 +135,15 @@ class LabelTable:
     def _content(self) -> LabelFile:
         from aupipe.label_rows import read_label_file
 
-        return read_label_file(self.file, self.task, self.source.column)
+        return read_label_file(self.file, self.task, self.source.column, self.source.marked)
 
     @cached_property
-    def _rows(self) -> dict[str, LabelRows]:
-        """Name of a recording in annotations -> its rows. Those of unknown recordings are counted in a warning."""
-        names = {label_name(one): label_name(one) for one in self.recordings}
-        names |= {one.id: label_name(one) for one in self.recordings}
+    def _ids(self) -> dict[str, str]:
+        """Name that the file has for a recording -> its id. Rows of unknown recordings are counted in a warning."""
+        names = {one.id: [one.id] for one in self.recordings}
+        for one in self.recordings:
+            if (name := label_name(one)) != one.id:
+                names.setdefault(name, []).append(one.id)
         given = self._content.rows
         if unknown := [name for name in given if name not in names]:
             shown = ", ".join(unknown[:SHOWN]) + f" and {len(unknown) - SHOWN} more" * (len(unknown) > SHOWN)
@@ -142,12 +151,24 @@ class LabelTable:
             if len(unknown) == len(given):
                 raise UsageError(f"{self.file}: none of its rows is used: {why}")
             log.warning("%s: %s left out: %s", self.file, counted(sum(len(given[n].at) for n in unknown), "row"), why)
+        found: dict[str, str] = {}
+        for name in given.keys() - set(unknown):
+            if len(fitting := names[name]) > 1:
+                several = f"recording {name} fits {' and '.join(fitting)}: write one of them"
+                raise UsageError(f"{self.file}, line {min(given[name].lines)}: {several}")
+            found[name] = fitting[0]
+        return found
+
+    @cached_property
+    def _rows(self) -> dict[str, LabelRows]:
+        """Id of a recording -> its rows."""
         found: dict[str, LabelRows] = {}
-        for name in given.keys() & names.keys():
-            if found.setdefault(names[name], given[name]) is not given[name]:
-                first, then = sorted((found[names[name]], given[name]), key=lambda rows: int(min(rows.lines)))
+        for name, rows in sorted(self._content.rows.items(), key=lambda item: int(min(item[1].lines))):
+            if (own := self._ids.get(name)) is None:
+                continue
+            if (first := found.setdefault(own, rows)) is not rows:
                 raise UsageError(
-                    f"{self.file}, line {min(then.lines)}: line {min(first.lines)} has another name of {names[name]}"
+                    f"{self.file}, line {min(rows.lines)}: line {min(first.lines)} has another name of {own}"
                 )
         return found
 

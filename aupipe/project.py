@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aupipe.config import FILE_NAME, Config, find_config, load_config
-from aupipe.errors import UsageError, WeightsMissingError
+from aupipe.errors import NoStoreError, UsageError, WeightsMissingError
 from aupipe.types import FeatureSpec, Labels, Recording
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from aupipe.dataset_model import Dataset
     from aupipe.store import Store
     from aupipe.train.model import Model
@@ -69,9 +72,21 @@ class Project:
     def dataset(self) -> Dataset:
         """The data set. Raises UsageError where a folder is missing or has no recordings."""
         from aupipe.dataset import open_dataset
+
+        return open_dataset(self.config.dataset, self._times_of)
+
+    def _times_of(self, recording: Recording) -> NDArray[np.float64] | None:
+        """The times of its frames in s; None where they are not stored, as before `extract`."""
+        try:
+            return self._clock(recording)
+        except NoStoreError:
+            return None
+
+    @cached_property
+    def _clock(self) -> Callable[[Recording], NDArray[np.float64] | None]:
         from aupipe.store.clocks import clock_of
 
-        return open_dataset(self.config.dataset, lambda recording: clock_of(self.store)(recording))
+        return clock_of(self.store)
 
     @property
     def recordings(self) -> tuple[Recording, ...]:

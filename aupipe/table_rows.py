@@ -28,7 +28,8 @@ def read_rows(path: Path) -> Iterator[Sequence[Any]]:
     try:
         yield from readers[path.suffix.lower()](path)
     except (OSError, ValueError, KeyError, csv.Error, zipfile.BadZipFile) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        text = "it is no UTF-8 text" if isinstance(error, UnicodeDecodeError) else " ".join(str(error).split())
+        reason = getattr(error, "strerror", None) or text or type(error).__name__
         raise UsageError(f"{path}: cannot be read: {reason}") from error
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,13 +38,15 @@ class LabelSource:
 
     ``folder``: its name; it has Train_Set and Validation_Set in it. ``column``: that of the class in ``file``; '': the
     one called as the label set. ``tolerance_s``: how far a row of ``file`` may be from the frame that it labels; None:
-    half a frame.
+    half a frame. ``marked``: cells of ``file`` that are the ``invalid`` of the label set are not annotated; else only
+    empty cells are not.
     """
 
     folder: str = ""
     file: Path | None = None
     column: str = ""
     tolerance_s: float | None = None
+    marked: bool = True
 
     def __str__(self) -> str:
         return str(self.file or self.folder)
@@ -69,11 +73,37 @@ def read_tasks(tables: Any, where: str, base: Path) -> tuple[tuple[Task, LabelSo
                 "of a file for each"
             )
         invalid = -1.0 if one.invalid is None else one.invalid
-        if one.invalid is None and one.file and one.low <= invalid <= one.high:
-            invalid = one.low - 1  # an empty cell is not annotated, so that no mark is needed
+        marked = not (one.invalid is None and one.file and one.low <= invalid <= one.high)
+        if not marked:
+            invalid = one.low - 1  # for what is written; in the table an empty cell is not annotated
+        if one.file and kind == "classes":
+            _check_classes(one.names, f"{where}: [[task]] {one.name}")
         if not one.low < one.high or (kind not in ("classes",) and one.low <= invalid <= one.high):
             raise UsageError(f"{where}: [[task]] {one.name}: low < high and invalid outside of them, please")
         task = Task(one.name, kind, one.names, invalid, metric, one.low, one.high)
         file = (base / Path(one.file).expanduser()).absolute() if one.file else None
-        found[one.name] = task, LabelSource(one.folder, file, one.column, one.tolerance_s)
+        found[one.name] = task, LabelSource(one.folder, file, one.column, one.tolerance_s, marked)
     return tuple(found.values())
+
+
+def _check_classes(names: Sequence[str], where: str) -> None:
+    """Raise UsageError for names by which a cell of a table would fit two classes, or none."""
+    folded = [name.strip().lower() for name in names]
+    for k, name in enumerate(folded):
+        if folded.index(name) < k or not name:
+            other = f"differs from {names[folded.index(name)]!r} in capitals or blanks only" if name else "is blank"
+            raise UsageError(f"{where}: the class {names[k]!r} {other}, and cells of a table are read without them")
+        number = _number(name)
+        if number is not None and number != k:
+            raise UsageError(
+                f"{where}: the class {names[k]!r} has the number {k}: a cell {name} would mean two classes. "
+                "Name classes by words, or by their own numbers from 0"
+            )
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

@@ -52,6 +52,7 @@ def test_relative_paths_resolve_against_the_file(tmp_path: Path, monkeypatch: py
             r'\[\[encoder\]\] number 2 has no kind: add one, such as kind = "mfcc" \(`aupipe plugins` lists them\); '
             "name and modality may be left out$",
         ),
+        ('[[encoder]]\nname = ["hog"]', r'number 1 has no kind: add one, such as kind = "hog" '),
         ("[[encoder]]\ncell_px = 8", r'number 1 has no kind: add one, such as kind = "hog" '),
         ('[[encoder]]\nkind = "hg"', r"unknown encoder 'hg'\. Did you mean 'hog'\? Available: "),
         ('[[encoder]]\nkind = "HOG"', "unknown encoder 'HOG'"),

@@ -31,7 +31,11 @@ def examine_project(config: Config) -> Iterator[Finding]:
         except AupipeError as error:
             yield Finding("FAIL", "data set", str(error), "correct [dataset]")
         else:
-            yield _examine_dataset(dataset)
+            try:
+                found = _examine_dataset(dataset)
+            except AupipeError as error:  # a table of labels is read when it is asked for
+                found = Finding("FAIL", "label sets", str(error), "correct the table, or its [[task]]")
+            yield found
             yield from _examine_encoders(config, dataset.recordings[0])
     yield from _examine_store(config)
 

@@ -206,7 +206,7 @@ REFUSED = [
     ("recording,frame,p,q", [("a", 1, 0)], "line 2: 3 cells, and 4 in the header"),
     ("recording,frame,p,q", [("", 1, 0, 0)], "line 2: no recording"),
     ("recording,frame,p,q", [("c", 1, 0, 0)], "none of its rows is used: no recording of this data set is c."),
-    ("recording,frame,p,q", [("a", 1, 0, 0), ("a.mp4", 2, 0, 0)], "line 3: line 2 has another name of a"),
+    ("recording,frame,p,q", [("a", 1, 0, 0), ("a.mp4", 2, 0, 0)], "line 3: line 2 has another name of a.mp4"),
     ("recording,frame,split,p,q", [("a", 1, "trian", 0, 0)], "line 2: split is 'trian'. Did you mean 'train'? "
      "Accepted: train, validation, test"),
     ("recording,frame,split,p,q", [("a", 1, "train", 0, 0), ("a", 2, "test", 0, 0)], "line 3: split of a is test, "
@@ -239,17 +239,6 @@ def test_a_label_set_without_its_table_is_refused(tmp_path: Path, about: dict[st
     with pytest.raises(UsageError) as caught:
         dataset_of(tmp_path).split("x", "train")
     assert said in str(caught.value)
-
-
-def test_classes_are_named_or_numbered_and_others_are_refused(tmp_path: Path) -> None:
-    about = {"kind": "classes", "names": '["low", "high"]', "column": "level"}
-    root = small(tmp_path, "recording,frame,level", [("a", 1, "High"), ("a", 2, 0), ("a", 3, "")], **about)
-    dataset = dataset_of(root)
-    labels = dataset.labels(dataset.recordings[0], "x")
-    assert (labels.targets.tolist(), labels.valid.tolist()) == ([[1], [0], [0]], [[True], [True], [False]])
-    dataset = dataset_of(small(tmp_path, "recording,frame,level", [("a", 1, "hi")], **about))
-    with pytest.raises(UsageError, match=r"line 2: level is 'hi'\. Did you mean 'high'\? Accepted: low, high$"):
-        dataset.labels(dataset.recordings[0], "x")
 
 
 def test_semicolons_workbooks_and_parquet_hold_the_same_labels(tmp_path: Path) -> None:
