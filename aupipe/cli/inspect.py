@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,13 +53,16 @@ def _stored_name(store: Store, config: Config, name: str) -> str:
     known = {record.recording for record in store.records()}
     if name in known:
         return name
-    with suppress(UsageError):  # no data set here, or not one of its files
-        found = open_dataset(config.dataset).select([name])
-        if len(found) == 1 and (found[0].id in known):
-            return found[0].id
+    try:
+        found = open_dataset(config.dataset).within([name]).recordings if Path(name).exists() else ()
+    except UsageError:  # no data set here, or not one of its files
+        found = ()
+    ids = sorted({one for recording in found for one in (recording.id, recording.video_id)} & known)
+    if len(ids) > 1:
+        raise UsageError(f"{name} is of {', '.join(ids)}: name one of them")
     # A store without a configuration is in the folder of its videos.
     below = Path(os.path.relpath(name, Path(store.path).parent)).as_posix()
-    return below if below in known else name
+    return ids[0] if ids else below if below in known else name
 
 
 def describe_store(store: Store) -> dict[str, Any]:
