@@ -103,7 +103,7 @@ class Scores:
         widths = [max(len(row[column]) for row in (titles, *rows)) for column in range(len(titles))]
         lines = [_line(titles, widths), *(_line(row, widths) for row in rows[:-1])]
         note = f"; {interval.caveat}" if interval and interval.caveat else ""
-        lines += ["-" * len(lines[0]), _line(rows[-1], widths), "", self.footnote() + note]
+        lines += ["-" * len(lines[0].rstrip()), _line(rows[-1], widths), "", self.footnote() + note]
         return "\n".join(line.rstrip() for line in lines)
 
     def share(self, k: int) -> float:
