@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from aupipe.config_values import coerce
 from aupipe.documents import parse_toml
-from aupipe.encoder_tables import EncoderConfig, read_encoders, right_form
+from aupipe.encoder_tables import EncoderConfig, as_written, read_encoders, right_form
 from aupipe.errors import UsageError
 from aupipe.local_models import WeightsConfig
 from aupipe.registry import nearest
@@ -272,13 +272,8 @@ def _detector(
 
 def _right_detector(key: str, given: Any) -> str:
     """What to write in place of ``given``, which stands under ``key`` and is no [detector] table."""
-    first = given[0] if isinstance(given, list) and given else given
-    if not isinstance(first, Mapping):
-        kind, heading = first, f"{key} = {given!r}"
-    else:
-        below = next((name for name, value in first.items() if isinstance(value, Mapping)), "")
-        kind = first.get("kind", below or first.get("name"))
-        heading = f"[[{key}]]" if isinstance(given, list) else f"[{key}.{below}]" if below else f"[{key}]"
-        heading += " name" * ("name" in first)
+    heading, _, kind = as_written(key, given)
+    if isinstance(given, Mapping) and "name" in given:
+        heading, kind = f"{heading} name", kind or given["name"]
     kind = kind if isinstance(kind, str) and kind else "yunet"
     return f'{heading}: there is one detector: write [detector], and below it kind = "{kind}"'

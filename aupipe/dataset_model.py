@@ -144,7 +144,7 @@ class Dataset:
         return kept, without
 
     def select(self, ids: Iterable[str]) -> list[Recording]:
-        """The recordings of these ids, or of these files and folders, in this order, each once.
+        """The recordings of these ids, videos or folders of images, in this order, each once.
 
         Raises UsageError for what is neither.
         """

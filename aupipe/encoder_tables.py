@@ -78,15 +78,19 @@ def _read_encoder(table: Mapping[str, Any], number: int, where: str) -> EncoderC
     return EncoderConfig(name, kind, modality, params)
 
 
-def right_form(key: str, given: Any) -> str:
-    """What to write in place of ``given``, which stands under ``key`` and is no list of [[encoder]] tables."""
+def as_written(key: str, given: Any) -> tuple[str, str, Any]:
+    """Of a table in another form than its own: how it is written, the name below ``key``, and what may be its kind."""
     first = given[0] if isinstance(given, list) and given else given
     if not isinstance(first, Mapping):
-        kind, name, heading = first, "", f"{key} = {reprlib.repr(given)}"
-    else:
-        name = next((name for name, value in first.items() if isinstance(value, Mapping)), "")
-        kind = first[name].get("kind", name) if name else first.get("kind")
-        heading = f"[[{key}]]" if isinstance(given, list) else f"[{key}.{name}]" if name else f"[{key}]"
+        return f"{key} = {reprlib.repr(given)}", "", first
+    name = next((name for name, value in first.items() if isinstance(value, Mapping)), "")
+    heading = f"[[{key}]]" if isinstance(given, list) else f"[{key}.{name}]" if name else f"[{key}]"
+    return heading, name, first[name].get("kind", name) if name else first.get("kind")
+
+
+def right_form(key: str, given: Any) -> str:
+    """What to write in place of ``given``, which stands under ``key`` and is no list of [[encoder]] tables."""
+    heading, name, kind = as_written(key, given)
     known = kind if isinstance(kind, str) and kind in ENCODERS else "hog"
     named = f'name = "{name}", ' if name not in ("", known) else ""
     return f'{heading}: write [[encoder]], once for each feature, and below it {named}kind = "{known}"'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -12,13 +11,11 @@ from typing import Any
 
 import click
 
-from aupipe.cli.options import require_config, resolve
+from aupipe.cli.options import Command, require_config, resolve, with_options
 from aupipe.config import Config
 from aupipe.dataset import dataset_of, is_in_dataset, open_dataset
 from aupipe.dataset_model import Dataset
 from aupipe.errors import UsageError
-
-Command = Callable[..., Any]
 
 
 def videos_arguments(command: Command) -> Command:
@@ -32,7 +29,7 @@ def videos_arguments(command: Command) -> Command:
             help="Also the videos, folders and ids of recordings that FILE names, one a line; - reads them from stdin.",
         ),
     ]
-    return functools.reduce(lambda done, option: option(done), reversed(options), command)
+    return with_options(command, options)
 
 
 def open_inputs(

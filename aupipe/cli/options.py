@@ -6,7 +6,7 @@ import functools
 import logging
 import math
 import shlex
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,11 @@ class FiniteRange(click.FloatRange):
         return found
 
 
+def with_options(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+    """A command with options, or groups of them, which ``--help`` lists in this order."""
+    return functools.reduce(lambda done, option: option(done), reversed(options), command)
+
+
 def config_options(command: Command) -> Command:
     """``--config`` and ``--store``."""
     options = [
@@ -47,7 +52,7 @@ def config_options(command: Command) -> Command:
         ),
         click.option("--store", type=click.Path(path_type=Path), help="Feature store. Default: [store] path."),
     ]
-    return functools.reduce(lambda done, option: option(done), reversed(options), command)
+    return with_options(command, options)
 
 
 def device_options(command: Command) -> Command:
@@ -60,7 +65,7 @@ def device_options(command: Command) -> Command:
         ),
         click.option("--cpu", is_flag=True, help="Run on the CPU."),
     ]
-    return functools.reduce(lambda done, option: option(done), reversed(options), command)
+    return with_options(command, options)
 
 
 def interval_options(command: Command) -> Command:
@@ -81,7 +86,7 @@ def interval_options(command: Command) -> Command:
             help="Of intervals: join those of a label with at most this gap between them, before --min-duration.",
         ),
     ]
-    return functools.reduce(lambda done, option: option(done), reversed(options), command)
+    return with_options(command, options)
 
 
 def scheduler_options(command: Command) -> Command:
@@ -104,7 +109,7 @@ def scheduler_options(command: Command) -> Command:
         click.option("--tls-cert", type=click.Path(path_type=Path), metavar="FILE", help="TLS: the certificate."),
         click.option("--tls-key", type=click.Path(path_type=Path), metavar="FILE", help="TLS: its key."),
     ]
-    return functools.reduce(lambda done, option: option(done), reversed(options), command)
+    return with_options(command, options)
 
 
 def readable_by_option(what: str) -> Callable[[Command], Command]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -24,7 +23,7 @@ from aupipe.cli.context import (
     trivial_scores,
 )
 from aupipe.cli.data import select_recordings
-from aupipe.cli.options import config_options, device_options
+from aupipe.cli.options import Command, config_options, device_options, with_options
 from aupipe.errors import UsageError
 from aupipe.types import Labels, Recording
 
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from aupipe.train.evaluation import Evaluation
     from aupipe.train.model import Model
     from aupipe.train.scores import Scores
-
-Command = Callable[..., Any]
 
 TUNED_MEMBERS = "chose weights, or thresholds or smoothing of its members"
 
@@ -98,7 +95,7 @@ def score_options(command: Command) -> Command:
         device_options,
         config_options,
     ]
-    return functools.reduce(lambda done, option: option(done), reversed(options), command)
+    return with_options(command, options)
 
 
 def score_models(request: ScoreRequest) -> Scored:

@@ -70,7 +70,10 @@ class BrowserPage:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Chromium, for the tests of one file: playwright's event loop would disturb those of other files."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
+    sync_api = pytest.importorskip(
+        "playwright.sync_api",
+        reason="pages are clicked in a browser by playwright, an extra of developers: pip install -e '.[dev]'",
+    )
     if not CHROMIUM:
         pytest.skip(
             "what a page does when it is clicked is seen only in a browser, which pip cannot install: apt-get install "

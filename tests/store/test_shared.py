@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -45,7 +46,9 @@ def mounted(folder, mount):
     try:
         while not os.path.ismount(mount):
             if server.poll() is not None:
-                pytest.skip(f"{NEEDED}; mounting failed: {server.stderr.read().strip()[-200:]}")
+                said = server.stderr.read().strip()[-200:]
+                assert re.search("not permitted|denied|fusermount", said), f"the file server of this test fails: {said}"
+                pytest.skip(f"{NEEDED}. This machine refuses to mount ({said}): run as root, or install fuse3")
             time.sleep(0.05)
         yield mount
     finally:
@@ -57,7 +60,9 @@ def mounted(folder, mount):
 @pytest.fixture(scope="module")
 def two_mounts(tmp_path_factory):
     """Two mounts of one folder, each with caches of its own."""
-    pytest.importorskip("mfusepy", exc_type=ImportError)
+    pytest.importorskip(
+        "mfusepy", exc_type=ImportError, reason=f"{NEEDED}; libfuse is not installed: apt-get install fuse3"
+    )
     if not os.path.exists("/dev/fuse"):
         pytest.skip(f"{NEEDED}; there is no /dev/fuse: load the module fuse, or give the container the device")
     base = tmp_path_factory.mktemp("shared")
