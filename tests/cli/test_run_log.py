@@ -23,6 +23,7 @@ from aupipe.extract.planning.plan import Plan
 from aupipe.store import ItemRecord, create_store, run_log
 from aupipe.store.run_log import RunLog, accounts, read_account, read_lines, run_logs
 from tests.cli.conftest import HOG, NO_FACES, Project
+from tests.cli.test_json import check_shapes
 from tests.conftest import write_video
 
 CONFIG = '[dataset]\nvideos = "videos"\n' + NO_FACES + HOG
@@ -55,6 +56,9 @@ def test_an_extraction_leaves_an_account_that_status_reads(project: Project) -> 
     assert json.loads(project.run("status", "--json").out)["runs"][0]["end"]["videos_failed"] == 1
     watched = project.run("status", "--watch")
     assert (watched.code, watched.out) == (3, f"no extraction is running\n{said}"), "then what the store holds"
+    watched = project.run("status", "--watch", "--json")
+    assert check_shapes("status", watched.out)[-1]["message_type"] == "status"
+    assert watched.out.count("\n") == 1, "an object a line, as of every command that prints several"
     assert project.run("store", "purge", "bad.mp4", "--yes").code == 0
     assert not any(b"bad.mp4" in file.read_bytes() for file in Path(path).parent.iterdir())
 
