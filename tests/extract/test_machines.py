@@ -109,6 +109,22 @@ def test_a_dask_worker_takes_part_when_the_one_with_its_gpu_is_gone() -> None:
     assert machines.has_slot(100)
 
 
+def test_a_machine_gets_short_jobs_several_at_a_time(clock: SimpleNamespace) -> None:
+    machines, (one,) = joined("one")
+    full(one, clock, ends_after_s=0.1)
+    assert len(one.held) == MOST
+    assert not machines.has_slot(100)
+    given = []
+    for number in list(one.held)[:8]:
+        machines.take(one.address, number, ended=True)
+        if machines.has_slot(100):
+            before = len(one.held)
+            while machines.has_slot(100):
+                machines.choose(attempt(), set()).give(1000 + number * MOST + len(one.held), attempt())
+            given.append(len(one.held) - before)
+    assert given == [4, 4]
+
+
 def test_a_machine_that_was_full_is_looked_at_again_when_one_of_its_jobs_is_over() -> None:
     machines, (one,) = joined("one")
     for number in range(LEAST):

@@ -12,7 +12,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -55,11 +55,26 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
+class _Batch:
+    """Jobs that came together; ``over`` is resolved when the last of them is ``left`` no more."""
+
+    jobs: Mapping[int, Attempt]  # by number
+    left: set[int]
+    over: Future[None] = field(default_factory=Future)
+
+    def note_over(self, number: int) -> None:
+        """One of the jobs is over."""
+        self.left.discard(number)
+        if not self.left and not self.over.done():
+            self.over.set_result(None)
+
+
+@dataclass
 class _Held:
     """A job of this machine, and what it has published."""
 
     attempt: Attempt
-    over: Future[None] = field(default_factory=Future)
+    batch: _Batch
     published: list[ItemRecord] = field(default_factory=list)
 
 
@@ -81,7 +96,7 @@ class Agent:
     def __init__(self, order: Order, address: str, tell: Callable[[AgentMessage], None]) -> None:
         self.order, self.address, self._tell = order, address, tell
         self.host = socket.gethostname()
-        self._inbox: queue.SimpleQueue[tuple[int, Attempt, Future[None]] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self._abandoned: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._held: dict[int, _Held] = {}  # by number; those in worker processes, and those that wait for one
         self._waiting: list[int] = []
@@ -95,15 +110,16 @@ class Agent:
         self._thread = threading.Thread(target=self._run, name="aupipe-agent", daemon=True)
         self._thread.start()
 
-    def submit(self, number: int, attempt: Attempt) -> Future[None]:
-        """Run a job. What becomes of it is told before the future is resolved."""
-        over: Future[None] = Future()
-        self._inbox.put((number, attempt, over))
-        return over
+    def submit(self, jobs: Mapping[int, Attempt]) -> Future[None]:
+        """Run jobs, by number. What becomes of each is told before the future is resolved."""
+        batch = _Batch(jobs, set(jobs))
+        self._inbox.put(batch)
+        return batch.over
 
-    def abandon(self, number: int) -> None:
-        """Nobody waits for a job any more."""
-        self._abandoned.put(number)
+    def abandon(self, numbers: Sequence[int]) -> None:
+        """Nobody waits for these jobs any more."""
+        for number in numbers:
+            self._abandoned.put(number)
         self._inbox.put(None)
 
     def close(self) -> None:
@@ -150,19 +166,18 @@ class Agent:
         """Take in what has come; ``wait``: until something comes, for a moment."""
         while True:
             try:
-                received = self._inbox.get(timeout=TELL_S) if wait else self._inbox.get_nowait()
+                batch = self._inbox.get(timeout=TELL_S) if wait else self._inbox.get_nowait()
             except queue.Empty:
                 break
             wait = False
-            if received is None:
-                continue
-            number, attempt, over = received
-            self._began = True
-            self._held[number] = _Held(attempt, over)
-            if reason := unseen(attempt.job, attempt.size_bytes):
-                self._resolve(Returned(number, reason), number)
-            else:
-                self._waiting.append(number)
+            if batch is not None:
+                self._began = True
+                for number, attempt in batch.jobs.items():
+                    self._held[number] = _Held(attempt, batch)
+                    if reason := unseen(attempt.job, attempt.size_bytes):
+                        self._resolve(Returned(number, reason), number)
+                    else:
+                        self._waiting.append(number)
         self._drop_abandoned()
 
     def _drop_abandoned(self) -> None:
@@ -224,12 +239,12 @@ class Agent:
 
     def _resolve(self, outcome: Ended | Hung | Died | Returned, *numbers: int) -> None:
         """Tell what became of jobs, and let go of them."""
-        held = [self._held.pop(number) for number in numbers if number in self._held]
+        held = {number: self._held.pop(number) for number in numbers if number in self._held}
         if held:
-            published = tuple(record for each in held for record in each.published)
+            published = tuple(record for each in held.values() for record in each.published)
             self._tell(replace(outcome, published=published))
-        for each in held:
-            each.over.set_result(None)
+        for number, each in held.items():
+            each.batch.note_over(number)
 
     def _report(self) -> None:
         """Tell what has been done since the last time, every two seconds; results tell it, too."""
@@ -269,9 +284,10 @@ class Agent:
         until_s = time.monotonic() + for_s
         with suppress(queue.Empty):
             while True:
-                received = self._inbox.get(timeout=max(0.0, until_s - time.monotonic()))
-                if received is not None:
-                    self._tell(Returned(received[0]))
-                    received[2].set_result(None)
+                batch = self._inbox.get(timeout=max(0.0, until_s - time.monotonic()))
+                if batch is not None:
+                    for number in batch.jobs:
+                        self._tell(Returned(number))
+                        batch.note_over(number)
                 elif self._closing:
                     return

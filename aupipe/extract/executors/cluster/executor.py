@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from distributed import Client, Future
+from distributed import Client
 
 from aupipe.errors import AupipeError
 from aupipe.extract.engine.events import FramesDecoded, ItemPublished
@@ -42,7 +42,8 @@ from aupipe.extract.executors.cluster.messages import (
     opened,
     sealed,
 )
-from aupipe.extract.executors.cluster.plugin import AgentPlugin, run_job
+from aupipe.extract.executors.cluster.plugin import AgentPlugin
+from aupipe.extract.executors.cluster.tasks import TaskOver, Tasks
 from aupipe.extract.executors.driver import size_of
 from aupipe.extract.planning.plan import source_paths
 
@@ -64,10 +65,9 @@ class DaskExecutor:
     scheduler: str  # address
     order: Order
     machines: Machines
-    _futures: dict[int, Future] = field(default_factory=dict)  # by the number of the job
     _where: dict[int, str] = field(default_factory=dict)  # job -> address
     _numbers: Iterator[int] = field(default_factory=itertools.count)
-    _arrived: queue.SimpleQueue[tuple[int, Future] | AgentMessage] = field(default_factory=queue.SimpleQueue)
+    _arrived: queue.SimpleQueue[TaskOver | AgentMessage] = field(default_factory=queue.SimpleQueue)
     _processes: dict[tuple[str, int], int] = field(default_factory=dict)  # (address, number there) -> number here
     _losses: Counter[str] = field(default_factory=Counter)  # video -> machines it was lost with
     _died_on: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # video -> addresses
@@ -79,7 +79,7 @@ class DaskExecutor:
     def __post_init__(self) -> None:
         topic = f"{PLUGIN}-{self.order.run}"
         self.client.subscribe_topic(topic, lambda event: self._arrived.put(opened(event[1])))
-        self._topic = topic
+        self._tasks = Tasks(self.client, topic, self._arrived.put)
         plugin = AgentPlugin(sealed(self.order), topic)
         try:
             self.client.register_plugin(plugin, name=PLUGIN)
@@ -103,19 +103,15 @@ class DaskExecutor:
         number = next(self._numbers)
         machine.give(number, attempt)
         self._where[number] = machine.address
-        key = f"{self._topic}-{number}"
-        future = self.client.submit(
-            run_job, sealed((key, number, attempt)), key=key, workers=[machine.address], pure=False
-        )
-        self._futures[number] = future
-        future.add_done_callback(lambda done: self._arrived.put((number, done)))
+        self._tasks.add(machine.address, number, attempt)
 
     def poll(self) -> Iterator[ExecutorEvent]:
         """Wait a moment for what happens. Raises AupipeError where no machine can go on."""
+        self._tasks.send()
         for arrival in self._arrivals():
             match arrival:
-                case int(number), Future() as future:
-                    yield from self._finished(number, future)
+                case TaskOver():  # what became of its jobs has been told before; where it has not, nobody knows
+                    yield from map(JobReturned, self._take(self._tasks.finish(arrival)))
                 case Hello():
                     if (changed := self.machines.join(arrival)) is not None:
                         yield changed
@@ -163,14 +159,6 @@ class DaskExecutor:
             if attempt is not None:
                 taken.append(attempt)
         return taken
-
-    def _finished(self, number: int, future: Future) -> Iterator[ExecutorEvent]:
-        """A task is over. What became of its job has been told before; where it has not, nobody knows."""
-        self._futures.pop(number, None)
-        if future.status == "error":
-            log.warning("job %d: %s", number, future.exception())
-        future.release()
-        yield from map(JobReturned, self._take([number]))
 
     def _returned(self, number: int, unseen: str) -> Iterator[ExecutorEvent]:
         machine = self.machines.get(self._where.get(number, ""))
@@ -228,11 +216,9 @@ class DaskExecutor:
         machine = self.machines.get(address)
         if machine is None:
             return
-        futures = [self._futures.pop(number) for number in machine.held if number in self._futures]
         attempts = self._take(list(machine.held))
         self.machines.remove(address)
-        for future in futures:
-            future.release()
+        self._tasks.drop(address)
         yield from self._lost(attempts, reason) if reason else map(JobReturned, attempts)
 
     def _process(self, address: str, number: int) -> int:
@@ -287,11 +273,9 @@ class DaskExecutor:
         if not self._is_open:
             return
         self._is_open = False
-        for future in self._futures.values():
-            future.release()
-        self._futures.clear()
+        self._tasks.clear()
         self._where.clear()
         self.machines.clear()
         with suppress(OSError, TimeoutError, ValueError):  # a scheduler that is gone has no machines
             self.client.sync(self.client._unregister_worker_plugin, PLUGIN, callback_timeout=CALL_S)
-        self.client.unsubscribe_topic(self._topic)
+        self.client.unsubscribe_topic(self._tasks.topic)

@@ -13,6 +13,7 @@ from aupipe.extract.executors.cluster.messages import Hello, Refusal
 
 REFUSERS_S = 30.0  # with machines that all refuse
 AHEAD_S = 30.0  # of work that a machine holds beyond the jobs its processes need
+REFILL = 2 / 3  # of what a machine may hold: with more it gets no jobs, with less as many as it may hold
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,14 @@ class Machine:
             return True
         return len(self.held) < self.hello.most and self.held_bytes + size_bytes <= AHEAD_S * self.bytes_per_s()
 
+    @property
+    def is_due(self) -> bool:
+        """Whether it is to get jobs: those that its processes need at once, others several at a time, in one task."""
+        if len(self.held) < self.hello.least:
+            return True
+        work_bytes = REFILL * AHEAD_S * self.bytes_per_s()
+        return len(self.held) <= REFILL * self.hello.most and self.held_bytes <= work_bytes
+
     def give(self, number: int, attempt: Attempt) -> None:
         """Note that it has a job."""
         if not self.held:
@@ -83,7 +92,7 @@ class Machines:
         self._joined: dict[str, Machine] = {}  # by address
         self._open: dict[
             str, Machine
-        ] = {}  # of those, all that may have a slot: looking at each, for each job, is slow
+        ] = {}  # of those, all that are to get jobs: looking at each, for each job, is slow
         self._refused: dict[str, Refusal] = {}
         self._crowded: set[str] = set()  # of those, what would share a GPU with a machine that takes part
         self._served_s = time.monotonic()  # when a machine was last there that takes part
@@ -140,13 +149,15 @@ class Machines:
         machine = self._joined.get(address)
         if machine is None:
             return None
-        self._open[address] = machine
-        return machine.take(number, ended)
+        attempt = machine.take(number, ended)
+        if machine.is_due:
+            self._open[address] = machine
+        return attempt
 
     def has_slot(self, size_bytes: int, alone: bool = False) -> bool:
         """Whether any machine can have one more job of this size.
 
-        A machine that cannot is looked at again when one of its jobs is over: until then its work only gets longer.
+        A machine that cannot is looked at again when it is due: until then its work only gets longer.
         """
         if alone:
             return any(machine.has_slot(size_bytes, alone) for machine in self)

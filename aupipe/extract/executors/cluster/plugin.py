@@ -1,4 +1,4 @@
-"""The plug-in of a Dask worker that holds its `Agent`, and the task of a job, which waits for it.
+"""The plug-in of a Dask worker that holds its `Agent`, and the task of some jobs, which waits for them.
 
 Tasks hold no thread of Dask, so any ``dask worker`` serves, whatever its ``--nthreads``.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from distributed import WorkerPlugin, get_worker
@@ -34,7 +35,7 @@ class AgentPlugin(WorkerPlugin):
     def __init__(self, order: bytes, topic: str) -> None:
         self.order, self.topic = order, topic
         self.agent: Agent | None = None
-        self._numbers: dict[str, int] = {}  # key of a task -> number of its job
+        self._numbers: dict[str, tuple[int, ...]] = {}  # key of a task -> numbers of its jobs
         self._periods_ms: dict[str, float] = {}  # what `SLOWED_MS` has replaced
 
     def setup(self, worker: Worker) -> None:
@@ -69,24 +70,24 @@ class AgentPlugin(WorkerPlugin):
     def transition(self, key: Any, start: str, finish: str, **more: Any) -> None:
         """Called by Dask for every change of a task: one that is cancelled has nobody to wait for it."""
         if finish in ("cancelled", "released", "forgotten") and self.agent is not None:
-            number = self._numbers.pop(key, None)
-            if number is not None:
-                self.agent.abandon(number)
+            numbers = self._numbers.pop(key, ())
+            if numbers:
+                self.agent.abandon(numbers)
 
-    async def run(self, key: str, number: int, attempt: Attempt) -> None:
-        """Run a job; the task with this key waits for it."""
+    async def run(self, key: str, jobs: Mapping[int, Attempt]) -> None:
+        """Run jobs; the task with this key waits for them."""
         if self.agent is None or not key.startswith(f"{self.topic}-"):  # of another run
             return
-        self._numbers[key] = number
+        self._numbers[key] = tuple(jobs)
         try:
-            await asyncio.wrap_future(self.agent.submit(number, attempt))
+            await asyncio.wrap_future(self.agent.submit(jobs))
         finally:
             self._numbers.pop(key, None)
 
 
-async def run_job(content: bytes) -> None:
-    """The task of one job: a sealed (key, number, `Attempt`). What becomes of it is told as an `AgentMessage`."""
-    key, number, attempt = opened(content)
+async def run_jobs(content: bytes) -> None:
+    """The task of some jobs: a sealed (key, `Attempt` by number). What becomes of each is told as an `AgentMessage`."""
+    key, jobs = opened(content)
     plugin = get_worker().plugins.get(PLUGIN)
     if isinstance(plugin, AgentPlugin):
-        await plugin.run(key, number, attempt)
+        await plugin.run(key, jobs)
