@@ -37,11 +37,12 @@ from aupipe.extract.memory import Budget
 from aupipe.extract.meter import Meter
 from aupipe.extract.planning.features import FeatureSet, build_feature_set
 from aupipe.extract.planning.plan import Job, make_plan
-from aupipe.store import Store, create_store, open_store
+from aupipe.store import Store, create_store, fs, open_store
 from aupipe.store.maintenance.verify import check
 from aupipe.types import Recording
 from tests.conftest import write_video
 from tests.extract.conftest import FRAMES, Lit
+from tests.store.disks import WatchedDisk
 
 CONFIG = Config(
     faces=FacesConfig(detector="yunet", detect_px=320),
@@ -135,6 +136,37 @@ def test_any_scheduler_gets_the_same_bytes(
     published = [event.record for event in events if isinstance(event, ItemPublished)]
     assert {(record.recording, record.feature): record.crc32c for record in published} == expected
     assert sum(event.count for event in events if isinstance(event, FramesDecoded)) == 3 * sum(FRAMES.values())
+
+
+class MeetingDisk(WatchedDisk):
+    """Holds the first item that is put in its place until a second one, of another thread, is as far."""
+
+    def __init__(self) -> None:
+        self.first: int | None = None
+        self.met, self.in_time = threading.Event(), False
+
+    def before(self, call: str, *arguments: object) -> None:
+        if call != "rename" or self.met.is_set():
+            return
+        if self.first is None:
+            self.first = threading.get_ident()
+            self.in_time = self.met.wait(timeout=20)
+        elif self.first != threading.get_ident():
+            self.met.set()
+
+
+def test_a_job_that_waits_for_the_disk_holds_up_no_other(
+    lit: Lit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = build_feature_set(CONFIG)
+    recordings = [Recording(f"{name}.{n}", video=lit[name]) for name in FRAMES for n in range(2)]
+    store, jobs = planned(tmp_path / "features", recordings, features)
+    disk = MeetingDisk()
+    with Engine(store, features, threads=ThreadCounts(2, 2)) as engine:
+        monkeypatch.setattr(fs, "disk", disk)
+        results = eight_threads(engine, jobs)
+    assert not any(result.failed for result in results)
+    assert disk.in_time
 
 
 # What is no recording's reason ---------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import google_crc32c
@@ -277,6 +278,25 @@ class StoreContract:
         store.publish("a", SPEC, random_rows(10, 3, seed=1))
         store.delete("a", SPEC.id)
         assert same(rows, random_rows(10, 3))
+
+    def test_threads_publish_side_by_side(self, store):
+        clocks = {f"{number}.mp4": np.arange(number + 5.0)[:, None] for number in range(24)}
+        spec = replace(SPEC, inputs={"clock": CLOCK.id}, columns=tuple(f"c{cell}" for cell in range(7)))
+        rows = {name: random_rows(len(clock), 7, seed=len(clock)) for name, clock in clocks.items()}
+
+        def publish(name):
+            store.publish(name, CLOCK, clocks[name])
+            store.publish(name, spec, rows[name])
+            store.fail(name, WIDE, "no face")
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(publish, clocks))
+        for name in clocks:
+            assert same(store.read(name, spec.id), rows[name])
+            assert np.array_equal(store.read_times(name, spec.id), clocks[name].ravel())
+            assert store.record(name, WIDE.id).reason == "no face"
+        assert store.spec(spec.id) == spec
+        assert not damage_in(store)
 
     def test_publishing_the_same_twice_is_publishing_once(self, store):
         first = store.publish("a", SPEC, random_rows(10, 3))

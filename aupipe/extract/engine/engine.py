@@ -65,7 +65,6 @@ class Engine:
         kept_on_device = Budget(self.kept_on_device_bytes)
         self.resources = Resources(models, batcher, self.meter, kept_on_device=kept_on_device)
         self._versions = library_versions()
-        self._store_lock = threading.RLock()
         self._decoding = threading.Semaphore(self.threads.decoders)
         self._running: set[JobRows] = set()
         self._error: BaseException | None = None
@@ -164,7 +163,6 @@ class Engine:
                 job,
                 self.features,
                 self.store,
-                self._store_lock,
                 self._versions,
                 self.resources.models.versions,
                 self.on_event,

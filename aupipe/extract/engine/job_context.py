@@ -42,14 +42,12 @@ class OpenItem:
 class JobContext:
     """What the stages of one job read and write besides pictures and sound. Pictures and sound use it at once.
 
-    ``store_lock`` is one for all jobs over a store. ``versions_of``: what the records of a feature's items name besides
-    ``versions``, those of libraries.
+    ``versions_of``: what the records of a feature's items name besides ``versions``, those of libraries.
     """
 
     job: Job
     features: FeatureSet
     store: Store
-    store_lock: threading.RLock
     versions: dict[str, str]
     versions_of: Callable[[FeatureSpec], dict[str, str]]
     on_event: EventSink
@@ -59,6 +57,8 @@ class JobContext:
     reports: dict[str, MediaReport] = field(default_factory=dict)  # "video", "audio" -> what decoding it found
     _began_s: float = field(default_factory=time.perf_counter)
     _resolved: set[tuple[str, str]] = field(default_factory=set)
+    # Of this job alone: jobs publish side by side, since to publish is to wait for the disk a dozen times.
+    _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
         self.result = JobResult(self.job.video_id)
@@ -98,15 +98,13 @@ class JobContext:
         key, paths = recording.key_for(spec.modality), source_paths(recording, spec.modality)
         stored = self._look_for(key, spec.id)
         if self._is_of_another_file(stored, recording, spec.modality, paths):
-            with self.store_lock:
-                self.store.refresh()  # another process has published it anew?
-                stored = self.store.published(key, spec.id)
+            self.store.refresh()  # another process has published it anew?
+            stored = self.store.published(key, spec.id)
             if self._is_of_another_file(stored, recording, spec.modality, paths):
                 raise SourceChangedError(
                     f"{recording.video or recording.images}: changed since this run began; run again"
                 )
-        with self.store_lock:
-            return self.store.read(key, spec.id)
+        return self.store.read(key, spec.id)
 
     def _look_for(self, key: str, feature: str) -> ItemRecord:
         """The record of an item that was published before this job was handed out. Raises KeyError without one.
@@ -114,11 +112,10 @@ class JobContext:
         Another process or machine may have published it, and a network file system may show that late.
         """
         for wait_s in APPEAR_WAITS_S:
-            with self.store_lock, suppress(KeyError):
+            with suppress(KeyError):
                 return self.store.published(key, feature)
             time.sleep(wait_s)
-            with self.store_lock:
-                self.store.refresh()
+            self.store.refresh()
         return self.store.published(key, feature)
 
     def _is_of_another_file(
@@ -174,16 +171,15 @@ class JobContext:
 
     def writer(self, item: OpenItem, frames: int, row_shape: tuple[int, ...]) -> ItemWriter:
         """Begin an item of the store."""
-        with self.store_lock:
-            return self.store.writer(
-                item.key,
-                item.spec,
-                frames=frames,
-                row_shape=row_shape,
-                source=self.source(item.recording, item.spec.modality),
-                versions=self.versions | self.versions_of(item.spec),
-                video_id=self.job.video_id,
-            )
+        return self.store.writer(
+            item.key,
+            item.spec,
+            frames=frames,
+            row_shape=row_shape,
+            source=self.source(item.recording, item.spec.modality),
+            versions=self.versions | self.versions_of(item.spec),
+            video_id=self.job.video_id,
+        )
 
     def publish(
         self, recording: Recording, spec: FeatureSpec, blocks: Iterable[NDArray[Any]], frames: int, began_s: float
@@ -200,7 +196,7 @@ class JobContext:
 
     def commit(self, writer: ItemWriter, modality: str, *, seconds: float) -> None:
         """Publish what a writer holds."""
-        with self.store_lock:
+        with self._lock:
             record = writer.commit(seconds=seconds, **self._about_media(modality))
             self._resolved.add((record.recording, record.feature))
             self.result.published.append(record)
@@ -209,7 +205,7 @@ class JobContext:
     def fail(self, item: OpenItem, error: BaseException) -> None:
         """Record that an item cannot be made, and why; the first reason stands."""
         source = None if isinstance(error, SourceChangedError) else self.source(item.recording, item.spec.modality)
-        with self.store_lock:
+        with self._lock:
             if not self.is_resolved(item):
                 self._resolved.add((item.key, item.spec.id))
                 self.result.failed.append(self.store.fail(item.key, item.spec, describe(error), source=source))
