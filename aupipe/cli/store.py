@@ -60,7 +60,8 @@ def list_items(feature: str | None, orphans: bool, config_file: Path | None, sto
     """
     from aupipe.store.record_json import record_row
 
-    opened = folder_store(config_file, store)
+    config = resolve(config_file, store)
+    opened = folder_store(config)
     ids = feature_ids(opened, feature)
     states = Counter[str]()
     for record in opened.records():
@@ -79,7 +80,7 @@ def list_items(feature: str | None, orphans: bool, config_file: Path | None, sto
             echo(f"{record.feature:32} {record.state.upper():>16} {'':17} {failure}")
     if orphans:
         states["orphan"] = _show_orphans(opened, ids, as_json)
-        _say_unnamed(resolve(config_file, store), opened, ids)
+        _say_unnamed(config, opened, ids)
     if as_json:
         echo_json("summary", {"store": str(opened.path), "features": len(ids), **states})
 
@@ -127,7 +128,7 @@ def info(config_file: Path | None, store: Path | None, as_json: bool) -> None:
     Example:
       aupipe store info
     """
-    opened = folder_store(config_file, store)
+    opened = folder_store(resolve(config_file, store))
     content = describe_store(opened)
     if as_json:
         about = {"store": str(opened.path), "backend": opened.backend, "features": content["rows"]}
@@ -154,7 +155,7 @@ def migrate(target: Path, backend: str, config_file: Path | None, store: Path | 
     """
     from aupipe.store.maintenance.migrate import migrate as copy
 
-    opened = folder_store(config_file, store)
+    opened = folder_store(resolve(config_file, store))
     if target.resolve() == Path(opened.path).resolve():
         raise UsageError(f"{target} is the store itself: name another folder")
     records = list(copy(opened, target, backend))
@@ -224,7 +225,7 @@ def purge(recordings: tuple[str, ...], yes: bool, config_file: Path | None, stor
     """
     from aupipe.store.maintenance.purge import purge as erase
 
-    opened = folder_store(config_file, store)
+    opened = folder_store(resolve(config_file, store))
     known = {record.recording for record in opened.records()}
     for recording in recordings:
         if recording not in known:

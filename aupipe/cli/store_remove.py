@@ -61,11 +61,12 @@ def remove(
     """
     from aupipe.store.maintenance.remove import feature_size, remove_feature
 
-    opened = folder_store(config_file, store)
+    config = resolve(config_file, store)
+    opened = folder_store(config)
     chosen = [_one(opened, name) for name in dict.fromkeys(features)]
     if not force:
         try:
-            named = find_named(resolve(config_file, store), opened, keep)
+            named = find_named(config, opened, keep)
         except UsageError as error:
             raise UsageError(
                 f"what is still named cannot be said ({error}): --force removes it all the same"
@@ -162,8 +163,8 @@ def gc(
     from aupipe.store.maintenance.gc import collect, preview
     from aupipe.store.maintenance.remove import old_quarantine, remove_feature, remove_items, remove_quarantined
 
-    opened = folder_store(config_file, store)
     config = resolve(config_file, store)
+    opened = folder_store(config)
     if unused or vanished:
         require_config(config)
     rows: list[dict[str, object]] = []

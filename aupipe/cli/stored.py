@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from aupipe.cli.options import existing_store, resolve
+from aupipe.cli.options import existing_store
 from aupipe.config import Config, load_config
 from aupipe.dataset import open_dataset
 from aupipe.errors import UsageError
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from aupipe.store.local import LocalStore
 
 
-def folder_store(config_file: Path | None, store: Path | None) -> LocalStore:
-    """The store of a command. Raises NoStoreError."""
-    return cast("LocalStore", existing_store(resolve(config_file, store)))
+def folder_store(config: Config) -> LocalStore:
+    """The store of a configuration, which is in a folder. Errors as `existing_store`."""
+    return cast("LocalStore", existing_store(config))
 
 
 def feature_ids(store: Store, feature: str | None) -> set[str]:
