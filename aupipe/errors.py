@@ -109,6 +109,11 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
+def named(error: BaseException) -> str:
+    """Any error as one line, with its kind: ``ValueError: not a number``."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 def is_exhausted(error: BaseException) -> bool:
     """Whether memory, address space or threads have run out; a new process may succeed where this one cannot."""
     text = str(error).lower()

@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from aupipe.errors import AupipeError, UsageError
+from aupipe.errors import AupipeError, UsageError, named
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -87,5 +87,4 @@ class Registry:
         except Exception as error:  # the code of others may raise anything
             if self.origin(name) == "aupipe":
                 raise
-            reason = " ".join(str(error).split())
-            raise UsageError(f"{self.describe(name)} has an error: {type(error).__name__}: {reason}") from error
+            raise UsageError(f"{self.describe(name)} has an error: {named(error)}") from error

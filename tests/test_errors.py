@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import aupipe
-from aupipe.errors import AupipeError
+from aupipe.errors import AupipeError, named
 
 MADE = {"MissingFileError": ("net.onnx", "weights 'net.onnx' not found"), "WeightsMissingError": ("one", "two")}
 DEFINED = re.compile(r"^class \w+Error\(", re.MULTILINE)
@@ -32,3 +32,7 @@ def test_every_error_comes_from_another_process_as_it_was_raised() -> None:
         error = kind(*MADE.get(kind.__name__, ("a line",)))
         again = pickle.loads(pickle.dumps(error))
         assert (type(again), str(again), vars(again)) == (kind, str(error), vars(error))
+
+
+def test_an_unforeseen_error_is_one_line_with_its_kind() -> None:
+    assert named(ValueError("a shape\n  of (3, 4)")) == "ValueError: a shape of (3, 4)"

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from aupipe.doctor import Finding
+from aupipe.errors import named
 
 LIBRARIES = ("torch", "torchvision", "transformers", "timm", "librosa", "cv2", "av", "h5py", "dask", "distributed")
 SHARED_MODULES = {  # packages that overwrite each other's files
@@ -46,8 +47,8 @@ def _examine_library(module: str) -> Finding:
     try:
         imported = importlib.import_module(module)
     except Exception as error:  # broken installations raise anything
-        why = " ".join(f"{type(error).__name__}: {error}".split())
-        return Finding("FAIL", module, why, "install aupipe again into a new virtual environment: pip install -e .")
+        hint = "install aupipe again into a new virtual environment: pip install -e ."
+        return Finding("FAIL", module, named(error), hint)
     return Finding("PASS", module, str(getattr(imported, "__version__", "of no stated version")))
 
 

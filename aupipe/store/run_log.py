@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
+from aupipe.errors import named
 from aupipe.store import fs
 from aupipe.store.links import refuse_link
 from aupipe.store.processes import is_of_this_machine, writer_has_ended, writer_name
@@ -68,7 +69,7 @@ class RunLog:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if isinstance(error, Exception):
-            self.write("error", text=short(f"{type(error).__name__}: {' '.join(str(error).split())}"))
+            self.write("error", text=short(named(error)))
             self.end["state"] = "error"
         elif error is not None:  # KeyboardInterrupt, SystemExit, GeneratorExit
             self.end["state"] = "stopped"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aupipe.errors import AupipeError, UsageError, explain, is_out_of_memory
+from aupipe.errors import AupipeError, UsageError, explain, is_out_of_memory, named
 from aupipe.extract.encoders import ENCODERS, AudioInput, Encode
 from aupipe.extract.encoders.base import column_names_of, is_shareable, row_shape_of
 from aupipe.extract.engine.device import Device
@@ -181,7 +181,7 @@ def _refusal(what: str, inputs: NDArray[Any], error: Exception) -> Exception:
     if isinstance(error, AupipeError) or is_out_of_memory(error):
         return error
     log.info("%s cannot be run", what, exc_info=error)
-    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    reason = named(error)
     return UsageError(f"{what} cannot take in {inputs.shape} {inputs.dtype}: {reason}; check its parameters")
 
 
@@ -202,7 +202,7 @@ def _loading_errors(what: str, weights: Weights | None) -> Iterator[None]:
         reason = explain(error)
         if reason is not None:
             raise AupipeError(f"{what} cannot be loaded: {reason}") from error
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        reason = named(error)
         log.info("%s cannot be loaded", what, exc_info=error)
         if weights is None:
             raise AupipeError(f"{what} cannot be loaded: {reason}") from error

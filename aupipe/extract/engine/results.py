@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
-from aupipe.errors import AupipeError, DamageError, RecordingError, is_exhausted
+from aupipe.errors import AupipeError, DamageError, RecordingError, is_exhausted, named
 from aupipe.store import ItemRecord
 
 log = logging.getLogger(__name__)
@@ -54,9 +54,10 @@ def is_of_the_recording(error: BaseException) -> bool:
 
 def describe(error: BaseException) -> str:
     """One line for the user: the stage and the reason; an error nobody foresaw is logged whole."""
-    words = " ".join(str(error).split())
-    if not isinstance(error, AupipeError):
+    if isinstance(error, AupipeError):
+        words = " ".join(str(error).split())
+    else:
         log.info("unforeseen error", exc_info=error)
-        words = f"{type(error).__name__}: {words}"
+        words = named(error)
     stage = getattr(error, "stage", "")
     return f"{stage}: {words}" if stage else words

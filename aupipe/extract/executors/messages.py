@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from aupipe.errors import AupipeError, explain
+from aupipe.errors import AupipeError, explain, named
 from aupipe.extract.engine.events import FramesDecoded, ItemPublished
 from aupipe.extract.engine.options import ExecutionOptions, ThreadCounts
 from aupipe.extract.engine.results import JobResult
@@ -87,5 +87,5 @@ def fatal_of(error: BaseException) -> Fatal:
     foreseen = explain(error)
     if foreseen is not None:
         return Fatal(foreseen, 1)
-    message = f"{type(error).__name__}: {' '.join(str(error).split())} (in a worker process; -v shows where)"
+    message = f"{named(error)} (in a worker process; -v shows where)"
     return Fatal(message, 1, foreseen=False)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from aupipe.child_process import start_child
-from aupipe.errors import AupipeError, explain
+from aupipe.errors import AupipeError, explain, named
 from aupipe.extract.engine.results import JobResult
 from aupipe.extract.executors import (
     Attempt,
@@ -275,4 +275,4 @@ def portable(error: Exception) -> Exception:
     """An exception as it is sent to the other process: AupipeErrors as they are, others as one with their text."""
     if isinstance(error, AupipeError):
         return error
-    return AupipeError(explain(error) or f"{type(error).__name__}: {' '.join(str(error).split())}")
+    return AupipeError(explain(error) or named(error))

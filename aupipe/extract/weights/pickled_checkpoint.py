@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aupipe.errors import named
 from aupipe.extract.weights import RefusedWeightsError
 from aupipe.extract.weights.checkpoint import listed
 from aupipe.extract.weights.pickled_objects import Inert
@@ -34,7 +35,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     except RefusedWeightsError:
         raise
     except Exception as error:  # the right containers with the wrong things in them
-        raise RefusedWeightsError(f"{path} holds no state dict: {type(error).__name__}: {error}") from error
+        raise RefusedWeightsError(f"{path} holds no state dict: {named(error)}") from error
 
 
 def unwrap(content: Any, source: str = "the file") -> dict[str, Tensor]:

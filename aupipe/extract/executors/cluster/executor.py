@@ -15,7 +15,7 @@ from typing import Any
 
 from distributed import Client
 
-from aupipe.errors import AupipeError
+from aupipe.errors import AupipeError, named
 from aupipe.extract.engine.events import FramesDecoded, ItemPublished
 from aupipe.extract.executors import (
     Attempt,
@@ -84,7 +84,7 @@ class DaskExecutor:
         try:
             self.client.register_plugin(plugin, name=PLUGIN)
         except Exception as error:  # of one machine; the others have it
-            log.warning("a Dask worker takes no part: %s: %s", type(error).__name__, " ".join(str(error).split()))
+            log.warning("a Dask worker takes no part: %s", named(error))
 
     # What the driver asks ---------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from distributed import WorkerPlugin, get_worker
 
+from aupipe.errors import named
 from aupipe.extract.executors import Attempt
 from aupipe.extract.executors.cluster.agent import Agent
 from aupipe.extract.executors.cluster.messages import PLUGIN, AgentMessage, Order, Refusal, opened, sealed
@@ -51,8 +52,7 @@ class AgentPlugin(WorkerPlugin):
         try:
             order: Order = opened(self.order)
         except Exception as error:  # a plug-in that is not installed here
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            tell(Refusal(worker.address, socket.gethostname(), reason))
+            tell(Refusal(worker.address, socket.gethostname(), named(error)))
             return
         log_to_stderr(order.log_level)
         self.agent = Agent(order, worker.address, tell)
