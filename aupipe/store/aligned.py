@@ -65,14 +65,6 @@ def recordings_of(views: Sequence[FeatureView]) -> list[str]:
     return sorted({recording for view in own or views for recording in view})
 
 
-def has_all(views: Sequence[FeatureView], recording: str) -> bool:
-    """Whether `aligned_items` finds every feature of a recording."""
-    try:
-        return bool(aligned_items(views, recording))
-    except UsageError:
-        return False
-
-
 def wide_table(
     store: ItemReader, features: Sequence[str], recordings: Iterable[str] = (), allow_missing: bool = False
 ) -> Any:
@@ -83,19 +75,21 @@ def wide_table(
         raise UsageError("to_frame: name the features of the table")
     names = [view.spec.name for view in views]
     prefixes = [view.spec.name if names.count(view.spec.name) == 1 else view.spec.id for view in views]
-    wanted = list(recordings) or recordings_of(views)
-    if allow_missing:
-        wanted = [recording for recording in wanted if has_all(views, recording)]
-    if not wanted:
-        raise UsageError(f"no recording has all of {', '.join(prefixes)}")
     parts = []
-    for recording in wanted:
-        items = aligned_items(views, recording)
+    for recording in list(recordings) or recordings_of(views):
+        try:
+            items = aligned_items(views, recording)
+        except UsageError:
+            if not allow_missing:
+                raise
+            continue
         times = next((times for item in items if (times := item.known_times()) is not None), np.nan)
         table = {"recording": recording, "frame": np.arange(len(items[0])), "time_s": times}
         parts.append(pandas.DataFrame(table, columns=list(table)))
         values = [_named(pandas, item, prefix) for item, prefix in zip(items, prefixes, strict=True)]
         parts[-1] = pandas.concat([parts[-1], *values], axis=1)
+    if not parts:
+        raise UsageError(f"no recording has all of {', '.join(prefixes)}")
     return pandas.concat(parts, ignore_index=True)
 
 
