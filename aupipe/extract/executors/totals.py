@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from aupipe.extract.engine.events import FramesDecoded
 from aupipe.extract.engine.results import JobResult
@@ -19,6 +19,7 @@ from aupipe.store import ItemRecord
 BUSY = 0.85  # a stage that is busy for this share of the time limits the run
 MARK_EVERY_S, RECENT_S = 2.0, 20.0  # what a stage does now is what it did in the last seconds
 
+Totals = TypeVar("Totals", StageTotals, PhaseTotals)
 StageTable = dict[str, dict[str, Any]]
 
 
@@ -92,12 +93,7 @@ class RunTotals:
 
     def phases(self) -> dict[str, PhaseTotals]:
         """Media that went through each phase, and what that took, over all worker processes."""
-        found = {}
-        for name in PHASES:
-            totals = [measured.phases[name] for measured in self.measured.values() if name in measured.phases]
-            if totals:
-                found[name] = sum(totals, PhaseTotals())
-        return found
+        return _added(PHASES, [measured.phases for measured in self.measured.values()], PhaseTotals())
 
     def cpu_s(self) -> float:
         """CPU time of all worker processes in seconds, including their start."""
@@ -105,12 +101,7 @@ class RunTotals:
 
     def _sums(self) -> dict[str, StageTotals]:
         """Totals of each stage over all worker processes, in the order in which a frame passes them."""
-        found = {}
-        for stage in STAGES:
-            totals = [measured.stages[stage] for measured in self.measured.values() if stage in measured.stages]
-            if totals:
-                found[stage] = sum(totals, StageTotals())
-        return found
+        return _added(STAGES, [measured.stages for measured in self.measured.values()], StageTotals())
 
     def stages(self) -> StageTable:
         """What each stage has done since the run began."""
@@ -147,6 +138,12 @@ def busiest_of(stages: StageTable) -> str:
 def describe_stage(stage: str, content: Mapping[str, Any]) -> str:
     """``detect 88% (19/s)``: how busy, and the frames a second it would do if it never waited."""
     return f"{stage} {content['busy']:.0%}" + (f" ({content['frames_per_s']:.0f}/s)" if content["frames"] else "")
+
+
+def _added(names: Sequence[str], parts: Sequence[Mapping[str, Totals]], none: Totals) -> dict[str, Totals]:
+    """The sum over all parts for each name that any of them has, in the order of ``names``; ``none``: of nothing."""
+    known = {name: [part[name] for part in parts if name in part] for name in names}
+    return {name: sum(totals, none) for name, totals in known.items() if totals}
 
 
 def _described(total: StageTotals, seconds: float) -> dict[str, Any]:
