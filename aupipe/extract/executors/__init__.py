@@ -1,7 +1,8 @@
 """Who runs which job where: the executor protocol, and the events an executor reports.
 
 `aupipe.extract.executors.driver.extract` hands out jobs and decides what is tried again; it needs nothing but this
-protocol. `aupipe.extract.executors.local.LocalExecutor` runs them in supervised worker processes of this machine.
+protocol. `aupipe.extract.executors.local.LocalExecutor` runs them in supervised worker processes of this machine,
+`aupipe.extract.executors.cluster.executor.DaskExecutor` on many machines.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ from aupipe.extract.planning.plan import Job
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at a job, or at one modality of it. ``size_bytes``: of its video, a measure of its work."""
+    """One try at a job, or at one modality of it.
+
+    ``size_bytes``: of its video, a measure of its work; below 0 where the run no longer sees the video.
+    """
 
     job: Job
     alone: bool = False  # in a process of its own: what dies then is known
     size_bytes: int = 0
-    died_alone: bool = False  # once; from outside (a killed process, no memory) that happens to any video
+    died_alone: bool = False  # a process that had it alone died, once: that may have had a cause outside of the video
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ class Executor(Protocol):
         ...
 
     def shutdown(self) -> Iterator[ExecutorEvent]:
-        """Let every process close its store and end; what they measured last."""
+        """Let every process close its store and end. Yields what they measured last."""
         ...
 
     def kill_all(self) -> None:

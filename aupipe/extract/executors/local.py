@@ -194,7 +194,7 @@ class LocalExecutor:
         self.workers.remove(worker)
 
     def reap(self, worker: WorkerProcess) -> str:
-        """Let go of a worker that has ended; of what it died, in words.
+        """Let go of a worker that has ended. Returns of what it died, in words.
 
         Raises AupipeError when it never started, nor did the one before it: one may be killed by accident.
         """

@@ -1,6 +1,6 @@
 """How long videos are, by their headers, before anything is decoded. A plan shows it; rows are never counted by it.
 
-Headers are read in child processes: what a broken file makes of FFmpeg ends a child, and the file counts as unreadable.
+Headers are read in child processes: a broken file that crashes FFmpeg ends a child alone, and counts as unreadable.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def media_lengths(recordings: Sequence[Recording]) -> dict[str, MediaLength | No
 
 
 def _ask(recordings: Sequence[Recording]) -> list[tuple[Recording, MediaLength | None]]:
-    """Have a child look at recordings, and another one at the rest where it dies or hangs."""
+    """The length of each recording, in their order. Where a child dies or hangs, another one reads on."""
     found: list[tuple[Recording, MediaLength | None]] = []
     while len(found) < len(recordings):
         process, connection = start_child("aupipe.extract.executors.media_lengths", environment_of())

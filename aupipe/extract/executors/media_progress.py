@@ -59,7 +59,10 @@ class MediaState:
 
 @dataclass
 class MediaProgress:
-    """What has ended, and what is left. ``costs``: seconds for one of media by phase, as an earlier run measured."""
+    """What has ended, and what is left.
+
+    ``costs``: phase -> seconds of work for a second of media, as an earlier run has measured.
+    """
 
     videos: Mapping[str, JobMedia]
     costs: Mapping[str, float] = field(default_factory=dict)

@@ -27,8 +27,8 @@ SAMPLED = 50  # stored items of a feature, whose rows are weighed
 class EarlierRun:
     """What an earlier extraction of the same features on this machine has measured.
 
-    ``costs``: seconds for one of media, by phase; ``at_once``: phases of videos under way at a time; ``start_s``: until
-    the first video was opened.
+    ``costs``: phase -> seconds of work for a second of media. ``at_once``: phases of videos that were under way at a
+    time, on average. ``start_s``: seconds until the first video was opened.
     """
 
     utc: str

@@ -113,7 +113,7 @@ class RetryPolicy:
             self._from_back = not self._from_back
 
     def next_suspect(self) -> Attempt:
-        """The next of the suspects, of which there is one, without what has been published of it since."""
+        """The next suspect, without what has been published of it since; there must be one."""
         first = [attempt for attempt in self.suspects if not attempt.died_alone] or list(self.suspects)
         from_back = self._from_back and len(requested(first[0].job)) == len(requested(first[-1].job))
         attempt = first[-1] if from_back else first[0]  # the parts of one video come first

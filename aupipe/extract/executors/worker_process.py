@@ -28,6 +28,8 @@ class Slot:
 
 @dataclass
 class WorkerProcess:
+    """A process that was started, and what it has told."""
+
     number: int
     process: subprocess.Popen[bytes]
     connection: Connection

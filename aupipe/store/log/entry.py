@@ -1,4 +1,4 @@
-"""What is known of one item: the lines that matter, in whatever order they are read."""
+"""What is known of one item."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ from aupipe.extract.meter import Measured
 from aupipe.store import ItemRecord
 
 IDLE_S = 60.0  # worker processes without a job end after so long
-TELL_S = 2.0
+TELL_S = 2.0  # between reports of progress
 CLOSE_AFTER = 5  # deaths of worker processes in a row, no job having ended between them
 
 log = logging.getLogger(__name__)
@@ -56,10 +56,10 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class _Batch:
-    """Jobs that came together; ``over`` is resolved when the last of them is ``left`` no more."""
+    """The jobs of one task; ``over`` is resolved when none of them is left."""
 
     jobs: Mapping[int, Attempt]  # by number
-    left: set[int]
+    left: set[int]  # numbers of the jobs that are not over
     over: Future[None] = field(default_factory=Future)
 
     def note_over(self, number: int) -> None:
@@ -163,7 +163,7 @@ class Agent:
         self._hello = Hello(self.address, self.host, gpus(devices), can.slots, can.least, can.most)
 
     def _receive(self, wait: bool) -> None:
-        """Take in what has come; ``wait``: until something comes, for a moment."""
+        """Take in the jobs that have come, and those that were abandoned. ``wait``: up to `TELL_S` for the first."""
         while True:
             try:
                 batch = self._inbox.get(timeout=TELL_S) if wait else self._inbox.get_nowait()
@@ -181,7 +181,7 @@ class Agent:
         self._drop_abandoned()
 
     def _drop_abandoned(self) -> None:
-        """The run has lost interest in jobs: their processes end, where none holds a job that is wanted."""
+        """Let go of abandoned jobs; the processes end once no job is left, since they may still work on them."""
         gone = set()
         while not self._abandoned.empty():
             gone.add(self._abandoned.get())
@@ -247,7 +247,7 @@ class Agent:
             each.batch.note_over(number)
 
     def _report(self) -> None:
-        """Tell what has been done since the last time, every two seconds; results tell it, too."""
+        """Tell every `TELL_S` what has been done since the last time; the end of a job tells it, too."""
         if time.monotonic() - self._told_s < TELL_S:
             return
         if not self._began:  # the run may not have listened yet when this was told before

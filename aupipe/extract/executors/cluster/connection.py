@@ -85,7 +85,8 @@ class Connection:
 def connected(options: SchedulerOptions, tell: Tell) -> Iterator[Connection]:
     """The scheduler, for this run alone: a second run waits here, before it plans, until the first has ended.
 
-    Raises AupipeError when the scheduler cannot be reached.
+    Raises AupipeError when the scheduler cannot be reached, UsageError for an address, a file or certificates that
+    cannot be used.
     """
     _quiet_dask()
     security, address = options.security(), find_address(options.scheduler, options.patience_s, tell)

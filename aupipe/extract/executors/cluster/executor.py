@@ -50,7 +50,7 @@ from aupipe.extract.planning.plan import source_paths
 POLL_S = 1.0
 LOOK_S = 2.0  # between looks at which machines are still there
 LOST_WITH = 3  # machines: a job that was lost with so many is tried alone
-CALL_S = 10.0  # a call that all machines answer waits so long for one that does not
+CALL_S = 10.0  # so long a call waits for the scheduler, or for machines that do not answer
 SILENT_S = 60.0  # a scheduler on a busy machine may take long to answer; one that has ended is noticed at once
 TOUCH_S = 3600.0  # between signs of life on the file that marks the store
 
@@ -65,8 +65,8 @@ class DaskExecutor:
     scheduler: str  # address
     order: Order
     machines: Machines
-    _where: dict[int, str] = field(default_factory=dict)  # job -> address
-    _numbers: Iterator[int] = field(default_factory=itertools.count)
+    _where: dict[int, str] = field(default_factory=dict)  # number of a job -> address of its machine
+    _numbers: Iterator[int] = field(default_factory=itertools.count)  # of jobs
     _arrived: queue.SimpleQueue[TaskOver | AgentMessage] = field(default_factory=queue.SimpleQueue)
     _processes: dict[tuple[str, int], int] = field(default_factory=dict)  # (address, number there) -> number here
     _losses: Counter[str] = field(default_factory=Counter)  # video -> machines it was lost with
@@ -98,7 +98,7 @@ class DaskExecutor:
         return self.machines.has_slot(size_bytes, alone)
 
     def assign(self, attempt: Attempt) -> None:
-        """Give a job to the emptiest machine that can take it; one that killed, elsewhere if there is elsewhere."""
+        """Give a job to the emptiest machine that can take it; one that killed, to a machine where it did not."""
         machine = self.machines.choose(attempt, self._died_on[attempt.job.video_id])
         number = next(self._numbers)
         machine.give(number, attempt)
@@ -207,7 +207,7 @@ class DaskExecutor:
     # Machines ---------------------------------------------------------------------------------------------------------
 
     def _refuse(self, refusal: Refusal) -> Iterator[ExecutorEvent]:
-        """A machine takes no part, or no longer: its jobs go back."""
+        """A machine takes no part, or no longer: the driver gets its jobs back."""
         if (changed := self.machines.refuse(refusal)) is not None:
             yield changed
         yield from self._drop(refusal.address)
@@ -226,7 +226,10 @@ class DaskExecutor:
         return self._processes.setdefault((address, number), len(self._processes))
 
     def _look(self) -> Iterator[ExecutorEvent]:
-        """Which machines are still there. Raises AupipeError when there has been none for too long."""
+        """Drop the machines that are gone.
+
+        Raises AupipeError where the scheduler is gone, or no machine has taken part for too long.
+        """
         now_s = time.monotonic()
         if now_s - self._looked_s < LOOK_S:
             return

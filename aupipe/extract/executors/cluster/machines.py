@@ -29,7 +29,7 @@ class Machine:
     ended_bytes: int = 0
     deaths: int = 0  # of worker processes since a job ended
     busy_s: float = 0.0  # with any job, until `since_s`
-    since_s: float = 0.0
+    since_s: float = 0.0  # when it last got a job while it had none
 
     @property
     def address(self) -> str:
@@ -41,7 +41,7 @@ class Machine:
         return self.deaths > 0 and not self.ended
 
     def bytes_per_s(self) -> float:
-        """Of the videos it has ended; 0 before the first."""
+        """Bytes of the videos that it has ended, for each second in which it had any job; 0 before the first."""
         busy_s = self.busy_s + (time.monotonic() - self.since_s if self.held else 0.0)
         return self.ended_bytes / busy_s if busy_s > 0 else 0.0
 
@@ -90,10 +90,9 @@ class Machines:
         self.patience_s = patience_s  # so long a run waits when no machine takes part
         self.again = again  # what to do then, in words
         self._joined: dict[str, Machine] = {}  # by address
-        self._open: dict[
-            str, Machine
-        ] = {}  # of those, all that are to get jobs: looking at each, for each job, is slow
-        self._refused: dict[str, Refusal] = {}
+        # Of those, all that are to get jobs: looking at every machine for each job is slow.
+        self._open: dict[str, Machine] = {}
+        self._refused: dict[str, Refusal] = {}  # by address
         self._crowded: set[str] = set()  # of those, what would share a GPU with a machine that takes part
         self._served_s = time.monotonic()  # when a machine was last there that takes part
 
@@ -157,7 +156,8 @@ class Machines:
     def has_slot(self, size_bytes: int, alone: bool = False) -> bool:
         """Whether any machine can have one more job of this size.
 
-        A machine that cannot is looked at again when it is due: until then its work only gets longer.
+        A machine that cannot is not looked at again before one of its jobs is over and it is due: until then it is no
+        less full, and its speed is only estimated lower.
         """
         if alone:
             return any(machine.has_slot(size_bytes, alone) for machine in self)
@@ -169,7 +169,11 @@ class Machines:
         return False
 
     def choose(self, attempt: Attempt, avoided: Set[str]) -> Machine:
-        """The emptiest machine that can take a job; one that killed, where it has not (``avoided``: addresses)."""
+        """The emptiest machine that can take a job; `has_slot` must have found one.
+
+        A job that is tried alone goes, where there is a choice, to none of the machines that are doubtful or
+        ``avoided`` (addresses), where it killed a process.
+        """
 
         def order(machine: Machine) -> tuple[bool, bool, float]:
             unfit = attempt.alone and (machine.is_doubtful or machine.address in avoided)

@@ -114,8 +114,10 @@ class Died:
 
 @dataclass(frozen=True)
 class Returned:
-    """A job was not finished, for a reason that is not its own. ``unseen``: the machine does not see its video as the
-    run does."""
+    """A job was not finished, for a reason that is not its own.
+
+    ``unseen``: in what the machine sees another video than the run does, in one line; empty where it does not.
+    """
 
     job: int
     unseen: str = ""

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from distributed import Worker
 
 MANY = 1_000_000  # tasks that Dask runs at once: they only wait
-# Milliseconds between two looks of a Dask worker at itself, for its dashboard: at its threads, its event loop (3 s
-# between two ticks are logged), its memory and network. At Dask's 10, 20 and 500 ms an idle worker wakes up 150 times a
-# second for them.
+# Milliseconds between two looks of a Dask worker at itself, for its dashboard: at its threads, its event loop (Dask
+# logs a warning where two ticks are 3 s apart), its memory and network. At Dask's 10, 20 and 500 ms an idle worker
+# wakes up 150 times a second for them.
 SLOWED_MS = {"profile": 10_000.0, "profile-cycle": 10_000.0, "tick": 2_000.0, "ticks": 10_000.0, "monitor": 5_000.0}
 
 
@@ -68,7 +68,7 @@ class AgentPlugin(WorkerPlugin):
         return None
 
     def transition(self, key: Any, start: str, finish: str, **more: Any) -> None:
-        """Called by Dask for every change of a task: one that is cancelled has nobody to wait for it."""
+        """Called by Dask for every change of a task: the jobs of one that is cancelled are abandoned."""
         if finish in ("cancelled", "released", "forgotten") and self.agent is not None:
             numbers = self._numbers.pop(key, ())
             if numbers:
@@ -76,7 +76,7 @@ class AgentPlugin(WorkerPlugin):
 
     async def run(self, key: str, jobs: Mapping[int, Attempt]) -> None:
         """Run jobs; the task with this key waits for them."""
-        if self.agent is None or not key.startswith(f"{self.topic}-"):  # of another run
+        if self.agent is None or not key.startswith(f"{self.topic}-"):  # this machine refused, or it is another run's
             return
         self._numbers[key] = tuple(jobs)
         try:

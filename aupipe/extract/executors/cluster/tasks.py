@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TaskOver:
-    """A task is over: told by a thread of Dask."""
+    """A task has ended, failed or been cancelled."""
 
     key: str
 
@@ -30,20 +30,23 @@ class TaskOver:
 @dataclass(frozen=True)
 class _Task:
     address: str
-    jobs: tuple[int, ...]  # by number
+    jobs: tuple[int, ...]  # their numbers
     future: Future
 
 
 @dataclass
 class Tasks:
-    """The tasks of a run. ``topic``: what their keys begin with; ``tell`` receives a `TaskOver` for each."""
+    """The tasks of a run; all methods are for one thread.
+
+    ``topic``: what their keys begin with. ``tell`` receives a `TaskOver` for each, in a thread of Dask.
+    """
 
     client: Client
     topic: str
     tell: Callable[[TaskOver], None]
     _unsent: defaultdict[str, dict[int, Attempt]] = field(default_factory=lambda: defaultdict(dict))  # by address
     _sent: dict[str, _Task] = field(default_factory=dict)  # by key
-    _numbers: Iterator[int] = field(default_factory=itertools.count)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)  # of tasks, for their keys
 
     def add(self, address: str, number: int, attempt: Attempt) -> None:
         """Give a job to the machine at an address; it is sent by `send`."""
@@ -59,7 +62,7 @@ class Tasks:
             future.add_done_callback(lambda done: self.tell(TaskOver(done.key)))
 
     def finish(self, over: TaskOver) -> tuple[int, ...]:
-        """Let go of a task that is over; its jobs, by number. None where it was dropped before."""
+        """Let go of a task that is over. Returns the numbers of its jobs; none where it was cancelled by `drop`."""
         task = self._sent.pop(over.key, None)
         if task is None:
             return ()
@@ -69,13 +72,13 @@ class Tasks:
         return task.jobs
 
     def drop(self, address: str) -> None:
-        """Cancel all that a machine was given."""
+        """Cancel the tasks of the machine at an address, and forget what was added for it and not sent."""
         self._unsent.pop(address, None)
         for key in [key for key, task in self._sent.items() if task.address == address]:
             self._sent.pop(key).future.release()
 
     def clear(self) -> None:
-        """Cancel all."""
+        """Do what `drop` does, for all machines."""
         self._unsent.clear()
         while self._sent:
             self._sent.popitem()[1].future.release()
