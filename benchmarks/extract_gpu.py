@@ -83,7 +83,7 @@ def end_to_end(
 ) -> tuple[float, Cost, float, np.ndarray]:
     """Median wall seconds beyond start-up, one run's cost; of the last run the GPU's idle share and one clip's rows."""
     encoders = named(models)
-    shares, rows = [], []
+    shares, rows = list[float](), list[np.ndarray]()
 
     def run() -> Cost:
         with busy_samples() as samples:
@@ -152,7 +152,8 @@ def forward(model: str, device: str, batch: int = BATCH) -> float:
     import torch
 
     dtype = getattr(torch, PRECISION)
-    network: Any = timm.create_model(model, num_classes=0).eval().to(device, dtype, memory_format=torch.channels_last)
+    network: Any = timm.create_model(model, num_classes=0).eval().to(device, dtype)
+    network = network.to(memory_format=torch.channels_last)
     pixels = torch.randn(batch, 3, 224, 224, device=device).to(dtype).to(memory_format=torch.channels_last)
     with torch.inference_mode():
         return timed(lambda: network(pixels), 4) / batch

@@ -57,8 +57,9 @@ def umeyama(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 def faces(clips: list[str], model: str, out: Path) -> dict[str, int]:
     network, config = network_of(model), timm.get_pretrained_cfg(model)
+    assert config is not None, f"{model}: timm has no pretrained configuration of it"
     size = config.input_size[-1]
-    mean, std = np.float32(config.mean), np.float32(config.std)
+    mean, std = np.array(config.mean, np.float32), np.array(config.std, np.float32)
     weights = Path(os.environ["AUPIPE_WEIGHTS"]) / "face_detection_yunet_2023mar.onnx"
     detector = cv2.FaceDetectorYN.create(str(weights), "", (320, 320), MIN_SCORE, NMS_THRESHOLD, TOP_K)
     total = {"frames": 0, "faces": 0}
@@ -89,7 +90,7 @@ def frames(clips: list[str], model: str, out: Path, batch: int) -> dict[str, int
     transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=network))
     total = {"frames": 0, "faces": 0}
     for clip in clips:
-        rows, waiting = [], []
+        rows, waiting = list[Any](), list[Any]()
 
         def forward(rows: list[Any] = rows, waiting: list[Any] = waiting) -> None:
             with torch.no_grad():

@@ -284,10 +284,12 @@ def write(case: Case, folder: Path) -> Path:
     times_s, rate = case.times_s, int(rate_word)
     with av.open(str(path), "w", format=MUXERS.get(container_name, container_name)) as container:
         stream = container.add_stream(codec, rate=case.fps, options=OPTIONS.get(codec, {}) | options)
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pixels
         if {"vfr", "start"} & set(case.options) and codec not in ("mpeg2video", "mpeg1video"):
             stream.codec_context.time_base = Fraction(1, 12800)
         voice = container.add_stream(sound_codec, rate=rate, layout=layout)
+        assert isinstance(voice, av.AudioStream)
         voice.bit_rate = {"libopencore_amrnb": 12200, "wmav1": 64000, "wmav2": 64000}.get(sound_codec, 128000)
         sound = sound_frames(voice.codec_context, layout, rate, float(case.options.get("sound", 0)), float(times_s[-1]))
         for number, time_s in enumerate(times_s):

@@ -76,7 +76,7 @@ class SleepingAgent(Agent):
     """The agent of a machine with such an executor."""
 
     def _open(self) -> None:
-        self._executor = SleepingExecutor()  # type: ignore[assignment]
+        self._executor = SleepingExecutor()
         self._hello = Hello(self.address, self.address, (), AT_ONCE, LEAST, MOST)
 
 

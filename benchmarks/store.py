@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ import numpy as np
 
 from aupipe.config import FacesConfig
 from aupipe.extract.faces.tracking import TrackParams
-from aupipe.store import ItemRecord, create_store, open_store
+from aupipe.store import ItemRecord, Store, create_store, open_store
+from aupipe.store.local import LocalStore
 from aupipe.store.log.line import CLOSED_LINE, encode_line
 from aupipe.store.maintenance.gc import collect
 from aupipe.types import FeatureSpec, Recording, SourceIdentity
@@ -112,16 +114,14 @@ def windows(folder: Path, names: list[str], rounds: int) -> dict[str, float]:
                         row[...] = handles[name, dim][start : start + WINDOW]
 
         for dims, label in ((DIMS[:1], "one feature"), (DIMS, "four features")):
-            bare(dims), ours(dims), views(dims)  # warm
+            limit, into, read, slowly = (partial(run, dims) for run in (bare, ours, views, plain))
+            for run in (limit, into, read):  # warm
+                run()
             key = f"windows, {label}, {backend}"
-            found[f"{key}: read_into"] = ratio(
-                lambda d=dims: bare(d), lambda d=dims, f=ours: f(d), rounds, time.process_time
-            )
-            found[f"{key}: read"] = ratio(
-                lambda d=dims: bare(d), lambda d=dims, f=views: f(d), rounds, time.process_time
-            )
+            found[f"{key}: read_into"] = ratio(limit, into, rounds, time.process_time)
+            found[f"{key}: read"] = ratio(limit, read, rounds, time.process_time)
             label = {"zarr": "zarr-python", "hdf5": "h5py"}[backend]
-            slow = ratio(lambda d=dims: bare(d), lambda d=dims, f=plain: f(d), max(3, rounds // 8), time.process_time)
+            slow = ratio(limit, slowly, max(3, rounds // 8), time.process_time)
             found[f"{key}: {label} indexing"] = slow / len(draws)
         for handle in handles.values():
             if backend == "hdf5":
@@ -152,7 +152,8 @@ def whole_recordings(folder: Path, names: list[str], rounds: int) -> dict[str, f
             for name in names:
                 store.read_into(out, name, SPECS[0].id)
 
-        bare(), ours()
+        bare()
+        ours()
         found[f"whole recordings, {backend}"] = ratio(bare, ours, rounds, time.process_time)
     return found
 
@@ -171,9 +172,11 @@ def writing(folder: Path, rounds: int) -> dict[str, float]:
             rows.tofile(file)
             os.fsync(file.fileno())
 
-    runs: dict[str, Callable[[int], Any]] = {"tofile": bare}
-    for backend, store in stores.items():
-        runs[backend] = lambda number, store=store: store.publish(f"clip {number}", SPECS[0], rows)
+    def publish(store: Store, number: int) -> None:
+        store.publish(f"clip {number}", SPECS[0], rows)
+
+    runs: dict[str, Callable[[int], None]] = {"tofile": bare}
+    runs |= {backend: partial(publish, store) for backend, store in stores.items()}
     took: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(rounds + 3):
         order = list(runs)[number % 3 :] + list(runs)[: number % 3]
@@ -240,13 +243,20 @@ def make_large_store(folder: Path, recordings: int, journals: int = 8, videos: b
             file.write(CLOSED_LINE)
 
 
+def open_folder(path: Path) -> LocalStore:
+    """The store in a folder, with what maintenance needs of it."""
+    store = open_store(path)
+    assert isinstance(store, LocalStore)
+    return store
+
+
 def many_journals(folder: Path, recordings: int) -> dict[str, float]:
     """Opening and refreshing a store of 20,000 journals of 1,000 writers, before and after they are collected."""
     make_large_store(folder / "journals", recordings, 20_000, videos=False)
     found: dict[str, float] = {}
     for label in ("20,000 journals", "collected once", "collected twice"):
         start = time.perf_counter()
-        store = open_store(folder / "journals")
+        store = open_folder(folder / "journals")
         found[f"{label}: open, s"] = time.perf_counter() - start
         start = time.perf_counter()
         states = store.states([spec.id for spec in SPECS])
@@ -296,7 +306,7 @@ def _peak_mib() -> float:
 def planning(folder: Path, recordings: int, rounds: int) -> dict[str, float]:
     """Open + plan over ``recordings`` x 4, each time in a fresh process; its imports are not counted."""
     make_large_store(folder / "large", recordings)
-    open_store(folder / "large").compact()
+    open_folder(folder / "large").compact()
     command = [sys.executable, __file__, "--plan", str(folder), "--recordings", str(recordings)]
     found = {}
     for label, more in (("", []), (", looking at each video", ["--look"])):

@@ -17,7 +17,7 @@ import torch
 from synau_world import AUCORR, W1, W2, View, World, bayes, make_world, units
 
 from aupipe.allocator import keep_freed_memory
-from aupipe.tasks import AU_NAMES
+from aupipe.tasks import AU_NAMES, OFFICIAL
 from aupipe.train.crossval import Fold
 from aupipe.train.ensemble import train_ensemble
 from aupipe.train.ensemble_recipe import load_ensemble_recipe
@@ -125,7 +125,7 @@ def known(world: World, split: str, view: View = "smooth", use: tuple[str, ...] 
 def _predictions(name: str, scores: np.ndarray) -> Predictions:
     frames = len(scores)
     clock = np.arange(frames) / 25
-    return Predictions(name, "au", AU_NAMES, scores.astype(np.float32), np.ones(frames, bool), clock)
+    return Predictions(name, OFFICIAL["au"], AU_NAMES, scores.astype(np.float32), np.ones(frames, bool), clock)
 
 
 def train_line(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.store import Store, create_store
-from aupipe.tasks import AU_NAMES
+from aupipe.tasks import AU_NAMES, OFFICIAL
 from aupipe.train.labels import NAMES
 from aupipe.types import FeatureSpec, Labels, Recording
 
@@ -105,7 +105,7 @@ class World:
         for name, state in self.states.items():
             valid = np.repeat(~self.invalid[name][:, None], table.shape[1], axis=1)
             targets = np.where(valid, table[state], 0.0).astype(np.float32)
-            found[name] = Labels(task, NAMES[task], targets, valid)
+            found[name] = Labels(OFFICIAL[task], NAMES[task], targets, valid)
         return found
 
     def of(self, split: str, task: str = "au") -> dict[str, Labels]:
@@ -237,7 +237,7 @@ def _emit(rng: np.random.Generator, item: Modality, state: NDArray[np.int64], re
     for t in range(1, size):
         if not restart[t]:
             noise[t] = item.phi * noise[t - 1] + fresh * noise[t]
-    offset = 1.5 * rng.normal(size=dim)
+    offset = 1.5 * rng.normal(size=(dim,))
     offset -= item.basis @ (item.basis.T @ offset)
     return item.means[state] @ item.basis.T + offset + noise
 

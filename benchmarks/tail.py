@@ -1,4 +1,4 @@
-"""An encoder trained along against the same one frozen: ``python -m benchmarks.tail PROJECT [--epochs 8]``.
+"""An encoder trained along against the same one frozen: ``python benchmarks/tail.py PROJECT [--epochs 8]``.
 
 ``--make ROOT --every 5`` makes PROJECT first: every fifth frame of the videos and the labels of an Aff-Wild2 tree, and
 an `aupipe.toml` with two encoders of 32 px, `crops32` and `regnet32` (random weights), which `aupipe extract` computes.
@@ -16,12 +16,14 @@ import argparse
 import logging
 import statistics
 import tempfile
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import av
 import numpy as np
 import torch
+from crops import measure
 
 from aupipe.cli.data import gather
 from aupipe.config import load_config
@@ -32,7 +34,6 @@ from aupipe.train.fit import fit
 from aupipe.train.fit_config import FitConfig, FitData
 from aupipe.train.predict import predict
 from aupipe.train.recipe import load_recipe
-from benchmarks.crops import measure
 
 SMALL = "width=64, spatial_layers=1, temporal_layers=2, heads=4, feedforward=128, positions=64, dropout=0.1"
 VIVIT = f"kind='vivit', tokens=1, {SMALL}"
@@ -74,6 +75,7 @@ def make(root: Path, project: Path, every: int) -> None:
     for file in sorted((root / "videos").iterdir()):
         with av.open(str(file)) as old, av.open(str(project / "videos" / file.name), "w") as new:
             source = old.streams.video[0]
+            assert source.average_rate is not None, f"{file}: no frame rate"
             rate = source.average_rate / every
             stream = new.add_stream("libx264", rate=rate, options={"crf": "18"})
             stream.width, stream.height, stream.pix_fmt = source.width, source.height, "yuv420p"
@@ -116,10 +118,8 @@ def main() -> None:
         train = data.train
         given = FitData(train, data.validation, data.labels, data.features)
         with tempfile.TemporaryDirectory() as folder:
-            run = fit(
-                store, given, FitConfig(recipe, task, options.seed), Path(folder) / name,
-                progress=lambda line, name=name: print(f"{name:8} {line}", flush=True),
-            )  # fmt: skip
+            tell = partial(print, f"{name:8}", flush=True)
+            run = fit(store, given, FitConfig(recipe, task, options.seed), Path(folder) / name, progress=tell)
             found[name] = predict(run, store, data.validation)
         epochs[name] = statistics.median(one.seconds for one in run.history)
     labels = {r.id: data.labels[r.id] for r in data.validation}

@@ -47,7 +47,7 @@ def make_store(folder: Path, recordings: int, frames: int, dim: int) -> tuple[li
         store.publish(made[-1].id, spec, rows)
         np.save(folder / f"{made[-1].id}.npy", rows)
         targets = (rng.random((frames, 12)) < 0.2).astype(np.float32)
-        labels[made[-1].id] = Labels("au", NAMES["au"], targets, np.ones(targets.shape, bool))
+        labels[made[-1].id] = Labels(OFFICIAL["au"], NAMES["au"], targets, np.ones(targets.shape, bool))
     return made, labels, spec.id
 
 
@@ -129,7 +129,7 @@ def main() -> None:
         titles = "".join(f"{name:>10s}" for name in names) + "   x ready" + f"{'in memory / by index':>22s}"
         print(f"{'head':8s} {'s/epoch ready':>18s}{titles}")
         for head in options.heads.split(","):
-            taken = {name: [] for name in epochs}
+            taken: dict[str, list[float]] = {name: [] for name in epochs}
             step = make_step(head, examples[0].dims, device)
             step(ready[0])
             for _ in range(options.turns):

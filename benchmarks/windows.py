@@ -1,4 +1,4 @@
-"""How fast windows reach torch: ``python -m benchmarks.windows``. `WindowDataset` against the feed of `aupipe train`.
+"""How fast windows reach torch: ``python benchmarks/windows.py``. `WindowDataset` against the feed of `aupipe train`.
 
 The same windows in the same order, without a head: as `fit` streams them from the store (standardised, as float32, with
 labels and masks), by `WindowDataset.gather` into one batch, and by a `DataLoader` without worker processes, and with
@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from train import make_store
 
 from aupipe.store import open_store
 from aupipe.store.windows import WindowDataset, cut_windows, keep
 from aupipe.train.data import fit_scaling, load_examples
 from aupipe.train.loader import Streaming
 from aupipe.train.windows import chunks
-from benchmarks.train import make_store
 
 
 def rate(epoch: Callable[[], Iterable[Any]], windows: int, skipped: int) -> float:
