@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aupipe.config import FILE_NAME, Config, find_config, load_config
-from aupipe.errors import NoStoreError, UsageError, WeightsMissingError
+from aupipe.errors import NoStoreError, UsageError
 from aupipe.types import FeatureSpec, Labels, Recording
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def open_store(path: str | os.PathLike[str] = "features") -> Store:
     """The feature store at ``path``, to read: ``store["hog"]["a.mp4"][100:200]``.
 
-    A name that several stored features have, as of two settings of one encoder, is that of the nearest `aupipe.toml` in
-    the folder of the store or above, where that configures this store.
+    A name that several stored features have, as of two settings of one encoder, or none, as of an encoder that has been
+    renamed, is that of the nearest `aupipe.toml` in the folder of the store or above, where that configures this store.
 
     Raises NoStoreError when there is none, UsageError when the path holds something else, StoreVersionError when a
     newer aupipe wrote it, DamageError when its ``store.json`` cannot be read.
@@ -118,7 +118,7 @@ class Project:
 
 @dataclass
 class _Meaning:
-    """Which of the stored features that have a name a project means: `aupipe.store.reader.ItemReader.prefer`.
+    """Which stored feature a project means by a name: `aupipe.store.reader.ItemReader.prefer`.
 
     What was found is kept, also in other processes, since it takes the list of the data set, which stays here.
     """
@@ -133,10 +133,19 @@ class _Meaning:
     def __call__(self, name: str, stored: Sequence[FeatureSpec]) -> str | None:
         key = (name, *(spec.id for spec in stored))
         if key not in self.found and self.project is not None:
-            chosen = _configured_id(self.project, name, stored)
+            chosen = self._find(self.project, name, stored)
             if chosen is not None:
                 self.found[key] = chosen
         return self.found.get(key)
+
+    @staticmethod
+    def _find(project: Project, name: str, stored: Sequence[FeatureSpec]) -> str | None:
+        from aupipe.extract.planning.named import meant_feature
+
+        try:
+            return meant_feature(project.config, project.recordings, name, stored)
+        except UsageError:  # no data set here
+            return None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Meaning, (self.find_project, self.found)
@@ -149,20 +158,3 @@ def _project_of(file: Path, store: Path) -> Project | None:
     except UsageError:
         return None
     return project if os.path.realpath(project.config.store.path) == os.path.realpath(store) else None
-
-
-def _configured_id(project: Project, name: str, stored: Sequence[FeatureSpec]) -> str | None:
-    """The id of the one stored feature that a name means in a project; None where it means none, or several."""
-    from aupipe.extract.planning.features import build_feature_set
-
-    own = [name] if name in {encoder.name for encoder in project.config.encoders} else []
-    found = set()
-    try:
-        parts = build_feature_set(project.config, names=own, known=stored)
-        for graph in map(parts.graph, project.recordings):
-            others = [spec for spec in (graph.clock, graph.detections, graph.faces) if spec and spec.name == name]
-            found |= {spec.id for spec in (graph.named.get(name), *others) if spec is not None}
-    except (UsageError, WeightsMissingError):
-        return None
-    found &= {spec.id for spec in stored}
-    return found.pop() if len(found) == 1 else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from aupipe.commands import extract, train
 from aupipe.errors import NoStoreError, UsageError, WeightsMissingError
 from aupipe.extract.planning.features import build_feature_set
 from aupipe.store import create_store
-from tests.cli.conftest import HOG, LEVEL, NO_FACES
+from tests.cli.conftest import HOG, LEVEL, NO_FACES, Project
 from tests.cli.test_train import CONFIG, fill
 from tests.conftest import write_video
 
@@ -159,6 +160,22 @@ def test_a_name_that_several_features_have_is_that_of_the_project(
     (project / "aupipe.toml").write_text(NO_FACES + HOG + "cell_px = 28\n")
     with pytest.raises(KeyError, match="several features are named 'hog'"):
         aupipe.open_store("features")["hog"]
+
+
+def test_an_encoder_that_was_renamed_is_found_by_its_old_and_its_new_name(project: Path) -> None:
+    (project / "aupipe.toml").write_text(NO_FACES + HOG)
+    write_video(project / "videos" / "a.mp4", frames=3)
+    opened = aupipe.load_project()
+    spec = build_feature_set(opened.config).graph(opened.recordings[0]).named["hog"]
+    create_store(project / "features").publish("a.mp4", spec, np.ones((3, 4), np.float16))
+    (project / "aupipe.toml").write_text(NO_FACES + HOG.replace('name = "hog"', 'name = "edges"'))
+    user = Project(project, {name: value for name, value in os.environ.items() if not name.startswith("AUPIPE_")})
+    for name in ("hog", "edges"):
+        assert aupipe.load_project().store[name].spec.id == aupipe.open_store("features")[name].spec.id == spec.id
+        listed = user.run("store", "ls", name)
+        assert (listed.code, listed.out.split()[0]) == (0, spec.id), listed.err
+    assert f"{spec.id} is named by" in user.run("store", "rm", "edges", "--dry-run").err
+    assert user.run("store", "ls", "corners").code == 2
 
 
 def test_missing_weights_are_raised_before_anything_is_decoded(project: Path) -> None:

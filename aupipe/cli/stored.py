@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -16,19 +17,36 @@ from aupipe.registry import nearest
 if TYPE_CHECKING:
     from aupipe.store import Store
     from aupipe.store.local import LocalStore
+    from aupipe.types import FeatureSpec
 
 
 def folder_store(config: Config) -> LocalStore:
     """The store of a configuration, which is in a folder. Errors as `existing_store`."""
-    return cast("LocalStore", existing_store(config))
+    opened = cast("LocalStore", existing_store(config))
+    opened.prefer = partial(_meant, config)
+    return opened
+
+
+def _meant(config: Config, name: str, stored: Sequence[FeatureSpec]) -> str | None:
+    from aupipe.extract.planning.named import meant_feature
+
+    try:
+        return meant_feature(config, open_dataset(config.dataset).recordings, name, stored)
+    except UsageError:  # no data set here
+        return None
 
 
 def feature_ids(store: Store, feature: str | None) -> set[str]:
-    """The ids of the features of this name or id; of all for None. Raises UsageError where there is none."""
+    """The ids of the features of this name or id; of all for None. Raises UsageError where there is none.
+
+    Where no stored feature has the name, it is that of an encoder which has been renamed since.
+    """
     known = {spec.id: spec.name for spec in store.features()}
     if feature is None:
         return set(known)
     found = {feature_id for feature_id, name in known.items() if feature in (feature_id, name)}
+    if not found and store.prefer is not None and (renamed := store.prefer(feature, store.features())):
+        found = {renamed}
     if not found:
         close = nearest(feature, {*known, *known.values()})
         raise UsageError(f"no feature {feature!r} in {store.path}.{close} Stored: {', '.join(known) or 'nothing'}")

@@ -13,9 +13,12 @@ from aupipe.errors import DamageError
 
 
 def refuse_link(root: str, path: str) -> str:
-    """Returns ``path``. Raises DamageError, naming it, where a folder on the way from ``root`` to it is a link."""
+    """Returns ``path``. Raises DamageError, naming it, where a folder on the way from ``root`` to it is a link.
+
+    ``path`` begins with ``root``, which does not end with a slash.
+    """
     folder = root
-    for part in os.path.relpath(os.path.dirname(path), root).split(os.sep):
+    for part in os.path.dirname(path)[len(root) + 1 :].split(os.sep):
         folder = os.path.join(folder, part)
         try:
             mode = os.lstat(folder).st_mode

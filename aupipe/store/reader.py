@@ -17,7 +17,8 @@ Prefer = Callable[[str, Sequence[FeatureSpec]], str | None]
 class ItemReader(Protocol):
     """What a view needs of a store: the part of `aupipe.store.protocol.Store` that lists and reads items.
 
-    ``prefer``: for a name that several features have, the id of the one that it means, of these specs; None: no one.
+    ``prefer``: for a name that several features have, or none, since their encoder has been renamed, the id of the one
+    that it means, of these specs; None: no one.
     """
 
     prefer: Prefer | None

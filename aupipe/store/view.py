@@ -47,15 +47,15 @@ def derive_valid(rows: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def feature_view(store: ItemReader, feature: str) -> FeatureView:
-    """The items of a feature, by id or name; of a name that several have, of the one that `ItemReader.prefer` says.
+    """The items of a feature, by id or name; of a name that several have, or none, of what `ItemReader.prefer` says.
 
     Raises KeyError.
     """
     specs = store.features()
     found = [spec for spec in specs if feature in (spec.id, spec.name)]
-    if len(found) > 1 and store.prefer is not None:
+    if len(found) != 1 and store.prefer is not None:
         chosen = store.prefer(feature, specs)
-        found = [spec for spec in found if spec.id == chosen] or found
+        found = [spec for spec in specs if spec.id == chosen] or found
     if not found:
         known = sorted({spec.name for spec in specs})
         raise KeyError(f"no feature {feature!r}.{nearest(feature, known)} There are: {', '.join(known) or 'none'}")

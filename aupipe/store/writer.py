@@ -98,8 +98,8 @@ class StagedItem:
             raise ValueError(f"{self.where}: {self.appended} rows appended, {self.layout.frames} announced")
         valid, times = np.concatenate([np.empty(0, bool), *self._valid]), self.read_times()
         beside: dict[str, NDArray[Any]] = {"valid": valid} if times is None else {"valid": valid, "time": times}
-        item = replace(self.item, valid_frames=int(valid.sum()), crc32c=self.crc32c, damage=damage)
-        item = replace(item, media=dict(media or {}))
+        about: dict[str, Any] = {"damage": damage, "media": dict(media or {})}
+        item = replace(self.item, valid_frames=int(valid.sum()), crc32c=self.crc32c, **about)
         metadata = item_metadata(item, None if times is None else google_crc32c.value(times.tobytes()))
         with self._errors_have_size():
             metadata_crc32c = sink.finish(item, metadata, beside)

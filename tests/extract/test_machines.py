@@ -192,7 +192,10 @@ def test_a_scheduler_that_is_slow_to_answer_is_waited_for_and_one_that_is_silent
         return answer
 
     client = SimpleNamespace(
-        subscribe_topic=lambda *a: None, register_plugin=lambda *a, **k: None, scheduler=SimpleNamespace(ncores=0)
+        status="running",
+        subscribe_topic=lambda *a: None,
+        register_plugin=lambda *a, **k: None,
+        scheduler=SimpleNamespace(ncores=0),
     )
     client.sync = sync
     order = SimpleNamespace(run="run", mark="mark")

@@ -1,4 +1,4 @@
-"""Which stored features are still named: by a configuration, and by what they are computed from."""
+"""Which stored features a configuration names, and which one it means by a name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from aupipe.config import Config
-from aupipe.errors import WeightsMissingError
+from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.extract.planning.features import FeatureSet, build_feature_set
 from aupipe.types import FeatureSpec, Recording
 
@@ -26,6 +26,23 @@ def named_features(config: Config, recordings: Sequence[Recording], stored: Sequ
             kinds = {encoder.kind, config.faces.detector, "subject"}
             found |= {spec.id for spec in stored if spec.name == encoder.name or spec.kind in kinds}
     return with_inputs(found, stored) & {spec.id for spec in stored}
+
+
+def meant_feature(
+    config: Config, recordings: Sequence[Recording], name: str, stored: Sequence[FeatureSpec]
+) -> str | None:
+    """The id of the one stored feature that a configuration means by a name; None where it means none, or several."""
+    own = [name] if name in {encoder.name for encoder in config.encoders} else []
+    found = set()
+    try:
+        features = build_feature_set(config, names=own, known=stored)
+        for graph in map(features.graph, recordings):
+            others = [spec for spec in (graph.clock, graph.detections, graph.faces) if spec and spec.name == name]
+            found |= {spec.id for spec in (graph.named.get(name), *others) if spec is not None}
+    except (UsageError, WeightsMissingError):
+        return None
+    found &= {spec.id for spec in stored}
+    return found.pop() if len(found) == 1 else None
 
 
 def with_inputs(ids: Iterable[str], stored: Sequence[FeatureSpec]) -> set[str]:

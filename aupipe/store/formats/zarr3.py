@@ -111,11 +111,14 @@ def _documents(layout: ShardLayout, attributes: dict[str, Any], beside: Beside) 
     }
     if "time" in beside:
         arrays["time"] = _array((frames,), "float64", whole, [_LITTLE, _CRC32C], "NaN", units="s")
-    group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-    group["consolidated_metadata"] = {"kind": "inline", "must_understand": False, "metadata": arrays}
-    found = {os.path.join(name, "zarr.json"): content for name, content in arrays.items()} | {"zarr.json": group}
     # Not indented: that takes json ten times as long, and the names of a thousand columns are among it.
-    return {name: json.dumps(content).encode() for name, content in found.items()}
+    texts = {name: json.dumps(array) for name, array in arrays.items()}
+    inline = ", ".join(f'"{name}": {text}' for name, text in texts.items())
+    consolidated = f'{{"kind": "inline", "must_understand": false, "metadata": {{{inline}}}}}'
+    group = json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes})
+    group = f'{group[:-1]}, "consolidated_metadata": {consolidated}}}'
+    found = {os.path.join(name, "zarr.json"): text for name, text in texts.items()} | {"zarr.json": group}
+    return {name: text.encode() for name, text in found.items()}
 
 
 class ShardSink:
@@ -134,7 +137,7 @@ class ShardSink:
     def finish(self, item: ItemRecord, metadata: str, beside: Beside) -> int:
         end = self.layout.padding + self.layout.index if self._file else b""
         # a chunk that is not there is the fill value: one file less where all rows are valid, or none
-        chunks = {name: values for name, values in beside.items() if name == "time" or len(np.unique(values)) > 1}
+        chunks = {name: values for name, values in beside.items() if name == "time" or values.any() != values.all()}
         files = {f"{name}/c.0": _with_crc(values.tobytes()) for name, values in chunks.items() if len(values)}
         files |= _documents(self.layout, item_attributes(item, metadata, self.layout.columns), beside)
         for name in beside:

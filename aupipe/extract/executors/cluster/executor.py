@@ -107,6 +107,8 @@ class DaskExecutor:
 
     def poll(self) -> Iterator[ExecutorEvent]:
         """Wait a moment for what happens. Raises AupipeError where no machine can go on."""
+        if self.client.status == "closed":  # it has tried for a while to reach the scheduler again
+            raise self._gone("the connection is closed")
         self._tasks.send()
         for arrival in self._arrivals():
             match arrival:
@@ -236,12 +238,10 @@ class DaskExecutor:
         self._looked_s = now_s
         try:
             present = self._present()
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, RuntimeError) as error:  # the last: the client has just been closed
             if isinstance(error, TimeoutError) and time.monotonic() - self._answered_s < SILENT_S:
                 return
-            raise AupipeError(
-                f"the Dask scheduler at {self.scheduler} is gone ({error}): start it, {self.machines.again}"
-            ) from error
+            raise self._gone(error) from error
         self._answered_s = time.monotonic()
         for machine in [machine for machine in self.machines if machine.address not in present]:
             host = machine.hello.host
@@ -253,6 +253,11 @@ class DaskExecutor:
             self._touched_s = now_s
             with suppress(OSError):
                 os.utime(self.order.mark)
+
+    def _gone(self, reason: object) -> AupipeError:
+        return AupipeError(
+            f"the Dask scheduler at {self.scheduler} is gone ({reason}): start it, {self.machines.again}"
+        )
 
     def _present(self) -> set[str]:
         """The addresses of all Dask workers. Raises OSError, TimeoutError when the scheduler does not answer."""
@@ -279,6 +284,7 @@ class DaskExecutor:
         self._tasks.clear()
         self._where.clear()
         self.machines.clear()
-        with suppress(OSError, TimeoutError, ValueError):  # a scheduler that is gone has no machines
+        with suppress(Exception):  # a scheduler that is gone has no machines
             self.client.sync(self.client._unregister_worker_plugin, PLUGIN, callback_timeout=CALL_S)
-        self.client.unsubscribe_topic(self._tasks.topic)
+        with suppress(Exception):  # nor topics
+            self.client.unsubscribe_topic(self._tasks.topic)
