@@ -234,7 +234,8 @@ class LocalStore(ItemStore):
         for recording, feature in changed or ():
             self._maps.drop(recording, feature)
         if changed != set():  # another process may have named columns
-            self._specs = {feature: spec for feature, spec in self._specs.items() if spec.columns}
+            specs = self._specs.copy()  # other threads may add to them meanwhile
+            self._specs = {feature: spec for feature, spec in specs.items() if spec.columns}
 
     def reload(self) -> None:
         """Drop everything in memory and read it again, as a newly opened store does."""

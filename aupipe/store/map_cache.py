@@ -71,5 +71,6 @@ class MapCache:
 
     def clear(self) -> None:
         """Remove all items of this store."""
-        self.dropped += 1
-        _maps.drop_store(self._store)
+        with _maps.lock:
+            self.dropped += 1
+            _maps.drop_store(self._store)

@@ -53,8 +53,9 @@ class ItemWriter(Protocol):
 class Store(ItemReader, Protocol):
     """Publish, read, list and delete items by (recording, feature).
 
-    Safe for any number of threads, and of processes on any number of machines over one POSIX file system, without locks
-    on files: each file has one writer, and two processes that publish the same item publish it once.
+    Safe for any number of processes on any number of machines over one POSIX file system, without locks on files: each
+    file has one writer, and two processes that publish the same item publish it once. Threads of a process may publish
+    at once, each items of its own.
     """
 
     path: Any

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from aupipe.errors import AupipeError
-from aupipe.extract.executors import Attempt
+from aupipe.extract.executors import Attempt, JobReturned, MachineChanged
 from aupipe.extract.executors.cluster import executor as executors
 from aupipe.extract.executors.cluster import machines as module
 from aupipe.extract.executors.cluster.machines import AHEAD_S, REFUSERS_S, Machine, Machines
@@ -122,7 +123,7 @@ def test_a_machine_gets_short_jobs_several_at_a_time(clock: SimpleNamespace) -> 
             while machines.has_slot(100):
                 machines.choose(attempt(), set()).give(1000 + number * MOST + len(one.held), attempt())
             given.append(len(one.held) - before)
-    assert given == [4, 4]
+    assert given == [2, 2, 2, 2]
 
 
 def test_a_machine_that_was_full_is_looked_at_again_when_one_of_its_jobs_is_over() -> None:
@@ -178,6 +179,52 @@ def test_the_reason_of_machines_that_refuse_is_told_however_short_a_run_waits(cl
         machines.raise_if_none({"tcp://one"})
 
 
+def executor_with(**more: object) -> executors.DaskExecutor:
+    """An executor whose client does nothing but what is given."""
+    client = SimpleNamespace(
+        status="running",
+        scheduler=SimpleNamespace(ncores=0),
+        subscribe_topic=lambda *a: None,
+        register_plugin=lambda *a, **k: None,
+        **more,
+    )
+    order = SimpleNamespace(run="run", mark="mark")
+    return executors.DaskExecutor(client, "tcp://there", order, Machines(PATIENCE_S))  # type: ignore[arg-type]
+
+
+def test_what_a_dask_worker_had_goes_back_when_another_starts_at_its_address() -> None:
+    cancelled = []
+    future = SimpleNamespace(add_done_callback=lambda call: None, release=lambda: cancelled.append(1))
+    executor = executor_with(submit=lambda *a, **k: future)
+    first, second = (replace(hello("one"), agent=agent) for agent in ("first", "second"))
+    executor._arrived.put(first)
+    list(executor.poll())
+    executor.assign(attempt("sent.mp4"))
+    executor._arrived.put(first)  # it says so twice
+    assert list(executor.poll()) == []
+    executor.assign(attempt("assigned.mp4"))
+    executor._arrived.put(second)
+    changed = list(executor.poll())
+    states = [event.state for event in changed if isinstance(event, MachineChanged)]
+    returned = [event.attempt.job.video_id for event in changed if isinstance(event, JobReturned)]
+    assert (states, sorted(returned)) == (["lost", "joined"], ["assigned.mp4", "sent.mp4"])
+    assert not executor.busy
+    assert len(cancelled) == 2
+
+
+def test_a_machine_that_grows_slower_while_it_is_chosen_gets_the_job_all_the_same(clock: SimpleNamespace) -> None:
+    machines, (one,) = joined("one")
+    full(one, clock, ends_after_s=5)
+    machines.take(one.address, LEAST, ended=True)
+    while machines.has_slot(100):
+        one.give(99 + len(one.held), attempt())
+    machines.take(one.address, LEAST + 1, ended=True)
+    machines._open[one.address] = one
+    clock.now_s += 1000
+    assert not one.has_slot(100)
+    assert machines.choose(attempt(), set()) is one
+
+
 def test_a_scheduler_that_is_slow_to_answer_is_waited_for_and_one_that_is_silent_is_not(
     clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,15 +238,7 @@ def test_a_scheduler_that_is_slow_to_answer_is_waited_for_and_one_that_is_silent
             raise answer
         return answer
 
-    client = SimpleNamespace(
-        status="running",
-        subscribe_topic=lambda *a: None,
-        register_plugin=lambda *a, **k: None,
-        scheduler=SimpleNamespace(ncores=0),
-    )
-    client.sync = sync
-    order = SimpleNamespace(run="run", mark="mark")
-    executor = executors.DaskExecutor(client, "tcp://there", order, Machines(PATIENCE_S))  # type: ignore[arg-type]
+    executor = executor_with(sync=sync)
     executor._looked_s = executor._answered_s = clock.now_s
     for _ in range(3):
         clock.now_s += executors.SILENT_S - 1

@@ -12,6 +12,7 @@ import queue
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -96,8 +97,8 @@ class Agent:
     def __init__(self, order: Order, address: str, tell: Callable[[AgentMessage], None]) -> None:
         self.order, self.address, self._tell = order, address, tell
         self.host = socket.gethostname()
-        self._inbox: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
-        self._abandoned: queue.SimpleQueue[int] = queue.SimpleQueue()
+        # Jobs, the numbers of jobs that nobody waits for, and None at the end.
+        self._inbox: queue.SimpleQueue[_Batch | frozenset[int] | None] = queue.SimpleQueue()
         self._held: dict[int, _Held] = {}  # by number; those in worker processes, and those that wait for one
         self._waiting: list[int] = []
         self._executor: Executor | None = None
@@ -105,6 +106,7 @@ class Agent:
         self._usage: dict[str, MachineUsage] = {}  # by device
         self._hello: Hello | None = None
         self._began = False  # a job has come
+        self._greeted = False  # the machine has been told of
         self._deaths = 0
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="aupipe-agent", daemon=True)
@@ -118,9 +120,7 @@ class Agent:
 
     def abandon(self, numbers: Sequence[int]) -> None:
         """Nobody waits for these jobs any more."""
-        for number in numbers:
-            self._abandoned.put(number)
-        self._inbox.put(None)
+        self._inbox.put(frozenset(numbers))
 
     def close(self) -> None:
         """End the worker processes; jobs that have not ended are returned."""
@@ -160,36 +160,38 @@ class Agent:
         with _environment(self.order.environment):  # that of the worker processes: it says where weights are
             devices = refuse_unfit(self.order)
         self._executor, can = open_processes(self.order, devices)
-        self._hello = Hello(self.address, self.host, gpus(devices), can.slots, can.least, can.most)
+        self._hello = Hello(self.address, self.host, gpus(devices), can.slots, can.least, can.most, uuid.uuid4().hex)
 
     def _receive(self, wait: bool) -> None:
         """Take in the jobs that have come, and those that were abandoned. ``wait``: up to `TELL_S` for the first."""
         while True:
             try:
-                batch = self._inbox.get(timeout=TELL_S) if wait else self._inbox.get_nowait()
+                received = self._inbox.get(timeout=TELL_S) if wait else self._inbox.get_nowait()
             except queue.Empty:
-                break
+                return
             wait = False
-            if batch is not None:
-                self._began = True
-                for number, attempt in batch.jobs.items():
-                    self._held[number] = _Held(attempt, batch)
-                    if reason := unseen(attempt.job, attempt.size_bytes):
-                        self._resolve(Returned(number, reason), number)
-                    else:
-                        self._waiting.append(number)
-        self._drop_abandoned()
+            match received:
+                case _Batch():
+                    self._take(received)
+                case frozenset():
+                    self._drop(received)
 
-    def _drop_abandoned(self) -> None:
+    def _take(self, batch: _Batch) -> None:
+        self._began = True
+        for number, attempt in batch.jobs.items():
+            self._held[number] = _Held(attempt, batch)
+            if reason := unseen(attempt.job, attempt.size_bytes):
+                self._resolve(Returned(number, reason), number)
+            else:
+                self._waiting.append(number)
+
+    def _drop(self, gone: frozenset[int]) -> None:
         """Let go of abandoned jobs; the processes end once no job is left, since they may still work on them."""
-        gone = set()
-        while not self._abandoned.empty():
-            gone.add(self._abandoned.get())
         for number in gone & self._held.keys():
             if number in self._waiting:
                 self._waiting.remove(number)
             self._resolve(Returned(number), number)
-        if gone and not self._held and self._executor is not None:
+        if not self._held and self._executor is not None:
             self._executor.kill_all()
 
     def _assign(self) -> None:
@@ -250,8 +252,9 @@ class Agent:
         """Tell every `TELL_S` what has been done since the last time; the end of a job tells it, too."""
         if time.monotonic() - self._told_s < TELL_S:
             return
-        if not self._began:  # the run may not have listened yet when this was told before
+        if not (self._began and self._greeted):  # the run may not have listened yet when this was told before
             assert self._hello is not None
+            self._greeted = True
             self._tell(self._hello)
         progress = self._take_progress()
         if progress.frames or progress.measured:
@@ -284,10 +287,10 @@ class Agent:
         until_s = time.monotonic() + for_s
         with suppress(queue.Empty):
             while True:
-                batch = self._inbox.get(timeout=max(0.0, until_s - time.monotonic()))
-                if batch is not None:
-                    for number in batch.jobs:
-                        self._tell(Returned(number))
-                        batch.note_over(number)
-                elif self._closing:
-                    return
+                match self._inbox.get(timeout=max(0.0, until_s - time.monotonic())):
+                    case _Batch() as batch:
+                        for number in batch.jobs:
+                            self._tell(Returned(number))
+                            batch.note_over(number)
+                    case None:
+                        return

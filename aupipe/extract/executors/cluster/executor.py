@@ -27,7 +27,7 @@ from aupipe.extract.executors import (
     StagesMeasured,
     WorkerDied,
 )
-from aupipe.extract.executors.cluster.machines import Machines
+from aupipe.extract.executors.cluster.machines import Machine, Machines
 from aupipe.extract.executors.cluster.messages import (
     PLUGIN,
     AgentMessage,
@@ -107,16 +107,13 @@ class DaskExecutor:
 
     def poll(self) -> Iterator[ExecutorEvent]:
         """Wait a moment for what happens. Raises AupipeError where no machine can go on."""
-        if self.client.status == "closed":  # it has tried for a while to reach the scheduler again
-            raise self._gone("the connection is closed")
         self._tasks.send()
         for arrival in self._arrivals():
             match arrival:
                 case TaskOver():  # what became of its jobs has been told before; where it has not, nobody knows
                     yield from map(JobReturned, self._take(self._tasks.finish(arrival)))
                 case Hello():
-                    if (changed := self.machines.join(arrival)) is not None:
-                        yield changed
+                    yield from self._join(arrival)
                 case Refusal():
                     yield from self._refuse(arrival)
                 case Progress():
@@ -208,6 +205,20 @@ class DaskExecutor:
 
     # Machines ---------------------------------------------------------------------------------------------------------
 
+    def _join(self, hello: Hello) -> Iterator[ExecutorEvent]:
+        """A machine takes part. What an earlier agent at its address had is lost, whatever Dask does with its tasks."""
+        known = self.machines.get(hello.address)
+        if known is not None and known.hello.agent != hello.agent:
+            yield from self._lose(known)
+        if (changed := self.machines.join(hello)) is not None:
+            yield changed
+
+    def _lose(self, machine: Machine) -> Iterator[ExecutorEvent]:
+        host = machine.hello.host
+        log.warning("%s (%s) is gone; its %d jobs go back", host, machine.address, len(machine.held))
+        yield MachineChanged(host, "lost")
+        yield from self._drop(machine.address, f"the machine {host} was lost")
+
     def _refuse(self, refusal: Refusal) -> Iterator[ExecutorEvent]:
         """A machine takes no part, or no longer: the driver gets its jobs back."""
         if (changed := self.machines.refuse(refusal)) is not None:
@@ -244,10 +255,7 @@ class DaskExecutor:
             raise self._gone(error) from error
         self._answered_s = time.monotonic()
         for machine in [machine for machine in self.machines if machine.address not in present]:
-            host = machine.hello.host
-            log.warning("%s (%s) is gone; its %d jobs go back", host, machine.address, len(machine.held))
-            yield MachineChanged(host, "lost")
-            yield from self._drop(machine.address, f"the machine {host} was lost")
+            yield from self._lose(machine)
         self.machines.raise_if_none(present)
         if now_s - self._touched_s > TOUCH_S:
             self._touched_s = now_s
@@ -262,7 +270,7 @@ class DaskExecutor:
     def _present(self) -> set[str]:
         """The addresses of all Dask workers. Raises OSError, TimeoutError when the scheduler does not answer."""
         scheduler = self.client.scheduler
-        if scheduler is None:
+        if scheduler is None or self.client.status != "running":  # one that is only slow stays connected
             raise OSError("the connection is closed")
         return set(self.client.sync(scheduler.ncores, callback_timeout=CALL_S))
 

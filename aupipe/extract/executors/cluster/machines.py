@@ -13,7 +13,7 @@ from aupipe.extract.executors.cluster.messages import Hello, Refusal
 
 REFUSERS_S = 30.0  # with machines that all refuse
 AHEAD_S = 30.0  # of work that a machine holds beyond the jobs its processes need
-REFILL = 2 / 3  # of what a machine may hold: with more it gets no jobs, with less as many as it may hold
+REFILL = 2 / 3  # of what a machine may hold ahead: with more it gets no jobs, with less as many as it may hold
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +58,8 @@ class Machine:
         """Whether it is to get jobs: those that its processes need at once, others several at a time, in one task."""
         if len(self.held) < self.hello.least:
             return True
-        work_bytes = REFILL * AHEAD_S * self.bytes_per_s()
-        return len(self.held) <= REFILL * self.hello.most and self.held_bytes <= work_bytes
+        jobs = self.hello.least + REFILL * (self.hello.most - self.hello.least)
+        return len(self.held) <= jobs and self.held_bytes <= REFILL * AHEAD_S * self.bytes_per_s()
 
     def give(self, number: int, attempt: Attempt) -> None:
         """Note that it has a job."""
@@ -179,8 +179,10 @@ class Machines:
             unfit = attempt.alone and (machine.is_doubtful or machine.address in avoided)
             return unfit, machine.is_doubtful, len(machine.held) / max(1, machine.hello.slots)
 
-        able = self if attempt.alone else self._open.values()
-        return min((machine for machine in able if machine.has_slot(attempt.size_bytes, attempt.alone)), key=order)
+        able = list(self if attempt.alone else self._open.values())
+        # How fast a machine is changes with every look at the clock: it may have had a slot just before.
+        fit = [machine for machine in able if machine.has_slot(attempt.size_bytes, attempt.alone)]
+        return min(fit or able, key=order)
 
     def raise_if_none(self, present: Set[str]) -> None:
         """Raises AupipeError where no machine has taken part for too long; ``present``: addresses of Dask workers."""

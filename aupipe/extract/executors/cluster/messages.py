@@ -53,7 +53,10 @@ class Order:
 
 @dataclass(frozen=True)
 class Hello:
-    """A machine takes part. ``slots``: its worker processes; it holds ``least`` jobs, and up to ``most`` short ones."""
+    """A machine takes part. ``slots``: its worker processes; it holds ``least`` jobs, and up to ``most`` short ones.
+
+    ``agent``: a name that no other agent has. Another one at an address: the Dask worker there has been started again.
+    """
 
     address: str
     host: str
@@ -61,6 +64,7 @@ class Hello:
     slots: int
     least: int
     most: int
+    agent: str = ""
 
 
 @dataclass(frozen=True)
