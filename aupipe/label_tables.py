@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 Clock = Callable[[Recording], "NDArray[np.float64] | None"]  # (T,) times of the frames in s; None: not known
 SHOWN = 3  # unknown recordings
+MILLISECONDS = "the times look like milliseconds; time_s is in seconds"
+LEAST_MS, MOST_MS = 300, 1500  # more than numbers of frames, at up to 300 a second; labels may end earlier, or later
 MOST_FRAMES = 10_000_000  # of a recording whose frames are not counted: 46 hours at 60 frames a second
 
 
@@ -123,10 +125,11 @@ class LabelTable:
         far = stated & ~(abs(rows.times[:within] - at) <= most)
         if far.any():
             k = int(far.argmax())
+            hint = MILLISECONDS if _are_milliseconds(rows.times[:within], at) else "frames are counted from 1"
             frame = f"frame {rows.at[k]:.0f} of {name} is at {at[k]:.3f} s"
             raise UsageError(
                 f"{self.file}, line {rows.lines[k]}: {frame}, and the time of the row is {rows.times[k]:.3f}: leave "
-                "out the column that is wrong; frames are counted from 1"
+                f"out the column that is wrong; {hint}"
             )
 
     def _nearest_rows(self, rows: LabelRows, times: NDArray[np.float64] | None, name: str) -> NDArray[np.int64]:
@@ -140,7 +143,8 @@ class LabelTable:
         most = half if self.source.tolerance_s is None else self.source.tolerance_s
         beyond = max(most, half)
         outside = (rows.at < times[0] - beyond) | (rows.at > times[-1] + beyond)
-        self._warn(rows, outside, name, f"outside of its times, {times[0]:.3f} to {times[-1]:.3f} s")
+        hint = f" ({MILLISECONDS})" if _are_milliseconds(rows.at, times) else ""
+        self._warn(rows, outside, name, f"outside of its times, {times[0]:.3f} to {times[-1]:.3f} s{hint}")
         after = np.minimum(np.searchsorted(rows.at, times), len(rows.at) - 1)
         before = np.maximum(after - 1, 0)
         near = np.where(abs(times - rows.at[before]) <= abs(rows.at[after] - times), before, after)
@@ -205,6 +209,12 @@ def _half_frame(times: NDArray[np.float64]) -> float:
     import numpy as np
 
     return float(np.median(np.diff(times))) * 0.501 if len(times) > 1 else 0.5
+
+
+def _are_milliseconds(given: NDArray[np.float64], times: NDArray[np.float64]) -> bool:
+    """Is the last time of a table evidently 1000 times that of the video, as far as the table goes?"""
+    last, end = (float(one[-1]) if len(one) else 0.0 for one in (given, times))
+    return end > 0 and LEAST_MS <= last / end <= MOST_MS
 
 
 class _Tracks(Mapping[str, tuple[str, Path]]):

@@ -167,6 +167,25 @@ def test_a_label_may_be_called_as_a_column_of_times(tmp_path: Path, caplog: pyte
     assert not caplog.records
 
 
+@pytest.mark.parametrize(
+    ("factor", "rows", "is_hinted"), [(1000, 25, True), (1000, 10, True), (1, 50, False), (25, 25, False)]
+)
+def test_times_in_milliseconds_are_called_that(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, factor: float, rows: int, is_hinted: bool
+) -> None:
+    """Times in seconds that go on after the video, and numbers of frames, are something else."""
+    table(tmp_path, "recording,time_s,p\n" + "".join(f"a,{k / 25 * factor:g},1\n" for k in range(rows)))
+    first(label_set(tmp_path, clock=lambda _: AT_25))
+    assert "outside of its times, 0.000 to 0.960 s" in caplog.text
+    assert ("(the times look like milliseconds; time_s is in seconds): the first in" in caplog.text) == is_hinted
+
+
+def test_times_in_milliseconds_beside_frames_are_called_that(tmp_path: Path) -> None:
+    table(tmp_path, "recording,frame,time_s,p\n" + "".join(f"a,{k + 1},{k * 40},1\n" for k in range(25)))
+    with pytest.raises(UsageError, match=r"line 3: .*; the times look like milliseconds; time_s is in seconds$"):
+        first(label_set(tmp_path, clock=lambda _: AT_25))
+
+
 def test_times_are_those_of_the_time_stamps_of_a_video_that_begins_late(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
