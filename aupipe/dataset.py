@@ -53,17 +53,14 @@ def open_dataset(config: DatasetConfig, clock: Clock = no_clock) -> Dataset:
 
 
 def _find_dataset(config: DatasetConfig, clock: Clock) -> Dataset:
-    if config.layout == "affwild2":
-        return _find_affwild2(config)
     if config.layout == "joint":
         parts = _part_configs(config)
         return join_datasets({name: open_dataset(part, part_clock(name, clock)) for name, part in parts.items()})
+    check_folders(config)
+    if config.layout == "affwild2":
+        return _find_affwild2(config)
     if config.layout in PUBLISHED:
         return _find_published(config)
-    if config.videos.is_file():
-        raise UsageError(f"{config.videos} is a file: give the folder it is in")
-    if not config.videos.is_dir():
-        raise UsageError(f"no folder {config.videos}: set [dataset] videos, or run `aupipe init` in the right folder")
     find = _find_videos if config.layout == "folder" else _find_image_folders
     recordings, ignored = find(config)
     if not recordings:
@@ -74,6 +71,24 @@ def _find_dataset(config: DatasetConfig, clock: Clock) -> Dataset:
     return Dataset(tuple(recordings), annotations, tasks=_label_sets(config), ignored=tuple(ignored))
 
 
+def check_folders(config: DatasetConfig) -> None:
+    """Raises UsageError where the folders of a data set, which is not a joint one, are missing; looks for no video."""
+    root, videos = config.root, config.videos
+    if config.layout == "affwild2":
+        if not root.is_dir():
+            raise UsageError(f"no folder {root}: set [dataset] root to the Aff-Wild2 tree")
+    elif config.layout in PUBLISHED:
+        published = PUBLISHED[config.layout]
+        if not published.label_files(root):
+            raise UsageError(
+                f"{root}: no {published.labels} there: set [dataset] root to the folder of {config.layout}"
+            )
+    elif videos.is_file():
+        raise UsageError(f"{videos} is a file: give the folder it is in")
+    elif not videos.is_dir():
+        raise UsageError(f"no folder {videos}: set [dataset] videos, or run `aupipe init` in the right folder")
+
+
 def _label_sets(config: DatasetConfig) -> dict[str, Task]:
     """The official label sets and those of [[task]], by name."""
     return OFFICIAL | {task.name: task for task, _ in config.tasks}
@@ -82,6 +97,11 @@ def _label_sets(config: DatasetConfig) -> dict[str, Task]:
 def _folders(config: DatasetConfig) -> dict[str, str]:
     """Name of a [[task]] -> the folder of its annotations."""
     return {task.name: source.folder for task, source in config.tasks if source.folder}
+
+
+def single_datasets(config: DatasetConfig) -> tuple[DatasetConfig, ...]:
+    """The data sets of a joint one; of any other, itself. Raises UsageError."""
+    return tuple(_part_configs(config).values()) if config.layout == "joint" else (config,)
 
 
 def _part_configs(config: DatasetConfig) -> dict[str, DatasetConfig]:
@@ -105,10 +125,6 @@ def _find_published(config: DatasetConfig) -> Dataset:
     """A data set in a published layout, divided by subject."""
     published = PUBLISHED[config.layout]
     files = published.label_files(config.root)
-    if not files:
-        raise UsageError(
-            f"{config.root}: no {published.labels} there: set [dataset] root to the folder of {config.layout}"
-        )
     found = (published.recording(config.root, name, config.fps) for name in sorted(files))
     recordings = [replace(recording, streams=config.streams) for recording in found]
     splits = divide(recordings, config.validation)
@@ -167,8 +183,6 @@ def _find_image_folders(config: DatasetConfig) -> tuple[list[Recording], list[Pa
 def _find_affwild2(config: DatasetConfig) -> Dataset:
     """An Aff-Wild2 tree: tracks from annotations, crops, test lists and videos, each with its video."""
     root = config.root
-    if not root.is_dir():
-        raise UsageError(f"no folder {root}: set [dataset] root to the Aff-Wild2 tree")
     videos: dict[str, Path] = {}
     for folder in VIDEO_FOLDERS:
         for file in walk_videos(root / folder)[0].values():

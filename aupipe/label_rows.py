@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -17,6 +18,8 @@ from aupipe.registry import nearest
 from aupipe.table_rows import BATCH_ROWS, NO_VALUE, read_rows
 from aupipe.tasks import Task
 
+log = logging.getLogger(__name__)
+
 TIMES = ("time_s", "pts_s")
 SPLITS = ("train", "validation", "test")
 
@@ -29,28 +32,38 @@ class LabelRows:
     targets: NDArray[np.float32]  # (n, K)
     valid: NDArray[np.bool_]
     lines: NDArray[np.int64]
+    times: NDArray[np.float64]  # (n,) in s, of a file that has them beside frames; NaN: it does not say
 
 
 @dataclass(frozen=True)
 class LabelFile:
     """The rows by the name that a file gives a recording; ``splits``: those that it states.
 
-    ``timed``: rows have times, and not frames.
+    ``clock``: the column of the frames, or of the times, by which rows go.
     """
 
     rows: Mapping[str, LabelRows]
     splits: Mapping[str, str]
-    timed: bool
+    clock: str
+
+    @property
+    def timed(self) -> bool:
+        """Do rows go by times, and not by frames?"""
+        return self.clock in TIMES
 
 
 @dataclass(frozen=True)
 class _Header:
-    """The columns of a file: of the recording, the clock, the split, and the values; None: there is none."""
+    """The columns of a file: of the recording, the clock, times beside frames, the split, and the values.
+
+    None: there is none.
+    """
 
     names: list[str]
     recording: int
     at: int
-    timed: bool
+    clock: str
+    times: int | None
     split: int | None
     values: list[int]
 
@@ -77,23 +90,31 @@ def read_label_file(file: Path, task: Task, column: str = "", marked: bool = Tru
         own = np.array([codes.setdefault(name, len(codes)) for name in names])
         at = _numbers(columns[header.at], lines, header.names[header.at], {}, file)
         values = [_numbers(columns[k], lines, header.names[k], classes, file) for k in header.values]
-        parts.append((own, np.array(lines), at, np.stack(values, axis=1)))
+        times = np.full(len(lines), np.nan)
+        if header.times is not None:
+            times = _numbers(columns[header.times], lines, header.names[header.times], {}, file)
+        parts.append((own, np.array(lines), at, times, np.stack(values, axis=1)))
     if not parts:
         raise UsageError(f"{file}: no row below the header")
-    own, all_lines, at, table = (np.concatenate(each) for each in zip(*parts, strict=True))
-    _check_clock(at, all_lines, header.timed, file)
+    own, all_lines, at, times, table = (np.concatenate(each) for each in zip(*parts, strict=True))
+    timed = header.clock in TIMES
+    _check_clock(at, all_lines, timed, file)
     own_task = task if marked else replace(task, invalid=float("nan"))
     targets, valid = split_invalid(np.where(np.isnan(table), own_task.invalid, table), own_task, file, all_lines)
     order = np.lexsort((all_lines, at, own))
-    own, at, all_lines, targets, valid = own[order], at[order], all_lines[order], targets[order], valid[order]
+    own, at, times, all_lines = own[order], at[order], times[order], all_lines[order]
+    targets, valid = targets[order], valid[order]
     if (same := np.flatnonzero((own[1:] == own[:-1]) & (at[1:] == at[:-1]))).size:
         k = int(same[0])
-        what = f"{'time' if header.timed else 'frame'} {at[k]:g} of {list(codes)[own[k]]}"
+        what = f"{'time' if timed else 'frame'} {at[k]:g} of {list(codes)[own[k]]}"
         raise UsageError(f"{file}, line {all_lines[k + 1]}: {what} is also in line {all_lines[k]}: leave one of them")
     bounds = np.searchsorted(own, np.arange(len(codes) + 1)).tolist()
     parts_of = {name: slice(bounds[k], bounds[k + 1]) for name, k in codes.items()}
-    rows = {name: LabelRows(at[part], targets[part], valid[part], all_lines[part]) for name, part in parts_of.items()}
-    return LabelFile(rows, splits, header.timed)
+    rows = {
+        name: LabelRows(at[part], targets[part], valid[part], all_lines[part], times[part])
+        for name, part in parts_of.items()
+    }
+    return LabelFile(rows, splits, header.clock)
 
 
 def _read_header(cells: Sequence[Any], task: Task, column: str, file: Path) -> _Header:
@@ -110,7 +131,11 @@ def _read_header(cells: Sequence[Any], task: Task, column: str, file: Path) -> _
         )
     split = folded.index("split") if "split" in folded else None
     values = [folded.index(name.lower()) for name in wanted]
-    return _Header(names, folded.index("recording"), folded.index(clock), clock in TIMES, split, values)
+    times = [name for name in TIMES if name in folded and name != clock and folded.index(name) not in values]
+    if times and clock in TIMES:
+        log.warning("%s: rows go by %s: %s is not read", file, clock, times[0])
+    beside = folded.index(times[0]) if times and clock not in TIMES else None
+    return _Header(names, folded.index("recording"), folded.index(clock), clock, beside, split, values)
 
 
 def _blocks(

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 Clock = Callable[[Recording], "NDArray[np.float64] | None"]  # (T,) times of the frames in s; None: not known
 SHOWN = 3  # unknown recordings
+MILLISECONDS = "the times look like milliseconds; time_s is in seconds"
+LEAST_MS, MOST_MS = 300, 1500  # more than numbers of frames, at up to 300 a second; labels may end earlier, or later
 MOST_FRAMES = 10_000_000  # of a recording whose frames are not counted: 46 hours at 60 frames a second
 
 
@@ -95,12 +97,40 @@ class LabelTable:
             raise UsageError(f"{self.file}, line {rows.lines[-1]}: {most}")
         frames = int(rows.at[-1]) if times is None else len(times)
         within = int(np.searchsorted(rows.at, frames, side="right"))
+        self._compare_times(rows, within, times, recording.id)
         self._warn(rows, slice(within, None), recording.id, f"for frames after its last, {frames}")
         shape = (frames, self.task.columns)
         targets, valid = np.zeros(shape, np.float32), np.zeros(shape, bool)
         at = rows.at[:within].astype(np.int64) - 1
         targets[at], valid[at] = rows.targets[:within], rows.valid[:within]
         return Labels(self.task, self.task.names, targets, valid)
+
+    def _compare_times(self, rows: LabelRows, within: int, times: NDArray[np.float64] | None, name: str) -> None:
+        """Raise UsageError where a row has a frame, and a time that is not that of the frame.
+
+        ``within``: how many rows have a frame of the recording; ``times``: those of its frames, if known.
+        """
+        import numpy as np
+
+        stated = ~np.isnan(rows.times[:within])
+        if not stated.any():
+            return
+        if times is None:
+            why = "and not compared with their times, as those of its frames are not stored (`aupipe extract`)"
+            several = f"{counted(int(stated.sum()), 'row')} of {name} taken by frame"
+            log.warning("%s: %s, %s", self.file, several, why)
+            return
+        at = times[rows.at[:within].astype(np.int64) - 1]
+        most = max(_half_frame(times), self.source.tolerance_s or 0)
+        far = stated & ~(abs(rows.times[:within] - at) <= most)
+        if far.any():
+            k = int(far.argmax())
+            hint = MILLISECONDS if _are_milliseconds(rows.times[:within], at) else "frames are counted from 1"
+            frame = f"frame {rows.at[k]:.0f} of {name} is at {at[k]:.3f} s"
+            raise UsageError(
+                f"{self.file}, line {rows.lines[k]}: {frame}, and the time of the row is {rows.times[k]:.3f}: leave "
+                f"out the column that is wrong; {hint}"
+            )
 
     def _nearest_rows(self, rows: LabelRows, times: NDArray[np.float64] | None, name: str) -> NDArray[np.int64]:
         """(T,) the row nearest in time to each frame, the earlier of two; -1 where none is near enough."""
@@ -109,11 +139,12 @@ class LabelTable:
         if times is None or not len(times):
             self._warn(rows, slice(None), name, "as the times of its frames are not stored (`aupipe extract`)")
             return np.zeros(0, np.int64)
-        half = float(np.median(np.diff(times))) * 0.501 if len(times) > 1 else 0.5  # s; times are often rounded
+        half = _half_frame(times)
         most = half if self.source.tolerance_s is None else self.source.tolerance_s
         beyond = max(most, half)
         outside = (rows.at < times[0] - beyond) | (rows.at > times[-1] + beyond)
-        self._warn(rows, outside, name, f"outside of its times, {times[0]:.3f} to {times[-1]:.3f} s")
+        hint = f" ({MILLISECONDS})" if _are_milliseconds(rows.at, times) else ""
+        self._warn(rows, outside, name, f"outside of its times, {times[0]:.3f} to {times[-1]:.3f} s{hint}")
         after = np.minimum(np.searchsorted(rows.at, times), len(rows.at) - 1)
         before = np.maximum(after - 1, 0)
         near = np.where(abs(times - rows.at[before]) <= abs(rows.at[after] - times), before, after)
@@ -171,6 +202,19 @@ class LabelTable:
                     f"{self.file}, line {min(rows.lines)}: line {min(first.lines)} has another name of {own}"
                 )
         return found
+
+
+def _half_frame(times: NDArray[np.float64]) -> float:
+    """Half the time of a frame in s, and a little more: times in tables are often rounded."""
+    import numpy as np
+
+    return float(np.median(np.diff(times))) * 0.501 if len(times) > 1 else 0.5
+
+
+def _are_milliseconds(given: NDArray[np.float64], times: NDArray[np.float64]) -> bool:
+    """Is the last time of a table evidently 1000 times that of the video, as far as the table goes?"""
+    last, end = (float(one[-1]) if len(one) else 0.0 for one in (given, times))
+    return end > 0 and LEAST_MS <= last / end <= MOST_MS
 
 
 class _Tracks(Mapping[str, tuple[str, Path]]):

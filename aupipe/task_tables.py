@@ -86,6 +86,19 @@ def read_tasks(tables: Any, where: str, base: Path) -> tuple[tuple[Task, LabelSo
     return tuple(found.values())
 
 
+def task_table(task: Task, source: LabelSource) -> dict[str, Any]:
+    """The [[task]] table that `read_tasks` turns back into this label set, without what is so by default."""
+    table: dict[str, Any] = {"name": task.name, "kind": task.kind, "names": task.names}
+    table |= {"file": str(source.file)} if source.file else {"folder": source.folder}
+    table |= {"column": source.column} if source.column else {}
+    table |= {} if source.tolerance_s is None else {"tolerance_s": source.tolerance_s}
+    default = not source.marked or (task.invalid == -1 < task.low)
+    table |= {} if default else {"invalid": task.invalid}
+    table |= {"low": task.low} if task.low != TaskTable.low else {}
+    table |= {"high": task.high} if task.high != TaskTable.high and task.kind != "classes" else {}
+    return table | ({"metric": task.metric} if task.metric != METRICS[task.kind] else {})
+
+
 def _check_classes(names: Sequence[str], where: str) -> None:
     """Raise UsageError for names by which a cell of a table would fit two classes, or none."""
     folded = [name.strip().lower() for name in names]

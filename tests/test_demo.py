@@ -123,6 +123,11 @@ def test_the_same_seed_draws_the_same_pictures() -> None:
     np.testing.assert_array_equal(first, second)
 
 
+def test_the_same_seed_draws_the_same_bytes(corpus: DemoCorpus, tmp_path: Path) -> None:
+    again = draw_corpus(tmp_path, **SMALL)
+    assert [video.read_bytes() for video in again.videos] == [video.read_bytes() for video in corpus.videos]
+
+
 def test_mtcnn_finds_the_drawn_faces() -> None:
     detector = MTCNN(keep_all=True, min_face_size=40)
     wanted = found = 0

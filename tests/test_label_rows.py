@@ -125,6 +125,67 @@ def test_a_recording_without_a_frame_that_takes_a_row_is_warned_of(
     assert "x.csv: 2 rows of a.mp4 left out, as no frame within 0.010 s takes them: the first in line 2" in caplog.text
 
 
+BOTH = "recording,frame,time_s,p\na,3,0.08,1\na,1,{},2\nb,1,0.5,3\n"
+
+
+@pytest.mark.parametrize("time", ["0.000", "0.019", ""])
+def test_frames_whose_times_are_given_too_are_taken_where_both_agree(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, time: str
+) -> None:
+    table(tmp_path, BOTH.format(time))
+    assert first(label_set(tmp_path, clock=lambda _: AT_25))[:3] == [2, None, 1]
+    assert not caplog.records
+    table(tmp_path, BOTH.format("1.0"))
+    assert first(label_set(tmp_path, clock=lambda _: AT_25, tolerance_s=1.0))[:3] == [2, None, 1]
+
+
+@pytest.mark.parametrize(("time", "shown"), [("0.04", "0.040"), ("40", "40.000"), ("-0.021", "-0.021"), ("inf", "inf")])
+def test_a_frame_and_a_time_that_contradict_each_other_are_refused_by_line(
+    tmp_path: Path, time: str, shown: str
+) -> None:
+    table(tmp_path, BOTH.format(time))
+    with pytest.raises(UsageError) as caught:
+        first(label_set(tmp_path, clock=lambda _: AT_25))
+    said = f"x.csv, line 3: frame 1 of a.mp4 is at 0.000 s, and the time of the row is {shown}: "
+    assert said + "leave out the column that is wrong; frames are counted from 1" in str(caught.value)
+
+
+def test_what_a_table_with_frames_and_times_goes_by_is_said_where_they_cannot_be_compared(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table(tmp_path, BOTH.format("40"))
+    assert first(label_set(tmp_path)) == [2, None, 1]
+    assert "x.csv: 2 rows of a.mp4 taken by frame, and not compared with their times, as those of its" in caplog.text
+    table(tmp_path, "recording,pts_s,time_s,p\na,7,0.0,1\n")
+    assert first(label_set(tmp_path, clock=lambda _: AT_25))[0] == 1
+    assert "x.csv: rows go by time_s: pts_s is not read" in caplog.text
+
+
+def test_a_label_may_be_called_as_a_column_of_times(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    table(tmp_path, "recording,frame,time_s\na,1,5\n")
+    assert first(label_set(tmp_path, names=["time_s"], clock=lambda _: AT_25))[0] == 5
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("factor", "rows", "is_hinted"), [(1000, 25, True), (1000, 10, True), (1, 50, False), (25, 25, False)]
+)
+def test_times_in_milliseconds_are_called_that(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, factor: float, rows: int, is_hinted: bool
+) -> None:
+    """Times in seconds that go on after the video, and numbers of frames, are something else."""
+    table(tmp_path, "recording,time_s,p\n" + "".join(f"a,{k / 25 * factor:g},1\n" for k in range(rows)))
+    first(label_set(tmp_path, clock=lambda _: AT_25))
+    assert "outside of its times, 0.000 to 0.960 s" in caplog.text
+    assert ("(the times look like milliseconds; time_s is in seconds): the first in" in caplog.text) == is_hinted
+
+
+def test_times_in_milliseconds_beside_frames_are_called_that(tmp_path: Path) -> None:
+    table(tmp_path, "recording,frame,time_s,p\n" + "".join(f"a,{k + 1},{k * 40},1\n" for k in range(25)))
+    with pytest.raises(UsageError, match=r"line 3: .*; the times look like milliseconds; time_s is in seconds$"):
+        first(label_set(tmp_path, clock=lambda _: AT_25))
+
+
 def test_times_are_those_of_the_time_stamps_of_a_video_that_begins_late(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -16,6 +16,7 @@ from aupipe.cli.options import (
     device_options,
     given_command,
     interval_options,
+    is_verbose,
     json_option,
     media_notes,
     open_or_create,
@@ -104,7 +105,8 @@ def analyse(
     """Write a table of VIDEOS: a row per frame, with its time, faces, head geometry, blendshapes, speech and level.
 
     Needs no project and no labels. Rows are kept in a store, as by `aupipe extract`: a second call computes nothing.
-    With a table comes NAME.columns.csv: which columns are measurements, which are guesses of what, trained on what.
+    Times and the level of the sound are measured; all else is what networks guess, which may be wrong. With a table
+    comes NAME.columns.csv: which columns are measurements, which are guesses of what, trained on what; -v prints it.
     Each video gets a picture of one page. Intervals are tiers of ELAN (.eaf) or Praat (.TextGrid), a file for each
     video: when the face is seen, when somebody speaks, when an AU is active by its blendshapes, and classes.
 
@@ -222,8 +224,6 @@ def _write(
 
 def _report(asked: Analysis, written: Written, layout: Layout, targets: Targets, store: Store, as_json: bool) -> None:
     """Print what was written, what of it is measured and what is guessed, and what could not be given."""
-    from aupipe.report.analysis.columns import in_words
-
     own = {name for one in asked.recordings for name in (one.id, one.video_id)}
     found = media_notes(record for record in store.records() if record.recording in own)
     notes = {name: [*lines, *found.get(name, ())] for name, lines in written.notes.items()}
@@ -245,8 +245,8 @@ def _report(asked: Analysis, written: Written, layout: Layout, targets: Targets,
         rows = f"{sum(written.rows.values()):,} rows of {recordings}, {len(layout.columns)} columns"
         said = {"table": f": {rows}", "columns": ": what each column is"}.get(targets.kind(path), "")
         echo(f"wrote {path}{said}")
-    for name, reason in asked.missing.items():
-        echo(f"not computed: {name}: {reason}")
+    for name, reason in asked.missing.items():  # of the ways to get a file the first, unless all are asked for
+        echo(f"not computed: {name}: {reason if is_verbose() else reason.partition('; or ')[0]}")
     if targets.no_picture:
         echo(f"no picture: {targets.no_picture}")
     for name, reason in written.left_out.items():
@@ -254,4 +254,18 @@ def _report(asked: Analysis, written: Written, layout: Layout, targets: Targets,
     for name, lines in notes.items():
         for line in lines:
             echo(f"note  {name}: {line}")
-    echo(*in_words(layout.columns))
+    echo(*_kinds(asked, layout, targets))
+
+
+def _kinds(asked: Analysis, layout: Layout, targets: Targets) -> list[str]:
+    """What of the files is measured and what is guessed: of the columns in short, without -v."""
+    from aupipe.report.analysis.columns import in_short, in_words
+
+    if is_verbose():
+        return in_words(layout.columns)
+    if not targets.tables:
+        return ["tiers are guesses of networks (-v: of which, trained on what)"]
+    named = {one.name for one in asked.classifiers.encoders} | asked.classifiers.models.keys()
+    chosen = [column for block in layout.blocks if block.name in named for column in block.columns]
+    where = str(targets.about[0]) if targets.about else f"the sheet columns of {targets.tables[0]}"
+    return in_short(layout.columns, chosen, where)

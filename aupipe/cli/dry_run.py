@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aupipe.cli.options import is_verbose
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from aupipe.store import Store
     from aupipe.types import Recording
 
-SHOWN = 5  # videos whose length is not known
+SHOWN = 5  # videos whose length is not known, or without sound
 
 
 def show_plan(plan: Plan, recordings: Iterable[Recording], store: Store | None, device: str, as_json: bool) -> None:
@@ -51,8 +51,9 @@ def _lines(plan: Plan, found: PlanEstimate) -> list[str]:
     known = len(plan.jobs) - len(found.unreadable)
     lines = [f"media: {duration_of(found.media_s)} in {counted(known, 'video')}, by their headers"] if known else []
     if found.unreadable:
-        shown = ", ".join(found.unreadable[:SHOWN]) + ", ..." * (len(found.unreadable) > SHOWN)
-        lines.append(f"length not known: {counted(len(found.unreadable), 'video')} ({shown}), left out below")
+        lines.append(f"length not known: {_named(found.unreadable)}, left out below")
+    if found.silent:
+        lines.append(_silent_line(plan, found.silent))
     without = f", and the rows of {', '.join(found.unsized)}, of a size not known before" * bool(found.unsized)
     lines.append(f"store: grows by about {describe_bytes(found.size_bytes)}{without}")
     if found.seconds is not None and (run := found.earlier) is not None:
@@ -61,6 +62,21 @@ def _lines(plan: Plan, found: PlanEstimate) -> list[str]:
     else:
         lines.append("time: no earlier run of all these features on this machine to measure by")
     return lines
+
+
+def _silent_line(plan: Plan, silent: Sequence[str]) -> str:
+    """Videos without sound, by their headers, and what comes of the features of sound that are to be made of them."""
+    chosen = set(silent)
+    items = (item for job in plan.jobs if job.video_id in chosen for item in job.items)
+    names = ", ".join(dict.fromkeys(item.spec.name for item in items if item.spec.modality == "audio"))
+    if plan.parts.mask_missing_audio:
+        return f"no sound: {_named(silent)}: all rows of {names} will be invalid there (on_missing_audio: mask)"
+    return f"no sound: {_named(silent)}: {names} will fail there; --on-missing-audio mask stores invalid rows instead"
+
+
+def _named(videos: Sequence[str]) -> str:
+    shown = ", ".join(videos[:SHOWN]) + ", ..." * (len(videos) > SHOWN)
+    return f"{counted(len(videos), 'video')} ({shown})"
 
 
 def _to_json(plan: Plan, found: PlanEstimate, states: Counter[str]) -> dict[str, Any]:
@@ -76,6 +92,7 @@ def _to_json(plan: Plan, found: PlanEstimate, states: Counter[str]) -> dict[str,
         "media_s": round(found.media_s, 3),
         "frames": found.frames,
         "length_not_known": list(found.unreadable),
+        "without_sound": list(found.silent),
         "bytes": found.size_bytes,
         "size_not_known": list(found.unsized),
         "seconds": None if found.seconds is None else round(found.seconds, 1),

@@ -18,6 +18,7 @@ from aupipe.dataset import VIDEO_FOLDERS, crop_folders, is_frame, walk_videos
 from aupipe.errors import UsageError
 from aupipe.files import as_argument, write_file
 from aupipe.quantities import counted
+from aupipe.task_tables import task_table
 
 
 @click.command()
@@ -123,12 +124,17 @@ def config() -> None:
 def show(config_file: Path | None, as_json: bool) -> None:
     """Print every value and where it comes from.
 
-    Precedence: command line, AUPIPE_<SECTION>_<KEY> in the environment, aupipe.toml, default.
+    Precedence: command line, AUPIPE_<SECTION>_<KEY> in the environment, aupipe.toml, default. The configuration is then
+    checked as `aupipe extract` checks it before it looks for videos: one that it refuses ends with the same line and
+    exit code.
 
     \b
     Example:
       AUPIPE_STORE_BACKEND=hdf5 aupipe config show
     """
+    from aupipe.cli.recipe_features import value_text
+    from aupipe.cli.selection import check_config
+
     found = resolve(config_file)
     values = {
         f"{section}.{field.name}": getattr(getattr(found, section), field.name)
@@ -142,22 +148,38 @@ def show(config_file: Path | None, as_json: bool) -> None:
         encoders = [{"name": e.name, "kind": e.kind, "modality": e.modality, **e.params} for e in found.encoders]
         content = {key: {"value": _plain(value), "origin": origins[key]} for key, value in values.items()}
         echo_json("configuration", content | {"encoder": encoders}, indent=1)
+        check_config(found)
         return
     width = max(map(len, values))
     for key, value in values.items():
-        echo(f"{key:{width}}  {_shown(value):40}  {origins[key]}")
+        first, *more = _shown(value)
+        echo(f"{key:{width}}  {first:40}  {origins[key]}", *(f"{'':{width}}  {line}" for line in more))
     for encoder in found.encoders:
-        params = ", ".join(f"{key} = {value!r}" for key, value in encoder.params.items())
+        params = ", ".join(f"{key} = {value_text(value)}" for key, value in encoder.params.items())
         text = f"{encoder.name}: {encoder.modality} {encoder.kind}" + (f" ({params})" if params else "")
         echo(f"{'encoder':{width}}  {text:40}  {found.origin['encoder']}")
+    check_config(found)
 
 
 def _plain(value: object) -> object:
-    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+    """A value as JSON has it; label sets as the tables that they are written as."""
+    if isinstance(value, tuple):
+        return [task_table(*one) if isinstance(one, tuple) else one for one in value]
+    return str(value) if isinstance(value, Path) else value
 
 
-def _shown(value: object) -> str:
-    return "not set" if value is None or value == () else str(_plain(value))
+def _shown(value: object) -> list[str]:
+    """A value in lines: lists and label sets as TOML."""
+    from aupipe.cli.recipe_features import table_text, value_text
+
+    if value is None or value == ():
+        return ["not set"]
+    plain = _plain(value)
+    if not isinstance(plain, list):
+        return [str(plain)]
+    if not isinstance(plain[0], dict):
+        return [value_text(plain)]
+    return [line for table in plain for line in ("[[task]]", *table_text(table).splitlines())]
 
 
 @click.command()

@@ -223,13 +223,13 @@ def _sections(tables: Mapping[str, Any], prefix: str) -> list[str]:
 
 def table_text(table: Mapping[str, Any]) -> str:
     """Keys and their values as lines of TOML."""
-    return "\n".join(f"{key} = {_value_text(value)}" for key, value in table.items())
+    return "\n".join(f"{key} = {value_text(value)}" for key, value in table.items())
 
 
-def _value_text(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A value as TOML, which writes texts and numbers as JSON does."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key} = {_value_text(one)}" for key, one in value.items()) + "}"
+        return "{" + ", ".join(f"{key} = {value_text(one)}" for key, one in value.items()) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_value_text, value)) + "]"
+        return "[" + ", ".join(map(value_text, value)) + "]"
     return json.dumps(value, ensure_ascii=False)

@@ -38,7 +38,7 @@ def report_nothing_to_do(plan: Plan, as_json: bool, retry: str) -> int:
     """Print that no job is left, what failed before and the command that tries it again; returns the exit code."""
     failed = [item for item in plan.items if item.state == "failed before"]
     if as_json:
-        echo_json("summary", {"done": 0, **counts(plan), "failed": len(failed)})
+        echo_json("summary", {"done": 0, **counts(plan), "failed": 0, "inputs": 0})
     else:
         before = f", {len(failed)} failed before:" if failed else ""
         echo(f"nothing to do: {counted(plan.counts['done'], 'item')} stored{before}", *_failed_before(failed, retry))
@@ -142,6 +142,7 @@ def run_plan(
         by_others, failed_there = _by_others(store, left, tried)
         failed += failed_there
     not_reached = len(wanted) - len(done) - failed - by_others
+    inputs = published - {(item.key, item.spec.id) for item in wanted}  # what these are made from: it never fails alone
     missing = failed + (0 if claims is not None else not_reached)  # what other runs work on is no failure of this one
     before = plan.counts["failed before"]
     damages = damage_lines(damaged)
@@ -149,6 +150,7 @@ def run_plan(
         "done": len(done),
         **counts(plan),
         "failed": failed,
+        "inputs": len(inputs),
         **({"by_other_runs": by_others} if claims is not None else {}),
         **({"not_reached": not_reached} if not_reached else {}),
         "damaged": len(damages),

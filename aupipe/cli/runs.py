@@ -11,6 +11,12 @@ from aupipe.cli.output import echo, echo_json
 from aupipe.config import load_config
 from aupipe.errors import UsageError
 
+NOTES = {  # on scores that are not of one run, by `score_of`: as they are named in the list
+    "mean of runs": "the mean of their scores, each on what the run held out; the table of `aupipe train` scores all "
+    "these frames together",
+    "nested": "of a search: what its choice is worth on recordings that it has not seen",
+}
+
 
 @click.command()
 @click.argument("folders", nargs=-1, metavar="[FOLDER]...", type=click.Path(path_type=Path))
@@ -47,10 +53,13 @@ def runs(folders: tuple[Path, ...], config_file: Path | None, as_json: bool) -> 
     echo(f"{'written (UTC)':17} {'score':>10} {'task':8} {'recipe':28} folder")
     for one in found:
         score = f"{one.score:.3f} {one.metric}" if one.score is not None else "-"
-        about = one.recipe + (f", {one.score_of}" if one.score_of in ("nested", "mean of runs") else "")
+        about = one.recipe + (f", {one.score_of}" if one.score_of in NOTES else "")
         state = f"  {one.error}" if one.error else "" if one.finished else "  unfinished: aupipe train --resume"
         when = one.written_utc[:16].replace("T", " ")
         echo(f"{when:17} {score:>10} {one.task:8} {about:28} {_short(one.path)}{state}")
+    for kind, note in NOTES.items():
+        if any(one.score_of == kind for one in found):
+            echo(f"{kind}: {note}")
 
 
 def _short(path: Path) -> str:

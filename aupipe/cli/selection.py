@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aupipe.cli.options import open_or_create
 from aupipe.cli.output import echo
 from aupipe.config import Config
 from aupipe.errors import UsageError
@@ -28,18 +30,12 @@ def select(
     ``modalities``, ``names``: of features; empty lists select all. ``limit``: the number of recordings at most.
     Raises UsageError where nothing is selected.
     """
-    from aupipe.extract.planning.features import build_feature_set
-
     for modality in modalities:
         if modality not in MODALITIES:
             raise UsageError(
                 f"unknown modality {modality!r}.{nearest(modality, MODALITIES)} Known: {', '.join(MODALITIES)}"
             )
-    features = build_feature_set(config, modalities, names)
-    if not features.encoders:
-        conditions = [*(f"modality {name}" for name in modalities), *(f"name {name}" for name in names)]
-        wanted = f" of {' and '.join(conditions)}" if conditions else ""
-        raise UsageError(f"{config.file or 'the defaults'}: no [[encoder]]{wanted}; add one, or ask for another")
+    features = _features(config, modalities, names)
     dataset = opener()
     if dataset.ignored:
         suffixes = Counter(path.suffix or "no suffix" for path in dataset.ignored)
@@ -47,6 +43,36 @@ def select(
         echo(f"aupipe: not videos: {counted(len(dataset.ignored), 'file')} ({shown})", err=True)
     recordings = list(dataset.recordings)
     return recordings[:limit] if limit else recordings, features
+
+
+def _features(config: Config, modalities: list[str], names: list[str]) -> FeatureSet:
+    from aupipe.extract.planning.features import build_feature_set
+
+    features = build_feature_set(config, modalities, names)
+    if not features.encoders:
+        conditions = [*(f"modality {name}" for name in modalities), *(f"name {name}" for name in names)]
+        wanted = f" of {' and '.join(conditions)}" if conditions else ""
+        raise UsageError(f"{config.file or 'the defaults'}: no [[encoder]]{wanted}; add one, or ask for another")
+    return features
+
+
+def check_config(config: Config) -> None:
+    """Raises what `aupipe extract` does for this configuration, in its order; videos are not looked for.
+
+    UsageError for encoders, a detector or folders that it refuses, WeightsMissingError, and for a store that is there
+    what `open_store` raises, or UsageError for another backend.
+    """
+    from aupipe.dataset import check_folders, single_datasets
+    from aupipe.types import Recording
+
+    features = _features(config, [], [])
+    datasets = single_datasets(config.dataset)
+    for dataset in datasets if config.file is not None else ():  # without a file, videos are given to `extract`
+        check_folders(dataset)
+    for dataset in datasets:
+        aligned = dataset.layout == "affwild2" and dataset.frames == "cropped_aligned"
+        features.graph(Recording("", video=Path(), aligned=aligned))
+    open_or_create(config, create=False)
 
 
 def warn_duplicates(recordings: list[Recording], features: FeatureSet) -> None:

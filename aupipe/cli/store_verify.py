@@ -51,6 +51,8 @@ def verify(
 ) -> int:
     """Compare the checksum of every item with the published one. Exit code 13 where one is damaged or missing.
 
+    With --repair it is 0 where all damage that was found is repaired: the next verify would find none of it.
+
     With --scheduler, the items are divided among the machines of a Dask scheduler, and the report is the same.
 
     \b
@@ -67,11 +69,10 @@ def verify(
         echo(f"index rebuilt, {counted(rebuild_index(opened), 'item')} adopted", err=True)
     run = partial(_on_scheduler, place, opened) if place.scheduler is not None else None
     report = check(opened, quick=quick, sample=sample, run=run)
-    if repair:
-        repair_damage(opened, report)
+    remaining = repair_damage(opened, report) if repair else report.damage
     if as_json:
-        echo_json("verification", asdict(report), indent=1)
-        return DamageError.exit_code if report.damage else 0
+        echo_json("verification", asdict(report) | {"remaining": list(map(asdict, remaining))}, indent=1)
+        return DamageError.exit_code if remaining else 0
     for damage in report.damage:
         echo(f"DAMAGED  {damage}")
     for path in report.quarantined:
@@ -89,9 +90,18 @@ def verify(
         echo(f"{counted(report.superseded, 'replaced item')}, {unfinished}: removed by aupipe store gc")
     if report.requeued:
         echo(f"to be computed again: {counted(len(report.requeued), 'item')} (aupipe extract)")
+    if repair and report.damage:
+        echo(f"repaired: {len(report.damage) - len(remaining)} of {len(report.damage)}", *map(_remedy, remaining))
     elif report.damage:
         echo("repair: aupipe store verify --repair, then aupipe extract")
-    return DamageError.exit_code if report.damage else 0
+    return DamageError.exit_code if remaining else 0
+
+
+def _remedy(damage: Damage) -> str:
+    """What to do about damage that could not be repaired."""
+    if damage.kind == "spec":
+        return f"not yet repaired: {damage.path}: `aupipe extract` writes it with the next item of the feature"
+    return f"not repaired: {damage}: look at the disk, then run this command again"
 
 
 def _on_scheduler(place: Place, store: LocalStore, items: Sequence[Checked]) -> list[Damage]:

@@ -61,8 +61,9 @@ def draw_corpus(
 ) -> DemoCorpus:
     """Draw a labelled corpus of talking faces under `root`: `videos/` and `annotations/` as in Aff-Wild2.
 
-    Labels depend on the arguments only; so do pictures and audio, apart from the codecs. Every third recording is for
-    validation; one shows two faces. Raises ValueError for fewer than 2 recordings or 1 second.
+    Labels depend on the arguments only; so do pictures and audio, and with one version of the codecs on one machine all
+    bytes of the videos. Every third recording is for validation; one shows two faces. Raises ValueError for fewer than
+    2 recordings or 1 second.
     """
     plans = plan_corpus(recordings=recordings, seconds=seconds, fps=fps, seed=seed)
     root = Path(root)
@@ -184,6 +185,7 @@ def write_video(
     rng = np.random.default_rng(plan.seed + 2)
     with av.open(str(path), "w") as container:
         options = {"preset": "veryfast", "crf": str(int(rng.integers(22, 29))), "threads": "1"}
+        options["x264-params"] = "mbtree=0"  # with it the same pictures are other bytes each time, also in one thread
         video = container.add_stream("h264", rate=plan.fps, options=options)
         video.width, video.height, video.pix_fmt = plan.camera.width_px, plan.camera.height_px, "yuv420p"
         audio = container.add_stream("aac", rate=SAMPLE_RATE_HZ, layout="mono", bit_rate=48_000)

@@ -120,7 +120,27 @@ def test_measurements_and_guesses_are_told_apart_with_what_was_trained_on(analys
     sheet = pandas.read_excel(root / "out.xlsx", sheet_name="columns").set_index("column")
     assert sheet.kind.equals(about.kind)
     assert "measurements: recording, frame, time_s, level_dbfs" in answer.out
-    assert "guesses of detector mtcnn: face_count" in answer.out
+    guessed = int((about.kind == "guess").sum())
+    short = f"guesses of networks: the other {guessed}: out.columns.csv says of which, trained on what"
+    measured, others, mesh, colour = answer.out.splitlines()[-4:]
+    assert (measured[:13], others) == ("measurements:", short)
+    assert mesh.startswith("guesses of blendshapes made.task: _neutral, ")  # classifiers were asked for: all is said
+    assert colour.startswith(
+        "guesses of onnx mean_colour.onnx: red, green, blue, dark and 1 more; trained on not known"
+    )
+
+
+def test_what_guesses_the_columns_of_every_analysis_is_printed_on_request(analysed: tuple[Path, Answer]) -> None:
+    root, _ = analysed
+    asked = ("analyse", "clips", "--cpu", "--no-picture")
+    said = Folder(root).ask(*asked, "--out", "all.csv", "-v")
+    assert "guesses of detector mtcnn: face_count; trained on faces of WIDER FACE" in said
+    assert "or download Google's MediaPipe face landmarker bundle" in said
+    said = Folder(root).ask(*asked, "--out", "short.csv", "--out", "short.xlsx")
+    assert said.splitlines()[-1].startswith("guesses of networks: the other 29: short.columns.csv says of which")
+    assert "or download" not in said
+    said = Folder(root).ask(*asked, "--out", "short.eaf")
+    assert said.splitlines()[-1] == "tiers are guesses of networks (-v: of which, trained on what)"
 
 
 def test_what_cannot_be_computed_is_named_with_what_to_do_and_the_rest_is_given(analysed: tuple[Path, Answer]) -> None:

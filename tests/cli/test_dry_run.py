@@ -18,7 +18,7 @@ from aupipe.extract.planning.plan import make_plan
 from aupipe.store import create_store
 from aupipe.store.run_log import RunLog
 from aupipe.types import Recording
-from tests.cli.conftest import HOG, NO_FACES, Project
+from tests.cli.conftest import HOG, LEVEL, NO_FACES, Project
 from tests.conftest import write_video
 
 CONFIG = '[dataset]\nvideos = "videos"\n' + NO_FACES + HOG
@@ -53,6 +53,20 @@ def test_a_dry_run_says_how_much_how_large_and_how_long_by_a_measured_run(projec
     listed = project.run("extract", "--dry-run", "-v").out
     assert "  new             hog          c.mp4" in listed
     assert "s of media)" in listed
+
+
+def test_a_dry_run_names_videos_without_sound_where_features_of_sound_are_asked_for(project: Project) -> None:
+    write_video(project.folder / "videos" / "silent.mp4", 5)
+    write_video(project.folder / "videos" / "tone.mp4", 5, tone_hz=300)
+    project.configure(CONFIG + LEVEL)
+    failing = (
+        "no sound: 1 video (silent.mp4): level will fail there; --on-missing-audio mask stores invalid rows instead"
+    )
+    assert failing in project.run("extract", "--dry-run").out.splitlines()
+    masked = project.run("extract", "--dry-run", "--on-missing-audio", "mask").out.splitlines()
+    assert "no sound: 1 video (silent.mp4): all rows of level will be invalid there (on_missing_audio: mask)" in masked
+    assert json.loads(project.run("extract", "--dry-run", "--json").out)["without_sound"] == ["silent.mp4"]
+    assert "no sound" not in project.run("extract", "--dry-run", "--modality", "visual").out
 
 
 def test_an_estimate_is_of_runs_of_the_same_features_on_this_machine_and_device(tmp_path: Path) -> None:
@@ -95,7 +109,7 @@ def test_a_file_that_ends_the_process_that_reads_its_header_is_one_without_a_len
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "poison"))
     found = media_lengths.media_lengths(recordings)
-    assert found == {"0.mp4": MediaLength(1.0, 25), "1.mp4": None, "2.mp4": MediaLength(1.0, 25)}
+    assert found == {"0.mp4": MediaLength(1.0, 25, True), "1.mp4": None, "2.mp4": MediaLength(1.0, 25, True)}
 
 
 def test_images_are_as_long_as_their_rate_says(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 import time
+from collections import Counter
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -81,6 +82,26 @@ def test_modalities_are_extracted_apart_and_only_what_changed_is_made_again(proj
     assert project.run("extract", "--dry-run").out.count("1 source changed") == 2
     assert "done 2 " in project.run("extract", "--cpu").out
     assert "nothing to do" in project.run("extract", "--cpu").out
+
+
+def test_the_summary_counts_as_many_items_as_there_are_lines(project: Project) -> None:
+    draw(project, ONE)
+    (project.folder / "videos" / "broken.mp4").write_text("no video")
+    project.configure(HOG + LEVEL)
+    *items, summary = project.run("extract", "--cpu", "--json").json()
+    parts = Counter((row["feature"].partition("@")[0] in ("hog", "level"), row["state"]) for row in items)
+    assert parts[True, "done"] == summary["done"] == 2
+    assert parts[True, "failed"] == summary["failed"] == 2
+    assert parts[False, "done"] == summary["inputs"] == 3  # the clock, detections and faces
+    assert len(items) == summary["done"] + summary["failed"] + summary["inputs"]
+    (nothing,) = project.run("extract", "--cpu", "--json").json()
+    assert {key: nothing[key] for key in ("done", "already_done", "failed", "failed_before")} == {
+        "done": 0,
+        "already_done": 2,
+        "failed": 0,
+        "failed_before": 2,
+    }
+    assert nothing["inputs"] == 0
 
 
 def test_the_command_that_tries_again_what_failed_has_the_options_that_were_given(project: Project) -> None:

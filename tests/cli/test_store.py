@@ -56,9 +56,21 @@ def test_verify_names_a_flipped_byte_and_repair_queues_the_item_again(stored: Pr
     assert "b c.mp4" not in answer.out
     assert stored.run("store", "verify", "--quick").code == 0  # the size is the same
     repaired = stored.run("store", "verify", "--repair")
+    assert (repaired.code, repaired.out.splitlines()[-1]) == (0, "repaired: 1 of 1")
     assert "to be computed again: 1 item " in repaired.out
     assert stored.run("store", "verify").code == 0
     assert list((stored.folder / "features" / "quarantine").iterdir())
+
+
+def test_damage_that_repair_cannot_undo_ends_with_13_and_says_what_to_do(stored: Project) -> None:
+    spec = next((stored.folder / "features").glob(f"{SPEC.name}@*/spec.json"))
+    spec.write_text("{}")
+    repaired = stored.run("store", "verify", "--repair", "--json")
+    assert (repaired.code, [one["kind"] for one in json.loads(repaired.out)["remaining"]]) == (13, ["spec"])
+    again = stored.run("store", "verify", "--repair")
+    assert again.code == stored.run("store", "verify").code == 13
+    assert again.out.splitlines()[-2] == "repaired: 0 of 1"
+    assert again.out.splitlines()[-1].startswith(f"not yet repaired: {spec}: `aupipe extract` writes it with the next ")
 
 
 def test_items_whose_journal_is_lost_are_named_as_orphans_and_won_back_by_one_command(stored: Project) -> None:

@@ -163,6 +163,9 @@ def test_runs_lists_trained_models_with_their_scores_and_what_cannot_be_read(pro
     (line,) = [line for line in said.splitlines() if line.endswith("runs/tcn")]
     assert re.match(rf"20\d\d-\d\d-\d\d \d\d:\d\d +{run['scores']['mean']:.3f} F1 au +tcn ", line)
     assert "runs/begun  " in said
+    note = "mean of runs: the mean of their scores, each on what the run held out; the table of `aupipe train` scores"
+    assert said.splitlines()[-1].startswith(note)
+    assert "mean of runs" not in project.ask("runs", "runs/tcn")
     assert project.ask("runs", "nowhere", code=2) == "nowhere: no such folder"
 
 

@@ -117,7 +117,8 @@ def run(*arguments: object) -> tuple[int, str, str]:
 
 
 def left(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir() if not path.name.endswith(".lock")}
+    """What a pull has left in the folder; locks are not among it."""
+    return {path.name for path in folder.iterdir()}
 
 
 def test_a_licence_is_shown_and_accepted_once(folder: Path, server: Server) -> None:
@@ -346,8 +347,29 @@ def test_two_processes_do_not_fetch_one_file(folder: Path, server: Server) -> No
     server.files = {f"/{NC}": CONTENT}
     with FileLock(str(folder / f"{NC}.lock")):
         code, _, err = run("pull", NC, "--accept-license")
+        assert f"{NC}.lock" in left(folder)  # it is that of the other
     assert (code, server.asked) == (15, [])
     assert "another process fetches it" in err
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from aupipe.extract.weights.pull import _locked
+inside = Path(sys.argv[1] + ".inside")
+for _ in range(40):
+    with _locked(Path(sys.argv[1])):
+        inside.touch(exist_ok=False)  # fails where another process holds the lock too
+        time.sleep(0.001)
+        inside.unlink()
+"""
+
+
+def test_of_processes_that_wait_for_a_lock_one_holds_it_and_none_leaves_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "x")]
+    running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [(process.communicate()[1], process.returncode) for process in running] == [("", 0)] * 3
+    assert left(tmp_path) == set()
 
 
 def test_every_address_of_the_table_says_whether_it_was_tried_and_what_is_known(folder: Path) -> None:

@@ -10,6 +10,7 @@ from aupipe.errors import AupipeError, DamageError
 from aupipe.store import STORES, create_store, open_store
 from aupipe.store.keys import recording_key
 from aupipe.store.maintenance.purge import purge
+from aupipe.store.maintenance.repair import repair_damage
 from aupipe.store.maintenance.verify import Damage, check
 
 from .contract import CLOCK, SOURCE, SPEC, check_and_repair, random_rows, same
@@ -175,6 +176,20 @@ def test_any_damage_can_be_repaired_and_only_the_damaged_item_is_made_again(stor
             assert check(opened).damage == [], file
             assert {record.recording for record in opened.records()} >= set(NAMES)
             opened.compact()
+
+
+def test_what_repair_leaves_is_what_is_found_afterwards(store):
+    for file in files_of(store):
+        if file.name == "store.json" or not file.exists():
+            continue
+        content = file.read_bytes()
+        flip(file, len(content) // 2)
+        with open_store(store.path) as opened:
+            remaining = repair_damage(opened, check(opened))
+            assert {damage.kind for damage in remaining} <= {"spec"}
+            assert [damage.path for damage in check(opened).damage] == [damage.path for damage in remaining], file
+            if remaining:
+                file.write_bytes(content)
 
 
 def test_a_lost_journal_line_is_won_back_from_the_item(store):

@@ -22,10 +22,11 @@ WAIT_S = 30.0  # for one header, and for a child to start
 
 
 class MediaLength(NamedTuple):
-    """Seconds and frames that a header states, or that a folder of images has."""
+    """Seconds and frames that a header states, or that a folder of images has. ``silent``: a video without sound."""
 
     seconds: float
     frames: int
+    silent: bool = False
 
 
 def media_lengths(recordings: Sequence[Recording]) -> dict[str, MediaLength | None]:
@@ -75,7 +76,7 @@ def read_length(recording: Recording) -> MediaLength | None:
         if stream is None or not (seconds := stated_length_s(container, stream)):
             return None
         rate = float(stream.average_rate or 0)
-        return MediaLength(seconds, stream.frames or round(seconds * rate))
+        return MediaLength(seconds, stream.frames or round(seconds * rate), not container.streams.audio)
 
 
 def main() -> None:

@@ -43,13 +43,15 @@ class EarlierRun:
 class PlanEstimate:
     """``media_s``, ``size_bytes``: of the videos whose length is known; the others are ``unreadable``, by id.
 
-    ``unsized``: names of features whose rows have a size that nobody knows before the first item. ``seconds``: None
-    where no earlier run measured this.
+    ``silent``: ids of videos without sound, of which features of sound are to be made. ``unsized``: names of features
+    whose rows have a size that nobody knows before the first item. ``seconds``: None where no earlier run measured
+    this.
     """
 
     media_s: float
     frames: int
     unreadable: tuple[str, ...]
+    silent: tuple[str, ...]
     size_bytes: int
     unsized: tuple[str, ...]
     seconds: float | None
@@ -77,11 +79,16 @@ def estimate(plan: Plan, store: Store | None, device: str = "") -> PlanEstimate:
         sum(known),
         frames,
         tuple(video for video, length in lengths.items() if length is None),
+        tuple(job.video_id for job in plan.jobs if _is_silent(job, lengths[job.video_id])),
         round(size_bytes),
         tuple(sorted({feature.partition("@")[0] for feature, size in sizes.items() if size is None})),
         _seconds(media, earlier) if earlier else None,
         earlier,
     )
+
+
+def _is_silent(job: Job, length: MediaLength | None) -> bool:
+    return length is not None and length.silent and any(item.spec.modality == "audio" for item in job.items)
 
 
 def _rows(plan: Plan, job: Job, length: MediaLength | None, store: Store | None) -> int:

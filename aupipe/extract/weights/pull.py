@@ -12,7 +12,8 @@ import os
 import shutil
 import urllib.parse
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def pull_weights(
         _accept(folder, name, known, accept_license, tell)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(f"{target}.lock", timeout=0):
+        with _locked(target, timeout_s=0):
             if is_here:  # put there by hand, or by a call that was killed before it had imported it
                 tell(f"{name}: there already, {target}; it is imported")
                 _check(name, known, target, str(target), read_notes(folder)["sha256"].get(name, ""))
@@ -167,8 +168,23 @@ def _imported(target: Path, folder: Path) -> Path:
         target.unlink()
 
 
+@contextmanager
+def _locked(path: Path, timeout_s: float = -1) -> Iterator[None]:
+    """Hold the lock of a file, ``<path>.lock``, and remove it. Raises Timeout where another process holds it so long.
+
+    It is removed before it is released: a process that opened it before then gets no lock of a file that is gone, and
+    opens a new one.
+    """
+    lock = Path(f"{path}.lock")
+    with FileLock(lock, timeout=timeout_s):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
 def _note(folder: Path, kind: str, key: str, value: str) -> None:
-    with FileLock(f"{folder / NOTES}.lock"):
+    with _locked(folder / NOTES):
         notes = read_notes(folder)
         notes[kind][key] = value
         write_file(folder / NOTES, json.dumps(notes, indent=1, sort_keys=True), overwrite=True)

@@ -107,8 +107,7 @@ def distinct(groups: Iterable[tuple[str, Sequence[Column]]]) -> list[list[Column
 
 def in_words(columns: Sequence[Column]) -> list[str]:
     """Which columns are measurements and which are guesses, by what and of what training, a line each."""
-    measured = [column.name for column in columns if column.kind == "measurement"]
-    lines = [f"measurements: {', '.join(measured)}"]
+    lines = [_measurements(columns)]
     guesses: dict[tuple[str, str], list[str]] = {}
     for column in columns:
         if column.kind == "guess":
@@ -117,3 +116,17 @@ def in_words(columns: Sequence[Column]) -> list[str]:
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         lines.append(f"guesses of {by}: {shown}; trained on {trained_on}")
     return lines
+
+
+def in_short(columns: Sequence[Column], chosen: Sequence[Column], where: str) -> list[str]:
+    """The same in two lines, and one for each classifier that was asked for, whose columns are ``chosen``.
+
+    ``where``: what says the same of every column.
+    """
+    guesses = sum(column.kind == "guess" for column in columns)
+    others = f"guesses of networks: the other {guesses}: {where} says of which, trained on what"
+    return [_measurements(columns), *([others] if guesses else []), *(in_words(chosen)[1:])]
+
+
+def _measurements(columns: Sequence[Column]) -> str:
+    return f"measurements: {', '.join(column.name for column in columns if column.kind == 'measurement')}"

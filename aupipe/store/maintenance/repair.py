@@ -18,11 +18,12 @@ from aupipe.store.records import ItemRecord
 from aupipe.store.writer import now_utc
 
 
-def repair_damage(store: LocalStore, report: Report) -> None:
+def repair_damage(store: LocalStore, report: Report) -> list[Damage]:
     """Move the damaged files of a report to ``quarantine/`` and mark their items to be extracted again.
 
-    Nothing is deleted. What was done is added to the report. Raises DamageError, and changes nothing, where there is a
-    link in the store.
+    Nothing is deleted. What was done is added to the report. Returns what `check` would still find: what cannot be
+    read, and specs, which the next publication of the feature writes. Raises DamageError, and changes nothing, where
+    there is a link in the store.
     """
     refuse_links(store)
     journals = set()
@@ -50,6 +51,7 @@ def repair_damage(store: LocalStore, report: Report) -> None:
     if "lost journal" in kinds:
         lost = {os.path.basename(damage.path) for damage in report.damage if damage.kind == "lost journal"}
         store.compact(parts={name: part for name, part in store.index.parts().items() if name not in lost})
+    return [damage for damage in report.damage if damage.kind in ("unreadable", "spec")]
 
 
 def rebuild(store: LocalStore) -> int:
