@@ -254,6 +254,8 @@ def _shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))
     return json.dumps(value) if isinstance(value, dict | bool) else str(value)
+    from aupipe.train.recipe_tables import flatten
+
 
 
 def _settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -263,14 +265,7 @@ def _settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
     for member in recipe["members"]:
         prefix = f"{member['name']}." if several else ""
         found[f"{prefix}per_feature"] = member["per_feature"]
-        found |= _flat(member["recipe"], prefix)
-    return found
-
-
-def _flat(table: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in table.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        found |= flatten(member["recipe"], prefix)
     return found
 
 
