@@ -12,7 +12,7 @@ from aupipe.cli.completion import MODEL, RECORDING
 from aupipe.cli.context import open_context
 from aupipe.cli.options import config_options, device_options, existing_store, json_option, require_config, resolve
 from aupipe.cli.output import echo, echo_json
-from aupipe.quantities import counted
+from aupipe.quantities import counted, first_of
 
 if TYPE_CHECKING:
     from aupipe.report.checks.corpus import CorpusReport, HeldOut
@@ -134,8 +134,7 @@ def warn_flagged(recordings: Sequence[str], store: Store) -> dict[str, Sequence[
     found, when = flagged_before(store)
     own = {name: found[name] for name in recordings if name in found}
     if own:
-        named = "; ".join(f"{name} ({', '.join(faults)})" for name, faults in list(own.items())[:NAMED])
-        more = f" and {len(own) - NAMED} more" * (len(own) > NAMED)
+        named = first_of([f"{name} ({', '.join(faults)})" for name, faults in own.items()], NAMED, "; ")
         count = f"{len(own)} of {counted(len(recordings), 'recording')}"
-        echo(f"aupipe: {count} flagged by aupipe check of {when}: {named}{more}", err=True)
+        echo(f"aupipe: {count} flagged by aupipe check of {when}: {named}", err=True)
     return own

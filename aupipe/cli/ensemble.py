@@ -16,7 +16,7 @@ from aupipe.cli.output import echo
 from aupipe.cli.overwrite import refuse_nonempty
 from aupipe.dataset_model import Dataset, nearest_recording
 from aupipe.errors import UsageError
-from aupipe.quantities import counted
+from aupipe.quantities import counted, first_of
 from aupipe.tasks import Task
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ def _show_members(model: Model, names: Sequence[str]) -> None:
         if model.weights:
             parts.append(f"weight {model.shares[number]:.3g}")
         if own := [f"{model.by} {route}".strip() for route, index in routes.items() if index == number]:
-            parts.append("for " + ", ".join(own[:3]) + f" and {len(own) - 3} more" * (len(own) > 3))
+            parts.append(f"for {first_of(own, 3)}")
         if model.default == number:
             parts.append("for all others")
         post = member.post

@@ -11,14 +11,14 @@ import click
 
 from aupipe.cli.completion import MODEL, RECORDING
 from aupipe.cli.context import POST, SHOT_STARTS, SPLITS, WHERE, choose_postprocess, open_context
-from aupipe.cli.data import select_recordings, some
+from aupipe.cli.data import select_recordings
 from aupipe.cli.options import config_options, device_options, interval_options
 from aupipe.cli.output import echo
 from aupipe.cli.overwrite import SUFFIXES, TABLES, overwrite_option, refuse_lost_predictions
 from aupipe.dataset import label_name
 from aupipe.errors import UsageError
 from aupipe.files import as_argument
-from aupipe.quantities import counted
+from aupipe.quantities import counted, first_of
 from aupipe.types import Recording
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _trained() -> str:
     from aupipe.train.model_listing import model_folders
 
     found = [str(folder) for folder in model_folders(Path("runs"))] if Path("runs").is_dir() else []
-    return f"; trained: {some(found)}" if found else "; `aupipe train` makes one"
+    return f"; trained: {first_of(found)}" if found else "; `aupipe train` makes one"
 
 
 def _write_frames(
