@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aupipe.cli.options import device_options, pick_devices, scheduler_options
-from aupipe.cli.output import echo
+from aupipe.cli.output import echo_err
 from aupipe.errors import AGAIN, UsageError
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def run_on_scheduler(
     there = SchedulerOptions(place.scheduler, place.tls_ca, place.tls_cert, place.tls_key, place.worker_timeout)
     features = features or FeatureSet(None, TrackParams(), FacesConfig(), ())
     with (
-        connected(there, lambda line: echo(line, err=True)) as connection,
+        connected(there, echo_err) as connection,
         work_order(pickle.dumps(work), results, place.jobs) as order,
         dask_executor(connection, features, store, place.gpu, place.cpu, ExecutionOptions(), order, again) as executor,
     ):
