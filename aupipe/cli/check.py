@@ -12,6 +12,7 @@ from aupipe.cli.completion import MODEL, RECORDING
 from aupipe.cli.context import open_context
 from aupipe.cli.options import config_options, device_options, existing_store, json_option, require_config, resolve
 from aupipe.cli.output import echo, echo_json
+from aupipe.dataset import open_dataset
 from aupipe.quantities import counted, first_of
 
 if TYPE_CHECKING:
@@ -54,7 +55,6 @@ def check(
       aupipe check --strict --json
       aupipe check clips/a.mp4 --run runs/20260101-120000-tcn-au
     """
-    from aupipe.dataset import open_dataset
     from aupipe.extract.planning.features import build_feature_set
     from aupipe.report.checks.corpus import check_corpus
     from aupipe.store.clocks import clock_of

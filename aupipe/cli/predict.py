@@ -17,7 +17,7 @@ from aupipe.cli.output import echo
 from aupipe.cli.overwrite import SUFFIXES, TABLES, overwrite_option, refuse_lost_predictions
 from aupipe.dataset import label_name
 from aupipe.errors import UsageError
-from aupipe.files import as_argument
+from aupipe.files import PRIVATE, as_argument, write_file
 from aupipe.quantities import counted, first_of
 from aupipe.types import Recording
 
@@ -172,7 +172,6 @@ def _write_intervals(
     overwrite: bool,
 ) -> str:
     """Write a format of intervals; what was written, in words, with what was joined and left out."""
-    from aupipe.files import PRIVATE, write_file
     from aupipe.train.occurrence_files import eaf_text, events_table, textgrid_text
     from aupipe.train.occurrences import find_occurrences
     from aupipe.train.prediction_files import track_file, write_each

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from aupipe.cli.options import device_options, pick_devices, scheduler_options
 from aupipe.cli.output import echo_err
+from aupipe.config import FacesConfig
 from aupipe.errors import AGAIN, UsageError
 
 if TYPE_CHECKING:
@@ -109,7 +110,6 @@ def run_on_scheduler(
     ``store`` and ``results``: folders that all machines must see, the second to write there. ``features``: encoders
     whose libraries and weights they must have.
     """
-    from aupipe.config import FacesConfig
     from aupipe.extract.engine.options import ExecutionOptions
     from aupipe.extract.executors.cluster.connection import SchedulerOptions, connected, dask_executor, work_order
     from aupipe.extract.executors.work import run_work
