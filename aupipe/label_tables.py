@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aupipe.dataset_model import Dataset, divide, label_name, nearest_recording
 from aupipe.errors import UsageError
-from aupipe.quantities import counted
+from aupipe.quantities import counted, first_of
 from aupipe.task_tables import LabelSource
 from aupipe.tasks import Task
 from aupipe.types import Labels, Recording
@@ -177,8 +177,7 @@ class LabelTable:
                 names.setdefault(name, []).append(one.id)
         given = self._content.rows
         if unknown := [name for name in given if name not in names]:
-            shown = ", ".join(unknown[:SHOWN]) + f" and {len(unknown) - SHOWN} more" * (len(unknown) > SHOWN)
-            why = f"no recording of this data set is {shown}.{nearest_recording(unknown[0], names)}"
+            why = f"no recording of this data set is {first_of(unknown, SHOWN)}.{nearest_recording(unknown[0], names)}"
             if len(unknown) == len(given):
                 raise UsageError(f"{self.file}: none of its rows is used: {why}")
             log.warning("%s: %s left out: %s", self.file, counted(sum(len(given[n].at) for n in unknown), "row"), why)

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def counted(number: float, noun: str) -> str:
     """A number of things: "1 recording", "1,000 recordings". ``noun`` is the singular, of words that take an s."""
     return f"{number:,.0f} {noun}{'s' * (number != 1)}"
+
+
+def first_of(names: Sequence[str], most: int = 5, separator: str = ", ") -> str:
+    """The first ``most`` names, and how many there are more: "a, b and 3 more"."""
+    return separator.join(names[:most]) + f" and {len(names) - most} more" * (len(names) > most)
 
 
 def describe_bytes(size: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from stat import S_ISDIR
 
@@ -24,13 +25,13 @@ def source_identity(*paths: Path, like: str = "") -> SourceIdentity:
 
     ``like``: a digest to compare with. The digest is then computed by the rule of that one.
     """
-    identify = _identify if not like or like.startswith(BLOCKS) else _identify_ends
+    blocks_of = _blocks if not like or like.startswith(BLOCKS) else _ends
     try:
-        sizes, mtimes, digests = zip(*(identify(path) for path in paths), strict=True)
+        sizes, mtimes, digests = zip(*(_identify(path, blocks_of) for path in paths), strict=True)
     except OSError as error:
         raise RecordingError(f"cannot read {error.filename or paths[0]}: {error.strerror or error}") from error
     digest = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-    digest = (BLOCKS if identify is _identify else "") + digest
+    digest = (BLOCKS if blocks_of is _blocks else "") + digest
     return SourceIdentity(sum(sizes), max(mtimes), digest, source_folder(paths[0]))
 
 
@@ -39,7 +40,7 @@ def source_folder(path: Path) -> str:
     return os.path.realpath(path.parent)
 
 
-def _identify(path: Path) -> tuple[int, int, str]:
+def _identify(path: Path, blocks_of: Callable[[int], list[tuple[int, int]]]) -> tuple[int, int, str]:
     """Size, modification time and digest of a file or of a folder of images."""
     if path.is_dir():
         return _identify_folder(path)
@@ -47,7 +48,7 @@ def _identify(path: Path) -> tuple[int, int, str]:
     digest.update(str(stat.st_size).encode())
     if path.is_file():  # not a pipe or a device, which may never end
         with path.open("rb") as file:
-            for start, length in _blocks(stat.st_size):
+            for start, length in blocks_of(stat.st_size):
                 file.seek(start)
                 digest.update(file.read(length))
     return stat.st_size, stat.st_mtime_ns, digest.hexdigest()
@@ -62,25 +63,16 @@ def _blocks(size: int) -> list[tuple[int, int]]:
     return [(0, END_BYTES), *inner, (size - END_BYTES, END_BYTES)]
 
 
+def _ends(size: int) -> list[tuple[int, int]]:
+    """As `_blocks`, by the rule of earlier versions: the first and the last MiB."""
+    return [(0, END_BYTES), (max(0, size - END_BYTES), END_BYTES)]
+
+
 def _identify_folder(folder: Path) -> tuple[int, int, str]:
     digest = hashlib.sha256()
     for image in frame_files(folder):
         digest.update(os.fsencode(image.name) + b"\0" + hashlib.sha256(image.read_bytes()).digest())
     return *_measure(folder), digest.hexdigest()
-
-
-def _identify_ends(path: Path) -> tuple[int, int, str]:
-    """As `_identify`, by the rule of earlier versions: the size, the first and the last MiB."""
-    if path.is_dir():
-        return _identify_folder(path)
-    digest, stat = hashlib.sha256(), path.stat()
-    digest.update(str(stat.st_size).encode())
-    if path.is_file():
-        with path.open("rb") as file:
-            digest.update(file.read(END_BYTES))
-            file.seek(max(0, stat.st_size - END_BYTES))
-            digest.update(file.read(END_BYTES))
-    return stat.st_size, stat.st_mtime_ns, digest.hexdigest()
 
 
 def _measure(path: Path) -> tuple[int, int]:

@@ -12,7 +12,8 @@ from aupipe.cli.completion import MODEL, RECORDING
 from aupipe.cli.context import open_context
 from aupipe.cli.options import config_options, device_options, existing_store, json_option, require_config, resolve
 from aupipe.cli.output import echo, echo_json
-from aupipe.quantities import counted
+from aupipe.dataset import open_dataset
+from aupipe.quantities import counted, first_of
 
 if TYPE_CHECKING:
     from aupipe.report.checks.corpus import CorpusReport, HeldOut
@@ -54,7 +55,6 @@ def check(
       aupipe check --strict --json
       aupipe check clips/a.mp4 --run runs/20260101-120000-tcn-au
     """
-    from aupipe.dataset import open_dataset
     from aupipe.extract.planning.features import build_feature_set
     from aupipe.report.checks.corpus import check_corpus
     from aupipe.store.clocks import clock_of
@@ -134,8 +134,7 @@ def warn_flagged(recordings: Sequence[str], store: Store) -> dict[str, Sequence[
     found, when = flagged_before(store)
     own = {name: found[name] for name in recordings if name in found}
     if own:
-        named = "; ".join(f"{name} ({', '.join(faults)})" for name, faults in list(own.items())[:NAMED])
-        more = f" and {len(own) - NAMED} more" * (len(own) > NAMED)
+        named = first_of([f"{name} ({', '.join(faults)})" for name, faults in own.items()], NAMED, "; ")
         count = f"{len(own)} of {counted(len(recordings), 'recording')}"
-        echo(f"aupipe: {count} flagged by aupipe check of {when}: {named}{more}", err=True)
+        echo(f"aupipe: {count} flagged by aupipe check of {when}: {named}", err=True)
     return own

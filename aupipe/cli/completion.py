@@ -14,6 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from aupipe.config import Config, load_config
+from aupipe.dataset import open_dataset
 from aupipe.encoder_tables import RESERVED_NAMES
 from aupipe.errors import AupipeError
 from aupipe.logs import printable
@@ -56,8 +57,6 @@ def _found(find: Callable[[Config], Iterable[str]], context: click.Context) -> l
 
 
 def _recordings(config: Config) -> Iterable[str]:
-    from aupipe.dataset import open_dataset
-
     return (one.id for one in open_dataset(config.dataset).recordings)
 
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aupipe.cli.data import keep_current, some
+from aupipe.cli.data import keep_current
 from aupipe.cli.options import existing_store, pick_devices, require_config, resolve
 from aupipe.cli.output import echo
 from aupipe.cli.recipe_features import with_encoders
 from aupipe.config import Config
 from aupipe.dataset import Dataset, open_dataset
 from aupipe.errors import UsageError
-from aupipe.quantities import counted
+from aupipe.quantities import counted, first_of
 from aupipe.tasks import Task
 from aupipe.types import FeatureSpec, Labels, Recording
 
@@ -68,7 +68,7 @@ class Context:
         from aupipe.train.model_prediction import predict_held_out, predict_model
 
         if model.by and (blank := [r.id for r in recordings if not r.value(model.by)]):
-            echo(f"aupipe: {counted(len(blank), 'recording')} without a {model.by}: {some(blank)}", err=True)
+            echo(f"aupipe: {counted(len(blank), 'recording')} without a {model.by}: {first_of(blank)}", err=True)
         for run in model.runs:
             if not run.finished:
                 best = f"of {len(run.history)} of at most {run.recipe.epochs} epochs the best one is used"

@@ -11,7 +11,7 @@ from aupipe.cli.recipe_features import extract_command, with_encoders
 from aupipe.config import Config
 from aupipe.dataset import Dataset, open_dataset
 from aupipe.errors import UsageError, WeightsMissingError
-from aupipe.quantities import counted
+from aupipe.quantities import counted, first_of
 from aupipe.tasks import Task
 from aupipe.types import Labels, Recording
 
@@ -137,9 +137,8 @@ def keep_current(
     }
     left_out = [r for r in recordings if r.id in stale or r.video_id in stale]
     if left_out and not allow_missing:
-        shown = "; ".join(f"{r.id} ({stale.get(r.id) or stale[r.video_id]})" for r in left_out[:5])
-        more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
-        raise UsageError(f"features of {shown}{more} are out of date: run `aupipe extract`, or give --allow-missing")
+        shown = first_of([f"{r.id} ({stale.get(r.id) or stale[r.video_id]})" for r in left_out], separator="; ")
+        raise UsageError(f"features of {shown} are out of date: run `aupipe extract`, or give --allow-missing")
     for recording in left_out:
         why = stale.get(recording.id) or stale[recording.video_id]
         echo(f"aupipe: left out {recording.id}: {why}", err=True)
@@ -150,16 +149,9 @@ def keep_where(dataset: Dataset, recordings: Sequence[Recording], where: Sequenc
     """The recordings that fulfil the conditions of ``--where``; those without a value are left out, with a message."""
     kept, without = dataset.where(recordings, where)
     for column, blank in without.items():
-        echo(
-            f"aupipe: left out {counted(len(blank), 'recording')} without a {column}: {some([r.id for r in blank])}",
-            err=True,
-        )
+        shown = first_of([r.id for r in blank])
+        echo(f"aupipe: left out {counted(len(blank), 'recording')} without a {column}: {shown}", err=True)
     return kept
-
-
-def some(names: Sequence[str]) -> str:
-    """The first of the names, and how many there are more."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def select_recordings(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aupipe.cli.data import gather
 from aupipe.cli.options import open_or_create
-from aupipe.cli.output import echo
+from aupipe.cli.output import echo, echo_err
 from aupipe.cli.overwrite import refuse_nonempty
 from aupipe.cli.run_report import run_plan
 from aupipe.cli.template import template
@@ -68,9 +68,7 @@ def run_demo(folder: Path, *, recordings: int, seconds: float, seed: int) -> Non
             recipe = load_recipe(name)
             data = gather(config, store, recipe, "au")
             given = FitData(data.train, data.validation, data.labels, data.features)
-            runs[name] = fit(
-                store, given, FitConfig(recipe, data.task), out, progress=lambda line: echo(line, err=True)
-            )
+            runs[name] = fit(store, given, FitConfig(recipe, data.task), out, progress=echo_err)
     predictions = predict(runs["tcn"], store, dataset.split("au", "validation"))
     write_csv(predictions, folder / "runs" / "tcn-au" / "predictions.csv", overwrite=True)  # its own of an earlier run
     labels = dataset.labels_of(dataset.split("au", "validation"), "au")
@@ -120,7 +118,7 @@ def _draw(folder: Path, wanted: dict[str, float]) -> None:
         recordings=int(wanted["recordings"]),
         seconds=wanted["seconds"],
         seed=int(wanted["seed"]),
-        progress=lambda line: echo(line, err=True),
+        progress=echo_err,
     )
     (folder / FILE_NAME).write_text(template("affwild2"), encoding="utf-8")
     (folder / CORPUS_FILE).write_text(json.dumps(wanted))

@@ -11,6 +11,7 @@ import click
 
 from aupipe.cli.options import config_options, json_option, resolve
 from aupipe.cli.output import echo, echo_json
+from aupipe.config import Config
 from aupipe.errors import AupipeError, UsageError
 from aupipe.quantities import counted
 
@@ -27,7 +28,6 @@ def doctor(config_file: Path | None, store: Path | None, as_json: bool) -> int:
     Example:
       aupipe doctor
     """
-    from aupipe.config import Config
     from aupipe.doctor import Finding
     from aupipe.doctor.folders import examine_folder
     from aupipe.doctor.installation import examine_installation

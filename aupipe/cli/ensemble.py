@@ -11,12 +11,13 @@ from click.core import ParameterSource
 
 from aupipe.cli.completion import MODEL
 from aupipe.cli.context import Context, open_context, read_pairs
-from aupipe.cli.options import config_options, device_options
+from aupipe.cli.options import config_options, device_options, require_config, resolve
 from aupipe.cli.output import echo
 from aupipe.cli.overwrite import refuse_nonempty
+from aupipe.dataset import open_dataset
 from aupipe.dataset_model import Dataset, nearest_recording
 from aupipe.errors import UsageError
-from aupipe.quantities import counted
+from aupipe.quantities import counted, first_of
 from aupipe.tasks import Task
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def ensemble(
         echo("weights: " + ", ".join(f"{name} {number:g}" for name, number in zip(names, numbers, strict=True)))
     table, default = None, None
     if rule == "routed":
-        dataset = _dataset(config_file, store)
+        dataset = open_dataset(require_config(resolve(config_file, store)).dataset)
         table = _read_routes(dataset, by, given_routes, routes, names)
         default = _index(default_member, names, "--default") if default_member else None
         if default is None:
@@ -166,14 +167,6 @@ def _fit_weights(context: Context, members: Sequence[Model], member_post: bool) 
     return choose_weights(held, {name: labels[name] for name in held[0]}, task), sorted(held[0])
 
 
-def _dataset(config_file: Path | None, store: Path | None) -> Dataset:
-    """The data set whose names the routes use."""
-    from aupipe.cli.options import require_config, resolve
-    from aupipe.dataset import open_dataset
-
-    return open_dataset(require_config(resolve(config_file, store)).dataset)
-
-
 def _read_routes(
     dataset: Dataset, by: str, given: Sequence[str], file: Path | None, names: Sequence[str]
 ) -> dict[str, int]:
@@ -212,9 +205,6 @@ def _refuse_unrouted(dataset: Dataset, by: str, routes: Mapping[str, int]) -> No
 
 def next_command(task: Task, trained_on: Set[str], config_file: Path | None, store: Path | None) -> str:
     """predict, where some of the recordings that `aupipe evaluate` scores were trained on; else evaluate."""
-    from aupipe.cli.options import resolve
-    from aupipe.dataset import open_dataset
-
     config = resolve(config_file, store)
     if config.file is None:
         return "evaluate"
@@ -241,7 +231,7 @@ def _show_members(model: Model, names: Sequence[str]) -> None:
         if model.weights:
             parts.append(f"weight {model.shares[number]:.3g}")
         if own := [f"{model.by} {route}".strip() for route, index in routes.items() if index == number]:
-            parts.append("for " + ", ".join(own[:3]) + f" and {len(own) - 3} more" * (len(own) > 3))
+            parts.append(f"for {first_of(own, 3)}")
         if model.default == number:
             parts.append("for all others")
         post = member.post

@@ -25,7 +25,7 @@ from aupipe.cli.options import (
     scheduler_options,
     split_list,
 )
-from aupipe.cli.output import echo
+from aupipe.cli.output import echo, echo_err
 from aupipe.cli.overwrite import overwrite_option
 from aupipe.cli.recipe_features import narrow_to_recipe
 from aupipe.cli.run_report import report_nothing_to_do, run_plan
@@ -225,7 +225,7 @@ def extract(
 
             # Before the plan is made: a run that waits here for another one finds its items stored.
             there = SchedulerOptions(scheduler, tls_ca, tls_cert, tls_key, worker_timeout)
-            connection = stack.enter_context(connected(there, _tell))
+            connection = stack.enter_context(connected(there, echo_err))
         opened = open_or_create(config, create=False)
         plan = make_plan(recordings, feature_set, opened, retry_failed=retry_failed, force=force)
         if dry_run:
@@ -262,10 +262,6 @@ def extract(
             claims = stack.enter_context(FileClaims(opened.path / "runs", replan))
         digest = config.digest
         return run_plan(plan, opened, executor, where, fail_fast, as_json, profile, overwrite, claims, digest, retry)
-
-
-def _tell(line: str) -> None:
-    echo(line, err=True)
 
 
 def _devices(gpu: str | None, cpu: bool, options: ExecutionOptions, config: Config) -> list[str]:

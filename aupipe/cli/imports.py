@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aupipe.cli.data import some
 from aupipe.cli.options import config_options, given_command, json_option, open_or_create, require_config, resolve
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.run_report import STOPPED, run_plan
@@ -17,7 +16,7 @@ from aupipe.config import NO_DETECTOR, Config
 from aupipe.dataset import open_dataset
 from aupipe.encoder_tables import RESERVED_NAMES, EncoderConfig
 from aupipe.errors import RecordingError, UsageError
-from aupipe.quantities import counted
+from aupipe.quantities import counted, first_of
 from aupipe.types import FEATURE_NAME
 
 if TYPE_CHECKING:
@@ -81,15 +80,16 @@ def import_features(
         if how:
             echo(f"note  {one}: {how}")
     if found.replaced:
-        echo(f"replaced, as the files have other content than before: {some(found.replaced)}")
+        echo(f"replaced, as the files have other content than before: {first_of(found.replaced)}")
     if found.dropped:
         echo(f"columns that are no numbers were left out: {', '.join(found.dropped)}")
     for one, reason in found.failed.items():
         echo(f"FAILED  {one}: {reason}")
     if without:
-        echo(f"without a file in {folder}: {counted(len(without), 'recording')}: {some(without)}")
+        echo(f"without a file in {folder}: {counted(len(without), 'recording')}: {first_of(without)}")
     if others:
-        echo(f"of no recording, or of several: {counted(len(others), 'file')}: {some([str(path) for path in others])}")
+        shown = first_of([str(path) for path in others])
+        echo(f"of no recording, or of several: {counted(len(others), 'file')}: {shown}")
     return RecordingError.exit_code if found.failed else 0
 
 

@@ -12,6 +12,7 @@ from aupipe.cli.completion import RECORDING
 from aupipe.cli.options import config_options, existing_store, require_config, resolve
 from aupipe.cli.output import echo
 from aupipe.cli.overwrite import overwrite_option
+from aupipe.dataset import open_dataset
 from aupipe.errors import UsageError
 from aupipe.quantities import counted
 
@@ -105,7 +106,6 @@ def preview(
 
 
 def _open(name: str, config_file: Path | None, store: Path | None) -> tuple[Recording, RecordingFaces]:
-    from aupipe.dataset import open_dataset
     from aupipe.extract.planning.features import build_feature_set
     from aupipe.report.frames import stored_faces
 

@@ -27,6 +27,11 @@ def echo(*lines: str, err: bool = False) -> None:
     click.echo("\n".join(map(printable, lines)), err=err)
 
 
+def echo_err(line: str) -> None:
+    """Print a line on stderr: for what reports its progress to a function."""
+    echo(line, err=True)
+
+
 def control(text: str, err: bool) -> None:
     """Send text with control sequences to a terminal, as it is; names in it must be `printable`."""
     click.echo(text, nl=False, err=err)

@@ -11,14 +11,14 @@ import click
 
 from aupipe.cli.completion import MODEL, RECORDING
 from aupipe.cli.context import POST, SHOT_STARTS, SPLITS, WHERE, choose_postprocess, open_context
-from aupipe.cli.data import select_recordings, some
+from aupipe.cli.data import select_recordings
 from aupipe.cli.options import config_options, device_options, interval_options
 from aupipe.cli.output import echo
 from aupipe.cli.overwrite import SUFFIXES, TABLES, overwrite_option, refuse_lost_predictions
 from aupipe.dataset import label_name
 from aupipe.errors import UsageError
-from aupipe.files import as_argument
-from aupipe.quantities import counted
+from aupipe.files import PRIVATE, as_argument, write_file
+from aupipe.quantities import counted, first_of
 from aupipe.types import Recording
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def _trained() -> str:
     from aupipe.train.model_listing import model_folders
 
     found = [str(folder) for folder in model_folders(Path("runs"))] if Path("runs").is_dir() else []
-    return f"; trained: {some(found)}" if found else "; `aupipe train` makes one"
+    return f"; trained: {first_of(found)}" if found else "; `aupipe train` makes one"
 
 
 def _write_frames(
@@ -172,7 +172,6 @@ def _write_intervals(
     overwrite: bool,
 ) -> str:
     """Write a format of intervals; what was written, in words, with what was joined and left out."""
-    from aupipe.files import PRIVATE, write_file
     from aupipe.train.occurrence_files import eaf_text, events_table, textgrid_text
     from aupipe.train.occurrences import find_occurrences
     from aupipe.train.prediction_files import track_file, write_each

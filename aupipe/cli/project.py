@@ -8,14 +8,17 @@ from pathlib import Path
 
 import click
 
+from aupipe.annotations import find_annotations
 from aupipe.cli.completion import RECIPE, TASK
 from aupipe.cli.options import FiniteRange, json_option, resolve
 from aupipe.cli.output import echo, echo_json
 from aupipe.cli.overwrite import overwrite_option
+from aupipe.cli.recipe_features import add_recipe, configured_by
 from aupipe.cli.template import template
 from aupipe.config import FILE_NAME, SECTIONS
 from aupipe.dataset import VIDEO_FOLDERS, crop_folders, is_frame, walk_videos
-from aupipe.errors import UsageError
+from aupipe.errors import UsageError, WeightsMissingError
+from aupipe.facs_datasets import PUBLISHED
 from aupipe.files import as_argument, write_file
 from aupipe.quantities import counted
 from aupipe.task_tables import task_table
@@ -42,8 +45,6 @@ def init(folder: Path, recipe: str | None, task: str | None, overwrite: bool) ->
       cd /data/Aff-Wild2 && aupipe init
       aupipe init --recipe tcn-transformer --task va
     """
-    from aupipe.cli.recipe_features import add_recipe, configured_by
-
     if not folder.is_dir():
         raise UsageError(f"{folder} is not a folder: name the folder that holds your videos")
     target = folder / FILE_NAME
@@ -66,7 +67,6 @@ def init(folder: Path, recipe: str | None, task: str | None, overwrite: bool) ->
 
 def _detector() -> tuple[str, str]:
     """The detector to configure, and why: YuNet where its weights are found, else the bundled MTCNN."""
-    from aupipe.errors import WeightsMissingError
     from aupipe.extract.faces.detectors.yunet import YuNet
 
     yunet = YuNet()
@@ -80,9 +80,6 @@ def _detector() -> tuple[str, str]:
 
 def _recognise(folder: Path) -> tuple[dict, str]:
     """Options of `template` for a folder, and a description of what was found."""
-    from aupipe.annotations import find_annotations
-    from aupipe.facs_datasets import PUBLISHED
-
     for layout, published in PUBLISHED.items():
         if annotated := published.label_files(folder):
             return {"layout": layout}, f"{layout}: {len(annotated)} annotated recordings"

@@ -8,6 +8,7 @@ from typing import Any
 from aupipe.cli.recipe_features import recipe_encoders, recipe_tasks, task_of
 from aupipe.config import NO_DETECTOR, load_config
 from aupipe.errors import WeightsMissingError
+from aupipe.extract.weights import KNOWN_WEIGHTS, MissingFileError
 
 
 def pull_recipe(recipe: str, task: str | None, fetch: Callable[[str], None]) -> list[str]:
@@ -32,7 +33,6 @@ def pull_recipe(recipe: str, task: str | None, fetch: Callable[[str], None]) -> 
 
 
 def _pull_missing(parts: Iterable[Any], fetch: Callable[[str], None]) -> list[str]:
-    from aupipe.extract.weights import KNOWN_WEIGHTS, MissingFileError
     from aupipe.extract.weights.pull import has_address
 
     lines: list[str] = []

@@ -14,6 +14,7 @@ from aupipe.cli.look import FACES
 from aupipe.cli.options import config_options, device_options, existing_store, media_notes, require_config, resolve
 from aupipe.cli.output import echo
 from aupipe.cli.report_predictions import RunPredictions
+from aupipe.dataset import open_dataset
 from aupipe.errors import UsageError
 from aupipe.quantities import counted
 
@@ -92,7 +93,6 @@ def data_report(
       aupipe report data clips/a.mp4 --run runs/20260101-120000-tcn-au
       aupipe report data --pages all --faces blur --sound none --out shared
     """
-    from aupipe.dataset import open_dataset
     from aupipe.extract.planning.features import build_feature_set
     from aupipe.report.checks.corpus import check_corpus
     from aupipe.report.data_report import DataReport, choose_pages

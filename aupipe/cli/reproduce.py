@@ -18,16 +18,18 @@ import click
 from aupipe.cli.completion import TASK
 from aupipe.cli.options import config_options, json_option, require_config, resolve, split_list
 from aupipe.cli.output import echo
+from aupipe.cli.recipe_features import with_encoders
 from aupipe.cli.signals import say_how_to_continue
 from aupipe.cli.work import Place, place_options
 from aupipe.config import Config
+from aupipe.dataset import Dataset, open_dataset
 from aupipe.documents import read_json
 from aupipe.errors import AupipeError, UsageError, WeightsMissingError
 from aupipe.files import write_file
+from aupipe.tasks import OFFICIAL
 
 if TYPE_CHECKING:
     from aupipe.cli.reproduce_steps import Choices, Step
-    from aupipe.dataset import Dataset
     from aupipe.train.ensemble_recipe import EnsembleRecipe
     from aupipe.train.reproduction import Reproduction, Row
 
@@ -82,7 +84,6 @@ def reproduce(
     """
     from aupipe.cli.reproduce_report import report
     from aupipe.cli.reproduce_steps import Choices, build_steps, runs_of, write_recipes
-    from aupipe.dataset import open_dataset
     from aupipe.train.reproduction import load_reproduction
 
     config = require_config(resolve(config_file, store))
@@ -175,7 +176,6 @@ def _lacks(dataset: Dataset, paper: Reproduction, row: Row) -> str:
 
 def _refuse_sample(sample: Path, tasks: Collection[str]) -> None:
     """Raise UsageError, before anything is computed, for a sample file that is not of the one task of submissions."""
-    from aupipe.tasks import OFFICIAL
     from aupipe.train.prediction_files import sample_rows
 
     if len(tasks) > 1:
@@ -235,8 +235,6 @@ def _digests(dataset: Dataset, tasks: Iterable[str]) -> dict[str, str]:
 
 def _refuse_missing_weights(config: Config, recipes: Sequence[EnsembleRecipe], choices: Choices) -> None:
     """Raise WeightsMissingError, naming all files of encoders and heads, before anything is computed."""
-    from aupipe.cli.recipe_features import with_encoders
-    from aupipe.dataset import open_dataset
     from aupipe.extract.planning.features import build_feature_set
     from aupipe.train.heads import require_weights
 

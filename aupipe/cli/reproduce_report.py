@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from aupipe.cli.output import echo, echo_json
-from aupipe.cli.reproduce_steps import Choices
+from aupipe.cli.recipe_features import differing_keys, with_encoders
+from aupipe.cli.reproduce_steps import Choices, run_folder, scores_file
 from aupipe.config import Config
+from aupipe.tasks import OFFICIAL
 from aupipe.train.ensemble_recipe import EnsembleRecipe
 from aupipe.train.reproduction import Reproduction, Row
+from aupipe.train.run import holds_run, load_run
 
 
 def report(
@@ -59,10 +62,7 @@ def _row(
     config: Config,
 ) -> dict[str, Any]:
     """One row of the report."""
-    from aupipe.cli.reproduce_steps import run_folder, scores_file
-    from aupipe.tasks import OFFICIAL
     from aupipe.train.recipe_paper import departures, read_paper
-    from aupipe.train.run import holds_run, load_run
 
     said: dict[str, Any] = {}
     differs = [row.note] if row.note else []
@@ -107,8 +107,6 @@ def _row(
 
 def _other_encoders(config: Config, recipe: EnsembleRecipe) -> list[str]:
     """The features that the configuration makes in another way than the recipe, each with the difference."""
-    from aupipe.cli.recipe_features import differing_keys, with_encoders
-
     used = with_encoders(config, recipe.encoders, warn=False)
     found = {one.name: differing_keys(used.encoder(one.name), one) for one in recipe.encoders}
     return [f"feature {name!r} is that of {config.file}: {keys}" for name, keys in found.items() if keys]

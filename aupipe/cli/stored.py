@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from aupipe.cli.options import existing_store
+from aupipe.cli.recipe_features import task_of, with_encoders
 from aupipe.config import Config, load_config
 from aupipe.dataset import open_dataset
 from aupipe.errors import UsageError
@@ -101,7 +102,6 @@ def _by_config(config: Config, store: Store) -> set[str]:
 
 
 def _by_recipe(config: Config, store: Store) -> set[str]:
-    from aupipe.cli.recipe_features import task_of, with_encoders
     from aupipe.train.ensemble_recipe import load_ensemble_recipe
 
     recipe = load_ensemble_recipe(config.train.recipe, task=task_of(config, config.train.task))

@@ -14,7 +14,7 @@ from aupipe.cli.overwrite import refuse_nonempty
 from aupipe.documents import read_json
 from aupipe.errors import UsageError
 from aupipe.files import as_argument, write_file
-from aupipe.train.folder_lock import REQUEST_FILE
+from aupipe.train.folder_lock import REQUEST_FILE, lock_folder, refuse_running
 
 if TYPE_CHECKING:
     from aupipe.cli.data import Data
@@ -117,8 +117,6 @@ def read_request(folder: Path) -> TrainRequest:
 
 def resumed_request(folder: Path) -> TrainRequest:
     """`read_request` of a run that is to go on. Raises UsageError, too, where another process trains it."""
-    from aupipe.train.folder_lock import refuse_running
-
     request = read_request(folder)
     if not is_finished(folder):
         refuse_running(folder)
@@ -138,7 +136,6 @@ def find_finished(out: Path, request: TrainRequest, extend: bool = False) -> Tra
     folder with other content.
     """
     from aupipe.train.ensemble_recipe import ensemble_recipe_from_json
-    from aupipe.train.folder_lock import refuse_running
 
     refuse_other_content(out)
     if not (out / REQUEST_FILE).is_file():
@@ -173,7 +170,6 @@ def extended_request(out: Path | None, before: TrainRequest | None, request: Tra
 
 def reopen_search(request: TrainRequest, out: Path) -> None:
     """Make the finished search in ``out`` an unfinished one of ``request``; what it has trained is kept."""
-    from aupipe.train.folder_lock import lock_folder
     from aupipe.train.model import FILE
 
     if list(read_request(out).sweep) == json.loads(json.dumps(request.sweep)):
@@ -258,19 +254,14 @@ def _shown(value: Any) -> str:
 
 def _settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Every value of `EnsembleRecipe.to_json` by dotted name; of several members with the member's name in front."""
+    from aupipe.train.recipe_tables import flatten
+
     several = len(recipe["members"]) > 1
     found: dict[str, Any] = {}
     for member in recipe["members"]:
         prefix = f"{member['name']}." if several else ""
         found[f"{prefix}per_feature"] = member["per_feature"]
-        found |= _flat(member["recipe"], prefix)
-    return found
-
-
-def _flat(table: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in table.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        found |= flatten(member["recipe"], prefix)
     return found
 
 

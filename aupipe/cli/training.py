@@ -32,6 +32,7 @@ from aupipe.cli.train_sweep import points_of, run_sweep, show_sweep, with_points
 from aupipe.cli.work import Place
 from aupipe.config import Config
 from aupipe.errors import UsageError
+from aupipe.train.folder_lock import lock_folder
 
 if TYPE_CHECKING:
     from aupipe.store import Store
@@ -57,7 +58,6 @@ def run_request(
     from aupipe.train.ensemble_recipe import ensemble_recipe_from_json, expand_members
     from aupipe.train.fit import fit
     from aupipe.train.fit_config import FitConfig, FitData
-    from aupipe.train.folder_lock import lock_folder
     from aupipe.train.run import load_run
 
     devices = place.devices()

@@ -15,6 +15,7 @@ from aupipe.cli.options import config_options
 from aupipe.cli.output import echo, echo_error
 from aupipe.cli.signals import draining, exit_code_of_warning, last_words
 from aupipe.cli.work import Place, place_options, run_on_scheduler
+from aupipe.config import EncoderConfig, FacesConfig
 from aupipe.errors import RecordingError, UsageError
 from aupipe.local_models import model_folder
 from aupipe.quantities import counted
@@ -95,7 +96,6 @@ def _on_scheduler(
     place: Place, transcriber: Transcriber, videos: Sequence[Path], halted: Callable[[], bool]
 ) -> Generator[tuple[Path, Transcribed]]:
     """What comes of videos, as they end, on the machines of a scheduler that have the model and see the videos."""
-    from aupipe.config import EncoderConfig, FacesConfig
     from aupipe.extract.encoders.text.recognize import Transcribed
     from aupipe.extract.executors.work import Died
     from aupipe.extract.faces.tracking import TrackParams

@@ -18,6 +18,7 @@ from aupipe.cli.output import echo, echo_json
 from aupipe.cli.overwrite import overwrite_option
 from aupipe.errors import UsageError
 from aupipe.files import as_argument, refuse_existing, write_file
+from aupipe.tables import build
 
 if TYPE_CHECKING:
     from aupipe.train.model import Model
@@ -123,7 +124,6 @@ def _options(model: Model, overrides: Sequence[str]) -> Options:
 
     Of the recipe, scores of post-processed members get the threshold only: they have had the rest.
     """
-    from aupipe.tables import build
     from aupipe.train.idle_settings import idle_overrides, options_in_use
     from aupipe.train.postprocess import DEFAULTS, Options, reshapings
     from aupipe.train.recipe import apply_overrides

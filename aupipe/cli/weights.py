@@ -11,7 +11,7 @@ import click
 
 from aupipe.cli.completion import RECIPE, TASK
 from aupipe.cli.options import json_option
-from aupipe.cli.output import echo, echo_json
+from aupipe.cli.output import echo, echo_err, echo_json
 from aupipe.config import load_config
 from aupipe.errors import UsageError, WeightsMissingError
 from aupipe.local_models import configure_weights
@@ -93,7 +93,7 @@ def pull(names: tuple[str, ...], recipe: str | None, task: str | None, accept_li
 
     def fetch(name: str) -> None:
         with _bar(name, as_json) as progress:
-            path = pull_weights(name, accept_license=accept_license, progress=progress, tell=_tell)
+            path = pull_weights(name, accept_license=accept_license, progress=progress, tell=echo_err)
         fetched.append(str(path))
         if as_json:
             echo_json("item", {"name": name, "path": str(path)})
@@ -108,10 +108,6 @@ def pull(names: tuple[str, ...], recipe: str | None, task: str | None, accept_li
     if as_json:
         echo_json("summary", {"fetched": len(fetched), "missing": missing})
     return WeightsMissingError.exit_code if missing else 0
-
-
-def _tell(line: str) -> None:
-    echo(line, err=True)
 
 
 @contextmanager
@@ -132,12 +128,12 @@ def _bar(name: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
 
     def note(here: int, total: int) -> None:
         if not shown:
-            _tell(f"{name}: fetching" + (f" {total / 1e6:,.1f} MB" if total else ""))
+            echo_err(f"{name}: fetching" + (f" {total / 1e6:,.1f} MB" if total else ""))
         shown[:] = [here]
 
     yield note
     if shown:
-        _tell(f"{name}: {shown[0] / 1e6:,.1f} MB are here")
+        echo_err(f"{name}: {shown[0] / 1e6:,.1f} MB are here")
 
 
 @weights.command("import")

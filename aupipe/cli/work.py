@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aupipe.cli.options import device_options, pick_devices, scheduler_options
-from aupipe.cli.output import echo
+from aupipe.cli.output import echo_err
+from aupipe.config import FacesConfig
 from aupipe.errors import AGAIN, UsageError
 
 if TYPE_CHECKING:
@@ -109,7 +110,6 @@ def run_on_scheduler(
     ``store`` and ``results``: folders that all machines must see, the second to write there. ``features``: encoders
     whose libraries and weights they must have.
     """
-    from aupipe.config import FacesConfig
     from aupipe.extract.engine.options import ExecutionOptions
     from aupipe.extract.executors.cluster.connection import SchedulerOptions, connected, dask_executor, work_order
     from aupipe.extract.executors.work import run_work
@@ -120,7 +120,7 @@ def run_on_scheduler(
     there = SchedulerOptions(place.scheduler, place.tls_ca, place.tls_cert, place.tls_key, place.worker_timeout)
     features = features or FeatureSet(None, TrackParams(), FacesConfig(), ())
     with (
-        connected(there, lambda line: echo(line, err=True)) as connection,
+        connected(there, echo_err) as connection,
         work_order(pickle.dumps(work), results, place.jobs) as order,
         dask_executor(connection, features, store, place.gpu, place.cpu, ExecutionOptions(), order, again) as executor,
     ):

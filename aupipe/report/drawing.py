@@ -26,7 +26,7 @@ STEPS = 2  # of the size of cells, from one size to its double
 STRIP_PX = 8
 
 
-def draw_row(picture: Picture, stored: RecordingFaces, row: int, faces: Faces, name: str = "") -> Picture:
+def draw_row(picture: Picture, stored: RecordingFaces, row: int, faces: Faces) -> Picture:
     """A picture (H, W, 3) of a row with its boxes, its state in words and the strip of all states, as a new array."""
     picture = hidden(picture, stored, row, faces)
     line = max(1, round(min(picture.shape[:2]) / 240))
@@ -37,8 +37,7 @@ def draw_row(picture: Picture, stored: RecordingFaces, row: int, faces: Faces, n
         _draw_box(picture, stored.subject.box[row], COLOURS[state], line + 1)
         for x, y in stored.subject.landmarks[row]:
             cv2.circle(picture, (round(float(x)), round(float(y))), line + 1, COLOURS[state], -1)
-    words = f"row {row}  {stored.times_s[row]:.2f} s  {state.words}"
-    write(picture, f"{name}  {words}" if name else words, COLOURS[state])
+    write(picture, f"row {row}  {stored.times_s[row]:.2f} s  {state.words}", COLOURS[state])
     draw_strip(picture, stored, row)
     return picture
 

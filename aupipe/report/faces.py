@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.extract.faces.face_table import FaceTable
+from aupipe.extract.faces.tracking import paired_iou
 from aupipe.extract.planning.features import FeatureSet
 from aupipe.store import Store
 from aupipe.types import FaceTrack, FeatureSpec, Recording
@@ -59,7 +60,7 @@ class RecordingFaces:
         """The rows at which the subject's box has nothing to do with its last one, however long before."""
         valid = np.flatnonzero(self.subject.valid)
         boxes = self.subject.box.astype(np.float64)
-        overlap = overlap_of(boxes[valid[:-1]], boxes[valid[1:]])
+        overlap = paired_iou(boxes[valid[:-1]], boxes[valid[1:]])
         return valid[1:][overlap < SAME_FACE_IOU]
 
     def others(self, row: int) -> NDArray[np.float32]:
@@ -78,14 +79,6 @@ def without_faces(times_s: NDArray[np.float64]) -> RecordingFaces:
     """Rows (T,) in which no face was looked for."""
     nowhere = FaceTrack.from_rows(np.full((len(times_s), 15), np.nan, np.float32))
     return RecordingFaces(times_s, nowhere, FaceTable(np.zeros(len(times_s), np.int64), np.zeros((0, 17), np.float32)))
-
-
-def overlap_of(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
-    """(n,) intersection over union of boxes (n, 4) xyxy with boxes (n, 4), row by row; NaN where one is."""
-    low, high = np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, 2:], b[:, 2:])
-    common = np.prod(np.clip(high - low, 0, None), axis=1)
-    areas = [np.prod(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None), axis=1) for boxes in (a, b)]
-    return np.asarray(common / np.maximum(areas[0] + areas[1] - common, 1e-9), np.float64)
 
 
 def read_faces(store: Store, features: FeatureSet, recording: Recording) -> RecordingFaces | None:

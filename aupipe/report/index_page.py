@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from aupipe.files import csv_text
 from aupipe.quantities import counted
 from aupipe.report.checks.corpus import CorpusReport
 from aupipe.report.checks.facts import Facts
@@ -92,14 +91,12 @@ def write_csv(report: CorpusReport, names: Sequence[str]) -> str:
     """A line for each recording: every measurement, and its faults."""
     facts = {each.recording: each for each in report.facts}
     columns = list(dict.fromkeys(key for name in names if name in facts for key in facts[name].values))
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["recording", *columns, "faults"])
+    table = [["recording", *columns, "faults"]]
     for name in names:
         values = facts[name].values if name in facts else {}
         faults = "; ".join(one.fault for one in report.flagged.get(name, ()))
-        table.writerow([name, *(f"{values[key]:.6g}" if key in values else "" for key in columns), faults])
-    return text.getvalue()
+        table.append([name, *(f"{values[key]:.6g}" if key in values else "" for key in columns), faults])
+    return csv_text(table)
 
 
 def write_json(report: CorpusReport, names: Sequence[str], clean: Callable[[str], str]) -> str:

@@ -35,14 +35,14 @@ class Proxy:
 
 
 def write_proxy(
-    recording: Recording, stored: RecordingFaces, path: Path, faces: Faces, sound: Waveform | None, tiles: int = TILES
+    recording: Recording, stored: RecordingFaces, path: Path, faces: Faces, sound: Waveform | None
 ) -> Proxy:
     """Write the video, with ``sound`` if there is any. ``faces``: show or blur.
 
     Raises RecordingError where the pictures cannot be decoded, or are another number than there are rows.
     """
     made = Proxy()
-    wanted = set(choose_rows(stored, tiles))
+    wanted = set(choose_rows(stored, TILES))
 
     def frames() -> Iterator[tuple[float, Picture]]:
         last, shape = -1, (LONGEST_SIDE_PX // 2, LONGEST_SIDE_PX)

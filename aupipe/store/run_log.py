@@ -24,7 +24,7 @@ from typing import Any, Self
 from aupipe.errors import named
 from aupipe.store import fs
 from aupipe.store.links import refuse_link
-from aupipe.store.processes import is_of_this_machine, writer_has_ended, writer_name
+from aupipe.store.processes import is_of_this_machine, writer_has_ended, writer_name, writer_runs
 
 FOLDER = "runs"
 MAX_BYTES = 16 << 20  # of one log; beyond that lines are counted and left out, the last one apart
@@ -187,11 +187,7 @@ def accounts(root: str | os.PathLike[str], command: str = "") -> list[RunAccount
 def running_pid(path: str) -> int:
     """The pid of another process of this machine that is writing a log, else 0."""
     account = read_account(path)
-    name = _writer(path)
-    if account is None or account.state != "running" or not is_of_this_machine(name):
-        return 0
-    pid = int(name.split("-")[1])
-    return pid if pid != os.getpid() else 0
+    return writer_runs(_writer(path)) if account is not None and account.state == "running" else 0
 
 
 def erase(path: str, recording: str) -> None:

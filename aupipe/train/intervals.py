@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from aupipe.errors import UsageError
 from aupipe.quantities import counted
 from aupipe.tasks import Task, as_task
-from aupipe.train.labels import check_labels, scored_entries
-from aupipe.train.predictions import Predictions
+from aupipe.train.labels import check_labels
+from aupipe.train.predictions import Predictions, aligned
 from aupipe.train.statistics import from_statistics, statistics
 from aupipe.types import Labels
 
@@ -144,9 +144,7 @@ def group_sums(
         if name not in predictions:
             continue
         check_labels(labels[name], task, name)
-        shared = min(len(labels[name]), len(predictions[name]))
-        decided = predictions[name].decisions[:shared]
-        scored = scored_entries(labels[name])[:shared]
+        targets, decided, scored = aligned(labels[name], predictions[name])
         group = (groups or {}).get(name, name)
-        sums[group] = sums.get(group, 0.0) + statistics(labels[name].targets[:shared], decided, scored, task)
+        sums[group] = sums.get(group, 0.0) + statistics(targets, decided, scored, task)
     return GroupSums(task, tuple(sums), np.stack(list(sums.values())) if sums else np.zeros((0, 0)))

@@ -6,16 +6,16 @@ Both formats are a few lines of XML and of text: Max Planck Institute for Psycho
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 from xml.etree import ElementTree
 
+from aupipe.files import csv_text
 from aupipe.train.occurrences import Occurrence, Occurrences
 
 SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
@@ -33,15 +33,13 @@ COLUMNS = ("recording", "label", "start_s", "end_s", "frame", "rows", "mean_prob
 
 def events_table(found: Mapping[str, Occurrences]) -> str:
     """A CSV table of all recordings: a row for each occurrence; ``frame`` counts from 1, ``face_found`` is a share."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    rows: list[tuple[Any, ...]] = [COLUMNS]
     for name, own in found.items():
         for one in own.found:
             times = f"{one.start_s:.6f}", f"{one.end_s:.6f}"
             shares = f"{one.probability:.6f}", f"{one.face_found:.6f}"
-            writer.writerow((name, one.label, *times, one.first + 1, one.stop - one.first, *shares))
-    return out.getvalue()
+            rows.append((name, one.label, *times, one.first + 1, one.stop - one.first, *shares))
+    return csv_text(rows)
 
 
 Tiers = Mapping[str, Sequence[Occurrence]]  # by the name of the tier

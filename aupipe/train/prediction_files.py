@@ -5,8 +5,6 @@ They are for their owner alone (mode 0600): what a face or a voice shows is pers
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from aupipe.errors import UsageError
-from aupipe.files import PRIVATE, refuse_existing, staged_file, write_file
+from aupipe.files import PRIVATE, csv_text, refuse_existing, staged_file, write_file
 from aupipe.quantities import counted
 from aupipe.tasks import Task, as_task
 from aupipe.train.predictions import Predictions
@@ -150,17 +148,15 @@ def write_csv(predictions: Mapping[str, Predictions], path: Path, overwrite: boo
 
     Raises UsageError where ``path`` exists, unless ``overwrite``.
     """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     names = next(iter(predictions.values())).names if predictions else ()
-    writer.writerow(("recording", "frame", "pts_s", *names, "valid"))
+    rows: list[tuple[Any, ...]] = [("recording", "frame", "pts_s", *names, "valid")]
     for name, item in predictions.items():
         for index, (time_s, row, found) in enumerate(
             zip(item.pts_s, item.scores, item.face_found, strict=True), start=1
         ):
             clock = "" if np.isnan(time_s) else f"{time_s:.6f}"
-            writer.writerow((name, index, clock, *(f"{score:.6f}" for score in row), int(found)))
-    write_file(path, out.getvalue(), overwrite, PRIVATE)
+            rows.append((name, index, clock, *(f"{score:.6f}" for score in row), int(found)))
+    write_file(path, csv_text(rows), overwrite, PRIVATE)
 
 
 def write_parquet(predictions: Mapping[str, Predictions], path: Path, overwrite: bool = False) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.tasks import Task, as_task
+from aupipe.train.labels import scored_entries
+from aupipe.types import Labels
 
 Threshold = float | tuple[float, ...]  # one for all AUs, or one per AU
 
@@ -40,6 +42,12 @@ class Predictions:
     def decisions(self) -> NDArray[np.float32]:
         """What is submitted (`decide`), at the threshold of these predictions."""
         return decide(self.scores, self.task, self.threshold)
+
+
+def aligned(labels: Labels, item: Predictions) -> tuple[NDArray[np.floating], NDArray[np.float32], NDArray[np.bool_]]:
+    """Targets, decisions and what is scored of one recording, of the rows that both have."""
+    shared = min(len(labels), len(item))
+    return labels.targets[:shared], item.decisions[:shared], scored_entries(labels)[:shared]
 
 
 def decide(scores: NDArray[np.float32], task: Task | str, threshold: Threshold = 0.5) -> NDArray[np.float32]:

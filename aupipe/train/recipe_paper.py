@@ -17,7 +17,7 @@ from aupipe.tables import build
 from aupipe.tasks import Task
 from aupipe.train.heads import head_config
 from aupipe.train.recipe import Recipe
-from aupipe.train.recipe_tables import read_tables
+from aupipe.train.recipe_tables import flatten, read_tables
 
 T = TypeVar("T")
 
@@ -108,14 +108,6 @@ def _named_here(recipe: Recipe, table: Mapping[str, T]) -> list[tuple[str, T]]:
             key = f"head.then.{rest}"
         if first != "encoder" or not recipe.features or rest.partition(".")[0] in recipe.features:
             found.append((key, value))
-    return found
-
-
-def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of tables in tables by dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in table.items():
-        found |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return found
 
 

@@ -111,6 +111,14 @@ def _name_of(encoder: Any) -> Any:
     return encoder.get("name") if isinstance(encoder, Mapping) else None
 
 
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of tables in tables by dotted keys, each after ``prefix``."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
 def current_keys(table: Mapping[str, Any]) -> Tables:
     """``table`` with former names of keys replaced (`RENAMED`). Raises UsageError where it has both."""
     for old, new in RENAMED.items():

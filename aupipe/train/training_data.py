@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from aupipe.errors import UsageError
-from aupipe.quantities import counted
+from aupipe.quantities import counted, first_of
 from aupipe.store import Store
 from aupipe.tasks import Task
 from aupipe.train.data import (
@@ -147,11 +147,7 @@ def _check_examples(examples: Sequence[Example], task: Task, split: str) -> None
     faceless = [item.recording for item in examples if not item.face_found.any()]
     for names, what in ((blank, f"no valid {task} label"), (faceless, "no frame with a face")):
         if names:
-            log.warning("%d of %d %s recordings have %s: %s", len(names), len(examples), split, what, _some(names))
+            log.warning("%d of %d %s recordings have %s: %s", len(names), len(examples), split, what, first_of(names))
     frames, found = sum(map(len, examples)), sum(int(item.face_found.sum()) for item in examples)
     valid = sum(int(scored_rows(item.labels).sum()) for item in examples if item.labels)
     log.info("%s: %d frames of %d recordings, %d annotated, %d with a face", split, frames, len(examples), valid, found)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

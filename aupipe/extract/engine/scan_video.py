@@ -108,9 +108,7 @@ def publish_input(
 
 def crops_to_keep(context: JobContext, resources: Resources) -> KeptCrops:
     """Crops for every template that is cut from the video itself; none yet."""
-    recordings = [recording for recording in context.job.recordings if not recording.aligned]
-    reads = [item.encoder.reads for item in context.open_items(recordings, "visual")]
-    templates = list(dict.fromkeys(read for read in reads if isinstance(read, CropTemplate)))
+    templates = list(dict.fromkeys(item.encoder.reads for item in _cropped_items(context)))
     return KeptCrops(templates, resources.kept, resources.kept_on_device)
 
 

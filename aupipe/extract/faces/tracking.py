@@ -111,11 +111,15 @@ def _link(table: FaceTable, params: TrackParams) -> list[_Track]:
 
 def iou(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.floating]:
     """(N, M) intersection over union of (N, 4) and (M, 4) xyxy boxes."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    common = np.prod(np.clip(high - low, 0, None), axis=-1)  # (N, M)
-    areas = [np.prod(np.clip(x[:, 2:] - x[:, :2], 0, None), axis=1) for x in (a, b)]
-    return common / np.maximum(areas[0][:, None] + areas[1][None] - common, 1e-9)
+    return paired_iou(a[:, None], b[None])
+
+
+def paired_iou(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.floating]:
+    """(...) intersection over union of boxes (..., 4) xyxy, one with one, as shapes broadcast; NaN where a box is."""
+    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
+    common = np.prod(np.clip(high - low, 0, None), axis=-1)
+    areas = [np.prod(np.clip(boxes[..., 2:] - boxes[..., :2], 0, None), axis=-1) for boxes in (a, b)]
+    return common / np.maximum(areas[0] + areas[1] - common, 1e-9)
 
 
 def _overlap(a: _Track, b: _Track) -> bool:

@@ -125,7 +125,6 @@ class GHFeatEncoder(nn.Module):
             raise ValueError(f"{depth = }: accepted are {', '.join(map(str, UNITS))}")
         unit = Bottleneck if depth >= 50 else Basic
         widths = (256, 512, 1024, 2048) if depth >= 50 else (64, 128, 256, 512)
-        self.depth = depth
         self.Conv0 = Conv(3, 64, 7, 2, bias=False)
         self.stages: list[list[str]] = []
         channels = 64

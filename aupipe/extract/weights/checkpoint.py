@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aupipe.extract.weights import RefusedWeightsError, refused_pickle
+from aupipe.quantities import first_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-NAMED_AT_MOST = 5
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -42,12 +41,7 @@ def load_into(network: nn.Module, state: Mapping[str, Tensor], source: str) -> N
         if key in state and state[key].shape != own[key].shape
     ]
     found = [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)]
-    reasons = [f"{kind}: {listed(keys)}" for kind, keys in found if keys]
+    reasons = [f"{kind}: {first_of(keys)}" for kind, keys in found if keys]
     if reasons:
         raise RefusedWeightsError(f"{source} does not fit {type(network).__name__}; {'; '.join(reasons)}")
     network.load_state_dict(dict(state), strict=False)
-
-
-def listed(keys: list[str]) -> str:
-    more = len(keys) - NAMED_AT_MOST
-    return ", ".join(keys[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")

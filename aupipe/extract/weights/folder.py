@@ -51,9 +51,9 @@ class VerifiedWeights:
     licence: str
 
 
-def list_weights(folder: Path | None = None) -> list[ListedWeights]:
-    """Every known checkpoint, and whether it lies in ``folder`` (AUPIPE_WEIGHTS unless given)."""
-    folder = folder or weights_folder()
+def list_weights() -> list[ListedWeights]:
+    """Every known checkpoint, and whether it lies in the folder of AUPIPE_WEIGHTS."""
+    folder = weights_folder()
     found = []
     for name, known in KNOWN_WEIGHTS.items():
         places = [folder / name, folder / imported_name(Path(name))] if folder else []

@@ -11,9 +11,9 @@ import numpy as np
 
 from aupipe.errors import named
 from aupipe.extract.weights import RefusedWeightsError
-from aupipe.extract.weights.checkpoint import listed
 from aupipe.extract.weights.pickled_objects import Inert
 from aupipe.extract.weights.pickles import read_pickle
+from aupipe.quantities import first_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +62,7 @@ def unwrap(content: Any, source: str = "the file") -> dict[str, Tensor]:
         str(key) for key, value in content.items() if not isinstance(key, str) or not isinstance(value, torch.Tensor)
     ]
     if wrong or not content:
-        raise RefusedWeightsError(f"{source} holds no state dict: {listed(wrong) or 'it is empty'}")
+        raise RefusedWeightsError(f"{source} holds no state dict: {first_of(wrong) or 'it is empty'}")
     if all(key.startswith("module.") for key in content):
         content = {key.removeprefix("module."): value for key, value in content.items()}
     storages = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in content.values()}

@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import Literal
 
 from aupipe.config import EncoderConfig
+from aupipe.quantities import first_of
 
 Kind = Literal["measurement", "guess"]
 
@@ -113,8 +114,7 @@ def in_words(columns: Sequence[Column]) -> list[str]:
         if column.kind == "guess":
             guesses.setdefault((column.by, column.trained_on), []).append(column.name)
     for (by, trained_on), names in guesses.items():
-        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        lines.append(f"guesses of {by}: {shown}; trained on {trained_on}")
+        lines.append(f"guesses of {by}: {first_of(names, 4)}; trained on {trained_on}")
     return lines
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.errors import UsageError
-from aupipe.files import PRIVATE, staged_file
+from aupipe.files import PRIVATE, csv_text, staged_file
 from aupipe.registry import optional_package
 from aupipe.report.analysis.table import Layout, Table
 from aupipe.store.keys import name_as_text
@@ -138,9 +137,7 @@ def refuse_long(path: Path, rows: int, columns: int) -> None:
 
 def columns_csv(layout: Layout) -> str:
     """What every column is, as CSV: a line each."""
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([ABOUT_HEADER, *(column.row() for column in layout.columns)])
-    return out.getvalue()
+    return csv_text([ABOUT_HEADER, *(column.row() for column in layout.columns)])
 
 
 def _blocks(table: Table) -> Iterator[tuple[int, int]]:

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.errors import DamageError
+from aupipe.extract.faces.tracking import paired_iou
 from aupipe.extract.planning.features import FeatureSet
 from aupipe.quantities import counted
 from aupipe.report.checks.lag import GRADUAL_EVIDENCE, LEAST_EVIDENCE, LagEstimate, estimate_lag, fit_at_0
 from aupipe.report.checks.signals import LabelSignals, Signals, label_columns
-from aupipe.report.faces import RecordingFaces, State, overlap_of, read_faces, read_rows
+from aupipe.report.faces import RecordingFaces, State, read_faces, read_rows
 from aupipe.store import ItemRecord, Store
 from aupipe.types import Labels, Recording
 
@@ -137,7 +138,7 @@ def _compare_places(facts: Facts, recording: Recording, own: RecordingFaces, oth
     if not len(both):
         return
     a, b = own.subject.box[both].astype(np.float64), other.subject.box[both].astype(np.float64)
-    overlap = float((overlap_of(a, b) > 0.5).mean())
+    overlap = float((paired_iou(a, b) > 0.5).mean())
     facts.values["sibling_overlap"] = max(overlap, facts.values.get("sibling_overlap", 0.0))
     if recording.subject in SIDES:
         is_right = (a[:, 0] + a[:, 2]) > (b[:, 0] + b[:, 2])

@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 
 from aupipe.train.evaluation import Evaluation
 from aupipe.train.events import OVERLAPS, Events
-from aupipe.train.labels import scored_entries
-from aupipe.train.predictions import Predictions
+from aupipe.train.predictions import aligned
 from aupipe.train.thresholds import pool_frames
-from aupipe.types import Labels
 
 POINTS = 200  # of a curve
 BINS = 10
@@ -36,20 +34,14 @@ def pool(evaluation: Evaluation) -> Pooled:
     """The frames that the score of a model counts."""
     known = {name: item for name, item in evaluation.predictions.items() if name in evaluation.labels}
     scores, targets, scored = pool_frames(known, evaluation.labels)
-    decided = [
-        item.decisions[: len(shown)][shown] for name, item in known.items() for shown in [_rows(item, evaluation, name)]
-    ]
+    each = [aligned(evaluation.labels[name], item) for name, item in known.items()]
+    decided = [decisions[counts.any(axis=1)] for _, decisions, counts in each]
     return Pooled(
         scores.astype(np.float64),
         targets.astype(np.float64),
         np.concatenate(decided).astype(np.float64),
         scored,
     )
-
-
-def _rows(item: Predictions, evaluation: Evaluation, name: str) -> NDArray[np.bool_]:
-    scored = scored_entries(evaluation.labels[name])[: len(item)]
-    return np.asarray(scored.any(axis=1))
 
 
 @dataclass(frozen=True)
@@ -121,12 +113,6 @@ def count_events(evaluation: Evaluation) -> list[tuple[int, int, int]]:
         (int(hit), int(true - hit), int(found - hit))
         for hit, true, found in zip(hits, events.true, events.found, strict=True)
     ]
-
-
-def aligned(labels: Labels, item: Predictions) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
-    """Targets, decisions and what is scored of one recording, of the rows that both have."""
-    shared = min(len(labels), len(item))
-    return labels.targets[:shared], item.decisions[:shared], scored_entries(labels)[:shared]
 
 
 def one_hot(numbers: NDArray[Any], classes: int) -> NDArray[np.bool_]:

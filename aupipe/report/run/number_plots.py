@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from aupipe.report.figures import LIGHT, Panel, Plot
 from aupipe.report.run import measures
-from aupipe.report.run.measures import aligned
 from aupipe.report.run.plots import BLUE, NAVY, WHITE, fill_cells
 from aupipe.report.run.recordings import RecordingScore
 from aupipe.train.evaluation import Evaluation
+from aupipe.train.predictions import aligned
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

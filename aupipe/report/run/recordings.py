@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from aupipe.report.checks.lag import GRADUAL_EVIDENCE, LEAST_EVIDENCE, LagEstimate, estimate_lag
 from aupipe.report.checks.signals import label_columns
-from aupipe.report.run.measures import aligned
 from aupipe.tasks import Task
 from aupipe.train.evaluation import Evaluation
-from aupipe.train.predictions import Predictions
+from aupipe.train.predictions import Predictions, aligned
 from aupipe.train.statistics import from_statistics, statistics
 from aupipe.types import Labels
 

@@ -163,7 +163,7 @@ class Hdf5:
     def checksums(self, path: str, record: ItemRecord) -> tuple[int, int]:
         file = map_file(path)
         check_size(file, path, record)
-        stop = record.offset + Layout(record.frames, record.shape[1:], stored_dtype(record.dtype)).nbytes
+        stop = record.offset + Layout.of(record).nbytes
         head = google_crc32c.value(file[: record.offset])
         return google_crc32c.value(file[record.offset : stop]), google_crc32c.extend(head, file[stop:])
 

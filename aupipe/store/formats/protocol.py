@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aupipe.errors import DamageError
+from aupipe.store.formats.rows import stored_dtype
 from aupipe.store.keys import recording_bytes
 from aupipe.store.records import ItemRecord
 
@@ -26,6 +27,11 @@ class Layout:
     row_shape: tuple[int, ...]
     dtype: np.dtype[Any]
     columns: tuple[str, ...] = ()  # names of the last axis of a row, for people; see `aupipe.types.FeatureSpec`
+
+    @classmethod
+    def of(cls, record: ItemRecord) -> Self:
+        """That of a published item."""
+        return cls(record.frames, record.shape[1:], stored_dtype(record.dtype))
 
     @property
     def shape(self) -> tuple[int, ...]:

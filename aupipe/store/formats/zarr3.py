@@ -177,7 +177,7 @@ class Zarr3:
         return ShardSink(path, ShardLayout(layout.frames, layout.row_shape, layout.dtype, layout.columns))
 
     def data_file(self, path: str, record: ItemRecord) -> str:
-        name = zarr3_arrays.shard_layout(record).file_name if _is_array(record) else _layout(record).file_name
+        name = zarr3_arrays.ShardLayout.of(record).file_name if _is_array(record) else ShardLayout.of(record).file_name
         return os.path.join(path, name)
 
     def item_files(self, path: str, record: ItemRecord) -> list[str]:
@@ -210,7 +210,7 @@ class Zarr3:
         if record.frames:
             file = map_file(self.data_file(path, record))
             check_size(file, path, record)
-            size = _layout(record).nbytes
+            size = ShardLayout.of(record).nbytes
             array, metadata = google_crc32c.value(file[:size]), google_crc32c.value(file[size:])
         for small in _small_files(path, record):
             metadata = google_crc32c.extend(metadata, map_file(small))
@@ -219,7 +219,7 @@ class Zarr3:
     def measure(self, path: str, record: ItemRecord) -> ItemRecord:
         if not record.frames:
             return replace(record, nbytes=0)
-        old = os.path.join(path, zarr3_arrays.shard_layout(record).file_name)
+        old = os.path.join(path, zarr3_arrays.ShardLayout.of(record).file_name)
         return replace(record, nbytes=os.path.getsize(old if os.path.exists(old) else self.data_file(path, record)))
 
     def read_metadata(self, path: str) -> str:
@@ -240,8 +240,4 @@ def _small_files(path: str, record: ItemRecord) -> list[str]:
 
 def _is_array(record: ItemRecord) -> bool:
     """Whether an item is of an earlier version: the shard then is longer by the checksums of its chunks."""
-    return record.frames > 0 and record.nbytes == zarr3_arrays.shard_layout(record).file_bytes
-
-
-def _layout(record: ItemRecord) -> ShardLayout:
-    return ShardLayout(record.frames, record.shape[1:], stored_dtype(record.dtype))
+    return record.frames > 0 and record.nbytes == zarr3_arrays.ShardLayout.of(record).file_bytes

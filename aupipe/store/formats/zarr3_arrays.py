@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from aupipe.store.formats.mapping import map_file
 from aupipe.store.formats.protocol import Layout, check_size
-from aupipe.store.formats.rows import stored_dtype
 from aupipe.store.records import ItemRecord
 
 CHUNK_ROWS = 256  # at most
@@ -87,14 +86,9 @@ class ShardRows:
             chunk, first = chunk + 1, 0
 
 
-def shard_layout(record: ItemRecord) -> ShardLayout:
-    """The layout that an item had in earlier versions."""
-    return ShardLayout(record.frames, record.shape[1:], stored_dtype(record.dtype))
-
-
 def map_rows(path: str, record: ItemRecord) -> ShardRows:
     """As `Format.map_rows`."""
-    layout = shard_layout(record)
+    layout = ShardLayout.of(record)
     file = map_file(os.path.join(path, layout.file_name))
     check_size(file, path, record)
     return ShardRows(file, layout)
@@ -102,7 +96,7 @@ def map_rows(path: str, record: ItemRecord) -> ShardRows:
 
 def checksums(path: str, record: ItemRecord) -> tuple[int, int]:
     """As `Format.checksums`."""
-    layout = shard_layout(record)
+    layout = ShardLayout.of(record)
     file = map_file(os.path.join(path, layout.file_name))
     check_size(file, path, record)
     array = metadata = 0

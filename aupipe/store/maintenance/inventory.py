@@ -69,6 +69,11 @@ def names_in(folder: str) -> list[str]:
         return []
 
 
+def paths_in(folder: str) -> list[str]:
+    """The paths of what is in a folder, sorted; none where there is no folder."""
+    return [os.path.join(folder, name) for name in names_in(folder)]
+
+
 def refuse_writers(store: LocalStore, then: str) -> None:
     """Raises BusyError where another process of this machine writes to the store; ``then``: what to do afterwards."""
     writers = [writer_runs(name) for name in names_in(store.folder.staging)]

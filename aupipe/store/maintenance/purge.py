@@ -12,7 +12,7 @@ from aupipe.store.local import LocalStore
 from aupipe.store.log.journal import blank_lines, damaged_lines
 from aupipe.store.log.line import decode_line
 from aupipe.store.maintenance.gc import forget, sweep
-from aupipe.store.maintenance.inventory import feature_folders, names_in, refuse_links, refuse_writers
+from aupipe.store.maintenance.inventory import feature_folders, paths_in, refuse_links, refuse_writers
 from aupipe.store.maintenance.verify import lost_journals
 from aupipe.store.run_log import FOLDER as RUN_LOGS
 from aupipe.store.run_log import erase, run_logs
@@ -41,13 +41,13 @@ def purge(store: LocalStore, recording: str) -> int:
     refuse_linked_items(_items(store, recording, features))
     if lost := lost_journals(store):
         raise DamageError(f"{lost[0]}: `aupipe store verify --repair`, then purge again")
-    journals = [path for path in _files(store.folder.journals) if path.endswith(".jsonl")]
+    journals = [path for path in paths_in(store.folder.journals) if path.endswith(".jsonl")]
     for path in journals:  # a damaged line may hold a part of the name
         for number in damaged_lines(path):
             raise DamageError(f"{path} line {number} is damaged: `aupipe store verify --repair`, then purge again")
     refuse_writers(store, "purge again")
     sweep(store)
-    for path in _files(store.folder.staging):
+    for path in paths_in(store.folder.staging):
         fs.remove(path)
     blank_lines(journals, lambda line: _is_of(line, recording))
     for path in logs:
@@ -56,7 +56,7 @@ def purge(store: LocalStore, recording: str) -> int:
     items = _items(store, recording, features)
     for path in items:
         fs.remove(path)
-    for path in _files(store.folder.quarantine):
+    for path in paths_in(store.folder.quarantine):
         if _may_hold(path, recording):
             fs.remove(path)
     store.reload()
@@ -67,10 +67,6 @@ def purge(store: LocalStore, recording: str) -> int:
 
 def _items(store: LocalStore, recording: str, features: list[str]) -> list[str]:
     return [path for feature in features for path in store.revision_paths(recording, feature)]
-
-
-def _files(folder: str) -> list[str]:
-    return [os.path.join(folder, name) for name in names_in(folder)]
 
 
 def _may_hold(path: str, recording: str) -> bool:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from aupipe.errors import BusyError
 from aupipe.store import fs
 from aupipe.store.local import LocalStore
-from aupipe.store.maintenance.inventory import names_in, refuse_links, refuse_writers, size_on_disk
+from aupipe.store.maintenance.inventory import paths_in, refuse_links, refuse_writers, size_on_disk
 from aupipe.store.maintenance.lease import Lease, hold_lease
 from aupipe.store.records import ItemRecord
 from aupipe.store.writer import now_utc
@@ -68,9 +68,8 @@ def remove_items(store: LocalStore, items: Iterable[Key]) -> int:
 def old_quarantine(store: LocalStore, age_s: float) -> dict[str, int]:
     """Path -> bytes of what was moved to ``quarantine/`` at least ``age_s`` ago, by the file system's clock."""
     now_ns = store.folder.now_ns()
-    paths = [os.path.join(store.folder.quarantine, name) for name in names_in(store.folder.quarantine)]
     # A rename changes the inode, and leaves the time at which the content was changed.
-    old = [path for path in paths if now_ns - os.lstat(path).st_ctime_ns >= age_s * 1e9]
+    old = [path for path in paths_in(store.folder.quarantine) if now_ns - os.lstat(path).st_ctime_ns >= age_s * 1e9]
     return {path: size_on_disk(path) for path in old}
 
 

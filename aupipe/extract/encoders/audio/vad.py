@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from aupipe.errors import WeightsMissingError
 from aupipe.extract.encoders.base import AudioInput, Encode, FrameAlignment, TimeSeries
+from aupipe.extract.encoders.image_base import seeded
 from aupipe.extract.media.long_arrays import cut
-from aupipe.extract.weights import file_sha256, find_weights, is_random, random_seed, random_weights
+from aupipe.extract.weights import file_sha256, find_weights, is_random, random_weights
 from aupipe.types import Modality, Waveform, Weights
 
 FILE = "silero_vad_16k.safetensors"
@@ -67,14 +68,11 @@ class Vad(FrameAlignment):
             raise WeightsMissingError(f"{error}; or pip install 'silero-vad>=6.2', which carries it") from error
 
     def _network(self) -> Any:
-        import torch
         from safetensors.torch import load_file
 
         from aupipe.extract.nets.silero import Silero, adapt_state_dict
 
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(random_seed(self.weights))
-            network = Silero()
+        network = seeded(Silero, self.weights)
         if not is_random(self.weights):
             path = self._file()
             try:

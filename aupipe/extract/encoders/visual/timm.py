@@ -14,6 +14,7 @@ from aupipe.extract import user_cache
 from aupipe.extract.encoders.image_base import ImageEncoder, Normal, seeded
 from aupipe.extract.imaging.templates import CropTemplate
 from aupipe.extract.weights import file_sha256, find_weights, identify, is_random, random_weights
+from aupipe.registry import nearest
 from aupipe.tables import Range, build
 from aupipe.types import Weights
 
@@ -132,8 +133,6 @@ def _ask_timm(model: str) -> Published:
 
     architecture = model.partition(".")[0]
     if not timm.is_model(architecture):
-        from aupipe.registry import nearest
-
         raise UsageError(f"timm has no model {model!r}.{nearest(architecture, timm.list_models())}")
     config = timm.get_pretrained_cfg(model, allow_unregistered=True)
     if config is None:
