@@ -390,6 +390,7 @@ def test_a_cluster_with_tls_is_used_with_its_certificate_and_refuses_a_run_witho
     assert arrays(project.folder / "features") == expected
 
 
+@pytest.mark.slow  # half a minute of waiting
 def test_a_scheduler_that_is_not_there_is_named_in_one_line(project: Project) -> None:
     answer = project.run("extract", "--cpu", "--scheduler", "tcp://127.0.0.1:9")
     assert (answer.code, answer.err.count("\n")) == (1, 1), answer.err

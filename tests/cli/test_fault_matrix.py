@@ -224,6 +224,7 @@ def test_a_network_that_kills_every_worker_stops_the_run_though_sound_succeeds(p
     assert not [row for row in plugged.run("store", "ls", "--json").json() if row.get("state") == "failed"]
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_on_one_video_fails_it_alone_and_on_all_fails_nobody(plugged: Project) -> None:
     hungry = "\ndef fail():\n    raise MemoryError('Unable to allocate 7.50 MiB')\n"
     with (plugged.folder / "site" / "faulty.py").open("a") as file:

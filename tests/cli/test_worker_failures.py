@@ -314,7 +314,7 @@ def test_a_read_that_never_returns_fails_its_video_by_name_and_the_others_end(pl
     assert (again.code, "done 1 " in again.out) == (0, True)
 
 
-@pytest.mark.parametrize("kind", ["holds the GIL", "sleeps"])
+@pytest.mark.parametrize("kind", ["holds the GIL", pytest.param("sleeps", marks=pytest.mark.slow)])
 def test_an_encoder_that_never_returns_fails_the_video_on_which_it_does(plugged: Project, kind: str) -> None:
     add_tracks(plugged, dark=10, bright=200, dim=20)
     plugged.configure(TREE + PICTURES)
@@ -326,6 +326,7 @@ def test_an_encoder_that_never_returns_fails_the_video_on_which_it_does(plugged:
     assert "done 2 " in answer.out
 
 
+@pytest.mark.slow
 def test_sound_that_never_ends_costs_no_visual_feature(plugged: Project) -> None:
     for name, tone in (("loud.mp4", 300.0), ("silent.mp4", None)):
         write_video(plugged.folder / "videos" / name, frames=6, tone_hz=tone)
