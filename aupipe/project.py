@@ -133,19 +133,13 @@ class _Meaning:
     def __call__(self, name: str, stored: Sequence[FeatureSpec]) -> str | None:
         key = (name, *(spec.id for spec in stored))
         if key not in self.found and self.project is not None:
-            chosen = self._find(self.project, name, stored)
+            from aupipe.extract.planning.named import meant_feature
+
+            project = self.project
+            chosen = meant_feature(project.config, lambda: project.recordings, name, stored)
             if chosen is not None:
                 self.found[key] = chosen
         return self.found.get(key)
-
-    @staticmethod
-    def _find(project: Project, name: str, stored: Sequence[FeatureSpec]) -> str | None:
-        from aupipe.extract.planning.named import meant_feature
-
-        try:
-            return meant_feature(project.config, project.recordings, name, stored)
-        except UsageError:  # no data set here
-            return None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Meaning, (self.find_project, self.found)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+from extract_run import verdict
 from sleeping_machines import AT_ONCE, BYTES_PER_S, SleepingPlugin
 
 from aupipe.config import Config, EncoderConfig, FacesConfig
@@ -35,6 +36,11 @@ from aupipe.store import Store, create_store
 from aupipe.types import Recording
 
 MIB = 1 << 20
+ASKED = {  # and whether at most so much; the processor time of a job: with many jobs a second
+    "share of the machines used": (0.95, False),
+    "CPU a job in all, ms": (8.0, True),
+    "memory of the scheduler, MiB": (200.0, True),
+}
 IDLE_S = 10.0  # for which the cluster is watched before its first job
 CONFIG = [EncoderConfig("hog", "hog", "visual"), EncoderConfig("mfcc", "mfcc", "audio")]
 
@@ -134,7 +140,8 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for name, value in run(Path(folder), given.machines, given.jobs, given.rate).items():
-            print(f"{name:45} {value:10.3f}")
+            asked = f"   {verdict(value, *ASKED[name])}" if name in ASKED else ""
+            print(f"{name:45} {value:10.3f}{asked}")
 
 
 if __name__ == "__main__":

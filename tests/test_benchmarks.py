@@ -12,7 +12,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 SCRIPTS = sorted(path.name for path in FOLDER.glob("*.py") if "__main__" in path.read_text(encoding="utf-8"))
-FIGURE = re.compile(r"^(.+?) +(\d+\.\d{3})$", re.MULTILINE)
+FIGURE = re.compile(r"^(.+?) +(\d+\.\d{3})(?: +\S.*)?$", re.MULTILINE)  # and what is asked of it
 # All in one process: a script imports torch, which takes seconds each time.
 ASK_EACH = """
 import contextlib, io, json, runpy, sys, traceback

@@ -18,23 +18,15 @@ from aupipe.registry import nearest
 if TYPE_CHECKING:
     from aupipe.store import Store
     from aupipe.store.local import LocalStore
-    from aupipe.types import FeatureSpec
 
 
 def folder_store(config: Config) -> LocalStore:
     """The store of a configuration, which is in a folder. Errors as `existing_store`."""
-    opened = cast("LocalStore", existing_store(config))
-    opened.prefer = partial(_meant, config)
-    return opened
-
-
-def _meant(config: Config, name: str, stored: Sequence[FeatureSpec]) -> str | None:
     from aupipe.extract.planning.named import meant_feature
 
-    try:
-        return meant_feature(config, open_dataset(config.dataset).recordings, name, stored)
-    except UsageError:  # no data set here
-        return None
+    opened = cast("LocalStore", existing_store(config))
+    opened.prefer = partial(meant_feature, config, lambda: open_dataset(config.dataset).recordings)
+    return opened
 
 
 def feature_ids(store: Store, feature: str | None) -> set[str]:

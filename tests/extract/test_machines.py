@@ -12,7 +12,7 @@ from aupipe.extract.executors import Attempt, JobReturned, MachineChanged
 from aupipe.extract.executors.cluster import executor as executors
 from aupipe.extract.executors.cluster import machines as module
 from aupipe.extract.executors.cluster.machines import AHEAD_S, REFUSERS_S, Machine, Machines
-from aupipe.extract.executors.cluster.messages import Hello, Refusal
+from aupipe.extract.executors.cluster.messages import Hello, Refusal, opened
 from aupipe.extract.planning.plan import Job
 
 LEAST, MOST = 4, 10
@@ -210,6 +210,21 @@ def test_what_a_dask_worker_had_goes_back_when_another_starts_at_its_address() -
     assert (states, sorted(returned)) == (["lost", "joined"], ["assigned.mp4", "sent.mp4"])
     assert not executor.busy
     assert len(cancelled) == 2
+
+
+def test_the_jobs_that_a_machine_is_given_at_a_time_are_one_task() -> None:
+    future = SimpleNamespace(add_done_callback=lambda call: None, release=lambda: None)
+    sent = []
+    executor = executor_with(submit=lambda run, content, **more: sent.append((more["workers"], content)) or future)
+    for name in ("one", "two"):
+        executor._arrived.put(hello(name))
+    list(executor.poll())
+    for number in range(5):
+        executor.assign(attempt(f"{number}.mp4"))
+    list(executor.poll())
+    given = {workers[0]: [one.job.video_id for one in opened(content)[1].values()] for workers, content in sent}
+    assert len(sent) == 2
+    assert given == {"tcp://one": ["0.mp4", "2.mp4", "4.mp4"], "tcp://two": ["1.mp4", "3.mp4"]}
 
 
 def test_a_machine_that_grows_slower_while_it_is_chosen_gets_the_job_all_the_same(clock: SimpleNamespace) -> None:

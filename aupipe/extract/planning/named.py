@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from aupipe.config import Config
@@ -29,14 +29,17 @@ def named_features(config: Config, recordings: Sequence[Recording], stored: Sequ
 
 
 def meant_feature(
-    config: Config, recordings: Sequence[Recording], name: str, stored: Sequence[FeatureSpec]
+    config: Config, recordings: Callable[[], Sequence[Recording]], name: str, stored: Sequence[FeatureSpec]
 ) -> str | None:
-    """The id of the one stored feature that a configuration means by a name; None where it means none, or several."""
+    """The id of the one stored feature that a configuration means by a name; None where it means none, or several.
+
+    ``recordings`` lists those of the data set; where it raises UsageError there is none, and nothing is meant.
+    """
     own = [name] if name in {encoder.name for encoder in config.encoders} else []
     found = set()
     try:
         features = build_feature_set(config, names=own, known=stored)
-        for graph in map(features.graph, recordings):
+        for graph in map(features.graph, recordings()):
             others = [spec for spec in (graph.clock, graph.detections, graph.faces) if spec and spec.name == name]
             found |= {spec.id for spec in (graph.named.get(name), *others) if spec is not None}
     except (UsageError, WeightsMissingError):

@@ -165,8 +165,9 @@ def _alone_on(connection: Connection, tell: Tell) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(Exception):  # a scheduler that is gone has no locks
-            lock.release()
+        if client.status == "running":  # a scheduler that is gone has no locks
+            with suppress(Exception):
+                lock.release()
 
 
 @contextmanager

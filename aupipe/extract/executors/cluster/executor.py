@@ -292,7 +292,9 @@ class DaskExecutor:
         self._tasks.clear()
         self._where.clear()
         self.machines.clear()
-        with suppress(Exception):  # a scheduler that is gone has no machines
+        if self.client.status != "running":  # a scheduler that is gone has no machines and topics
+            return
+        with suppress(Exception):
             self.client.sync(self.client._unregister_worker_plugin, PLUGIN, callback_timeout=CALL_S)
-        with suppress(Exception):  # nor topics
+        with suppress(Exception):
             self.client.unsubscribe_topic(self._tasks.topic)

@@ -1,6 +1,6 @@
 """The jobs of a run as tasks of Dask: one task for all jobs that a machine is given at a time.
 
-A task costs Dask six messages and several milliseconds of CPU, however many jobs it is for.
+A task costs Dask messages and CPU, however many jobs it is for: docs/cluster.md, "Measured".
 """
 
 from __future__ import annotations
